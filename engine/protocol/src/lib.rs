@@ -1,0 +1,10 @@
+//! EPaxos* as a pure state machine: no clock, no I/O, no randomness of its own.
+//!
+//! [`replica::Replica`] is one replica's part in one shard. Time, messages, requests and the
+//! durability of its log are arguments; what it wants written, sent and answered is polled. The
+//! law that the code cites by rule number (`C2`, `R5` ...) is `docs/PROTOCOL.md`.
+
+pub mod contract;
+pub mod log;
+pub mod payload;
+pub mod replica;

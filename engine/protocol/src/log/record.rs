@@ -1,0 +1,30 @@
+//! What a replica writes down before it speaks (law, section 7).
+
+// The archived twins that rkyv derives have no documentation of their own.
+#![allow(missing_docs)]
+
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, InstanceId};
+use isonomy_wire::message::Value;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// One record of the log. A batch follows it, as the payload of its frame, where the value is
+/// [`Value::Attached`]; [`Value::Known`] refers to a batch in an earlier record.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum Record {
+    /// Own sequence numbers up to `end` may be used from now on (C1, D5).
+    Reserve { end: u64 },
+    /// The replica stopped in good order having used sequence numbers up to `used`: nothing of
+    /// the block above was ever said (D5).
+    Stopped { used: u64 },
+    /// C2: taken at ballot 0.
+    PreAccepted { id: InstanceId, value: Value, deps: Deps, init_deps: Deps },
+    /// R2: nothing below the ballot will be taken.
+    Promised { id: InstanceId, ballot: Ballot },
+    /// R4: the initial value and deps became known by validation.
+    Validated { id: InstanceId, value: Value, init_deps: Deps },
+    /// C4.
+    Accepted { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
+    /// C6.
+    Committed { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
+}

@@ -1,0 +1,130 @@
+//! A batch with its footprint: what conflicts are decided on.
+
+use bytes::Bytes;
+use isonomy_wire::command::{Batch, Invalid};
+use isonomy_wire::id::StreamId;
+use isonomy_wire::route::{hash_key, hash_stream};
+use std::sync::Arc;
+
+/// One entry of a footprint: a hash without its lowest bit, and whether it is written.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Access(u64);
+
+impl Access {
+    /// A read or write of whatever has this hash.
+    #[inline]
+    pub fn new(hash: u64, writes: bool) -> Access {
+        Access(hash & !1 | u64::from(writes))
+    }
+
+    /// The hash; collisions are false conflicts, the same at every replica.
+    #[inline]
+    pub fn hash(self) -> u64 {
+        self.0 & !1
+    }
+
+    /// Whether the entry is written.
+    #[inline]
+    pub fn writes(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+/// The payload of an instance: a batch and its footprint. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    batch: Batch,
+    footprint: Arc<[Access]>,
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Payload) -> bool {
+        self.batch == other.batch
+    }
+}
+
+impl Eq for Payload {}
+
+impl Payload {
+    /// Validates bytes from anywhere and computes their footprint: per part its stream, then the
+    /// keys of its commands in order.
+    pub fn parse(bytes: Bytes, crc: u32) -> Result<Payload, Invalid> {
+        // 64-byte commands are the common size.
+        let mut keys = Vec::with_capacity(bytes.len() / 64 + 1);
+        let batch = Batch::parse(bytes, crc, |command| {
+            if command.op.has_key() {
+                keys.push(Access::new(hash_key(command.key), command.op.writes()));
+            }
+        })?;
+        for part in batch.parts() {
+            if part.stream != StreamId::NONE {
+                keys.push(Access::new(hash_stream(part.stream), true));
+            }
+        }
+        Ok(Payload { batch, footprint: keys.into() })
+    }
+
+    /// One payload out of several, in order; at least one.
+    pub fn join(payloads: &[Payload]) -> Payload {
+        if let [single] = payloads {
+            return single.clone();
+        }
+        let batches: Vec<Batch> = payloads.iter().map(|payload| payload.batch.clone()).collect();
+        // The keys first, then the streams, as if the joined batch had been parsed.
+        let keys = payloads.iter().flat_map(|payload| payload.keys());
+        let streams = payloads.iter().flat_map(|payload| &payload.footprint[payload.keys().len()..]);
+        let footprint = keys.chain(streams).copied().collect();
+        Payload { batch: Batch::join(&batches), footprint }
+    }
+
+    /// The batch.
+    #[inline]
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Every access of the batch; keys come first, one for each command with a key, in order.
+    #[inline]
+    pub fn footprint(&self) -> &[Access] {
+        &self.footprint
+    }
+
+    /// The accesses of the commands with a key, in the order of the commands.
+    #[inline]
+    pub fn keys(&self) -> &[Access] {
+        let streams = self.batch.parts().iter().filter(|part| part.stream != StreamId::NONE).count();
+        &self.footprint[..self.footprint.len() - streams]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isonomy_wire::command::RequestBuilder;
+
+    fn parse(bytes: Bytes) -> Payload {
+        let crc = crc32c::crc32c(&bytes);
+        Payload::parse(bytes, crc).unwrap()
+    }
+
+    #[test]
+    fn the_footprint_has_keys_in_order_and_streams_as_writes() {
+        let mut builder = RequestBuilder::default();
+        builder.decide(b"a", b"1").unwrap();
+        builder.skip(3).unwrap();
+        builder.retire(b"b").unwrap();
+        let stream = StreamId::named("s");
+        let numbered = parse(builder.encode(stream, 1, 0));
+        builder.read(b"c").unwrap();
+        let read = parse(builder.encode(StreamId::NONE, 0, 0));
+        let keys = [Access::new(hash_key(b"a"), true), Access::new(hash_key(b"b"), true)];
+        assert_eq!(numbered.keys(), keys);
+        assert_eq!(numbered.footprint()[2], Access::new(hash_stream(stream), true));
+        assert_eq!(read.footprint(), [Access::new(hash_key(b"c"), false)]);
+
+        let joined = Payload::join(&[numbered, read]);
+        let again = parse(joined.batch().payload().clone());
+        assert_eq!(joined.footprint(), again.footprint());
+        assert_eq!(joined.keys().len(), 3);
+    }
+}

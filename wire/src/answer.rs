@@ -1,0 +1,373 @@
+//! Answers: what the execution of each command of a request gave, in the request's order.
+//!
+//! A response is one rkyv body; every replica builds the same bytes, keeps them with the stream
+//! (S2) and sends them to whoever asks again. Per command one word, status and key_seq; values
+//! and ids of found decisions follow in a blob.
+
+use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use bytes::Bytes;
+use rkyv::{Archive, Deserialize, Serialize, rancor};
+
+/// The answer to one command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The value is the key's latest decision, its `key_seq`-th.
+    Committed {
+        /// The command that decided.
+        id: CommandId,
+        /// Counts the decisions of the key, from 1.
+        key_seq: u64,
+    },
+    /// DecideIf expected another key_seq; the key is unchanged.
+    Rejected {
+        /// The key_seq that it has; 0 when it has no decision.
+        key_seq: u64,
+        /// The latest decision.
+        value: Bytes,
+    },
+    /// The latest decision of a key that was read.
+    Found {
+        /// Its number.
+        key_seq: u64,
+        /// Its value.
+        value: Bytes,
+        /// The command that decided it.
+        id: CommandId,
+    },
+    /// The key that was read or retired has no decision.
+    Missing,
+    /// The key's life has ended.
+    Retired {
+        /// The command that ended it.
+        id: CommandId,
+        /// The number of its last decision.
+        key_seq: u64,
+    },
+    /// The stream is open.
+    Opened {
+        /// Its id.
+        stream: StreamId,
+    },
+    /// The stream has ended, or the numbers were skipped.
+    Done,
+    /// The stream has ended before: the outcome of earlier tries is unknown.
+    Expired,
+    /// Executed before; the answer is no longer kept.
+    Duplicate,
+    /// The number is too far above what the stream has executed.
+    OutOfWindow,
+}
+
+const COMMITTED: u64 = 1;
+const REJECTED: u64 = 2;
+const FOUND: u64 = 3;
+const MISSING: u64 = 4;
+const RETIRED: u64 = 5;
+const OPENED: u64 = 6;
+const DONE: u64 = 7;
+const EXPIRED: u64 = 8;
+const DUPLICATE: u64 = 9;
+const OUT_OF_WINDOW: u64 = 10;
+
+/// Status in the highest byte, key_seq below.
+const STATUS_SHIFT: u32 = 56;
+const KEY_SEQ_MASK: u64 = (1 << STATUS_SHIFT) - 1;
+
+/// Consecutive commands of one instance.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+struct IdRun {
+    count: u32,
+    index: u32,
+    instance: InstanceId,
+}
+
+#[derive(Archive, Serialize, Deserialize, Default, Debug)]
+struct Response {
+    epoch: Epoch,
+    shard: ShardId,
+    runs: Vec<IdRun>,
+    words: Vec<u64>,
+    blob: Vec<u8>,
+}
+
+/// Builds the response to one request while its commands execute. Reusable.
+#[derive(Default, Debug)]
+pub struct ResponseBuilder {
+    response: Response,
+}
+
+impl ResponseBuilder {
+    /// Starts a response for commands of `epoch` and `shard`.
+    pub fn new(epoch: Epoch, shard: ShardId) -> ResponseBuilder {
+        ResponseBuilder { response: Response { epoch, shard, ..Response::default() } }
+    }
+
+    #[inline]
+    fn push(&mut self, instance: InstanceId, index: u32, word: u64) {
+        match self.response.runs.last_mut() {
+            Some(run) if run.instance == instance && run.index + run.count == index => run.count += 1,
+            _ => self.response.runs.push(IdRun { count: 1, index, instance }),
+        }
+        self.response.words.push(word);
+    }
+
+    /// The command decided.
+    #[inline]
+    pub fn committed(&mut self, instance: InstanceId, index: u32, key_seq: u64) {
+        self.push(instance, index, COMMITTED << STATUS_SHIFT | key_seq);
+    }
+
+    /// The command found another key_seq than it expected.
+    pub fn rejected(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: &[u8]) {
+        self.push(instance, index, REJECTED << STATUS_SHIFT | key_seq);
+        self.push_value(value);
+    }
+
+    /// The command read `value`, decided by `id`.
+    pub fn found(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: &[u8], id: CommandId) {
+        self.push(instance, index, FOUND << STATUS_SHIFT | key_seq);
+        self.response.blob.extend_from_slice(&encode_id(id));
+        self.push_value(value);
+    }
+
+    /// The command retired its key.
+    pub fn retired(&mut self, instance: InstanceId, index: u32, key_seq: u64) {
+        self.push(instance, index, RETIRED << STATUS_SHIFT | key_seq);
+    }
+
+    /// Any answer without further content.
+    pub fn plain(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
+        let status = match answer {
+            Answer::Missing => MISSING,
+            Answer::Opened { .. } => OPENED,
+            Answer::Done => DONE,
+            Answer::Expired => EXPIRED,
+            Answer::Duplicate => DUPLICATE,
+            Answer::OutOfWindow => OUT_OF_WINDOW,
+            _ => unreachable!("this answer has content"),
+        };
+        self.push(instance, index, status << STATUS_SHIFT);
+    }
+
+    /// Repeats an answer that was given before, under the id that it had then.
+    pub fn repeat(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
+        match answer {
+            Answer::Committed { id, key_seq } => self.committed(id.instance, id.index, *key_seq),
+            Answer::Rejected { key_seq, value } => self.rejected(instance, index, *key_seq, value),
+            Answer::Found { key_seq, value, id } => self.found(instance, index, *key_seq, value, *id),
+            Answer::Retired { id, key_seq } => self.retired(id.instance, id.index, *key_seq),
+            _ => self.plain(instance, index, answer),
+        }
+    }
+
+    fn push_value(&mut self, value: &[u8]) {
+        self.response.blob.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.response.blob.extend_from_slice(value);
+    }
+
+    /// The encoded response; the builder starts afresh.
+    pub fn encode(&mut self) -> Bytes {
+        let response = &self.response;
+        let size = 8 * response.words.len() + response.blob.len() + 32 * response.runs.len() + 96;
+        let start = rkyv::util::AlignedVec::<16>::with_capacity(size);
+        let archive = rkyv::api::high::to_bytes_in::<_, rancor::Error>(response, start)
+            .expect("encoding to memory cannot fail");
+        self.response.runs.clear();
+        self.response.words.clear();
+        self.response.blob.clear();
+        Bytes::from_owner(archive)
+    }
+}
+
+/// A response that does not decode: it comes from another version or is damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the response does not decode; check that client and cluster are of one version")]
+pub struct BadResponse;
+
+/// A validated response, read without copying.
+#[derive(Clone, Debug)]
+pub struct Answers(Bytes);
+
+impl Answers {
+    /// Validates a response.
+    pub fn parse(bytes: Bytes) -> Result<Answers, BadResponse> {
+        let bytes = crate::frame::aligned(bytes);
+        let response = rkyv::access::<ArchivedResponse, rancor::Failure>(&bytes).map_err(|_| BadResponse)?;
+        check(response).ok_or(BadResponse)?;
+        Ok(Answers(bytes))
+    }
+
+    fn response(&self) -> &ArchivedResponse {
+        rkyv::access::<ArchivedResponse, rancor::Failure>(&self.0).expect("validated when parsed")
+    }
+
+    /// The number of answers.
+    pub fn len(&self) -> usize {
+        self.response().words.len()
+    }
+
+    /// Whether there is no answer.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many of the answers are `Committed`, without decoding the others.
+    pub fn committed(&self) -> usize {
+        let words = self.response().words.iter();
+        words.filter(|word| word.to_native() >> STATUS_SHIFT == COMMITTED).count()
+    }
+
+    /// All answers, in the order of the request's commands.
+    pub fn to_vec(&self) -> Vec<Answer> {
+        let response = self.response();
+        let mut blob = 0;
+        let mut answers = Vec::with_capacity(response.words.len());
+        let mut words = response.words.iter();
+        for run in response.runs.iter() {
+            for offset in 0..run.count.to_native() {
+                let word = words.next().expect("validated when parsed").to_native();
+                let id = CommandId {
+                    epoch: Epoch(response.epoch.0.to_native()),
+                    shard: ShardId(response.shard.0.to_native()),
+                    instance: InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native()),
+                    index: run.index.to_native() + offset,
+                };
+                answers.push(self.answer(word, id, &mut blob));
+            }
+        }
+        answers
+    }
+
+    fn answer(&self, word: u64, id: CommandId, blob: &mut usize) -> Answer {
+        let key_seq = word & KEY_SEQ_MASK;
+        match word >> STATUS_SHIFT {
+            COMMITTED => Answer::Committed { id, key_seq },
+            REJECTED => Answer::Rejected { key_seq, value: self.take_value(blob) },
+            FOUND => {
+                let bytes = &self.response().blob[*blob..*blob + ID_BYTES];
+                let id = decode_id(bytes.try_into().expect("validated when parsed"));
+                *blob += ID_BYTES;
+                Answer::Found { key_seq, value: self.take_value(blob), id }
+            }
+            MISSING => Answer::Missing,
+            RETIRED => Answer::Retired { id, key_seq },
+            OPENED => Answer::Opened { stream: StreamId::opened_by(id) },
+            DONE => Answer::Done,
+            EXPIRED => Answer::Expired,
+            DUPLICATE => Answer::Duplicate,
+            OUT_OF_WINDOW => Answer::OutOfWindow,
+            _ => unreachable!("validated when parsed"),
+        }
+    }
+
+    fn take_value(&self, blob: &mut usize) -> Bytes {
+        let all = &self.response().blob;
+        let length = u32::from_le_bytes(all[*blob..*blob + 4].try_into().expect("4 bytes")) as usize;
+        let value = self.0.slice_ref(&all[*blob + 4..*blob + 4 + length]);
+        *blob += 4 + length;
+        value
+    }
+}
+
+/// Runs and words agree, statuses are known, and the blob holds exactly what they need.
+fn check(response: &ArchivedResponse) -> Option<()> {
+    let mut named: u64 = 0;
+    for run in response.runs.iter() {
+        named += u64::from(run.count.to_native());
+        run.index.to_native().checked_add(run.count.to_native()).filter(|end| *end <= 1 << 16)?;
+        (run.instance.seq.to_native() < 1 << 40).then_some(())?;
+    }
+    (named == response.words.len() as u64).then_some(())?;
+    let mut blob: &[u8] = &response.blob;
+    for word in response.words.iter() {
+        let status = word.to_native() >> STATUS_SHIFT;
+        (COMMITTED..=OUT_OF_WINDOW).contains(&status).then_some(())?;
+        if status == FOUND {
+            blob = blob.get(ID_BYTES..)?;
+        }
+        if status == FOUND || status == REJECTED {
+            let length = u32::from_le_bytes(blob.get(..4)?.try_into().ok()?) as usize;
+            blob = blob.get(4..)?.get(length..)?;
+        }
+    }
+    blob.is_empty().then_some(())
+}
+
+/// epoch u32 | shard u16 | row u8 | zero u8 | seq u64 | index u32, little endian.
+const ID_BYTES: usize = 20;
+
+fn encode_id(id: CommandId) -> [u8; ID_BYTES] {
+    let mut bytes = [0; ID_BYTES];
+    bytes[..4].copy_from_slice(&id.epoch.0.to_le_bytes());
+    bytes[4..6].copy_from_slice(&id.shard.0.to_le_bytes());
+    bytes[6] = id.instance.row.0;
+    bytes[8..16].copy_from_slice(&id.instance.seq.to_le_bytes());
+    bytes[16..].copy_from_slice(&id.index.to_le_bytes());
+    bytes
+}
+
+fn decode_id(bytes: &[u8; ID_BYTES]) -> CommandId {
+    CommandId {
+        epoch: Epoch(u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes"))),
+        shard: ShardId(u16::from_le_bytes(bytes[4..6].try_into().expect("2 bytes"))),
+        instance: InstanceId::new(
+            ReplicaId(bytes[6]),
+            u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes")),
+        ),
+        index: u32::from_le_bytes(bytes[16..].try_into().expect("4 bytes")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Vec<Answer>, Bytes) {
+        let at = InstanceId::new(ReplicaId(1), 9);
+        let before = InstanceId::new(ReplicaId(0), 4);
+        let id = |instance, index| CommandId { epoch: Epoch(2), shard: ShardId(1), instance, index };
+        let mut builder = ResponseBuilder::new(Epoch(2), ShardId(1));
+        builder.committed(at, 0, 7);
+        builder.committed(at, 1, 1);
+        builder.rejected(at, 2, 3, b"old");
+        builder.found(at, 3, 8, b"", id(before, 5));
+        builder.repeat(at, 4, &Answer::Committed { id: id(before, 2), key_seq: 6 });
+        builder.plain(at, 5, &Answer::Missing);
+        builder.plain(at, 6, &Answer::Opened { stream: StreamId::NONE });
+        let expected = vec![
+            Answer::Committed { id: id(at, 0), key_seq: 7 },
+            Answer::Committed { id: id(at, 1), key_seq: 1 },
+            Answer::Rejected { key_seq: 3, value: Bytes::from_static(b"old") },
+            Answer::Found { key_seq: 8, value: Bytes::new(), id: id(before, 5) },
+            Answer::Committed { id: id(before, 2), key_seq: 6 },
+            Answer::Missing,
+            Answer::Opened { stream: StreamId::opened_by(id(at, 6)) },
+        ];
+        (expected, builder.encode())
+    }
+
+    #[test]
+    fn answers_come_back_as_they_went_in() {
+        let (expected, bytes) = sample();
+        let answers = Answers::parse(bytes).unwrap();
+        assert_eq!(answers.to_vec(), expected);
+        assert_eq!(answers.committed(), 3);
+    }
+
+    #[test]
+    fn damage_is_refused_or_harmless_but_never_a_panic() {
+        let (_, bytes) = sample();
+        for length in 0..bytes.len() {
+            if let Ok(answers) = Answers::parse(bytes.slice(..length)) {
+                answers.to_vec();
+            }
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(answers) = Answers::parse(damaged.into()) {
+                answers.to_vec();
+            }
+        }
+    }
+}

@@ -1,0 +1,656 @@
+//! Commands, requests and batches: what clients ask and instances carry.
+//!
+//! A *request* is one client frame: consecutive numbers of one stream, or reads. It is one rkyv
+//! body, command headers of fixed size and one blob. A *batch* is the payload of an instance: one
+//! or more requests, each the very bytes that its client sent:
+//!
+//! ```text
+//! batch   = part*
+//! part    = length u32 | commands u32 | zero u64 | archived Request (length bytes) | zeros to 16
+//! header  = value length u32 | key length u16 | op u8 | zero u8          (one u64, little endian)
+//! blob    = per command: expected key_seq u64 (DecideIf only) | key | value
+//! ```
+//!
+//! Offsets into the blob are not stored: commands are read in order, and a command of 64 bytes
+//! costs 72.
+
+use crate::frame::ALIGN;
+use crate::id::StreamId;
+use bytes::Bytes;
+use rkyv::{Archive, Deserialize, Serialize, rancor};
+use std::sync::Arc;
+
+/// Longest key in bytes.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Longest value in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Most bytes in the payload of one instance.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Most commands in one instance: an index fits 16 bits of a stream id.
+pub const BATCH_COMMANDS_MAX: usize = 1 << 16;
+/// How many numbers of a stream can be under way at once (S2).
+pub const STREAM_WINDOW: u64 = 1 << 16;
+/// Highest request number: leaves room for every addition of a window.
+pub const NUMBER_MAX: u64 = 1 << 56;
+
+const PART_HEADER: usize = 16;
+const _: () = assert!(BATCH_BYTES_MAX >= 2 * (VALUE_BYTES_MAX + KEY_BYTES_MAX + 4 * PART_HEADER));
+const _: () = assert!(NUMBER_MAX.checked_add(2 * STREAM_WINDOW).is_some());
+
+/// What a command does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Op {
+    /// The value becomes the key's latest decision.
+    Decide = 1,
+    /// The same if the key's key_seq is the expected one; 0 expects a key without decisions.
+    DecideIf = 2,
+    /// The key's latest decision, linearizable.
+    Read = 3,
+    /// Ends the key's life; its state goes, a later decision counts from 1 again.
+    Retire = 4,
+    /// Opens the stream that is named after this command.
+    Open = 5,
+    /// Ends its stream. Unnumbered, it ends an idle stream that still looks as its value says.
+    End = 6,
+    /// Fills a run of numbers that mean nothing here; the run's length stands as value length.
+    Skip = 7,
+}
+
+impl Op {
+    fn from_byte(byte: u8) -> Option<Op> {
+        Some(match byte {
+            1 => Op::Decide,
+            2 => Op::DecideIf,
+            3 => Op::Read,
+            4 => Op::Retire,
+            5 => Op::Open,
+            6 => Op::End,
+            7 => Op::Skip,
+            _ => return None,
+        })
+    }
+
+    /// Whether the command names a key.
+    #[inline]
+    pub fn has_key(self) -> bool {
+        matches!(self, Op::Decide | Op::DecideIf | Op::Read | Op::Retire)
+    }
+
+    /// Whether the command can change the state of its key.
+    #[inline]
+    pub fn writes(self) -> bool {
+        matches!(self, Op::Decide | Op::DecideIf | Op::Retire)
+    }
+}
+
+/// One command, borrowed from its request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Command<'a> {
+    /// What it does.
+    pub op: Op,
+    /// Its request number; 0 when unnumbered.
+    pub number: u64,
+    /// How many numbers it takes: the run's length for Skip, 1 else, 0 when unnumbered.
+    pub run: u64,
+    /// The key; empty for Open, End and Skip.
+    pub key: &'a [u8],
+    /// The value; empty unless Decide, DecideIf or an unnumbered End.
+    pub value: &'a [u8],
+    /// Key and value in one piece, as they lie in the blob.
+    pub key_value: &'a [u8],
+    /// The key_seq that DecideIf asks for.
+    pub expected: u64,
+}
+
+/// One client frame. Made by [`RequestBuilder`], read through [`Batch`].
+#[derive(Archive, Serialize, Deserialize, Default, Debug)]
+struct Request {
+    stream: StreamId,
+    first: u64,
+    answered_below: u64,
+    headers: Vec<u64>,
+    blob: Vec<u8>,
+}
+
+/// Why a request or a batch was refused. The text goes to the client as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[allow(missing_docs)] // The texts below are the documentation.
+pub enum Invalid {
+    #[error("the batch is cut off or its parts do not add up; resend it unchanged")]
+    Truncated,
+    #[error("the request does not decode; check that client and cluster are of one version")]
+    Undecodable,
+    #[error("unknown operation {0}; known are 1 (Decide) to 7 (Skip)")]
+    UnknownOp(u8),
+    #[error("a request holds 1 to {BATCH_COMMANDS_MAX} commands; split it")]
+    CommandCount,
+    #[error("a batch holds at most {BATCH_BYTES_MAX} bytes; split it")]
+    TooManyBytes,
+    #[error("a key has {0} bytes; 1 to {KEY_BYTES_MAX} are allowed")]
+    KeyLength(usize),
+    #[error("a value has {0} bytes; at most {VALUE_BYTES_MAX} are allowed")]
+    ValueLength(usize),
+    #[error("{0:?} has a key or value that it must not have; leave it empty")]
+    Superfluous(Op),
+    #[error("{0:?} does not fit a request of this kind; reads and Opens go without a stream, all else with one")]
+    WrongKind(Op),
+    #[error("request numbers go from 1 to {NUMBER_MAX}, at most {STREAM_WINDOW} in one request")]
+    Numbers,
+}
+
+/// Collects commands and encodes them as one request. Reusable: `encode` leaves it empty.
+#[derive(Default, Debug)]
+pub struct RequestBuilder {
+    request: Request,
+    numbers: u64,
+}
+
+fn header(op: Op, key: usize, value: usize) -> u64 {
+    value as u64 | (key as u64) << 32 | (op as u64) << 48
+}
+
+impl RequestBuilder {
+    /// The number of commands so far.
+    pub fn commands(&self) -> usize {
+        self.request.headers.len()
+    }
+
+    /// The size so far in bytes, about what the encoded request will have.
+    pub fn bytes(&self) -> usize {
+        self.request.blob.len() + 8 * self.request.headers.len() + 64
+    }
+
+    /// How many request numbers the commands so far take.
+    pub fn numbers(&self) -> u64 {
+        self.numbers
+    }
+
+    /// Whether `bytes` more of key and value and one command fit a batch.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.commands() < BATCH_COMMANDS_MAX
+            && self.numbers < STREAM_WINDOW
+            && self.bytes() + bytes + 64 <= BATCH_BYTES_MAX
+    }
+
+    /// Adds a command with a key. Checks the limits, so that nothing is ever cut.
+    fn push(&mut self, op: Op, expected: Option<u64>, key: &[u8], value: &[u8]) -> Result<(), Invalid> {
+        check_key(key.len())?;
+        check_value(value.len())?;
+        if !self.has_room(key.len() + value.len() + 8) {
+            return Err(Invalid::TooManyBytes);
+        }
+        self.request.headers.push(header(op, key.len(), value.len()));
+        if let Some(expected) = expected {
+            self.request.blob.extend_from_slice(&expected.to_le_bytes());
+        }
+        self.request.blob.extend_from_slice(key);
+        self.request.blob.extend_from_slice(value);
+        self.numbers += 1;
+        Ok(())
+    }
+
+    /// Adds a Decide.
+    pub fn decide(&mut self, key: &[u8], value: &[u8]) -> Result<(), Invalid> {
+        self.push(Op::Decide, None, key, value)
+    }
+
+    /// Adds a DecideIf; `expected` is the key_seq that the key must have, 0 for none.
+    pub fn decide_if(&mut self, key: &[u8], value: &[u8], expected: u64) -> Result<(), Invalid> {
+        self.push(Op::DecideIf, Some(expected), key, value)
+    }
+
+    /// Adds a Read. A request with reads holds nothing else.
+    pub fn read(&mut self, key: &[u8]) -> Result<(), Invalid> {
+        self.push(Op::Read, None, key, &[])
+    }
+
+    /// Adds a Retire.
+    pub fn retire(&mut self, key: &[u8]) -> Result<(), Invalid> {
+        self.push(Op::Retire, None, key, &[])
+    }
+
+    /// Adds an Open; alone in its request.
+    pub fn open(&mut self) {
+        self.request.headers.push(header(Op::Open, 0, 0));
+    }
+
+    /// Adds the End of the request's stream; the last command of a stream.
+    pub fn end(&mut self) {
+        self.request.headers.push(header(Op::End, 0, 0));
+        self.numbers += 1;
+    }
+
+    /// Adds the End of a stream that was idle when `low` and `highest` were its numbers (S4);
+    /// alone in its request, which is encoded with `first` = 0.
+    pub fn end_idle(&mut self, low: u64, highest: u64) {
+        self.request.headers.push(header(Op::End, 0, 16));
+        self.request.blob.extend_from_slice(&low.to_le_bytes());
+        self.request.blob.extend_from_slice(&highest.to_le_bytes());
+    }
+
+    /// Fills `run` numbers, 1 to [`STREAM_WINDOW`], with nothing.
+    pub fn skip(&mut self, run: u64) -> Result<(), Invalid> {
+        if run == 0 || self.numbers + run > STREAM_WINDOW {
+            return Err(Invalid::Numbers);
+        }
+        self.request.headers.push(header(Op::Skip, 0, run as usize));
+        self.numbers += run;
+        Ok(())
+    }
+
+    /// Encodes what was collected as the payload of one request frame, and starts afresh.
+    ///
+    /// `first` is the number of the first command, 0 for reads, Opens and idle Ends;
+    /// `answered_below` says that the client has the answers to all lower numbers (S3).
+    pub fn encode(&mut self, stream: StreamId, first: u64, answered_below: u64) -> Bytes {
+        self.request.stream = stream;
+        self.request.first = first;
+        self.request.answered_below = answered_below;
+        // The archive is written behind the place of the part header, so that nothing is copied.
+        let mut start = rkyv::util::AlignedVec::<ALIGN>::with_capacity(self.bytes() + 128);
+        start.extend_from_slice(&[0; PART_HEADER]);
+        let mut payload = rkyv::api::high::to_bytes_in::<_, rancor::Error>(&self.request, start)
+            .expect("encoding to memory cannot fail");
+        let length = (payload.len() - PART_HEADER) as u32;
+        payload[..4].copy_from_slice(&length.to_le_bytes());
+        payload[4..8].copy_from_slice(&(self.request.headers.len() as u32).to_le_bytes());
+        payload.resize(payload.len().next_multiple_of(ALIGN), 0);
+        self.request.headers.clear();
+        self.request.blob.clear();
+        self.numbers = 0;
+        Bytes::from_owner(payload)
+    }
+}
+
+/// Whether a key of `length` bytes is allowed.
+pub fn check_key(length: usize) -> Result<(), Invalid> {
+    if length == 0 || length > KEY_BYTES_MAX { Err(Invalid::KeyLength(length)) } else { Ok(()) }
+}
+
+/// Whether a value of `length` bytes is allowed.
+pub fn check_value(length: usize) -> Result<(), Invalid> {
+    if length > VALUE_BYTES_MAX { Err(Invalid::ValueLength(length)) } else { Ok(()) }
+}
+
+/// One request inside a batch: where its pieces lie in the payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Its stream, [`StreamId::NONE`] for reads and Opens.
+    pub stream: StreamId,
+    /// The number of its first command; 0 when unnumbered.
+    pub first: u64,
+    /// All answers to lower numbers have arrived at the client.
+    pub answered_below: u64,
+    /// How many numbers its commands take; 0 when unnumbered.
+    pub numbers: u64,
+    /// How many commands it has.
+    pub commands: u32,
+    /// The place of its first command in the batch.
+    pub index: u32,
+    headers: u32,
+    blob: u32,
+}
+
+/// The payload of an instance, validated. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Batch(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    payload: Bytes,
+    crc: u32,
+    parts: Vec<Part>,
+    commands: u32,
+}
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Batch) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.payload == other.0.payload
+    }
+}
+
+impl Eq for Batch {}
+
+impl Batch {
+    /// Validates a payload, whatever its origin, and shows each command to `visit` on the way.
+    ///
+    /// `payload` must start at an address divisible by 16, or it is copied to one. `crc` is its
+    /// crc32c, which the frame already verified; it goes along to peers and into the log.
+    pub fn parse(payload: Bytes, crc: u32, mut visit: impl FnMut(&Command<'_>)) -> Result<Batch, Invalid> {
+        if payload.len() > BATCH_BYTES_MAX {
+            return Err(Invalid::TooManyBytes);
+        }
+        let payload = crate::frame::aligned(payload);
+        let mut parts = Vec::with_capacity(1);
+        let mut commands = 0;
+        let mut at = 0;
+        while at < payload.len() {
+            let (part, next) = parse_part(&payload, at, commands, &mut visit)?;
+            commands += part.commands;
+            if commands as usize > BATCH_COMMANDS_MAX {
+                return Err(Invalid::CommandCount);
+            }
+            parts.push(part);
+            at = next;
+        }
+        if parts.is_empty() {
+            return Err(Invalid::CommandCount);
+        }
+        Ok(Batch(Arc::new(Inner { payload, crc, parts, commands })))
+    }
+
+    /// One batch out of several, their parts in the given order. One batch is returned as it is;
+    /// more are joined byte by byte, without looking inside again.
+    pub fn join(batches: &[Batch]) -> Batch {
+        if let [single] = batches {
+            return single.clone();
+        }
+        let mut payload = Vec::with_capacity(batches.iter().map(|b| b.0.payload.len()).sum());
+        let mut parts = Vec::with_capacity(batches.iter().map(|b| b.0.parts.len()).sum());
+        let (mut crc, mut commands) = (0, 0);
+        for Batch(inner) in batches {
+            let base = payload.len() as u32;
+            parts.extend(inner.parts.iter().map(|part| Part {
+                index: part.index + commands,
+                headers: part.headers + base,
+                blob: part.blob + base,
+                ..*part
+            }));
+            crc = crc32c::crc32c_combine(crc, inner.crc, inner.payload.len());
+            commands += inner.commands;
+            payload.extend_from_slice(&inner.payload);
+        }
+        assert!(payload.len() <= BATCH_BYTES_MAX && commands as usize <= BATCH_COMMANDS_MAX);
+        Batch(Arc::new(Inner { payload: payload.into(), crc, parts, commands }))
+    }
+
+    /// The bytes as they travel and are logged.
+    pub fn payload(&self) -> &Bytes {
+        &self.0.payload
+    }
+
+    /// The crc32c of the payload.
+    pub fn crc(&self) -> u32 {
+        self.0.crc
+    }
+
+    /// The requests in it.
+    pub fn parts(&self) -> &[Part] {
+        &self.0.parts
+    }
+
+    /// The number of commands in all parts.
+    pub fn commands(&self) -> u32 {
+        self.0.commands
+    }
+
+    /// The commands of one of its parts, in order.
+    pub fn commands_of(&self, part: &Part) -> Commands<'_> {
+        let payload: &[u8] = &self.0.payload;
+        let headers = part.headers as usize;
+        let headers = &payload[headers..headers + 8 * part.commands as usize];
+        Commands { headers: headers.chunks_exact(8), blob: &payload[part.blob as usize..], number: part.first }
+    }
+}
+
+/// Iterates over the commands of a validated request.
+#[derive(Clone, Debug)]
+pub struct Commands<'a> {
+    headers: std::slice::ChunksExact<'a, u8>,
+    blob: &'a [u8],
+    number: u64,
+}
+
+impl<'a> Iterator for Commands<'a> {
+    type Item = Command<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Command<'a>> {
+        let header = u64::from_le_bytes(self.headers.next()?.try_into().expect("8 bytes"));
+        let op = Op::from_byte((header >> 48) as u8).expect("validated when parsed");
+        let key_length = (header >> 32) as u16 as usize;
+        let value_length = if op == Op::Skip { 0 } else { header as u32 as usize };
+        let mut expected = 0;
+        if op == Op::DecideIf {
+            let (bytes, rest) = self.blob.split_at(8);
+            expected = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+            self.blob = rest;
+        }
+        let (key_value, rest) = self.blob.split_at(key_length + value_length);
+        self.blob = rest;
+        let (key, value) = key_value.split_at(key_length);
+        let number = self.number;
+        let run = match (number, op) {
+            (0, _) => 0,
+            (_, Op::Skip) => u64::from(header as u32),
+            _ => 1,
+        };
+        self.number += run;
+        Some(Command { op, number, run, key, value, key_value, expected })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.headers.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Commands<'_> {}
+
+/// Reads the part at `at` and says where the next one begins.
+fn parse_part(
+    payload: &Bytes,
+    at: usize,
+    index: u32,
+    visit: &mut impl FnMut(&Command<'_>),
+) -> Result<(Part, usize), Invalid> {
+    let start = at + PART_HEADER;
+    let head = payload.get(at..start).ok_or(Invalid::Truncated)?;
+    let length = u32::from_le_bytes(head[..4].try_into().expect("4 bytes")) as usize;
+    let next = start + length.next_multiple_of(ALIGN);
+    if next > payload.len() || head[8..] != [0; 8] || payload[start + length..next].iter().any(|b| *b != 0) {
+        return Err(Invalid::Truncated);
+    }
+    let request = rkyv::access::<ArchivedRequest, rancor::Failure>(&payload[start..start + length])
+        .map_err(|_| Invalid::Undecodable)?;
+    let stated = u32::from_le_bytes(head[4..8].try_into().expect("4 bytes"));
+    if request.headers.len() != stated as usize {
+        return Err(Invalid::Truncated);
+    }
+    let offset_of = |pointer: *const u8| (pointer as usize - payload.as_ptr() as usize) as u32;
+    let mut part = Part {
+        stream: StreamId { high: request.stream.high.to_native(), low: request.stream.low.to_native() },
+        first: request.first.to_native(),
+        answered_below: request.answered_below.to_native(),
+        numbers: 0,
+        commands: stated,
+        index,
+        headers: offset_of(request.headers.as_ptr().cast()),
+        blob: offset_of(request.blob.as_ptr()),
+    };
+    check_lengths(request)?;
+    part.numbers = check_commands(payload, &part, visit)?;
+    Ok((part, next))
+}
+
+/// Ops and lengths are legal, and the blob is exactly what the headers say.
+fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
+    let count = request.headers.len();
+    if count == 0 || count > BATCH_COMMANDS_MAX {
+        return Err(Invalid::CommandCount);
+    }
+    let mut total = 0;
+    for header in request.headers.iter() {
+        let header = header.to_native();
+        let op = Op::from_byte((header >> 48) as u8).ok_or(Invalid::UnknownOp((header >> 48) as u8))?;
+        let (key, value) = ((header >> 32) as u16 as usize, header as u32 as usize);
+        if header >> 56 != 0 {
+            return Err(Invalid::Undecodable);
+        }
+        if op.has_key() {
+            check_key(key)?;
+            check_value(value)?;
+        } else if key != 0 {
+            return Err(Invalid::Superfluous(op));
+        }
+        match op {
+            Op::Read | Op::Retire | Op::Open if value != 0 => return Err(Invalid::Superfluous(op)),
+            Op::Skip if value == 0 || value as u64 > STREAM_WINDOW => return Err(Invalid::Numbers),
+            Op::End if value != 0 && value != 16 => return Err(Invalid::Superfluous(op)),
+            Op::Skip => {}
+            Op::DecideIf => total += 8 + key + value,
+            _ => total += key + value,
+        }
+    }
+    if total == request.blob.len() { Ok(()) } else { Err(Invalid::Truncated) }
+}
+
+/// The commands fit the kind of the request: numbered ones a stream, reads and Opens none.
+/// Returns how many numbers they take.
+fn check_commands(payload: &Bytes, part: &Part, visit: &mut impl FnMut(&Command<'_>)) -> Result<u64, Invalid> {
+    if part.first > NUMBER_MAX || part.answered_below > NUMBER_MAX {
+        return Err(Invalid::Numbers);
+    }
+    let has_stream = part.stream.is_opened() || part.stream.is_named();
+    let headers = part.headers as usize;
+    let commands = Commands {
+        headers: payload[headers..headers + 8 * part.commands as usize].chunks_exact(8),
+        blob: &payload[part.blob as usize..],
+        number: part.first,
+    };
+    let (mut numbers, alone) = (0, part.commands == 1);
+    for (place, command) in commands.enumerate() {
+        let fits = match command.op {
+            Op::Read => part.stream == StreamId::NONE && part.first == 0,
+            Op::Open => part.stream == StreamId::NONE && part.first == 0 && alone,
+            Op::End if part.first == 0 => part.stream.is_opened() && alone && command.value.len() == 16,
+            Op::End => {
+                part.stream.is_opened() && command.value.is_empty() && place + 1 == part.commands as usize
+            }
+            Op::Decide | Op::DecideIf | Op::Retire | Op::Skip => has_stream && part.first > 0,
+        };
+        if !fits {
+            return Err(Invalid::WrongKind(command.op));
+        }
+        numbers += command.run;
+        visit(&command);
+    }
+    if numbers > STREAM_WINDOW { Err(Invalid::Numbers) } else { Ok(numbers) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream() -> StreamId {
+        StreamId::named("test")
+    }
+
+    fn parse(payload: Bytes) -> Result<Batch, Invalid> {
+        let crc = crc32c::crc32c(&payload);
+        Batch::parse(payload, crc, |_| ())
+    }
+
+    fn sample() -> Bytes {
+        let mut builder = RequestBuilder::default();
+        builder.decide(b"a", b"one").unwrap();
+        builder.skip(5).unwrap();
+        builder.decide_if(b"bb", b"two", 9).unwrap();
+        builder.retire(b"ccc").unwrap();
+        assert_eq!(builder.numbers(), 8);
+        builder.encode(stream(), 10, 7)
+    }
+
+    #[test]
+    fn commands_come_back_as_they_went_in() {
+        let batch = parse(sample()).unwrap();
+        let part = batch.parts()[0];
+        assert_eq!((part.first, part.answered_below, part.numbers, part.commands), (10, 7, 8, 4));
+        let commands: Vec<_> = batch.commands_of(&part).collect();
+        assert_eq!(commands[0].op, Op::Decide);
+        assert_eq!((commands[0].key, commands[0].value), (&b"a"[..], &b"one"[..]));
+        assert_eq!((commands[1].op, commands[1].number, commands[1].run), (Op::Skip, 11, 5));
+        assert_eq!((commands[2].number, commands[2].expected), (16, 9));
+        assert_eq!(commands[2].key_value, b"bbtwo");
+        assert_eq!((commands[3].op, commands[3].number), (Op::Retire, 17));
+    }
+
+    #[test]
+    fn joined_batches_equal_parsing_the_joined_bytes() {
+        let first = parse(sample()).unwrap();
+        let mut builder = RequestBuilder::default();
+        builder.read(b"key").unwrap();
+        let second = parse(builder.encode(StreamId::NONE, 0, 0)).unwrap();
+        let joined = Batch::join(&[first.clone(), second.clone()]);
+        let again = parse(joined.payload().clone()).unwrap();
+        assert_eq!(joined.parts(), again.parts());
+        assert_eq!(joined.crc(), crc32c::crc32c(joined.payload()));
+        assert_eq!(joined.commands(), 5);
+        assert_eq!(joined.commands_of(&joined.parts()[1]).next().unwrap().key, b"key");
+        assert_eq!(Batch::join(std::slice::from_ref(&first)), first);
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let payload = sample();
+        for length in 0..payload.len() {
+            assert!(parse(payload.slice(..length)).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_makes_it_panic() {
+        let payload = sample();
+        for bit in 0..payload.len() * 8 {
+            let mut bytes = payload.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(batch) = parse(bytes.into()) {
+                for part in batch.parts() {
+                    assert_eq!(batch.commands_of(part).count(), part.commands as usize);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn limits_are_errors_with_numbers_in_them() {
+        let mut builder = RequestBuilder::default();
+        let long = vec![0; VALUE_BYTES_MAX + 1];
+        assert_eq!(builder.decide(b"", b""), Err(Invalid::KeyLength(0)));
+        assert_eq!(builder.decide(&long[..1025], b""), Err(Invalid::KeyLength(1025)));
+        let refused = builder.decide(b"k", &long).unwrap_err();
+        assert_eq!(refused.to_string(), "a value has 1048577 bytes; at most 1048576 are allowed");
+        for _ in 0..3 {
+            builder.decide(b"k", &long[1..]).unwrap();
+        }
+        assert_eq!(builder.decide(b"k", &long[1..]), Err(Invalid::TooManyBytes));
+        assert_eq!(builder.skip(STREAM_WINDOW), Err(Invalid::Numbers));
+    }
+
+    #[test]
+    fn kinds_do_not_mix() {
+        let mut builder = RequestBuilder::default();
+        builder.read(b"k").unwrap();
+        assert_eq!(parse(builder.encode(stream(), 1, 0)), Err(Invalid::WrongKind(Op::Read)));
+        builder.decide(b"k", b"v").unwrap();
+        assert_eq!(parse(builder.encode(StreamId::NONE, 0, 0)), Err(Invalid::WrongKind(Op::Decide)));
+        builder.decide(b"k", b"v").unwrap();
+        assert_eq!(parse(builder.encode(stream(), 0, 0)), Err(Invalid::WrongKind(Op::Decide)));
+        builder.open();
+        builder.open();
+        assert_eq!(parse(builder.encode(StreamId::NONE, 0, 0)), Err(Invalid::WrongKind(Op::Open)));
+        builder.end();
+        assert_eq!(parse(builder.encode(stream(), 4, 0)), Err(Invalid::WrongKind(Op::End)));
+        assert_eq!(parse(builder.encode(stream(), 4, 0)), Err(Invalid::CommandCount));
+    }
+
+    #[test]
+    fn a_misaligned_payload_is_copied_not_refused() {
+        let payload = sample();
+        for shift in 0..16 {
+            let mut bytes = vec![0; shift];
+            bytes.extend_from_slice(&payload);
+            assert!(parse(Bytes::from(bytes).slice(shift..)).is_ok());
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Names of things. Every id is a newtype, so that swapped arguments do not compile.
+
+use core::fmt;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// The most replicas that one cluster can have.
+pub const REPLICAS_MAX: usize = 9;
+/// The most shards that one cluster can have.
+pub const SHARDS_MAX: usize = 256;
+
+/// A replica of an epoch by its place in the member list, 0 up to [`REPLICAS_MAX`].
+///
+/// It also names the replica's *row*: the instances that it coordinates.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default,
+)]
+#[rkyv(derive(Clone, Copy))]
+pub struct ReplicaId(pub u8);
+
+impl ReplicaId {
+    /// The place in a vector with one entry per replica.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// An independent consensus group, 0 up to the cluster's number of shards.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default,
+)]
+pub struct ShardId(pub u16);
+
+/// A generation of the membership.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default,
+)]
+pub struct Epoch(pub u32);
+
+/// The identity of a cluster for its whole life; two clusters never talk to each other.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
+)]
+pub struct ClusterId(pub u128);
+
+impl ClusterId {
+    /// The id of the cluster that operators call `name`.
+    pub fn of_name(name: &str) -> ClusterId {
+        ClusterId(xxhash_rust::xxh3::xxh3_128(name.as_bytes()))
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One consensus instance inside a shard and epoch: the `seq`-th of its coordinator's row.
+///
+/// `seq` counts 1, 2, 3 ... without gaps. Ordered by (seq, row), the order inside a
+/// strongly connected component (law, section 6).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[rkyv(derive(Clone, Copy))]
+pub struct InstanceId {
+    /// The replica that coordinates it.
+    pub row: ReplicaId,
+    /// Its place in the row, from 1.
+    pub seq: u64,
+}
+
+impl InstanceId {
+    /// The instance `seq` of `row`.
+    pub fn new(row: ReplicaId, seq: u64) -> InstanceId {
+        InstanceId { row, seq }
+    }
+}
+
+impl PartialOrd for InstanceId {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for InstanceId {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        (self.seq, self.row).cmp(&(other.seq, other.row))
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.row.0, self.seq)
+    }
+}
+
+/// A ballot of one instance. Round 0 belongs to the row's own replica (law, section 3).
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
+)]
+pub struct Ballot {
+    /// Counts the attempts; higher rounds win.
+    pub round: u32,
+    /// Who leads the round; breaks ties.
+    pub replica: ReplicaId,
+}
+
+impl Ballot {
+    /// The initial coordinator's ballot.
+    pub const ZERO: Ballot = Ballot { round: 0, replica: ReplicaId(0) };
+
+    /// The smallest ballot of `replica` above this one.
+    #[must_use]
+    pub fn next_for(self, replica: ReplicaId) -> Ballot {
+        // Round 0 belongs to the initial coordinator alone, whatever its index.
+        if self.round > 0 && replica > self.replica {
+            return Ballot { round: self.round, replica };
+        }
+        Ballot { round: self.round + 1, replica }
+    }
+}
+
+impl fmt::Debug for Ballot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.round == 0 { write!(f, "b0") } else { write!(f, "b{}.{}", self.round, self.replica.0) }
+    }
+}
+
+/// One command for ever: its instance and its place in the instance's batch.
+/// Prints as `epoch.shard.row.seq.index`.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct CommandId {
+    /// The epoch of the instance.
+    pub epoch: Epoch,
+    /// The shard of the instance.
+    pub shard: ShardId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The place in the batch, from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CommandId { epoch, shard, instance, index } = self;
+        write!(f, "{}.{}.{}.{}.{}", epoch.0, shard.0, instance.row.0, instance.seq, index)
+    }
+}
+
+/// A stream of numbered requests (law, section 6b): opened by a command, or named by its source.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
+)]
+#[rkyv(derive(Clone, Copy))]
+pub struct StreamId {
+    /// Kind, shard and epoch for an opened stream; kind and hash for a named one.
+    pub high: u64,
+    /// Row, sequence and index for an opened stream; hash for a named one.
+    pub low: u64,
+}
+
+impl StreamId {
+    /// No stream: reads and Opens.
+    pub const NONE: StreamId = StreamId { high: 0, low: 0 };
+
+    const OPENED: u64 = 1 << 63;
+    const NAMED: u64 = 1 << 62;
+
+    /// The stream that the Open command `id` makes. No two commands share an id, so no stream
+    /// can be opened twice (S1).
+    pub fn opened_by(id: CommandId) -> StreamId {
+        assert!(id.index < 1 << 16 && id.instance.seq < 1 << 40, "a command id outgrew a stream id");
+        StreamId {
+            high: Self::OPENED | u64::from(id.epoch.0) << 16 | u64::from(id.shard.0),
+            low: u64::from(id.instance.row.0) << 56 | id.instance.seq << 16 | u64::from(id.index),
+        }
+    }
+
+    /// The stream of a source that numbers by itself, such as a file or a Kafka partition (S5).
+    pub fn named(name: &str) -> StreamId {
+        let hash = xxhash_rust::xxh3::xxh3_128(name.as_bytes());
+        StreamId { high: Self::NAMED | (hash >> 66) as u64, low: hash as u64 }
+    }
+
+    /// Whether the stream was opened by a command.
+    pub fn is_opened(self) -> bool {
+        self.high & Self::OPENED != 0
+    }
+
+    /// Whether the stream is named by its source.
+    pub fn is_named(self) -> bool {
+        self.high & Self::NAMED != 0
+    }
+
+    /// The replica that coordinated the Open, for an opened stream.
+    pub fn opener(self) -> Option<ReplicaId> {
+        self.is_opened().then_some(ReplicaId((self.low >> 56) as u8))
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{:x}.{:x}", self.high, self.low)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ballots_are_never_shared_between_replicas_or_rounds() {
+        let first = Ballot::ZERO.next_for(ReplicaId(2));
+        assert_eq!(first, Ballot { round: 1, replica: ReplicaId(2) });
+        assert_eq!(first.next_for(ReplicaId(3)), Ballot { round: 1, replica: ReplicaId(3) });
+        assert_eq!(first.next_for(ReplicaId(2)), Ballot { round: 2, replica: ReplicaId(2) });
+        assert_eq!(first.next_for(ReplicaId(0)), Ballot { round: 2, replica: ReplicaId(0) });
+        assert!(Ballot::ZERO < Ballot::ZERO.next_for(ReplicaId(0)));
+    }
+
+    #[test]
+    fn stream_ids_keep_opened_and_named_apart() {
+        let id = CommandId {
+            epoch: Epoch(3),
+            shard: ShardId(2),
+            instance: InstanceId::new(ReplicaId(1), 77),
+            index: 5,
+        };
+        let opened = StreamId::opened_by(id);
+        assert!(opened.is_opened() && !opened.is_named());
+        assert_eq!(opened.opener(), Some(ReplicaId(1)));
+        let named = StreamId::named("orders.jsonl");
+        assert!(named.is_named() && !named.is_opened());
+        assert_ne!(named, StreamId::named("orders2.jsonl"));
+        assert_eq!(id.to_string(), "3.2.1.77.5");
+    }
+}

@@ -1,0 +1,11 @@
+//! The words of Isonomy: ids, commands, messages, frames and routing, and how a client speaks.
+//!
+//! Plain data without I/O. Feature `client` adds an asynchronous client on tokio.
+
+pub mod answer;
+pub mod command;
+pub mod deps;
+pub mod frame;
+pub mod id;
+pub mod message;
+pub mod route;

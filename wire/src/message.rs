@@ -1,0 +1,297 @@
+//! What replicas say to each other and clients to replicas: one enum each, and the handshake.
+//!
+//! Batches and responses do not travel inside a message but behind it, as the payload of the
+//! frame, so that they are never encoded again.
+
+// Fields that repeat the law's own names, and the archived twins that rkyv derives.
+#![allow(missing_docs)]
+
+use crate::deps::Deps;
+use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// The version of frames and messages. Both ends must have the same.
+pub const WIRE_VERSION: u8 = 1;
+
+/// The most conflicts that one ValidateOk reports; more are as good as this many, since any one
+/// of them keeps the recovery from going on (R5).
+pub const CONFLICTS_MAX: usize = 4096;
+
+/// How far an instance has come at a replica.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Phase {
+    /// Nothing but perhaps a promise or a validation.
+    #[default]
+    Init,
+    /// The coordinator's proposal was taken at ballot 0.
+    PreAccepted,
+    /// A value was taken at `abal`.
+    Accepted,
+    /// The value is final.
+    Committed,
+}
+
+/// The value of an instance, as messages name it.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Value {
+    /// No value.
+    #[default]
+    None,
+    /// Nothing is executed.
+    Nop,
+    /// The initial coordinator's batch, which the receiver has.
+    Known,
+    /// The initial coordinator's batch, which is the payload of the frame.
+    Attached,
+    /// A fence: a command without effect that conflicts with everything.
+    Fence,
+}
+
+/// A conflict that a validator reports (R4).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// The conflicting instance.
+    pub id: InstanceId,
+    /// Whether it is committed at the validator.
+    pub committed: bool,
+}
+
+/// What one replica says to another about a shard. The rules are those of the law.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum PeerMessage {
+    /// C1. The value is `Attached` or `Fence`.
+    PreAccept { id: InstanceId, value: Value, deps: Deps },
+    /// C2.
+    PreAcceptOk { id: InstanceId, deps: Deps },
+    /// C3b, R3, R5, R6.
+    Accept { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
+    /// C4.
+    AcceptOk { id: InstanceId, ballot: Ballot },
+    /// C3a, C5, and the answer to whoever asks about a committed instance.
+    Commit { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
+    /// A promise stood in the way of a message of ballot `refused`.
+    Nack { id: InstanceId, refused: Ballot, promised: Ballot },
+    /// The receiver of an Accept or Commit lacks the batch that the message calls known.
+    Lacking { id: InstanceId, ballot: Ballot },
+    /// R1, for the instances `from` to `to` of a row.
+    Recover { row: ReplicaId, from: u64, to: u64, ballot: Ballot },
+    /// R2.
+    RecoverOk {
+        id: InstanceId,
+        ballot: Ballot,
+        accepted: Ballot,
+        phase: Phase,
+        value: Value,
+        deps: Deps,
+        after: Deps,
+        init_value: Value,
+        init_deps: Deps,
+    },
+    /// R3.5. The value is `Attached` or `Fence`.
+    Validate { id: InstanceId, ballot: Ballot, value: Value, deps: Deps },
+    /// R4.
+    ValidateOk { id: InstanceId, ballot: Ballot, conflicts: Vec<Conflict>, floor: Deps },
+    /// R5.4.
+    Waiting { id: InstanceId, supporters: u8 },
+    /// G3.
+    Gone { id: InstanceId, floor: Deps },
+    /// G5: send the commits `from` to `to` of a row.
+    Pull { row: ReplicaId, from: u64, to: u64 },
+    /// Said every now and then: how far the sender is, and what deps should take in (C1).
+    Gossip {
+        committed: Deps,
+        executed: Deps,
+        floor: Deps,
+        restart_mark: u64,
+        state_hash: u64,
+    },
+}
+
+/// What clients and replicas say to each other.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum ClientMessage {
+    /// Client to replica; the request is the payload. The answer repeats the tag.
+    Request {
+        /// Chosen by the client, unique per connection.
+        tag: u64,
+    },
+    /// Replica to client; the response is the payload.
+    Response {
+        /// The request's.
+        tag: u64,
+    },
+    /// Replica to client: the whole request failed.
+    Failed {
+        /// The request's.
+        tag: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// Client to replica.
+    StatusRequest,
+    /// Replica to client.
+    Status(Box<ShardStatus>),
+}
+
+/// Why a request has no answers.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Failure {
+    /// Too much is under way here. Nothing was proposed.
+    #[error("overloaded ({why}); try again in {retry_after_ms} ms")]
+    Overloaded {
+        /// When to try again.
+        retry_after_ms: u32,
+        /// Which limit was met.
+        why: String,
+    },
+    /// No quorum can be reached. Nothing is promised: the request may still be decided.
+    #[error("unavailable: {reason}")]
+    Unavailable {
+        /// What is missing.
+        reason: String,
+    },
+    /// The request is wrong and will never be taken.
+    #[error("invalid: {why}")]
+    Invalid {
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// How one shard of one replica stands.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct ShardStatus {
+    /// Who answers.
+    pub replica: ReplicaId,
+    /// The epoch it is in.
+    pub epoch: Epoch,
+    /// The shard.
+    pub shard: ShardId,
+    /// Executed, per row.
+    pub frontier: Deps,
+    /// Committed without gaps, per row.
+    pub committed: Deps,
+    /// Instances that are known here and not executed.
+    pub unexecuted: u64,
+    /// The instances that execution waits for, at most 16.
+    pub waiting_on: Vec<InstanceId>,
+    /// The hash of the state: equal at equal frontiers.
+    pub state_hash: u64,
+    /// Keys with a decision.
+    pub keys: u64,
+    /// Open and named streams.
+    pub streams: u64,
+    /// Bytes written to the log since the process started.
+    pub log_bytes: u64,
+    /// Groups written to the log since the process started: one write and sync each.
+    pub log_groups: u64,
+    /// Decisions executed since the process started, replay excluded.
+    pub decisions: u64,
+    /// Own instances committed on the fast path since the process started.
+    pub fast: u64,
+    /// Own instances committed on the slow path since the process started.
+    pub slow: u64,
+    /// Instances whose recovery was started here since the process started.
+    pub recoveries: u64,
+    /// CPU time of the whole process in microseconds, all shards and threads.
+    pub process_cpu_us: u64,
+    /// Whether every group is synced before anything is said.
+    pub durable: bool,
+    /// Peers with a link that works in both directions.
+    pub peers_connected: Vec<ReplicaId>,
+}
+
+/// The first words on each connection, in both directions.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub enum Handshake {
+    /// From whoever opened the connection.
+    Hello(Hello),
+    /// The other side accepts.
+    Welcome(Welcome),
+    /// The other side refuses, and closes.
+    Refused(Refusal),
+}
+
+/// Who opened a connection, and to what.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// The cluster meant; `None` from a client that takes any.
+    pub cluster: Option<ClusterId>,
+    /// The epoch of a replica; clients leave it 0.
+    pub epoch: Epoch,
+    /// The shard meant.
+    pub shard: ShardId,
+    /// The number of shards, from a replica; clients leave it 0.
+    pub shards: u16,
+    /// See [`crate::route::RULE_VERSION`].
+    pub rule: u32,
+    /// Who speaks.
+    pub role: Role,
+}
+
+/// Who opened a connection.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// A member. The incarnation is that of its data directory (G6).
+    Replica {
+        /// Its place in the epoch.
+        id: ReplicaId,
+        /// Random, made with the data directory.
+        incarnation: u128,
+    },
+    /// A client.
+    Client,
+}
+
+/// What the accepting side says of itself.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its place in the epoch.
+    pub replica: ReplicaId,
+    /// The number of shards.
+    pub shards: u16,
+    /// All replicas, by their ids.
+    pub members: Vec<Member>,
+    /// Whether decisions are synced before they are answered.
+    pub durable: bool,
+}
+
+/// Where clients reach a replica.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Name or address.
+    pub host: String,
+    /// The client port of shard 0; shard `s` listens on `client_base + s`.
+    pub client_base: u16,
+}
+
+/// Why a connection was refused. The text says what to do.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("this is cluster {here}, not {there}; check the address or the cluster name")]
+    WrongCluster { here: ClusterId, there: ClusterId },
+    #[error("this replica speaks wire version {here}, not {there}; run the same release on both sides")]
+    WrongVersion { here: u8, there: u8 },
+    #[error("this replica has conflict rule {here}, not {there}; run the same release on both sides")]
+    WrongRule { here: u32, there: u32 },
+    #[error("this replica is in epoch {}, not {}; restart with the current member list", here.0, there.0)]
+    WrongEpoch { here: Epoch, there: Epoch },
+    #[error("shard {} does not live on this port, which serves shard {}; check client_base and peer_base", there.0, here.0)]
+    WrongShard { here: ShardId, there: ShardId },
+    #[error("this cluster has {here} shards, not {there}; give all members the same configuration")]
+    WrongShards { here: u16, there: u16 },
+    #[error("replica {} is not a peer that this port expects; check the member list", id.0)]
+    NotAPeer { id: ReplicaId },
+    #[error("replica {} was known here with another data directory; it must join as a new member", id.0)]
+    WrongIncarnation { id: ReplicaId },
+    #[error("this port is for {expected}; use the other base port")]
+    WrongPort { expected: String },
+    #[error("all {limit} connections of this shard are taken; close some or raise `connections_max`")]
+    TooManyConnections { limit: u32 },
+    #[error("the first frame must be a hello")]
+    NoHello,
+}
