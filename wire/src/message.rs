@@ -43,8 +43,6 @@ pub enum Value {
     Known,
     /// The initial coordinator's batch, which is the payload of the frame.
     Attached,
-    /// A fence: a command without effect that conflicts with everything.
-    Fence,
 }
 
 /// A conflict that a validator reports (R4).
@@ -59,8 +57,8 @@ pub struct Conflict {
 /// What one replica says to another about a shard. The rules are those of the law.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum PeerMessage {
-    /// C1. The value is `Attached` or `Fence`.
-    PreAccept { id: InstanceId, value: Value, deps: Deps },
+    /// C1; the batch is the payload.
+    PreAccept { id: InstanceId, deps: Deps },
     /// C2.
     PreAcceptOk { id: InstanceId, deps: Deps },
     /// C3b, R3, R5, R6.
@@ -87,8 +85,8 @@ pub enum PeerMessage {
         init_value: Value,
         init_deps: Deps,
     },
-    /// R3.5. The value is `Attached` or `Fence`.
-    Validate { id: InstanceId, ballot: Ballot, value: Value, deps: Deps },
+    /// R3.5; the batch is the payload.
+    Validate { id: InstanceId, ballot: Ballot, deps: Deps },
     /// R4.
     ValidateOk { id: InstanceId, ballot: Ballot, conflicts: Vec<Conflict>, floor: Deps },
     /// R5.4.

@@ -4,7 +4,16 @@
 //! durability of its log are arguments; what it wants written, sent and answered is polled. The
 //! law that the code cites by rule number (`C2`, `R5` ...) is `docs/PROTOCOL.md`.
 
+pub mod conflict;
 pub mod contract;
+pub mod execute;
+pub mod instance;
+pub mod limits;
 pub mod log;
+pub mod machine;
 pub mod payload;
+pub mod quorum;
 pub mod replica;
+pub mod state;
+pub mod streams;
+pub mod table;

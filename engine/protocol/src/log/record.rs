@@ -17,11 +17,11 @@ pub enum Record {
     /// The replica stopped in good order having used sequence numbers up to `used`: nothing of
     /// the block above was ever said (D5).
     Stopped { used: u64 },
-    /// C2: taken at ballot 0.
-    PreAccepted { id: InstanceId, value: Value, deps: Deps, init_deps: Deps },
+    /// C2: taken at ballot 0, batch attached.
+    PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
     /// R2: nothing below the ballot will be taken.
     Promised { id: InstanceId, ballot: Ballot },
-    /// R4: the initial value and deps became known by validation.
+    /// R4: the initial batch and deps became known by validation.
     Validated { id: InstanceId, value: Value, init_deps: Deps },
     /// C4.
     Accepted { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },

@@ -1,0 +1,249 @@
+//! Which instances conflict (law, sections 2 and 3): the rule and the index that answers it.
+
+use crate::payload::{Access, Payload};
+use crate::table::Table;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{InstanceId, ReplicaId};
+
+/// How many accesses ahead the index is prefetched: enough to hide a miss of the last cache.
+const PREFETCH_DISTANCE: usize = 12;
+
+/// cf(a, b): a hash is in both footprints and at least one side writes it. The only conflict
+/// rule there is; C1, C2 and R4 must never disagree (trap B12).
+pub fn conflicts(a: &Payload, b: &Payload) -> bool {
+    let (a, b) = (sorted(a), sorted(b));
+    let (mut left, mut right) = (0, 0);
+    while left < a.len() && right < b.len() {
+        match a[left].hash().cmp(&b[right].hash()) {
+            std::cmp::Ordering::Less => left += 1,
+            std::cmp::Ordering::Greater => right += 1,
+            std::cmp::Ordering::Equal => {
+                // Writes sort behind reads: the last entry of a hash says whether it is written.
+                let hash = a[left].hash();
+                let last = |side: &[Access], from: usize| {
+                    side[from..].iter().take_while(|access| access.hash() == hash).last().copied()
+                };
+                let writes = |access: Option<Access>| access.is_some_and(Access::writes);
+                if writes(last(&a, left)) || writes(last(&b, right)) {
+                    return true;
+                }
+                left += 1;
+                while left < a.len() && a[left].hash() == hash {
+                    left += 1;
+                }
+            }
+        }
+    }
+    false
+}
+
+fn sorted(payload: &Payload) -> Vec<Access> {
+    let mut accesses = payload.footprint().to_vec();
+    accesses.sort_unstable();
+    accesses
+}
+
+/// What is known of one hash: nothing, the last write of the only row that touched it, or a
+/// place in the table of wide entries. Nearly all keys are written by their home alone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry(u64);
+
+const WIDE: u64 = 1 << 63;
+const ROW_SHIFT: u32 = 56;
+const SEQ_MASK: u64 = (1 << ROW_SHIFT) - 1;
+
+enum Known {
+    Nothing,
+    Write(InstanceId),
+    Wide(usize),
+}
+
+impl Entry {
+    #[inline]
+    fn known(self) -> Known {
+        if self.0 == 0 {
+            Known::Nothing
+        } else if self.0 & WIDE == 0 {
+            let row = ReplicaId((self.0 >> ROW_SHIFT) as u8);
+            Known::Write(InstanceId::new(row, self.0 & SEQ_MASK))
+        } else {
+            Known::Wide((self.0 & !WIDE) as usize)
+        }
+    }
+
+    #[inline]
+    fn write(id: InstanceId) -> Entry {
+        debug_assert!(id.seq <= SEQ_MASK);
+        Entry(u64::from(id.row.0) << ROW_SHIFT | id.seq)
+    }
+}
+
+/// The last write and the last read of every row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wide {
+    writes: Deps,
+    reads: Deps,
+}
+
+/// Per hash and row the last write and the last read. Monotone: no id ever leaves it because of
+/// what became of it (trap B8).
+#[derive(Debug, Default)]
+pub struct Index {
+    table: Table<Entry>,
+    wide: Vec<Wide>,
+}
+
+impl Index {
+    /// known(batch), and at the same time the batch becomes known as `id`: C1 and C2. The entry
+    /// of the id's own row is not meaningful; the rules set it.
+    pub fn learn(&mut self, id: InstanceId, payload: &Payload) -> Deps {
+        let mut known = Deps::NONE;
+        let footprint = payload.footprint();
+        for ahead in footprint.iter().take(PREFETCH_DISTANCE) {
+            self.table.prefetch(ahead.hash());
+        }
+        for (at, access) in footprint.iter().enumerate() {
+            if let Some(ahead) = footprint.get(at + PREFETCH_DISTANCE) {
+                self.table.prefetch(ahead.hash());
+            }
+            self.touch(id, *access, &mut known);
+        }
+        known
+    }
+
+    #[inline]
+    fn touch(&mut self, id: InstanceId, access: Access, known: &mut Deps) {
+        let entry = self.table.entry(access.hash());
+        match entry.known() {
+            Known::Nothing if access.writes() => *entry = Entry::write(id),
+            Known::Write(last) if access.writes() && last.row == id.row => {
+                known.add(last);
+                *entry = Entry::write(InstanceId::new(id.row, last.seq.max(id.seq)));
+            }
+            Known::Nothing | Known::Write(_) => {
+                let mut wide = Wide::default();
+                if let Known::Write(last) = entry.known() {
+                    wide.writes.add(last);
+                }
+                *entry = Entry(WIDE | self.wide.len() as u64);
+                self.wide.push(wide);
+                let last = self.wide.len() - 1;
+                touch_wide(&mut self.wide[last], id, access, known);
+            }
+            Known::Wide(place) => touch_wide(&mut self.wide[place], id, access, known),
+        }
+    }
+
+    /// The number of hashes known.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+fn touch_wide(wide: &mut Wide, id: InstanceId, access: Access, known: &mut Deps) {
+    known.merge(&wide.writes);
+    if access.writes() {
+        known.merge(&wide.reads);
+        wide.writes.add(id);
+    } else {
+        wide.reads.add(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::id::StreamId;
+    use proptest::prelude::*;
+
+    /// A payload that writes and reads these keys.
+    fn payload(writes: &[u8], reads: &[u8]) -> Payload {
+        let mut builder = RequestBuilder::default();
+        let mut parts = Vec::new();
+        if !writes.is_empty() {
+            writes.iter().for_each(|key| builder.decide(&[*key], b"").unwrap());
+            parts.push(builder.encode(StreamId::named(&format!("{writes:?}{reads:?}")), 1, 0));
+        }
+        if !reads.is_empty() {
+            reads.iter().for_each(|key| builder.read(&[*key]).unwrap());
+            parts.push(builder.encode(StreamId::NONE, 0, 0));
+        }
+        let parse = |part: &bytes::Bytes| Payload::parse(part.clone(), crc32c::crc32c(part)).unwrap();
+        Payload::join(&parts.iter().map(parse).collect::<Vec<_>>())
+    }
+
+    fn id(row: u8, seq: u64) -> InstanceId {
+        InstanceId::new(ReplicaId(row), seq)
+    }
+
+    #[test]
+    fn writes_conflict_with_all_and_reads_with_writes() {
+        assert!(conflicts(&payload(b"ab", b""), &payload(b"b", b"")));
+        assert!(conflicts(&payload(b"ab", b""), &payload(b"", b"b")));
+        assert!(conflicts(&payload(b"", b"b"), &payload(b"ab", b"")));
+        assert!(!conflicts(&payload(b"", b"ab"), &payload(b"", b"b")));
+        assert!(!conflicts(&payload(b"a", b""), &payload(b"b", b"")));
+        // A key that one side both reads and writes.
+        assert!(conflicts(&payload(b"x", b"x"), &payload(b"", b"x")));
+        assert!(conflicts(&payload(b"", b"x"), &payload(b"x", b"x")));
+    }
+
+    #[test]
+    fn one_stream_conflicts_with_itself() {
+        let mut builder = RequestBuilder::default();
+        let mut on_stream = |key: &[u8]| {
+            builder.decide(key, b"").unwrap();
+            let bytes = builder.encode(StreamId::named("same"), 7, 0);
+            let crc = crc32c::crc32c(&bytes);
+            Payload::parse(bytes, crc).unwrap()
+        };
+        let (a, b) = (on_stream(b"a"), on_stream(b"b"));
+        assert!(conflicts(&a, &b), "trap B18");
+    }
+
+    #[test]
+    fn reads_see_writes_only_and_writes_see_both() {
+        let mut index = Index::default();
+        index.learn(id(0, 1), &payload(b"k", b""));
+        assert_eq!(index.learn(id(1, 1), &payload(b"", b"k")).0[..3], [1, 0, 0]);
+        assert_eq!(index.learn(id(2, 1), &payload(b"", b"k")).0[..3], [1, 0, 0]);
+        assert_eq!(index.learn(id(0, 2), &payload(b"k", b"")).0[..3], [1, 1, 1]);
+    }
+
+    proptest! {
+        /// The index against its definition: the last conflicting id of every row.
+        #[test]
+        fn the_index_knows_what_the_rule_says(
+            batches in prop::collection::vec(
+                (0u8..4, prop::collection::vec(0u8..12, 0..4), prop::collection::vec(0u8..12, 0..4)), 1..60),
+        ) {
+            let mut index = Index::default();
+            let mut seqs = [0u64; 4];
+            let mut learnt: Vec<(InstanceId, Payload)> = Vec::new();
+            for (row, writes, reads) in batches {
+                if writes.is_empty() && reads.is_empty() {
+                    continue;
+                }
+                let payload = payload(&writes, &reads);
+                seqs[row as usize] += 1;
+                let new = id(row, seqs[row as usize]);
+                let mut expected = Deps::NONE;
+                for (other, theirs) in &learnt {
+                    if conflicts(&payload, theirs) {
+                        expected.add(*other);
+                    }
+                }
+                let mut known = index.learn(new, &payload);
+                known.set(new.row, expected.of(new.row));
+                prop_assert_eq!(known, expected);
+                learnt.push((new, payload));
+            }
+        }
+    }
+}

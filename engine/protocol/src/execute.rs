@@ -1,0 +1,296 @@
+//! The order of execution (law, section 6): strongly connected components of the committed
+//! graph, in reverse topological order.
+//!
+//! Knows nothing of ballots or messages: it is told what was committed and says what executes
+//! next. Every row executes in order, so it is enough to look at the first unexecuted instance
+//! of each row, its *head*: a component whose deps are executed contains one.
+
+use crate::conflict::conflicts;
+use crate::payload::Payload;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{InstanceId, ReplicaId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A committed instance that waits for its turn.
+#[derive(Clone, Debug)]
+pub struct Vertex {
+    /// What must be executed before or together with it.
+    pub dep: Deps,
+    /// What must be executed before it, whatever it conflicts with (R5).
+    pub after: Deps,
+    /// Its batch; `None` for a Nop.
+    pub payload: Option<Payload>,
+}
+
+/// Why the head of a row cannot execute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Block {
+    /// It was not looked at since something changed.
+    Unknown,
+    /// This instance must be committed first.
+    Commit(InstanceId),
+    /// This instance must be executed first, by the gate.
+    Gate(InstanceId),
+}
+
+/// Committed instances on their way to execution.
+#[derive(Debug)]
+pub struct Executor {
+    n: usize,
+    executed: Deps,
+    committed: Deps,
+    /// Per row the instances behind the executed ones.
+    rows: Vec<VecDeque<Option<Vertex>>>,
+    blocks: Vec<Block>,
+    /// Found in order, not yet polled.
+    ready: VecDeque<(InstanceId, Option<Payload>)>,
+}
+
+impl Executor {
+    /// For `n` rows, nothing executed.
+    pub fn new(n: usize) -> Executor {
+        Executor {
+            n,
+            executed: Deps::NONE,
+            committed: Deps::NONE,
+            rows: vec![VecDeque::new(); n],
+            blocks: vec![Block::Unknown; n],
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// The frontier E: what has executed, per row.
+    pub fn executed(&self) -> &Deps {
+        &self.executed
+    }
+
+    /// C: committed without gaps, per row.
+    pub fn committed(&self) -> &Deps {
+        &self.committed
+    }
+
+    /// What execution waits for, at most one instance per row.
+    pub fn waiting_on(&self) -> impl Iterator<Item = InstanceId> {
+        self.blocks.iter().zip(&self.rows).filter_map(|(block, row)| match block {
+            Block::Commit(id) | Block::Gate(id) if row.iter().any(Option::is_some) => Some(*id),
+            _ => None,
+        })
+    }
+
+    /// Whether execution is held up by this undecided instance.
+    pub fn is_blocked_by(&self, id: InstanceId) -> bool {
+        self.blocks.contains(&Block::Commit(id))
+    }
+
+    /// An instance was committed; each is told once.
+    pub fn on_commit(&mut self, id: InstanceId, vertex: Vertex) {
+        let row = id.row.index();
+        let place = (id.seq - self.executed.of(id.row) - 1) as usize;
+        if self.rows[row].len() <= place {
+            self.rows[row].resize(place + 1, None);
+        }
+        assert!(self.rows[row][place].is_none(), "{id:?} was committed twice");
+        self.rows[row][place] = Some(vertex);
+        let mut prefix = (self.committed.of(id.row) - self.executed.of(id.row)) as usize;
+        while self.rows[row].get(prefix).is_some_and(Option::is_some) {
+            prefix += 1;
+        }
+        self.committed.set(id.row, self.executed.of(id.row) + prefix as u64);
+        for block in &mut self.blocks {
+            if *block == Block::Commit(id) {
+                *block = Block::Unknown;
+            }
+        }
+        if place == 0 {
+            self.blocks[row] = Block::Unknown;
+        }
+    }
+
+    /// The next instance to execute and its batch, `None` for a Nop.
+    pub fn poll(&mut self) -> Option<(InstanceId, Option<Payload>)> {
+        while self.ready.is_empty() {
+            let head = self.next_head()?;
+            self.try_head(head);
+        }
+        self.ready.pop_front()
+    }
+
+    /// A committed head that was not looked at since something changed.
+    fn next_head(&self) -> Option<InstanceId> {
+        (0..self.n).find_map(|row| {
+            let is_there = self.rows[row].front().is_some_and(Option::is_some);
+            let id = self.head(row);
+            (is_there && self.blocks[row] == Block::Unknown).then_some(id)
+        })
+    }
+
+    fn head(&self, row: usize) -> InstanceId {
+        InstanceId::new(ReplicaId(row as u8), self.executed.0[row] + 1)
+    }
+
+    fn vertex(&self, id: InstanceId) -> Option<&Vertex> {
+        let place = id.seq.checked_sub(self.executed.of(id.row) + 1)?;
+        self.rows[id.row.index()].get(place as usize)?.as_ref()
+    }
+
+    /// Executes the component of a head and all before it, as far as they are committed.
+    fn try_head(&mut self, head: InstanceId) {
+        let vertex = self.vertex(head).expect("a head is committed");
+        // Nearly always all deps are executed, and no search is needed.
+        let mut before = self.executed;
+        before.add(head);
+        let outcome = if before.covers(&vertex.dep) {
+            self.gate(&[head]).map(|()| self.execute(&[head]))
+        } else {
+            Search::new(self).run(head)
+        };
+        if let Err(block) = outcome {
+            self.blocks[head.row.index()] = block;
+        }
+    }
+
+    /// What an instance still needs to be committed before anything deeper is looked at.
+    fn lacking(&self, vertex: &Vertex) -> Option<InstanceId> {
+        (0..self.n).find_map(|row| {
+            let committed = self.committed.0[row];
+            let row = ReplicaId(row as u8);
+            (vertex.dep.of(row) > committed).then(|| InstanceId::new(row, committed + 1))
+        })
+    }
+
+    /// The gate: all at or below the `after` of a member is executed, or committed and without
+    /// conflict to it (B25), or part of the component.
+    fn gate(&self, component: &[InstanceId]) -> Result<(), Block> {
+        for member in component {
+            let vertex = self.vertex(*member).expect("members are committed");
+            if self.executed.covers(&vertex.after) {
+                continue;
+            }
+            for row in 0..self.n {
+                for seq in self.executed.0[row] + 1..=vertex.after.0[row] {
+                    let id = InstanceId::new(ReplicaId(row as u8), seq);
+                    let Some(other) = self.vertex(id) else { return Err(Block::Commit(id)) };
+                    let conflicting = match (&vertex.payload, &other.payload) {
+                        (Some(mine), Some(theirs)) => conflicts(mine, theirs),
+                        _ => false,
+                    };
+                    if conflicting && !component.contains(&id) {
+                        return Err(Block::Gate(id));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a component, sorted, to what is ready.
+    fn execute(&mut self, component: &[InstanceId]) {
+        for id in component {
+            assert_eq!(*id, self.head(id.row.index()), "rows execute in order");
+            let vertex = self.rows[id.row.index()].pop_front().flatten().expect("members are committed");
+            self.executed.set(id.row, id.seq);
+            self.blocks[id.row.index()] = Block::Unknown;
+            self.ready.push_back((*id, vertex.payload));
+        }
+        // Whoever waited for an execution may look again.
+        for block in &mut self.blocks {
+            if matches!(block, Block::Gate(_)) {
+                *block = Block::Unknown;
+            }
+        }
+    }
+}
+
+/// Tarjan's algorithm with a stack of its own, since chains get long.
+struct Search<'a> {
+    executor: &'a mut Executor,
+    marks: BTreeMap<InstanceId, Mark>,
+    stack: Vec<InstanceId>,
+    path: Vec<Step>,
+}
+
+#[derive(Clone, Copy)]
+struct Mark {
+    index: usize,
+    low: usize,
+    on_stack: bool,
+}
+
+struct Step {
+    id: InstanceId,
+    /// The next row whose edge is to be followed.
+    row: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(executor: &'a mut Executor) -> Search<'a> {
+        Search { executor, marks: BTreeMap::new(), stack: Vec::new(), path: Vec::new() }
+    }
+
+    /// Executes every component that is found complete; the error says why it stopped early.
+    fn run(mut self, root: InstanceId) -> Result<(), Block> {
+        self.enter(root)?;
+        while let Some(step) = self.path.last_mut() {
+            let (id, row) = (step.id, step.row);
+            if row == self.executor.n {
+                self.path.pop();
+                self.leave(id)?;
+                continue;
+            }
+            step.row += 1;
+            let Some(target) = self.edge(id, row) else { continue };
+            match self.marks.get(&target).copied() {
+                None => self.enter(target)?,
+                Some(mark) if mark.on_stack => self.lower(id, mark.index),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The unexecuted instance that `id` points to in `row`: its predecessor in its own row, the
+    /// last of its deps in any other.
+    fn edge(&self, id: InstanceId, row: usize) -> Option<InstanceId> {
+        let vertex = self.executor.vertex(id)?;
+        let seq = if row == id.row.index() { id.seq - 1 } else { vertex.dep.0[row] };
+        (seq > self.executor.executed.0[row]).then(|| InstanceId::new(ReplicaId(row as u8), seq))
+    }
+
+    fn enter(&mut self, id: InstanceId) -> Result<(), Block> {
+        let Some(vertex) = self.executor.vertex(id) else { return Err(Block::Commit(id)) };
+        if let Some(lacking) = self.executor.lacking(vertex) {
+            return Err(Block::Commit(lacking));
+        }
+        let index = self.marks.len();
+        self.marks.insert(id, Mark { index, low: index, on_stack: true });
+        self.stack.push(id);
+        self.path.push(Step { id, row: 0 });
+        Ok(())
+    }
+
+    fn lower(&mut self, id: InstanceId, low: usize) {
+        let mark = self.marks.get_mut(&id).expect("it is on the path");
+        mark.low = mark.low.min(low);
+    }
+
+    /// All edges of `id` were followed: it may close a component.
+    fn leave(&mut self, id: InstanceId) -> Result<(), Block> {
+        let mark = self.marks[&id];
+        if let Some(parent) = self.path.last() {
+            let parent = parent.id;
+            self.lower(parent, mark.low);
+        }
+        if mark.low != mark.index {
+            return Ok(());
+        }
+        let start = self.stack.iter().rposition(|other| *other == id).expect("it is on the stack");
+        let mut component = self.stack.split_off(start);
+        component.sort_unstable();
+        self.executor.gate(&component)?;
+        for member in &component {
+            self.marks.get_mut(member).expect("members were entered").on_stack = false;
+        }
+        self.executor.execute(&component);
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! One instance at one replica, and the rows that hold them (law, section 3).
+
+use crate::contract::Time;
+use crate::limits::ROW_AHEAD_MAX;
+use crate::payload::Payload;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::message::Phase;
+use std::collections::VecDeque;
+
+/// Which value an instance has. There are only two: the initial coordinator's batch, or nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Choice {
+    /// No value yet.
+    #[default]
+    None,
+    /// Nothing is executed.
+    Nop,
+    /// The initial coordinator's batch.
+    Initial,
+}
+
+/// The state of an instance. Field names are the law's.
+#[derive(Clone, Debug, Default)]
+pub struct Instance {
+    /// How far it has come here.
+    pub phase: Phase,
+    /// Highest ballot promised.
+    pub bal: Ballot,
+    /// Ballot in which the present value was taken.
+    pub abal: Ballot,
+    /// cmd.
+    pub cmd: Choice,
+    /// dep.
+    pub dep: Deps,
+    /// What else must be executed before it (R5).
+    pub after: Deps,
+    /// The initial coordinator's batch, wherever it was learnt from.
+    pub payload: Option<Payload>,
+    /// initCmd and initDep are known: the payload is the one, these are the other.
+    pub init_dep: Option<Deps>,
+    /// The payload is in the conflict index.
+    pub indexed: bool,
+    /// The payload is in the log.
+    pub logged: bool,
+    /// A Validate of the ballot `bal` was answered (R4): a Recover of it is not answered again.
+    pub validated: bool,
+    /// Highest ballot heard of, promised or not.
+    pub heard: Ballot,
+    /// When it was first seen, or recovery was last tried.
+    pub since: Time,
+    /// How often recovery was tried.
+    pub tries: u32,
+}
+
+impl Instance {
+    /// Whether the value is final.
+    pub fn is_committed(&self) -> bool {
+        self.phase == Phase::Committed
+    }
+}
+
+/// One coordinator's instances from the first that is not forgotten.
+#[derive(Debug, Default)]
+struct Row {
+    /// All up to here are forgotten.
+    forgotten: u64,
+    instances: VecDeque<Instance>,
+}
+
+/// All instances of a shard.
+#[derive(Debug)]
+pub struct Space {
+    rows: Vec<Row>,
+}
+
+impl Space {
+    /// Empty rows for `n` replicas.
+    pub fn new(n: usize) -> Space {
+        Space { rows: (0..n).map(|_| Row::default()).collect() }
+    }
+
+    /// The instance, if it was seen and is not forgotten.
+    #[inline]
+    pub fn get(&self, id: InstanceId) -> Option<&Instance> {
+        let row = self.rows.get(id.row.index())?;
+        row.instances.get(id.seq.checked_sub(row.forgotten + 1)? as usize)
+    }
+
+    /// The same, to change it.
+    #[inline]
+    pub fn get_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
+        let row = self.rows.get_mut(id.row.index())?;
+        row.instances.get_mut(id.seq.checked_sub(row.forgotten + 1)? as usize)
+    }
+
+    /// Makes sure that the id and all before it in its row are there; rows have no gaps.
+    /// `None`: the id is forgotten, of no row, or impossibly far ahead.
+    #[inline]
+    pub fn see(&mut self, id: InstanceId, now: Time) -> Option<&mut Instance> {
+        let row = self.rows.get_mut(id.row.index())?;
+        let place = id.seq.checked_sub(row.forgotten + 1)? as usize;
+        if place as u64 >= row.instances.len() as u64 + ROW_AHEAD_MAX {
+            return None;
+        }
+        while row.instances.len() <= place {
+            row.instances.push_back(Instance { since: now, ..Instance::default() });
+        }
+        row.instances.get_mut(place)
+    }
+
+    /// Makes sure that everything mentioned in `deps` is there: whoever hears of an id must see
+    /// to it that it is decided (section 5). False: the deps name something impossible.
+    pub fn see_all(&mut self, deps: &Deps, now: Time) -> bool {
+        for (row, seq) in deps.0.iter().enumerate() {
+            let id = InstanceId::new(ReplicaId(row as u8), *seq);
+            let known = self.rows.get(row).is_some_and(|row| *seq <= row.forgotten);
+            if *seq > 0 && !known && self.see(id, now).is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The highest sequence number seen in a row.
+    pub fn last(&self, row: ReplicaId) -> u64 {
+        let row = &self.rows[row.index()];
+        row.forgotten + row.instances.len() as u64
+    }
+
+    /// Everything up to here is forgotten.
+    pub fn forgotten(&self, row: ReplicaId) -> u64 {
+        self.rows[row.index()].forgotten
+    }
+
+    /// Forgets the instances in `settled`, all of which are committed.
+    pub fn forget(&mut self, settled: &Deps) {
+        for (row, upto) in self.rows.iter_mut().zip(&settled.0) {
+            while row.forgotten < *upto {
+                let gone = row.instances.pop_front().expect("only what was seen is settled");
+                assert!(gone.is_committed(), "an undecided instance must not be forgotten");
+                row.forgotten += 1;
+            }
+        }
+    }
+
+    /// All ids that are not forgotten, row by row, with their state.
+    pub fn iter(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        self.rows.iter().enumerate().flat_map(|(index, row)| {
+            row.instances.iter().enumerate().map(move |(place, instance)| {
+                let seq = row.forgotten + 1 + place as u64;
+                (InstanceId::new(ReplicaId(index as u8), seq), instance)
+            })
+        })
+    }
+
+    /// The ids of one row behind `after`, in order.
+    pub fn behind(&self, row: ReplicaId, after: u64) -> impl Iterator<Item = (InstanceId, &Instance)> {
+        let rows = &self.rows[row.index()];
+        let skip = after.saturating_sub(rows.forgotten) as usize;
+        rows.instances.iter().enumerate().skip(skip).map(move |(place, instance)| {
+            (InstanceId::new(row, rows.forgotten + 1 + place as u64), instance)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(row: u8, seq: u64) -> InstanceId {
+        InstanceId::new(ReplicaId(row), seq)
+    }
+
+    #[test]
+    fn rows_have_no_gaps_and_forget_from_the_front() {
+        let mut space = Space::new(2);
+        space.see(id(1, 3), Time(5)).unwrap();
+        assert_eq!(space.last(ReplicaId(1)), 3);
+        assert_eq!(space.get(id(1, 1)).unwrap().since, Time(5));
+        for seq in 1..=2 {
+            space.get_mut(id(1, seq)).unwrap().phase = Phase::Committed;
+        }
+        space.forget(&Deps([0, 2, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(space.get(id(1, 2)).is_none());
+        assert!(space.see(id(1, 2), Time(6)).is_none());
+        assert!(space.get(id(1, 3)).is_some());
+        assert_eq!(space.behind(ReplicaId(1), 0).map(|(id, _)| id.seq).collect::<Vec<_>>(), [3]);
+        assert_eq!(space.behind(ReplicaId(1), 3).count(), 0);
+    }
+
+    #[test]
+    fn impossible_ids_are_refused() {
+        let mut space = Space::new(2);
+        assert!(space.see(id(2, 1), Time(0)).is_none());
+        assert!(space.see(id(0, 0), Time(0)).is_none());
+        assert!(space.see(id(0, u64::MAX), Time(0)).is_none());
+        assert!(!space.see_all(&Deps([0, 0, 1, 0, 0, 0, 0, 0, 0]), Time(0)));
+        assert!(space.see_all(&Deps([4, 2, 0, 0, 0, 0, 0, 0, 0]), Time(0)));
+        assert_eq!(space.last(ReplicaId(0)), 4);
+    }
+}

@@ -1,0 +1,68 @@
+//! Every bound of the core, and how they depend on each other.
+
+use isonomy_wire::command::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, STREAM_WINDOW};
+use isonomy_wire::id::REPLICAS_MAX;
+
+/// How many own instances may be unexecuted before a replica stops submitting: W of section 6.
+/// Enough to hide two syncs and a round trip; few, so that requests gather under load.
+pub const ADMISSION_WINDOW: usize = 32;
+
+/// A batch is closed when it has this many bytes, if more requests wait.
+pub const GATHER_BYTES: usize = 256 << 10;
+
+/// Requests that wait for an instance; beyond it `on_request` says `Busy`.
+pub const PENDING_REQUESTS_MAX: usize = 16 << 10;
+
+/// Their bytes.
+pub const PENDING_BYTES_MAX: usize = 32 << 20;
+
+/// Sequence numbers are reserved in blocks of this size (C1, D5). What a crash leaves unused
+/// becomes Nops, so not too many.
+pub const RESERVE_BLOCK: u64 = 256;
+
+/// A new block is reserved when this many numbers are left, so that nobody waits for it.
+pub const RESERVE_AHEAD: u64 = 128;
+
+/// How far above the known end of a row an id may lie. Whatever names more is not from a member
+/// that follows the law and is dropped.
+pub const ROW_AHEAD_MAX: u64 = 1 << 20;
+
+/// The longest range that one Recover covers.
+pub const RECOVER_RANGE_MAX: u64 = 64;
+
+/// The most commits that one Pull brings, and their bytes.
+pub const PULL_COMMITS_MAX: u64 = 256;
+/// See [`PULL_COMMITS_MAX`].
+pub const PULL_BYTES_MAX: usize = 8 << 20;
+
+/// Open and named streams per shard; the coordinator refuses more (S4).
+pub const STREAMS_MAX: usize = 64 << 10;
+
+/// Stored answers of one stream in bytes; the oldest go first, and a retry of them is answered
+/// `Duplicate` (S2).
+pub const STREAM_RESULT_BYTES_MAX: usize = 4 << 20;
+
+/// The period of the core's housekeeping in microseconds.
+pub const TICK_US: u64 = 5_000;
+
+/// Recovery timeouts double up to this many times.
+pub const RECOVER_DOUBLINGS_MAX: u32 = 6;
+
+/// How long without a quorum until requests are refused, in microseconds.
+pub const UNAVAILABLE_AFTER_US: u64 = 1_000_000;
+
+/// Instances shown as waited for in the status.
+pub const WAITING_ON_SHOWN: usize = 16;
+
+const _: () = {
+    // A gathered batch stays a legal one whatever joins it last.
+    assert!(GATHER_BYTES < BATCH_BYTES_MAX);
+    assert!(PENDING_BYTES_MAX >= 2 * BATCH_BYTES_MAX);
+    // A client's whole window fits what may wait.
+    assert!(STREAM_WINDOW as usize <= BATCH_COMMANDS_MAX);
+    // A replica never has to wait for sequence numbers while it may submit.
+    assert!(RESERVE_AHEAD >= 2 * ADMISSION_WINDOW as u64);
+    assert!(RESERVE_BLOCK >= RESERVE_AHEAD);
+    // What all members may have unexecuted is far below what an id may lie ahead.
+    assert!(ROW_AHEAD_MAX > (REPLICAS_MAX * ADMISSION_WINDOW) as u64 + 2 * RESERVE_BLOCK);
+};

@@ -1,0 +1,418 @@
+//! The state machine: applies batches, in the order of execution, to state and streams.
+
+use crate::payload::{Access, Payload};
+use crate::state::State;
+use crate::streams::{Fate, Streams};
+use bytes::Bytes;
+use isonomy_wire::answer::{Answer, ResponseBuilder};
+use isonomy_wire::command::{Command, Op, Part};
+use isonomy_wire::id::{CommandId, Epoch, InstanceId, ShardId, StreamId};
+
+/// How many keys ahead the table is fetched, and half as many ahead the entry: each step hides
+/// one miss of the last cache.
+const PREFETCH_DISTANCE: usize = 16;
+
+/// State and streams of a shard.
+#[derive(Debug)]
+pub struct Machine {
+    epoch: Epoch,
+    shard: ShardId,
+    /// The keys.
+    pub state: State,
+    /// The streams.
+    pub streams: Streams,
+    answers: ResponseBuilder,
+    commands: u64,
+}
+
+impl Machine {
+    /// Nothing decided yet.
+    pub fn new(epoch: Epoch, shard: ShardId) -> Machine {
+        let answers = ResponseBuilder::new(epoch, shard);
+        let (state, streams) = (State::new(shard), Streams::default());
+        Machine { epoch, shard, state, streams, answers, commands: 0 }
+    }
+
+    /// The hash of everything: equal at equal frontiers.
+    pub fn hash(&self) -> u64 {
+        self.state.hash().wrapping_add(self.streams.hash())
+    }
+
+    /// Commands executed.
+    pub fn commands(&self) -> u64 {
+        self.commands
+    }
+
+    /// Executes the batch of an instance. `respond` gets the number of each part and its encoded
+    /// response. Reads change nothing: with `reads` false nobody waits for them and they are
+    /// passed over.
+    pub fn execute(
+        &mut self,
+        id: InstanceId,
+        payload: &Payload,
+        reads: bool,
+        mut respond: impl FnMut(usize, Bytes),
+    ) {
+        let batch = payload.batch();
+        let mut keys = payload.keys();
+        for (place, part) in batch.parts().iter().enumerate() {
+            let mut work = PartWork { machine: self, id, payload, part, keys };
+            if part.stream != StreamId::NONE {
+                respond(place, work.on_stream());
+            } else if reads || work.is_open() {
+                respond(place, work.without_stream());
+            } else {
+                work.pass_over();
+            }
+            keys = work.keys;
+        }
+        self.commands += u64::from(batch.commands());
+    }
+}
+
+/// One part of a batch on its way through the machine.
+struct PartWork<'m, 'a> {
+    machine: &'m mut Machine,
+    id: InstanceId,
+    payload: &'a Payload,
+    part: &'a Part,
+    /// The accesses of the commands with a key from here to the end of the batch.
+    keys: &'a [Access],
+}
+
+impl<'a> PartWork<'_, 'a> {
+    fn commands(&self) -> impl Iterator<Item = (u32, Command<'a>)> + use<'a> {
+        (self.part.index..).zip(self.payload.batch().commands_of(self.part))
+    }
+
+    fn is_open(&self) -> bool {
+        self.commands().next().is_some_and(|(_, command)| command.op == Op::Open)
+    }
+
+    fn pass_over(&mut self) {
+        self.keys = &self.keys[self.part.commands as usize..];
+    }
+
+    /// Reads and Opens.
+    fn without_stream(&mut self) -> Bytes {
+        for (index, command) in self.commands() {
+            self.apply(index, &command);
+        }
+        self.machine.answers.encode()
+    }
+
+    /// S2: what executes, what was executed before, what the client is told.
+    fn on_stream(&mut self) -> Bytes {
+        let Part { stream, first, numbers, answered_below, .. } = *self.part;
+        let known = self.machine.streams.with(stream, |stream| {
+            stream.on_answered_below(answered_below);
+            (stream.is_fresh(first, numbers), stream.response(first, numbers))
+        });
+        match known {
+            None => self.expired(),
+            Some(_) if first == 0 => self.end_if_idle(),
+            Some((true, _)) => {
+                for (index, command) in self.commands() {
+                    self.apply(index, &command);
+                }
+                self.finish()
+            }
+            Some((false, Some(response))) => {
+                self.skip_keys();
+                response
+            }
+            Some((false, None)) => {
+                self.one_by_one();
+                self.finish()
+            }
+        }
+    }
+
+    /// The stream is not open: whatever these numbers did before is unknown.
+    fn expired(&mut self) -> Bytes {
+        for (index, _) in self.commands() {
+            self.machine.answers.plain(self.id, index, &Answer::Expired);
+        }
+        self.skip_keys();
+        self.machine.answers.encode()
+    }
+
+    fn skip_keys(&mut self) {
+        let keys = self.commands().filter(|(_, command)| command.op.has_key()).count();
+        self.keys = &self.keys[keys..];
+    }
+
+    /// S4: an idle stream ends only if it still is as the proposer of its end saw it.
+    fn end_if_idle(&mut self) -> Bytes {
+        let (index, command) = self.commands().next().expect("a request has commands");
+        let word = |at: usize| u64::from_le_bytes(command.value[at..at + 8].try_into().expect("8 bytes"));
+        let seen = (word(0), word(8));
+        let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
+        if (stream.low(), stream.highest()) == seen {
+            self.machine.streams.end(self.part.stream);
+        }
+        self.machine.answers.plain(self.id, index, &Answer::Done);
+        self.machine.answers.encode()
+    }
+
+    /// A request some of whose numbers were executed before, or come out of order.
+    fn one_by_one(&mut self) {
+        for (index, command) in self.commands() {
+            let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
+            match stream.fate(command.number) {
+                Fate::Execute => {
+                    self.apply(index, &command);
+                    let (number, run) = (command.number, command.run);
+                    self.machine.streams.with(self.part.stream, |stream| stream.mark(number, run));
+                    continue;
+                }
+                Fate::Executed(answer) => self.machine.answers.repeat(self.id, index, &answer),
+                Fate::OutOfWindow => self.machine.answers.plain(self.id, index, &Answer::OutOfWindow),
+            }
+            if command.op.has_key() {
+                self.keys = &self.keys[1..];
+            }
+        }
+    }
+
+    /// Marks the numbers, keeps the answers for retries, and ends the stream if it was told to.
+    fn finish(&mut self) -> Bytes {
+        let Part { stream, first, numbers, .. } = *self.part;
+        let response = self.machine.answers.encode();
+        let uneven = numbers != u64::from(self.part.commands);
+        let starts = uneven.then(|| self.commands().map(|(_, command)| command.number).collect());
+        let ends = self.commands().last().is_some_and(|(_, command)| command.op == Op::End);
+        self.machine.streams.with(stream, |stream| {
+            if stream.is_fresh(first, numbers) {
+                stream.mark(first, numbers);
+            }
+            stream.store(first, numbers, starts, response.clone());
+        });
+        if ends {
+            self.machine.streams.end(stream);
+        }
+        response
+    }
+
+    /// Executes one command and notes its answer.
+    #[inline]
+    fn apply(&mut self, index: u32, command: &Command<'_>) {
+        let Machine { epoch, shard, state, streams, answers, .. } = &mut *self.machine;
+        let id = CommandId { epoch: *epoch, shard: *shard, instance: self.id, index };
+        let instance = self.id;
+        let mut hash = 0;
+        if command.op.has_key() {
+            let (access, rest) = self.keys.split_first().expect("every key has its access");
+            hash = access.hash();
+            self.keys = rest;
+            fetch_ahead(state, rest);
+        }
+        match command.op {
+            Op::Decide => {
+                let key_seq = state.decide(hash, command.key_value, command.key.len(), id);
+                answers.committed(instance, index, key_seq);
+            }
+            Op::DecideIf => match state.get(hash, command.key) {
+                Some(now) if now.key_seq != command.expected => {
+                    answers.rejected(instance, index, now.key_seq, now.value);
+                }
+                None if command.expected != 0 => answers.rejected(instance, index, 0, &[]),
+                _ => {
+                    let key_seq = state.decide(hash, command.key_value, command.key.len(), id);
+                    answers.committed(instance, index, key_seq);
+                }
+            },
+            Op::Read => match state.get(hash, command.key) {
+                Some(now) => answers.found(instance, index, now.key_seq, now.value, now.id),
+                None => answers.plain(instance, index, &Answer::Missing),
+            },
+            Op::Retire => match state.retire(hash, command.key) {
+                Some(key_seq) => answers.retired(instance, index, key_seq),
+                None => answers.plain(instance, index, &Answer::Missing),
+            },
+            Op::Open => {
+                let stream = StreamId::opened_by(id);
+                streams.open(stream);
+                answers.plain(instance, index, &Answer::Opened { stream });
+            }
+            Op::End | Op::Skip => answers.plain(instance, index, &Answer::Done),
+        }
+    }
+}
+
+#[inline]
+fn fetch_ahead(state: &State, keys: &[Access]) {
+    if let Some(far) = keys.get(PREFETCH_DISTANCE) {
+        state.prefetch_place(far.hash());
+    }
+    if let Some(near) = keys.get(PREFETCH_DISTANCE / 2) {
+        state.prefetch_entry(near.hash());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isonomy_wire::answer::Answers;
+    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::id::ReplicaId;
+
+    struct Bench {
+        machine: Machine,
+        seq: u64,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            Bench { machine: Machine::new(Epoch(1), ShardId(0)), seq: 0 }
+        }
+
+        /// Executes one request as an instance of its own.
+        fn run(
+            &mut self,
+            stream: StreamId,
+            first: u64,
+            below: u64,
+            fill: impl FnOnce(&mut RequestBuilder),
+        ) -> Vec<Answer> {
+            let mut builder = RequestBuilder::default();
+            fill(&mut builder);
+            let bytes = builder.encode(stream, first, below);
+            let crc = crc32c::crc32c(&bytes);
+            let payload = Payload::parse(bytes, crc).unwrap();
+            self.seq += 1;
+            let id = InstanceId::new(ReplicaId(0), self.seq);
+            let mut answers = Vec::new();
+            self.machine.execute(id, &payload, true, |_, bytes| {
+                answers = Answers::parse(bytes).unwrap().to_vec();
+            });
+            answers
+        }
+
+        fn open(&mut self) -> StreamId {
+            match self.run(StreamId::NONE, 0, 0, RequestBuilder::open)[..] {
+                [Answer::Opened { stream }] => stream,
+                ref other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn committed(answers: &[Answer]) -> Vec<u64> {
+        let key_seq = |answer: &Answer| match answer {
+            Answer::Committed { key_seq, .. } => *key_seq,
+            other => panic!("{other:?}"),
+        };
+        answers.iter().map(key_seq).collect()
+    }
+
+    #[test]
+    fn decide_read_decide_if_retire() {
+        let mut bench = Bench::new();
+        let stream = bench.open();
+        let answers = bench.run(stream, 1, 0, |request| {
+            request.decide(b"k", b"one").unwrap();
+            request.decide_if(b"k", b"two", 1).unwrap();
+            request.decide_if(b"k", b"three", 1).unwrap();
+            request.decide_if(b"fresh", b"first", 0).unwrap();
+            request.retire(b"k").unwrap();
+            request.retire(b"k").unwrap();
+            request.decide_if(b"k", b"new life", 1).unwrap();
+        });
+        assert_eq!(committed(&answers[..2]), [1, 2]);
+        assert_eq!(answers[2], Answer::Rejected { key_seq: 2, value: Bytes::from_static(b"two") });
+        assert_eq!(committed(&answers[3..4]), [1]);
+        assert!(matches!(answers[4], Answer::Retired { key_seq: 2, .. }));
+        assert_eq!(answers[5], Answer::Missing);
+        assert_eq!(answers[6], Answer::Rejected { key_seq: 0, value: Bytes::new() });
+        let reads = bench.run(StreamId::NONE, 0, 0, |request| {
+            request.read(b"fresh").unwrap();
+            request.read(b"k").unwrap();
+        });
+        assert!(matches!(&reads[0], Answer::Found { key_seq: 1, value, id }
+            if value == "first" && id.instance.seq == 2 && id.index == 3));
+        assert_eq!(reads[1], Answer::Missing);
+    }
+
+    #[test]
+    fn s2_a_retry_gets_the_first_answers_and_changes_nothing() {
+        let mut bench = Bench::new();
+        let stream = bench.open();
+        let fill = |request: &mut RequestBuilder| {
+            request.decide(b"a", b"1").unwrap();
+            request.decide(b"b", b"1").unwrap();
+        };
+        let first = bench.run(stream, 1, 0, fill);
+        let hash = bench.machine.hash();
+        assert_eq!(bench.run(stream, 1, 0, fill), first);
+        assert_eq!(bench.machine.hash(), hash);
+        // The same numbers in another grouping, as after a split by hand.
+        let mixed = bench.run(stream, 2, 0, |request| {
+            request.decide(b"b", b"1").unwrap();
+            request.decide(b"c", b"1").unwrap();
+        });
+        assert_eq!(mixed[0], first[1]);
+        assert_eq!(committed(&mixed[1..]), [1]);
+        let low = bench.machine.streams.get(stream).unwrap().low();
+        assert_eq!(low, 4);
+    }
+
+    #[test]
+    fn s2_numbers_out_of_order_execute_once_each() {
+        let mut bench = Bench::new();
+        let stream = bench.open();
+        let late = bench.run(stream, 5, 0, |request| request.decide(b"k", b"5").unwrap());
+        assert_eq!(committed(&late), [1]);
+        let early = bench.run(stream, 1, 0, |request| {
+            (0..4).for_each(|_| request.decide(b"k", b"x").unwrap());
+        });
+        assert_eq!(committed(&early), [2, 3, 4, 5]);
+        let whole = bench.run(stream, 1, 0, |request| {
+            (0..6).for_each(|_| request.decide(b"k", b"x").unwrap());
+        });
+        assert_eq!(committed(&whole), [2, 3, 4, 5, 1, 6]);
+    }
+
+    #[test]
+    fn s4_an_ended_stream_is_expired_and_a_changed_one_does_not_end() {
+        let mut bench = Bench::new();
+        let stream = bench.open();
+        bench.run(stream, 1, 0, |request| request.decide(b"k", b"v").unwrap());
+        bench.run(stream, 0, 0, |request| request.end_idle(1, 1));
+        assert!(bench.machine.streams.get(stream).is_some(), "it was not as the proposer saw it");
+        bench.run(stream, 0, 0, |request| request.end_idle(2, 2));
+        let answers = bench.run(stream, 1, 0, |request| request.decide(b"k", b"v").unwrap());
+        assert_eq!(answers, [Answer::Expired]);
+        let other = bench.open();
+        assert_eq!(bench.run(other, 1, 0, RequestBuilder::end), [Answer::Done]);
+        assert_eq!(bench.run(other, 1, 0, RequestBuilder::end), [Answer::Expired]);
+    }
+
+    #[test]
+    fn s5_gaps_of_a_named_stream_are_skipped() {
+        let mut bench = Bench::new();
+        let stream = StreamId::named("file");
+        let fill = |request: &mut RequestBuilder| {
+            request.skip(3).unwrap();
+            request.decide(b"k", b"line 4").unwrap();
+            request.skip(2).unwrap();
+            request.decide(b"k", b"line 7").unwrap();
+        };
+        let answers = bench.run(stream, 1, 0, fill);
+        assert_eq!(answers[0], Answer::Done);
+        assert_eq!(committed(&[answers[1].clone(), answers[3].clone()]), [1, 2]);
+        let again = bench.run(stream, 4, 0, |request| request.decide(b"k", b"line 4").unwrap());
+        assert_eq!(again, answers[1..2]);
+        let low = bench.machine.streams.get(stream).unwrap().low();
+        assert_eq!(low, 8);
+    }
+
+    #[test]
+    fn a_number_beyond_the_window_changes_nothing() {
+        let mut bench = Bench::new();
+        let stream = bench.open();
+        let hash = bench.machine.hash();
+        let answers = bench.run(stream, 1 << 20, 0, |request| request.decide(b"k", b"v").unwrap());
+        assert_eq!(answers, [Answer::OutOfWindow]);
+        assert_eq!(bench.machine.hash(), hash);
+    }
+}

@@ -1,0 +1,335 @@
+//! The state that decisions build: per key its latest decision.
+//!
+//! Entries have 128 bytes, two cache lines that the processor fetches as one; a key and value of
+//! up to [`INLINE_BYTES`] lie inside. They live in blocks that never move, found through a table
+//! of hashes, so that neither growth nor a long value costs a pause.
+
+use crate::table::{Table, prefetch};
+use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Key and value of at most this length need no memory of their own.
+const INLINE_BYTES: usize = 64;
+/// Entries per block: 128 KiB.
+const BLOCK_ENTRIES: usize = 1024;
+
+/// The place of an entry plus one; 0 is none.
+type Place = u32;
+
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct Entry {
+    /// The next entry with the same hash.
+    next: Place,
+    key_length: u16,
+    value_length: u32,
+    epoch: u32,
+    index: u32,
+    /// Row and sequence number of the instance that decided.
+    row_seq: u64,
+    key_seq: u64,
+    /// This entry's share of the state hash.
+    digest: u64,
+    /// Key and value when they are longer than `inline`.
+    long: Option<Box<[u8]>>,
+    inline: [u8; INLINE_BYTES],
+}
+
+const ROW_SHIFT: u32 = 56;
+
+impl Entry {
+    const FREE: Entry = Entry {
+        next: 0,
+        key_length: 0,
+        value_length: 0,
+        epoch: 0,
+        index: 0,
+        row_seq: 0,
+        key_seq: 0,
+        digest: 0,
+        long: None,
+        inline: [0; INLINE_BYTES],
+    };
+
+    #[inline]
+    fn key_value(&self) -> &[u8] {
+        let length = usize::from(self.key_length) + self.value_length as usize;
+        match &self.long {
+            Some(long) => long,
+            None => &self.inline[..length],
+        }
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        &self.key_value()[..usize::from(self.key_length)]
+    }
+
+    #[inline]
+    fn store(&mut self, key_length: usize, key_value: &[u8]) {
+        self.key_length = key_length as u16;
+        self.value_length = (key_value.len() - key_length) as u32;
+        if key_value.len() <= INLINE_BYTES {
+            self.inline[..key_value.len()].copy_from_slice(key_value);
+            self.long = None;
+        } else if let Some(long) = self.long.as_mut().filter(|long| long.len() == key_value.len()) {
+            long.copy_from_slice(key_value);
+        } else {
+            self.long = Some(key_value.into());
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Entry>() == 128);
+
+/// The latest decision of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decision<'a> {
+    /// Counts the decisions of the key's life, from 1.
+    pub key_seq: u64,
+    /// The value decided.
+    pub value: &'a [u8],
+    /// The command that decided.
+    pub id: CommandId,
+}
+
+/// All keys of a shard.
+#[derive(Debug)]
+pub struct State {
+    shard: ShardId,
+    table: Table<Place>,
+    blocks: Vec<Box<[Entry]>>,
+    /// Entries ever used; the next fresh one.
+    used: u32,
+    free: Vec<Place>,
+    keys: u64,
+    hash: u64,
+}
+
+impl State {
+    /// No keys.
+    pub fn new(shard: ShardId) -> State {
+        let table = Table::default();
+        State { shard, table, blocks: Vec::new(), used: 0, free: Vec::new(), keys: 0, hash: 0 }
+    }
+
+    /// The sum of all entries' digests: equal at replicas with equal state, whatever the order
+    /// in which commands that do not conflict were executed.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The number of keys with a decision.
+    pub fn keys(&self) -> u64 {
+        self.keys
+    }
+
+    /// First step towards a key: fetches its place in the table.
+    #[inline]
+    pub fn prefetch_place(&self, hash: u64) {
+        self.table.prefetch(hash);
+    }
+
+    /// Second step: fetches the entry.
+    #[inline]
+    pub fn prefetch_entry(&self, hash: u64) {
+        if let Some(place @ 1..) = self.table.get(hash) {
+            let entry = self.at(place);
+            prefetch(entry);
+            prefetch(&entry.inline);
+        }
+    }
+
+    #[inline]
+    fn at(&self, place: Place) -> &Entry {
+        let at = (place - 1) as usize;
+        &self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]
+    }
+
+    #[inline]
+    fn at_mut(&mut self, place: Place) -> &mut Entry {
+        let at = (place - 1) as usize;
+        &mut self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]
+    }
+
+    /// The entry of a key whose hash is `hash`.
+    #[inline]
+    fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
+        let mut place = self.table.get(hash)?;
+        while place != 0 {
+            let entry = self.at(place);
+            if entry.key() == key {
+                return Some(place);
+            }
+            place = entry.next;
+        }
+        None
+    }
+
+    /// The latest decision of a key.
+    pub fn get(&self, hash: u64, key: &[u8]) -> Option<Decision<'_>> {
+        let entry = self.at(self.find(hash, key)?);
+        let row = ReplicaId((entry.row_seq >> ROW_SHIFT) as u8);
+        let instance = InstanceId::new(row, entry.row_seq & ((1 << ROW_SHIFT) - 1));
+        let id = CommandId { epoch: Epoch(entry.epoch), shard: self.shard, instance, index: entry.index };
+        Some(Decision { key_seq: entry.key_seq, value: &entry.key_value()[key.len()..], id })
+    }
+
+    /// Makes a value the key's latest decision; the new key_seq. `key_value` is key and value in
+    /// one piece, the key `key_length` long.
+    #[inline]
+    pub fn decide(&mut self, hash: u64, key_value: &[u8], key_length: usize, id: CommandId) -> u64 {
+        let place = match self.find(hash, &key_value[..key_length]) {
+            Some(place) => place,
+            None => self.add(hash),
+        };
+        let row_seq = u64::from(id.instance.row.0) << ROW_SHIFT | id.instance.seq;
+        let entry = self.at_mut(place);
+        entry.key_seq += 1;
+        entry.epoch = id.epoch.0;
+        entry.index = id.index;
+        entry.row_seq = row_seq;
+        let key_seq = entry.key_seq;
+        let digest = digest(key_value, key_length, key_seq, row_seq, id);
+        let before = std::mem::replace(&mut entry.digest, digest);
+        entry.store(key_length, key_value);
+        self.hash = self.hash.wrapping_sub(before).wrapping_add(digest);
+        key_seq
+    }
+
+    /// Ends a key's life; the key_seq of its last decision.
+    pub fn retire(&mut self, hash: u64, key: &[u8]) -> Option<u64> {
+        let place = self.find(hash, key)?;
+        let entry = std::mem::replace(self.at_mut(place), Entry::FREE);
+        self.unlink(hash, place, entry.next);
+        self.free.push(place);
+        self.keys -= 1;
+        self.hash = self.hash.wrapping_sub(entry.digest);
+        Some(entry.key_seq)
+    }
+
+    /// A fresh entry, first of its hash.
+    fn add(&mut self, hash: u64) -> Place {
+        let place = self.free.pop().unwrap_or_else(|| {
+            if self.used as usize == self.blocks.len() * BLOCK_ENTRIES {
+                self.blocks.push(vec![Entry::FREE; BLOCK_ENTRIES].into());
+            }
+            self.used += 1;
+            self.used
+        });
+        let first = self.table.entry(hash);
+        let next = std::mem::replace(first, place);
+        self.at_mut(place).next = next;
+        self.keys += 1;
+        place
+    }
+
+    /// Takes an entry out of the chain of its hash.
+    fn unlink(&mut self, hash: u64, place: Place, next: Place) {
+        let first = self.table.get(hash).expect("the entry was found by its hash");
+        if first == place {
+            if next == 0 {
+                self.table.remove(hash);
+            } else {
+                *self.table.entry(hash) = next;
+            }
+            return;
+        }
+        let mut at = first;
+        while self.at(at).next != place {
+            at = self.at(at).next;
+        }
+        self.at_mut(at).next = next;
+    }
+}
+
+/// A function of what the entry says and nothing else, so that it can be computed again from a
+/// copy of the state.
+#[inline]
+fn digest(key_value: &[u8], key_length: usize, key_seq: u64, row_seq: u64, id: CommandId) -> u64 {
+    let place = u64::from(id.epoch.0) << 32 ^ u64::from(id.index) << 16 ^ key_length as u64;
+    let seed = key_seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ row_seq.rotate_left(17) ^ place;
+    xxh3_64_with_seed(key_value, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isonomy_wire::route::hash_key;
+    use std::collections::BTreeMap;
+
+    fn id(seq: u64) -> CommandId {
+        let instance = InstanceId::new(ReplicaId(2), seq);
+        CommandId { epoch: Epoch(1), shard: ShardId(0), instance, index: 3 }
+    }
+
+    fn decide(state: &mut State, hash: u64, key: &[u8], value: &[u8], seq: u64) -> u64 {
+        state.decide(hash, &[key, value].concat(), key.len(), id(seq))
+    }
+
+    #[test]
+    fn decisions_count_from_one_in_each_life() {
+        let mut state = State::new(ShardId(0));
+        let hash = hash_key(b"k");
+        assert_eq!(state.get(hash, b"k"), None);
+        assert_eq!(decide(&mut state, hash, b"k", b"one", 1), 1);
+        assert_eq!(decide(&mut state, hash, b"k", b"two", 2), 2);
+        assert_eq!(state.get(hash, b"k"), Some(Decision { key_seq: 2, value: b"two", id: id(2) }));
+        assert_eq!(state.retire(hash, b"k"), Some(2));
+        assert_eq!(state.retire(hash, b"k"), None);
+        assert_eq!((state.hash(), state.keys()), (0, 0));
+        assert_eq!(decide(&mut state, hash, b"k", b"three", 3), 1);
+    }
+
+    #[test]
+    fn colliding_hashes_keep_their_keys_apart() {
+        let mut state = State::new(ShardId(0));
+        for (seq, key) in [b"a", b"b", b"c"].into_iter().enumerate() {
+            assert_eq!(decide(&mut state, 42, key, b"v", seq as u64 + 1), 1);
+        }
+        assert_eq!(state.retire(42, b"b"), Some(1));
+        assert_eq!(state.get(42, b"b"), None);
+        assert!(state.get(42, b"a").is_some() && state.get(42, b"c").is_some());
+        assert_eq!(state.retire(42, b"c"), Some(1));
+        assert_eq!(state.retire(42, b"a"), Some(1));
+        assert!(state.table.is_empty());
+    }
+
+    #[test]
+    fn the_hash_depends_on_the_state_and_not_on_the_way_to_it() {
+        let (mut left, mut right) = (State::new(ShardId(0)), State::new(ShardId(0)));
+        let keys: Vec<Vec<u8>> = (0..50u8).map(|n| vec![n; 1 + n as usize]).collect();
+        for (seq, key) in keys.iter().enumerate() {
+            decide(&mut left, hash_key(key), key, &vec![7; 10 * seq], seq as u64 + 1);
+        }
+        for (seq, key) in keys.iter().enumerate().rev() {
+            decide(&mut right, hash_key(key), key, &vec![7; 10 * seq], seq as u64 + 1);
+        }
+        assert_eq!(left.hash(), right.hash());
+        decide(&mut right, hash_key(&keys[0]), &keys[0], b"", 99);
+        assert_ne!(left.hash(), right.hash());
+    }
+
+    #[test]
+    fn it_is_a_map_through_growth_and_long_values() {
+        let mut state = State::new(ShardId(0));
+        let mut model: BTreeMap<Vec<u8>, (u64, Vec<u8>)> = BTreeMap::new();
+        for step in 0..30_000u64 {
+            let key = (step * 7919 % 6000).to_le_bytes().to_vec();
+            if step % 5 == 4 {
+                let expected = model.remove(&key).map(|(key_seq, _)| key_seq);
+                assert_eq!(state.retire(hash_key(&key), &key), expected);
+                continue;
+            }
+            let value = vec![step as u8; (step % 200) as usize];
+            let entry = model.entry(key.clone()).or_default();
+            *entry = (entry.0 + 1, value.clone());
+            assert_eq!(decide(&mut state, hash_key(&key), &key, &value, step + 1), entry.0);
+        }
+        assert_eq!(state.keys(), model.len() as u64);
+        for (key, (key_seq, value)) in &model {
+            let decision = state.get(hash_key(key), key).unwrap();
+            assert_eq!((decision.key_seq, decision.value), (*key_seq, &value[..]));
+        }
+    }
+}
