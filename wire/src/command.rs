@@ -133,7 +133,9 @@ pub enum Invalid {
     ValueLength(usize),
     #[error("{0:?} has a key or value that it must not have; leave it empty")]
     Superfluous(Op),
-    #[error("{0:?} does not fit a request of this kind; reads and Opens go without a stream, all else with one")]
+    #[error(
+        "{0:?} does not fit a request of this kind; reads and Opens go without a stream, all else with one"
+    )]
     WrongKind(Op),
     #[error("request numbers go from 1 to {NUMBER_MAX}, at most {STREAM_WINDOW} in one request")]
     Numbers,
@@ -390,7 +392,11 @@ impl Batch {
         let payload: &[u8] = &self.0.payload;
         let headers = part.headers as usize;
         let headers = &payload[headers..headers + 8 * part.commands as usize];
-        Commands { headers: headers.chunks_exact(8), blob: &payload[part.blob as usize..], number: part.first }
+        Commands {
+            headers: headers.chunks_exact(8),
+            blob: &payload[part.blob as usize..],
+            number: part.first,
+        }
     }
 }
 
@@ -507,7 +513,11 @@ fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
 
 /// The commands fit the kind of the request: numbered ones a stream, reads and Opens none.
 /// Returns how many numbers they take.
-fn check_commands(payload: &Bytes, part: &Part, visit: &mut impl FnMut(&Command<'_>)) -> Result<u64, Invalid> {
+fn check_commands(
+    payload: &Bytes,
+    part: &Part,
+    visit: &mut impl FnMut(&Command<'_>),
+) -> Result<u64, Invalid> {
     if part.first > NUMBER_MAX || part.answered_below > NUMBER_MAX {
         return Err(Invalid::Numbers);
     }

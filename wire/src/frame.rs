@@ -268,10 +268,7 @@ pub fn split(bytes: &Bytes, place: u64, limit: usize) -> Result<Option<(Frame, u
 fn peek(bytes: &[u8], limit: usize) -> Result<Option<Header>, FrameError> {
     let Some(header) = bytes.first_chunk() else { return Ok(None) };
     let header = Header::parse(header)?;
-    if header.message > MESSAGE_BYTES_MAX
-        || header.payload > PAYLOAD_BYTES_MAX
-        || header.total() > limit
-    {
+    if header.message > MESSAGE_BYTES_MAX || header.payload > PAYLOAD_BYTES_MAX || header.total() > limit {
         return Err(FrameError::Length(header.total()));
     }
     Ok(Some(header))
@@ -283,8 +280,7 @@ fn take(frame: Bytes, place: u64, header: &Header) -> Result<Frame, FrameError> 
     let start = HEADER_BYTES + header.message.next_multiple_of(ALIGN);
     let payload = frame.slice(start..start + header.payload);
     let head = frame.first_chunk().expect("a frame is longer than its header");
-    if Header::checksum(head, place, &message) != header.crc
-        || crc32c::crc32c(&payload) != header.payload_crc
+    if Header::checksum(head, place, &message) != header.crc || crc32c::crc32c(&payload) != header.payload_crc
     {
         return Err(FrameError::Checksum);
     }

@@ -44,9 +44,7 @@ pub struct ShardId(pub u16);
 pub struct Epoch(pub u32);
 
 /// The identity of a cluster for its whole life; two clusters never talk to each other.
-#[derive(
-    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
-)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClusterId(pub u128);
 
 impl ClusterId {
@@ -107,9 +105,7 @@ impl fmt::Debug for InstanceId {
 }
 
 /// A ballot of one instance. Round 0 belongs to the row's own replica (law, section 3).
-#[derive(
-    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
-)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ballot {
     /// Counts the attempts; higher rounds win.
     pub round: u32,
@@ -160,9 +156,7 @@ impl fmt::Display for CommandId {
 }
 
 /// A stream of numbered requests (law, section 6b): opened by a command, or named by its source.
-#[derive(
-    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
-)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[rkyv(derive(Clone, Copy))]
 pub struct StreamId {
     /// Kind, shard and epoch for an opened stream; kind and hash for a named one.

@@ -91,18 +91,10 @@ pub enum PeerMessage {
     ValidateOk { id: InstanceId, ballot: Ballot, conflicts: Vec<Conflict>, floor: Deps },
     /// R5.4.
     Waiting { id: InstanceId, supporters: u8 },
-    /// G3.
-    Gone { id: InstanceId, floor: Deps },
     /// G5: send the commits `from` to `to` of a row.
     Pull { row: ReplicaId, from: u64, to: u64 },
     /// Said every now and then: how far the sender is, and what deps should take in (C1).
-    Gossip {
-        committed: Deps,
-        executed: Deps,
-        floor: Deps,
-        restart_mark: u64,
-        state_hash: u64,
-    },
+    Gossip { committed: Deps, executed: Deps, restart_mark: u64, state_hash: u64 },
 }
 
 /// What clients and replicas say to each other.

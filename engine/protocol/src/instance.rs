@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 /// Which value an instance has. There are only two: the initial coordinator's batch, or nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// No value yet.
     #[default]
     None,
@@ -22,40 +22,40 @@ pub enum Choice {
 
 /// The state of an instance. Field names are the law's.
 #[derive(Clone, Debug, Default)]
-pub struct Instance {
+pub(crate) struct Instance {
     /// How far it has come here.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// Highest ballot promised.
-    pub bal: Ballot,
+    pub(crate) bal: Ballot,
     /// Ballot in which the present value was taken.
-    pub abal: Ballot,
+    pub(crate) abal: Ballot,
     /// cmd.
-    pub cmd: Choice,
+    pub(crate) cmd: Choice,
     /// dep.
-    pub dep: Deps,
+    pub(crate) dep: Deps,
     /// What else must be executed before it (R5).
-    pub after: Deps,
+    pub(crate) after: Deps,
     /// The initial coordinator's batch, wherever it was learnt from.
-    pub payload: Option<Payload>,
+    pub(crate) payload: Option<Payload>,
     /// initCmd and initDep are known: the payload is the one, these are the other.
-    pub init_dep: Option<Deps>,
+    pub(crate) init_dep: Option<Deps>,
     /// The payload is in the conflict index.
-    pub indexed: bool,
+    pub(crate) indexed: bool,
     /// The payload is in the log.
-    pub logged: bool,
+    pub(crate) logged: bool,
     /// A Validate of the ballot `bal` was answered (R4): a Recover of it is not answered again.
-    pub validated: bool,
+    pub(crate) validated: bool,
     /// Highest ballot heard of, promised or not.
-    pub heard: Ballot,
+    pub(crate) heard: Ballot,
     /// When it was first seen, or recovery was last tried.
-    pub since: Time,
+    pub(crate) since: Time,
     /// How often recovery was tried.
-    pub tries: u32,
+    pub(crate) tries: u32,
 }
 
 impl Instance {
     /// Whether the value is final.
-    pub fn is_committed(&self) -> bool {
+    pub(crate) fn is_committed(&self) -> bool {
         self.phase == Phase::Committed
     }
 }
@@ -70,26 +70,26 @@ struct Row {
 
 /// All instances of a shard.
 #[derive(Debug)]
-pub struct Space {
+pub(crate) struct Space {
     rows: Vec<Row>,
 }
 
 impl Space {
     /// Empty rows for `n` replicas.
-    pub fn new(n: usize) -> Space {
+    pub(crate) fn new(n: usize) -> Space {
         Space { rows: (0..n).map(|_| Row::default()).collect() }
     }
 
     /// The instance, if it was seen and is not forgotten.
     #[inline]
-    pub fn get(&self, id: InstanceId) -> Option<&Instance> {
+    pub(crate) fn get(&self, id: InstanceId) -> Option<&Instance> {
         let row = self.rows.get(id.row.index())?;
         row.instances.get(id.seq.checked_sub(row.forgotten + 1)? as usize)
     }
 
     /// The same, to change it.
     #[inline]
-    pub fn get_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
+    pub(crate) fn get_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
         let row = self.rows.get_mut(id.row.index())?;
         row.instances.get_mut(id.seq.checked_sub(row.forgotten + 1)? as usize)
     }
@@ -97,7 +97,7 @@ impl Space {
     /// Makes sure that the id and all before it in its row are there; rows have no gaps.
     /// `None`: the id is forgotten, of no row, or impossibly far ahead.
     #[inline]
-    pub fn see(&mut self, id: InstanceId, now: Time) -> Option<&mut Instance> {
+    pub(crate) fn see(&mut self, id: InstanceId, now: Time) -> Option<&mut Instance> {
         let row = self.rows.get_mut(id.row.index())?;
         let place = id.seq.checked_sub(row.forgotten + 1)? as usize;
         if place as u64 >= row.instances.len() as u64 + ROW_AHEAD_MAX {
@@ -111,7 +111,7 @@ impl Space {
 
     /// Makes sure that everything mentioned in `deps` is there: whoever hears of an id must see
     /// to it that it is decided (section 5). False: the deps name something impossible.
-    pub fn see_all(&mut self, deps: &Deps, now: Time) -> bool {
+    pub(crate) fn see_all(&mut self, deps: &Deps, now: Time) -> bool {
         for (row, seq) in deps.0.iter().enumerate() {
             let id = InstanceId::new(ReplicaId(row as u8), *seq);
             let known = self.rows.get(row).is_some_and(|row| *seq <= row.forgotten);
@@ -123,18 +123,13 @@ impl Space {
     }
 
     /// The highest sequence number seen in a row.
-    pub fn last(&self, row: ReplicaId) -> u64 {
+    pub(crate) fn last(&self, row: ReplicaId) -> u64 {
         let row = &self.rows[row.index()];
         row.forgotten + row.instances.len() as u64
     }
 
-    /// Everything up to here is forgotten.
-    pub fn forgotten(&self, row: ReplicaId) -> u64 {
-        self.rows[row.index()].forgotten
-    }
-
     /// Forgets the instances in `settled`, all of which are committed.
-    pub fn forget(&mut self, settled: &Deps) {
+    pub(crate) fn forget(&mut self, settled: &Deps) {
         for (row, upto) in self.rows.iter_mut().zip(&settled.0) {
             while row.forgotten < *upto {
                 let gone = row.instances.pop_front().expect("only what was seen is settled");
@@ -145,7 +140,7 @@ impl Space {
     }
 
     /// All ids that are not forgotten, row by row, with their state.
-    pub fn iter(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
         self.rows.iter().enumerate().flat_map(|(index, row)| {
             row.instances.iter().enumerate().map(move |(place, instance)| {
                 let seq = row.forgotten + 1 + place as u64;
@@ -155,12 +150,14 @@ impl Space {
     }
 
     /// The ids of one row behind `after`, in order.
-    pub fn behind(&self, row: ReplicaId, after: u64) -> impl Iterator<Item = (InstanceId, &Instance)> {
+    pub(crate) fn behind(&self, row: ReplicaId, after: u64) -> impl Iterator<Item = (InstanceId, &Instance)> {
         let rows = &self.rows[row.index()];
         let skip = after.saturating_sub(rows.forgotten) as usize;
-        rows.instances.iter().enumerate().skip(skip).map(move |(place, instance)| {
-            (InstanceId::new(row, rows.forgotten + 1 + place as u64), instance)
-        })
+        rows.instances
+            .iter()
+            .enumerate()
+            .skip(skip)
+            .map(move |(place, instance)| (InstanceId::new(row, rows.forgotten + 1 + place as u64), instance))
     }
 }
 

@@ -4,14 +4,17 @@
 //! durability of its log are arguments; what it wants written, sent and answered is polled. The
 //! law that the code cites by rule number (`C2`, `R5` ...) is `docs/PROTOCOL.md`.
 
+mod attempt;
 pub mod conflict;
 pub mod contract;
 pub mod execute;
-pub mod instance;
+mod instance;
 pub mod limits;
 pub mod log;
 pub mod machine;
+mod outbox;
 pub mod payload;
+mod phase;
 pub mod quorum;
 pub mod replica;
 pub mod state;

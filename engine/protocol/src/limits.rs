@@ -7,8 +7,9 @@ use isonomy_wire::id::REPLICAS_MAX;
 /// Enough to hide two syncs and a round trip; few, so that requests gather under load.
 pub const ADMISSION_WINDOW: usize = 32;
 
-/// A batch is closed when it has this many bytes, if more requests wait.
-pub const GATHER_BYTES: usize = 256 << 10;
+/// A batch is closed when it has this many bytes, if more requests wait. A request as large as
+/// this travels alone and is never copied.
+pub const GATHER_BYTES: usize = 64 << 10;
 
 /// Requests that wait for an instance; beyond it `on_request` says `Busy`.
 pub const PENDING_REQUESTS_MAX: usize = 16 << 10;
@@ -29,6 +30,9 @@ pub const ROW_AHEAD_MAX: u64 = 1 << 20;
 
 /// The longest range that one Recover covers.
 pub const RECOVER_RANGE_MAX: u64 = 64;
+
+/// Recoveries under way at once.
+pub const RECOVERIES_MAX: usize = 512;
 
 /// The most commits that one Pull brings, and their bytes.
 pub const PULL_COMMITS_MAX: u64 = 256;

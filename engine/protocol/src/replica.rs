@@ -1,78 +1,529 @@
-//! One replica's part in one shard.
-#![allow(unused_variables, missing_docs)]
+//! One replica's part in one shard: inputs in, outputs out. The rules are in [`crate::phase`].
 
-use crate::contract::*;
+use crate::attempt::{Attempts, Stage};
+use crate::conflict::Index;
+use crate::contract::{Append, Busy, ClientRef, Config, Position, Reply, Send, Time};
+use crate::execute::{Executor, Vertex};
+use crate::instance::{Choice, Space};
+use crate::limits::*;
 use crate::log::record::Record;
+use crate::machine::Machine;
+use crate::outbox::Outbox;
 use crate::payload::Payload;
-use isonomy_wire::id::ReplicaId;
-use isonomy_wire::message::{PeerMessage, ShardStatus};
+use crate::quorum::{Quorum, ReplicaSet};
+use isonomy_wire::command::Op;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+use isonomy_wire::message::{Failure, PeerMessage, Phase, ShardStatus, Value};
+use std::collections::{BTreeMap, VecDeque};
 
+/// Requests on their way into an instance, and who waits for them: one client per part.
 #[derive(Debug)]
-pub struct Replica {}
+pub(crate) struct Pending {
+    pub(crate) payload: Payload,
+    pub(crate) clients: Vec<ClientRef>,
+}
+
+/// What is known of another replica, and what it has been told of this one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Peer {
+    pub(crate) linked: bool,
+    pub(crate) committed: Deps,
+    pub(crate) executed: Deps,
+    pub(crate) state_hash: u64,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) fast: u64,
+    pub(crate) slow: u64,
+    pub(crate) recoveries: u64,
+    pub(crate) replayed_commands: u64,
+}
+
+/// One replica of one shard. See the crate's documentation for how it is driven.
+#[derive(Debug)]
+pub struct Replica {
+    pub(crate) config: Config,
+    pub(crate) quorum: Quorum,
+    pub(crate) me: ReplicaId,
+    pub(crate) seed: u64,
+    pub(crate) space: Space,
+    pub(crate) index: Index,
+    pub(crate) executor: Executor,
+    pub(crate) machine: Machine,
+    pub(crate) outbox: Outbox,
+    pub(crate) attempts: Attempts,
+    /// Waiting(id, k): the highest k heard per undecided id (R6c).
+    pub(crate) waiting: BTreeMap<InstanceId, u8>,
+    pub(crate) pending: VecDeque<Pending>,
+    pub(crate) pending_bytes: usize,
+    /// Who waits for own instances, by sequence number.
+    pub(crate) waiters: BTreeMap<u64, Vec<ClientRef>>,
+    /// The last own sequence number used.
+    pub(crate) used: u64,
+    /// Own numbers up to here may be used, once the record at the position is durable.
+    pub(crate) reserved: u64,
+    pub(crate) reserved_at: Position,
+    /// D8: the ends of the blocks that replicas had reserved before they were restarted.
+    pub(crate) restart_marks: Deps,
+    /// Executed, durably, at every member; forgotten here.
+    pub(crate) settled: Deps,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) counters: Counters,
+    pub(crate) last_tick: Time,
+    pub(crate) last_gossip: Time,
+    pub(crate) gossiped: Option<(Deps, Deps)>,
+    pub(crate) last_pull: Time,
+    /// Per row the end of the range that was pulled and has not come; 0 if none was.
+    pub(crate) pulled: Deps,
+    pub(crate) last_idle_check: Time,
+    /// When streams were last used, by the local clock; only proposes their end (S4).
+    pub(crate) stream_used: BTreeMap<StreamId, Time>,
+    pub(crate) no_quorum_since: Option<Time>,
+    pub(crate) stopping: bool,
+    pub(crate) stopped: bool,
+}
 
 impl Replica {
-    /// A replica with nothing in its log. Call `replay` for each record of the log, in order, then `start`.
+    /// A replica with an empty log. `replay` each record of its log, in order, then `start` it.
+    /// The seed only spreads timeouts.
     pub fn new(config: Config, seed: u64) -> Replica {
-        unimplemented!()
+        let quorum = Quorum::new(config.replicas);
+        assert!(config.replica.index() < quorum.n, "the replica is not one of its epoch");
+        let (epoch, shard) = (config.epoch, config.shard);
+        Replica {
+            quorum,
+            me: config.replica,
+            seed,
+            space: Space::new(quorum.n),
+            index: Index::default(),
+            executor: Executor::new(quorum.n),
+            machine: Machine::new(epoch, shard),
+            outbox: Outbox::default(),
+            attempts: Attempts::new(),
+            waiting: BTreeMap::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            waiters: BTreeMap::new(),
+            used: 0,
+            reserved: 0,
+            reserved_at: Position(0),
+            restart_marks: Deps::NONE,
+            settled: Deps::NONE,
+            peers: vec![Peer::default(); quorum.n],
+            counters: Counters::default(),
+            last_tick: Time(0),
+            last_gossip: Time(0),
+            gossiped: None,
+            last_pull: Time(0),
+            pulled: Deps::NONE,
+            last_idle_check: Time(0),
+            stream_used: BTreeMap::new(),
+            no_quorum_since: None,
+            stopping: false,
+            stopped: false,
+            config,
+        }
     }
-    /// A record that the log had when the process started; before `start`.
+
+    /// A record that the log had when the process started. The log was checked before; a record
+    /// that contradicts those before it is a broken invariant.
     pub fn replay(&mut self, record: Record, payload: Option<Payload>) {
-        unimplemented!()
+        match record {
+            Record::Reserve { end } => {
+                self.reserved = end;
+                self.restart_marks.set(self.me, end);
+            }
+            Record::Stopped { used } => {
+                // Nothing that was said is unknown here, so D8 has nothing to guard.
+                self.reserved = used;
+                self.restart_marks.set(self.me, 0);
+            }
+            Record::Settled { upto } => {
+                self.settled = upto;
+                self.space.forget(&upto);
+            }
+            Record::PreAccepted { id, deps, init_deps } => {
+                self.replay_payload(id, payload);
+                let instance = self.replayed(id);
+                (instance.phase, instance.cmd) = (Phase::PreAccepted, Choice::Initial);
+                (instance.dep, instance.init_dep) = (deps, Some(init_deps));
+                self.see_all(&deps, Time(0));
+            }
+            Record::Promised { id, ballot } => {
+                let instance = self.replayed(id);
+                (instance.bal, instance.heard, instance.validated) = (ballot, ballot, false);
+            }
+            Record::Validated { id, value: _, init_deps } => {
+                self.replay_payload(id, payload);
+                let instance = self.replayed(id);
+                (instance.cmd, instance.init_dep) = (Choice::Initial, Some(init_deps));
+                instance.validated = true;
+                self.see_all(&init_deps, Time(0));
+            }
+            Record::Accepted { id, ballot, value, deps, after } => {
+                self.replay_payload(id, payload);
+                let instance = self.replayed(id);
+                (instance.bal, instance.abal, instance.phase) = (ballot, ballot, Phase::Accepted);
+                instance.heard = instance.heard.max(ballot);
+                (instance.cmd, instance.dep, instance.after) = (choice_of(value), deps, after);
+                self.see_all(&deps, Time(0));
+            }
+            Record::Committed { id, ballot, value, deps, after } => {
+                self.replay_payload(id, payload);
+                self.take_commit(id, ballot, choice_of(value), deps, after);
+                self.execute_replayed();
+            }
+        }
     }
+
+    fn replayed(&mut self, id: InstanceId) -> &mut crate::instance::Instance {
+        self.space.see(id, Time(0)).expect("the log names no impossible ids")
+    }
+
+    fn replay_payload(&mut self, id: InstanceId, payload: Option<Payload>) {
+        let instance = self.replayed(id);
+        if payload.is_some() {
+            instance.payload = payload;
+            instance.logged = true;
+        }
+        self.learn(id);
+    }
+
+    fn execute_replayed(&mut self) {
+        while let Some((id, payload)) = self.executor.poll() {
+            if let Some(payload) = payload {
+                self.machine.execute(id, &payload, false, |_, _| ());
+            }
+        }
+    }
+
     /// The log was replayed; `position` is that of its last record.
     pub fn start(&mut self, now: Time, position: Position) {
-        unimplemented!()
+        self.outbox.start(position);
+        // D5: numbers go on above the reserved block, and what was not used becomes Nops.
+        self.used = self.reserved;
+        if self.reserved > self.settled.of(self.me) {
+            let last = InstanceId::new(self.me, self.reserved);
+            self.space.see(last, now).expect("a block is not far ahead");
+        }
+        self.counters.replayed_commands = self.machine.commands();
+        self.last_tick = now;
+        self.reserve();
+        let streams: Vec<StreamId> = self.machine.streams.iter().map(|(id, _)| *id).collect();
+        self.stream_used = streams.into_iter().map(|id| (id, now)).collect();
+        self.look_for_quorum(now);
     }
-    pub fn on_message(
-        &mut self,
-        now: Time,
-        from: ReplicaId,
-        message: PeerMessage,
-        payload: Option<Payload>,
-    ) {
-        unimplemented!()
+
+    /// C1: reserves the next block of sequence numbers when few are left.
+    pub(crate) fn reserve(&mut self) {
+        if self.reserved - self.used < RESERVE_AHEAD {
+            self.reserved = self.used + RESERVE_BLOCK;
+            self.reserved_at = self.outbox.append(Record::Reserve { end: self.reserved }, None);
+        }
     }
+
+    /// A message from another replica, with the batch that came behind it. Messages that no
+    /// member following the law would send are dropped.
+    pub fn on_message(&mut self, now: Time, from: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
+        if from.index() >= self.quorum.n || from == self.me {
+            return;
+        }
+        self.handle(now, from, message, payload);
+        self.deliver_to_self(now);
+    }
+
+    /// A request. `Busy` gives it back untouched: try again after the next reply.
     pub fn on_request(&mut self, now: Time, client: ClientRef, payload: Payload) -> Result<(), Busy> {
-        unimplemented!()
+        if let Some(failure) = self.refusal(now, &payload) {
+            self.outbox.reply(client, Err(failure));
+            return Ok(());
+        }
+        let bytes = payload.batch().payload().len();
+        if self.pending.len() >= PENDING_REQUESTS_MAX || self.pending_bytes + bytes > PENDING_BYTES_MAX {
+            return Err(Busy);
+        }
+        self.pending_bytes += bytes;
+        self.pending.push_back(Pending { payload, clients: vec![client] });
+        Ok(())
     }
-    /// `peers` are those whose link works now. Used for `Unavailable` and to choose recoverers.
-    pub fn on_links(&mut self, now: Time, peers: &[ReplicaId]) {
-        unimplemented!()
+
+    /// Why a request cannot be taken at all.
+    fn refusal(&self, now: Time, payload: &Payload) -> Option<Failure> {
+        let [part] = payload.batch().parts() else {
+            let why = "a request frame holds exactly one request; send each in its own".into();
+            return Some(Failure::Invalid { why });
+        };
+        if self.stopping {
+            let reason = "this replica is shutting down and proposed nothing; ask another".into();
+            return Some(Failure::Unavailable { reason });
+        }
+        if self.no_quorum_since.is_some_and(|since| now.since(since) > UNAVAILABLE_AFTER_US) {
+            let (linked, needed) = (self.live().len(), self.quorum.slow());
+            let reason = format!(
+                "{linked} of {} replicas reach each other here, {needed} are needed; \
+                 nothing was proposed, try another replica or later",
+                self.quorum.n
+            );
+            return Some(Failure::Unavailable { reason });
+        }
+        let opens = payload.batch().commands_of(part).any(|command| command.op == Op::Open);
+        let fresh = part.stream.is_named() && self.machine.streams.get(part.stream).is_none();
+        if (opens || fresh) && self.machine.streams.len() >= STREAMS_MAX {
+            let why = format!("{STREAMS_MAX} streams are open; idle ones end by themselves");
+            return Some(Failure::Overloaded { retry_after_ms: 1000, why });
+        }
+        None
     }
+
+    /// The replicas whose links work in both directions, this one not counted.
+    pub fn on_links(&mut self, now: Time, linked: &[ReplicaId]) {
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            peer.linked = linked.contains(&ReplicaId(index as u8));
+        }
+        // Whoever came back has to hear how far this replica is.
+        self.gossiped = None;
+        self.look_for_quorum(now);
+    }
+
+    fn look_for_quorum(&mut self, now: Time) {
+        let reachable = self.live().len() >= self.quorum.slow();
+        self.no_quorum_since = if reachable { None } else { self.no_quorum_since.or(Some(now)) };
+    }
+
+    /// This replica and all that it can reach.
+    pub(crate) fn live(&self) -> ReplicaSet {
+        let all = (0..self.quorum.n as u8).map(ReplicaId);
+        all.filter(|id| *id == self.me || self.peers[id.index()].linked).collect()
+    }
+
+    /// All other replicas.
+    pub(crate) fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        let me = self.me;
+        (0..self.quorum.n as u8).map(ReplicaId).filter(move |id| *id != me)
+    }
+
+    /// Time has passed: resends, slow paths, recoveries, gossip.
     pub fn on_timeout(&mut self, now: Time) {
-        unimplemented!()
+        if now.since(self.last_tick) >= TICK_US {
+            self.last_tick = now;
+            self.tick(now);
+            self.deliver_to_self(now);
+        }
     }
+
+    /// When `on_timeout` wants to be called at the latest.
+    pub fn next_deadline(&self) -> Option<Time> {
+        Some(self.last_tick.after(if self.is_quiet() { 20 * TICK_US } else { TICK_US }))
+    }
+
+    /// Nothing is under way that a tick could further.
+    fn is_quiet(&self) -> bool {
+        let progress = (*self.executor.committed(), *self.executor.executed());
+        self.attempts.is_empty() && self.pending.is_empty() && self.gossiped == Some(progress)
+    }
+
     /// All records up to `position` are durable.
     pub fn on_durable(&mut self, now: Time, position: Position) {
-        unimplemented!()
+        self.outbox.on_durable(position);
+        self.deliver_to_self(now);
     }
-    /// After a batch of inputs: submits what requests have gathered. Then poll.
+
+    /// After a batch of inputs: what requests have gathered becomes instances. Then poll.
     pub fn end_turn(&mut self, now: Time) {
-        unimplemented!()
+        while !self.pending.is_empty() && self.unexecuted_own() < ADMISSION_WINDOW as u64 {
+            let Pending { payload, clients } = self.gather();
+            self.submit(now, payload, clients);
+        }
+        self.reserve_unless_stopping();
+        self.deliver_to_self(now);
     }
-    /// The process is about to stop: no more requests. Still poll and feed messages until `is_idle`, at most a few seconds.
-    pub fn on_stop(&mut self, now: Time) {
-        unimplemented!()
+
+    fn reserve_unless_stopping(&mut self) {
+        if !self.stopping {
+            self.reserve();
+        } else if !self.stopped && self.pending.is_empty() && self.unexecuted_own() == 0 {
+            self.stopped = true;
+            self.outbox.append(Record::Stopped { used: self.used }, None);
+        }
     }
-    /// Nothing own is undecided and nothing waits for the log.
+
+    /// How many own instances wait for their execution (W of section 6).
+    fn unexecuted_own(&self) -> u64 {
+        self.used - self.executor.executed().of(self.me).min(self.used)
+    }
+
+    /// Joins waiting requests up to a batch.
+    fn gather(&mut self) -> Pending {
+        let (mut payloads, mut clients) = (Vec::new(), Vec::new());
+        let (mut bytes, mut commands) = (0, 0);
+        while let Some(next) = self.pending.front() {
+            let batch = next.payload.batch();
+            let (more_bytes, more) = (batch.payload().len(), batch.commands() as usize);
+            let full = bytes + more_bytes > isonomy_wire::command::BATCH_BYTES_MAX
+                || commands + more > isonomy_wire::command::BATCH_COMMANDS_MAX;
+            if !payloads.is_empty() && (full || bytes + more_bytes > GATHER_BYTES) {
+                break;
+            }
+            (bytes, commands) = (bytes + more_bytes, commands + more);
+            let next = self.pending.pop_front().expect("it is there");
+            payloads.push(next.payload);
+            clients.extend(next.clients);
+        }
+        self.pending_bytes -= bytes;
+        Pending { payload: Payload::join(&payloads), clients }
+    }
+
+    /// No more requests are taken; what is under way comes to its end. Go on driving the replica
+    /// until `is_idle`, or give up after a while: a stop in bad order loses nothing either.
+    pub fn on_stop(&mut self, _now: Time) {
+        self.stopping = true;
+        for Pending { clients, .. } in std::mem::take(&mut self.pending) {
+            for client in clients {
+                let reason = "this replica is shutting down and proposed nothing; ask another".into();
+                self.outbox.reply(client, Err(Failure::Unavailable { reason }));
+            }
+        }
+        self.pending_bytes = 0;
+    }
+
+    /// After `on_stop`: everything own is executed, said and durable.
     pub fn is_idle(&self) -> bool {
-        unimplemented!()
+        self.stopped && self.outbox.is_empty()
     }
+
+    /// The next record to append.
     pub fn poll_append(&mut self) -> Option<Append> {
-        unimplemented!()
+        self.outbox.poll_append()
     }
+
+    /// The next message that may leave. Poll appends first.
     pub fn poll_send(&mut self) -> Option<Send> {
-        unimplemented!()
+        self.outbox.poll_send()
     }
+
+    /// The next reply that may leave. Poll appends first.
     pub fn poll_reply(&mut self) -> Option<Reply> {
-        unimplemented!()
+        self.outbox.poll_reply()
     }
-    /// When `on_timeout` wants to be called, if nothing happens before.
-    pub fn next_deadline(&self) -> Option<Time> {
-        unimplemented!()
+
+    /// Hands over the messages to oneself that are due, until none is left. What leaves for
+    /// others stays in order.
+    pub(crate) fn deliver_to_self(&mut self, now: Time) {
+        while let Some(message) = self.outbox.poll_own() {
+            self.handle(now, self.me, message.message, message.payload);
+        }
     }
-    /// Fills what the core knows; log bytes, groups, CPU, durability and peers are the caller's.
+
+    /// Sends to all others what rests on everything appended so far.
+    pub(crate) fn broadcast(&mut self, message: &PeerMessage, payload: Option<&Payload>) {
+        for to in self.others() {
+            self.outbox.send(to, message.clone(), payload.cloned());
+        }
+    }
+
+    /// C6 without its answer: the value is final. Returns false if it was before.
+    pub(crate) fn take_commit(
+        &mut self,
+        id: InstanceId,
+        ballot: isonomy_wire::id::Ballot,
+        cmd: Choice,
+        dep: Deps,
+        after: Deps,
+    ) -> bool {
+        let Some(instance) = self.space.get_mut(id) else { return false };
+        if instance.is_committed() {
+            let same = instance.cmd == cmd && (cmd == Choice::Nop || instance.dep == dep);
+            assert!(same, "V1: {id:?} is committed with two values");
+            return false;
+        }
+        instance.bal = instance.bal.max(ballot);
+        instance.abal = ballot;
+        (instance.cmd, instance.dep, instance.after) = (cmd, dep, after);
+        instance.phase = Phase::Committed;
+        let payload = (cmd == Choice::Initial)
+            .then(|| instance.payload.clone().expect("a batch is known before it is committed"));
+        self.see_all(&dep, self.last_tick);
+        self.see_all(&after, self.last_tick);
+        self.executor.on_commit(id, Vertex { dep, after, payload });
+        true
+    }
+
+    pub(crate) fn see_all(&mut self, deps: &Deps, now: Time) -> bool {
+        self.space.see_all(deps, now)
+    }
+
+    /// The index learns the batch of an instance, once.
+    pub(crate) fn learn(&mut self, id: InstanceId) {
+        if let Some(instance) = self.space.get_mut(id).filter(|instance| !instance.indexed)
+            && let Some(payload) = &instance.payload
+        {
+            instance.indexed = true;
+            self.index.learn(id, payload);
+        }
+    }
+
+    /// How the shard stands; what only the caller knows is left 0 or empty.
     pub fn status(&self) -> ShardStatus {
-        unimplemented!()
+        let executed = *self.executor.executed();
+        let rows = (0..self.quorum.n as u8).map(ReplicaId);
+        ShardStatus {
+            replica: self.me,
+            epoch: self.config.epoch,
+            shard: self.config.shard,
+            frontier: executed,
+            committed: *self.executor.committed(),
+            unexecuted: rows.map(|row| self.space.last(row) - executed.of(row)).sum(),
+            waiting_on: self.executor.waiting_on().take(WAITING_ON_SHOWN).collect(),
+            state_hash: self.machine.hash(),
+            keys: self.machine.state.keys(),
+            streams: self.machine.streams.len() as u64,
+            decisions: self.machine.commands() - self.counters.replayed_commands,
+            fast: self.counters.fast,
+            slow: self.counters.slow,
+            recoveries: self.counters.recoveries,
+            ..ShardStatus::default()
+        }
+    }
+
+    /// Verifies what must hold between any two inputs (V4, V6, and the bounds). For tests: it
+    /// looks at everything.
+    pub fn check(&self) {
+        for (id, instance) in self.space.iter() {
+            assert!(instance.abal <= instance.bal, "V4: {id:?}");
+            match instance.phase {
+                Phase::Init => assert!(instance.abal.round == 0, "V4: {id:?}"),
+                Phase::PreAccepted => {
+                    let init = instance.init_dep.expect("V6: pre-accepted with initDep");
+                    assert!(instance.dep.covers(&init) && instance.payload.is_some(), "V6: {id:?}");
+                }
+                Phase::Accepted | Phase::Committed => match instance.cmd {
+                    Choice::Nop => assert_eq!(instance.dep, Deps::NONE, "V6: {id:?}"),
+                    Choice::Initial => assert!(instance.payload.is_some(), "V6: {id:?}"),
+                    Choice::None => panic!("V6: {id:?} was taken without a value"),
+                },
+            }
+            if let (Some(init), Choice::Initial) = (instance.init_dep, instance.cmd) {
+                assert!(instance.phase == Phase::Init || instance.dep.covers(&init), "V6: {id:?}");
+            }
+            assert_eq!(self.executor.committed().contains(id) && !instance.is_committed(), false);
+        }
+        for (id, attempt) in &self.attempts {
+            assert!(!self.settled.contains(*id), "{id:?} is settled and still attempted");
+            let own = matches!(attempt.stage, Stage::PreAccepting { .. });
+            assert!(!own || (id.row == self.me && attempt.ballot.round == 0), "{id:?}");
+        }
+        assert!(self.executor.committed().covers(self.executor.executed()));
+        assert!(self.executor.executed().covers(&self.settled));
+    }
+}
+
+pub(crate) fn choice_of(value: Value) -> Choice {
+    match value {
+        Value::None => Choice::None,
+        Value::Nop => Choice::Nop,
+        Value::Known | Value::Attached => Choice::Initial,
     }
 }

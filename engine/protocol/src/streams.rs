@@ -119,9 +119,14 @@ impl Stream {
         Fate::Executed(stored.and_then(|stored| stored.answer(number)).unwrap_or(Answer::Duplicate))
     }
 
-    /// The answers to a request that was executed exactly as it is.
+    /// The answers to a request that was executed, whole and exactly as it is.
     pub fn response(&self, first: u64, numbers: u64) -> Option<Bytes> {
-        let same = |stored: &&Stored| stored.first == first && stored.end == first + numbers;
+        let end = first + numbers;
+        let whole = |range: &(u64, u64)| range.0 <= first && end <= range.1;
+        if end > self.low && !self.executed.iter().any(whole) {
+            return None;
+        }
+        let same = |stored: &&Stored| stored.first == first && stored.end == end;
         self.stored.iter().find(same).map(|stored| stored.response.clone())
     }
 

@@ -17,6 +17,8 @@ pub enum Record {
     /// The replica stopped in good order having used sequence numbers up to `used`: nothing of
     /// the block above was ever said (D5).
     Stopped { used: u64 },
+    /// Everything up to here is executed, durably, at every member: nobody will ask for it.
+    Settled { upto: Deps },
     /// C2: taken at ballot 0, batch attached.
     PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
     /// R2: nothing below the ballot will be taken.

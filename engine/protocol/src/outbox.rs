@@ -1,0 +1,181 @@
+//! Holds what must not be said before the log is durable (D1).
+//!
+//! Whatever is said rests on everything that was appended before: so each message and each reply
+//! is held until the last position at the time of its making is durable. Nothing outside can send
+//! it early, since nothing outside has it.
+
+use crate::contract::{Append, ClientRef, Position, Reply, Send};
+use crate::log::record::Record;
+use crate::payload::Payload;
+use bytes::Bytes;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{Failure, PeerMessage};
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+enum Held {
+    Send(Send),
+    Own(Send),
+    Reply(Reply),
+}
+
+/// What waits for the disk, and what is ready to leave.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    last: Position,
+    durable: Position,
+    appends: VecDeque<Append>,
+    held: VecDeque<(Position, Held)>,
+    sends: VecDeque<Send>,
+    /// What a replica says to itself, due now.
+    own: VecDeque<Send>,
+    replies: VecDeque<Reply>,
+}
+
+impl Outbox {
+    /// The log already has records up to `position`, all durable.
+    pub(crate) fn start(&mut self, position: Position) {
+        assert!(self.appends.is_empty() && self.held.is_empty());
+        (self.last, self.durable) = (position, position);
+    }
+
+    /// Appends a record; what is made from here on waits for it.
+    pub(crate) fn append(&mut self, record: Record, payload: Option<Payload>) -> Position {
+        self.last.0 += 1;
+        self.appends.push_back(Append { position: self.last, record, payload });
+        self.last
+    }
+
+    /// An answer to oneself: it counts when it could have left.
+    pub(crate) fn send_own(&mut self, me: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
+        let send = Send { to: me, message, payload };
+        if self.last <= self.durable {
+            self.own.push_back(send);
+        } else {
+            self.hold(self.last, Held::Own(send));
+        }
+    }
+
+    /// Sends when everything appended so far is durable.
+    pub(crate) fn send(&mut self, to: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
+        self.send_behind(self.last, to, message, payload);
+    }
+
+    /// Sends when the record at `position` is durable: only for C1's PreAccept, which needs no
+    /// more than its block of sequence numbers.
+    pub(crate) fn send_behind(
+        &mut self,
+        position: Position,
+        to: ReplicaId,
+        message: PeerMessage,
+        payload: Option<Payload>,
+    ) {
+        let send = Send { to, message, payload };
+        if position <= self.durable {
+            self.sends.push_back(send);
+        } else {
+            self.hold(position, Held::Send(send));
+        }
+    }
+
+    /// Answers when everything appended so far is durable.
+    pub(crate) fn reply(&mut self, client: ClientRef, outcome: Result<Bytes, Failure>) {
+        let reply = Reply { client, outcome };
+        if self.last <= self.durable {
+            self.replies.push_back(reply);
+        } else {
+            self.hold(self.last, Held::Reply(reply));
+        }
+    }
+
+    fn hold(&mut self, position: Position, held: Held) {
+        // The queue is ordered by position; whoever needs less waits a little longer.
+        let behind = self.held.back().map_or(position, |(last, _)| position.max(*last));
+        self.held.push_back((behind, held));
+    }
+
+    /// All records up to `position` are durable: releases what waited for them.
+    pub(crate) fn on_durable(&mut self, position: Position) {
+        assert!(position >= self.durable && position <= self.last, "the log jumped to {position:?}");
+        self.durable = position;
+        while self.held.front().is_some_and(|(needed, _)| *needed <= position) {
+            match self.held.pop_front() {
+                Some((_, Held::Send(send))) => self.sends.push_back(send),
+                Some((_, Held::Own(send))) => self.own.push_back(send),
+                Some((_, Held::Reply(reply))) => self.replies.push_back(reply),
+                None => {}
+            }
+        }
+    }
+
+    pub(crate) fn poll_append(&mut self) -> Option<Append> {
+        self.appends.pop_front()
+    }
+
+    pub(crate) fn poll_send(&mut self) -> Option<Send> {
+        self.sends.pop_front()
+    }
+
+    pub(crate) fn poll_own(&mut self) -> Option<Send> {
+        self.own.pop_front()
+    }
+
+    pub(crate) fn poll_reply(&mut self) -> Option<Reply> {
+        self.replies.pop_front()
+    }
+
+    /// Whether everything was said and is durable.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.last == self.durable
+            && self.appends.is_empty()
+            && self.held.is_empty()
+            && self.sends.is_empty()
+            && self.own.is_empty()
+            && self.replies.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(seq: u64) -> PeerMessage {
+        PeerMessage::Pull { row: ReplicaId(0), from: seq, to: seq }
+    }
+
+    fn polled(outbox: &mut Outbox) -> Vec<PeerMessage> {
+        std::iter::from_fn(|| outbox.poll_send().map(|send| send.message)).collect()
+    }
+
+    #[test]
+    fn d1_nothing_leaves_before_what_it_rests_on() {
+        let mut outbox = Outbox::default();
+        outbox.send(ReplicaId(1), message(0), None);
+        assert_eq!(polled(&mut outbox), [message(0)]);
+        let first = outbox.append(Record::Reserve { end: 1 }, None);
+        outbox.send(ReplicaId(1), message(1), None);
+        let second = outbox.append(Record::Reserve { end: 2 }, None);
+        outbox.send(ReplicaId(1), message(2), None);
+        outbox.reply(ClientRef::default(), Ok(Bytes::new()));
+        assert_eq!(polled(&mut outbox), []);
+        outbox.on_durable(first);
+        assert_eq!(polled(&mut outbox), [message(1)]);
+        assert!(outbox.poll_reply().is_none());
+        outbox.on_durable(second);
+        assert_eq!(polled(&mut outbox), [message(2)]);
+        assert!(outbox.poll_reply().is_some());
+    }
+
+    #[test]
+    fn d1_the_exception_waits_for_its_block_only() {
+        let mut outbox = Outbox::default();
+        let block = outbox.append(Record::Reserve { end: 9 }, None);
+        outbox.append(Record::Reserve { end: 10 }, None);
+        outbox.send_behind(block, ReplicaId(1), message(1), None);
+        assert_eq!(polled(&mut outbox), []);
+        outbox.on_durable(block);
+        assert_eq!(polled(&mut outbox), [message(1)]);
+        outbox.send_behind(block, ReplicaId(1), message(2), None);
+        assert_eq!(polled(&mut outbox), [message(2)]);
+    }
+}

@@ -1,0 +1,174 @@
+//! C4 and C5: a value is accepted at a ballot, by the slow path or by a recovery.
+
+use crate::attempt::{Attempt, Proposal, Stage};
+use crate::contract::Time;
+use crate::instance::Choice;
+use crate::log::record::Record;
+use crate::payload::Payload;
+use crate::quorum::ReplicaSet;
+use crate::replica::{Replica, choice_of};
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::message::{PeerMessage, Phase, Value};
+
+impl Replica {
+    /// The value that an Accept or Commit names; `None` if it is the batch and the batch is
+    /// neither attached nor known here.
+    pub(crate) fn proposal_of(
+        &self,
+        id: InstanceId,
+        value: Value,
+        dep: Deps,
+        after: Deps,
+        payload: Option<Payload>,
+    ) -> Option<Proposal> {
+        let cmd = choice_of(value);
+        let known = || self.space.get(id).and_then(|instance| instance.payload.clone());
+        let payload = match cmd {
+            Choice::None => return None,
+            Choice::Nop => None,
+            Choice::Initial => Some(payload.or_else(known)?),
+        };
+        let dep = if cmd == Choice::Nop { Deps::NONE } else { dep };
+        Some(Proposal { cmd, dep, after, payload })
+    }
+
+    /// Proposes a value at a ballot of this replica: C3b at ballot 0, R3, R5 and R6 above.
+    pub(crate) fn propose(&mut self, now: Time, id: InstanceId, ballot: Ballot, mut value: Proposal) {
+        let instance = self.space.get(id).expect("what is proposed was seen");
+        if value.cmd == Choice::Initial && value.payload.is_none() {
+            value.payload = instance.payload.clone();
+        }
+        let oks = ReplicaSet::default();
+        let stage = Stage::Accepting { oks, value: value.clone() };
+        self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
+        for to in self.others() {
+            // At ballot 0 the batch is on its way to everybody; whoever lacks it says so.
+            self.send_accept(to, id, ballot, &value, ballot > Ballot::ZERO);
+        }
+        self.on_accept(now, self.me, id, ballot, Some(value));
+    }
+
+    /// Sends an Accept. Whatever it rests on was appended before.
+    pub(crate) fn send_accept(
+        &mut self,
+        to: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        value: &Proposal,
+        attach: bool,
+    ) {
+        let payload = value.payload.clone().filter(|_| attach);
+        let message = PeerMessage::Accept {
+            id,
+            ballot,
+            value: value_of(value.cmd, attach),
+            deps: value.dep,
+            after: value.after,
+        };
+        self.outbox.send(to, message, payload);
+    }
+
+    /// C4: on Accept.
+    pub(crate) fn on_accept(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        value: Option<Proposal>,
+    ) {
+        let Some(instance) = self.space.get(id) else { return };
+        if instance.is_committed() {
+            return self.answer_with_commit(from, id);
+        }
+        if instance.bal > ballot {
+            let message = PeerMessage::Nack { id, refused: ballot, promised: instance.bal };
+            return self.outbox.send(from, message, None);
+        }
+        let Some(value) = value else {
+            return self.outbox.send(from, PeerMessage::Lacking { id, ballot }, None);
+        };
+        let again = instance.phase == Phase::Accepted && instance.abal == ballot;
+        if !again {
+            self.give_up_below(now, id, ballot);
+            self.take_accept(id, ballot, value);
+        }
+        let message = PeerMessage::AcceptOk { id, ballot };
+        if from == self.me {
+            self.outbox.send_own(self.me, message, None);
+        } else {
+            self.outbox.send(from, message, None);
+        }
+    }
+
+    fn take_accept(&mut self, id: InstanceId, ballot: Ballot, value: Proposal) {
+        let instance = self.space.get_mut(id).expect("the caller has it");
+        (instance.bal, instance.abal, instance.phase) = (ballot, ballot, Phase::Accepted);
+        instance.heard = instance.heard.max(ballot);
+        (instance.cmd, instance.dep, instance.after) = (value.cmd, value.dep, value.after);
+        if instance.payload.is_none() {
+            instance.payload = value.payload;
+        }
+        let (named, payload) = self.log_payload(id);
+        let record = Record::Accepted { id, ballot, value: named, deps: value.dep, after: value.after };
+        self.outbox.append(record, payload);
+        self.learn(id);
+    }
+
+    /// How a record names the value of an instance: the batch is attached the first time only.
+    pub(crate) fn log_payload(&mut self, id: InstanceId) -> (Value, Option<Payload>) {
+        let instance = self.space.get_mut(id).expect("the caller has it");
+        if instance.cmd != Choice::Initial {
+            return (value_of(instance.cmd, false), None);
+        }
+        let attach = !instance.logged;
+        instance.logged = true;
+        (value_of(Choice::Initial, attach), instance.payload.clone().filter(|_| attach))
+    }
+
+    /// A ballot above that of the own attempt was promised: the attempt is over.
+    pub(crate) fn give_up_below(&mut self, now: Time, id: InstanceId, ballot: Ballot) {
+        if self.attempts.get(&id).is_some_and(|attempt| attempt.ballot < ballot) {
+            self.attempts.remove(&id);
+            let instance = self.space.get_mut(id).expect("attempts are about what was seen");
+            instance.since = now;
+        }
+    }
+
+    /// C5: on AcceptOk at the proposer.
+    pub(crate) fn on_accept_ok(&mut self, now: Time, from: ReplicaId, id: InstanceId, ballot: Ballot) {
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.ballot == ballot) else {
+            return;
+        };
+        let Stage::Accepting { oks, value } = &mut attempt.stage else { return };
+        oks.insert(from);
+        if oks.len() < self.quorum.slow() {
+            return;
+        }
+        let value = value.clone();
+        let promised = self.space.get(id).expect("attempts are about what was seen").bal;
+        assert_eq!(promised, ballot, "C5: an attempt ends when its ballot is overtaken");
+        self.decide(now, id, ballot, value);
+    }
+
+    /// A promise stood in the way somewhere: this attempt is over. A later one starts above.
+    pub(crate) fn on_nack(&mut self, now: Time, id: InstanceId, refused: Ballot, promised: Ballot) {
+        let Some(instance) = self.space.get_mut(id) else { return };
+        instance.heard = instance.heard.max(promised);
+        if promised > refused && self.attempts.get(&id).is_some_and(|attempt| attempt.ballot == refused) {
+            self.attempts.remove(&id);
+            (instance.since, instance.tries) = (now, instance.tries + 1);
+        }
+    }
+}
+
+/// How a message or record names a value.
+pub(crate) fn value_of(cmd: Choice, attached: bool) -> Value {
+    match (cmd, attached) {
+        (Choice::None, _) => Value::None,
+        (Choice::Nop, _) => Value::Nop,
+        (Choice::Initial, true) => Value::Attached,
+        (Choice::Initial, false) => Value::Known,
+    }
+}

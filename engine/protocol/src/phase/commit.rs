@@ -1,0 +1,154 @@
+//! C6, execution and replies: a value is final, and what follows from it.
+
+use crate::attempt::Proposal;
+use crate::contract::Time;
+use crate::instance::Choice;
+use crate::limits::{PULL_BYTES_MAX, PULL_COMMITS_MAX};
+use crate::log::record::Record;
+use crate::phase::accept::value_of;
+use crate::replica::{Pending, Replica};
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::message::PeerMessage;
+
+impl Replica {
+    /// C3a and C5: the value is chosen. Commit it, and say so to all.
+    pub(crate) fn decide(&mut self, now: Time, id: InstanceId, ballot: Ballot, value: Proposal) {
+        self.commit(now, id, ballot, value);
+        // The batch is not attached: nearly everybody has it, and who has not says so.
+        for to in self.others() {
+            self.send_commit(to, id, false);
+        }
+    }
+
+    /// C6: on Commit.
+    pub(crate) fn on_commit(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        value: Option<Proposal>,
+    ) {
+        let Some(instance) = self.space.get(id) else { return };
+        let Some(value) = value else {
+            if !instance.is_committed() {
+                self.outbox.send(from, PeerMessage::Lacking { id, ballot }, None);
+            }
+            return;
+        };
+        // R3.1: whoever recovers it tells the others what it found.
+        let recovering = !instance.is_committed() && self.attempts.contains_key(&id);
+        self.commit(now, id, ballot, value);
+        if recovering {
+            for to in self.others().filter(|to| *to != from) {
+                self.send_commit(to, id, true);
+            }
+        }
+    }
+
+    /// C6: takes the value, writes it down, executes what can be, and wakes who waits for it.
+    pub(crate) fn commit(&mut self, now: Time, id: InstanceId, ballot: Ballot, value: Proposal) {
+        let Some(instance) = self.space.get_mut(id) else { return };
+        if instance.payload.is_none() {
+            instance.payload = value.payload;
+        }
+        if !self.take_commit(id, ballot, value.cmd, value.dep, value.after) {
+            return;
+        }
+        self.attempts.remove(&id);
+        self.waiting.remove(&id);
+        let (named, payload) = self.log_payload(id);
+        let record = Record::Committed { id, ballot, value: named, deps: value.dep, after: value.after };
+        self.outbox.append(record, payload);
+        self.learn(id);
+        if id.row == self.me && value.cmd == Choice::Nop {
+            self.submit_again(id);
+        }
+        self.execute(now);
+        self.on_progress(now);
+        // G5: while catching up, the next range follows at once.
+        let pulled = self.pulled.of(id.row);
+        if pulled > 0 && self.executor.committed().of(id.row) >= pulled {
+            self.pull(now, id.row);
+        }
+    }
+
+    /// A Nop means that the batch was not executed: its requests get a new instance.
+    fn submit_again(&mut self, id: InstanceId) {
+        let Some(clients) = self.waiters.remove(&id.seq) else { return };
+        let payload = self.space.get(id).and_then(|instance| instance.payload.clone());
+        let payload = payload.expect("the coordinator has what it proposed");
+        self.pending_bytes += payload.batch().payload().len();
+        self.pending.push_front(Pending { payload, clients });
+    }
+
+    /// Executes whatever the graph allows, and answers those who wait here.
+    fn execute(&mut self, now: Time) {
+        while let Some((id, payload)) = self.executor.poll() {
+            let waiters = if id.row == self.me { self.waiters.remove(&id.seq) } else { None };
+            let Some(payload) = payload else { continue };
+            let Replica { machine, outbox, stream_used, .. } = self;
+            machine.execute(id, &payload, waiters.is_some(), |part, response| {
+                if let Some(client) = waiters.as_ref().and_then(|waiters| waiters.get(part)) {
+                    outbox.reply(*client, Ok(response));
+                }
+            });
+            for part in payload.batch().parts().iter().filter(|part| part.stream.is_opened()) {
+                stream_used.insert(part.stream, now);
+            }
+        }
+    }
+
+    /// Sends a committed value; the caller knows that it is one.
+    pub(crate) fn send_commit(&mut self, to: ReplicaId, id: InstanceId, attach: bool) {
+        let instance = self.space.get(id).expect("it was just committed");
+        let message = PeerMessage::Commit {
+            id,
+            ballot: instance.abal,
+            value: value_of(instance.cmd, attach),
+            deps: instance.dep,
+            after: instance.after,
+        };
+        let payload = instance.payload.clone().filter(|_| attach && instance.cmd == Choice::Initial);
+        self.outbox.send(to, message, payload);
+    }
+
+    /// Any message about a committed instance is answered with its value.
+    pub(crate) fn answer_with_commit(&mut self, to: ReplicaId, id: InstanceId) {
+        if to != self.me {
+            self.send_commit(to, id, true);
+        }
+    }
+
+    /// The receiver of an Accept or Commit lacks the batch.
+    pub(crate) fn on_lacking(&mut self, from: ReplicaId, id: InstanceId, ballot: Ballot) {
+        let Some(instance) = self.space.get(id) else { return };
+        if instance.is_committed() {
+            return self.answer_with_commit(from, id);
+        }
+        let attempt = self.attempts.get(&id).filter(|attempt| attempt.ballot == ballot);
+        if let Some(crate::attempt::Stage::Accepting { value, .. }) = attempt.map(|attempt| &attempt.stage) {
+            let value = value.clone();
+            self.send_accept(from, id, ballot, &value, true);
+        }
+    }
+
+    /// G5: a replica that missed commits asks for them by range.
+    pub(crate) fn on_pull(&mut self, from: ReplicaId, row: ReplicaId, first: u64, to: u64) {
+        if row.index() >= self.quorum.n {
+            return;
+        }
+        let (first, mut bytes) = (first.max(1), 0);
+        for seq in first..=to.min(first.saturating_add(PULL_COMMITS_MAX)) {
+            let id = InstanceId::new(row, seq);
+            let Some(instance) = self.space.get(id).filter(|instance| instance.is_committed()) else {
+                continue;
+            };
+            bytes += instance.payload.as_ref().map_or(0, |payload| payload.batch().payload().len());
+            self.answer_with_commit(from, id);
+            if bytes > PULL_BYTES_MAX {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! How replicas learn how far the others are: what was missed is pulled, and what all have is
+//! forgotten.
+
+use crate::contract::Time;
+use crate::limits::PULL_COMMITS_MAX;
+use crate::log::record::Record;
+use crate::replica::Replica;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{InstanceId, ReplicaId};
+use isonomy_wire::message::PeerMessage;
+
+impl Replica {
+    /// Says how far this replica is, if that changed. It is said to itself as well, since its own
+    /// progress counts for the others' sake only when it is durable.
+    pub(crate) fn maybe_gossip(&mut self, now: Time) {
+        let progress = (*self.executor.committed(), *self.executor.executed());
+        let due = now.since(self.last_gossip) >= self.config.timing.gossip_us;
+        if self.gossiped == Some(progress) || !due {
+            return;
+        }
+        (self.gossiped, self.last_gossip) = (Some(progress), now);
+        let message = PeerMessage::Gossip {
+            committed: progress.0,
+            executed: progress.1,
+            restart_mark: self.restart_marks.of(self.me),
+            state_hash: self.machine.hash(),
+        };
+        self.broadcast(&message, None);
+        self.outbox.send_own(self.me, message, None);
+    }
+
+    /// Another replica, or this one, is so far.
+    pub(crate) fn on_gossip(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        committed: Deps,
+        executed: Deps,
+        restart_mark: u64,
+        state_hash: u64,
+    ) {
+        // What others have decided is seen, but no further than one can pull: a replica that was
+        // away for long catches up step by step.
+        let mut ahead = *self.executor.committed();
+        for (mine, theirs) in ahead.0.iter_mut().zip(&committed.0) {
+            *mine = (*mine + PULL_COMMITS_MAX).min(*theirs);
+        }
+        self.see_all(&ahead, now);
+        let peer = &mut self.peers[from.index()];
+        peer.committed.merge(&committed);
+        if executed.covers(&peer.executed) {
+            (peer.executed, peer.state_hash) = (executed, state_hash);
+        }
+        if from != self.me {
+            // D8: what the others may have forgotten goes into the deps at once, so that their
+            // answers can equal them.
+            self.restart_marks.set(from, restart_mark);
+            self.compare_state();
+        }
+        self.maybe_settle();
+        self.maybe_pull(now);
+    }
+
+    /// Executed at every member, durably: nobody will ask for it again.
+    fn maybe_settle(&mut self) {
+        let mut everywhere = self.peers[0].executed;
+        for peer in &self.peers[1..] {
+            for (seq, theirs) in everywhere.0.iter_mut().zip(&peer.executed.0) {
+                *seq = (*seq).min(*theirs);
+            }
+        }
+        if everywhere == self.settled || !everywhere.covers(&self.settled) {
+            return;
+        }
+        self.settled = everywhere;
+        self.space.forget(&everywhere);
+        self.outbox.append(Record::Settled { upto: everywhere }, None);
+    }
+
+    /// V13: at equal frontiers the state is equal. A replica that stands against two others stops
+    /// before it answers anything more.
+    fn compare_state(&self) {
+        let (executed, hash) = (*self.executor.executed(), self.machine.hash());
+        let others = self.others().map(|id| &self.peers[id.index()]);
+        let against = others.filter(|peer| peer.executed == executed && peer.state_hash != hash).count();
+        assert!(
+            against < 2,
+            "V13: the state differs from that of {against} others at the same frontier {executed:?}; \
+             this replica's memory or disk is damaged: replace it"
+        );
+    }
+
+    /// Asks for commits that another replica has and this one still lacks after a while.
+    pub(crate) fn maybe_pull(&mut self, now: Time) {
+        let patience = self.config.timing.resend_us;
+        if now.since(self.last_pull) < patience {
+            return;
+        }
+        for row in (0..self.quorum.n as u8).map(ReplicaId) {
+            let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
+            if self.space.get(next).is_some_and(|instance| now.since(instance.since) >= patience) {
+                self.pull(now, row);
+            }
+        }
+    }
+
+    /// Pulls the next range of a row from someone who has it.
+    pub(crate) fn pull(&mut self, now: Time, row: ReplicaId) {
+        let next = self.executor.committed().of(row) + 1;
+        self.pulled.set(row, 0);
+        if let Some(source) = self.others().find(|peer| self.is_committed_at(*peer, row, next)) {
+            let to = self.peers[source.index()].committed.of(row).min(next + PULL_COMMITS_MAX - 1);
+            self.outbox.send(source, PeerMessage::Pull { row, from: next, to }, None);
+            self.pulled.set(row, to);
+            self.last_pull = now;
+        }
+    }
+
+    /// Whether a replica that can be reached has committed this and all before it.
+    pub(crate) fn is_committed_at(&self, peer: ReplicaId, row: ReplicaId, seq: u64) -> bool {
+        let peer = &self.peers[peer.index()];
+        peer.linked && peer.committed.of(row) >= seq
+    }
+}

@@ -1,0 +1,137 @@
+//! C1 to C3: the initial coordinator proposes at ballot 0, everybody pre-accepts.
+
+use crate::attempt::{Attempt, Proposal, Stage};
+use crate::contract::{ClientRef, Time};
+use crate::instance::Choice;
+use crate::log::record::Record;
+use crate::payload::Payload;
+use crate::quorum::ReplicaSet;
+use crate::replica::Replica;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::message::{PeerMessage, Phase};
+
+impl Replica {
+    /// C1: an instance of its own for a batch.
+    pub(crate) fn submit(&mut self, now: Time, payload: Payload, clients: Vec<ClientRef>) {
+        self.reserve();
+        self.used += 1;
+        assert!(self.used <= self.reserved, "D5: a number is used only when its block is reserved");
+        let id = InstanceId::new(self.me, self.used);
+        let mut deps = self.index.learn(id, &payload);
+        deps.merge(&self.open_restart_marks());
+        deps.set(self.me, id.seq - 1);
+
+        // The message may leave before the replica's own record is durable, but not before the
+        // block of sequence numbers is: no number is ever used twice (D5).
+        let message = PeerMessage::PreAccept { id, deps };
+        for to in self.others() {
+            self.outbox.send_behind(self.reserved_at, to, message.clone(), Some(payload.clone()));
+        }
+        self.attempts.insert(
+            id,
+            Attempt {
+                ballot: Ballot::ZERO,
+                stage: Stage::PreAccepting { oks: ReplicaSet::default(), equal: 0, union: Deps::NONE },
+                began: now,
+                sent: now,
+            },
+        );
+        self.waiters.insert(id.seq, clients);
+        self.space.see(id, now).expect("the own row goes on without gaps").indexed = true;
+        self.pre_accept(id, deps, deps, payload);
+        self.outbox.send_own(self.me, PeerMessage::PreAcceptOk { id, deps }, None);
+    }
+
+    /// The restart marks that still matter: what they name is not settled yet (D8).
+    fn open_restart_marks(&self) -> Deps {
+        let mut open = self.restart_marks;
+        for (mark, settled) in open.0.iter_mut().zip(&self.settled.0) {
+            if *mark <= *settled {
+                *mark = 0;
+            }
+        }
+        open
+    }
+
+    /// C2, the part that changes the state.
+    fn pre_accept(&mut self, id: InstanceId, dep: Deps, init_dep: Deps, payload: Payload) {
+        let instance = self.space.get_mut(id).expect("the id was seen");
+        (instance.phase, instance.cmd) = (Phase::PreAccepted, Choice::Initial);
+        (instance.dep, instance.init_dep) = (dep, Some(init_dep));
+        instance.payload = Some(payload.clone());
+        instance.logged = true;
+        self.outbox.append(Record::PreAccepted { id, deps: dep, init_deps: init_dep }, Some(payload));
+    }
+
+    /// C2: on PreAccept.
+    pub(crate) fn on_pre_accept(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        id: InstanceId,
+        deps: Deps,
+        payload: Option<Payload>,
+    ) {
+        let lawful = from == id.row && deps.of(id.row) == id.seq - 1;
+        let (true, Some(payload)) = (lawful, payload) else { return };
+        let Some(instance) = self.space.get(id) else { return };
+        if instance.is_committed() {
+            return self.answer_with_commit(from, id);
+        }
+        if instance.bal > Ballot::ZERO || instance.phase > Phase::PreAccepted {
+            let message = PeerMessage::Nack { id, refused: Ballot::ZERO, promised: instance.bal };
+            return self.outbox.send(from, message, None);
+        }
+        if instance.phase == Phase::Init {
+            let mut dep = self.index.learn(id, &payload);
+            dep.merge(&deps);
+            // D8: ids of this replica's own row that it may have forgotten are named blindly.
+            dep.set(self.me, dep.of(self.me).max(self.open_restart_marks().of(self.me)));
+            dep.set(id.row, deps.of(id.row));
+            self.see_all(&dep, now);
+            self.space.get_mut(id).expect("it is there").indexed = true;
+            self.pre_accept(id, dep, deps, payload);
+        }
+        // A duplicate is answered from what was stored.
+        let deps = self.space.get(id).expect("it is there").dep;
+        self.outbox.send(from, PeerMessage::PreAcceptOk { id, deps }, None);
+    }
+
+    /// C3: on PreAcceptOk at the initial coordinator.
+    pub(crate) fn on_pre_accept_ok(&mut self, now: Time, from: ReplicaId, id: InstanceId, deps: &Deps) {
+        let Some(instance) = self.space.get(id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        let Stage::PreAccepting { oks, equal, union } = &mut attempt.stage else { return };
+        assert!(instance.bal == Ballot::ZERO && instance.phase == Phase::PreAccepted, "C3: {id:?}");
+        if !oks.insert(from) {
+            return;
+        }
+        *equal += usize::from(instance.init_dep == Some(*deps));
+        union.merge(deps);
+        if *equal >= self.quorum.fast() {
+            // C3a: the fast path.
+            self.counters.fast += 1;
+            let dep = instance.dep;
+            let value = Proposal { cmd: Choice::Initial, dep, after: Deps::NONE, payload: None };
+            self.decide(now, id, Ballot::ZERO, value);
+        } else {
+            self.maybe_go_slow(now, id);
+        }
+    }
+
+    /// C3b: the slow path, once the fast one is impossible or took too long. Exactly one of the
+    /// two, since the stage ends with either.
+    pub(crate) fn maybe_go_slow(&mut self, now: Time, id: InstanceId) {
+        let Some(attempt) = self.attempts.get(&id) else { return };
+        let Stage::PreAccepting { oks, equal, union } = &attempt.stage else { return };
+        let possible = equal + (self.quorum.n - oks.len()) >= self.quorum.fast();
+        let late = now.since(attempt.began) >= self.config.timing.fast_path_us;
+        if oks.len() < self.quorum.slow() || (possible && !late) {
+            return;
+        }
+        let value = Proposal { cmd: Choice::Initial, dep: *union, after: Deps::NONE, payload: None };
+        self.counters.slow += 1;
+        self.propose(now, id, Ballot::ZERO, value);
+    }
+}

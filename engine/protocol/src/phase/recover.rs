@@ -1,0 +1,159 @@
+//! R1 to R3: an instance that does not get decided is taken over at a higher ballot.
+
+use crate::attempt::{Attempt, Report, Stage, Validation, Verdict, judge};
+use crate::contract::Time;
+use crate::instance::Instance;
+use crate::log::record::Record;
+use crate::payload::Payload;
+use crate::phase::accept::value_of;
+use crate::quorum::ReplicaSet;
+use crate::replica::{Replica, choice_of};
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::message::{PeerMessage, Phase, Value};
+
+impl Replica {
+    /// R1, for a run of undecided instances of one row, all at one ballot.
+    pub(crate) fn recover(&mut self, now: Time, row: ReplicaId, first: u64, last: u64) {
+        let ids = (first..=last).map(|seq| InstanceId::new(row, seq));
+        let above = |instance: &Instance| instance.bal.max(instance.heard);
+        let highest = ids.clone().filter_map(|id| self.space.get(id)).map(above).max();
+        let ballot = highest.unwrap_or(Ballot::ZERO).next_for(self.me);
+        for id in ids {
+            let instance = self.space.get_mut(id).expect("what is recovered was seen");
+            assert!(!instance.is_committed(), "only what is undecided is recovered");
+            (instance.since, instance.tries) = (now, instance.tries + 1);
+            self.counters.recoveries += 1;
+            let stage = Stage::Recovering { reports: Vec::new() };
+            self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
+            // The own promise is written before anyone hears of the ballot: a ballot is never
+            // used twice, not even after a crash.
+            self.on_recover(now, self.me, id, ballot);
+        }
+        self.broadcast(&PeerMessage::Recover { row, from: first, to: last, ballot }, None);
+    }
+
+    /// R2: on Recover.
+    pub(crate) fn on_recover(&mut self, now: Time, from: ReplicaId, id: InstanceId, ballot: Ballot) {
+        let Some(instance) = self.space.get_mut(id) else { return };
+        if instance.is_committed() {
+            return self.answer_with_commit(from, id);
+        }
+        instance.heard = instance.heard.max(ballot);
+        let promised = instance.bal;
+        // A repeated Recover is answered again only if nothing changed since.
+        let unchanged = promised == ballot && instance.abal < ballot && !instance.validated;
+        if promised >= ballot && !unchanged {
+            let message = PeerMessage::Nack { id, refused: ballot, promised };
+            return self.outbox.send(from, message, None);
+        }
+        if promised < ballot {
+            (instance.bal, instance.validated) = (ballot, false);
+            // Whoever recovers it gets its time before the next one tries.
+            instance.since = now;
+            self.outbox.append(Record::Promised { id, ballot }, None);
+            self.give_up_below(now, id, ballot);
+        }
+        self.send_recover_ok(from, id, ballot);
+    }
+
+    fn send_recover_ok(&mut self, to: ReplicaId, id: InstanceId, ballot: Ballot) {
+        let instance = self.space.get(id).expect("the caller has it");
+        let knows_init = instance.init_dep.is_some() && instance.payload.is_some();
+        let message = PeerMessage::RecoverOk {
+            id,
+            ballot,
+            accepted: instance.abal,
+            phase: instance.phase,
+            value: value_of(instance.cmd, true),
+            deps: instance.dep,
+            after: instance.after,
+            init_value: if knows_init { Value::Attached } else { Value::None },
+            init_deps: instance.init_dep.unwrap_or(Deps::NONE),
+        };
+        let payload = instance.payload.clone();
+        if to == self.me {
+            self.outbox.send_own(to, message, payload);
+        } else {
+            self.outbox.send(to, message, payload);
+        }
+    }
+
+    /// R3: on RecoverOk.
+    pub(crate) fn on_recover_ok(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        message: PeerMessage,
+        payload: Option<Payload>,
+    ) {
+        let PeerMessage::RecoverOk { id, ballot, .. } = message else { return };
+        let Some(report) = report_of(from, message, payload) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.ballot == ballot) else {
+            return;
+        };
+        match &mut attempt.stage {
+            Stage::Recovering { reports } => {
+                if reports.iter().any(|other| other.from == from) {
+                    return;
+                }
+                reports.push(report);
+                if reports.len() >= self.quorum.slow() {
+                    let reports = std::mem::take(reports);
+                    self.conclude(now, id, ballot, &reports);
+                }
+            }
+            // R6d: what comes from outside Q is kept.
+            Stage::Validating(validation) | Stage::Waiting(validation) => {
+                let known = validation.late.iter().any(|other| other.from == from);
+                if !known && !validation.quorum.contains(from) {
+                    validation.late.push(report);
+                    self.on_progress(now);
+                }
+            }
+            Stage::PreAccepting { .. } | Stage::Accepting { .. } => {}
+        }
+    }
+
+    /// R3: a quorum has reported.
+    fn conclude(&mut self, now: Time, id: InstanceId, ballot: Ballot, reports: &[Report]) {
+        let (payload, dep, supporters) = match judge(id, reports, self.quorum.e) {
+            Verdict::Propose(value) => return self.propose(now, id, ballot, value),
+            Verdict::Validate { payload, dep, supporters } => (payload, dep, supporters),
+        };
+        // R3.5.
+        let quorum: ReplicaSet = reports.iter().map(|report| report.from).collect();
+        let validation = Validation {
+            quorum,
+            oks: ReplicaSet::default(),
+            payload: payload.clone(),
+            dep,
+            supporters,
+            after: Deps::NONE,
+            conflicts: Default::default(),
+            late: Vec::new(),
+        };
+        let attempt = self.attempts.get_mut(&id).expect("the caller has it");
+        (attempt.stage, attempt.began, attempt.sent) = (Stage::Validating(validation), now, now);
+        let message = PeerMessage::Validate { id, ballot, deps: dep };
+        for to in self.others().filter(|to| quorum.contains(*to)) {
+            self.outbox.send(to, message.clone(), Some(payload.clone()));
+        }
+        self.on_validate(now, self.me, id, ballot, dep, Some(payload));
+    }
+}
+
+/// The report that a RecoverOk makes; `None` if it contradicts itself.
+fn report_of(from: ReplicaId, message: PeerMessage, payload: Option<Payload>) -> Option<Report> {
+    let PeerMessage::RecoverOk { accepted, phase, value, deps, after, init_value, init_deps, .. } = message
+    else {
+        return None;
+    };
+    let init_dep = (init_value != Value::None).then_some(init_deps);
+    let cmd = choice_of(value);
+    let needs_payload = init_dep.is_some() || cmd == crate::instance::Choice::Initial;
+    if (needs_payload && payload.is_none()) || phase == Phase::Committed {
+        return None;
+    }
+    Some(Report { from, accepted, phase, cmd, dep: deps, after, init_dep, payload })
+}

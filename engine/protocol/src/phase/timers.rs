@@ -1,0 +1,176 @@
+//! What time alone brings about: slow paths, resends, recoveries, the end of idle streams.
+
+use crate::attempt::Stage;
+use crate::contract::{ClientRef, Time};
+use crate::limits::{RECOVER_DOUBLINGS_MAX, RECOVER_RANGE_MAX, RECOVERIES_MAX};
+use crate::payload::Payload;
+use crate::replica::{Pending, Replica};
+use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+use isonomy_wire::message::PeerMessage;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Streams are looked through this often.
+const IDLE_CHECK_US: u64 = 10_000_000;
+
+impl Replica {
+    /// The period of housekeeping has passed.
+    pub(crate) fn tick(&mut self, now: Time) {
+        let ids: Vec<InstanceId> = self.attempts.keys().copied().collect();
+        for id in ids {
+            self.maybe_go_slow(now, id);
+            self.maybe_try_again(now, id);
+            self.maybe_resend(now, id);
+        }
+        self.recover_overdue(now);
+        self.maybe_pull(now);
+        self.maybe_gossip(now);
+        self.end_idle_streams(now);
+    }
+
+    /// R6e: a recovery that gets nowhere starts over with a higher ballot.
+    fn maybe_try_again(&mut self, now: Time, id: InstanceId) {
+        let Some(attempt) = self.attempts.get(&id) else { return };
+        let recovering =
+            matches!(attempt.stage, Stage::Recovering { .. } | Stage::Validating(_) | Stage::Waiting(_));
+        if recovering && now.since(attempt.began) >= self.patience(id, 0) {
+            self.recover(now, id.row, id.seq, id.seq);
+        }
+    }
+
+    /// Says again what was not answered.
+    fn maybe_resend(&mut self, now: Time, id: InstanceId) {
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        if now.since(attempt.sent) < self.config.timing.resend_us {
+            return;
+        }
+        attempt.sent = now;
+        let ballot = attempt.ballot;
+        match &attempt.stage {
+            Stage::PreAccepting { oks, .. } => {
+                let oks = *oks;
+                let Some(instance) = self.space.get(id) else { return };
+                let deps = instance.init_dep.expect("own proposals have initDep");
+                let payload = instance.payload.clone();
+                for to in self.others().filter(|to| !oks.contains(*to)) {
+                    self.outbox.send(to, PeerMessage::PreAccept { id, deps }, payload.clone());
+                }
+            }
+            Stage::Accepting { oks, value } => {
+                let (oks, value) = (*oks, value.clone());
+                for to in self.others().filter(|to| !oks.contains(*to)) {
+                    self.send_accept(to, id, ballot, &value, true);
+                }
+            }
+            Stage::Recovering { reports } => {
+                let heard: Vec<ReplicaId> = reports.iter().map(|report| report.from).collect();
+                let message = PeerMessage::Recover { row: id.row, from: id.seq, to: id.seq, ballot };
+                for to in self.others().filter(|to| !heard.contains(to)) {
+                    self.outbox.send(to, message.clone(), None);
+                }
+            }
+            Stage::Validating(validation) => {
+                let (quorum, oks) = (validation.quorum, validation.oks);
+                let message = PeerMessage::Validate { id, ballot, deps: validation.dep };
+                let payload = validation.payload.clone();
+                for to in self.others().filter(|to| quorum.contains(*to) && !oks.contains(*to)) {
+                    self.outbox.send(to, message.clone(), Some(payload.clone()));
+                }
+            }
+            Stage::Waiting(validation) => {
+                let supporters = validation.supporters as u8;
+                self.broadcast(&PeerMessage::Waiting { id, supporters }, None);
+            }
+        }
+    }
+
+    /// How long an instance may stay undecided before the replica of this rank recovers it:
+    /// doubled at each try, and spread so that two replicas do not meet again and again.
+    fn patience(&self, id: InstanceId, rank: u64) -> u64 {
+        let tries = self.space.get(id).map_or(0, |instance| instance.tries);
+        let base = self.config.timing.recover_us << tries.min(RECOVER_DOUBLINGS_MAX);
+        let mut salt = [0; 16];
+        salt[..8].copy_from_slice(&id.seq.to_le_bytes());
+        salt[8] = id.row.0;
+        salt[9] = self.me.0;
+        salt[10] = tries as u8;
+        base * (rank + 1) + xxh3_64_with_seed(&salt, self.seed) % (base / 4 + 1)
+    }
+
+    /// Whose turn it is to recover a row: its owner's, then the next that lives, by index.
+    fn rank(&self, row: ReplicaId) -> u64 {
+        let (n, live) = (self.quorum.n as u8, self.live());
+        let order = (0..n).map(|step| ReplicaId((row.0 + step) % n));
+        order.filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0) as u64
+    }
+
+    /// R1 for everything that was seen, in whatever way, and is undecided for too long.
+    fn recover_overdue(&mut self, now: Time) {
+        if self.live().len() < self.quorum.slow() {
+            return;
+        }
+        for row in (0..self.quorum.n as u8).map(ReplicaId) {
+            let rank = self.rank(row);
+            let overdue = self.overdue(now, row, rank);
+            let mut start = 0;
+            for end in 1..=overdue.len() {
+                let run = (end - start) as u64;
+                let joined = end < overdue.len() && overdue[end] == overdue[end - 1] + 1;
+                if !joined || run == RECOVER_RANGE_MAX {
+                    self.recover(now, row, overdue[start], overdue[end - 1]);
+                    start = end;
+                }
+            }
+        }
+    }
+
+    /// The sequence numbers of a row whose time has come.
+    fn overdue(&self, now: Time, row: ReplicaId, rank: u64) -> Vec<u64> {
+        let room = RECOVERIES_MAX.saturating_sub(self.attempts.len());
+        let undecided = self.space.behind(row, self.executor.committed().of(row));
+        let overdue = undecided.filter(|(id, instance)| {
+            // What a replica left undecided itself before a restart it takes up at once: nobody
+            // else can be at work on it.
+            let own_past = row == self.me && instance.tries == 0 && id.seq <= self.restart_marks.of(row);
+            // What another replica has committed is pulled from there (G5).
+            let elsewhere = || self.others().any(|peer| self.is_committed_at(peer, row, id.seq));
+            !instance.is_committed()
+                && !self.attempts.contains_key(id)
+                && (own_past || now.since(instance.since) >= self.patience(*id, rank))
+                && !elsewhere()
+        });
+        overdue.take(room).map(|(id, _)| id.seq).collect()
+    }
+
+    /// S4: proposes the end of streams that nobody has used for long. The stream's opener does
+    /// it, or whoever lives next to it.
+    fn end_idle_streams(&mut self, now: Time) {
+        if now.since(self.last_idle_check) < IDLE_CHECK_US || self.stopping {
+            return;
+        }
+        self.last_idle_check = now;
+        let idle = self.config.timing.stream_idle_us;
+        let Replica { stream_used, machine, .. } = self;
+        stream_used.retain(|id, _| machine.streams.get(*id).is_some());
+        let old = self.stream_used.iter().filter(|(_, used)| now.since(**used) >= idle);
+        let ids: Vec<StreamId> = old.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.stream_used.insert(id, now);
+            if id.opener().is_some_and(|opener| self.rank(opener) == 0) {
+                self.propose_end(id);
+            }
+        }
+    }
+
+    fn propose_end(&mut self, id: StreamId) {
+        let Some(stream) = self.machine.streams.get(id) else { return };
+        let mut builder = RequestBuilder::default();
+        builder.end_idle(stream.low(), stream.highest());
+        let bytes = builder.encode(id, 0, 0);
+        let crc = crc32c::crc32c(&bytes);
+        let payload = Payload::parse(bytes, crc).expect("own requests are valid");
+        self.pending_bytes += payload.batch().payload().len();
+        // Nobody waits for the answer: the reference belongs to no connection.
+        self.pending.push_back(Pending { payload, clients: vec![ClientRef::default()] });
+    }
+}

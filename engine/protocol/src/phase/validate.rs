@@ -1,0 +1,221 @@
+//! R4 to R6: what a recovery proposes must not contradict conflicts that it did not see.
+
+use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, standing};
+use crate::conflict::conflicts;
+use crate::contract::Time;
+use crate::instance::{Choice, Instance};
+use crate::log::record::Record;
+use crate::payload::Payload;
+use crate::replica::Replica;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::message::{CONFLICTS_MAX, Conflict, PeerMessage, Phase, Value};
+
+impl Replica {
+    /// R4: on Validate.
+    pub(crate) fn on_validate(
+        &mut self,
+        _now: Time,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        deps: Deps,
+        payload: Option<Payload>,
+    ) {
+        let Some(payload) = payload else { return };
+        let Some(instance) = self.space.get(id) else { return };
+        if instance.is_committed() {
+            return self.answer_with_commit(from, id);
+        }
+        // A late duplicate after an Accept would break visibility (trap B9).
+        if instance.bal != ballot || instance.abal >= ballot {
+            return;
+        }
+        let conflicts = self.conflicts_outside(id, &payload, &deps);
+        self.install(id, deps, payload);
+        let message = PeerMessage::ValidateOk { id, ballot, conflicts, floor: self.settled };
+        if from == self.me {
+            self.outbox.send_own(from, message, None);
+        } else {
+            self.outbox.send(from, message, None);
+        }
+    }
+
+    /// I of R4: what conflicts with the batch and is ordered neither before nor after it.
+    fn conflicts_outside(&self, id: InstanceId, payload: &Payload, deps: &Deps) -> Vec<Conflict> {
+        let mut found = Vec::new();
+        for row in (0..self.quorum.n as u8).map(ReplicaId) {
+            for (other, instance) in self.space.behind(row, deps.of(row)) {
+                let unordered = match instance.phase {
+                    Phase::Committed => instance.cmd == Choice::Initial && !comes_after(instance, id),
+                    _ => instance.init_dep.is_some_and(|init| !init.contains(id)),
+                };
+                let conflicting = |theirs: &Payload| other != id && unordered && conflicts(payload, theirs);
+                if instance.payload.as_ref().is_some_and(conflicting) {
+                    found.push(Conflict { id: other, committed: instance.is_committed() });
+                    if found.len() == CONFLICTS_MAX {
+                        return found;
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    fn install(&mut self, id: InstanceId, deps: Deps, payload: Payload) {
+        let instance = self.space.get_mut(id).expect("the caller has it");
+        instance.validated = true;
+        if let Some(known) = instance.init_dep {
+            assert_eq!(known, deps, "V5: {id:?} has two initDeps");
+        }
+        instance.init_dep = Some(deps);
+        instance.payload.get_or_insert(payload);
+        instance.cmd = Choice::Initial;
+        let (value, payload) = self.log_payload(id);
+        self.outbox.append(Record::Validated { id, value, init_deps: deps }, payload);
+        self.learn(id);
+        debug_assert_ne!(value, Value::Nop);
+    }
+
+    /// R5: on ValidateOk.
+    pub(crate) fn on_validate_ok(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        id: InstanceId,
+        ballot: Ballot,
+        conflicts: &[Conflict],
+        floor: &Deps,
+    ) {
+        let n = self.quorum.n;
+        let possible = |other: &Conflict| other.id.row.index() < n && other.id.seq > 0;
+        if !conflicts.iter().all(possible) {
+            return;
+        }
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.ballot == ballot) else {
+            return;
+        };
+        let Stage::Validating(validation) = &mut attempt.stage else { return };
+        if !validation.quorum.contains(from) || !validation.oks.insert(from) {
+            return;
+        }
+        validation.after.merge(floor);
+        for conflict in conflicts {
+            *validation.conflicts.entry(conflict.id).or_default() |= conflict.committed;
+        }
+        if validation.oks == validation.quorum {
+            self.judge_validation(now, id, ballot);
+        }
+    }
+
+    /// R5: all of Q have answered.
+    fn judge_validation(&mut self, now: Time, id: InstanceId, ballot: Ballot) {
+        let attempt = self.attempts.remove(&id).expect("the caller has it");
+        let Stage::Validating(validation) = attempt.stage else { unreachable!("the caller has checked") };
+        let standing = standing(&validation);
+        let full = validation.supporters == validation.quorum.len() - self.quorum.e;
+        if standing.is_empty() {
+            return self.propose(now, id, ballot, candidate(&validation));
+        }
+        let committed = standing.iter().any(|other| validation.conflicts[other]);
+        let foreign = standing.iter().any(|other| !validation.quorum.contains(other.row));
+        if committed || (full && foreign) {
+            return self.propose(now, id, ballot, Proposal::nop());
+        }
+        // R5.4.
+        let supporters = validation.supporters as u8;
+        let stage = Stage::Waiting(validation);
+        self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
+        self.broadcast(&PeerMessage::Waiting { id, supporters }, None);
+        for other in standing {
+            self.see_all(&deps_of(other), now);
+            let undecided = self.space.get(other).is_some_and(|instance| !instance.is_committed());
+            if undecided && !self.attempts.contains_key(&other) {
+                self.recover(now, other.row, other.seq, other.seq);
+            }
+        }
+        self.on_waiting(now, id, supporters);
+    }
+
+    /// R6c: someone waits with the recovery of `id`.
+    pub(crate) fn on_waiting(&mut self, now: Time, id: InstanceId, supporters: u8) {
+        if self.space.get(id).is_none_or(Instance::is_committed) {
+            return;
+        }
+        let known = self.waiting.entry(id).or_default();
+        *known = supporters.max(*known);
+        self.on_progress(now);
+    }
+
+    /// R6: something was committed, or heard, that a waiting recovery may have waited for.
+    pub(crate) fn on_progress(&mut self, now: Time) {
+        let waiting = |attempt: &&Attempt| matches!(attempt.stage, Stage::Waiting(_));
+        if self.attempts.values().find(waiting).is_none() {
+            return;
+        }
+        let ids: Vec<InstanceId> = self.attempts.keys().copied().collect();
+        for id in ids {
+            let Some(attempt) = self.attempts.get(&id) else { continue };
+            let Stage::Waiting(validation) = &attempt.stage else { continue };
+            let ballot = attempt.ballot;
+            if let Some(value) = self.end_of_waiting(id, validation) {
+                self.attempts.remove(&id);
+                self.propose(now, id, ballot, value);
+            }
+        }
+    }
+
+    /// R6a to R6d, whichever is true first.
+    fn end_of_waiting(&self, id: InstanceId, validation: &Validation) -> Option<Proposal> {
+        let mut standing = standing(validation);
+        // What is settled is executed everywhere, and so before.
+        standing.retain(|other| !self.settled.contains(*other));
+        let committed = |other: &InstanceId| self.space.get(*other).filter(|it| it.is_committed());
+        let is_after = |other: &Instance| other.cmd == Choice::Nop || comes_after(other, id);
+        if standing.iter().filter_map(committed).any(|other| !is_after(other)) {
+            return Some(Proposal::nop()); // R6a
+        }
+        if standing.iter().all(|other| committed(other).is_some()) {
+            let mut value = candidate(validation);
+            value.after.merge(&self.settled);
+            return Some(value); // R6b
+        }
+        let threshold = self.quorum.n - self.quorum.f - self.quorum.e;
+        let strong =
+            |other: &InstanceId| self.waiting.get(other).is_some_and(|k| usize::from(*k) > threshold);
+        if standing.iter().any(strong) {
+            return Some(Proposal::nop()); // R6c
+        }
+        validation.late.iter().find_map(|report| from_outside(id, report)) // R6d
+    }
+}
+
+/// R6d: what a report from outside Q decides.
+fn from_outside(id: InstanceId, report: &Report) -> Option<Proposal> {
+    if report.phase == Phase::Accepted {
+        let (cmd, dep, after) = (report.cmd, report.dep, report.after);
+        return Some(Proposal { cmd, dep, after, payload: report.payload.clone() });
+    }
+    (report.from == id.row).then(Proposal::nop)
+}
+
+/// The validated value.
+fn candidate(validation: &Validation) -> Proposal {
+    Proposal {
+        cmd: Choice::Initial,
+        dep: validation.dep,
+        after: validation.after,
+        payload: Some(validation.payload.clone()),
+    }
+}
+
+/// Whether a committed instance is ordered behind `id`, by its deps or by its `after` (trap B24).
+fn comes_after(instance: &Instance, id: InstanceId) -> bool {
+    instance.dep.contains(id) || instance.after.contains(id)
+}
+
+fn deps_of(id: InstanceId) -> Deps {
+    let mut deps = Deps::NONE;
+    deps.add(id);
+    deps
+}
