@@ -508,7 +508,7 @@ impl Replica {
             if let (Some(init), Choice::Initial) = (instance.init_dep, instance.cmd) {
                 assert!(instance.phase == Phase::Init || instance.dep.covers(&init), "V6: {id:?}");
             }
-            assert_eq!(self.executor.committed().contains(id) && !instance.is_committed(), false);
+            assert!(instance.is_committed() || !self.executor.committed().contains(id), "{id:?}");
         }
         for (id, attempt) in &self.attempts {
             assert!(!self.settled.contains(*id), "{id:?} is settled and still attempted");
