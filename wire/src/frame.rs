@@ -343,6 +343,11 @@ impl Splitter {
         assert!(self.filled <= self.buffer.len(), "more was received than there was room");
     }
 
+    /// Whether a part of a frame has been received and waits for its rest.
+    pub fn has_partial(&self) -> bool {
+        self.filled > 0
+    }
+
     /// The next whole frame. After an error the connection must be closed.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some(header) = peek(&self.buffer[..self.filled], self.limit)? else { return Ok(None) };

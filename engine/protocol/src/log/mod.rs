@@ -1,4 +1,113 @@
-//! The log as bytes: records, and later segments and snapshots. Pure functions, so that a
-//! simulator can run them against any disk.
+//! The log as bytes: records in groups, groups in segments. Pure functions, so that a simulator
+//! can run them against any disk.
+//!
+//! A segment is a file of fixed size, zeros to begin with. Its first block says whose it is;
+//! groups follow, each at a multiple of [`BLOCK_BYTES`] and written in one piece:
+//!
+//! ```text
+//! segment = head frame, zeros to 4096 | group*
+//! group   = group frame | record frame* | zeros to 4096
+//! ```
+//!
+//! All frames are those of [`isonomy_wire::frame`], and their place is an offset that starts at a
+//! random-looking number for each (cluster, replica, shard, segment). So a block that is stale,
+//! misdirected or torn never passes for one that belongs where it lies.
 
+pub mod group;
 pub mod record;
+pub mod scan;
+
+use isonomy_wire::frame::{Encoder, FrameError, Kind, Scope, split};
+use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
+use rkyv::{Archive, Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Groups start at multiples of this, which a disk can write without reading first.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// Whose log it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogId {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The random number of the data directory (G6).
+    pub incarnation: u128,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The shard.
+    pub shard: ShardId,
+}
+
+/// What the first block of a segment says.
+// The archived twin that rkyv derives has no documentation of its own.
+#[allow(missing_docs)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentHead {
+    /// The segment's number, from 1 without gaps.
+    pub segment: u64,
+    /// The position of its first record.
+    pub first: u64,
+}
+
+impl LogId {
+    /// The place of the first byte of a segment.
+    pub fn place(&self, segment: u64) -> u64 {
+        let mut bytes = [0; 48];
+        bytes[..16].copy_from_slice(&self.cluster.0.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.incarnation.to_le_bytes());
+        bytes[32] = self.replica.0;
+        bytes[34..36].copy_from_slice(&self.shard.0.to_le_bytes());
+        bytes[40..].copy_from_slice(&segment.to_le_bytes());
+        xxh3_64(&bytes)
+    }
+
+    /// Log frames belong to a shard; the epoch stands in the records that need it.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope { kind: Kind::Log, epoch: Epoch(0), shard: self.shard }
+    }
+
+    /// The first block of a segment.
+    pub fn encode_head(&self, head: SegmentHead) -> Vec<u8> {
+        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        Encoder::default().frame(&mut block, self.place(head.segment), self.scope(), &head, &[], 0);
+        block.resize(BLOCK_BYTES, 0);
+        block
+    }
+
+    /// Reads the first block of a segment. `Ok(None)`: it was prepared and never used.
+    pub fn decode_head(&self, segment: u64, block: &bytes::Bytes) -> Result<Option<SegmentHead>, FrameError> {
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let frame = split(block, self.place(segment), block.len())?.ok_or(FrameError::Length(block.len()))?.0;
+        let head: SegmentHead = frame.decode(self.scope())?;
+        if head.segment == segment { Ok(Some(head)) } else { Err(FrameError::Scope) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    pub(crate) fn log_id() -> LogId {
+        LogId {
+            cluster: ClusterId::of_name("test"),
+            incarnation: 77,
+            replica: ReplicaId(1),
+            shard: ShardId(3),
+        }
+    }
+
+    #[test]
+    fn a_head_is_only_read_where_it_belongs() {
+        let head = SegmentHead { segment: 4, first: 1000 };
+        let block = Bytes::from(log_id().encode_head(head));
+        assert_eq!(block.len(), BLOCK_BYTES);
+        assert_eq!(log_id().decode_head(4, &block), Ok(Some(head)));
+        assert!(log_id().decode_head(5, &block).is_err());
+        let other = LogId { incarnation: 78, ..log_id() };
+        assert!(other.decode_head(4, &block).is_err());
+        assert_eq!(log_id().decode_head(4, &Bytes::from(vec![0; BLOCK_BYTES])), Ok(None));
+    }
+}

@@ -1,0 +1,159 @@
+//! What must be true of the machine before a replica starts. Each refusal names the check that
+//! failed and what to do.
+
+use crate::config::Config;
+use crate::fatal::{Fatal, Reason};
+use isonomy_wire::id::ShardId;
+use rlimit::{Resource, getrlimit, setrlimit};
+use std::net::{TcpListener, ToSocketAddrs};
+use std::path::Path;
+
+/// Locked memory that the rings of one shard need.
+const MEMLOCK_BYTES_PER_SHARD: u64 = 512 << 10;
+/// Open files besides connections: rings, segments, listeners, the lock.
+const FILES_PER_SHARD: u64 = 64;
+
+/// The listening ports of a shard, taken before anything else happens: a replica that cannot
+/// have all of them does not start.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    pub(crate) peers: TcpListener,
+    pub(crate) clients: TcpListener,
+}
+
+/// Checks limits and io_uring.
+pub(crate) fn check_machine(config: &Config) -> Result<(), Fatal> {
+    let shards = u64::from(config.shards);
+    check_memlock(MEMLOCK_BYTES_PER_SHARD * shards)?;
+    check_files((FILES_PER_SHARD + u64::from(config.connections_max)) * shards)?;
+    check_io_uring()?;
+    check_cores(&config.cores)
+}
+
+fn check_memlock(needed: u64) -> Result<(), Fatal> {
+    let limit = raise(Resource::MEMLOCK, needed)?;
+    if limit < needed {
+        return Err(machine(format!(
+            "locked memory is limited to {limit} bytes and {needed} are needed for io_uring; raise it \
+             (`ulimit -l`, LimitMEMLOCK= in a systemd unit)"
+        )));
+    }
+    Ok(())
+}
+
+fn check_files(needed: u64) -> Result<(), Fatal> {
+    let limit = raise(Resource::NOFILE, needed)?;
+    if limit < needed {
+        return Err(machine(format!(
+            "{limit} open files are allowed and up to {needed} can be needed; raise the limit (`ulimit -n`, \
+             LimitNOFILE= in a systemd unit) or lower `connections_max`"
+        )));
+    }
+    Ok(())
+}
+
+/// The limit, raised to what is needed as far as that is allowed.
+fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
+    let failed = |error: std::io::Error| machine(format!("the limits of the process do not read: {error}"));
+    let (soft, hard) = getrlimit(resource).map_err(failed)?;
+    if soft >= needed || hard <= soft {
+        return Ok(soft);
+    }
+    let wanted = needed.min(hard);
+    setrlimit(resource, wanted, hard).map_err(failed)?;
+    Ok(wanted)
+}
+
+fn check_io_uring() -> Result<(), Fatal> {
+    let Err(error) = io_uring::IoUring::new(8) else { return Ok(()) };
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let remedy = match (disabled.trim(), error.raw_os_error()) {
+        ("1" | "2", _) => "it is switched off; set the sysctl kernel.io_uring_disabled to 0",
+        (_, Some(libc::ENOSYS)) => "the kernel lacks it; Linux 5.8 or later is needed",
+        (_, Some(libc::EPERM | libc::EACCES)) => {
+            "it is forbidden here, probably by a seccomp profile; allow io_uring_setup, io_uring_enter and \
+             io_uring_register"
+        }
+        _ => "check the kernel log",
+    };
+    Err(machine(format!("io_uring is refused ({error}): {remedy}")))
+}
+
+fn check_cores(cores: &[usize]) -> Result<(), Fatal> {
+    let usable = usable_cores();
+    match cores.iter().find(|core| !usable.contains(core)) {
+        None => Ok(()),
+        Some(core) => Err(machine(format!("`cores` names {core}, but this process may use {usable:?}"))),
+    }
+}
+
+/// The cores that this process may run on.
+pub(crate) fn usable_cores() -> Vec<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.into_iter().map(|core| core.id).collect()
+}
+
+/// Takes all ports.
+pub(crate) fn take_ports(config: &Config) -> Result<Vec<Ports>, Fatal> {
+    let own = config.own();
+    let take = |base: u16, what: &str, shard: u16| {
+        let port = base + shard;
+        let address = (config.listen.as_str(), port);
+        let addresses = address.to_socket_addrs().map_err(|error| {
+            machine(format!("`listen` is '{}', which is no address here: {error}", config.listen))
+        })?;
+        let listener = TcpListener::bind(&addresses.collect::<Vec<_>>()[..]);
+        listener.map_err(|error| {
+            machine(format!(
+                "port {port} of {} ({what}, shard {shard}) cannot be had: {error}; stop whoever has it, or \
+                 change `{what}`",
+                config.listen
+            ))
+        })
+    };
+    let shards = (0..config.shards).map(|shard| {
+        let peers = take(own.peer_base, "peer_base", shard)?;
+        let clients = take(own.client_base, "client_base", shard)?;
+        Ok(Ports { peers, clients })
+    });
+    shards.collect()
+}
+
+/// Direct writes need a file system that has them; the first segment would tell, but later.
+pub(crate) fn check_direct_io(dir: &Path, shard: ShardId) -> Result<(), Fatal> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let probe = dir.join("probe.tmp");
+    let mut options = std::fs::OpenOptions::new();
+    let opened = options.write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(&probe);
+    let _ = std::fs::remove_file(&probe);
+    opened.map(|_| ()).map_err(|error| {
+        machine(format!(
+            "{}: shard {} cannot write past the page cache here ({error}); put `data_dir` on a local file \
+             system such as ext4 or XFS",
+            dir.display(),
+            shard.0
+        ))
+    })
+}
+
+fn machine(text: String) -> Fatal {
+    Fatal::new(Reason::Machine, format!("start-up check: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_cannot_be_raised_is_reported_as_it_is() {
+        let (_, hard) = getrlimit(Resource::NOFILE).unwrap();
+        assert!(raise(Resource::NOFILE, 1).unwrap() >= 1);
+        assert!(raise(Resource::NOFILE, u64::MAX).unwrap() <= hard);
+    }
+
+    #[test]
+    fn an_unknown_core_is_named() {
+        assert!(check_cores(&usable_cores()).is_ok());
+        assert!(check_cores(&[9999]).unwrap_err().to_string().contains("9999"));
+    }
+}

@@ -1,0 +1,284 @@
+//! The configuration of a replica: flags over environment over file over defaults.
+
+use crate::fatal::{Fatal, Reason};
+use clap::{Args, ValueEnum};
+use isonomy_wire::id::{ClusterId, REPLICAS_MAX, ReplicaId, SHARDS_MAX};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Client connections per shard unless the configuration says otherwise.
+const CONNECTIONS_MAX: u32 = 1024;
+
+/// When a decision may be answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Durability {
+    /// When the disk has flushed it.
+    #[default]
+    Fsync,
+    /// When the operating system has it: a power failure of a majority can lose it.
+    Os,
+}
+
+impl Durability {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Durability::Fsync => "fsync",
+            Durability::Os => "os",
+        }
+    }
+}
+
+/// Where a replica is reached.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberConfig {
+    /// Name or address.
+    pub(crate) host: String,
+    /// Shard `s` listens for peers on this port plus `s`.
+    pub(crate) peer_base: u16,
+    /// Shard `s` listens for clients on this port plus `s`.
+    pub(crate) client_base: u16,
+}
+
+impl FromStr for MemberConfig {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MemberConfig, String> {
+        let parts = text.rsplitn(3, ':').collect::<Vec<_>>();
+        let [client_base, peer_base, host] = parts[..] else {
+            return Err("a member is HOST:PEER_BASE:CLIENT_BASE".into());
+        };
+        let port = |text: &str| text.parse().map_err(|_| format!("'{text}' is not a port"));
+        Ok(MemberConfig { host: host.into(), peer_base: port(peer_base)?, client_base: port(client_base)? })
+    }
+}
+
+/// The file, all of it optional.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cluster: Option<String>,
+    replica: Option<u8>,
+    shards: Option<u16>,
+    data_dir: Option<PathBuf>,
+    durability: Option<Durability>,
+    cores: Option<Vec<usize>>,
+    listen: Option<String>,
+    connections_max: Option<u32>,
+    #[serde(default)]
+    members: Vec<MemberConfig>,
+}
+
+/// `isonomy serve`
+#[derive(Args, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// The configuration file (TOML)
+    #[arg(long, env = "ISONOMY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The cluster's name; replicas and clients of different clusters refuse each other
+    #[arg(long, env = "ISONOMY_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
+    /// Which of the members this replica is, from 0
+    #[arg(long, env = "ISONOMY_REPLICA", value_name = "N")]
+    replica: Option<u8>,
+    /// The number of shards, the same for all members and fixed for the cluster's life [default: 1]
+    #[arg(long, env = "ISONOMY_SHARDS", value_name = "N")]
+    shards: Option<u16>,
+    /// Where the log is kept; one directory per replica
+    #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// When a decision may be answered [default: fsync]
+    #[arg(long, env = "ISONOMY_DURABILITY", value_enum)]
+    durability: Option<Durability>,
+    /// The cores that shards are pinned to, in turn [default: all that the process may use]
+    #[arg(long, env = "ISONOMY_CORES", value_delimiter = ',', value_name = "CORE,...")]
+    cores: Option<Vec<usize>>,
+    /// The address to listen on [default: the member's own host]
+    #[arg(long, env = "ISONOMY_LISTEN", value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Client connections per shard [default: 1024]
+    #[arg(long, env = "ISONOMY_CONNECTIONS_MAX", value_name = "N")]
+    connections_max: Option<u32>,
+    /// All members in order, as HOST:PEER_BASE:CLIENT_BASE
+    #[arg(long = "members", env = "ISONOMY_MEMBERS", value_delimiter = ',', value_name = "MEMBER,...")]
+    members: Vec<MemberConfig>,
+}
+
+/// What a replica runs with. Checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Config {
+    pub(crate) cluster: String,
+    pub(crate) replica: ReplicaId,
+    pub(crate) shards: u16,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) durability: Durability,
+    /// Empty: all that the process may use.
+    pub(crate) cores: Vec<usize>,
+    pub(crate) listen: String,
+    pub(crate) connections_max: u32,
+    pub(crate) members: Vec<MemberConfig>,
+}
+
+impl Config {
+    /// Joins flags, environment (which clap has read) and file.
+    pub(crate) fn load(args: ServeArgs) -> Result<Config, Fatal> {
+        let file = match &args.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        let members = if args.members.is_empty() { file.members } else { args.members };
+        let missing = |what: &str| {
+            let flag = what.replace('_', "-");
+            bad(format!("`{what}` is missing; set it in the file, as --{flag} or in the environment"))
+        };
+        let replica = args.replica.or(file.replica).ok_or_else(|| missing("replica"))?;
+        let own = members.get(usize::from(replica));
+        let listen = args.listen.or(file.listen).or_else(|| own.map(|own| own.host.clone()));
+        let config = Config {
+            cluster: args.cluster.or(file.cluster).ok_or_else(|| missing("cluster"))?,
+            replica: ReplicaId(replica),
+            shards: args.shards.or(file.shards).unwrap_or(1),
+            data_dir: args.data_dir.or(file.data_dir).ok_or_else(|| missing("data_dir"))?,
+            durability: args.durability.or(file.durability).unwrap_or_default(),
+            cores: args.cores.or(file.cores).unwrap_or_default(),
+            listen: listen.unwrap_or_default(),
+            connections_max: args.connections_max.or(file.connections_max).unwrap_or(CONNECTIONS_MAX),
+            members,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Fatal> {
+        let count = self.members.len();
+        if count == 0 || count > REPLICAS_MAX {
+            return Err(bad(format!("`members` names {count} replicas; a cluster has 1 to {REPLICAS_MAX}")));
+        }
+        if self.replica.index() >= count {
+            let last = count - 1;
+            return Err(bad(format!("`replica` is {}, but the members are 0 to {last}", self.replica)));
+        }
+        if self.shards == 0 || usize::from(self.shards) > SHARDS_MAX {
+            return Err(bad(format!("`shards` is {}; a cluster has 1 to {SHARDS_MAX}", self.shards)));
+        }
+        if self.cluster.is_empty() {
+            return Err(bad("`cluster` is empty; give the cluster a name".into()));
+        }
+        if self.connections_max == 0 {
+            return Err(bad("`connections_max` is 0; nobody could connect".into()));
+        }
+        for (index, member) in self.members.iter().enumerate() {
+            self.check_ports(index, member)?;
+        }
+        Ok(())
+    }
+
+    /// The ports of a member exist and no two overlap, neither its own nor those of its host.
+    fn check_ports(&self, index: usize, member: &MemberConfig) -> Result<(), Fatal> {
+        let ranges = |member: &MemberConfig| [member.peer_base, member.client_base];
+        for base in ranges(member) {
+            if base == 0 || u32::from(base) + u32::from(self.shards) > 1 << 16 {
+                let shards = self.shards;
+                return Err(bad(format!("member {index}: {shards} ports from {base} on do not exist")));
+            }
+        }
+        let overlap = |a: u16, b: u16| a.abs_diff(b) < self.shards;
+        if overlap(member.peer_base, member.client_base) {
+            return Err(bad(format!("member {index}: the ports for peers and clients overlap")));
+        }
+        for (other, theirs) in self.members.iter().enumerate().take(index) {
+            let clash = ranges(member).iter().any(|a| ranges(theirs).iter().any(|b| overlap(*a, *b)));
+            if theirs.host == member.host && clash {
+                return Err(bad(format!("members {other} and {index} share ports of {}", member.host)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn cluster_id(&self) -> ClusterId {
+        ClusterId::of_name(&self.cluster)
+    }
+
+    /// This replica among the members.
+    pub(crate) fn own(&self) -> &MemberConfig {
+        &self.members[self.replica.index()]
+    }
+}
+
+fn read(path: &Path) -> Result<File, Fatal> {
+    let text = std::fs::read_to_string(path).map_err(|error| bad(format!("{}: {error}", path.display())))?;
+    // The parser's text names line, column and the keys that exist.
+    toml::from_str(&text).map_err(|error| bad(format!("{}: {error}", path.display())))
+}
+
+fn bad(text: String) -> Fatal {
+    Fatal::new(Reason::Config, format!("configuration: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        cluster = "orders"
+        replica = 1
+        data_dir = "/var/lib/isonomy"
+        members = [
+            { host = "10.0.0.1", peer_base = 7100, client_base = 7400 },
+            { host = "10.0.0.2", peer_base = 7100, client_base = 7400 },
+            { host = "10.0.0.3", peer_base = 7100, client_base = 7400 },
+        ]
+    "#;
+
+    fn load(text: &str, change: impl FnOnce(&mut ServeArgs)) -> Result<Config, Fatal> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let mut args = ServeArgs { config: Some(file.path().into()), ..ServeArgs::default() };
+        change(&mut args);
+        Config::load(args)
+    }
+
+    fn error(text: &str) -> String {
+        load(text, |_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let config = load(FILE, |args| args.replica = Some(2)).unwrap();
+        assert_eq!((config.replica, config.shards), (ReplicaId(2), 1));
+        assert_eq!((config.durability, config.listen.as_str()), (Durability::Fsync, "10.0.0.3"));
+        let config = load(&FILE.replace("replica = 1", "replica = 1\nshards = 4"), |args| {
+            args.durability = Some(Durability::Os);
+        });
+        let config = config.unwrap();
+        assert_eq!((config.shards, config.durability), (4, Durability::Os));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_its_line() {
+        let text = error(&FILE.replace("replica = 1", "replicaa = 1"));
+        assert!(text.contains("line 3") && text.contains("replicaa"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        assert!(error(&FILE.replace("replica = 1", "replica = 3")).contains("0 to 2"));
+        assert!(error(&FILE.replace("replica = 1", "")).contains("`replica` is missing"));
+        assert!(error(&FILE.replace("cluster = \"orders\"", "")).contains("`cluster` is missing"));
+        assert!(error(&FILE.replace("client_base = 7400", "client_base = 65536")).contains("line"));
+        assert!(error(&FILE.replace("client_base = 7400", "client_base = 7100")).contains("overlap"));
+        assert!(error(&FILE.replace("10.0.0.2", "10.0.0.1")).contains("share ports"));
+        let many = FILE.replace("replica = 1", "replica = 1\nshards = 300");
+        assert!(error(&many).contains("1 to 256"));
+    }
+
+    #[test]
+    fn members_are_read_from_text() {
+        let member: MemberConfig = "db1.example:7100:7400".parse().unwrap();
+        assert_eq!((member.host.as_str(), member.peer_base, member.client_base), ("db1.example", 7100, 7400));
+        assert_eq!("::1:7100:7400".parse::<MemberConfig>().unwrap().host, "::1");
+        assert!("db1:7100".parse::<MemberConfig>().is_err());
+    }
+}

@@ -1,0 +1,61 @@
+//! Why the process ends, and with which exit code. Doubt stops the process; a replay of the log
+//! does the rest.
+
+use std::fmt;
+use std::process::{ExitCode, exit};
+
+/// A reason to end, with its exit code. 0 is success and 2 a wrong command line, as clap has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Reason {
+    /// The command did not reach its aim; the text says why.
+    Failed = 1,
+    /// The configuration is wrong.
+    Config = 3,
+    /// The machine or its limits do not let a replica run.
+    Machine = 4,
+    /// The data directory belongs to another process, replica or cluster.
+    DataDir = 5,
+    /// The log is damaged in the middle.
+    Damaged = 6,
+    /// The disk failed or is full.
+    Disk = 7,
+}
+
+/// An error that ends the process.
+#[derive(Debug)]
+pub(crate) struct Fatal {
+    pub(crate) reason: Reason,
+    text: String,
+}
+
+impl Fatal {
+    pub(crate) fn new(reason: Reason, text: impl Into<String>) -> Fatal {
+        Fatal { reason, text: text.into() }
+    }
+
+    /// For commands: anything that went wrong, with all its causes.
+    pub(crate) fn failed(error: impl Into<anyhow::Error>) -> Fatal {
+        Fatal::new(Reason::Failed, format!("{:#}", error.into()))
+    }
+
+    /// Says why, and ends `main`.
+    pub(crate) fn report(self) -> ExitCode {
+        eprintln!("isonomy: {self}");
+        ExitCode::from(self.reason as u8)
+    }
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Fatal {}
+
+/// Ends the process from wherever it is: nothing more is said or written.
+pub(crate) fn stop(reason: Reason, text: &str) -> ! {
+    eprintln!("isonomy: {text}");
+    exit(i32::from(reason as u8))
+}

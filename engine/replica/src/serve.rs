@@ -1,0 +1,63 @@
+//! `isonomy serve`: one replica, until it is told to stop.
+
+use crate::checks::{check_machine, take_ports, usable_cores};
+use crate::config::{Config, ServeArgs};
+use crate::data_dir::DataDir;
+use crate::fatal::{Fatal, Reason};
+use crate::shard::{self, Setup};
+use isonomy_wire::id::ShardId;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+
+/// Runs a replica. Returns when it was told to stop and has.
+pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
+    let config = Arc::new(Config::load(args)?);
+    check_machine(&config)?;
+    // The directory first: a second process must not even take a port.
+    let data_dir = DataDir::open(&config)?;
+    let ports = take_ports(&config)?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, stopping.clone())
+            .map_err(|error| Fatal::new(Reason::Machine, format!("signals cannot be handled: {error}")))?;
+    }
+    let cores = if config.cores.is_empty() { usable_cores() } else { config.cores.clone() };
+    let (ready, is_ready) = mpsc::channel();
+    let mut shards = Vec::new();
+    for (index, ports) in ports.into_iter().enumerate() {
+        shards.push(shard::spawn(Setup {
+            config: config.clone(),
+            data_dir: data_dir.clone(),
+            shard: ShardId(index as u16),
+            core: cores.get(index % cores.len().max(1)).copied(),
+            ports,
+            stopping: stopping.clone(),
+            ready: ready.clone(),
+        })?);
+    }
+    drop(ready);
+    if is_ready.iter().take(shards.len()).count() == shards.len() {
+        announce(&config);
+    }
+    for shard in shards {
+        shard.join().map_err(|_| Fatal::new(Reason::Failed, "a shard has panicked; see the text above"))?;
+    }
+    eprintln!("isonomy: replica {} has stopped in good order", config.replica);
+    Ok(())
+}
+
+fn announce(config: &Config) {
+    let own = config.own();
+    eprintln!(
+        "isonomy: replica {} of {} in cluster '{}' serves {} shard(s), clients on {}:{}, durability {}",
+        config.replica,
+        config.members.len(),
+        config.cluster,
+        config.shards,
+        own.host,
+        own.client_base,
+        config.durability.name()
+    );
+}

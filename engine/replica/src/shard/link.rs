@@ -1,0 +1,285 @@
+//! One TCP connection: frames in, frames out, with bounds on both.
+
+use futures_lite::io::{ReadHalf, WriteHalf, split};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
+use glommio::net::TcpStream;
+use glommio::timer::Timer;
+use isonomy_wire::frame::{Encode, Encoder, Frame, FrameError, Kind, Scope, Splitter, padding};
+use isonomy_wire::id::{Epoch, ShardId};
+use isonomy_wire::message::{Handshake, Refusal, WIRE_VERSION};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::signal::Signal;
+
+/// How much room a read is offered: several frames of the usual size.
+const READ_CHUNK_BYTES: usize = 256 << 10;
+/// A buffer that grew beyond this in a burst is given back.
+const KEPT_BUFFER_BYTES: usize = 1 << 20;
+/// How long a stranger may take for the first frame.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a refused connection is kept so that the refusal arrives.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    #[error("it sent no handshake for {HANDSHAKE_PATIENCE:?}")]
+    Silent,
+    #[error("{0}")]
+    Closed(&'static str),
+}
+
+impl From<glommio::GlommioError<()>> for LinkError {
+    fn from(error: glommio::GlommioError<()>) -> LinkError {
+        LinkError::Io(error.into())
+    }
+}
+
+/// The outgoing side: bytes gather here while a write is under way.
+pub(crate) struct Sink {
+    out: RefCell<Out>,
+    ready: Signal,
+    /// Notified when a write has ended.
+    pub(crate) drained: Signal,
+    closing: Signal,
+    closed: Cell<Option<&'static str>>,
+    /// When the last write ended, or the first byte began to wait.
+    progress: Cell<Instant>,
+    /// Since when the incoming side has had a part of a frame, if it has.
+    partial_since: Cell<Option<Instant>>,
+    /// When anything was last received.
+    heard: Cell<Instant>,
+}
+
+#[derive(Default)]
+struct Out {
+    bytes: Vec<u8>,
+    /// The place of the next frame.
+    place: u64,
+    /// Bytes that a write has taken and not finished.
+    writing: usize,
+}
+
+impl Sink {
+    fn new() -> Sink {
+        Sink {
+            out: RefCell::default(),
+            ready: Signal::default(),
+            drained: Signal::default(),
+            closing: Signal::default(),
+            closed: Cell::new(None),
+            progress: Cell::new(Instant::now()),
+            partial_since: Cell::new(None),
+            heard: Cell::new(Instant::now()),
+        }
+    }
+
+    /// Queues a frame; whoever calls it watches `backlog`.
+    pub(crate) fn push(
+        &self,
+        encoder: &mut Encoder,
+        scope: Scope,
+        message: &impl Encode,
+        payload: &[u8],
+        payload_crc: u32,
+    ) {
+        let mut out = self.out.borrow_mut();
+        if out.bytes.is_empty() && out.writing == 0 {
+            self.progress.set(Instant::now());
+        }
+        let Out { bytes, place, .. } = &mut *out;
+        let size = encoder.head(bytes, *place, scope, message, payload.len(), payload_crc);
+        bytes.extend_from_slice(payload);
+        bytes.extend_from_slice(padding(payload.len()));
+        *place += size as u64;
+    }
+
+    /// What was pushed may leave.
+    pub(crate) fn flush(&self) {
+        if !self.out.borrow().bytes.is_empty() {
+            self.ready.notify();
+        }
+    }
+
+    /// Bytes that have not left.
+    pub(crate) fn backlog(&self) -> usize {
+        let out = self.out.borrow();
+        out.bytes.len() + out.writing
+    }
+
+    /// For how long the backlog has not moved.
+    pub(crate) fn stuck_for(&self) -> Duration {
+        if self.backlog() == 0 { Duration::ZERO } else { self.progress.get().elapsed() }
+    }
+
+    /// For how long a part of a frame has waited for its rest.
+    pub(crate) fn partial_for(&self) -> Duration {
+        self.partial_since.get().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// For how long nothing was received.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.heard.get().elapsed()
+    }
+
+    /// Ends the connection: both sides stop at once.
+    pub(crate) fn close(&self, why: &'static str) {
+        if self.closed.get().is_none() {
+            self.closed.set(Some(why));
+            self.ready.notify();
+            self.drained.notify();
+            self.closing.notify();
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get().is_some()
+    }
+
+    /// Writes what gathers, one large write after the other, until the connection is closed.
+    async fn write_all(&self, mut writer: WriteHalf<TcpStream>) -> std::io::Result<()> {
+        let mut taken = Vec::new();
+        while !self.is_closed() {
+            {
+                let mut out = self.out.borrow_mut();
+                std::mem::swap(&mut out.bytes, &mut taken);
+                out.writing = taken.len();
+            }
+            if taken.is_empty() {
+                self.ready.wait().await;
+                continue;
+            }
+            let closing = async {
+                self.closing.wait().await;
+                Ok(())
+            };
+            // A write that is given up tears a frame; the connection is over then anyway.
+            writer.write_all(&taken).or(closing).await?;
+            taken.clear();
+            taken.shrink_to(KEPT_BUFFER_BYTES);
+            self.out.borrow_mut().writing = 0;
+            self.progress.set(Instant::now());
+            self.drained.notify();
+        }
+        writer.close().await
+    }
+}
+
+/// A connection: the reading side, and the sink, which a task of its own writes.
+pub(crate) struct Connection {
+    reader: ReadHalf<TcpStream>,
+    splitter: Splitter,
+    pub(crate) sink: Rc<Sink>,
+}
+
+impl Connection {
+    /// Takes over a fresh connection and starts its writing task.
+    pub(crate) fn new(stream: TcpStream) -> Connection {
+        // Fails only on a socket that is closed already, which the first read tells.
+        let _ = stream.set_nodelay(true);
+        let (reader, writer) = split(stream);
+        let sink = Rc::new(Sink::new());
+        let writing = sink.clone();
+        glommio::spawn_local(async move {
+            if writing.write_all(writer).await.is_err() {
+                writing.close("the other side has gone");
+            }
+        })
+        .detach();
+        Connection { reader, splitter: Splitter::new(READ_CHUNK_BYTES), sink }
+    }
+
+    /// The next whole frame. The other side's end is an error as well.
+    pub(crate) async fn next_frame(&mut self) -> Result<Frame, LinkError> {
+        loop {
+            if let Some(frame) = self.buffered_frame()? {
+                return Ok(frame);
+            }
+            if let Some(why) = self.sink.closed.get() {
+                return Err(LinkError::Closed(why));
+            }
+            let closing = async {
+                self.sink.closing.wait().await;
+                Ok(0)
+            };
+            match self.reader.read(self.splitter.room()).or(closing).await? {
+                0 => return Err(LinkError::Closed(self.sink.closed.get().unwrap_or("the other side closed"))),
+                count => {
+                    self.splitter.received(count);
+                    self.sink.heard.set(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// The next whole frame of what was already received.
+    pub(crate) fn buffered_frame(&mut self) -> Result<Option<Frame>, LinkError> {
+        let frame = self.splitter.next_frame()?;
+        let partial = frame.is_none() && self.splitter.has_partial();
+        let since = self.sink.partial_since.get().filter(|_| partial);
+        self.sink.partial_since.set(if partial { since.or_else(|| Some(Instant::now())) } else { None });
+        Ok(frame)
+    }
+
+    /// Says a word of the handshake.
+    pub(crate) fn shake(&self, encoder: &mut Encoder, shard: ShardId, word: &Handshake) {
+        self.sink.push(encoder, handshake_scope(shard), word, &[], 0);
+        self.sink.flush();
+    }
+
+    /// The other side's word. A frame of another version is answered as far as that is possible.
+    pub(crate) async fn hear(&mut self, encoder: &mut Encoder, shard: ShardId) -> Result<Handshake, LinkError> {
+        let silent = async {
+            Timer::new(HANDSHAKE_PATIENCE).await;
+            Err(LinkError::Silent)
+        };
+        let frame = match self.next_frame().or(silent).await {
+            Err(LinkError::Frame(FrameError::Version(there))) => {
+                let refusal = Refusal::WrongVersion { here: WIRE_VERSION, there };
+                self.refuse(encoder, shard, refusal.clone()).await;
+                return Err(LinkError::Refused(refusal));
+            }
+            other => other?,
+        };
+        // Which shard is meant stands in the word itself and is judged there.
+        let word = frame.decode(handshake_scope(frame.scope.shard))?;
+        self.splitter.trust();
+        Ok(word)
+    }
+
+    /// Refuses the other side, and gives it a moment to hear so: closing with unread bytes would
+    /// reset the connection and lose the refusal.
+    pub(crate) async fn refuse(&mut self, encoder: &mut Encoder, shard: ShardId, refusal: Refusal) {
+        self.shake(encoder, shard, &Handshake::Refused(refusal));
+        let mut rest = [0; 4096];
+        let heard = async {
+            while self.sink.backlog() > 0 {
+                self.sink.drained.wait().await;
+            }
+            while self.reader.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+        };
+        let late = async {
+            Timer::new(REFUSAL_PATIENCE).await;
+        };
+        heard.or(late).await;
+        self.sink.close("it was refused");
+    }
+}
+
+fn handshake_scope(shard: ShardId) -> Scope {
+    Scope { kind: Kind::Handshake, epoch: Epoch(0), shard }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.sink.close("its reader has ended");
+    }
+}

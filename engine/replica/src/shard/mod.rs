@@ -1,0 +1,319 @@
+//! One shard on one pinned executor: everything in it is owned by it.
+//!
+//! Tasks hand what arrives to the core at once; the *turn* task runs when they have, takes the
+//! core's outputs in their order, and sleeps. While a write is under way the next batch gathers.
+
+mod clients;
+mod disk;
+mod link;
+mod peers;
+mod recover;
+mod signal;
+mod ticker;
+
+use crate::checks::Ports;
+use crate::config::{Config, Durability};
+use crate::data_dir::DataDir;
+use crate::fatal::{Fatal, Reason, stop};
+use disk::{Disk, Log};
+use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
+use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
+use isonomy_protocol::log::LogId;
+use isonomy_protocol::replica::Replica;
+use isonomy_wire::frame::{Encoder, Kind, Scope};
+use isonomy_wire::id::{Epoch, ReplicaId, ShardId};
+use isonomy_wire::message::{ClientMessage, ShardStatus};
+use link::Sink;
+use peers::Links;
+use recover::Recovered;
+use signal::Signal;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The only epoch so far.
+pub(crate) const EPOCH: Epoch = Epoch(1);
+/// Memory that is registered with the rings: a few groups of the log.
+const IO_MEMORY_BYTES: usize = 4 * disk::GROUP_BYTES_MAX;
+/// A task that hogs the core gives way to sockets after this.
+const PREEMPT: Duration = Duration::from_millis(1);
+/// How long the own instances may take to end when the process is told to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a shard is started with.
+pub(crate) struct Setup {
+    pub(crate) config: Arc<Config>,
+    pub(crate) data_dir: DataDir,
+    pub(crate) shard: ShardId,
+    pub(crate) core: Option<usize>,
+    pub(crate) ports: Ports,
+    /// Set when the process is told to stop.
+    pub(crate) stopping: Arc<AtomicBool>,
+    /// Told once the log is read and the ports are served.
+    pub(crate) ready: std::sync::mpsc::Sender<ShardId>,
+}
+
+/// Starts the executor of a shard. The thread ends when the shard has stopped in good order.
+pub(crate) fn spawn(setup: Setup) -> Result<JoinHandle<()>, Fatal> {
+    let name = format!("shard-{}", setup.shard.0);
+    let failed = move |error: String| {
+        Fatal::new(Reason::Machine, format!("shard cannot start its executor: {error}; check memlock and cores"))
+    };
+    let run = move || {
+        let placement = setup.core.map_or(Placement::Unbound, Placement::Fixed);
+        let executor = LocalExecutorBuilder::new(placement)
+            .name("shard")
+            .io_memory(IO_MEMORY_BYTES)
+            .preempt_timer(PREEMPT)
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+            .make();
+        match executor {
+            Ok(executor) => executor.run(run_shard(setup)),
+            Err(error) => stop(Reason::Machine, &failed(error.to_string()).to_string()),
+        }
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(run);
+    thread.map_err(|error| Fatal::new(Reason::Machine, format!("a shard's thread: {error}")))
+}
+
+/// What the tasks of a shard share.
+pub(crate) struct Node {
+    config: Arc<Config>,
+    data_dir: DataDir,
+    shard: ShardId,
+    disk: Disk,
+    inner: RefCell<Inner>,
+    origin: Instant,
+    /// Inputs have come since the last turn.
+    dirty: Cell<bool>,
+    turn: Signal,
+    /// The log has something to write.
+    write: Signal,
+    /// Replies have left: a request that was too much may be offered again.
+    room: Signal,
+}
+
+struct Inner {
+    core: Replica,
+    log: Log,
+    links: Links,
+    clients: BTreeMap<u64, Rc<Sink>>,
+    /// The last connection's number; none is used twice.
+    connections: u64,
+    encoder: Encoder,
+}
+
+async fn run_shard(setup: Setup) {
+    let Setup { config, data_dir, shard, ports, stopping, ready, .. } = setup;
+    let node = match start(config, data_dir, shard).await {
+        Ok(node) => Rc::new(node),
+        Err(fatal) => stop(fatal.reason, &fatal.to_string()),
+    };
+    // Sockets, disk and timers matter equally: a wake-up that waited behind other work would cost
+    // every decision.
+    let latency = Latency::Matters(PREEMPT);
+    let queue = glommio::executor().create_task_queue(Shares::default(), latency, "shard");
+    let main = glommio::spawn_local_into(serve(node, ports, stopping, ready), queue);
+    main.expect("the queue was just made").await;
+}
+
+/// Reads the log back and makes the core.
+async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result<Node, Fatal> {
+    let core_config = CoreConfig {
+        replica: config.replica,
+        replicas: config.members.len() as u8,
+        epoch: EPOCH,
+        shard,
+        timing: Timing::default(),
+    };
+    let id = LogId {
+        cluster: config.cluster_id(),
+        incarnation: data_dir.incarnation(),
+        replica: config.replica,
+        shard,
+    };
+    let dir = data_dir.shard_dir(shard);
+    crate::checks::check_direct_io(&dir, shard)?;
+    let mut core = Replica::new(core_config, rand::random());
+    let recovered = recover::recover(id, &dir, |(record, payload)| core.replay(record, payload))?;
+    let Recovered { tail, .. } = recovered;
+    core.start(Time(0), Position(tail.next.0 - 1));
+    let disk = Disk::open(id, dir, config.durability, &recovered).await;
+    let node = Node {
+        shard,
+        disk,
+        inner: RefCell::new(Inner {
+            core,
+            log: Log::new(id, tail),
+            links: Links::new(config.members.len()),
+            clients: BTreeMap::new(),
+            connections: 0,
+            encoder: Encoder::default(),
+        }),
+        origin: Instant::now(),
+        dirty: Cell::new(true),
+        turn: Signal::default(),
+        write: Signal::default(),
+        room: Signal::default(),
+        config,
+        data_dir,
+    };
+    log::info!("shard {}: {} records read back", shard.0, tail.next.0 - 1);
+    Ok(node)
+}
+
+/// Runs all tasks of a shard until it is told to stop.
+async fn serve(
+    node: Rc<Node>,
+    ports: Ports,
+    stopping: Arc<AtomicBool>,
+    ready: std::sync::mpsc::Sender<ShardId>,
+) {
+    let spawn = |task: futures_lite::future::BoxedLocal<()>| glommio::spawn_local(task).detach();
+    let shared = node.clone();
+    spawn(Box::pin(async move { shared.disk.prepare().await }));
+    spawn(Box::pin(node.clone().run_turns()));
+    spawn(Box::pin(node.clone().run_writes()));
+    spawn(Box::pin(node.clone().run_ticks()));
+    for peer in (0..node.config.members.len() as u8).map(ReplicaId).filter(|id| *id != node.config.replica) {
+        spawn(Box::pin(node.clone().run_link(peer)));
+    }
+    spawn(Box::pin(node.clone().accept_peers(ports.peers)));
+    spawn(Box::pin(node.clone().accept_clients(ports.clients)));
+    // Nobody waits for the readiness of a process that is stopping.
+    let _ = ready.send(node.shard);
+
+    while !stopping.load(Ordering::Relaxed) {
+        glommio::timer::sleep(Duration::from_millis(20)).await;
+    }
+    let now = node.now();
+    node.inner.borrow_mut().core.on_stop(now);
+    node.touch();
+    let began = Instant::now();
+    while !node.inner.borrow().core.is_idle() && began.elapsed() < STOP_PATIENCE {
+        glommio::timer::sleep(Duration::from_millis(5)).await;
+    }
+    node.close_all().await;
+}
+
+impl Node {
+    pub(crate) fn now(&self) -> Time {
+        Time(self.origin.elapsed().as_micros() as u64)
+    }
+
+    /// Inputs have come: a turn is due.
+    pub(crate) fn touch(&self) {
+        if !self.dirty.replace(true) {
+            self.turn.notify();
+        }
+    }
+
+    fn peer_scope(&self) -> Scope {
+        Scope { kind: Kind::Peer, epoch: EPOCH, shard: self.shard }
+    }
+
+    fn client_scope(&self) -> Scope {
+        Scope { kind: Kind::Client, epoch: Epoch(0), shard: self.shard }
+    }
+
+    async fn run_turns(self: Rc<Node>) {
+        loop {
+            if self.dirty.replace(false) {
+                self.run_turn();
+            } else {
+                self.turn.wait().await;
+            }
+        }
+    }
+
+    /// Takes what the core has to say, in the order of its contract: appends, messages, replies.
+    fn run_turn(&self) {
+        let now = self.now();
+        let mut inner = self.inner.borrow_mut();
+        let Inner { core, log, links, clients, encoder, .. } = &mut *inner;
+        core.end_turn(now);
+        while let Some(append) = core.poll_append() {
+            log.append(&append);
+        }
+        while let Some(send) = core.poll_send() {
+            links.push(encoder, self.peer_scope(), &send);
+        }
+        let mut replied = false;
+        while let Some(reply) = core.poll_reply() {
+            replied = true;
+            let Some(sink) = clients.get(&reply.client.connection) else { continue };
+            let tag = reply.client.tag;
+            match reply.outcome {
+                Ok(response) => {
+                    let crc = crc32c::crc32c(&response);
+                    sink.push(encoder, self.client_scope(), &ClientMessage::Response { tag }, &response, crc);
+                }
+                Err(failure) => {
+                    let message = ClientMessage::Failed { tag, failure };
+                    sink.push(encoder, self.client_scope(), &message, &[], 0);
+                }
+            }
+        }
+        links.flush();
+        if replied {
+            clients.values().for_each(|sink| sink.flush());
+            self.room.notify();
+        }
+        if log.has_work() {
+            self.write.notify();
+        }
+    }
+
+    /// Writes the log, one group after the other: while one is under way the next gathers.
+    async fn run_writes(self: Rc<Node>) {
+        loop {
+            let write = self.inner.borrow_mut().log.take();
+            let Some(write) = write else {
+                self.write.wait().await;
+                continue;
+            };
+            let durable = self.disk.write(write).await;
+            let now = self.now();
+            let mut inner = self.inner.borrow_mut();
+            inner.log.durable = durable;
+            inner.core.on_durable(now, durable);
+            drop(inner);
+            self.touch();
+        }
+    }
+
+    /// How this shard stands.
+    fn status(&self) -> ShardStatus {
+        let inner = self.inner.borrow();
+        ShardStatus {
+            log_bytes: inner.log.bytes,
+            log_groups: inner.log.groups,
+            process_cpu_us: process_cpu_us(),
+            durable: self.config.durability == Durability::Fsync,
+            peers_connected: inner.links.linked().collect(),
+            ..inner.core.status()
+        }
+    }
+
+    /// Lets what was said leave, and ends all connections.
+    async fn close_all(&self) {
+        let sinks: Vec<Rc<Sink>> = {
+            let inner = self.inner.borrow();
+            inner.clients.values().cloned().chain(inner.links.sinks()).collect()
+        };
+        let began = Instant::now();
+        while sinks.iter().any(|sink| sink.backlog() > 0) && began.elapsed() < STOP_PATIENCE {
+            glommio::timer::sleep(Duration::from_millis(5)).await;
+        }
+        sinks.iter().for_each(|sink| sink.close("this replica stops"));
+    }
+}
+
+/// CPU time of the process so far, all threads, kernel included.
+fn process_cpu_us() -> u64 {
+    cpu_time::ProcessTime::now().as_duration().as_micros() as u64
+}

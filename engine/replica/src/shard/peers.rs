@@ -1,0 +1,279 @@
+//! Links to the other replicas: one connection in each direction, each with one writer.
+
+use glommio::net::{TcpListener, TcpStream};
+use isonomy_protocol::contract::Send;
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::frame::{Encoder, Frame, Scope};
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{Handshake, Hello, PeerMessage, Refusal, Role};
+use isonomy_wire::route::RULE_VERSION;
+use std::net::ToSocketAddrs;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::link::{Connection, LinkError, Sink};
+use super::{EPOCH, Node};
+use crate::fatal::stop;
+
+/// Bytes that may wait for a peer. Whoever falls behind further loses its queue and catches up by
+/// asking for what it lacks.
+const PEER_BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// The first wait before a link is tried again; doubled up to the last.
+const RECONNECT_FIRST: Duration = Duration::from_millis(20);
+const RECONNECT_LAST: Duration = Duration::from_secs(1);
+/// After a failed accept, such as for want of files.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The links of a shard, by peer.
+pub(super) struct Links {
+    peers: Vec<Link>,
+}
+
+#[derive(Default)]
+struct Link {
+    outgoing: Option<Rc<Sink>>,
+    incoming: Option<Rc<Sink>>,
+}
+
+impl Links {
+    pub(super) fn new(replicas: usize) -> Links {
+        Links { peers: (0..replicas).map(|_| Link::default()).collect() }
+    }
+
+    /// Queues a message; without a link it is lost, which the core expects.
+    pub(super) fn push(&self, encoder: &mut Encoder, scope: Scope, send: &Send) {
+        let Some(sink) = &self.peers[send.to.index()].outgoing else { return };
+        if sink.backlog() > PEER_BACKLOG_BYTES_MAX {
+            return sink.close("it fell too far behind");
+        }
+        match &send.payload {
+            Some(payload) => {
+                let batch = payload.batch();
+                sink.push(encoder, scope, &send.message, batch.payload(), batch.crc());
+            }
+            None => sink.push(encoder, scope, &send.message, &[], 0),
+        }
+    }
+
+    /// What was pushed may leave.
+    pub(super) fn flush(&self) {
+        self.peers.iter().filter_map(|link| link.outgoing.as_ref()).for_each(|sink| sink.flush());
+    }
+
+    /// The peers whose links work in both directions.
+    pub(super) fn linked(&self) -> impl Iterator<Item = ReplicaId> {
+        let both = |link: &Link| link.outgoing.is_some() && link.incoming.is_some();
+        let linked = self.peers.iter().enumerate().filter(move |(_, link)| both(link));
+        linked.map(|(index, _)| ReplicaId(index as u8))
+    }
+
+    pub(super) fn incoming(&self) -> impl Iterator<Item = &Rc<Sink>> {
+        self.peers.iter().filter_map(|link| link.incoming.as_ref())
+    }
+
+    pub(super) fn sinks(&self) -> impl Iterator<Item = Rc<Sink>> {
+        self.peers.iter().flat_map(|link| link.outgoing.iter().chain(&link.incoming)).cloned()
+    }
+}
+
+impl Node {
+    /// Changes a link and tells the core whom it can reach.
+    fn relink(&self, change: impl FnOnce(&mut Links)) {
+        let now = self.now();
+        let mut inner = self.inner.borrow_mut();
+        change(&mut inner.links);
+        let linked: Vec<ReplicaId> = inner.links.linked().collect();
+        inner.core.on_links(now, &linked);
+        drop(inner);
+        self.touch();
+    }
+
+    /// Keeps the outgoing link to a peer, for ever.
+    pub(super) async fn run_link(self: Rc<Node>, peer: ReplicaId) {
+        let mut wait = RECONNECT_FIRST;
+        let mut said = String::new();
+        loop {
+            match self.open_link(peer).await {
+                Ok(connection) => {
+                    (wait, said) = (RECONNECT_FIRST, String::new());
+                    self.hold_link(peer, connection).await;
+                }
+                // The same trouble is told once, not at every try.
+                Err(error) => {
+                    let error = error.to_string();
+                    if error != said {
+                        log::warn!("shard {}: no link to replica {peer}: {error}", self.shard.0);
+                        said = error;
+                    }
+                }
+            }
+            glommio::timer::sleep(wait).await;
+            wait = (2 * wait).min(RECONNECT_LAST);
+        }
+    }
+
+    async fn open_link(&self, peer: ReplicaId) -> Result<Connection, LinkError> {
+        let member = &self.config.members[peer.index()];
+        let address = (member.host.clone(), member.peer_base + self.shard.0);
+        // Resolving a name can block; the pool's thread may.
+        let addresses = glommio::executor().spawn_blocking(move || address.to_socket_addrs()).await?;
+        let addresses: Vec<_> = addresses.collect();
+        let mut connection = Connection::new(TcpStream::connect(&addresses[..]).await?);
+        let mut encoder = Encoder::default();
+        let incarnation = self.data_dir.incarnation();
+        let hello = Hello {
+            cluster: Some(self.config.cluster_id()),
+            epoch: EPOCH,
+            shard: self.shard,
+            shards: self.config.shards,
+            rule: RULE_VERSION,
+            role: Role::Replica { id: self.config.replica, incarnation },
+        };
+        connection.shake(&mut encoder, self.shard, &Handshake::Hello(hello));
+        match connection.hear(&mut encoder, self.shard).await? {
+            Handshake::Welcome(welcome) if welcome.replica == peer => Ok(connection),
+            Handshake::Welcome(_) => Err(LinkError::Closed("another replica answers there; check the members")),
+            Handshake::Refused(refusal) => Err(LinkError::Refused(refusal)),
+            Handshake::Hello(_) => Err(LinkError::Closed("it answered a hello with a hello")),
+        }
+    }
+
+    /// Lets the link be used until it ends.
+    async fn hold_link(&self, peer: ReplicaId, mut connection: Connection) {
+        let sink = connection.sink.clone();
+        self.relink(|links| links.peers[peer.index()].outgoing = Some(sink));
+        // Nothing comes this way; what ends it is an error.
+        let error = match connection.next_frame().await {
+            Ok(_) => LinkError::Closed("it spoke where it only listens"),
+            Err(error) => error,
+        };
+        self.relink(|links| links.peers[peer.index()].outgoing = None);
+        log::info!("shard {}: the link to replica {peer} has ended: {error}", self.shard.0);
+    }
+
+    /// Serves the peers that connect, for ever.
+    pub(super) async fn accept_peers(self: Rc<Node>, listener: std::net::TcpListener) {
+        let listener = listener_of(listener);
+        loop {
+            match listener.accept().await {
+                Ok(stream) => glommio::spawn_local(self.clone().serve_peer(stream)).detach(),
+                Err(error) => {
+                    log::warn!("shard {}: a peer could not be accepted: {error}", self.shard.0);
+                    glommio::timer::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+        }
+    }
+
+    async fn serve_peer(self: Rc<Node>, stream: TcpStream) {
+        let mut connection = Connection::new(stream);
+        match self.greet_peer(&mut connection).await {
+            Ok(peer) => self.hear_peer(peer, connection).await,
+            Err(error) => log::warn!("shard {}: a connection for peers ended: {error}", self.shard.0),
+        }
+    }
+
+    async fn greet_peer(&self, connection: &mut Connection) -> Result<ReplicaId, LinkError> {
+        let mut encoder = Encoder::default();
+        let word = connection.hear(&mut encoder, self.shard).await?;
+        let judged = match word {
+            Handshake::Hello(hello) => self.judge_peer(&hello),
+            _ => Err(Refusal::NoHello),
+        };
+        match judged {
+            Ok(peer) => {
+                connection.shake(&mut encoder, self.shard, &Handshake::Welcome(self.welcome()));
+                Ok(peer)
+            }
+            Err(refusal) => {
+                connection.refuse(&mut encoder, self.shard, refusal.clone()).await;
+                Err(LinkError::Refused(refusal))
+            }
+        }
+    }
+
+    fn judge_peer(&self, hello: &Hello) -> Result<ReplicaId, Refusal> {
+        self.judge_hello(hello)?;
+        let Role::Replica { id, incarnation } = hello.role else {
+            return Err(Refusal::WrongPort { expected: "replicas".into() });
+        };
+        if hello.epoch != EPOCH {
+            return Err(Refusal::WrongEpoch { here: EPOCH, there: hello.epoch });
+        }
+        if hello.shards != self.config.shards {
+            return Err(Refusal::WrongShards { here: self.config.shards, there: hello.shards });
+        }
+        if id.index() >= self.config.members.len() || id == self.config.replica {
+            return Err(Refusal::NotAPeer { id });
+        }
+        match self.data_dir.accept_peer(id, incarnation) {
+            Ok(true) => Ok(id),
+            Ok(false) => Err(Refusal::WrongIncarnation { id }),
+            Err(fatal) => stop(fatal.reason, &fatal.to_string()),
+        }
+    }
+
+    /// What a hello has to say whoever sends it.
+    pub(super) fn judge_hello(&self, hello: &Hello) -> Result<(), Refusal> {
+        let here = self.config.cluster_id();
+        if let Some(there) = hello.cluster.filter(|there| *there != here) {
+            return Err(Refusal::WrongCluster { here, there });
+        }
+        if hello.rule != RULE_VERSION {
+            return Err(Refusal::WrongRule { here: RULE_VERSION, there: hello.rule });
+        }
+        if hello.shard != self.shard {
+            return Err(Refusal::WrongShard { here: self.shard, there: hello.shard });
+        }
+        Ok(())
+    }
+
+    /// Hands what a peer says to the core until the link ends.
+    async fn hear_peer(&self, peer: ReplicaId, mut connection: Connection) {
+        let sink = connection.sink.clone();
+        self.relink(|links| {
+            // A peer that connects again has given up the old connection.
+            if let Some(before) = links.peers[peer.index()].incoming.replace(sink.clone()) {
+                before.close("the peer has connected again");
+            }
+        });
+        let error = loop {
+            let frame = match connection.next_frame().await {
+                Ok(frame) => frame,
+                Err(error) => break error,
+            };
+            if let Err(error) = self.on_peer_frame(peer, frame) {
+                break error;
+            }
+        };
+        log::info!("shard {}: replica {peer} is no longer heard: {error}", self.shard.0);
+        self.relink(|links| {
+            links.peers[peer.index()].incoming.take_if(|current| Rc::ptr_eq(current, &sink));
+        });
+    }
+
+    fn on_peer_frame(&self, peer: ReplicaId, frame: Frame) -> Result<(), LinkError> {
+        let message: PeerMessage = frame.decode(self.peer_scope())?;
+        let payload = if frame.payload.is_empty() {
+            None
+        } else {
+            let parsed = Payload::parse(frame.payload, frame.payload_crc);
+            Some(parsed.map_err(|_| LinkError::Closed("it sent a batch that does not decode"))?)
+        };
+        let now = self.now();
+        self.inner.borrow_mut().core.on_message(now, peer, message, payload);
+        self.touch();
+        Ok(())
+    }
+}
+
+/// A listener that was bound before, now of this executor.
+pub(super) fn listener_of(listener: std::net::TcpListener) -> TcpListener {
+    // SAFETY: the descriptor is that of a listening socket, and is given up by its owner here.
+    #[allow(unsafe_code)]
+    unsafe {
+        TcpListener::from_raw_fd(listener.into_raw_fd())
+    }
+}

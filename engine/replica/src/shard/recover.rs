@@ -1,0 +1,157 @@
+//! Reading the log of a shard back when the process starts.
+
+use crate::fatal::{Fatal, Reason};
+use bytes::Bytes;
+use isonomy_protocol::contract::Position;
+use isonomy_protocol::log::scan::{Entry, Scanner};
+use isonomy_protocol::log::{BLOCK_BYTES, LogId};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::disk::Tail;
+
+/// The size of a segment file.
+pub(crate) const SEGMENT_BYTES: usize = 64 << 20;
+
+/// What the log said about itself.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// Where it goes on.
+    pub(crate) tail: Tail,
+    /// Whether the tail's segment has begun.
+    pub(crate) in_use: bool,
+    /// Segments behind it that are filled with zeros.
+    pub(crate) prepared: Vec<u64>,
+}
+
+impl Recovered {
+    /// The first number without a file.
+    pub(crate) fn next_segment(&self) -> u64 {
+        self.tail.segment + u64::from(self.in_use) + self.prepared.len() as u64
+    }
+}
+
+/// The file of a segment.
+pub(crate) fn segment_path(dir: &Path, segment: u64) -> PathBuf {
+    dir.join(format!("{segment:012}.log"))
+}
+
+/// Reads all segments in `dir` in order and hands over every record. A torn tail is cut: nothing
+/// rests on it. Anything else that does not read is damage, and the replica must not vote (D6).
+pub(crate) fn recover(id: LogId, dir: &Path, mut take: impl FnMut(Entry)) -> Result<Recovered, Fatal> {
+    let first = Tail { segment: 1, offset: BLOCK_BYTES, next: Position(1) };
+    let mut recovered = Recovered { tail: first, in_use: false, prepared: Vec::new() };
+    for segment in 1.. {
+        let path = segment_path(dir, segment);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => isonomy_wire::frame::aligned(Bytes::from(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => break,
+            Err(error) => return Err(Fatal::new(Reason::Disk, format!("{}: {error}", path.display()))),
+        };
+        let damaged = |what: String| damaged(&path, &what);
+        if bytes.len() != SEGMENT_BYTES {
+            return Err(damaged(format!("it has {} bytes, not {SEGMENT_BYTES}", bytes.len())));
+        }
+        let head = id.decode_head(segment, &bytes.slice(..BLOCK_BYTES));
+        let expected = recovered.tail.next;
+        match head.map_err(|error| damaged(format!("its first block is not that of this log: {error}")))? {
+            None => recovered.prepared.push(segment),
+            Some(head) if head.first != expected.0 || !recovered.prepared.is_empty() => {
+                let what = format!("it begins with record {}, but {expected:?} comes next", head.first);
+                return Err(damaged(what));
+            }
+            Some(_) => {
+                recovered.in_use = true;
+                recovered.tail = scan(id, segment, bytes, expected, &path, &mut take)?;
+            }
+        }
+    }
+    Ok(recovered)
+}
+
+fn scan(
+    id: LogId,
+    segment: u64,
+    bytes: Bytes,
+    first: Position,
+    path: &Path,
+    take: &mut impl FnMut(Entry),
+) -> Result<Tail, Fatal> {
+    let mut scanner = Scanner::new(id, segment, bytes, first);
+    loop {
+        match scanner.next_group(&mut *take) {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(broken) if scanner.is_torn() => {
+                log::warn!(
+                    "{}: the group at byte {} was cut off by a crash ({broken}); nothing rests on it",
+                    path.display(),
+                    scanner.offset()
+                );
+                break;
+            }
+            Err(broken) => {
+                return Err(damaged(path, &format!("the group at byte {} is damaged: {broken}", scanner.offset())));
+            }
+        }
+    }
+    Ok(Tail { segment, offset: scanner.offset(), next: scanner.next_position() })
+}
+
+fn damaged(path: &Path, what: &str) -> Fatal {
+    let remedy = "This replica may have forgotten what it promised, so it must not vote: keep the \
+                  directory for examination, and bring the replica back as a new member";
+    Fatal::new(Reason::Damaged, format!("{}: {what}. {remedy}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isonomy_protocol::log::SegmentHead;
+    use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
+
+    fn log_id() -> LogId {
+        let cluster = ClusterId::of_name("test");
+        LogId { cluster, incarnation: 1, replica: ReplicaId(0), shard: ShardId(0) }
+    }
+
+    fn write(dir: &Path, segment: u64, head: Option<u64>) {
+        let mut bytes = match head {
+            Some(first) => log_id().encode_head(SegmentHead { segment, first }),
+            None => Vec::new(),
+        };
+        bytes.resize(SEGMENT_BYTES, 0);
+        fs::write(segment_path(dir, segment), bytes).unwrap();
+    }
+
+    #[test]
+    fn an_empty_directory_is_an_empty_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let recovered = recover(log_id(), dir.path(), |_| ()).unwrap();
+        assert!(!recovered.in_use && recovered.prepared.is_empty());
+        assert_eq!((recovered.tail.segment, recovered.next_segment()), (1, 1));
+    }
+
+    #[test]
+    fn prepared_segments_are_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 1, Some(1));
+        write(dir.path(), 2, None);
+        let recovered = recover(log_id(), dir.path(), |_| ()).unwrap();
+        assert!(recovered.in_use);
+        assert_eq!((recovered.prepared.as_slice(), recovered.next_segment()), (&[2][..], 3));
+    }
+
+    #[test]
+    fn a_hole_is_damage_and_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 1, Some(1));
+        write(dir.path(), 2, Some(5));
+        let fatal = recover(log_id(), dir.path(), |_| ()).unwrap_err();
+        assert_eq!(fatal.reason, Reason::Damaged);
+        assert!(fatal.to_string().contains("000000000002.log"), "{fatal}");
+        fs::write(segment_path(dir.path(), 2), b"short").unwrap();
+        assert_eq!(recover(log_id(), dir.path(), |_| ()).unwrap_err().reason, Reason::Damaged);
+    }
+}
