@@ -9,3 +9,4 @@ pub mod frame;
 pub mod id;
 pub mod message;
 pub mod route;
+pub mod session;
