@@ -3,6 +3,8 @@
 //! Plain data without I/O. Feature `client` adds an asynchronous client on tokio.
 
 pub mod answer;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod command;
 pub mod deps;
 pub mod frame;
