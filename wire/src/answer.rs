@@ -217,6 +217,23 @@ impl Answers {
         words.filter(|word| word.to_native() >> STATUS_SHIFT == COMMITTED).count()
     }
 
+    /// Whether the request came too late for its stream: then all its answers are `Expired`.
+    pub fn are_expired(&self) -> bool {
+        self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == EXPIRED)
+    }
+
+    /// Whether any of the answers is `OutOfWindow`, without decoding the others.
+    pub fn any_out_of_window(&self) -> bool {
+        self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == OUT_OF_WINDOW)
+    }
+
+    /// The first answer.
+    pub fn first(&self) -> Option<Answer> {
+        let response = self.response();
+        let (word, run) = (response.words.first()?, response.runs.iter().find(|run| run.count != 0)?);
+        Some(self.answer(word.to_native(), id_of(response, run, 0), &mut 0))
+    }
+
     /// All answers, in the order of the request's commands.
     pub fn to_vec(&self) -> Vec<Answer> {
         let response = self.response();
@@ -226,13 +243,7 @@ impl Answers {
         for run in response.runs.iter() {
             for offset in 0..run.count.to_native() {
                 let word = words.next().expect("validated when parsed").to_native();
-                let id = CommandId {
-                    epoch: Epoch(response.epoch.0.to_native()),
-                    shard: ShardId(response.shard.0.to_native()),
-                    instance: InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native()),
-                    index: run.index.to_native() + offset,
-                };
-                answers.push(self.answer(word, id, &mut blob));
+                answers.push(self.answer(word, id_of(response, run, offset), &mut blob));
             }
         }
         answers
@@ -266,6 +277,15 @@ impl Answers {
         let value = self.0.slice_ref(&all[*blob + 4..*blob + 4 + length]);
         *blob += 4 + length;
         value
+    }
+}
+
+fn id_of(response: &ArchivedResponse, run: &ArchivedIdRun, offset: u32) -> CommandId {
+    CommandId {
+        epoch: Epoch(response.epoch.0.to_native()),
+        shard: ShardId(response.shard.0.to_native()),
+        instance: InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native()),
+        index: run.index.to_native() + offset,
     }
 }
 
@@ -351,6 +371,8 @@ mod tests {
         let (expected, bytes) = sample();
         let answers = Answers::parse(bytes).unwrap();
         assert_eq!(answers.to_vec(), expected);
+        assert_eq!(answers.first().as_ref(), expected.first());
+        assert!(!answers.are_expired() && !answers.any_out_of_window());
         assert_eq!(answers.committed(), 3);
     }
 

@@ -323,13 +323,17 @@ impl Splitter {
 
     /// Room for the next read; never empty.
     pub fn room(&mut self) -> &mut [u8] {
-        let wanted = match peek(&self.buffer[..self.filled], self.limit) {
-            Ok(Some(header)) => header.total().max(self.filled + HEADER_BYTES),
-            _ => self.filled + HEADER_BYTES,
+        let chunk = self.chunk.min(self.limit);
+        let claimed = match peek(&self.buffer[..self.filled], self.limit) {
+            Ok(Some(header)) => header.total(),
+            _ => 0,
         };
+        // What a header claims is given room as it comes, not at once: whoever announces much and
+        // sends little holds little.
+        let wanted = claimed.min(chunk.max(2 * self.filled)).max(self.filled + HEADER_BYTES);
         if self.buffer.len() < wanted {
             // Old frames may still share the old block; then this is a new one.
-            let size = wanted.max(self.chunk.min(self.limit)).next_multiple_of(ALIGN);
+            let size = wanted.max(chunk).next_multiple_of(ALIGN);
             self.buffer.truncate(self.filled);
             self.buffer.reserve(size - self.filled);
             self.buffer.resize(size, 0);
@@ -464,6 +468,22 @@ mod tests {
         splitter.room()[..HEADER_BYTES].copy_from_slice(&header);
         splitter.received(HEADER_BYTES);
         assert!(matches!(splitter.next_frame(), Err(FrameError::Length(_))));
+    }
+
+    #[test]
+    fn a_trickler_holds_a_chunk_not_what_it_claims() {
+        let bytes = stream_of(&[vec![7; 1 << 20]]);
+        let chunk = 4096;
+        let mut splitter = Splitter::new(chunk);
+        splitter.trust();
+        for (at, byte) in bytes.iter().enumerate() {
+            splitter.room()[0] = *byte;
+            let bound = chunk.max(2 * at).next_multiple_of(ALIGN);
+            assert!(splitter.buffer.len() <= bound, "{at}: {}", splitter.buffer.len());
+            splitter.received(1);
+        }
+        let frame = splitter.next_frame().unwrap().unwrap();
+        assert_eq!(frame.payload.len(), 1 << 20);
     }
 
     #[test]

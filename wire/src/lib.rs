@@ -3,9 +3,12 @@
 //! Plain data without I/O. Feature `client` adds an asynchronous client on tokio.
 
 pub mod answer;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod command;
 pub mod deps;
 pub mod frame;
 pub mod id;
 pub mod message;
 pub mod route;
+pub mod session;

@@ -1,0 +1,222 @@
+//! One connection to a replica's client port for one shard.
+
+use crate::id::ShardId;
+use crate::message::{Member, ShardStatus, Welcome};
+use crate::session::{Link, LinkError, Received};
+use std::io::ErrorKind;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long a connection may take until the welcome.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a replica may take to tell how it stands.
+pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much room a read is offered, in bytes.
+pub const READ_CHUNK_BYTES: usize = 64 << 10;
+
+/// Why there is no connection, or why it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The text is no address.
+    #[error("{0:?} is not HOST:PORT; name the client port of shard 0 of any replica")]
+    Address(String),
+    /// There is no such port.
+    #[error("shard {shard} of {member} would listen above port 65535; lower client_base")]
+    Port {
+        /// Whose.
+        member: String,
+        /// The shard.
+        shard: u16,
+    },
+    /// The network says no.
+    #[error("{address}: {source}; check that the replica runs and the port is its client port")]
+    Io {
+        /// Where.
+        address: String,
+        /// What it says.
+        source: std::io::Error,
+    },
+    /// Nothing came in time.
+    #[error("{address}: no answer in {seconds} s; check that the replica runs and is reachable")]
+    Silent {
+        /// Where.
+        address: String,
+        /// How long.
+        seconds: u64,
+    },
+    /// The other side refuses, or is no replica.
+    #[error("{address}: {source}")]
+    Link {
+        /// Where.
+        address: String,
+        /// Why.
+        source: LinkError,
+    },
+    /// None of several replicas could be reached.
+    #[error("no replica can be reached: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Nobody(Vec<ConnectError>),
+}
+
+/// Where the clients of a replica connect, from "host:port" with the port of shard 0.
+pub fn parse_address(address: &str) -> Result<Member, ConnectError> {
+    let wrong = || ConnectError::Address(address.to_owned());
+    let (host, port) = address.trim().rsplit_once(':').ok_or_else(wrong)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let client_base = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() { Err(wrong()) } else { Ok(Member { host: host.to_owned(), client_base }) }
+}
+
+/// A connection to a replica, for one shard, past the handshake.
+#[derive(Debug)]
+pub struct Connection {
+    address: String,
+    stream: TcpStream,
+    link: Link,
+    /// What is to be written, from `written` on.
+    out: Vec<u8>,
+    written: usize,
+    welcome: Option<Welcome>,
+}
+
+impl Connection {
+    /// Connects to a member's port for the shard and waits for its welcome.
+    pub async fn open(member: &Member, shard: ShardId) -> Result<Connection, ConnectError> {
+        Connection::open_with(member, shard, READ_CHUNK_BYTES).await
+    }
+
+    /// The same with reads of `chunk` bytes.
+    pub async fn open_with(
+        member: &Member,
+        shard: ShardId,
+        chunk: usize,
+    ) -> Result<Connection, ConnectError> {
+        let name = format!("{}:{}", member.host, member.client_base);
+        let port = member.client_base.checked_add(shard.0);
+        let port = port.ok_or(ConnectError::Port { member: name, shard: shard.0 })?;
+        let address = format!("{}:{port}", member.host);
+        let opening = Connection::shake_hands(&member.host, port, shard, chunk, &address);
+        let silent = || ConnectError::Silent { address: address.clone(), seconds: CONNECT_TIMEOUT.as_secs() };
+        timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| silent())?
+    }
+
+    async fn shake_hands(
+        host: &str,
+        port: u16,
+        shard: ShardId,
+        chunk: usize,
+        address: &str,
+    ) -> Result<Connection, ConnectError> {
+        let stream = TcpStream::connect((host, port)).await;
+        let stream = stream.map_err(|source| ConnectError::Io { address: address.to_owned(), source })?;
+        // Frames are whole when they are written; waiting for more only delays them. A socket
+        // that refuses the option still works.
+        let _ = stream.set_nodelay(true);
+        let mut out = Vec::new();
+        let link = Link::new(shard, chunk, &mut out);
+        let mut connection =
+            Connection { address: address.to_owned(), stream, link, out, written: 0, welcome: None };
+        match connection.receive().await? {
+            Received::Welcome(welcome) => connection.welcome = Some(welcome),
+            _ => return Err(connection.broken(LinkError::Unexpected)),
+        }
+        Ok(connection)
+    }
+
+    /// What the replica said of its cluster.
+    pub fn welcome(&self) -> &Welcome {
+        self.welcome.as_ref().expect("an open connection was welcomed")
+    }
+
+    /// Where it leads.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The socket, registered with the runtime; the codec; and what the replica said: for
+    /// whoever moves the bytes by himself.
+    pub fn into_parts(self) -> (TcpStream, Link, Welcome) {
+        let welcome = self.welcome.expect("an open connection was welcomed");
+        (self.stream, self.link, welcome)
+    }
+
+    /// Queues a request; [`Connection::receive`] sends it.
+    pub fn request(&mut self, tag: u64, payload: &[u8]) {
+        self.link.request(&mut self.out, tag, payload);
+    }
+
+    /// Writes what is queued and reads until a message has come. Nothing is lost when it is
+    /// dropped before that.
+    pub async fn receive(&mut self) -> Result<Received, ConnectError> {
+        loop {
+            match self.link.poll() {
+                Ok(Some(received)) => return Ok(received),
+                Ok(None) => {}
+                Err(source) => return Err(self.broken(source)),
+            }
+            let moved = self.move_bytes().await;
+            moved.map_err(|source| ConnectError::Io { address: self.address.clone(), source })?;
+        }
+    }
+
+    fn broken(&self, source: LinkError) -> ConnectError {
+        ConnectError::Link { address: self.address.clone(), source }
+    }
+
+    /// One write and one read, as far as they do not block; waits until either can be done.
+    async fn move_bytes(&mut self) -> std::io::Result<()> {
+        let writing = self.written < self.out.len();
+        let interest = if writing { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        let ready = self.stream.ready(interest).await?;
+        if writing && ready.is_writable() {
+            match self.stream.try_write(&self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            if self.written == self.out.len() {
+                (self.written, _) = (0, self.out.clear());
+            }
+        }
+        if ready.is_readable() {
+            match self.stream.try_read(self.link.room()) {
+                Ok(0) => return Err(ErrorKind::ConnectionReset.into()),
+                Ok(count) => self.link.received(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks how the shard stands.
+    pub async fn status(&mut self) -> Result<ShardStatus, ConnectError> {
+        self.link.ask_status(&mut self.out);
+        let seconds = STATUS_TIMEOUT.as_secs();
+        match timeout(STATUS_TIMEOUT, self.receive()).await {
+            Ok(Ok(Received::Status(status))) => Ok(*status),
+            Ok(Ok(_)) => Err(self.broken(LinkError::Unexpected)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ConnectError::Silent { address: self.address.clone(), seconds }),
+        }
+    }
+}
+
+/// How a shard stands at one replica, given the replica's client port of shard 0.
+pub async fn status(member: &Member, shard: ShardId) -> Result<ShardStatus, ConnectError> {
+    Connection::open(member, shard).await?.status().await
+}
+
+/// What the first replica that answers says of its cluster: its members, and how many shards.
+pub async fn discover<A: AsRef<str>>(addresses: &[A]) -> Result<Welcome, ConnectError> {
+    let mut errors = Vec::new();
+    for address in addresses {
+        let member = parse_address(address.as_ref())?;
+        match Connection::open(&member, ShardId(0)).await {
+            Ok(connection) => return Ok(connection.welcome().clone()),
+            Err(error) => errors.push(error),
+        }
+    }
+    Err(ConnectError::Nobody(errors))
+}

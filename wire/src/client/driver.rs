@@ -1,0 +1,181 @@
+//! The task behind a client: owns the session and moves what it says.
+
+use super::CallError;
+use super::links::{Event, Links, What};
+use crate::answer::Answer;
+use crate::message::Welcome;
+use crate::session::{Action, Received, Session, SubmitError};
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+/// Calls that wait for the driver; more wait in their callers.
+pub(super) const CALLS_MAX: usize = 4096;
+
+/// A command that owns its bytes.
+#[derive(Debug)]
+pub(super) enum Command {
+    Decide { key: Bytes, value: Bytes },
+    DecideIf { key: Bytes, value: Bytes, expected: u64 },
+    Read { key: Bytes },
+    Retire { key: Bytes },
+}
+
+impl Command {
+    fn action(&self) -> Action<'_> {
+        match self {
+            Command::Decide { key, value } => Action::Decide { key, value },
+            Command::DecideIf { key, value, expected } => {
+                Action::DecideIf { key, value, expected: *expected }
+            }
+            Command::Read { key } => Action::Read { key },
+            Command::Retire { key } => Action::Retire { key },
+        }
+    }
+}
+
+/// A command and who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) command: Command,
+    /// The number, of a named source.
+    pub(super) number: Option<u64>,
+    pub(super) reply: oneshot::Sender<Result<Answer, CallError>>,
+}
+
+/// Who waits, by token.
+#[derive(Debug, Default)]
+struct Waiters {
+    slots: Vec<Option<oneshot::Sender<Result<Answer, CallError>>>>,
+    free: Vec<usize>,
+}
+
+impl Waiters {
+    fn add(&mut self, reply: oneshot::Sender<Result<Answer, CallError>>) -> u64 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(reply);
+        slot as u64
+    }
+
+    fn take(&mut self, token: u64) -> oneshot::Sender<Result<Answer, CallError>> {
+        let slot = token as usize;
+        self.free.push(slot);
+        self.slots[slot].take().expect("the session returns each token once")
+    }
+}
+
+/// See the module.
+pub(super) struct Driver {
+    session: Session,
+    links: Links,
+    calls: mpsc::Receiver<Call>,
+    /// A call that the session had no room for.
+    held: Option<Call>,
+    waiters: Waiters,
+    origin: Instant,
+}
+
+impl Driver {
+    pub(super) fn new(session: Session, welcome: &Welcome, calls: mpsc::Receiver<Call>) -> Driver {
+        let (links, waiters) = (Links::new(welcome), Waiters::default());
+        Driver { session, links, calls, held: None, waiters, origin: Instant::now() }
+    }
+
+    fn now(&self) -> u64 {
+        self.origin.elapsed().as_micros() as u64
+    }
+
+    /// Until all handles are gone and everything is answered.
+    pub(super) async fn run(mut self) {
+        let mut open = true;
+        while open || !self.session.is_closed() {
+            self.pump();
+            let deadline = self.session.next_deadline();
+            let deadline = deadline.map(|micros| self.origin + Duration::from_micros(micros));
+            tokio::select! {
+                call = self.calls.recv(), if open && self.held.is_none() => match call {
+                    Some(call) => self.take_calls(call),
+                    None => open = false,
+                },
+                event = self.links.events.recv() => {
+                    self.on_event(event.expect("the links hold a sender"));
+                    while let Ok(event) = self.links.events.try_recv() {
+                        self.on_event(event);
+                    }
+                }
+                () = sleep_until(deadline.unwrap_or(self.origin)), if deadline.is_some() => {
+                    self.session.on_timeout(self.now());
+                }
+            }
+            if !open && self.held.is_none() {
+                self.session.close();
+            }
+        }
+    }
+
+    /// Everything that the session wants said, to replicas and callers.
+    fn pump(&mut self) {
+        loop {
+            while let Some(outcome) = self.session.poll_outcome() {
+                for (token, answer) in outcome.each() {
+                    // A caller that went away needs no answer.
+                    let _ = self.waiters.take(token).send(answer.map_err(CallError::from));
+                }
+                self.session.recycle(outcome);
+            }
+            if let Some(call) = self.held.take() {
+                self.submit(call);
+            }
+            let Some(transmit) = self.session.poll_transmit(self.now()) else { return };
+            self.links.send(transmit);
+        }
+    }
+
+    fn take_calls(&mut self, call: Call) {
+        self.submit(call);
+        while self.held.is_none()
+            && let Ok(call) = self.calls.try_recv()
+        {
+            self.submit(call);
+        }
+    }
+
+    fn submit(&mut self, call: Call) {
+        let now = self.now();
+        let token = self.waiters.add(call.reply);
+        let action = call.command.action();
+        let submitted = match call.number {
+            None => self.session.submit(now, &action, token),
+            Some(number) => self.session.submit_numbered(now, number, &action, token),
+        };
+        let Err(error) = submitted else { return };
+        let reply = self.waiters.take(token);
+        if error == SubmitError::Full {
+            self.held = Some(Call { reply, ..call });
+        } else {
+            let _ = reply.send(Err(error.into()));
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let Event { replica, shard, what } = event;
+        match what {
+            What::Connected => self.session.on_connected(replica, shard),
+            What::Lost => self.session.on_disconnected(replica, shard),
+            What::Received(Received::Response { tag, answers }) => {
+                if self.session.on_response(replica, tag, answers).is_err() {
+                    self.links.reset(replica, shard);
+                }
+            }
+            What::Received(Received::Failed { tag, failure }) => {
+                self.session.on_failure(self.now(), replica, tag, failure);
+            }
+            // The client asks for neither.
+            What::Received(Received::Welcome(_) | Received::Status(_)) => {}
+        }
+    }
+}

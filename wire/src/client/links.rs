@@ -1,0 +1,149 @@
+//! The connections of a client: one task each, which connects again when it breaks.
+
+use super::connection::Connection;
+use crate::id::{ReplicaId, ShardId};
+use crate::message::{Member, Welcome};
+use crate::session::{Received, Transmit};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// The first pause before a lost connection is made again; it doubles at each failure.
+pub(super) const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest.
+pub(super) const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Requests that wait for a connection to write them. A connection that lags further behind is
+/// taken for lost.
+pub(super) const OUTGOING_MAX: usize = 1024;
+/// What connections have to tell the driver.
+pub(super) const EVENTS_MAX: usize = 1024;
+
+/// What a connection tells.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) replica: ReplicaId,
+    pub(super) shard: ShardId,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    Connected,
+    Received(Received),
+    Lost,
+}
+
+/// All connections of a client.
+#[derive(Debug)]
+pub(super) struct Links {
+    replicas: usize,
+    outgoing: Vec<(mpsc::Sender<Transmit>, Arc<Notify>)>,
+    pub(super) events: mpsc::Receiver<Event>,
+    /// Ends the tasks when it is dropped.
+    _tasks: JoinSet<()>,
+}
+
+impl Links {
+    /// Connects to all members for all shards.
+    pub(super) fn new(welcome: &Welcome) -> Links {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let mut tasks = JoinSet::new();
+        let mut outgoing = Vec::new();
+        for shard in 0..welcome.shards {
+            for (replica, member) in (0..).zip(&welcome.members) {
+                let (out, queue) = mpsc::channel(OUTGOING_MAX);
+                let reset = Arc::new(Notify::new());
+                outgoing.push((out, reset.clone()));
+                let task = Task {
+                    replica: ReplicaId(replica),
+                    shard: ShardId(shard),
+                    member: member.clone(),
+                    queue,
+                    reset,
+                    events: sender.clone(),
+                };
+                tasks.spawn(task.run());
+            }
+        }
+        Links { replicas: welcome.members.len(), outgoing, events, _tasks: tasks }
+    }
+
+    /// Hands a request to its connection, which is made anew if it is too far behind.
+    pub(super) fn send(&self, transmit: Transmit) {
+        let (replica, shard) = (transmit.replica, transmit.shard);
+        if self.outgoing[self.place(replica, shard)].0.try_send(transmit).is_err() {
+            self.reset(replica, shard);
+        }
+    }
+
+    /// Makes a connection anew; its loss is told as any other.
+    pub(super) fn reset(&self, replica: ReplicaId, shard: ShardId) {
+        self.outgoing[self.place(replica, shard)].1.notify_one();
+    }
+
+    fn place(&self, replica: ReplicaId, shard: ShardId) -> usize {
+        usize::from(shard.0) * self.replicas + replica.index()
+    }
+}
+
+struct Task {
+    replica: ReplicaId,
+    shard: ShardId,
+    member: Member,
+    queue: mpsc::Receiver<Transmit>,
+    reset: Arc<Notify>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pause = RECONNECT_PAUSE_MIN;
+        loop {
+            if let Ok(connection) = Connection::open(&self.member, self.shard).await
+                && connection.welcome().replica == self.replica
+            {
+                pause = RECONNECT_PAUSE_MIN;
+                // What waited for the connection before this one was sent elsewhere.
+                while self.queue.try_recv().is_ok() {}
+                if !self.tell(What::Connected).await {
+                    return;
+                }
+                self.converse(connection).await;
+                if !self.tell(What::Lost).await {
+                    return;
+                }
+            }
+            sleep(pause).await;
+            pause = (2 * pause).min(RECONNECT_PAUSE_MAX);
+        }
+    }
+
+    /// Whether anybody listens.
+    async fn tell(&self, what: What) -> bool {
+        self.events.send(Event { replica: self.replica, shard: self.shard, what }).await.is_ok()
+    }
+
+    /// Until the connection breaks, is given up or the client is gone.
+    async fn converse(&mut self, mut connection: Connection) {
+        loop {
+            tokio::select! {
+                transmit = self.queue.recv() => {
+                    let Some(transmit) = transmit else { return };
+                    connection.request(transmit.tag, &transmit.payload);
+                    while let Ok(transmit) = self.queue.try_recv() {
+                        connection.request(transmit.tag, &transmit.payload);
+                    }
+                }
+                () = self.reset.notified() => return,
+                received = connection.receive() => {
+                    let Ok(received) = received else { return };
+                    if !self.tell(What::Received(received)).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}

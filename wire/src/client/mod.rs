@@ -1,0 +1,211 @@
+//! An asynchronous client on tokio, for services that decide and read.
+//!
+//! A [`Client`] is a handle to a task that owns a [`Session`] and one connection per replica
+//! and shard. Handles are cheap to clone; calls from many tasks share request frames.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = isonomy_wire::client::Client::connect(&["127.0.0.1:7200"]).await?;
+//! let first = client.decide("order/17", "accepted").await?;
+//! let now = client.read("order/17").await?.expect("it was just decided");
+//! assert!(now.key_seq >= first.key_seq);
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod connection;
+mod driver;
+mod links;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use connection::{ConnectError, Connection, discover, parse_address, status};
+pub use source::{Proposal, Proposed, Source};
+
+use crate::answer::Answer;
+use crate::id::CommandId;
+use crate::message::Welcome;
+use crate::session::{Config, Error, Session, SubmitError};
+use bytes::Bytes;
+use driver::{CALLS_MAX, Call, Command, Driver};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// Why a call has no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CallError {
+    /// It was not accepted; it has no effect.
+    #[error(transparent)]
+    NotAccepted(#[from] SubmitError),
+    /// It was submitted; the text says what is known of its effect.
+    #[error(transparent)]
+    Failed(#[from] Error),
+    /// Its number was executed before.
+    #[error("it was executed before and the answer is no longer kept; read the key")]
+    Duplicate,
+    /// The client does not follow the protocol, or another uses its stream.
+    #[error("its number is out of the stream's window; let only one process use a source name")]
+    OutOfWindow,
+    /// The replica answers something that does not fit the question.
+    #[error("the answer is of the wrong kind; run the same release on both sides")]
+    WrongAnswer,
+    /// The client's task has ended.
+    #[error("the client is closed; connect again")]
+    Closed,
+}
+
+impl CallError {
+    /// For an answer that is none to the question.
+    fn of(answer: &Answer) -> CallError {
+        match answer {
+            Answer::Expired => CallError::Failed(Error::Expired),
+            Answer::Duplicate => CallError::Duplicate,
+            Answer::OutOfWindow => CallError::OutOfWindow,
+            _ => CallError::WrongAnswer,
+        }
+    }
+}
+
+/// A decision was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// The command that decided.
+    pub id: CommandId,
+    /// Counts the decisions in the key's present life, from 1.
+    pub key_seq: u64,
+}
+
+/// The answer to a conditional decision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decided {
+    /// The key was as expected, and the value is its latest decision now.
+    Committed(Committed),
+    /// The key is not as expected, and unchanged.
+    Rejected {
+        /// The key_seq that it has; 0 without a decision.
+        key_seq: u64,
+        /// Its latest decision.
+        value: Bytes,
+    },
+}
+
+/// The latest decision of a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Counts the decisions in the key's present life, from 1.
+    pub key_seq: u64,
+    /// What was decided.
+    pub value: Bytes,
+    /// The command that decided.
+    pub id: CommandId,
+}
+
+/// A key's life has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retired {
+    /// The command that ended it.
+    pub id: CommandId,
+    /// The number of its last decision.
+    pub key_seq: u64,
+}
+
+/// A handle to a cluster. Dropping the last one ends its streams in the background.
+#[derive(Clone, Debug)]
+pub struct Client {
+    calls: mpsc::Sender<Call>,
+    driver: Arc<JoinHandle<()>>,
+    welcome: Arc<Welcome>,
+}
+
+impl Client {
+    /// Connects through any of these client ports ("host:port", of shard 0), which name all
+    /// other replicas.
+    pub async fn connect<A: AsRef<str>>(addresses: &[A]) -> Result<Client, ConnectError> {
+        let welcome = discover(addresses).await?;
+        let config = Config::of(&welcome);
+        Ok(Client::with(welcome, config))
+    }
+
+    /// A client of the cluster that was discovered, with settings of one's own.
+    pub fn with(welcome: Welcome, config: Config) -> Client {
+        let (calls, queue) = mpsc::channel(CALLS_MAX);
+        let driver = tokio::spawn(Driver::new(Session::new(config), &welcome, queue).run());
+        Client { calls, driver: Arc::new(driver), welcome: Arc::new(welcome) }
+    }
+
+    /// What the cluster said of itself.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// Makes the value the key's latest decision.
+    pub async fn decide(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Committed, CallError> {
+        match self.call(Command::Decide { key: key.into(), value: value.into() }).await? {
+            Answer::Committed { id, key_seq } => Ok(Committed { id, key_seq }),
+            other => Err(CallError::of(&other)),
+        }
+    }
+
+    /// The same if the key has this key_seq; 0 for a key without decisions: the first writer
+    /// wins. Counted within the key's present life, which a Retire ends.
+    pub async fn decide_if(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        expected: u64,
+    ) -> Result<Decided, CallError> {
+        match self.call(Command::DecideIf { key: key.into(), value: value.into(), expected }).await? {
+            Answer::Committed { id, key_seq } => Ok(Decided::Committed(Committed { id, key_seq })),
+            Answer::Rejected { key_seq, value } => Ok(Decided::Rejected { key_seq, value: own(&value) }),
+            other => Err(CallError::of(&other)),
+        }
+    }
+
+    /// The key's latest decision, linearizable.
+    pub async fn read(&self, key: impl Into<Bytes>) -> Result<Option<Found>, CallError> {
+        match self.call(Command::Read { key: key.into() }).await? {
+            Answer::Found { key_seq, value, id } => Ok(Some(Found { key_seq, value: own(&value), id })),
+            Answer::Missing => Ok(None),
+            other => Err(CallError::of(&other)),
+        }
+    }
+
+    /// Ends the key's life; `None` if it had no decision.
+    pub async fn retire(&self, key: impl Into<Bytes>) -> Result<Option<Retired>, CallError> {
+        match self.call(Command::Retire { key: key.into() }).await? {
+            Answer::Retired { id, key_seq } => Ok(Some(Retired { id, key_seq })),
+            Answer::Missing => Ok(None),
+            other => Err(CallError::of(&other)),
+        }
+    }
+
+    async fn call(&self, command: Command) -> Result<Answer, CallError> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call { command, number: None, reply };
+        self.calls.send(call).await.map_err(|_| CallError::Closed)?;
+        answer.await.map_err(|_| CallError::Closed)?
+    }
+
+    /// Gives this handle back. With the last one, waits until the cluster was told that the
+    /// client is gone.
+    pub async fn close(self) {
+        let Client { calls, driver, .. } = self;
+        drop(calls);
+        if let Some(task) = Arc::into_inner(driver) {
+            // The task only fails by a panic, which was reported where it happened.
+            let _ = task.await;
+        }
+    }
+}
+
+/// A copy: the answer lies in a receive buffer, which a caller should not hold on to.
+fn own(value: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(value)
+}

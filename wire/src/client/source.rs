@@ -1,0 +1,82 @@
+//! A source that numbers its commands by itself, such as the lines of a file.
+
+use super::connection::{ConnectError, discover};
+use super::driver::{CALLS_MAX, Call, Command, Driver};
+use super::{CallError, Committed};
+use crate::answer::Answer;
+use crate::session::{Config, Session};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// What became of a numbered command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Proposed {
+    /// It decided, now or when it was first proposed under this number.
+    Committed(Committed),
+    /// It was decided under this number before, by an earlier run; the answer is no longer kept.
+    Before,
+}
+
+/// A source under a name. Whoever proposes the same commands under the same name and numbers
+/// again decides nothing twice. One process at a time; see [`Session::named`].
+#[derive(Debug)]
+pub struct Source {
+    calls: mpsc::Sender<Call>,
+    driver: JoinHandle<()>,
+}
+
+impl Source {
+    /// Connects through any of these client ports ("host:port", of shard 0). Numbers below
+    /// `next` are answered or mean nothing; 1 where nothing is known.
+    pub async fn connect<A: AsRef<str>>(
+        addresses: &[A],
+        name: &str,
+        next: u64,
+    ) -> Result<Source, ConnectError> {
+        let welcome = discover(addresses).await?;
+        let session = Session::named(Config::of(&welcome), name, next);
+        let (calls, queue) = mpsc::channel(CALLS_MAX);
+        let driver = tokio::spawn(Driver::new(session, &welcome, queue).run());
+        Ok(Source { calls, driver })
+    }
+
+    /// Proposes the command with this number; numbers ascend. Returns once it is queued, so that
+    /// many can be under way; the proposal says what became of it.
+    pub async fn propose(
+        &self,
+        number: u64,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Proposal, CallError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Decide { key: key.into(), value: value.into() };
+        let call = Call { command, number: Some(number), reply };
+        self.calls.send(call).await.map_err(|_| CallError::Closed)?;
+        Ok(Proposal { answer })
+    }
+
+    /// Waits until everything proposed has its outcome.
+    pub async fn close(self) {
+        drop(self.calls);
+        // The task only fails by a panic, which was reported where it happened.
+        let _ = self.driver.await;
+    }
+}
+
+/// A numbered command on its way.
+#[derive(Debug)]
+pub struct Proposal {
+    answer: oneshot::Receiver<Result<Answer, CallError>>,
+}
+
+impl Proposal {
+    /// What became of it.
+    pub async fn outcome(self) -> Result<Proposed, CallError> {
+        match self.answer.await.map_err(|_| CallError::Closed)?? {
+            Answer::Committed { id, key_seq } => Ok(Proposed::Committed(Committed { id, key_seq })),
+            Answer::Duplicate => Ok(Proposed::Before),
+            other => Err(CallError::of(&other)),
+        }
+    }
+}

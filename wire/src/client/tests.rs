@@ -1,0 +1,333 @@
+use super::*;
+use crate::frame::{Encoder, Frame, Kind, Scope, Splitter};
+use crate::id::{ClusterId, Epoch, ReplicaId, ShardId};
+use crate::message::{ClientMessage, Failure, Handshake, Member, Refusal, Role, ShardStatus};
+use crate::session::model::Model;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+const SHARD: ShardId = ShardId(0);
+
+/// What the replicas of a test share: one model, since they agree.
+#[derive(Debug)]
+struct Shared {
+    model: Mutex<Model>,
+    members: Vec<Member>,
+    frames: AtomicUsize,
+    /// Requests that are executed and then not answered: the connection is closed instead.
+    hang_ups: AtomicUsize,
+    /// Requests answered "overloaded".
+    refusals: AtomicUsize,
+}
+
+/// A cluster on loopback. Dropping a task stops a replica with all its connections.
+struct Cluster {
+    shared: Arc<Shared>,
+    replicas: Vec<JoinSet<()>>,
+}
+
+impl Cluster {
+    async fn start(replicas: usize) -> Cluster {
+        let mut listeners = Vec::new();
+        for _ in 0..replicas {
+            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let member = |listener| Member { host: "127.0.0.1".into(), client_base: port(listener) };
+        let shared = Arc::new(Shared {
+            model: Mutex::new(Model::new(SHARD)),
+            members: listeners.iter().map(member).collect(),
+            frames: AtomicUsize::new(0),
+            hang_ups: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
+        });
+        let mut cluster = Cluster { shared: shared.clone(), replicas: Vec::new() };
+        for (replica, listener) in (0..).zip(listeners) {
+            let mut tasks = JoinSet::new();
+            tasks.spawn(serve(shared.clone(), ReplicaId(replica), listener));
+            cluster.replicas.push(tasks);
+        }
+        cluster
+    }
+
+    fn address(&self, replica: usize) -> String {
+        let member = &self.shared.members[replica];
+        format!("{}:{}", member.host, member.client_base)
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(&[self.address(0)]).await.unwrap()
+    }
+
+    fn streams(&self) -> usize {
+        self.shared.model.lock().unwrap().streams()
+    }
+}
+
+async fn serve(shared: Arc<Shared>, replica: ReplicaId, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(converse(shared.clone(), replica, stream));
+    }
+}
+
+/// The replica's end of one connection, frame by frame.
+struct Peer {
+    stream: TcpStream,
+    splitter: Splitter,
+    encoder: Encoder,
+    said: u64,
+}
+
+impl Peer {
+    fn new(stream: TcpStream) -> Peer {
+        Peer { stream, splitter: Splitter::new(4096), encoder: Encoder::default(), said: 0 }
+    }
+
+    async fn hear(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.splitter.next_frame().unwrap() {
+                return Some(frame);
+            }
+            match self.stream.read(self.splitter.room()).await {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => self.splitter.received(count),
+            }
+        }
+    }
+
+    async fn say<M: crate::frame::Encode>(&mut self, kind: Kind, message: &M, payload: &[u8]) {
+        let scope = Scope { kind, epoch: Epoch(0), shard: SHARD };
+        let (mut out, crc) = (Vec::new(), crc32c::crc32c(payload));
+        self.said += self.encoder.frame(&mut out, self.said, scope, message, payload, crc) as u64;
+        // A client that is gone hears nothing.
+        let _ = self.stream.write_all(&out).await;
+    }
+}
+
+async fn converse(shared: Arc<Shared>, replica: ReplicaId, stream: TcpStream) {
+    let mut peer = Peer::new(stream);
+    let Some(hello) = peer.hear().await else { return };
+    let scope = Scope { kind: Kind::Handshake, epoch: Epoch(0), shard: SHARD };
+    let Handshake::Hello(hello) = hello.decode(scope).unwrap() else { panic!("no hello") };
+    assert_eq!((hello.role, hello.shard), (Role::Client, SHARD));
+    let welcome = Welcome {
+        cluster: ClusterId(1),
+        epoch: Epoch(1),
+        replica,
+        shards: 1,
+        members: shared.members.clone(),
+        durable: false,
+    };
+    peer.say(Kind::Handshake, &Handshake::Welcome(welcome), &[]).await;
+    peer.splitter.trust();
+    while let Some(frame) = peer.hear().await {
+        match frame.decode(Scope { kind: Kind::Client, ..scope }).unwrap() {
+            ClientMessage::Request { tag } => {
+                shared.frames.fetch_add(1, Ordering::Relaxed);
+                if take_one(&shared.refusals) {
+                    let failure = Failure::Overloaded { retry_after_ms: 1, why: "test".into() };
+                    peer.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]).await;
+                    continue;
+                }
+                let response = shared.model.lock().unwrap().execute(&frame.payload);
+                if take_one(&shared.hang_ups) {
+                    return;
+                }
+                peer.say(Kind::Client, &ClientMessage::Response { tag }, &response).await;
+            }
+            ClientMessage::StatusRequest => {
+                let status = ShardStatus { replica, decisions: 7, ..ShardStatus::default() };
+                peer.say(Kind::Client, &ClientMessage::Status(Box::new(status)), &[]).await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn take_one(counter: &AtomicUsize) -> bool {
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok()
+}
+
+#[tokio::test]
+async fn decide_read_decide_if_retire() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    assert_eq!(client.welcome().members.len(), 3);
+    assert_eq!(client.decide("k", "one").await.unwrap().key_seq, 1);
+    let found = client.read("k").await.unwrap().unwrap();
+    assert_eq!((found.key_seq, &found.value[..]), (1, &b"one"[..]));
+    let rejected = client.decide_if("k", "two", 0).await.unwrap();
+    assert_eq!(rejected, Decided::Rejected { key_seq: 1, value: "one".into() });
+    assert!(matches!(client.decide_if("k", "two", 1).await.unwrap(), Decided::Committed(_)));
+    assert_eq!(client.retire("k").await.unwrap().unwrap().key_seq, 2);
+    assert_eq!(client.read("k").await.unwrap(), None);
+    assert_eq!(client.retire("k").await.unwrap(), None);
+    let error = client.decide("", "x").await.unwrap_err();
+    assert!(matches!(error, CallError::NotAccepted(SubmitError::Invalid(_))), "{error}");
+    let large = client.decide("k", vec![1; 1 << 20]).await.unwrap();
+    assert_eq!(large.key_seq, 1);
+    client.close().await;
+    assert_eq!(cluster.streams(), 0, "a client that leaves ends its streams");
+}
+
+#[tokio::test]
+async fn calls_of_many_tasks_share_frames() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let mut tasks = JoinSet::new();
+    for n in 0..500 {
+        let client = client.clone();
+        tasks.spawn(async move { client.decide(format!("key {}", n % 50), format!("{n}")).await.unwrap() });
+    }
+    let committed = tasks.join_all().await;
+    assert_eq!(committed.len(), 500);
+    assert!(cluster.shared.frames.load(Ordering::Relaxed) < 100);
+    assert!(cluster.shared.model.lock().unwrap().decided.values().all(|times| *times == 1));
+}
+
+#[tokio::test]
+async fn a_replica_that_dies_is_replaced_by_another() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    for n in 0..30 {
+        client.decide(format!("key {n}"), format!("{n}")).await.unwrap();
+    }
+    cluster.replicas[1].shutdown().await;
+    cluster.replicas[0].shutdown().await;
+    for n in 0..30 {
+        assert_eq!(client.decide(format!("key {n}"), format!("again {n}")).await.unwrap().key_seq, 2);
+    }
+    drop(client);
+    // Any replica that lives leads to the cluster.
+    let addresses = [cluster.address(0), cluster.address(2)];
+    let client = Client::connect(&addresses).await.unwrap();
+    assert_eq!(client.read("key 3").await.unwrap().unwrap().key_seq, 2);
+}
+
+#[tokio::test]
+async fn an_answer_lost_with_its_connection_is_fetched_again() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    client.decide("k", "0").await.unwrap();
+    for n in 1..10 {
+        cluster.shared.hang_ups.store(2, Ordering::Relaxed);
+        assert_eq!(client.decide("k", format!("{n}")).await.unwrap().key_seq, n + 1);
+    }
+    assert!(cluster.shared.model.lock().unwrap().decided.values().all(|times| *times == 1));
+}
+
+#[tokio::test]
+async fn overload_is_waited_out() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client().await;
+    cluster.shared.refusals.store(3, Ordering::Relaxed);
+    assert_eq!(client.decide("k", "v").await.unwrap().key_seq, 1);
+}
+
+#[tokio::test]
+async fn a_named_source_decides_each_number_once() {
+    let cluster = Cluster::start(3).await;
+    let mut first = Vec::new();
+    for _ in 0..2 {
+        let source = Source::connect(&[cluster.address(2)], "orders.jsonl", 1).await.unwrap();
+        let mut proposals = Vec::new();
+        for number in [1, 2, 5, 6] {
+            proposals.push(source.propose(number, format!("k{number}"), "v").await.unwrap());
+        }
+        let mut outcomes = Vec::new();
+        for proposal in proposals {
+            outcomes.push(proposal.outcome().await.unwrap());
+        }
+        let wrong = source.propose(6, "k", "v").await.unwrap().outcome().await.unwrap_err();
+        assert!(matches!(wrong, CallError::NotAccepted(SubmitError::Order { .. })), "{wrong}");
+        source.close().await;
+        if first.is_empty() {
+            first = outcomes;
+        } else {
+            assert_eq!(outcomes, first);
+        }
+    }
+}
+
+#[tokio::test]
+async fn status_is_told() {
+    let cluster = Cluster::start(2).await;
+    let member = parse_address(&cluster.address(1)).unwrap();
+    let told = status(&member, SHARD).await.unwrap();
+    assert_eq!((told.replica, told.decisions), (ReplicaId(1), 7));
+}
+
+/// A listener that says `bytes` to whoever connects.
+async fn say_to_all(bytes: Vec<u8>) -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.write_all(&bytes).await;
+            // Wait for the other side to hang up, or its unread bytes would reset the connection.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    (address, tasks)
+}
+
+fn handshake(message: &Handshake) -> Vec<u8> {
+    let scope = Scope { kind: Kind::Handshake, epoch: Epoch(0), shard: SHARD };
+    let mut out = Vec::new();
+    Encoder::default().frame(&mut out, 0, scope, message, &[], 0);
+    out
+}
+
+#[tokio::test]
+async fn refusals_and_strangers_are_explained() {
+    let refusal = Refusal::TooManyConnections { limit: 3 };
+    let text = refusal.to_string();
+    let none = Welcome {
+        cluster: ClusterId(1),
+        epoch: Epoch(1),
+        replica: ReplicaId(0),
+        shards: 0,
+        members: Vec::new(),
+        durable: true,
+    };
+    for (said, expected) in [
+        (handshake(&Handshake::Refused(refusal)), text.as_str()),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\nthis is another service".to_vec(), "no Isonomy frame"),
+        (handshake(&Handshake::Welcome(none)), "0 members and 0 shards"),
+    ] {
+        let (address, _tasks) = say_to_all(said).await;
+        let error = Client::connect(std::slice::from_ref(&address)).await.unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(&address), "{error}");
+    }
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = Client::connect(&[free.to_string()]).await.unwrap_err().to_string();
+    assert!(error.contains("check that the replica runs"), "{error}");
+    for wrong in ["", "host", ":1", "host:port", "host:70000"] {
+        assert!(matches!(parse_address(wrong), Err(ConnectError::Address(_))), "{wrong}");
+    }
+    assert_eq!(parse_address("[::1]:70").unwrap(), Member { host: "::1".into(), client_base: 70 });
+}
+
+#[test]
+fn whoever_answers_as_a_client_is_no_replica() {
+    use crate::session::{Link, LinkError};
+    let mut link = Link::new(SHARD, 4096, &mut Vec::new());
+    let bytes = handshake(&Handshake::Hello(crate::message::Hello {
+        cluster: None,
+        epoch: Epoch(0),
+        shard: SHARD,
+        shards: 0,
+        rule: 1,
+        role: Role::Client,
+    }));
+    link.room()[..bytes.len()].copy_from_slice(&bytes);
+    link.received(bytes.len());
+    assert_eq!(link.poll().unwrap_err(), LinkError::Unexpected);
+}

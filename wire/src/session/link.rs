@@ -1,0 +1,151 @@
+//! One connection's bytes: the handshake, then requests out and responses in. No socket.
+
+use crate::answer::{Answers, BadResponse};
+use crate::frame::{Encoder, FrameError, Kind, Scope, Splitter};
+use crate::id::{Epoch, REPLICAS_MAX, SHARDS_MAX, ShardId};
+use crate::message::{ClientMessage, Failure, Handshake, Hello, Refusal, Role, ShardStatus, Welcome};
+use crate::route::RULE_VERSION;
+
+/// What came in.
+#[derive(Debug)]
+pub enum Received {
+    /// The connection works from here on.
+    Welcome(Welcome),
+    /// The answers to a request.
+    Response {
+        /// The request's.
+        tag: u64,
+        /// One for each of its commands.
+        answers: Answers,
+    },
+    /// A request has no answers.
+    Failed {
+        /// The request's.
+        tag: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// How the shard stands.
+    Status(Box<ShardStatus>),
+}
+
+/// Why a connection cannot go on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The bytes are no frames.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The other side wants no connection.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A response is damaged.
+    #[error(transparent)]
+    Response(#[from] BadResponse),
+    /// The other side describes an impossible cluster.
+    #[error("the welcome names {members} members and {shards} shards; run the same release on both sides")]
+    Welcome {
+        /// 1 to 9 are possible.
+        members: usize,
+        /// 1 to 256 are possible.
+        shards: u16,
+    },
+    /// The other side says what only clients say, or says it too early.
+    #[error("the other side does not speak as a replica; check that the port is a client port")]
+    Unexpected,
+}
+
+/// Encodes what a client says on one connection and decodes what it hears.
+#[derive(Debug)]
+pub struct Link {
+    splitter: Splitter,
+    encoder: Encoder,
+    shard: ShardId,
+    /// How many bytes were said: the place of the next frame.
+    said: u64,
+    welcomed: bool,
+}
+
+impl Link {
+    /// For a fresh connection to the port of `shard`; appends the hello to `out`. `chunk` is how
+    /// much room a read is offered, in bytes.
+    pub fn new(shard: ShardId, chunk: usize, out: &mut Vec<u8>) -> Link {
+        let (splitter, encoder) = (Splitter::new(chunk), Encoder::default());
+        let mut link = Link { splitter, encoder, shard, said: 0, welcomed: false };
+        let hello = Hello {
+            cluster: None,
+            epoch: Epoch(0),
+            shard,
+            shards: 0,
+            rule: RULE_VERSION,
+            role: Role::Client,
+        };
+        let scope = link.scope(Kind::Handshake);
+        link.said = link.encoder.frame(out, 0, scope, &Handshake::Hello(hello), &[], 0) as u64;
+        link
+    }
+
+    fn scope(&self, kind: Kind) -> Scope {
+        Scope { kind, epoch: Epoch(0), shard: self.shard }
+    }
+
+    fn say(&mut self, out: &mut Vec<u8>, message: &ClientMessage, payload: &[u8]) {
+        let scope = self.scope(Kind::Client);
+        let crc = crc32c::crc32c(payload);
+        self.said += self.encoder.frame(out, self.said, scope, message, payload, crc) as u64;
+    }
+
+    /// Appends a request. Only after the welcome; what is appended must be sent.
+    pub fn request(&mut self, out: &mut Vec<u8>, tag: u64, payload: &[u8]) {
+        self.say(out, &ClientMessage::Request { tag }, payload);
+    }
+
+    /// Appends a question for the shard's status.
+    pub fn ask_status(&mut self, out: &mut Vec<u8>) {
+        self.say(out, &ClientMessage::StatusRequest, &[]);
+    }
+
+    /// Room for the next read; never empty.
+    pub fn room(&mut self) -> &mut [u8] {
+        self.splitter.room()
+    }
+
+    /// `count` bytes were read into the room.
+    pub fn received(&mut self, count: usize) {
+        self.splitter.received(count);
+    }
+
+    /// The next message, if a whole one is there.
+    pub fn poll(&mut self) -> Result<Option<Received>, LinkError> {
+        let Some(frame) = self.splitter.next_frame()? else { return Ok(None) };
+        if !self.welcomed {
+            return match frame.decode(self.scope(Kind::Handshake))? {
+                Handshake::Welcome(welcome) => self.on_welcome(welcome).map(Some),
+                Handshake::Refused(refusal) => Err(refusal.into()),
+                Handshake::Hello(_) => Err(LinkError::Unexpected),
+            };
+        }
+        Ok(Some(match frame.decode(self.scope(Kind::Client))? {
+            ClientMessage::Response { tag } => {
+                Received::Response { tag, answers: Answers::parse(frame.payload)? }
+            }
+            ClientMessage::Failed { tag, failure } => Received::Failed { tag, failure },
+            ClientMessage::Status(status) => Received::Status(status),
+            ClientMessage::Request { .. } | ClientMessage::StatusRequest => {
+                return Err(LinkError::Unexpected);
+            }
+        }))
+    }
+
+    fn on_welcome(&mut self, welcome: Welcome) -> Result<Received, LinkError> {
+        let (members, shards) = (welcome.members.len(), welcome.shards);
+        let possible = (1..=REPLICAS_MAX).contains(&members)
+            && (1..=SHARDS_MAX).contains(&usize::from(shards))
+            && welcome.replica.index() < members;
+        if !possible {
+            return Err(LinkError::Welcome { members, shards });
+        }
+        self.splitter.trust();
+        self.welcomed = true;
+        Ok(Received::Welcome(welcome))
+    }
+}

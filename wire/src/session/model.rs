@@ -1,0 +1,121 @@
+//! A model cluster for tests: one shard that executes requests as the law's section 6b says,
+//! number by number, and remembers how often each value was decided.
+
+use crate::answer::{Answer, ResponseBuilder};
+use crate::command::{Batch, Command, Op, Part, STREAM_WINDOW};
+use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+#[derive(Debug)]
+struct Stream {
+    answers: BTreeMap<u64, Answer>,
+    low: u64,
+    answered_below: u64,
+}
+
+impl Default for Stream {
+    fn default() -> Stream {
+        Stream { answers: BTreeMap::new(), low: 1, answered_below: 1 }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    shard: ShardId,
+    instances: u64,
+    streams: BTreeMap<StreamId, Stream>,
+    keys: BTreeMap<Vec<u8>, (u64, Bytes, CommandId)>,
+    /// How often each value was decided.
+    pub(crate) decided: BTreeMap<Vec<u8>, u32>,
+}
+
+impl Model {
+    pub(crate) fn new(shard: ShardId) -> Model {
+        Model { shard, ..Model::default() }
+    }
+
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Ends all streams, as if they had been idle.
+    pub(crate) fn end_all(&mut self) {
+        self.streams.clear();
+    }
+
+    /// Executes a request and encodes its response.
+    pub(crate) fn execute(&mut self, payload: &Bytes) -> Bytes {
+        let batch = Batch::parse(payload.clone(), 0, |_| ()).expect("sessions send valid requests");
+        let [part] = batch.parts() else { panic!("a frame is one request") };
+        self.instances += 1;
+        let instance = InstanceId::new(ReplicaId(0), self.instances);
+        let mut response = ResponseBuilder::new(Epoch(1), self.shard);
+        for (index, command) in (0..).zip(batch.commands_of(part)) {
+            let id = CommandId { epoch: Epoch(1), shard: self.shard, instance, index };
+            let answer = self.execute_one(part, &command, id);
+            response.repeat(instance, index, &answer);
+        }
+        response.encode()
+    }
+
+    fn execute_one(&mut self, part: &Part, command: &Command<'_>, id: CommandId) -> Answer {
+        if part.stream == StreamId::NONE {
+            return self.apply(command, id);
+        }
+        if part.stream.is_named() {
+            self.streams.entry(part.stream).or_default();
+        }
+        let Some(stream) = self.streams.get_mut(&part.stream) else { return Answer::Expired };
+        stream.answered_below = stream.answered_below.max(part.answered_below);
+        if let Some(answer) = stream.answers.get(&command.number) {
+            return answer.clone();
+        }
+        let limit = stream.low.min(stream.answered_below) + STREAM_WINDOW;
+        if command.number + command.run > limit {
+            return Answer::OutOfWindow;
+        }
+        let answer = self.apply(command, id);
+        if command.op == Op::End {
+            self.streams.remove(&part.stream);
+            return answer;
+        }
+        let stream = self.streams.get_mut(&part.stream).expect("it is open");
+        stream.answers.extend((command.number..command.number + command.run).map(|n| (n, answer.clone())));
+        while stream.answers.contains_key(&stream.low) {
+            stream.low += 1;
+        }
+        answer
+    }
+
+    fn apply(&mut self, command: &Command<'_>, id: CommandId) -> Answer {
+        let now = self.keys.get(command.key);
+        let key_seq = now.map_or(0, |(key_seq, ..)| *key_seq);
+        match command.op {
+            Op::DecideIf if key_seq != command.expected => {
+                let value = now.map_or(Bytes::new(), |(_, value, _)| value.clone());
+                Answer::Rejected { key_seq, value }
+            }
+            Op::Decide | Op::DecideIf => {
+                *self.decided.entry(command.value.to_vec()).or_default() += 1;
+                let value = Bytes::copy_from_slice(command.value);
+                self.keys.insert(command.key.to_vec(), (key_seq + 1, value, id));
+                Answer::Committed { id, key_seq: key_seq + 1 }
+            }
+            Op::Read => now.map_or(Answer::Missing, |(key_seq, value, id)| Answer::Found {
+                key_seq: *key_seq,
+                value: value.clone(),
+                id: *id,
+            }),
+            Op::Retire => match self.keys.remove(command.key) {
+                Some((key_seq, ..)) => Answer::Retired { id, key_seq },
+                None => Answer::Missing,
+            },
+            Op::Open => {
+                self.streams.insert(StreamId::opened_by(id), Stream::default());
+                Answer::Opened { stream: StreamId::opened_by(id) }
+            }
+            Op::End | Op::Skip => Answer::Done,
+        }
+    }
+}

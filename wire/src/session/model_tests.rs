@@ -1,0 +1,196 @@
+//! Random losses, retries and timeouts against the model: each command happens at most once,
+//! and its submitter hears what became of it exactly once.
+
+use super::model::Model;
+use super::*;
+use crate::answer::{Answer, Answers};
+use crate::message::Failure;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const REPLICAS: u8 = 3;
+const SHARDS: u16 = 2;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit {
+        key: u8,
+        read: bool,
+    },
+    Send,
+    /// The copy at this place arrives and is executed; its response may be lost.
+    Execute {
+        place: usize,
+        answered: bool,
+    },
+    /// The copy is lost on the way.
+    Lose {
+        place: usize,
+    },
+    Refuse {
+        place: usize,
+        overloaded: bool,
+    },
+    Connect {
+        replica: u8,
+    },
+    Disconnect {
+        replica: u8,
+    },
+    EndStreams,
+    Pass {
+        millis: u16,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (any::<u8>(), prop::bool::weighted(0.1)).prop_map(|(key, read)| Step::Submit { key, read }),
+        6 => Just(Step::Send),
+        8 => (any::<usize>(), prop::bool::weighted(0.8))
+            .prop_map(|(place, answered)| Step::Execute { place, answered }),
+        1 => any::<usize>().prop_map(|place| Step::Lose { place }),
+        1 => (any::<usize>(), any::<bool>())
+            .prop_map(|(place, overloaded)| Step::Refuse { place, overloaded }),
+        2 => (0..REPLICAS).prop_map(|replica| Step::Connect { replica }),
+        1 => (0..REPLICAS).prop_map(|replica| Step::Disconnect { replica }),
+        1 => prop::bool::weighted(0.2).prop_map(|end| if end { Step::EndStreams } else { Step::Send }),
+        2 => (0u16..3000).prop_map(|millis| Step::Pass { millis }),
+    ]
+}
+
+struct World {
+    session: Session,
+    shards: Vec<Model>,
+    now: u64,
+    tokens: u64,
+    /// Copies on their way, in no order.
+    copies: Vec<Transmit>,
+    outcomes: BTreeMap<u64, Result<Answer, Error>>,
+}
+
+impl World {
+    fn new() -> World {
+        let mut config = Config::new(REPLICAS, SHARDS);
+        (config.frame_commands, config.frames_in_flight) = (3, 4);
+        World {
+            session: Session::new(config),
+            shards: (0..SHARDS).map(|shard| Model::new(ShardId(shard))).collect(),
+            now: 1,
+            tokens: 0,
+            copies: Vec::new(),
+            outcomes: BTreeMap::new(),
+        }
+    }
+
+    fn each_shard(&mut self, mut act: impl FnMut(&mut Session, ShardId)) {
+        (0..SHARDS).for_each(|shard| act(&mut self.session, ShardId(shard)));
+    }
+
+    fn take(&mut self, place: usize) -> Option<Transmit> {
+        let count = self.copies.len();
+        (count > 0).then(|| self.copies.swap_remove(place % count))
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Submit { key, read } => {
+                let value = self.tokens.to_le_bytes();
+                let key = &[key % 16];
+                let action = if read { Action::Read { key } } else { Action::Decide { key, value: &value } };
+                self.session.submit(self.now, &action, self.tokens).unwrap();
+                self.tokens += 1;
+            }
+            Step::Send => {
+                while let Some(transmit) = self.session.poll_transmit(self.now) {
+                    self.copies.push(transmit);
+                }
+            }
+            Step::Execute { place, answered } => {
+                let Some(copy) = self.take(place) else { return };
+                let response = self.shards[usize::from(copy.shard.0)].execute(&copy.payload);
+                if answered {
+                    let answers = Answers::parse(response).unwrap();
+                    self.session.on_response(copy.replica, copy.tag, answers).unwrap();
+                }
+            }
+            Step::Lose { place } => drop(self.take(place)),
+            Step::Refuse { place, overloaded } => {
+                let Some(copy) = self.take(place) else { return };
+                let failure = if overloaded {
+                    Failure::Overloaded { retry_after_ms: 30, why: String::new() }
+                } else {
+                    Failure::Unavailable { reason: String::new() }
+                };
+                self.session.on_failure(self.now, copy.replica, copy.tag, failure);
+            }
+            Step::Connect { replica } => {
+                self.each_shard(|session, shard| session.on_connected(ReplicaId(replica), shard));
+            }
+            Step::Disconnect { replica } => {
+                self.each_shard(|session, shard| session.on_disconnected(ReplicaId(replica), shard));
+            }
+            Step::EndStreams => self.shards.iter_mut().for_each(Model::end_all),
+            Step::Pass { millis } => {
+                self.now += 1000 * u64::from(millis);
+                self.session.on_timeout(self.now);
+            }
+        }
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(outcome) = self.session.poll_outcome() {
+            for (token, answer) in outcome.each() {
+                assert!(self.outcomes.insert(token, answer).is_none(), "token {token} came twice");
+            }
+            self.session.recycle(outcome);
+        }
+    }
+
+    /// Everybody works again; the session closes.
+    fn heal(&mut self) {
+        (0..REPLICAS).for_each(|replica| self.step(Step::Connect { replica }));
+        self.session.close();
+        for round in 0.. {
+            assert!(round < 100, "it never closes: {:?}", self.session);
+            if self.session.is_closed() {
+                return;
+            }
+            self.step(Step::Send);
+            while !self.copies.is_empty() {
+                self.step(Step::Execute { place: 0, answered: true });
+            }
+            self.step(Step::Pass { millis: 1000 });
+        }
+    }
+
+    fn times_decided(&self, token: u64) -> u32 {
+        let value = &token.to_le_bytes()[..];
+        self.shards.iter().filter_map(|shard| shard.decided.get(value)).sum()
+    }
+}
+
+proptest! {
+    #[test]
+    fn each_command_happens_at_most_once_and_is_told_once(
+        steps in prop::collection::vec(step(), 1..200),
+    ) {
+        let mut world = World::new();
+        (0..REPLICAS).for_each(|replica| world.step(Step::Connect { replica }));
+        steps.into_iter().for_each(|step| world.step(step));
+        world.heal();
+        prop_assert_eq!(world.outcomes.len() as u64, world.tokens);
+        for (token, answer) in &world.outcomes {
+            let times = world.times_decided(*token);
+            match answer {
+                Ok(Answer::Committed { .. }) => prop_assert_eq!(times, 1, "{}", token),
+                Ok(Answer::Found { .. } | Answer::Missing) | Err(Error::NotTaken(_)) => {
+                    prop_assert_eq!(times, 0, "{}", token);
+                }
+                Err(Error::TimedOut | Error::Expired) => prop_assert!(times <= 1, "{}", token),
+                other => prop_assert!(false, "{}: {:?}", token, other),
+            }
+        }
+    }
+}

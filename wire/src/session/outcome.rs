@@ -1,0 +1,125 @@
+//! What became of commands, as their client sees it.
+
+use crate::answer::{Answer, Answers};
+use crate::command::Invalid;
+
+/// The token of numbers that were skipped; no command may have it.
+pub const NO_TOKEN: u64 = u64::MAX;
+
+/// What became of the commands of one request frame.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The tokens of the commands, in the order of the answers; [`NO_TOKEN`] for skipped numbers.
+    pub tokens: Vec<u64>,
+    /// The answers, or why there are none.
+    pub result: Result<Answers, Error>,
+    /// What the frame counts against the session's bounds.
+    pub(super) charge: Charge,
+}
+
+impl Outcome {
+    /// Each command's token and answer.
+    pub fn each(&self) -> impl Iterator<Item = (u64, Result<Answer, Error>)> {
+        let answers = self.result.as_ref().map(Answers::to_vec);
+        let (mut answers, error) = match answers {
+            Ok(answers) => (answers.into_iter(), None),
+            Err(error) => (Vec::new().into_iter(), Some(error)),
+        };
+        self.tokens.iter().filter_map(move |token| {
+            let answer = match error {
+                None => Ok(answers.next().expect("counted when it arrived")),
+                Some(error) => Err(error.clone()),
+            };
+            (*token != NO_TOKEN).then_some((*token, answer))
+        })
+    }
+}
+
+/// What commands count against the bounds of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Charge {
+    pub(super) commands: usize,
+    pub(super) bytes: usize,
+}
+
+/// A command counts this many bytes besides key and value.
+const COMMAND_OVERHEAD_BYTES: usize = 32;
+
+impl Charge {
+    pub(super) fn of(bytes: usize) -> Charge {
+        Charge { commands: 1, bytes: bytes + COMMAND_OVERHEAD_BYTES }
+    }
+
+    pub(super) fn add(&mut self, other: Charge) {
+        self.commands += other.commands;
+        self.bytes += other.bytes;
+    }
+
+    pub(super) fn take(&mut self, other: Charge) {
+        self.commands -= other.commands;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// Why commands have no answers.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// Sent, and not answered before the deadline.
+    #[error(
+        "no answer in time: it may have been decided or still be; read the key to find out, or repeat \
+         what may safely happen twice"
+    )]
+    TimedOut,
+    /// No replica took it; it certainly has no effect.
+    #[error("no replica took it in time, nothing was decided: {0}; it is safe to submit it again")]
+    NotTaken(String),
+    /// It was sent more than once and its stream has ended in between.
+    #[error(
+        "its stream has ended, so the outcome of earlier tries is unknown; read the key to find out, or \
+         repeat what may safely happen twice"
+    )]
+    Expired,
+    /// A replica refused it for what it is.
+    #[error("a replica refused the request: {0}")]
+    Invalid(String),
+}
+
+impl Error {
+    /// One word for tables and machine-readable output.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Error::TimedOut => "timed_out",
+            Error::NotTaken(_) => "not_taken",
+            Error::Expired => "expired",
+            Error::Invalid(_) => "invalid",
+        }
+    }
+}
+
+/// Why a command was not accepted. It has no effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// It is wrong.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The session's bound on what is outstanding is met.
+    #[error("too much is outstanding; submit again after the next outcome")]
+    Full,
+    /// The session was told to close.
+    #[error("the session is closed; open another")]
+    Closed,
+    /// The numbers of a named source must ascend.
+    #[error("number {number} is not above those submitted before (the next is {next}); number upwards")]
+    Order {
+        /// The number submitted.
+        number: u64,
+        /// The lowest that is possible.
+        next: u64,
+    },
+    /// A gap between the numbers of a named source is too long.
+    #[error("{0} numbers are left out in one piece; at most {max} may be", max = super::config::GAP_MAX)]
+    Gap(u64),
+    /// An earlier number of a named source failed.
+    #[error("number {0} has no answer; start the source again from there")]
+    Stopped(u64),
+}

@@ -1,0 +1,232 @@
+//! What answers, failures, lost connections and time do to requests under way.
+
+use super::Session;
+use super::config::{LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
+use super::lane::{Flight, Kind, Pending, Place, Stream};
+use super::outcome::{Charge, Error, NO_TOKEN, Outcome};
+use crate::answer::{Answer, Answers, BadResponse};
+use crate::id::{ReplicaId, ShardId};
+use crate::message::Failure;
+
+/// How long a replica without a quorum is left alone, in microseconds.
+const UNAVAILABLE_PAUSE_US: u64 = 100_000;
+
+impl Session {
+    /// The connection to a replica for a shard works.
+    pub fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
+        self.links.on_connected(replica, shard);
+        self.mark_shard_ready(shard);
+    }
+
+    /// The connection was lost. What was sent on it goes elsewhere, unchanged.
+    pub fn on_disconnected(&mut self, replica: ReplicaId, shard: ShardId) {
+        self.links.on_disconnected(replica, shard);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.shard == shard) {
+            for flight in &mut lane.flights {
+                if matches!(flight.place, Place::Sent { replica: at, .. } if at == replica) {
+                    flight.place = Place::Waiting { not_before: 0 };
+                }
+            }
+        }
+        self.mark_shard_ready(shard);
+    }
+
+    /// A response. Whatever answers a request first counts; later copies are passed over. An
+    /// error says that the replica does not follow the protocol: close the connection.
+    pub fn on_response(&mut self, replica: ReplicaId, tag: u64, answers: Answers) -> Result<(), BadResponse> {
+        let Some((index, place)) = self.find(tag) else { return Ok(()) };
+        let lane = &mut self.lanes[index];
+        let flight = &lane.flights[place];
+        let opened = match (flight.kind, answers.first()) {
+            (Kind::Open, Some(Answer::Opened { stream })) => Some(stream),
+            (Kind::Open, _) => return Err(BadResponse),
+            _ => None,
+        };
+        if answers.len() != flight.commands {
+            return Err(BadResponse);
+        }
+        let (shard, flight) = (lane.shard, lane.land(place));
+        if self.links.on_answer(replica, shard) {
+            self.mark_shard_ready(shard);
+        }
+        self.mark_ready(index);
+        match (flight.kind, opened) {
+            (_, Some(stream)) => {
+                let lane = &mut self.lanes[index];
+                assert_eq!(lane.stream, Stream::Opening, "a lane opens one stream at a time");
+                (lane.stream, lane.next) = (Stream::Open(stream), 1);
+            }
+            (Kind::Writes, _) => self.on_written(index, flight, answers),
+            (Kind::Reads, _) => self.settle(flight, Ok(answers)),
+            (Kind::Open | Kind::End, _) => {}
+        }
+        Ok(())
+    }
+
+    fn on_written(&mut self, index: usize, flight: Flight, answers: Answers) {
+        let deadline = self.config.deadline_us;
+        if answers.are_expired() {
+            self.lanes[index].on_stream_gone(flight.stream);
+            // The only copy there ever was came too late for its stream: it had no effect.
+            if flight.unsettled == 1 && !self.named {
+                let writes = &mut self.lanes[index].writes;
+                let builder = writes.builder();
+                writes.again.push_back(Pending::again(flight, builder));
+            } else {
+                self.stop(index, flight.first);
+                self.settle(flight, Err(Error::Expired));
+            }
+            return;
+        }
+        if answers.any_out_of_window() {
+            // Nobody who keeps the window gets here; what did not execute is a gap all the same.
+            self.lanes[index].rotate(flight.since + deadline);
+            self.stop(index, flight.first);
+        }
+        self.settle(flight, Ok(answers));
+    }
+
+    /// The replica has no answers to a request.
+    pub fn on_failure(&mut self, now: u64, replica: ReplicaId, tag: u64, failure: Failure) {
+        let Some((index, place)) = self.find(tag) else { return };
+        let lane = &mut self.lanes[index];
+        let (shard, flight) = (lane.shard, &mut lane.flights[place]);
+        if !matches!(flight.place, Place::Sent { replica: at, .. } if at == replica) {
+            return;
+        }
+        self.last_refusal = Some(format!("replica {replica} is {failure}"));
+        match failure {
+            Failure::Overloaded { retry_after_ms, .. } => {
+                let not_before = now + 1000 * u64::from(retry_after_ms);
+                flight.unsettled -= 1;
+                flight.place = Place::Waiting { not_before };
+                // What limits Opens does not limit the rest.
+                if flight.kind != Kind::Open {
+                    self.links.overloaded(replica, shard, not_before);
+                }
+            }
+            Failure::Unavailable { .. } => {
+                flight.place = Place::Waiting { not_before: 0 };
+                self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US);
+            }
+            Failure::Invalid { why } => {
+                let opens = flight.kind == Kind::Open;
+                self.give_up(now, index, place, Error::Invalid(why.clone()));
+                // Whoever waits for the stream has nothing to wait for.
+                while opens && let Some(pending) = self.lanes[index].writes.take_older(u64::MAX) {
+                    self.report(pending.tokens, pending.charge, Err(Error::Invalid(why.clone())));
+                }
+            }
+        }
+        self.mark_ready(index);
+    }
+
+    fn find(&self, tag: u64) -> Option<(usize, usize)> {
+        let index = (tag & ((1 << LANE_BITS) - 1)) as usize;
+        let place = self.lanes.get(index)?.flights.iter().position(|flight| flight.tag == tag)?;
+        Some((index, place))
+    }
+
+    /// A request will not be answered. Its numbers stay without an end: the lane goes on
+    /// with a fresh stream, and the old one is ended when nothing else of it is under way.
+    /// A named source stops instead: it can ask again under the same number.
+    fn give_up(&mut self, now: u64, index: usize, place: usize, error: Error) {
+        let until = now + self.config.deadline_us;
+        let lane = &mut self.lanes[index];
+        let flight = lane.land(place);
+        match flight.kind {
+            Kind::Open => lane.stream = Stream::Closed,
+            Kind::Writes if lane.stream == Stream::Open(flight.stream) => lane.rotate(until),
+            Kind::Writes => self.stop(index, flight.first),
+            Kind::Reads | Kind::End => {}
+        }
+        self.settle(flight, Err(error));
+    }
+
+    /// A number of a named source failed.
+    fn stop(&mut self, index: usize, number: u64) {
+        let lane = &mut self.lanes[index];
+        if self.named {
+            lane.stopped = Some(lane.stopped.map_or(number, |stopped| stopped.min(number)));
+        }
+    }
+
+    fn settle(&mut self, flight: Flight, result: Result<Answers, Error>) {
+        self.report(flight.tokens, flight.charge, result);
+    }
+
+    fn report(&mut self, tokens: Vec<u64>, charge: Charge, result: Result<Answers, Error>) {
+        if tokens.iter().any(|token| *token != NO_TOKEN) {
+            self.outcomes.push_back(Outcome { tokens, result, charge });
+        }
+    }
+
+    /// Time has passed: see [`Session::next_deadline`].
+    pub fn on_timeout(&mut self, now: u64) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK_US;
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].is_busy() {
+                self.look_at_flights(now, index);
+                self.give_up_pending(now, index);
+                self.lanes[index].retiring.retain(|retiring| now < retiring.until);
+                self.mark_ready(index);
+            }
+            if self.closing {
+                self.lanes[index].maybe_retire(now + self.config.deadline_us);
+                self.mark_ready(index);
+            }
+        }
+    }
+
+    fn look_at_flights(&mut self, now: u64, index: usize) {
+        let (retry, deadline) = (self.config.retry_us, self.config.deadline_us);
+        let shard = self.lanes[index].shard;
+        let mut place = 0;
+        while let Some(flight) = self.lanes[index].flights.get_mut(place) {
+            if now >= flight.since + deadline {
+                let error = if flight.unsettled > 0 { Error::TimedOut } else { self.not_taken(index) };
+                self.give_up(now, index, place, error);
+                continue;
+            }
+            let patience = retry << (flight.sends - 1).min(RETRY_DOUBLINGS_MAX);
+            if let Place::Sent { replica, at } = flight.place
+                && now >= at + patience
+            {
+                flight.place = Place::Waiting { not_before: 0 };
+                self.links.suspect(replica, shard, now + retry);
+            }
+            place += 1;
+        }
+    }
+
+    /// Commands that waited here too long; all of them behind a number of a named source that
+    /// failed.
+    fn give_up_pending(&mut self, now: u64, index: usize) {
+        for kind in [Kind::Writes, Kind::Reads] {
+            loop {
+                let stopped = self.lanes[index].stopped.map(|_| u64::MAX);
+                let Some(limit) = stopped.or(now.checked_sub(self.config.deadline_us)) else { break };
+                let Some(pending) = self.lanes[index].queue(kind).take_older(limit) else { break };
+                let error = self.not_taken(index);
+                let next = self.lanes[index].next;
+                self.stop(index, next);
+                self.report(pending.tokens, pending.charge, Err(error));
+            }
+        }
+    }
+
+    fn not_taken(&self, index: usize) -> Error {
+        let lane = &self.lanes[index];
+        let shard = lane.shard;
+        if let Some(number) = lane.stopped {
+            return Error::NotTaken(format!("number {number}, before it, has no answer"));
+        }
+        if !self.links.is_connected(shard) {
+            return Error::NotTaken(format!("no replica is connected for shard {}", shard.0));
+        }
+        Error::NotTaken(self.last_refusal.clone().unwrap_or_else(|| "the replicas are silent".into()))
+    }
+}

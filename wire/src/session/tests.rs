@@ -1,0 +1,553 @@
+use super::config::{TICK_US, UNANSWERED_MAX};
+use super::model::Model;
+use super::*;
+use crate::answer::{Answer, Answers, ResponseBuilder};
+use crate::command::{Batch, Op, VALUE_BYTES_MAX};
+use crate::id::{Epoch, InstanceId};
+use crate::message::Failure;
+use std::collections::BTreeMap;
+
+/// A session, the cluster that answers it, and what it sent and learnt.
+struct Rig {
+    session: Session,
+    shards: BTreeMap<ShardId, Model>,
+    now: u64,
+    outcomes: BTreeMap<u64, Result<Answer, Error>>,
+}
+
+impl Rig {
+    fn with(session: Session, shards: u16) -> Rig {
+        let shards = (0..shards).map(|shard| (ShardId(shard), Model::new(ShardId(shard)))).collect();
+        Rig { session, shards, now: 1, outcomes: BTreeMap::new() }
+    }
+
+    /// Three replicas and one shard, all connected.
+    fn new(change: impl FnOnce(&mut Config)) -> Rig {
+        let mut config = Config::new(3, 1);
+        change(&mut config);
+        let mut rig = Rig::with(Session::new(config), 1);
+        (0..3).for_each(|replica| rig.session.on_connected(ReplicaId(replica), ShardId(0)));
+        rig
+    }
+
+    fn decide(&mut self, key: &[u8], token: u64) {
+        let value = token.to_string();
+        self.session.submit(self.now, &Action::Decide { key, value: value.as_bytes() }, token).unwrap();
+    }
+
+    fn sent(&mut self) -> Vec<Transmit> {
+        std::iter::from_fn(|| self.session.poll_transmit(self.now)).collect()
+    }
+
+    fn one(&mut self) -> Transmit {
+        let mut sent = self.sent();
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        sent.remove(0)
+    }
+
+    fn answer(&mut self, transmit: &Transmit) {
+        let response = self.shards.get_mut(&transmit.shard).unwrap().execute(&transmit.payload);
+        self.give(transmit, response);
+    }
+
+    fn give(&mut self, transmit: &Transmit, response: Bytes) {
+        let answers = Answers::parse(response).unwrap();
+        self.session.on_response(transmit.replica, transmit.tag, answers).unwrap();
+        self.collect();
+    }
+
+    fn fail(&mut self, transmit: &Transmit, failure: Failure) {
+        self.session.on_failure(self.now, transmit.replica, transmit.tag, failure);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(outcome) = self.session.poll_outcome() {
+            for (token, answer) in outcome.each() {
+                assert!(self.outcomes.insert(token, answer).is_none(), "token {token} came twice");
+            }
+            self.session.recycle(outcome);
+        }
+    }
+
+    fn pass(&mut self, micros: u64) {
+        self.now += micros;
+        self.session.on_timeout(self.now);
+        self.collect();
+    }
+
+    /// Answers whatever is sent until nothing is.
+    fn settle(&mut self) {
+        loop {
+            let sent = self.sent();
+            if sent.is_empty() {
+                return;
+            }
+            sent.iter().for_each(|transmit| self.answer(transmit));
+        }
+    }
+
+    fn is_committed(&self, token: u64) -> bool {
+        matches!(self.outcomes.get(&token), Some(Ok(Answer::Committed { .. })))
+    }
+}
+
+/// (operation, number, run) of each command, stream, answered below.
+fn look(transmit: &Transmit) -> (Vec<(Op, u64, u64)>, StreamId, u64) {
+    let batch = Batch::parse(transmit.payload.clone(), 0, |_| ()).unwrap();
+    let part = batch.parts()[0];
+    let commands = batch.commands_of(&part).map(|command| (command.op, command.number, command.run));
+    (commands.collect(), part.stream, part.answered_below)
+}
+
+fn ops(transmit: &Transmit) -> Vec<Op> {
+    look(transmit).0.into_iter().map(|(op, ..)| op).collect()
+}
+
+fn key_of_home(home: u8) -> Vec<u8> {
+    (0u32..).map(|n| n.to_le_bytes().to_vec()).find(|key| home_of(hash_key(key), 3).0 == home).unwrap()
+}
+
+#[test]
+fn commands_go_to_the_home_of_their_key_or_round() {
+    let mut rig = Rig::with(Session::new(Config::new(3, 4)), 4);
+    for shard in 0..4 {
+        (0..3).for_each(|replica| rig.session.on_connected(ReplicaId(replica), ShardId(shard)));
+    }
+    for key in 0..200u32 {
+        rig.decide(&key.to_le_bytes(), key.into());
+    }
+    rig.settle();
+    assert_eq!(rig.outcomes.len(), 200);
+    for key in 0..200u32 {
+        let key = key.to_le_bytes();
+        let home = home_of(hash_key(&key), 3);
+        rig.decide(&key, u64::from_le_bytes([1; 8]));
+        let transmit = rig.one();
+        assert_eq!((transmit.replica, transmit.shard), (home, shard_of(hash_key(&key), 4)));
+        rig.answer(&transmit);
+        rig.outcomes.clear();
+    }
+    let mut rig = Rig::new(|config| config.routing = Routing::Any);
+    (0..6).for_each(|token| rig.decide(b"same", token));
+    let mut replicas: Vec<u8> = rig.sent().iter().map(|transmit| transmit.replica.0).collect();
+    replicas.sort_unstable();
+    assert_eq!(replicas, [0, 1, 2]);
+}
+
+#[test]
+fn a_stream_is_opened_before_its_first_command() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"k", 7);
+    let open = rig.one();
+    assert_eq!(ops(&open), [Op::Open]);
+    rig.decide(b"k", 8);
+    assert!(rig.sent().is_empty());
+    rig.answer(&open);
+    let frame = rig.one();
+    assert_eq!(look(&frame).0, [(Op::Decide, 1, 1), (Op::Decide, 2, 1)]);
+    rig.answer(&frame);
+    assert!(rig.is_committed(7) && rig.is_committed(8));
+    assert_eq!(rig.session.outstanding(), 0);
+    assert_eq!(rig.session.next_deadline(), None);
+}
+
+#[test]
+fn commands_gather_while_something_is_under_way_and_full_frames_leave_at_once() {
+    let mut rig = Rig::new(|config| config.frame_commands = 4);
+    rig.decide(b"k", 0);
+    rig.settle();
+    rig.decide(b"k", 1);
+    let first = rig.one();
+    (2..5).for_each(|token| rig.decide(b"k", token));
+    assert!(rig.sent().is_empty(), "three of four gather");
+    rig.decide(b"k", 5);
+    assert_eq!(ops(&rig.one()).len(), 4);
+    rig.decide(b"k", 6);
+    rig.answer(&first);
+    assert!(rig.sent().is_empty(), "a frame is still under way");
+}
+
+#[test]
+fn s3_answered_below_is_the_oldest_number_without_an_answer() {
+    let mut rig = Rig::new(|config| config.frame_commands = 1);
+    rig.decide(b"k", 0);
+    rig.settle();
+    (1..4).for_each(|token| rig.decide(b"k", token));
+    let frames = rig.sent();
+    assert!(frames.iter().all(|frame| look(frame).2 == 2));
+    rig.answer(&frames[1]);
+    rig.decide(b"k", 4);
+    assert_eq!(look(&rig.one()).2, 2, "number 2 has no answer yet");
+    rig.answer(&frames[0]);
+    rig.decide(b"k", 5);
+    assert_eq!(look(&rig.one()).2, 4);
+}
+
+#[test]
+fn frames_in_flight_and_unanswered_numbers_are_bounded() {
+    let mut rig = Rig::new(|config| (config.frame_commands, config.frames_in_flight) = (1, 3));
+    rig.decide(b"k", 0);
+    rig.settle();
+    (1..10).for_each(|token| rig.decide(b"k", token));
+    let frames = rig.sent();
+    assert_eq!(frames.len(), 3);
+    rig.answer(&frames[2]);
+    assert_eq!(rig.sent().len(), 1);
+
+    let mut rig = Rig::new(|config| {
+        config.frame_commands = FRAME_COMMANDS_MAX;
+        config.frame_bytes = 1 << 22;
+        config.commands_max = 1 << 20;
+    });
+    rig.decide(b"k", 0);
+    rig.settle();
+    (1..=4 * FRAME_COMMANDS_MAX as u64).for_each(|token| rig.decide(b"k", token));
+    let frames = rig.sent();
+    assert_eq!(frames.len(), (UNANSWERED_MAX / FRAME_COMMANDS_MAX as u64) as usize);
+    rig.answer(&frames[1]);
+    assert!(rig.sent().is_empty(), "the oldest number holds the window");
+    rig.answer(&frames[0]);
+    rig.settle();
+    assert_eq!(rig.outcomes.len(), 4 * FRAME_COMMANDS_MAX + 1);
+}
+
+#[test]
+fn what_is_outstanding_is_bounded_until_outcomes_are_polled() {
+    let mut rig = Rig::new(|config| config.commands_max = 2);
+    rig.decide(b"k", 0);
+    rig.decide(b"k", 1);
+    let third = Action::Read { key: b"k" };
+    assert_eq!(rig.session.submit(1, &third, 2), Err(SubmitError::Full));
+    rig.settle();
+    assert_eq!(rig.session.submit(1, &third, 2), Ok(()));
+    let mut rig = Rig::new(|config| config.bytes_max = 1000);
+    let large = vec![0; 2000];
+    let large = Action::Decide { key: b"k", value: &large };
+    assert_eq!(rig.session.submit(1, &large, 0), Ok(()), "one command of any legal size");
+    assert_eq!(rig.session.submit(1, &large, 1), Err(SubmitError::Full));
+}
+
+#[test]
+fn wrong_commands_are_refused_and_leave_nothing_behind() {
+    let mut rig = Rig::new(|_| ());
+    let value = vec![0; VALUE_BYTES_MAX + 1];
+    let wrong = [Action::Read { key: b"" }, Action::Decide { key: b"k", value: &value }];
+    for action in wrong {
+        assert!(matches!(rig.session.submit(1, &action, 0), Err(SubmitError::Invalid(_))));
+    }
+    assert_eq!(rig.session.outstanding(), 0);
+    assert!(rig.sent().is_empty());
+    let largest = Action::Decide { key: b"k", value: &value[1..] };
+    (0..3).for_each(|token| rig.session.submit(1, &largest, token).unwrap());
+    rig.settle();
+    assert!((0..3).all(|token| rig.is_committed(token)));
+}
+
+#[test]
+fn reads_travel_alone_and_wait_for_no_stream() {
+    let mut rig = Rig::new(|_| ());
+    rig.session.submit(1, &Action::Read { key: b"k" }, 0).unwrap();
+    rig.decide(b"k", 1);
+    let sent = rig.sent();
+    assert_eq!(sent.iter().map(ops).collect::<Vec<_>>(), [[Op::Open], [Op::Read]]);
+    sent.iter().for_each(|transmit| rig.answer(transmit));
+    rig.settle();
+    assert_eq!(rig.outcomes[&0], Ok(Answer::Missing));
+    rig.session.submit(1, &Action::DecideIf { key: b"k", value: b"2", expected: 1 }, 2).unwrap();
+    rig.session.submit(1, &Action::Retire { key: b"k" }, 3).unwrap();
+    rig.settle();
+    assert!(rig.is_committed(2));
+    assert!(matches!(rig.outcomes[&3], Ok(Answer::Retired { key_seq: 2, .. })));
+}
+
+#[test]
+fn a_lost_connection_sends_the_same_bytes_to_the_next_replica() {
+    let mut rig = Rig::new(|_| ());
+    let key = key_of_home(1);
+    rig.decide(&key, 0);
+    rig.settle();
+    rig.decide(&key, 1);
+    let first = rig.one();
+    assert_eq!(first.replica, ReplicaId(1));
+    rig.session.on_disconnected(ReplicaId(1), ShardId(0));
+    let second = rig.one();
+    assert_eq!(second.replica, ReplicaId(2));
+    assert_eq!((second.tag, &second.payload), (first.tag, &first.payload));
+    rig.session.on_disconnected(ReplicaId(2), ShardId(0));
+    rig.session.on_disconnected(ReplicaId(0), ShardId(0));
+    assert!(rig.sent().is_empty());
+    rig.session.on_connected(ReplicaId(0), ShardId(0));
+    let third = rig.one();
+    assert_eq!((third.replica, &third.payload), (ReplicaId(0), &first.payload));
+    rig.answer(&third);
+    rig.answer(&first);
+    assert!(rig.is_committed(1));
+    assert_eq!(rig.shards[&ShardId(0)].decided[&b"1"[..]], 1);
+    rig.session.on_connected(ReplicaId(1), ShardId(0));
+    rig.decide(&key, 2);
+    assert_eq!(rig.one().replica, ReplicaId(1), "new commands return to the home");
+}
+
+#[test]
+fn a_silent_replica_is_avoided_until_it_speaks() {
+    let mut rig = Rig::new(|_| ());
+    let key = key_of_home(0);
+    rig.decide(&key, 0);
+    rig.settle();
+    rig.decide(&key, 1);
+    let first = rig.one();
+    rig.pass(999_999);
+    assert!(rig.sent().is_empty());
+    rig.pass(TICK_US);
+    let second = rig.one();
+    assert_eq!((second.replica, &second.payload), (ReplicaId(1), &first.payload));
+    rig.answer(&second);
+    rig.decide(&key, 2);
+    let third = rig.one();
+    assert_eq!(third.replica, ReplicaId(1));
+    // Its late answer changes nothing but the opinion of it.
+    rig.decide(&key, 3);
+    rig.answer(&third);
+    rig.session.on_disconnected(ReplicaId(1), ShardId(0));
+    assert_eq!(rig.one().replica, ReplicaId(2));
+    assert_eq!(rig.outcomes.len(), 3);
+}
+
+#[test]
+fn an_overloaded_replica_is_asked_again_after_its_pause() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"k", 0);
+    rig.settle();
+    rig.decide(b"k", 1);
+    let first = rig.one();
+    rig.fail(&first, Failure::Overloaded { retry_after_ms: 20, why: "full".into() });
+    rig.pass(19_999);
+    assert!(rig.sent().is_empty());
+    rig.pass(TICK_US);
+    let second = rig.one();
+    assert_eq!((second.replica, second.tag, &second.payload), (first.replica, first.tag, &first.payload));
+    rig.fail(&second, Failure::Overloaded { retry_after_ms: 60_000, why: "full".into() });
+    rig.pass(10_000_000);
+    let Err(Error::NotTaken(why)) = &rig.outcomes[&1] else { panic!("{:?}", rig.outcomes) };
+    assert!(why.contains("overloaded (full)"), "{why}");
+}
+
+#[test]
+fn an_unavailable_replica_is_left_for_the_next_one() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"k", 0);
+    rig.settle();
+    rig.decide(b"k", 1);
+    let first = rig.one();
+    let failure = Failure::Unavailable { reason: "1 of 3".into() };
+    rig.fail(&first, failure.clone());
+    let second = rig.one();
+    assert_ne!(second.replica, first.replica);
+    assert_eq!(second.payload, first.payload);
+    // A late word of the first is about a copy that nobody waits for.
+    rig.fail(&first, failure);
+    assert!(rig.sent().is_empty());
+    rig.answer(&second);
+    assert!(rig.is_committed(1));
+}
+
+#[test]
+fn a_command_without_an_answer_is_given_up_and_its_stream_replaced() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"k", 0);
+    rig.settle();
+    rig.decide(b"k", 1);
+    let lost = rig.one();
+    rig.pass(10_000_000);
+    assert_eq!(rig.outcomes[&1], Err(Error::TimedOut));
+    rig.pass(1_000_000);
+    rig.decide(b"k", 2);
+    let sent = rig.sent();
+    assert_eq!(sent.iter().map(ops).collect::<Vec<_>>(), [[Op::End], [Op::Open]]);
+    assert_eq!(look(&sent[0]).0, [(Op::End, 3, 1)]);
+    sent.iter().for_each(|transmit| rig.answer(transmit));
+    rig.settle();
+    assert!(rig.is_committed(2));
+    assert_eq!(rig.shards[&ShardId(0)].streams(), 1);
+    let late = rig.shards.get_mut(&ShardId(0)).unwrap().execute(&lost.payload);
+    assert!(Answers::parse(late).unwrap().are_expired(), "it can no longer happen");
+}
+
+#[test]
+fn nothing_sent_means_nothing_decided() {
+    let mut rig = Rig::with(Session::new(Config::new(3, 1)), 1);
+    rig.decide(b"k", 0);
+    assert!(rig.sent().is_empty());
+    rig.pass(10_000_000);
+    let Err(Error::NotTaken(why)) = &rig.outcomes[&0] else { panic!() };
+    assert!(why.contains("no replica is connected"), "{why}");
+}
+
+#[test]
+fn expired_is_retried_if_sent_once_and_told_if_sent_twice() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"k", 0);
+    rig.settle();
+    rig.shards.get_mut(&ShardId(0)).unwrap().end_all();
+    rig.decide(b"k", 1);
+    let once = rig.one();
+    rig.answer(&once);
+    let open = rig.one();
+    assert_eq!(ops(&open), [Op::Open]);
+    rig.answer(&open);
+    rig.settle();
+    assert!(rig.is_committed(1), "it had no effect, so it was sent again on a fresh stream");
+
+    rig.decide(b"k", 2);
+    let first = rig.one();
+    rig.session.on_disconnected(first.replica, ShardId(0));
+    let second = rig.one();
+    rig.shards.get_mut(&ShardId(0)).unwrap().end_all();
+    rig.answer(&second);
+    assert_eq!(rig.outcomes[&2], Err(Error::Expired));
+    rig.decide(b"k", 3);
+    rig.settle();
+    assert!(rig.is_committed(3));
+}
+
+#[test]
+fn an_invalid_request_is_told_and_blocks_nothing() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"k", 0);
+    let open = rig.one();
+    rig.fail(&open, Failure::Invalid { why: "no".into() });
+    assert_eq!(rig.outcomes[&0], Err(Error::Invalid("no".into())));
+    rig.decide(b"k", 1);
+    rig.settle();
+    rig.decide(b"k", 2);
+    let frame = rig.one();
+    rig.fail(&frame, Failure::Invalid { why: "no".into() });
+    assert_eq!(rig.outcomes[&2], Err(Error::Invalid("no".into())));
+    rig.decide(b"k", 3);
+    rig.settle();
+    assert!(rig.is_committed(3));
+}
+
+#[test]
+fn a_response_that_does_not_fit_its_request_is_refused() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"k", 0);
+    let open = rig.one();
+    let mut response = ResponseBuilder::new(Epoch(1), ShardId(0));
+    response.committed(InstanceId::new(ReplicaId(0), 1), 0, 1);
+    let answers = Answers::parse(response.encode()).unwrap();
+    assert!(rig.session.on_response(open.replica, open.tag, answers.clone()).is_err());
+    assert!(rig.session.on_response(open.replica, u64::MAX, answers).is_ok(), "an unknown tag is late");
+    rig.answer(&open);
+    rig.decide(b"k", 1);
+    let frame = rig.one();
+    let answers = Answers::parse(response.encode()).unwrap();
+    assert!(rig.session.on_response(frame.replica, frame.tag, answers).is_err());
+    rig.answer(&frame);
+    assert!(rig.is_committed(0) && rig.is_committed(1));
+}
+
+#[test]
+fn close_sees_commands_through_and_ends_the_streams() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"a", 0);
+    rig.settle();
+    rig.decide(b"a", 1);
+    rig.session.close();
+    assert_eq!(rig.session.submit(1, &Action::Read { key: b"k" }, 2), Err(SubmitError::Closed));
+    assert!(!rig.session.is_closed());
+    rig.settle();
+    assert!(rig.session.is_closed() && rig.is_committed(1));
+    assert_eq!(rig.shards[&ShardId(0)].streams(), 0);
+}
+
+#[test]
+fn close_ends_even_when_nobody_answers() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"a", 0);
+    rig.settle();
+    (0..3).for_each(|replica| rig.session.on_disconnected(ReplicaId(replica), ShardId(0)));
+    rig.session.close();
+    rig.pass(TICK_US);
+    rig.pass(10_000_000);
+    rig.pass(10_000_000);
+    assert!(rig.session.is_closed());
+}
+
+fn named(next: u64, shards: u16) -> Rig {
+    let mut rig = Rig::with(Session::named(Config::new(3, shards), "orders", next), shards);
+    for shard in 0..shards {
+        (0..3).for_each(|replica| rig.session.on_connected(ReplicaId(replica), ShardId(shard)));
+    }
+    rig
+}
+
+fn propose(rig: &mut Rig, number: u64) -> Result<(), SubmitError> {
+    let value = number.to_string();
+    let action = Action::Decide { key: b"k", value: value.as_bytes() };
+    rig.session.submit_numbered(rig.now, number, &action, number)
+}
+
+#[test]
+fn s5_gaps_of_a_named_source_are_skipped_in_runs() {
+    let mut rig = named(1, 1);
+    propose(&mut rig, 3).unwrap();
+    propose(&mut rig, 4).unwrap();
+    let frame = rig.one();
+    let (commands, stream, below) = look(&frame);
+    assert_eq!(commands, [(Op::Skip, 1, 2), (Op::Decide, 3, 1), (Op::Decide, 4, 1)]);
+    assert_eq!((stream, below), (StreamId::named("orders/0"), 1));
+    rig.answer(&frame);
+    assert_eq!(rig.outcomes.keys().copied().collect::<Vec<_>>(), [3, 4]);
+    assert_eq!(propose(&mut rig, 4), Err(SubmitError::Order { number: 4, next: 5 }));
+    assert_eq!(propose(&mut rig, GAP_MAX + 6), Err(SubmitError::Gap(GAP_MAX + 1)));
+    propose(&mut rig, 200_000).unwrap();
+    let mut numbers = 4;
+    loop {
+        let frames = rig.sent();
+        for frame in &frames {
+            let (commands, ..) = look(frame);
+            assert!(
+                commands.iter().all(|(_, first, run)| first / SKIP_ALIGN == (first + run - 1) / SKIP_ALIGN)
+            );
+            numbers += commands.iter().map(|(_, _, run)| run).sum::<u64>();
+            rig.answer(frame);
+        }
+        if frames.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(numbers, 200_000);
+    assert!(rig.is_committed(200_000));
+}
+
+#[test]
+fn s5_a_source_that_starts_again_gets_the_same_answers() {
+    let mut rig = named(1, 1);
+    for number in [2, 3, 9] {
+        propose(&mut rig, number).unwrap();
+        rig.settle();
+    }
+    let first = std::mem::take(&mut rig.outcomes);
+    let mut again = named(1, 1);
+    again.shards = rig.shards;
+    for number in [2, 3, 9, 10] {
+        propose(&mut again, number).unwrap();
+    }
+    again.settle();
+    assert!(first.iter().all(|(token, answer)| again.outcomes[token] == *answer));
+    assert!(again.shards[&ShardId(0)].decided.values().all(|times| *times == 1));
+}
+
+#[test]
+fn a_number_without_an_answer_stops_a_named_source() {
+    let mut rig = named(1, 1);
+    propose(&mut rig, 1).unwrap();
+    rig.one();
+    propose(&mut rig, 2).unwrap();
+    rig.pass(10_000_000);
+    assert_eq!(rig.outcomes[&1], Err(Error::TimedOut));
+    assert!(matches!(rig.outcomes[&2], Err(Error::NotTaken(_))));
+    assert_eq!(propose(&mut rig, 3), Err(SubmitError::Stopped(1)));
+}
