@@ -158,7 +158,9 @@ impl Run {
             self.world.run(500_000);
             self.collect();
             let open: Vec<(usize, u64)> = (0..self.clients.len())
-                .flat_map(|which| (1..=self.clients[which].keys.len() as u64).map(move |number| (which, number)))
+                .flat_map(|which| {
+                    (1..=self.clients[which].keys.len() as u64).map(move |number| (which, number))
+                })
                 .filter(|(which, number)| !self.clients[*which].answers.contains_key(number))
                 .collect();
             let waiting = (0..self.world.n).any(|id| self.world.core(id).status().unexecuted > 0);

@@ -138,7 +138,9 @@ fn write(path: &Path, identity: &Identity) -> Result<(), Fatal> {
 fn check(config: &Config, identity: &Identity) -> Result<(), String> {
     let Identity { format, cluster, replica, replicas, shards, .. } = identity;
     if *format != FORMAT {
-        return Err(format!("it has layout {format}, this release reads {FORMAT}; run the release that made it"));
+        return Err(format!(
+            "it has layout {format}, this release reads {FORMAT}; run the release that made it"
+        ));
     }
     if *cluster != config.cluster {
         let configured = &config.cluster;
@@ -146,15 +148,21 @@ fn check(config: &Config, identity: &Identity) -> Result<(), String> {
     }
     if *replica != config.replica.0 {
         let configured = config.replica;
-        return Err(format!("it belongs to replica {replica}, not {configured}; check `data_dir` and `replica`"));
+        return Err(format!(
+            "it belongs to replica {replica}, not {configured}; check `data_dir` and `replica`"
+        ));
     }
     if usize::from(*replicas) != config.members.len() {
         let configured = config.members.len();
-        return Err(format!("its cluster has {replicas} members, not {configured}; members cannot be changed yet"));
+        return Err(format!(
+            "its cluster has {replicas} members, not {configured}; members cannot be changed yet"
+        ));
     }
     if *shards != config.shards {
         let configured = config.shards;
-        return Err(format!("its cluster has {shards} shards, not {configured}; shards are fixed for a cluster's life"));
+        return Err(format!(
+            "its cluster has {shards} shards, not {configured}; shards are fixed for a cluster's life"
+        ));
     }
     Ok(())
 }

@@ -1,11 +1,16 @@
 //! The replica process of Isonomy, and the commands that talk to it.
 
 mod checks;
+mod commands;
 mod config;
 mod data_dir;
+mod demo;
 mod fatal;
+mod propose;
+mod read;
 mod serve;
 mod shard;
+mod status;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,16 +23,29 @@ struct Cli {
     command: Command,
 }
 
+/// What the program can do.
 #[derive(Subcommand)]
 enum Command {
+    /// Start a cluster on this machine, load it, kill a replica, and check that all agree
+    Demo(demo::DemoArgs),
     /// Run one replica
-    Serve(config::ServeArgs),
+    Serve(Box<config::ServeArgs>),
+    /// Show how replicas stand
+    Status(status::StatusArgs),
+    /// Decide a key, or every line of a file
+    Propose(propose::ProposeArgs),
+    /// Print the latest decision of a key
+    Read(read::ReadArgs),
 }
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,isonomy=info")).init();
     let done = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Serve(args) => serve::run(*args),
+        Command::Status(args) => status::run(&args),
+        Command::Propose(args) => propose::run(&args),
+        Command::Read(args) => read::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -97,8 +97,7 @@ impl GroupEncoder {
         let place = place.wrapping_add(group.filled as u64);
         self.scratch.clear();
         let scope = self.id.scope();
-        let size =
-            self.encoder.head(&mut self.scratch, place, scope, &append.record, payload.len(), crc);
+        let size = self.encoder.head(&mut self.scratch, place, scope, &append.record, payload.len(), crc);
         assert!(size <= needed, "a record outgrew RECORD_BYTES_MAX");
         for piece in [&self.scratch[..], payload, padding(payload.len())] {
             let end = group.filled + piece.len();

@@ -93,7 +93,9 @@ impl Node {
             epoch: EPOCH,
             replica: self.config.replica,
             shards: self.config.shards,
-            members: members.map(|it| Member { host: it.host.clone(), client_base: it.client_base }).collect(),
+            members: members
+                .map(|it| Member { host: it.host.clone(), client_base: it.client_base })
+                .collect(),
             durable: self.config.durability == Durability::Fsync,
         }
     }

@@ -211,7 +211,9 @@ impl Connection {
                 Ok(0)
             };
             match self.reader.read(self.splitter.room()).or(closing).await? {
-                0 => return Err(LinkError::Closed(self.sink.closed.get().unwrap_or("the other side closed"))),
+                0 => {
+                    return Err(LinkError::Closed(self.sink.closed.get().unwrap_or("the other side closed")));
+                }
                 count => {
                     self.splitter.received(count);
                     self.sink.heard.set(Instant::now());
@@ -236,7 +238,11 @@ impl Connection {
     }
 
     /// The other side's word. A frame of another version is answered as far as that is possible.
-    pub(crate) async fn hear(&mut self, encoder: &mut Encoder, shard: ShardId) -> Result<Handshake, LinkError> {
+    pub(crate) async fn hear(
+        &mut self,
+        encoder: &mut Encoder,
+        shard: ShardId,
+    ) -> Result<Handshake, LinkError> {
         let silent = async {
             Timer::new(HANDSHAKE_PATIENCE).await;
             Err(LinkError::Silent)

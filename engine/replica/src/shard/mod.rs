@@ -61,7 +61,10 @@ pub(crate) struct Setup {
 pub(crate) fn spawn(setup: Setup) -> Result<JoinHandle<()>, Fatal> {
     let name = format!("shard-{}", setup.shard.0);
     let failed = move |error: String| {
-        Fatal::new(Reason::Machine, format!("shard cannot start its executor: {error}; check memlock and cores"))
+        Fatal::new(
+            Reason::Machine,
+            format!("shard cannot start its executor: {error}; check memlock and cores"),
+        )
     };
     let run = move || {
         let placement = setup.core.map_or(Placement::Unbound, Placement::Fixed);

@@ -133,7 +133,9 @@ impl Node {
         connection.shake(&mut encoder, self.shard, &Handshake::Hello(hello));
         match connection.hear(&mut encoder, self.shard).await? {
             Handshake::Welcome(welcome) if welcome.replica == peer => Ok(connection),
-            Handshake::Welcome(_) => Err(LinkError::Closed("another replica answers there; check the members")),
+            Handshake::Welcome(_) => {
+                Err(LinkError::Closed("another replica answers there; check the members"))
+            }
             Handshake::Refused(refusal) => Err(LinkError::Refused(refusal)),
             Handshake::Hello(_) => Err(LinkError::Closed("it answered a hello with a hello")),
         }

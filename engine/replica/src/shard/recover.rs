@@ -92,7 +92,10 @@ fn scan(
                 break;
             }
             Err(broken) => {
-                return Err(damaged(path, &format!("the group at byte {} is damaged: {broken}", scanner.offset())));
+                return Err(damaged(
+                    path,
+                    &format!("the group at byte {} is damaged: {broken}", scanner.offset()),
+                ));
             }
         }
     }

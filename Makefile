@@ -1,0 +1,33 @@
+# The only entry point. `make demo` and `make test` are all that a newcomer needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test verify fix bench
+
+CARGO ?= cargo
+# More arguments for the demo: make demo ARGS="--seconds 30"
+ARGS ?=
+
+help: ## What can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
+
+demo: ## Build, start three replicas on this machine, load them and check that they agree
+	$(CARGO) build --release --locked -p isonomy -p isonomy-bench
+	target/release/isonomy demo $(ARGS)
+
+test: ## All tests; says at the end how many ran
+	.ci/tests
+
+verify: ## Everything that must hold, without changing a file: format, lints, edges, tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	.ci/edges
+	.ci/tests
+
+fix: ## Format, and apply what clippy can
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
+
+bench: ## Micro-benchmarks of the hot path's steps
+	$(CARGO) bench --locked -p isonomy-bench

@@ -1,0 +1,171 @@
+//! Real replica processes on this machine, on free ports, in a directory of their own.
+
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Ports are looked for below the range from which the system gives outgoing connections theirs.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+/// How often a range of ports is tried before the search is given up.
+const PORT_TRIES: usize = 1000;
+/// How long a replica may take to stop in good order.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// What is shown of a replica's log when it ends too early.
+const LOG_LINES_SHOWN: usize = 12;
+
+/// A cluster of processes. They end with it.
+pub(crate) struct Cluster {
+    pub(crate) dir: PathBuf,
+    pub(crate) client_bases: Vec<u16>,
+    members: String,
+    shards: u16,
+    name: String,
+    cores: usize,
+    processes: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// Starts all replicas.
+    pub(crate) fn start(dir: &Path, replicas: u8, shards: u16) -> Result<Cluster> {
+        let mut bases = free_ports(2 * usize::from(replicas), shards)?;
+        let client_bases = bases.split_off(usize::from(replicas));
+        let members =
+            bases.iter().zip(&client_bases).map(|(peers, clients)| format!("127.0.0.1:{peers}:{clients}"));
+        let mut cluster = Cluster {
+            dir: dir.into(),
+            members: members.collect::<Vec<_>>().join(","),
+            client_bases,
+            shards,
+            name: format!("demo-{}", std::process::id()),
+            cores: crate::checks::usable_cores().len().max(1),
+            processes: Vec::new(),
+        };
+        for index in 0..usize::from(replicas) {
+            cluster.processes.push(None);
+            cluster.spawn(index)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts a replica, for the first time or again.
+    pub(crate) fn spawn(&mut self, index: usize) -> Result<()> {
+        let program = std::env::current_exe().context("the path of this program")?;
+        let log = File::options().create(true).append(true).open(self.log_path(index))?;
+        // Each replica is as wide as its shards; the replicas share the cores of this one machine.
+        let cores = (0..usize::from(self.shards)).map(|shard| ((index + shard) % self.cores).to_string());
+        let mut command = Command::new(program);
+        command
+            .arg("serve")
+            .args(["--cluster", &self.name, "--members", &self.members])
+            .args(["--replica", &index.to_string(), "--shards", &self.shards.to_string()])
+            .args(["--cores", &cores.collect::<Vec<_>>().join(",")])
+            .arg("--data-dir")
+            .arg(self.dir.join(format!("replica-{index}")))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        // Settings of the user's own cluster must not leak into this one.
+        for name in ["CONFIG", "DURABILITY", "LISTEN", "CONNECTIONS_MAX"] {
+            command.env_remove(format!("ISONOMY_{name}"));
+        }
+        self.processes[index] = Some(command.spawn().context("starting a replica")?);
+        Ok(())
+    }
+
+    fn log_path(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("replica-{index}.txt"))
+    }
+
+    /// The address of shard 0 for clients of each of these replicas.
+    pub(crate) fn addresses(&self, replicas: impl IntoIterator<Item = usize>) -> Vec<String> {
+        replicas.into_iter().map(|index| format!("127.0.0.1:{}", self.client_bases[index])).collect()
+    }
+
+    /// An error with the end of its log if a replica that should run has ended.
+    pub(crate) fn check_running(&mut self) -> Result<()> {
+        for index in 0..self.processes.len() {
+            let Some(process) = &mut self.processes[index] else { continue };
+            if let Some(status) = process.try_wait()? {
+                let log = fs::read_to_string(self.log_path(index)).unwrap_or_default();
+                let skip = log.lines().count().saturating_sub(LOG_LINES_SHOWN);
+                let tail: Vec<&str> = log.lines().skip(skip).collect();
+                bail!("replica {index} has ended ({status}):\n{}", tail.join("\n"));
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILL: the process gets no chance to do anything more.
+    pub(crate) fn kill(&mut self, index: usize) -> Result<()> {
+        if let Some(mut process) = self.processes[index].take() {
+            process.kill()?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Asks all replicas to stop, and waits for them.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        let began = Instant::now();
+        for process in self.processes.iter().flatten() {
+            let pid = rustix::process::Pid::from_child(process);
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        for (index, process) in self.processes.iter_mut().enumerate() {
+            let Some(running) = process else { continue };
+            while running.try_wait()?.is_none() {
+                if began.elapsed() > STOP_PATIENCE {
+                    bail!("replica {index} did not stop within {STOP_PATIENCE:?}; see its log");
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            *process = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in self.processes.iter_mut().flatten() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// First ports of `count` ranges, `length` free ports each. They can be lost again before they are
+/// used; whoever starts a replica then sees it end.
+fn free_ports(count: usize, length: u16) -> Result<Vec<u16>> {
+    let mut bases: Vec<u16> = Vec::new();
+    for _ in 0..PORT_TRIES {
+        if bases.len() == count {
+            break;
+        }
+        let base = rand::random_range(PORTS.start..PORTS.end - length);
+        let apart = bases.iter().all(|other| other.abs_diff(base) >= length);
+        if apart && (base..base + length).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            bases.push(base);
+        }
+    }
+    if bases.len() < count {
+        bail!("no {count} x {length} free ports were found between {} and {}", PORTS.start, PORTS.end);
+    }
+    Ok(bases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_do_not_overlap() {
+        let mut bases = free_ports(6, 4).unwrap();
+        bases.sort_unstable();
+        assert!(bases.windows(2).all(|pair| pair[1] - pair[0] >= 4));
+    }
+}

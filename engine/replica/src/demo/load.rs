@@ -1,0 +1,72 @@
+//! The load generator as a process of its own: its CPU time is not that of the demo or a replica.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A load on a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) addresses: Vec<String>,
+    pub(crate) seconds: u64,
+    pub(crate) warmup: u64,
+    /// Decisions per second; as fast as it goes if there is none.
+    pub(crate) rate: Option<u64>,
+    /// Whether progress is shown.
+    pub(crate) progress: bool,
+}
+
+/// A load that is under way. It ends with it.
+#[derive(Debug)]
+pub(crate) struct Running(Option<Child>);
+
+impl Load {
+    /// Starts the load generator, which lies beside this program.
+    pub(crate) fn start(&self) -> Result<Running> {
+        let mut command = Command::new(program()?);
+        command
+            .args(["load", "--output", "json", "--connect", &self.addresses.join(",")])
+            .args(["--seconds", &self.seconds.to_string(), "--warmup", &self.warmup.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        if let Some(rate) = self.rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        command.args(["--progress", if self.progress { "bar" } else { "none" }]);
+        Ok(Running(Some(command.spawn().context("starting isonomy-bench")?)))
+    }
+}
+
+impl Running {
+    /// Waits for the end; what was measured.
+    pub(crate) fn finish(mut self) -> Result<Value> {
+        let child = self.0.take().expect("it is finished once");
+        let output = child.wait_with_output().context("waiting for isonomy-bench")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let Some(line) = text.lines().last() else {
+            bail!("the load generator measured nothing ({})", output.status);
+        };
+        serde_json::from_str(line).with_context(|| format!("the load generator printed '{line}'"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn program() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("the path of this program")?.with_file_name("isonomy-bench");
+    if !path.exists() {
+        bail!(
+            "{} is missing; build it with `cargo build --release -p isonomy-bench`, or run `make demo`",
+            path.display()
+        );
+    }
+    Ok(path)
+}

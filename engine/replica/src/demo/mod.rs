@@ -1,0 +1,281 @@
+//! `isonomy demo`: a whole cluster on this machine. Real processes, sockets and syncs; load; a
+//! replica killed under load, and its return; at the end the proof that all agree.
+
+mod cluster;
+mod load;
+mod prober;
+mod report;
+
+use crate::commands::Output;
+use crate::fatal::{Fatal, Reason};
+use crate::status::{hash_text, replica_status};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use cluster::Cluster;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
+use isonomy_wire::message::ShardStatus;
+use load::Load;
+use prober::Probers;
+use report::{Kill, Report};
+use signal_hook::consts::SIGINT;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long replicas may take to start, and to agree once the load has ended.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at the replicas.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The load during which a replica is killed: seconds before the kill, until its restart, and
+/// after that.
+const KILL_SECONDS: [u64; 3] = [2, 2, 4];
+/// That load leaves room for the return of the killed one: this share of what was measured.
+const KILL_LOAD_SHARE: f64 = 0.25;
+/// The longest pause that users of the other replicas may see.
+const PAUSE_MAX: Duration = Duration::from_millis(1000);
+/// Seconds of load that are not measured.
+const WARMUP_SECONDS: u64 = 2;
+
+/// `isonomy demo`
+#[derive(Args, Debug)]
+#[command(after_help = "Example: isonomy demo --seconds 30 --shards 2")]
+pub(crate) struct DemoArgs {
+    /// How many replicas
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=REPLICAS_MAX as i64))]
+    replicas: u8,
+    /// How many shards each
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX as i64))]
+    shards: u16,
+    /// How long the load is measured
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Decisions per second [default: as many as it takes]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// Leave the cluster running until Ctrl-C, and its data where they are
+    #[arg(long)]
+    keep: bool,
+    /// Where the data go; a new directory in it is used, on a file system with direct I/O
+    #[arg(long, default_value = "/var/tmp", value_name = "DIR")]
+    dir: PathBuf,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Runs the demo; an error if any check fails.
+pub(crate) fn run(args: &DemoArgs) -> Result<(), Fatal> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fatal::failed)?;
+    match runtime.block_on(show(args)).map_err(Fatal::failed)? {
+        true => Ok(()),
+        false => Err(Fatal::new(Reason::Failed, "the demo has failed: see the checks above")),
+    }
+}
+
+/// Tells what happens, on standard error: standard output is for the result.
+fn say(text: &str) {
+    eprintln!("demo: {text}");
+}
+
+/// The whole demo. The replicas end with it, however it ends.
+async fn show(args: &DemoArgs) -> Result<bool> {
+    let made = tempfile::Builder::new().prefix("isonomy-demo-").tempdir_in(&args.dir);
+    let dir = made.with_context(|| format!("{}: choose another directory with --dir", args.dir.display()))?;
+    say(&format!(
+        "{} replicas with {} shard(s) each, in {}",
+        args.replicas,
+        args.shards,
+        dir.path().display()
+    ));
+    let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards)?;
+    let report = tokio::select! {
+        report = check_all(args, &mut cluster) => report?,
+        () = interrupted() => bail!("interrupted; the replicas were ended"),
+    };
+    match args.output {
+        Output::Table => report.print_table(),
+        Output::Json => println!("{}", report.to_json()),
+    }
+    if args.keep {
+        let addresses = cluster.addresses(0..cluster.client_bases.len()).join(",");
+        say(&format!("the cluster runs until Ctrl-C; its data stay in {}", dir.keep().display()));
+        say(&format!("try: isonomy status --connect {addresses}"));
+        interrupted().await;
+    }
+    cluster.stop()?;
+    Ok(report.ok())
+}
+
+async fn check_all(args: &DemoArgs, cluster: &mut Cluster) -> Result<Report> {
+    let mut report = Report { replicas: args.replicas, shards: args.shards, ..Report::default() };
+    wait_ready(cluster, args.replicas).await?;
+    let rate = measure(args, cluster, &mut report).await?;
+    wait_agreed(cluster, args.replicas, &mut report, "after the load").await?;
+    if args.replicas >= 3 {
+        kill_one(args, cluster, rate, &mut report).await?;
+        wait_agreed(cluster, args.replicas, &mut report, "after kill and return").await?;
+    }
+    Ok(report)
+}
+
+/// Until Ctrl-C.
+async fn interrupted() {
+    let flag = Arc::new(AtomicBool::new(false));
+    if let Err(error) = signal_hook::flag::register(SIGINT, flag.clone()) {
+        say(&format!("Ctrl-C will not end the replicas: {error}"));
+    }
+    while !flag.load(Ordering::Relaxed) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The statuses of these replicas, by replica and shard; `None` while one does not answer.
+async fn statuses(addresses: &[String]) -> Option<Vec<Vec<ShardStatus>>> {
+    let mut all = Vec::new();
+    for address in addresses {
+        all.push(replica_status(address).await.ok()?.1);
+    }
+    Some(all)
+}
+
+/// Every shard of every replica reaches all others.
+async fn wait_ready(cluster: &mut Cluster, replicas: u8) -> Result<()> {
+    let addresses = cluster.addresses(0..usize::from(replicas));
+    let began = Instant::now();
+    loop {
+        cluster.check_running()?;
+        let others = usize::from(replicas) - 1;
+        let linked = |shard: &ShardStatus| shard.peers_connected.len() == others;
+        if statuses(&addresses).await.is_some_and(|all| all.iter().flatten().all(linked)) {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("the replicas do not reach each other after {PATIENCE:?}; see their logs with --keep");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The main load. Returns the rate that was reached.
+async fn measure(args: &DemoArgs, cluster: &Cluster, report: &mut Report) -> Result<f64> {
+    say(&format!("load for {} + {} seconds", WARMUP_SECONDS, args.seconds));
+    let load = Load {
+        addresses: cluster.addresses(0..usize::from(args.replicas)),
+        seconds: args.seconds,
+        warmup: WARMUP_SECONDS,
+        rate: args.rate,
+        progress: true,
+    };
+    let running = load.start()?;
+    let figures = tokio::task::spawn_blocking(|| running.finish()).await??;
+    let number = |name: &str| figures.get(name).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+    let (decisions, rate) = (number("decisions"), number("decisions_per_second"));
+    let errors = figures.get("errors").and_then(|errors| errors.as_object()).map_or(0, |errors| errors.len());
+    let detail = format!("{decisions:.0} decisions, {errors} kinds of errors");
+    report.check("every request was answered", decisions > 0.0 && errors == 0, detail);
+    report.load = Some(figures);
+    Ok(rate)
+}
+
+/// All replicas have executed the same: equal frontiers, equal states, nothing left over.
+async fn wait_agreed(cluster: &mut Cluster, replicas: u8, report: &mut Report, when: &str) -> Result<()> {
+    let addresses = cluster.addresses(0..usize::from(replicas));
+    let began = Instant::now();
+    let name = "all replicas agree";
+    loop {
+        cluster.check_running()?;
+        let all = statuses(&addresses).await.unwrap_or_default();
+        report.agree = !all.is_empty() && all.iter().all(|replica| same(replica, &all[0]));
+        report.state_hashes = all
+            .iter()
+            .map(|replica| replica.iter().map(|shard| hash_text(shard.state_hash)).collect())
+            .collect();
+        if report.agree {
+            let keys: u64 = all[0].iter().map(|shard| shard.keys).sum();
+            let hashes = report.state_hashes[0].join(" ");
+            report.check(name, true, format!("{when}: equal frontiers, state {hashes}, {keys} keys"));
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            let hashes = format!("{:?}", report.state_hashes);
+            report.check(name, false, format!("{when}: not within {PATIENCE:?}; states {hashes}"));
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn same(a: &[ShardStatus], b: &[ShardStatus]) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| {
+            a.unexecuted == 0 && b.unexecuted == 0 && a.frontier == b.frontier && a.state_hash == b.state_hash
+        })
+}
+
+/// Kills the last replica under load and brings it back.
+async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mut Report) -> Result<()> {
+    let victim = usize::from(args.replicas) - 1;
+    let survivors: Vec<usize> = (0..victim).collect();
+    let addresses = cluster.addresses(survivors.iter().copied());
+    let load = Load {
+        addresses: addresses.clone(),
+        seconds: KILL_SECONDS.iter().sum(),
+        warmup: 0,
+        rate: Some(((rate * KILL_LOAD_SHARE) as u64).max(1)),
+        progress: false,
+    };
+    say(&format!("{} decisions per second, and kill -9 of replica {victim}", load.rate.unwrap_or_default()));
+    let running = load.start()?;
+    let probers = Probers::start(&addresses, &survivors, args.replicas).await?;
+    let [before, down, after] = KILL_SECONDS.map(Duration::from_secs);
+    tokio::time::sleep(before).await;
+    cluster.kill(victim)?;
+    tokio::time::sleep(down).await;
+    say(&format!("replica {victim} starts again"));
+    cluster.spawn(victim)?;
+    let returned = Instant::now();
+    let caught_up = catch_up(cluster, victim, &survivors).await?;
+    tokio::time::sleep(after.saturating_sub(returned.elapsed())).await;
+    let worst_pause = probers.worst_pause().await.context("a client of the others got an error")?;
+    let figures = tokio::task::spawn_blocking(|| running.finish()).await??;
+    let errors = figures.get("errors").cloned().unwrap_or_default();
+    let none = errors.as_object().is_some_and(serde_json::Map::is_empty);
+    report.check("no request failed while one was down", none, format!("errors {errors}"));
+    let detail =
+        format!("{:.0} ms, at most {} are allowed", worst_pause.as_secs_f64() * 1e3, PAUSE_MAX.as_millis());
+    report.check("the others went on", worst_pause <= PAUSE_MAX, detail);
+    let detail = match caught_up {
+        Some(after) => format!("{:.0} ms after its start", after.as_secs_f64() * 1e3),
+        None => format!("not within {PATIENCE:?}"),
+    };
+    report.check("the killed one caught up", caught_up.is_some(), detail);
+    report.kill = Some(Kill { worst_pause, caught_up });
+    Ok(())
+}
+
+/// How long it takes until the replica that returned has executed all that the others had a
+/// moment ago.
+async fn catch_up(cluster: &mut Cluster, victim: usize, survivors: &[usize]) -> Result<Option<Duration>> {
+    let began = Instant::now();
+    let (others, own) = (cluster.addresses(survivors.iter().copied()), cluster.addresses([victim]));
+    while began.elapsed() < PATIENCE {
+        cluster.check_running()?;
+        if let Some(others) = statuses(&others).await
+            && let Some(own) = statuses(&own).await
+        {
+            let behind = |(shard, mine): (usize, &ShardStatus)| {
+                let mut all = Deps::NONE;
+                others.iter().for_each(|replica| all.merge(&replica[shard].frontier));
+                !mine.frontier.covers(&all)
+            };
+            if !own[0].iter().enumerate().any(behind) {
+                return Ok(Some(began.elapsed()));
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(None)
+}

@@ -1,0 +1,65 @@
+//! Clients that ask one thing at a time, to see how long nothing is answered.
+
+use anyhow::Result;
+use isonomy_wire::client::Client;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::route::{hash_key, home_of};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Between an answer and the next request.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// One client per replica, each with a key whose home is that replica.
+pub(crate) struct Probers {
+    stop: watch::Sender<bool>,
+    clients: JoinSet<Result<Duration>>,
+}
+
+impl Probers {
+    /// Starts a client for each of these replicas.
+    pub(crate) async fn start(addresses: &[String], homes: &[usize], replicas: u8) -> Result<Probers> {
+        let (stop, stopped) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        for home in homes {
+            let client = Client::connect(addresses).await?;
+            let key = key_at(*home, replicas);
+            // The first answer opens the stream and is not counted.
+            client.decide(key.clone(), "first").await?;
+            clients.spawn(probe(client, key, stopped.clone()));
+        }
+        Ok(Probers { stop, clients })
+    }
+
+    /// Stops them; the longest time without an answer that any of them saw.
+    pub(crate) async fn worst_pause(mut self) -> Result<Duration> {
+        // They end with the channel, too.
+        let _ = self.stop.send(true);
+        let mut worst = Duration::ZERO;
+        while let Some(pause) = self.clients.join_next().await {
+            worst = worst.max(pause??);
+        }
+        Ok(worst)
+    }
+}
+
+async fn probe(client: Client, key: String, stopped: watch::Receiver<bool>) -> Result<Duration> {
+    let (mut worst, mut number) = (Duration::ZERO, 0u64);
+    while !*stopped.borrow() {
+        let asked = Instant::now();
+        number += 1;
+        client.decide(key.clone(), number.to_string()).await?;
+        worst = worst.max(asked.elapsed());
+        tokio::time::sleep(PAUSE).await;
+    }
+    client.close().await;
+    Ok(worst)
+}
+
+/// A key that this replica coordinates.
+fn key_at(home: usize, replicas: u8) -> String {
+    let keys = (0u32..).map(|n| format!("probe-{n}"));
+    let mut at_home = keys.filter(|key| home_of(hash_key(key.as_bytes()), replicas) == ReplicaId(home as u8));
+    at_home.next().expect("every replica is the home of some key")
+}

@@ -1,0 +1,112 @@
+//! What a demo has shown: the checks, the figures, and both as a table or as JSON.
+
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Something that had to be true.
+#[derive(Clone, Debug)]
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) ok: bool,
+    pub(crate) detail: String,
+}
+
+/// What the kill of a replica under load showed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kill {
+    pub(crate) worst_pause: Duration,
+    pub(crate) caught_up: Option<Duration>,
+}
+
+/// Everything that was found out.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) replicas: u8,
+    pub(crate) shards: u16,
+    pub(crate) load: Option<Value>,
+    /// Per replica and shard, at the end.
+    pub(crate) state_hashes: Vec<Vec<String>>,
+    pub(crate) agree: bool,
+    pub(crate) kill: Option<Kill>,
+    pub(crate) checks: Vec<Check>,
+}
+
+impl Report {
+    pub(crate) fn check(&mut self, name: &'static str, ok: bool, detail: impl Into<String>) {
+        self.checks.push(Check { name, ok, detail: detail.into() });
+    }
+
+    pub(crate) fn ok(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let millis = |duration: Duration| (duration.as_secs_f64() * 1e5).round() / 100.0;
+        let kill = self.kill.map(|kill| {
+            json!({"worst_pause_ms": millis(kill.worst_pause), "caught_up_ms": kill.caught_up.map(millis)})
+        });
+        let checks = self.checks.iter();
+        let checks = checks.map(|check| json!({"name": check.name, "ok": check.ok, "detail": check.detail}));
+        json!({
+            "replicas": self.replicas,
+            "shards": self.shards,
+            "load": self.load,
+            "state_hashes": self.state_hashes,
+            "agree": self.agree,
+            "kill": kill,
+            "checks": checks.collect::<Vec<_>>(),
+            "ok": self.ok(),
+        })
+    }
+
+    pub(crate) fn print_table(&self) {
+        if let Some(load) = &self.load {
+            println!();
+            for (name, value) in figures(load) {
+                println!("  {name:<34} {value}");
+            }
+        }
+        if let Some(kill) = &self.kill {
+            println!(
+                "  {:<34} {:.0} ms",
+                "kill -9: longest pause of others",
+                kill.worst_pause.as_secs_f64() * 1e3
+            );
+            if let Some(caught_up) = kill.caught_up {
+                println!("  {:<34} {:.0} ms", "restart: caught up after", caught_up.as_secs_f64() * 1e3);
+            }
+        }
+        println!();
+        for Check { name, ok, detail } in &self.checks {
+            println!("  {} {name}: {detail}", if *ok { "ok  " } else { "FAIL" });
+        }
+        println!();
+    }
+}
+
+/// The figures of a load, as people read them. What was not measured is left out.
+fn figures(load: &Value) -> Vec<(&'static str, String)> {
+    let mut figures = Vec::new();
+    let mut add = |name, pointer: &str, show: &dyn Fn(f64) -> String| {
+        if let Some(value) = load.pointer(pointer).and_then(Value::as_f64) {
+            figures.push((name, show(value)));
+        }
+    };
+    add("decisions", "/decisions", &|it| format!("{it:.0}"));
+    add("decisions per second", "/decisions_per_second", &|it| format!("{it:.0}"));
+    for (name, pointer) in [
+        ("latency p50", "/latency_us/p50"),
+        ("latency p99", "/latency_us/p99"),
+        ("latency p99.9", "/latency_us/p999"),
+        ("latency max", "/latency_us/max"),
+    ] {
+        add(name, pointer, &|it| format!("{:.2} ms", it / 1e3));
+    }
+    add("fast path", "/fast_path_ratio", &|it| format!("{:.2} %", 100.0 * it));
+    add("CPU of all replicas per million", "/replica_cpu_us_per_decision", &|it| format!("{it:.2} s"));
+    add("log bytes per decision, all", "/log_bytes_per_decision", &|it| format!("{it:.0}"));
+    if let Some(durability) = load.pointer("/durability").and_then(Value::as_str) {
+        figures.push(("durability", durability.into()));
+    }
+    figures
+}

@@ -1,0 +1,122 @@
+//! `isonomy status`: how replicas stand.
+
+use crate::commands::{ConnectArgs, Output, block_on};
+use crate::fatal::Fatal;
+use clap::Args;
+use isonomy_wire::client::{ConnectError, Connection, parse_address};
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::ShardId;
+use isonomy_wire::message::{ShardStatus, Welcome};
+use serde_json::{Value, json};
+
+/// `isonomy status`
+#[derive(Args, Debug)]
+#[command(after_help = "Example: isonomy status --connect 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    /// How the status is printed
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Prints the status of each replica named; an error if one does not answer.
+pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
+    block_on(async {
+        for address in &args.connect.connect {
+            let (welcome, shards) = replica_status(address).await?;
+            match args.output {
+                Output::Table => print_table(&welcome, &shards),
+                Output::Json => println!("{}", to_json(&welcome, &shards)),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// All shards of the replica whose shard 0 listens for clients at this address.
+pub(crate) async fn replica_status(address: &str) -> Result<(Welcome, Vec<ShardStatus>), ConnectError> {
+    let member = parse_address(address)?;
+    let mut first = Connection::open(&member, ShardId(0)).await?;
+    let welcome = first.welcome().clone();
+    let mut shards = vec![first.status().await?];
+    for shard in 1..welcome.shards {
+        shards.push(Connection::open(&member, ShardId(shard)).await?.status().await?);
+    }
+    Ok((welcome, shards))
+}
+
+/// A frontier with one entry per member.
+fn rows(deps: &Deps, welcome: &Welcome) -> Vec<u64> {
+    deps.0[..welcome.members.len()].to_vec()
+}
+
+/// State hashes are compared, not computed with: as text no reader rounds them.
+pub(crate) fn hash_text(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+fn to_json(welcome: &Welcome, shards: &[ShardStatus]) -> Value {
+    let members = welcome.members.iter().map(|it| json!({"host": it.host, "client_base": it.client_base}));
+    let shards = shards.iter().map(|status| {
+        json!({
+            "shard": status.shard.0,
+            "frontier": rows(&status.frontier, welcome),
+            "committed": rows(&status.committed, welcome),
+            "unexecuted": status.unexecuted,
+            "state_hash": hash_text(status.state_hash),
+            "log_bytes": status.log_bytes,
+            "waiting_on": status.waiting_on.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>(),
+            "keys": status.keys,
+            "streams": status.streams,
+            "decisions": status.decisions,
+            "fast": status.fast,
+            "slow": status.slow,
+            "recoveries": status.recoveries,
+            "peers_connected": status.peers_connected.iter().map(|id| id.0).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "replica": welcome.replica.0,
+        "epoch": welcome.epoch.0,
+        "members": members.collect::<Vec<_>>(),
+        "durability": if welcome.durable { "fsync" } else { "os" },
+        "shards": shards.collect::<Vec<_>>(),
+    })
+}
+
+fn print_table(welcome: &Welcome, shards: &[ShardStatus]) {
+    println!(
+        "replica {} of {}, epoch {}, cluster {}, durability {}",
+        welcome.replica,
+        welcome.members.len(),
+        welcome.epoch.0,
+        welcome.cluster,
+        if welcome.durable { "fsync" } else { "os" }
+    );
+    for status in shards {
+        let peers: Vec<String> = status.peers_connected.iter().map(ToString::to_string).collect();
+        println!(
+            "  shard {:<3} keys {}  decisions {}  fast/slow {}/{}  recoveries {}  log {} bytes  peers [{}]",
+            status.shard.0,
+            status.keys,
+            status.decisions,
+            status.fast,
+            status.slow,
+            status.recoveries,
+            status.log_bytes,
+            peers.join(" ")
+        );
+        println!(
+            "            state {}  frontier {:?}  unexecuted {}{}",
+            hash_text(status.state_hash),
+            rows(&status.frontier, welcome),
+            status.unexecuted,
+            if status.waiting_on.is_empty() {
+                String::new()
+            } else {
+                format!("  waiting on {:?}", status.waiting_on)
+            }
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! Three real replicas: they agree, lose nothing to kill -9 or a stop, and go on.
+
+mod support;
+
+use isonomy_wire::client::{Client, Decided};
+use isonomy_wire::session::Config;
+use std::collections::BTreeMap;
+use support::Cluster;
+use tokio::task::JoinSet;
+
+/// Decides `count` numbered values on a few keys from many tasks at once; the highest key_seq
+/// answered per key.
+async fn load(client: &Client, round: u32, count: u32) -> BTreeMap<String, u64> {
+    let mut open = JoinSet::new();
+    for n in 0..count {
+        let client = client.clone();
+        open.spawn(async move {
+            let key = format!("key-{}", n % 17);
+            let decided = client.decide(key.clone(), format!("{round}/{n}")).await;
+            (key, decided.expect("a majority is up").key_seq)
+        });
+    }
+    let mut highest = BTreeMap::new();
+    while let Some(done) = open.join_next().await {
+        let (key, key_seq) = done.unwrap();
+        let entry: &mut u64 = highest.entry(key).or_default();
+        *entry = key_seq.max(*entry);
+    }
+    highest
+}
+
+/// Nothing acknowledged is missing, and nothing was decided twice.
+async fn assert_counts(client: &Client, expected: &BTreeMap<String, u64>) {
+    for (key, key_seq) in expected {
+        let found = client.read(key.clone()).await.unwrap().expect("it was decided");
+        assert_eq!(found.key_seq, *key_seq, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn decisions_survive_a_stop_and_a_kill_of_all() {
+    let mut cluster = Cluster::start(3, 2);
+    let mut expected = BTreeMap::new();
+    for round in 0..3u32 {
+        let client = Client::connect(&cluster.addresses()).await.unwrap();
+        assert_counts(&client, &expected).await;
+        let highest = load(&client, round, 300).await;
+        for key_seq in highest.values() {
+            let before = u64::from(round) * 300 / 17;
+            assert!(*key_seq > before, "round {round} goes on where the last one ended: {key_seq}");
+        }
+        expected = highest;
+        // In good order, then not.
+        client.close().await;
+        if round == 0 {
+            cluster.wait_agreed();
+            for index in 0..3 {
+                assert_eq!(cluster.stop(index), Some(0), "{}", cluster.log(index));
+            }
+        } else {
+            (0..3).for_each(|index| cluster.kill(index));
+        }
+        (0..3).for_each(|index| cluster.spawn(index));
+        cluster.wait_linked();
+    }
+    let client = Client::connect(&cluster.addresses()).await.unwrap();
+    assert_counts(&client, &expected).await;
+    let total: u64 = expected.values().sum();
+    assert_eq!(total, 900, "each request was decided once");
+    client.close().await;
+    cluster.wait_agreed();
+}
+
+#[tokio::test]
+async fn one_killed_replica_stops_nobody_and_catches_up() {
+    let mut cluster = Cluster::start(3, 1);
+    // Only the survivors are named; the third is found through them.
+    let addresses = cluster.addresses();
+    let client = Client::connect(&addresses[..2]).await.unwrap();
+    load(&client, 0, 200).await;
+    let going_on = tokio::spawn({
+        let client = client.clone();
+        async move {
+            let mut highest = BTreeMap::new();
+            for round in 1..20 {
+                highest = load(&client, round, 50).await;
+            }
+            highest
+        }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    cluster.kill(2);
+    let highest = going_on.await.unwrap();
+    let total: u64 = highest.values().sum();
+    assert!(total > 0);
+    cluster.spawn(2);
+    cluster.wait_linked();
+    assert_counts(&client, &highest).await;
+    client.close().await;
+    cluster.wait_agreed();
+}
+
+#[tokio::test]
+async fn without_a_majority_nothing_is_promised() {
+    let mut cluster = Cluster::start(3, 1);
+    let addresses = cluster.addresses();
+    let client = Client::connect(&addresses).await.unwrap();
+    client.decide("key", "before").await.unwrap();
+    cluster.kill(1);
+    cluster.kill(2);
+    let config = Config { deadline_us: 4_000_000, ..Config::of(client.welcome()) };
+    let hasty = Client::with(client.welcome().clone(), config);
+    let error = hasty.decide("key", "meanwhile").await.expect_err("there is no majority");
+    assert!(!error.to_string().is_empty());
+    cluster.spawn(1);
+    cluster.spawn(2);
+    cluster.wait_linked();
+    // Whatever became of the request in between, it is decided at most once.
+    let after = client.decide("key", "after").await.unwrap();
+    assert!((2..=3).contains(&after.key_seq), "{after:?}");
+}
+
+#[tokio::test]
+async fn first_writer_wins_among_many_clients() {
+    let cluster = Cluster::start(3, 1);
+    let mut open = JoinSet::new();
+    for n in 0..12 {
+        let address = cluster.addresses().swap_remove(n % 3);
+        open.spawn(async move {
+            let client = Client::connect(&[address]).await.unwrap();
+            let decided = client.decide_if("leader", format!("client {n}"), 0).await.unwrap();
+            client.close().await;
+            decided
+        });
+    }
+    let (mut won, mut values) = (0, Vec::new());
+    while let Some(decided) = open.join_next().await {
+        match decided.unwrap() {
+            Decided::Committed(committed) => {
+                assert_eq!(committed.key_seq, 1);
+                won += 1;
+            }
+            Decided::Rejected { key_seq, value } => {
+                assert_eq!(key_seq, 1);
+                values.push(value);
+            }
+        }
+    }
+    assert_eq!(won, 1);
+    assert!(values.windows(2).all(|pair| pair[0] == pair[1]), "all losers see the one winner");
+    let client = Client::connect(&cluster.addresses()).await.unwrap();
+    assert_eq!(client.read("leader").await.unwrap().unwrap().value, values[0]);
+    assert!(client.retire("leader").await.unwrap().is_some());
+    assert!(client.read("leader").await.unwrap().is_none());
+    cluster.wait_agreed();
+}
+
+#[tokio::test]
+async fn clusters_of_one_and_five_decide_too() {
+    for replicas in [1, 5] {
+        let cluster = Cluster::start(replicas, 1);
+        let client = Client::connect(&cluster.addresses()).await.unwrap();
+        let highest = load(&client, 0, 100).await;
+        assert_eq!(highest.values().sum::<u64>(), 100, "{replicas} replicas");
+        client.close().await;
+        cluster.wait_agreed();
+    }
+}

@@ -1,0 +1,54 @@
+//! `isonomy demo`, with everything that it starts.
+
+mod support;
+
+use serde_json::Value;
+use support::{program, stderr, stdout};
+
+#[test]
+fn the_demo_shows_what_it_says_and_keeps_its_field_names() {
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    let output = program()
+        .args(["demo", "--seconds", "2", "--rate", "2000", "--shards", "2", "--output", "json", "--dir", dir])
+        .output()
+        .unwrap();
+    let json: Value =
+        serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    let failed: Vec<&Value> =
+        json["checks"].as_array().unwrap().iter().filter(|check| check["ok"] != true).collect();
+    // How long a pause lasts on a loaded machine is measured, not tested.
+    let failed: Vec<_> = failed.iter().filter(|check| check["name"] != "the others went on").collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!((&json["replicas"], &json["shards"], &json["agree"]), (&3.into(), &2.into(), &true.into()));
+    let hashes = json["state_hashes"].as_array().unwrap();
+    assert_eq!(hashes.len(), 3);
+    assert!(hashes.iter().all(|replica| replica == &hashes[0] && replica.as_array().unwrap().len() == 2));
+    for field in
+        ["/kill/worst_pause_ms", "/kill/caught_up_ms", "/load/decisions", "/load/decisions_per_second"]
+    {
+        assert!(json.pointer(field).is_some_and(Value::is_number), "{field}");
+    }
+    for field in ["p50", "p90", "p99", "p999", "max"] {
+        assert!(json["load"]["latency_us"][field].is_number(), "{field}");
+    }
+    for field in [
+        "fast_path_ratio",
+        "replica_cpu_us_per_decision",
+        "load_cpu_us_per_decision",
+        "log_bytes_per_decision",
+    ] {
+        assert!(json["load"][field].is_number(), "{field}");
+    }
+    assert_eq!(json["load"]["durability"], "fsync");
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_named() {
+    let output = program().args(["demo", "--dir", "/nonexistent"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("/nonexistent") && stderr(&output).contains("--dir"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -1,0 +1,334 @@
+//! Real replica processes for tests, each test with its own directory and ports.
+#![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
+
+use isonomy_wire::frame::{Encoder, Frame, Kind, Scope, Splitter};
+use isonomy_wire::id::{ClusterId, Epoch, ShardId};
+use isonomy_wire::message::{ClientMessage, Handshake, Hello, Role, ShardStatus};
+use isonomy_wire::route::RULE_VERSION;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub const CLUSTER: &str = "tested";
+/// How long anything that must happen may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isonomy"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// Waits for something that must become true.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ports that no other test of this run has: processes of tests run side by side.
+fn free_ports(count: usize, length: u16) -> Vec<u16> {
+    let mut bases = Vec::new();
+    while bases.len() < count {
+        let base: u16 = rand::random_range(12_000..32_000);
+        let apart = bases.iter().all(|other: &u16| other.abs_diff(base) >= length);
+        if apart && (base..base + length).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            bases.push(base);
+        }
+    }
+    bases
+}
+
+pub struct Cluster {
+    pub dir: tempfile::TempDir,
+    pub client_bases: Vec<u16>,
+    pub peer_bases: Vec<u16>,
+    pub shards: u16,
+    processes: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// Writes the configurations and starts nothing.
+    pub fn prepare(replicas: usize, shards: u16) -> Cluster {
+        // Beside the build, which is on a real file system; the temporary directory may not be.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut peer_bases = free_ports(2 * replicas, shards);
+        let client_bases = peer_bases.split_off(replicas);
+        let processes = (0..replicas).map(|_| None).collect();
+        let cluster = Cluster { dir, client_bases, peer_bases, shards, processes };
+        for index in 0..replicas {
+            fs::write(cluster.config_path(index), cluster.config(index)).unwrap();
+        }
+        cluster
+    }
+
+    /// Starts all replicas and waits until they reach each other.
+    pub fn start(replicas: usize, shards: u16) -> Cluster {
+        let mut cluster = Cluster::prepare(replicas, shards);
+        (0..replicas).for_each(|index| cluster.spawn(index));
+        cluster.wait_linked();
+        cluster
+    }
+
+    pub fn config_path(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("replica-{index}.toml"))
+    }
+
+    pub fn log_path(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("replica-{index}.txt"))
+    }
+
+    pub fn data_dir(&self, index: usize) -> PathBuf {
+        self.dir.path().join(format!("data-{index}"))
+    }
+
+    pub fn config(&self, index: usize) -> String {
+        let members = self.peer_bases.iter().zip(&self.client_bases).map(|(peers, clients)| {
+            format!("    {{ host = \"127.0.0.1\", peer_base = {peers}, client_base = {clients} }},\n")
+        });
+        format!(
+            "cluster = \"{CLUSTER}\"\nreplica = {index}\nshards = {}\ndata_dir = \"{}\"\nmembers = [\n{}]\n",
+            self.shards,
+            self.data_dir(index).display(),
+            members.collect::<String>(),
+        )
+    }
+
+    pub fn spawn(&mut self, index: usize) {
+        let log = File::options().create(true).append(true).open(self.log_path(index)).unwrap();
+        let mut command = program();
+        command.arg("serve").arg("--config").arg(self.config_path(index));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.processes[index] = Some(command.spawn().unwrap());
+    }
+
+    /// Runs a replica that is expected to end by itself.
+    pub fn run_to_end(&self, index: usize) -> Output {
+        program().arg("serve").arg("--config").arg(self.config_path(index)).output().unwrap()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, index: usize) {
+        let mut process = self.processes[index].take().expect("it runs");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn stop(&mut self, index: usize) -> Option<i32> {
+        self.signal(index, rustix::process::Signal::TERM);
+        let mut process = self.processes[index].take().expect("it runs");
+        process.wait().unwrap().code()
+    }
+
+    pub fn signal(&self, index: usize, signal: rustix::process::Signal) {
+        let process = self.processes[index].as_ref().expect("it runs");
+        rustix::process::kill_process(rustix::process::Pid::from_child(process), signal).unwrap();
+    }
+
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.processes.len()).filter(|index| self.processes[*index].is_some()).collect()
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        self.client_bases.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+    }
+
+    pub fn resident_bytes(&self, index: usize) -> u64 {
+        let pid = self.processes[index].as_ref().expect("it runs").id();
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * rustix::param::page_size() as u64
+    }
+
+    pub fn status(&self, index: usize, shard: u16) -> Option<ShardStatus> {
+        let mut client = RawClient::connect(self.client_bases[index] + shard, ShardId(shard)).ok()?;
+        client.send(&ClientMessage::StatusRequest, &[]);
+        match client.receive()?.0 {
+            ClientMessage::Status(status) => Some(*status),
+            _ => None,
+        }
+    }
+
+    fn statuses(&self) -> Vec<Option<ShardStatus>> {
+        let shards = self.shards;
+        let all = self.running().into_iter().flat_map(|index| (0..shards).map(move |shard| (index, shard)));
+        all.map(|(index, shard)| self.status(index, shard)).collect()
+    }
+
+    pub fn wait_linked(&mut self) {
+        let others = self.running().len() - 1;
+        eventually("linking all replicas", || {
+            for process in self.processes.iter_mut().flatten() {
+                assert!(process.try_wait().unwrap().is_none(), "a replica has ended; see its log");
+            }
+            self.statuses()
+                .iter()
+                .all(|status| status.as_ref().is_some_and(|status| status.peers_connected.len() == others))
+        });
+    }
+
+    /// Waits until all that run have executed the same, everything that they know of.
+    pub fn wait_agreed(&self) {
+        let running = self.running();
+        eventually("agreement", || {
+            (0..self.shards).all(|shard| {
+                let all: Option<Vec<ShardStatus>> =
+                    running.iter().map(|index| self.status(*index, shard)).collect();
+                all.is_some_and(|all| {
+                    let same = |a: &ShardStatus, b: &ShardStatus| {
+                        a.frontier == b.frontier && a.state_hash == b.state_hash
+                    };
+                    all.iter().all(|status| status.unexecuted == 0 && same(status, &all[0]))
+                })
+            })
+        });
+    }
+
+    pub fn log(&self, index: usize) -> String {
+        fs::read_to_string(self.log_path(index)).unwrap_or_default()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        for index in 0..self.processes.len() {
+            if let Some(mut process) = self.processes[index].take() {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+            if failed {
+                eprintln!("--- log of replica {index}\n{}", self.log(index));
+            }
+        }
+    }
+}
+
+/// A client that speaks frames by hand, well or badly.
+pub struct RawClient {
+    pub stream: TcpStream,
+    splitter: Splitter,
+    encoder: Encoder,
+    place: u64,
+    shard: ShardId,
+}
+
+pub fn hello(shard: ShardId) -> Hello {
+    Hello {
+        cluster: Some(ClusterId::of_name(CLUSTER)),
+        epoch: Epoch(0),
+        shard,
+        shards: 0,
+        rule: RULE_VERSION,
+        role: Role::Client,
+    }
+}
+
+impl RawClient {
+    /// Connects without a word.
+    pub fn open(port: u16, shard: ShardId) -> std::io::Result<RawClient> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let (splitter, encoder) = (Splitter::new(64 << 10), Encoder::default());
+        Ok(RawClient { stream, splitter, encoder, place: 0, shard })
+    }
+
+    /// Connects and is welcomed.
+    pub fn connect(port: u16, shard: ShardId) -> std::io::Result<RawClient> {
+        let mut client = RawClient::open(port, shard)?;
+        match client.shake(hello(shard))? {
+            Some(Handshake::Welcome(_)) => Ok(client),
+            other => Err(std::io::Error::other(format!("{other:?}"))),
+        }
+    }
+
+    /// Says hello; what the other side answers, if it does.
+    pub fn shake(&mut self, hello: Hello) -> std::io::Result<Option<Handshake>> {
+        let mut bytes = Vec::new();
+        let scope = Scope { kind: Kind::Handshake, epoch: Epoch(0), shard: self.shard };
+        self.encoder.frame(&mut bytes, self.place, scope, &Handshake::Hello(hello), &[], 0);
+        self.write(&bytes)?;
+        self.heard()
+    }
+
+    /// The next word of the handshake.
+    pub fn heard(&mut self) -> std::io::Result<Option<Handshake>> {
+        let Some(frame) = self.frame() else { return Ok(None) };
+        let scope = Scope { kind: Kind::Handshake, epoch: Epoch(0), shard: frame.scope.shard };
+        let word = frame.decode(scope).map_err(std::io::Error::other)?;
+        self.splitter.trust();
+        Ok(Some(word))
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.place += bytes.len() as u64;
+        self.stream.write_all(bytes)
+    }
+
+    /// The bytes of a frame that would come next.
+    pub fn encode(&mut self, message: &ClientMessage, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let scope = Scope { kind: Kind::Client, epoch: Epoch(0), shard: self.shard };
+        let crc = crc32c::crc32c(payload);
+        self.encoder.frame(&mut bytes, self.place, scope, message, payload, crc);
+        bytes
+    }
+
+    pub fn send(&mut self, message: &ClientMessage, payload: &[u8]) {
+        let bytes = self.encode(message, payload);
+        let _ = self.write(&bytes);
+    }
+
+    pub fn receive(&mut self) -> Option<(ClientMessage, Frame)> {
+        let frame = self.frame()?;
+        let scope = Scope { kind: Kind::Client, epoch: Epoch(0), shard: self.shard };
+        Some((frame.decode(scope).unwrap(), frame))
+    }
+
+    /// The next frame; `None` when the other side has closed.
+    fn frame(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.splitter.next_frame().unwrap() {
+                return Some(frame);
+            }
+            match self.stream.read(self.splitter.room()) {
+                Ok(0) => return None,
+                Ok(count) => self.splitter.received(count),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("the replica neither answers nor closes: {error}"),
+            }
+        }
+    }
+
+    /// Waits until the other side closes, whatever it says before.
+    pub fn wait_closed(&mut self) {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+                Err(error) => panic!("the replica does not close: {error}"),
+            }
+        }
+    }
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn write_lines(path: &Path, lines: impl IntoIterator<Item = String>) {
+    let text: String = lines.into_iter().map(|line| line + "\n").collect();
+    fs::write(path, text).unwrap();
+}
