@@ -307,13 +307,16 @@ pub struct Splitter {
     place: u64,
     limit: usize,
     chunk: usize,
+    chunk_max: usize,
 }
 
 impl Splitter {
-    /// For a fresh connection. `chunk` is how much room a read is offered, in bytes. Frames are
-    /// limited to [`HANDSHAKE_BYTES_MAX`] until [`Splitter::trust`].
-    pub fn new(chunk: usize) -> Splitter {
-        Splitter { buffer: BytesMut::new(), filled: 0, place: 0, limit: HANDSHAKE_BYTES_MAX, chunk }
+    /// For a fresh connection. `chunk_max` is how much room a read is offered at most, in bytes:
+    /// it is little at first and doubled when a read fills it, so that idle connections hold
+    /// little. Frames are limited to [`HANDSHAKE_BYTES_MAX`] until [`Splitter::trust`].
+    pub fn new(chunk_max: usize) -> Splitter {
+        let chunk = chunk_max.min(HANDSHAKE_BYTES_MAX);
+        Splitter { buffer: BytesMut::new(), filled: 0, place: 0, limit: HANDSHAKE_BYTES_MAX, chunk, chunk_max }
     }
 
     /// The handshake is over: longer frames are allowed.
@@ -345,6 +348,9 @@ impl Splitter {
     pub fn received(&mut self, count: usize) {
         self.filled += count;
         assert!(self.filled <= self.buffer.len(), "more was received than there was room");
+        if self.filled == self.buffer.len() {
+            self.chunk = (2 * self.chunk).min(self.chunk_max);
+        }
     }
 
     /// Whether a part of a frame has been received and waits for its rest.

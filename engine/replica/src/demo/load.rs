@@ -43,11 +43,8 @@ impl Running {
     pub(crate) fn finish(mut self) -> Result<Value> {
         let child = self.0.take().expect("it is finished once");
         let output = child.wait_with_output().context("waiting for isonomy-bench")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let Some(line) = text.lines().last() else {
-            bail!("the load generator measured nothing ({})", output.status);
-        };
-        serde_json::from_str(line).with_context(|| format!("the load generator printed '{line}'"))
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("the load generator measured nothing ({})", output.status))
     }
 }
 
