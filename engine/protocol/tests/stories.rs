@@ -217,3 +217,22 @@ fn b11_a_fast_commit_that_was_not_durable_was_not_told() {
     world.run_among(&[0, 3, 4], 2_000_000);
     ends_well(world);
 }
+
+#[test]
+fn who_missed_the_very_last_commit_hears_of_it() {
+    let mut world = World::new(3);
+    world.run(500_000);
+    world.decide(0, "s", 1, "k");
+    // Nothing of it reaches 2, the gossip about it neither; and then nothing more happens.
+    for _ in 0..60 {
+        world.settle_among(&[0, 1]);
+        world.now = world.now.after(5_000);
+        world.tick(0);
+        world.tick(1);
+        world.lose(0, 2);
+        world.lose(1, 2);
+    }
+    assert_eq!(world.answers(0).len(), 1);
+    world.run(2_000_000);
+    world.assert_converged();
+}

@@ -45,17 +45,16 @@ fn d1_a_proposal_waits_for_its_block_only() {
 
 #[test]
 fn d1_a_fresh_block_keeps_nobody_waiting() {
-    let mut solo = Solo::new(1, 0);
-    for number in 1..1000 {
-        solo.ask(&decide("s", number, number, "a"));
-        solo.sync();
-    }
     let mut solo = Solo::new(3, 0);
-    for number in 1..200 {
-        solo.ask(&decide("s", number, number, "a"));
-        assert_eq!(solo.said_to(1), [pre_accept(id(0, number), deps([number - 1]))], "without a sync");
+    for first in (1..400).step_by(2) {
+        for number in first..first + 2 {
+            solo.ask(&decide("s", number, number, "a"));
+            assert_eq!(solo.said_to(1), [pre_accept(id(0, number), deps([number - 1]))], "without a sync");
+        }
         solo.sync();
-        solo.tell(1, pre_accept_ok(id(0, number), deps([number - 1])), None);
+        for number in first..first + 2 {
+            solo.tell(1, pre_accept_ok(id(0, number), deps([number - 1])), None);
+        }
     }
 }
 
