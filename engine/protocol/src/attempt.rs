@@ -51,6 +51,13 @@ impl Proposal {
     pub(crate) fn nop() -> Proposal {
         Proposal { cmd: Choice::Nop, dep: Deps::NONE, after: Deps::NONE, payload: None }
     }
+
+    /// The value that a report shows as accepted. A Nop goes on without the batch that the
+    /// report may carry besides: what has not been logged must not be learnt.
+    pub(crate) fn accepted_in(report: &Report) -> Proposal {
+        let payload = report.payload.clone().filter(|_| report.cmd == Choice::Initial);
+        Proposal { cmd: report.cmd, dep: report.dep, after: report.after, payload }
+    }
 }
 
 /// A RecoverOk (R2).
@@ -103,12 +110,7 @@ pub(crate) fn judge(id: InstanceId, reports: &[Report], e: usize) -> Verdict {
     // R3.2: the value with the highest abal. By `abal`, not by `bal` (trap B1).
     let accepted = reports.iter().filter(|report| report.phase == Phase::Accepted);
     if let Some(latest) = accepted.max_by_key(|report| report.accepted) {
-        return Verdict::Propose(Proposal {
-            cmd: latest.cmd,
-            dep: latest.dep,
-            after: latest.after,
-            payload: latest.payload.clone(),
-        });
+        return Verdict::Propose(Proposal::accepted_in(latest));
     }
     // R3.3: the coordinator answered and has not committed: it never will at ballot 0.
     if reports.iter().any(|report| report.from == id.row) {

@@ -11,36 +11,34 @@ const PREFETCH_DISTANCE: usize = 12;
 /// cf(a, b): a hash is in both footprints and at least one side writes it. The only conflict
 /// rule there is; C1, C2 and R4 must never disagree (trap B12).
 pub fn conflicts(a: &Payload, b: &Payload) -> bool {
-    let (a, b) = (sorted(a), sorted(b));
-    let (mut left, mut right) = (0, 0);
-    while left < a.len() && right < b.len() {
-        match a[left].hash().cmp(&b[right].hash()) {
-            std::cmp::Ordering::Less => left += 1,
-            std::cmp::Ordering::Greater => right += 1,
-            std::cmp::Ordering::Equal => {
-                // Writes sort behind reads: the last entry of a hash says whether it is written.
-                let hash = a[left].hash();
-                let last = |side: &[Access], from: usize| {
-                    side[from..].iter().take_while(|access| access.hash() == hash).last().copied()
-                };
-                let writes = |access: Option<Access>| access.is_some_and(Access::writes);
-                if writes(last(&a, left)) || writes(last(&b, right)) {
-                    return true;
-                }
-                left += 1;
-                while left < a.len() && a[left].hash() == hash {
-                    left += 1;
-                }
-            }
-        }
-    }
-    false
+    Touched::by(a).conflicts_with(b)
 }
 
-fn sorted(payload: &Payload) -> Vec<Access> {
-    let mut accesses = payload.footprint().to_vec();
-    accesses.sort_unstable();
-    accesses
+/// One side of the rule, made ready to be compared with many others.
+#[derive(Debug)]
+pub struct Touched {
+    /// Each hash once, written if any access writes it, in order.
+    accesses: Vec<Access>,
+}
+
+impl Touched {
+    /// What the batch touches.
+    pub fn by(payload: &Payload) -> Touched {
+        let mut accesses = payload.footprint().to_vec();
+        // Writes sort behind reads of the same hash, so from behind they come first and stay.
+        accesses.sort_unstable_by(|a, b| b.cmp(a));
+        accesses.dedup_by_key(|access| access.hash());
+        accesses.reverse();
+        Touched { accesses }
+    }
+
+    /// cf of the two.
+    pub fn conflicts_with(&self, other: &Payload) -> bool {
+        other.footprint().iter().any(|theirs| {
+            let place = self.accesses.binary_search_by_key(&theirs.hash(), |mine| mine.hash());
+            place.is_ok_and(|place| theirs.writes() || self.accesses[place].writes())
+        })
+    }
 }
 
 /// What is known of one hash: nothing, the last write of the only row that touched it, or a

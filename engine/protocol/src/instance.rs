@@ -122,6 +122,11 @@ impl Space {
         true
     }
 
+    /// Nothing that was seen before counts as waiting since then.
+    pub(crate) fn restart_patience(&mut self, now: Time) {
+        self.rows.iter_mut().flat_map(|row| &mut row.instances).for_each(|instance| instance.since = now);
+    }
+
     /// The highest sequence number seen in a row.
     pub(crate) fn last(&self, row: ReplicaId) -> u64 {
         let row = &self.rows[row.index()];

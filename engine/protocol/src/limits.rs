@@ -34,6 +34,10 @@ pub const RECOVER_RANGE_MAX: u64 = 64;
 /// Recoveries under way at once.
 pub const RECOVERIES_MAX: usize = 512;
 
+/// How far behind the committed prefix of a row one tick looks for overdue instances. A replica
+/// that was away for long may have seen a million; they are decided from the front anyway.
+pub const RECOVER_SCAN_MAX: usize = 2048;
+
 /// The most commits that one Pull brings, and their bytes.
 pub const PULL_COMMITS_MAX: u64 = 256;
 /// See [`PULL_COMMITS_MAX`].
@@ -55,6 +59,9 @@ pub const RECOVER_DOUBLINGS_MAX: u32 = 6;
 /// How long without a quorum until requests are refused, in microseconds.
 pub const UNAVAILABLE_AFTER_US: u64 = 1_000_000;
 
+/// What was told before is told again after this many periods of gossip.
+pub const GOSSIP_REPEAT: u64 = 20;
+
 /// Instances shown as waited for in the status.
 pub const WAITING_ON_SHOWN: usize = 16;
 
@@ -67,6 +74,8 @@ const _: () = {
     // A replica never has to wait for sequence numbers while it may submit.
     assert!(RESERVE_AHEAD >= 2 * ADMISSION_WINDOW as u64);
     assert!(RESERVE_BLOCK >= RESERVE_AHEAD);
+    // One look finds work for all recoveries that may be under way, whatever a crash left unused.
+    assert!(RECOVER_SCAN_MAX > RECOVERIES_MAX + 2 * RESERVE_BLOCK as usize);
     // What all members may have unexecuted is far below what an id may lie ahead.
     assert!(ROW_AHEAD_MAX > (REPLICAS_MAX * ADMISSION_WINDOW) as u64 + 2 * RESERVE_BLOCK);
 };

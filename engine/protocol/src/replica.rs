@@ -66,6 +66,8 @@ pub struct Replica {
     /// Own numbers up to here may be used, once the record at the position is durable.
     pub(crate) reserved: u64,
     pub(crate) reserved_at: Position,
+    /// The same for the block before.
+    pub(crate) reserved_before: (u64, Position),
     /// D8: the ends of the blocks that replicas had reserved before they were restarted.
     pub(crate) restart_marks: Deps,
     /// Executed, durably, at every member; forgotten here.
@@ -110,6 +112,7 @@ impl Replica {
             used: 0,
             reserved: 0,
             reserved_at: Position(0),
+            reserved_before: (0, Position(0)),
             restart_marks: Deps::NONE,
             settled: Deps::NONE,
             peers: vec![Peer::default(); quorum.n],
@@ -209,6 +212,9 @@ impl Replica {
             let last = InstanceId::new(self.me, self.reserved);
             self.space.see(last, now).expect("a block is not far ahead");
         }
+        // What others have under way gets its time from here on: whoever recovers it at once
+        // turns proposals of living coordinators into Nops (R3.3).
+        self.space.restart_patience(now);
         self.counters.replayed_commands = self.machine.commands();
         self.last_tick = now;
         self.reserve();
@@ -220,9 +226,17 @@ impl Replica {
     /// C1: reserves the next block of sequence numbers when few are left.
     pub(crate) fn reserve(&mut self) {
         if self.reserved - self.used < RESERVE_AHEAD {
+            self.reserved_before = (self.reserved, self.reserved_at);
             self.reserved = self.used + RESERVE_BLOCK;
             self.reserved_at = self.outbox.append(Record::Reserve { end: self.reserved }, None);
         }
+    }
+
+    /// The record that the use of an own number rests on. A fresh block keeps nobody waiting who
+    /// still draws on the one before.
+    pub(crate) fn reserved_at(&self, seq: u64) -> Position {
+        let (end, position) = self.reserved_before;
+        if seq <= end { position } else { self.reserved_at }
     }
 
     /// A message from another replica, with the batch that came behind it. Messages that no

@@ -106,13 +106,18 @@ impl Stream {
         first >= self.highest && first + numbers <= self.limit()
     }
 
+    /// Whether all numbers from `first` to before `end` are marked above `low`, as one range.
+    fn is_marked(&self, first: u64, end: u64) -> bool {
+        let next = self.executed.partition_point(|(start, _)| *start <= first);
+        next.checked_sub(1).is_some_and(|at| end <= self.executed[at].1)
+    }
+
     /// What is to be done with one number.
     pub fn fate(&self, number: u64) -> Fate {
         if number >= self.limit() {
             return Fate::OutOfWindow;
         }
-        let marked = self.executed.iter().any(|(start, end)| (*start..*end).contains(&number));
-        if number >= self.low && !marked {
+        if number >= self.low && !self.is_marked(number, number + 1) {
             return Fate::Execute;
         }
         let stored = self.stored.iter().find(|stored| (stored.first..stored.end).contains(&number));
@@ -122,8 +127,7 @@ impl Stream {
     /// The answers to a request that was executed, whole and exactly as it is.
     pub fn response(&self, first: u64, numbers: u64) -> Option<Bytes> {
         let end = first + numbers;
-        let whole = |range: &(u64, u64)| range.0 <= first && end <= range.1;
-        if end > self.low && !self.executed.iter().any(whole) {
+        if end > self.low && !self.is_marked(first, end) {
             return None;
         }
         let same = |stored: &&Stored| stored.first == first && stored.end == end;

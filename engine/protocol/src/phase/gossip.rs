@@ -2,7 +2,7 @@
 //! forgotten.
 
 use crate::contract::Time;
-use crate::limits::PULL_COMMITS_MAX;
+use crate::limits::{GOSSIP_REPEAT, PULL_COMMITS_MAX};
 use crate::log::record::Record;
 use crate::replica::Replica;
 use isonomy_wire::deps::Deps;
@@ -10,12 +10,15 @@ use isonomy_wire::id::{InstanceId, ReplicaId};
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
-    /// Says how far this replica is, if that changed. It is said to itself as well, since its own
-    /// progress counts for the others' sake only when it is durable.
+    /// Says how far this replica is, if that changed, and every now and then if it did not: the
+    /// message may have been lost, and who missed the very last commit hears of it nowhere else.
+    /// It is said to itself as well, since its own progress counts for the others' sake only when
+    /// it is durable.
     pub(crate) fn maybe_gossip(&mut self, now: Time) {
         let progress = (*self.executor.committed(), *self.executor.executed());
-        let due = now.since(self.last_gossip) >= self.config.timing.gossip_us;
-        if self.gossiped == Some(progress) || !due {
+        let period = self.config.timing.gossip_us;
+        let patience = if self.gossiped == Some(progress) { GOSSIP_REPEAT * period } else { period };
+        if now.since(self.last_gossip) < patience {
             return;
         }
         (self.gossiped, self.last_gossip) = (Some(progress), now);

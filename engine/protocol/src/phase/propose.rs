@@ -25,8 +25,9 @@ impl Replica {
         // The message may leave before the replica's own record is durable, but not before the
         // block of sequence numbers is: no number is ever used twice (D5).
         let message = PeerMessage::PreAccept { id, deps };
+        let block = self.reserved_at(id.seq);
         for to in self.others() {
-            self.outbox.send_behind(self.reserved_at, to, message.clone(), Some(payload.clone()));
+            self.outbox.send_behind(block, to, message.clone(), Some(payload.clone()));
         }
         self.attempts.insert(
             id,
@@ -109,7 +110,7 @@ impl Replica {
         }
         *equal += usize::from(instance.init_dep == Some(*deps));
         union.merge(deps);
-        if *equal >= self.quorum.fast() {
+        if *equal >= self.quorum.fast() && oks.contains(self.me) {
             // C3a: the fast path.
             self.counters.fast += 1;
             let dep = instance.dep;
@@ -127,7 +128,8 @@ impl Replica {
         let Stage::PreAccepting { oks, equal, union } = &attempt.stage else { return };
         let possible = equal + (self.quorum.n - oks.len()) >= self.quorum.fast();
         let late = now.since(attempt.began) >= self.config.timing.fast_path_us;
-        if oks.len() < self.quorum.slow() || (possible && !late) {
+        let enough = oks.len() >= self.quorum.slow() && oks.contains(self.me);
+        if !enough || (possible && !late) {
             return;
         }
         let value = Proposal { cmd: Choice::Initial, dep: *union, after: Deps::NONE, payload: None };

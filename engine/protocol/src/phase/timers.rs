@@ -2,7 +2,7 @@
 
 use crate::attempt::Stage;
 use crate::contract::{ClientRef, Time};
-use crate::limits::{RECOVER_DOUBLINGS_MAX, RECOVER_RANGE_MAX, RECOVERIES_MAX};
+use crate::limits::{RECOVER_DOUBLINGS_MAX, RECOVER_RANGE_MAX, RECOVER_SCAN_MAX, RECOVERIES_MAX};
 use crate::payload::Payload;
 use crate::replica::{Pending, Replica};
 use isonomy_wire::command::RequestBuilder;
@@ -85,15 +85,12 @@ impl Replica {
     }
 
     /// How long an instance may stay undecided before the replica of this rank recovers it:
-    /// doubled at each try, and spread so that two replicas do not meet again and again.
+    /// doubled at each try, and spread so that two replicas do not meet again and again. The same
+    /// for all of a row, so that what got stuck together is recovered in one message.
     fn patience(&self, id: InstanceId, rank: u64) -> u64 {
         let tries = self.space.get(id).map_or(0, |instance| instance.tries);
         let base = self.config.timing.recover_us << tries.min(RECOVER_DOUBLINGS_MAX);
-        let mut salt = [0; 16];
-        salt[..8].copy_from_slice(&id.seq.to_le_bytes());
-        salt[8] = id.row.0;
-        salt[9] = self.me.0;
-        salt[10] = tries as u8;
+        let salt = [id.row.0, self.me.0, tries as u8];
         base * (rank + 1) + xxh3_64_with_seed(&salt, self.seed) % (base / 4 + 1)
     }
 
@@ -128,7 +125,7 @@ impl Replica {
     fn overdue(&self, now: Time, row: ReplicaId, rank: u64) -> Vec<u64> {
         let room = RECOVERIES_MAX.saturating_sub(self.attempts.len());
         let undecided = self.space.behind(row, self.executor.committed().of(row));
-        let overdue = undecided.filter(|(id, instance)| {
+        let overdue = undecided.take(RECOVER_SCAN_MAX).filter(|(id, instance)| {
             // What a replica left undecided itself before a restart it takes up at once: nobody
             // else can be at work on it.
             let own_past = row == self.me && instance.tries == 0 && id.seq <= self.restart_marks.of(row);
@@ -152,6 +149,10 @@ impl Replica {
         let idle = self.config.timing.stream_idle_us;
         let Replica { stream_used, machine, .. } = self;
         stream_used.retain(|id, _| machine.streams.get(*id).is_some());
+        // A stream may be opened and never used: its time begins here.
+        for (id, _) in machine.streams.iter().filter(|(id, _)| id.is_opened()) {
+            stream_used.entry(*id).or_insert(now);
+        }
         let old = self.stream_used.iter().filter(|(_, used)| now.since(**used) >= idle);
         let ids: Vec<StreamId> = old.map(|(id, _)| *id).collect();
         for id in ids {

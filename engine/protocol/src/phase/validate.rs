@@ -1,7 +1,7 @@
 //! R4 to R6: what a recovery proposes must not contradict conflicts that it did not see.
 
 use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, standing};
-use crate::conflict::conflicts;
+use crate::conflict::Touched;
 use crate::contract::Time;
 use crate::instance::{Choice, Instance};
 use crate::log::record::Record;
@@ -44,13 +44,15 @@ impl Replica {
     /// I of R4: what conflicts with the batch and is ordered neither before nor after it.
     fn conflicts_outside(&self, id: InstanceId, payload: &Payload, deps: &Deps) -> Vec<Conflict> {
         let mut found = Vec::new();
+        let touched = Touched::by(payload);
         for row in (0..self.quorum.n as u8).map(ReplicaId) {
             for (other, instance) in self.space.behind(row, deps.of(row)) {
                 let unordered = match instance.phase {
                     Phase::Committed => instance.cmd == Choice::Initial && !comes_after(instance, id),
                     _ => instance.init_dep.is_some_and(|init| !init.contains(id)),
                 };
-                let conflicting = |theirs: &Payload| other != id && unordered && conflicts(payload, theirs);
+                let conflicting =
+                    |theirs: &Payload| other != id && unordered && touched.conflicts_with(theirs);
                 if instance.payload.as_ref().is_some_and(conflicting) {
                     found.push(Conflict { id: other, committed: instance.is_committed() });
                     if found.len() == CONFLICTS_MAX {
@@ -193,8 +195,7 @@ impl Replica {
 /// R6d: what a report from outside Q decides.
 fn from_outside(id: InstanceId, report: &Report) -> Option<Proposal> {
     if report.phase == Phase::Accepted {
-        let (cmd, dep, after) = (report.cmd, report.dep, report.after);
-        return Some(Proposal { cmd, dep, after, payload: report.payload.clone() });
+        return Some(Proposal::accepted_in(report));
     }
     (report.from == id.row).then(Proposal::nop)
 }

@@ -2,7 +2,10 @@
 //! decide what is delivered, synced, lost and crashed.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
 
+pub mod solo;
+
 use bytes::Bytes;
+use isonomy_protocol::conflict::Touched;
 use isonomy_protocol::contract::{ClientRef, Config, Position, Reply, Send, Time, Timing};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
@@ -10,7 +13,7 @@ use isonomy_protocol::replica::Replica;
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use isonomy_wire::id::{Ballot, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
 use isonomy_wire::message::{PeerMessage, Value};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,16 +29,22 @@ pub struct Node {
 
 pub struct World {
     pub n: u8,
+    timing: Timing,
+    /// Gossip is lost: nobody hears how far the others are.
+    pub mute: bool,
     pub now: Time,
     pub nodes: Vec<Node>,
     pub links: BTreeMap<(u8, u8), VecDeque<Send>>,
-    /// What was committed anywhere, ever: V1.
-    pub committed: BTreeMap<InstanceId, (bool, Deps)>,
+    /// What was said and decided, ever.
+    pub ghost: Ghost,
     /// Nodes whose links are cut.
     pub isolated: Vec<u8>,
-    /// What was said, as text, for traces.
+    /// What was said, as text, if `tracing`.
     pub transcript: Vec<String>,
-    pub check: bool,
+    pub tracing: bool,
+    /// Every how many turns a core is asked to check itself; it looks at everything it has.
+    pub check_every: usize,
+    turns: usize,
 }
 
 pub fn timing() -> Timing {
@@ -44,15 +53,23 @@ pub fn timing() -> Timing {
 
 impl World {
     pub fn new(n: u8) -> World {
+        World::with_timing(n, timing())
+    }
+
+    pub fn with_timing(n: u8, timing: Timing) -> World {
         let mut world = World {
             n,
+            timing,
+            mute: false,
             now: Time(1_000_000),
             nodes: Vec::new(),
             links: BTreeMap::new(),
-            committed: BTreeMap::new(),
+            ghost: Ghost::default(),
             isolated: Vec::new(),
             transcript: Vec::new(),
-            check: true,
+            tracing: false,
+            check_every: 1,
+            turns: 0,
         };
         for _ in 0..n {
             world.nodes.push(Node { core: None, log: Vec::new(), durable: 0, replies: Vec::new() });
@@ -69,7 +86,7 @@ impl World {
             replicas: self.n,
             epoch: Epoch(1),
             shard: ShardId(0),
-            timing: timing(),
+            timing: self.timing,
         }
     }
 
@@ -90,10 +107,16 @@ impl World {
 
     /// Stops a node at once: what was not synced is gone, and all that is on its links.
     pub fn crash(&mut self, id: u8) {
+        self.links.retain(|(from, _), _| *from != id);
+        self.crash_quietly(id);
+    }
+
+    /// The same, but what left before still arrives.
+    pub fn crash_quietly(&mut self, id: u8) {
         let node = &mut self.nodes[id as usize];
         node.core = None;
         node.log.truncate(node.durable);
-        self.links.retain(|(from, to), _| *from != id && *to != id);
+        self.links.retain(|(_, to), _| *to != id);
         self.relink();
     }
 
@@ -145,7 +168,11 @@ impl World {
             node.log.push((append.record, append.payload));
         }
         while let Some(send) = core.poll_send() {
+            self.ghost.on_send(&send);
             let link = (id, send.to.0);
+            if self.mute && !is_protocol(&send.message) {
+                continue;
+            }
             if !self.isolated.contains(&id) && !self.isolated.contains(&send.to.0) {
                 self.links.entry(link).or_default().push_back(send);
             }
@@ -153,7 +180,8 @@ impl World {
         while let Some(reply) = core.poll_reply() {
             node.replies.push(reply);
         }
-        if self.check {
+        self.turns += 1;
+        if self.turns.is_multiple_of(self.check_every) {
             core.check();
         }
     }
@@ -165,8 +193,8 @@ impl World {
         let Some(core) = node.core.as_mut() else { return };
         if node.durable < node.log.len() {
             // A commit counts when it is durable: before, nobody was told.
-            for (record, _) in &node.log[node.durable..] {
-                note_commit(&mut self.committed, record);
+            for (record, payload) in &node.log[node.durable..] {
+                self.ghost.on_record(record, payload.as_ref());
             }
             node.durable = node.log.len();
             core.on_durable(now, Position(node.durable as u64));
@@ -177,7 +205,10 @@ impl World {
     /// Hands over one message.
     pub fn deliver(&mut self, from: u8, send: Send) {
         let (to, now) = (send.to.0, self.now);
-        self.transcript.push(format!("{from} -> {to}  {:?}", send.message));
+        if self.tracing && is_protocol(&send.message) {
+            let batch = if send.payload.is_some() { " + batch" } else { "" };
+            self.transcript.push(format!("{from} -> {to}  {:?}{batch}", send.message));
+        }
         let Some(core) = self.nodes[to as usize].core.as_mut() else { return };
         core.on_message(now, ReplicaId(from), send.message, send.payload);
         self.pump(to);
@@ -188,6 +219,80 @@ impl World {
         let Some(send) = self.links.get_mut(&(from, to)).and_then(VecDeque::pop_front) else { return false };
         self.deliver(from, send);
         true
+    }
+
+    /// A line of the transcript that says what the test does.
+    pub fn note(&mut self, text: &str) {
+        self.transcript.push(format!("-- {text}"));
+    }
+
+    /// Everything under way from one node to another is lost.
+    pub fn lose(&mut self, from: u8, to: u8) {
+        self.links.remove(&(from, to));
+    }
+
+    /// Everything under way is lost.
+    pub fn lose_all(&mut self) {
+        self.links.clear();
+    }
+
+    /// Syncs and delivers in order, between these nodes only, until nothing is left to do.
+    pub fn settle_among(&mut self, nodes: &[u8]) {
+        loop {
+            nodes.iter().for_each(|id| self.sync(*id));
+            let busy: Vec<(u8, u8)> =
+                self.links.iter().filter(|(_, queue)| !queue.is_empty()).map(|(link, _)| *link).collect();
+            let among: Vec<(u8, u8)> =
+                busy.into_iter().filter(|(from, to)| nodes.contains(from) && nodes.contains(to)).collect();
+            if among.is_empty() {
+                return;
+            }
+            for (from, to) in among {
+                self.step(from, to);
+            }
+        }
+    }
+
+    /// A node hears the answers of these nodes, one by one, to the oldest that it told them; what
+    /// follows from that is durable, and on its way.
+    pub fn converse(&mut self, id: u8, with: &[u8]) {
+        self.sync(id);
+        for other in with {
+            assert!(self.step(id, *other), "there is something to hear");
+            self.sync(*other);
+            assert!(self.step(*other, id), "it is answered");
+        }
+        self.sync(id);
+    }
+
+    /// Time passes for one node only, and these hear each other.
+    pub fn run_alone(&mut self, id: u8, nodes: &[u8], micros: u64) {
+        for _ in 0..micros / 5_000 {
+            self.now = self.now.after(5_000);
+            self.tick(id);
+            self.settle_among(nodes);
+        }
+    }
+
+    /// Lets time pass for these nodes only, which alone hear each other.
+    pub fn run_among(&mut self, nodes: &[u8], micros: u64) {
+        for _ in 0..micros / 5_000 {
+            self.settle_among(nodes);
+            self.now = self.now.after(5_000);
+            for id in nodes {
+                self.tick(*id);
+            }
+        }
+        self.settle_among(nodes);
+    }
+
+    /// One node looks at the clock.
+    pub fn tick(&mut self, id: u8) {
+        let now = self.now;
+        if let Some(core) = self.nodes[id as usize].core.as_mut() {
+            core.on_timeout(now);
+            self.pump(id);
+        }
     }
 
     /// Syncs and delivers in order until nothing is left to do.
@@ -208,13 +313,7 @@ impl World {
     /// Lets time pass for all, without delivering anything.
     pub fn pass(&mut self, micros: u64) {
         self.now = self.now.after(micros);
-        for id in 0..self.n {
-            let now = self.now;
-            if let Some(core) = self.nodes[id as usize].core.as_mut() {
-                core.on_timeout(now);
-                self.pump(id);
-            }
-        }
+        (0..self.n).for_each(|id| self.tick(id));
     }
 
     /// Lets time pass in small steps with everything working.
@@ -260,13 +359,72 @@ impl World {
     }
 }
 
-/// V1: whatever is committed anywhere, ever, is the same.
-fn note_commit(committed: &mut BTreeMap<InstanceId, (bool, Deps)>, record: &Record) {
-    if let Record::Committed { id, value, deps, .. } = record {
-        let nop = *value == Value::Nop;
-        let deps = if nop { Deps::NONE } else { *deps };
-        let known = committed.entry(*id).or_insert((nop, deps));
-        assert_eq!(*known, (nop, deps), "V1: {id:?} was committed with two values");
+/// A decision as the ghost knows it.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    pub nop: bool,
+    pub deps: Deps,
+    /// The largest that any replica has.
+    pub after: Deps,
+}
+
+/// What no replica has: everything that was ever sent and decided.
+#[derive(Default)]
+pub struct Ghost {
+    pub decisions: BTreeMap<InstanceId, Decision>,
+    pub payloads: BTreeMap<InstanceId, Payload>,
+    proposed: BTreeMap<(InstanceId, Ballot), (bool, Deps, Deps)>,
+}
+
+impl Ghost {
+    /// V3: at most one value per ballot is ever proposed.
+    fn on_send(&mut self, send: &Send) {
+        if let PeerMessage::Accept { id, ballot, value, deps, after } = &send.message {
+            let value = (*value == Value::Nop, *deps, *after);
+            let known = self.proposed.entry((*id, *ballot)).or_insert(value);
+            assert_eq!(*known, value, "V3: {id:?} has two values at {ballot:?}");
+        }
+    }
+
+    /// V1: whatever is committed anywhere, ever, is the same.
+    fn on_record(&mut self, record: &Record, payload: Option<&Payload>) {
+        if let (Some(id), Some(payload)) = (id_of(record), payload) {
+            let known = self.payloads.entry(id).or_insert_with(|| payload.clone());
+            assert_eq!(known, payload, "V12: {id:?} was used twice");
+        }
+        if let Record::Committed { id, value, deps, after, .. } = record {
+            let nop = *value == Value::Nop;
+            let deps = if nop { Deps::NONE } else { *deps };
+            let fresh = Decision { nop, deps, after: *after };
+            let known = self.decisions.entry(*id).or_insert(fresh);
+            assert_eq!((known.nop, known.deps), (nop, deps), "V1: {id:?} was committed with two values");
+            known.after.merge(after);
+        }
+    }
+
+    /// V2: of two conflicting decisions one names the other.
+    pub fn assert_visibility(&self) {
+        let real: Vec<_> = self.decisions.iter().filter(|(_, decision)| !decision.nop).collect();
+        for (at, (a, left)) in real.iter().enumerate() {
+            let touched = Touched::by(&self.payloads[a]);
+            for (b, right) in &real[at + 1..] {
+                let names = |one: &Decision, id| one.deps.contains(id) || one.after.contains(id);
+                let ordered = names(left, **b) || names(right, **a);
+                let apart = || !touched.conflicts_with(&self.payloads[b]);
+                assert!(ordered || apart(), "V2: {a:?} and {b:?} do not see each other");
+            }
+        }
+    }
+}
+
+fn id_of(record: &Record) -> Option<InstanceId> {
+    match record {
+        Record::Reserve { .. } | Record::Stopped { .. } | Record::Settled { .. } => None,
+        Record::PreAccepted { id, .. }
+        | Record::Promised { id, .. }
+        | Record::Validated { id, .. }
+        | Record::Accepted { id, .. }
+        | Record::Committed { id, .. } => Some(*id),
     }
 }
 

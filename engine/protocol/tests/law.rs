@@ -1,0 +1,17 @@
+//! A test per rule of the law, named by the rule. One core against a test that plays everybody
+//! else where the rule speaks of messages, a small cluster where it speaks of outcomes.
+
+mod support;
+
+#[path = "law/commit.rs"]
+mod commit;
+#[path = "law/durable.rs"]
+mod durable;
+#[path = "law/limits.rs"]
+mod limits;
+#[path = "law/recover.rs"]
+mod recover;
+#[path = "law/streams.rs"]
+mod streams;
+#[path = "law/validate.rs"]
+mod validate;

@@ -1,0 +1,141 @@
+//! What is bounded, what is refused, and all sizes of clusters.
+
+use crate::support::solo::Solo;
+use crate::support::*;
+use isonomy_protocol::contract::{Busy, ClientRef};
+use isonomy_protocol::limits::{ADMISSION_WINDOW, PENDING_REQUESTS_MAX};
+use isonomy_protocol::log::record::Record;
+use isonomy_wire::message::{Failure, PeerMessage};
+
+#[test]
+fn a_replica_submits_no_more_than_its_window() {
+    let mut solo = Solo::new(3, 0);
+    for number in 1..100 {
+        solo.ask(&decide("s", number, 0, "a"));
+        solo.sync();
+    }
+    let proposals = solo.said_to(1);
+    assert_eq!(proposals.len(), ADMISSION_WINDOW);
+    assert!(proposals.iter().all(|message| matches!(message, PeerMessage::PreAccept { .. })));
+}
+
+#[test]
+fn requests_beyond_the_queue_are_given_back() {
+    let mut solo = Solo::new(3, 0);
+    let payload = decide("s", 1, 0, "a");
+    for tag in 0..PENDING_REQUESTS_MAX as u64 {
+        solo.core.on_request(solo.now, ClientRef { connection: 1, tag }, payload.clone()).expect("room");
+    }
+    let beyond = ClientRef { connection: 1, tag: u64::MAX };
+    assert_eq!(solo.core.on_request(solo.now, beyond, payload), Err(Busy));
+}
+
+fn refusal(solo: &mut Solo) -> Option<Failure> {
+    solo.ask(&decide("s", 1, 0, "a"));
+    solo.sync();
+    solo.replies.pop().and_then(|reply| reply.outcome.err())
+}
+
+#[test]
+fn without_a_quorum_requests_are_refused_after_a_while() {
+    let mut solo = Solo::new(3, 0);
+    let now = solo.now;
+    solo.core.on_links(now, &[]);
+    assert_eq!(refusal(&mut solo), None, "it may come back at once");
+    solo.wait(1_100_000);
+    assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable { .. })));
+    let now = solo.now;
+    solo.core.on_links(now, &[isonomy_wire::id::ReplicaId(2)]);
+    assert_eq!(refusal(&mut solo), None);
+}
+
+#[test]
+fn a_stopping_replica_refuses() {
+    let mut solo = Solo::new(3, 0);
+    let now = solo.now;
+    solo.core.on_stop(now);
+    assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable { .. })));
+}
+
+#[test]
+fn clusters_of_all_sizes_commit_and_agree() {
+    for n in 1..=9 {
+        let mut world = World::new(n);
+        world.run(100_000);
+        for round in 1..=3 {
+            for replica in 0..n {
+                world.decide(replica, &format!("own {replica}"), 2 * round - 1, &format!("own {replica}"));
+                world.decide(replica, &format!("own {replica}"), 2 * round, "common");
+            }
+            world.run(100_000);
+        }
+        world.run(1_000_000);
+        world.assert_converged();
+        world.ghost.assert_visibility();
+        let answered: usize = (0..n).map(|replica| world.answers(replica).len()).sum();
+        assert_eq!(answered, 6 * n as usize, "n = {n}");
+    }
+}
+
+#[test]
+fn a_minority_that_is_down_stops_nobody() {
+    for n in [3, 5, 7] {
+        let mut world = World::new(n);
+        world.run(100_000);
+        let down = (n - 1) / 2;
+        (0..down).for_each(|id| world.crash(id));
+        for replica in down..n {
+            world.decide(replica, &format!("{replica}"), 1, "k");
+        }
+        world.run(3_000_000);
+        let answered: usize = (down..n).map(|replica| world.answers(replica).len()).sum();
+        assert_eq!(answered, (n - down) as usize, "n = {n}");
+        world.assert_converged();
+        (0..down).for_each(|id| world.start(id));
+        world.run(3_000_000);
+        world.assert_converged();
+    }
+}
+
+/// Section 6: all replicas coordinate, every command is on one key, for thousands of instances.
+#[test]
+fn contention_makes_steady_progress_with_a_bounded_backlog() {
+    let mut world = World::new(5);
+    world.check_every = 500;
+    let mut numbers = [0u64; 5];
+    let mut answered = 0;
+    let mut slowest = usize::MAX;
+    for round in 0..60 {
+        for _ in 0..12 {
+            for replica in 0..5u8 {
+                let number = &mut numbers[replica as usize];
+                *number += 1;
+                let client = ClientRef { connection: 1, tag: *number };
+                let payload = decide(&format!("{replica}"), *number, number.saturating_sub(100), "hot");
+                world.request(replica, client, payload);
+            }
+        }
+        // Half of the messages of the round are delivered in one order, half in another.
+        for replica in 0..5 {
+            world.sync((replica + round) % 5);
+        }
+        world.run(10_000);
+        for replica in 0..5 {
+            let status = world.core(replica).status();
+            let bound = (5 * ADMISSION_WINDOW + 5 * 256) as u64;
+            assert!(status.unexecuted <= bound, "replica {replica} has {} unexecuted", status.unexecuted);
+        }
+        let now: usize = (0..5).map(|replica| world.answers(replica).len()).sum();
+        slowest = slowest.min(now);
+        answered += now;
+    }
+    world.run(1_000_000);
+    answered += (0..5).map(|replica| world.answers(replica).len()).sum::<usize>();
+    assert_eq!(answered, 60 * 12 * 5);
+    assert!(slowest > 0, "some round answered nobody");
+    world.assert_converged();
+    // What all have executed is forgotten: memory does not grow with the number of instances.
+    let frontier = world.core(0).status().frontier;
+    let forgotten = Record::Settled { upto: frontier };
+    assert!(world.nodes[0].log.iter().any(|(record, _)| *record == forgotten));
+}

@@ -1,0 +1,134 @@
+//! S1 to S5, as clients of a small cluster see them.
+
+use crate::support::*;
+use isonomy_protocol::contract::ClientRef;
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::answer::Answer;
+use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::id::StreamId;
+
+/// Asks one replica, lets everything happen, and gives the answers.
+fn asked(world: &mut World, id: u8, payload: Payload) -> Vec<Answer> {
+    world.request(id, ClientRef { connection: 1, tag: 1 }, payload);
+    world.run(100_000);
+    world.answers(id).into_iter().map(|(_, answer)| answer).collect()
+}
+
+fn request(stream: StreamId, first: u64, fill: impl FnOnce(&mut RequestBuilder)) -> Payload {
+    let mut builder = RequestBuilder::default();
+    fill(&mut builder);
+    parse(builder.encode(stream, first, 0))
+}
+
+fn open(world: &mut World, id: u8) -> StreamId {
+    match asked(world, id, request(StreamId::NONE, 0, RequestBuilder::open))[..] {
+        [Answer::Opened { stream }] => stream,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+fn write(stream: StreamId, number: u64) -> Payload {
+    request(stream, number, |builder| builder.decide(b"k", b"v").expect("it fits"))
+}
+
+#[test]
+fn s1_one_number_through_two_replicas_executes_once() {
+    // B18: without the stream in the footprint each of the two executes what it sees first.
+    let mut world = World::new(3);
+    world.decide(0, "s", 7, "a");
+    world.decide(1, "s", 7, "b");
+    world.run(500_000);
+    let (left, right) = (world.answers(0), world.answers(1));
+    assert_eq!(left, right);
+    assert_eq!(world.core(2).status().keys, 1);
+    world.assert_converged();
+}
+
+#[test]
+fn s2_a_retry_elsewhere_gets_the_same_answer() {
+    let mut world = World::new(3);
+    let first = asked(&mut world, 0, decide("s", 1, 0, "a"));
+    assert_eq!(asked(&mut world, 1, decide("s", 1, 0, "a")), first);
+    assert_eq!(asked(&mut world, 2, decide("s", 2, 0, "a")).iter().map(key_seq).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn s2_a_retry_while_the_first_copy_is_recovered_executes_once() {
+    // B20: both copies commit.
+    let mut world = World::new(3);
+    world.settle();
+    world.decide(0, "s", 1, "a");
+    world.step(0, 1);
+    world.isolate(0);
+    world.sync(0);
+    world.decide(1, "s", 1, "a");
+    world.run(5_000_000);
+    let retried = world.answers(1);
+    assert_eq!(retried.len(), 1);
+    world.rejoin();
+    world.run(5_000_000);
+    assert_eq!(world.answers(0), retried);
+    let copies = [id(0, 1), id(1, 1)].map(|id| world.ghost.decisions[&id].nop);
+    assert_eq!(copies, [false, false], "the story is that both commit");
+    assert_eq!(key_seq(&retried[0].1), 1);
+    world.assert_converged();
+}
+
+#[test]
+fn s2_numbers_far_ahead_are_refused_the_same_everywhere() {
+    let mut world = World::new(3);
+    let far = 2 * isonomy_wire::command::STREAM_WINDOW;
+    assert_eq!(asked(&mut world, 0, decide("s", far, 0, "a")), [Answer::OutOfWindow]);
+    world.assert_converged();
+}
+
+#[test]
+fn s3_answers_that_arrived_are_dropped() {
+    let mut world = World::new(3);
+    asked(&mut world, 0, decide("s", 1, 0, "a"));
+    asked(&mut world, 0, decide("s", 2, 2, "a"));
+    assert_eq!(asked(&mut world, 1, decide("s", 1, 0, "a")), [Answer::Duplicate]);
+    world.assert_converged();
+}
+
+#[test]
+fn s4_a_stream_is_named_by_its_open_and_ends_for_good() {
+    let mut world = World::new(3);
+    let stream = open(&mut world, 1);
+    assert_ne!(stream, open(&mut world, 1), "a doubled Open makes a second stream");
+    assert_eq!(asked(&mut world, 1, write(stream, 1)).iter().map(key_seq).collect::<Vec<_>>(), [1]);
+    assert_eq!(asked(&mut world, 1, request(stream, 2, RequestBuilder::end)), [Answer::Done]);
+    assert_eq!(asked(&mut world, 2, write(stream, 1)), [Answer::Expired], "B20, against an End");
+    assert_eq!(asked(&mut world, 1, write(stream, 3)), [Answer::Expired]);
+    world.assert_converged();
+}
+
+#[test]
+fn s4_an_idle_stream_ends_and_a_used_one_does_not() {
+    let mut world = World::new(3);
+    let (idle, used) = (open(&mut world, 0), open(&mut world, 0));
+    for number in 1..14 {
+        for _ in 0..50 {
+            world.pass(1_000_000);
+            world.settle();
+        }
+        asked(&mut world, 0, write(used, number));
+    }
+    assert_eq!(asked(&mut world, 0, write(idle, 1)), [Answer::Expired]);
+    assert!(matches!(asked(&mut world, 0, write(used, 14))[..], [Answer::Committed { key_seq: 14, .. }]));
+    world.assert_converged();
+}
+
+#[test]
+fn s5_named_streams_need_no_open_and_may_skip() {
+    let mut world = World::new(3);
+    let stream = StreamId::named("topic/0");
+    let skipping = request(stream, 1, |builder| {
+        builder.skip(1000).expect("it is short");
+        builder.decide(b"k", b"v").expect("it fits");
+    });
+    let answers = asked(&mut world, 0, skipping);
+    assert!(matches!(answers[..], [Answer::Done, Answer::Committed { key_seq: 1, .. }]));
+    assert_eq!(asked(&mut world, 2, write(stream, 1002)).iter().map(key_seq).collect::<Vec<_>>(), [2]);
+    world.assert_converged();
+}

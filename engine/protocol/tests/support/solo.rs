@@ -1,0 +1,227 @@
+//! One core alone with a test that plays everybody else.
+
+use super::{Entry, timing};
+use isonomy_protocol::contract::{ClientRef, Config, Position, Reply, Send, Time};
+use isonomy_protocol::payload::Payload;
+use isonomy_protocol::replica::Replica;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, Epoch, InstanceId, ReplicaId, ShardId};
+use isonomy_wire::message::{PeerMessage, Phase, Value};
+
+pub struct Solo {
+    pub core: Replica,
+    config: Config,
+    pub now: Time,
+    pub log: Vec<Entry>,
+    durable: usize,
+    said: Vec<Send>,
+    pub replies: Vec<Reply>,
+}
+
+impl Solo {
+    /// Replica `me` of `n`, linked to all others, with its first block reserved durably.
+    pub fn new(n: u8, me: u8) -> Solo {
+        let mut solo = Solo::starting(n, me);
+        solo.sync();
+        solo.said();
+        solo
+    }
+
+    /// The same with nothing durable yet.
+    pub fn starting(n: u8, me: u8) -> Solo {
+        let config = Config {
+            replica: ReplicaId(me),
+            replicas: n,
+            epoch: Epoch(1),
+            shard: ShardId(0),
+            timing: timing(),
+        };
+        let mut solo = Solo {
+            core: Replica::new(config.clone(), 3),
+            config,
+            now: Time(1_000_000),
+            log: Vec::new(),
+            durable: 0,
+            said: Vec::new(),
+            replies: Vec::new(),
+        };
+        solo.begin();
+        solo
+    }
+
+    fn begin(&mut self) {
+        self.core.start(self.now, Position(self.log.len() as u64));
+        let others: Vec<ReplicaId> =
+            (0..self.config.replicas).map(ReplicaId).filter(|id| *id != self.config.replica).collect();
+        self.core.on_links(self.now, &others);
+        self.turn();
+    }
+
+    /// Crashes, and starts again from what is durable.
+    pub fn restart(&mut self) {
+        self.log.truncate(self.durable);
+        self.core = Replica::new(self.config.clone(), 3);
+        for (record, payload) in &self.log {
+            self.core.replay(record.clone(), payload.clone());
+        }
+        self.said.clear();
+        self.begin();
+        self.sync();
+        self.said();
+    }
+
+    /// Ends the turn: takes what is to be written and what may be said.
+    fn turn(&mut self) {
+        self.core.end_turn(self.now);
+        while let Some(append) = self.core.poll_append() {
+            self.log.push((append.record, append.payload));
+        }
+        self.said.extend(std::iter::from_fn(|| self.core.poll_send()));
+        self.replies.extend(std::iter::from_fn(|| self.core.poll_reply()));
+        self.core.check();
+    }
+
+    /// Makes everything durable, and what follows from it.
+    pub fn sync(&mut self) {
+        self.turn();
+        while self.durable < self.log.len() {
+            self.durable = self.log.len();
+            self.core.on_durable(self.now, Position(self.durable as u64));
+            self.turn();
+        }
+    }
+
+    /// What it said since this was asked last, without gossip.
+    pub fn said(&mut self) -> Vec<(u8, PeerMessage)> {
+        let said = std::mem::take(&mut self.said).into_iter().map(|send| (send.to.0, send.message));
+        said.filter(|(_, message)| super::is_protocol(message)).collect()
+    }
+
+    /// The same to one receiver.
+    pub fn said_to(&mut self, to: u8) -> Vec<PeerMessage> {
+        self.said().into_iter().filter(|(receiver, _)| *receiver == to).map(|(_, message)| message).collect()
+    }
+
+    /// A message arrives; nothing is synced.
+    pub fn hear(&mut self, from: u8, message: PeerMessage, payload: Option<&Payload>) {
+        self.core.on_message(self.now, ReplicaId(from), message, payload.cloned());
+        self.turn();
+    }
+
+    /// A message arrives, and all that it causes becomes durable: what is said then.
+    pub fn tell(
+        &mut self,
+        from: u8,
+        message: PeerMessage,
+        payload: Option<&Payload>,
+    ) -> Vec<(u8, PeerMessage)> {
+        self.hear(from, message, payload);
+        self.sync();
+        self.said()
+    }
+
+    /// A request comes in and is proposed; nothing is synced.
+    pub fn ask(&mut self, payload: &Payload) {
+        let client = ClientRef { connection: 1, tag: 1 };
+        self.core.on_request(self.now, client, payload.clone()).expect("the queue is not full");
+        self.turn();
+    }
+
+    /// Time passes in steps of the core's own.
+    pub fn wait(&mut self, micros: u64) {
+        for _ in 0..micros / 5_000 {
+            self.now = self.now.after(5_000);
+            self.core.on_timeout(self.now);
+            self.sync();
+        }
+    }
+}
+
+pub fn ballot(round: u32, replica: u8) -> Ballot {
+    Ballot { round, replica: ReplicaId(replica) }
+}
+
+pub fn deps<const N: usize>(entries: [u64; N]) -> Deps {
+    let mut deps = Deps::NONE;
+    deps.0[..N].copy_from_slice(&entries);
+    deps
+}
+
+pub fn pre_accept(id: InstanceId, deps: Deps) -> PeerMessage {
+    PeerMessage::PreAccept { id, deps }
+}
+
+pub fn pre_accept_ok(id: InstanceId, deps: Deps) -> PeerMessage {
+    PeerMessage::PreAcceptOk { id, deps }
+}
+
+pub fn accept(id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> PeerMessage {
+    PeerMessage::Accept { id, ballot, value, deps, after: Deps::NONE }
+}
+
+pub fn accept_ok(id: InstanceId, ballot: Ballot) -> PeerMessage {
+    PeerMessage::AcceptOk { id, ballot }
+}
+
+pub fn commit(id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> PeerMessage {
+    PeerMessage::Commit { id, ballot, value, deps, after: Deps::NONE }
+}
+
+pub fn recover(id: InstanceId, ballot: Ballot) -> PeerMessage {
+    PeerMessage::Recover { row: id.row, from: id.seq, to: id.seq, ballot }
+}
+
+pub fn validate(id: InstanceId, ballot: Ballot, deps: Deps) -> PeerMessage {
+    PeerMessage::Validate { id, ballot, deps }
+}
+
+/// A RecoverOk of someone who knows nothing of the instance.
+pub fn knows_nothing(id: InstanceId, ballot: Ballot) -> PeerMessage {
+    PeerMessage::RecoverOk {
+        id,
+        ballot,
+        accepted: Ballot::ZERO,
+        phase: Phase::Init,
+        value: Value::None,
+        deps: Deps::NONE,
+        after: Deps::NONE,
+        init_value: Value::None,
+        init_deps: Deps::NONE,
+    }
+}
+
+/// A RecoverOk of someone who pre-accepted it with `deps` when `init_deps` were proposed.
+pub fn has_pre_accepted(id: InstanceId, ballot: Ballot, deps: Deps, init_deps: Deps) -> PeerMessage {
+    PeerMessage::RecoverOk {
+        id,
+        ballot,
+        accepted: Ballot::ZERO,
+        phase: Phase::PreAccepted,
+        value: Value::Attached,
+        deps,
+        after: Deps::NONE,
+        init_value: Value::Attached,
+        init_deps,
+    }
+}
+
+/// A RecoverOk of someone who accepted a value at `accepted`.
+pub fn has_accepted(
+    id: InstanceId,
+    ballot: Ballot,
+    accepted: Ballot,
+    value: Value,
+    deps: Deps,
+) -> PeerMessage {
+    PeerMessage::RecoverOk {
+        id,
+        ballot,
+        accepted,
+        phase: Phase::Accepted,
+        value,
+        deps,
+        after: Deps::NONE,
+        init_value: Value::None,
+        init_deps: Deps::NONE,
+    }
+}
