@@ -316,7 +316,14 @@ impl Splitter {
     /// little. Frames are limited to [`HANDSHAKE_BYTES_MAX`] until [`Splitter::trust`].
     pub fn new(chunk_max: usize) -> Splitter {
         let chunk = chunk_max.min(HANDSHAKE_BYTES_MAX);
-        Splitter { buffer: BytesMut::new(), filled: 0, place: 0, limit: HANDSHAKE_BYTES_MAX, chunk, chunk_max }
+        Splitter {
+            buffer: BytesMut::new(),
+            filled: 0,
+            place: 0,
+            limit: HANDSHAKE_BYTES_MAX,
+            chunk,
+            chunk_max,
+        }
     }
 
     /// The handshake is over: longer frames are allowed.

@@ -51,6 +51,9 @@ pub struct Timing {
     pub resend_us: u64,
     /// How long an instance may stay undecided before it is recovered; doubled at each try.
     pub recover_us: u64,
+    /// The same when the coordinator cannot be reached at all: a broken link is a reason to
+    /// suspect it at once, and everybody who touches its keys waits.
+    pub suspect_us: u64,
     /// How often the frontier is told to the others while anything changes.
     pub gossip_us: u64,
     /// How long a stream may be idle before its end is proposed (S4).
@@ -63,6 +66,7 @@ impl Default for Timing {
             fast_path_us: 10_000,
             resend_us: 200_000,
             recover_us: 500_000,
+            suspect_us: 50_000,
             gossip_us: 50_000,
             stream_idle_us: 600_000_000,
         }

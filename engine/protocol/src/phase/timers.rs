@@ -89,7 +89,10 @@ impl Replica {
     /// for all of a row, so that what got stuck together is recovered in one message.
     fn patience(&self, id: InstanceId, rank: u64) -> u64 {
         let tries = self.space.get(id).map_or(0, |instance| instance.tries);
-        let base = self.config.timing.recover_us << tries.min(RECOVER_DOUBLINGS_MAX);
+        let timing = &self.config.timing;
+        let is_reached = self.live().contains(id.row);
+        let base = if is_reached { timing.recover_us } else { timing.suspect_us.min(timing.recover_us) };
+        let base = base << tries.min(RECOVER_DOUBLINGS_MAX);
         let salt = [id.row.0, self.me.0, tries as u8];
         base * (rank + 1) + xxh3_64_with_seed(&salt, self.seed) % (base / 4 + 1)
     }
