@@ -1,0 +1,87 @@
+//! Requests, frames and log records: encoding and decoding. Elements are commands.
+
+mod support;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use isonomy_protocol::log::record::Record;
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::frame::{Encoder, Kind, Scope, Splitter};
+use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId};
+use isonomy_wire::message::ClientMessage;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use std::hint::black_box;
+use support::{COMMANDS, payloads, request};
+
+const SCOPE: Scope = Scope { kind: Kind::Client, epoch: Epoch(0), shard: ShardId(0) };
+
+fn codec(c: &mut Criterion) {
+    let mut group = c.benchmark_group("codec");
+    group.throughput(Throughput::Elements(COMMANDS as u64));
+    let mut builder = RequestBuilder::default();
+    let mut random = SmallRng::seed_from_u64(1);
+    group.bench_function("build request", |b| {
+        b.iter(|| request(&mut builder, &mut random, 1_000_000, 1));
+    });
+
+    let payload = request(&mut builder, &mut random, 1_000_000, 1);
+    let crc = crc32c::crc32c(&payload);
+    let (mut encoder, mut out) = (Encoder::default(), Vec::new());
+    group.bench_function("encode frame", |b| {
+        b.iter(|| {
+            out.clear();
+            let crc = crc32c::crc32c(&payload);
+            encoder.frame(&mut out, 0, SCOPE, &ClientMessage::Request { tag: 1 }, &payload, crc)
+        });
+    });
+
+    out.clear();
+    encoder.frame(&mut out, 0, SCOPE, &ClientMessage::Request { tag: 1 }, &payload, crc);
+    let fresh = || {
+        let mut splitter = Splitter::new(256 << 10);
+        splitter.trust();
+        splitter.room();
+        splitter
+    };
+    group.bench_function("split frame", |b| {
+        b.iter_batched(
+            fresh,
+            |mut splitter| {
+                splitter.room()[..out.len()].copy_from_slice(&out);
+                splitter.received(out.len());
+                let frame = splitter.next_frame().expect("it is legal").expect("it is whole");
+                black_box(frame.decode::<ClientMessage>(SCOPE).expect("it is legal"));
+                (splitter, frame)
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("parse payload", |b| b.iter(|| Payload::parse(payload.clone(), crc)));
+    group.finish();
+}
+
+fn log(c: &mut Criterion) {
+    let mut group = c.benchmark_group("log");
+    group.throughput(Throughput::Elements(COMMANDS as u64));
+    let payload = payloads(1, 1_000_000).remove(0);
+    let record = Record::PreAccepted {
+        id: InstanceId::new(ReplicaId(0), 77),
+        deps: Deps([76, 50, 51, 0, 0, 0, 0, 0, 0]),
+        init_deps: Deps([76, 50, 51, 0, 0, 0, 0, 0, 0]),
+    };
+    let scope = Scope { kind: Kind::Log, ..SCOPE };
+    let (mut encoder, mut out) = (Encoder::default(), Vec::new());
+    group.bench_function("encode PreAccepted", |b| {
+        b.iter(|| {
+            out.clear();
+            let batch = payload.batch();
+            encoder.frame(&mut out, 4096, scope, &record, batch.payload(), batch.crc())
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, codec, log);
+criterion_main!(benches);

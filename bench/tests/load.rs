@@ -1,0 +1,180 @@
+//! The program against a small server: one real state machine that every "replica" executes on,
+//! behind real sockets and frames.
+
+use bytes::Bytes;
+use isonomy_protocol::machine::Machine;
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::frame::{Encode, Encoder, Frame, Kind, Scope, Splitter};
+use isonomy_wire::id::{ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
+use isonomy_wire::message::{ClientMessage, Failure, Handshake, Member, ShardStatus, Welcome};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+const REPLICAS: u8 = 3;
+const SHARD: ShardId = ShardId(0);
+
+struct Shared {
+    members: Vec<Member>,
+    machine: Mutex<(Machine, u64)>,
+    /// Every request is refused.
+    refuses: bool,
+}
+
+impl Shared {
+    fn execute(&self, request: Bytes, crc: u32) -> Bytes {
+        let payload = Payload::parse(request, crc).expect("the program sends valid requests");
+        let (machine, seq) = &mut *self.machine.lock().expect("no server thread panics");
+        *seq += 1;
+        let mut response = Bytes::new();
+        machine.execute(InstanceId::new(ReplicaId(0), *seq), &payload, true, |_, bytes| response = bytes);
+        response
+    }
+
+    fn status(&self, replica: ReplicaId) -> ShardStatus {
+        let seq = self.machine.lock().expect("no server thread panics").1;
+        ShardStatus { replica, fast: 3 * seq, slow: seq, log_bytes: 100 * seq, ..ShardStatus::default() }
+    }
+}
+
+/// Starts a cluster and returns the address of its last replica. Its threads live as long as
+/// the test process.
+fn cluster(refuses: bool) -> String {
+    let listeners: Vec<_> = (0..REPLICAS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let member = |listener| Member { host: "127.0.0.1".into(), client_base: port(listener) };
+    let members: Vec<_> = listeners.iter().map(member).collect();
+    let address = format!("127.0.0.1:{}", members[2].client_base);
+    let machine = Mutex::new((Machine::new(Epoch(1), SHARD), 0));
+    let shared = Arc::new(Shared { members, machine, refuses });
+    for (replica, listener) in (0..).map(ReplicaId).zip(listeners) {
+        let shared = shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let shared = shared.clone();
+                std::thread::spawn(move || Peer::new(stream.unwrap()).converse(&shared, replica));
+            }
+        });
+    }
+    address
+}
+
+struct Peer {
+    stream: TcpStream,
+    splitter: Splitter,
+    encoder: Encoder,
+    said: u64,
+}
+
+impl Peer {
+    fn new(stream: TcpStream) -> Peer {
+        stream.set_nodelay(true).unwrap();
+        Peer { stream, splitter: Splitter::new(256 << 10), encoder: Encoder::default(), said: 0 }
+    }
+
+    fn hear(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.splitter.next_frame().unwrap() {
+                return Some(frame);
+            }
+            match self.stream.read(self.splitter.room()) {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => self.splitter.received(count),
+            }
+        }
+    }
+
+    fn say(&mut self, kind: Kind, message: &impl Encode, payload: &[u8]) {
+        let scope = Scope { kind, epoch: Epoch(0), shard: SHARD };
+        let (mut out, crc) = (Vec::new(), crc32c::crc32c(payload));
+        self.said += self.encoder.frame(&mut out, self.said, scope, message, payload, crc) as u64;
+        // A client that is gone hears nothing.
+        let _ = self.stream.write_all(&out);
+    }
+
+    fn converse(mut self, shared: &Shared, replica: ReplicaId) {
+        let welcome = Welcome {
+            cluster: ClusterId(1),
+            epoch: Epoch(1),
+            replica,
+            shards: 1,
+            members: shared.members.clone(),
+            durable: false,
+        };
+        let Some(_hello) = self.hear() else { return };
+        self.say(Kind::Handshake, &Handshake::Welcome(welcome), &[]);
+        self.splitter.trust();
+        let scope = Scope { kind: Kind::Client, epoch: Epoch(0), shard: SHARD };
+        while let Some(frame) = self.hear() {
+            match frame.decode(scope).unwrap() {
+                ClientMessage::Request { tag } if shared.refuses => {
+                    let failure = Failure::Invalid { why: "this is a test".into() };
+                    self.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]);
+                }
+                ClientMessage::Request { tag } => {
+                    let response = shared.execute(frame.payload, frame.payload_crc);
+                    self.say(Kind::Client, &ClientMessage::Response { tag }, &response);
+                }
+                ClientMessage::StatusRequest => {
+                    let status = Box::new(shared.status(replica));
+                    self.say(Kind::Client, &ClientMessage::Status(status), &[]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn load(address: &str, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_isonomy-bench"))
+        .args(["load", "--connect", address, "--seconds", "1", "--warmup", "0", "--output", "json"])
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_closed_loop_reports_what_the_replicas_say() {
+    let report = json(&load(&cluster(false), "--window 2000 --batch 100 --keys 1000 --threads 2"));
+    assert!(report["decisions"].as_u64().unwrap() > 0);
+    assert!(report["latency_us"]["p50"].as_u64() <= report["latency_us"]["max"].as_u64());
+    assert_eq!(report["fast_path_ratio"], 0.75);
+    assert!(report["log_bytes_per_decision"].as_f64().unwrap() > 0.0);
+    assert_eq!((&report["durability"], &report["errors"]), (&"os".into(), &serde_json::json!({})));
+}
+
+#[test]
+fn an_open_loop_makes_no_more_than_its_rate() {
+    let report = json(&load(&cluster(false), "--rate 500 --reads 20 --distribution zipf:0.9"));
+    let decisions = report["decisions"].as_u64().unwrap();
+    // A fifth of 500 are reads. A machine that is busy with other things answers fewer in time.
+    assert!((1..=470).contains(&decisions), "{decisions}");
+    assert_eq!(
+        (&report["config"]["rate"], &report["config"]["distribution"]),
+        (&500.into(), &"zipf:0.9".into())
+    );
+}
+
+#[test]
+fn failures_and_silence_are_told_apart_by_exit_codes() {
+    let refused = load(&cluster(true), "--window 10");
+    assert_eq!(refused.status.code(), Some(3));
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(stderr.contains("invalid"), "{stderr}");
+    let report: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert!(report["errors"]["invalid"].as_u64().unwrap() > 0);
+    assert_eq!((&report["decisions"], &report["latency_us"]), (&0.into(), &serde_json::Value::Null));
+
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = load(&free.to_string(), "");
+    assert_eq!(silent.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&silent.stderr);
+    assert!(stderr.contains("check that the replica runs"), "{stderr}");
+}
