@@ -2,11 +2,18 @@
 
 mod support;
 
-use isonomy_wire::client::{Client, Decided};
+use isonomy_wire::client::{Client, Decided, discover};
 use isonomy_wire::session::Config;
 use std::collections::BTreeMap;
-use support::Cluster;
+use support::{Cluster, PATIENCE};
 use tokio::task::JoinSet;
+
+/// A client with the patience that a loaded machine asks for.
+async fn connect(addresses: &[String]) -> Client {
+    let welcome = discover(addresses).await.unwrap();
+    let config = Config { deadline_us: PATIENCE.as_micros() as u64, ..Config::of(&welcome) };
+    Client::with(welcome, config)
+}
 
 /// Decides `count` numbered values on a few keys from many tasks at once; the highest key_seq
 /// answered per key.
@@ -42,7 +49,7 @@ async fn decisions_survive_a_stop_and_a_kill_of_all() {
     let mut cluster = Cluster::start(3, 2);
     let mut expected = BTreeMap::new();
     for round in 0..3u32 {
-        let client = Client::connect(&cluster.addresses()).await.unwrap();
+        let client = connect(&cluster.addresses()).await;
         assert_counts(&client, &expected).await;
         let highest = load(&client, round, 300).await;
         for key_seq in highest.values() {
@@ -63,7 +70,7 @@ async fn decisions_survive_a_stop_and_a_kill_of_all() {
         (0..3).for_each(|index| cluster.spawn(index));
         cluster.wait_linked();
     }
-    let client = Client::connect(&cluster.addresses()).await.unwrap();
+    let client = connect(&cluster.addresses()).await;
     assert_counts(&client, &expected).await;
     let total: u64 = expected.values().sum();
     assert_eq!(total, 900, "each request was decided once");
@@ -76,7 +83,7 @@ async fn one_killed_replica_stops_nobody_and_catches_up() {
     let mut cluster = Cluster::start(3, 1);
     // Only the survivors are named; the third is found through them.
     let addresses = cluster.addresses();
-    let client = Client::connect(&addresses[..2]).await.unwrap();
+    let client = connect(&addresses[..2]).await;
     load(&client, 0, 200).await;
     let going_on = tokio::spawn({
         let client = client.clone();
@@ -104,7 +111,7 @@ async fn one_killed_replica_stops_nobody_and_catches_up() {
 async fn without_a_majority_nothing_is_promised() {
     let mut cluster = Cluster::start(3, 1);
     let addresses = cluster.addresses();
-    let client = Client::connect(&addresses).await.unwrap();
+    let client = connect(&addresses).await;
     client.decide("key", "before").await.unwrap();
     cluster.kill(1);
     cluster.kill(2);
@@ -127,7 +134,7 @@ async fn first_writer_wins_among_many_clients() {
     for n in 0..12 {
         let address = cluster.addresses().swap_remove(n % 3);
         open.spawn(async move {
-            let client = Client::connect(&[address]).await.unwrap();
+            let client = connect(&[address]).await;
             let decided = client.decide_if("leader", format!("client {n}"), 0).await.unwrap();
             client.close().await;
             decided
@@ -148,7 +155,7 @@ async fn first_writer_wins_among_many_clients() {
     }
     assert_eq!(won, 1);
     assert!(values.windows(2).all(|pair| pair[0] == pair[1]), "all losers see the one winner");
-    let client = Client::connect(&cluster.addresses()).await.unwrap();
+    let client = connect(&cluster.addresses()).await;
     assert_eq!(client.read("leader").await.unwrap().unwrap().value, values[0]);
     assert!(client.retire("leader").await.unwrap().is_some());
     assert!(client.read("leader").await.unwrap().is_none());
@@ -159,7 +166,7 @@ async fn first_writer_wins_among_many_clients() {
 async fn clusters_of_one_and_five_decide_too() {
     for replicas in [1, 5] {
         let cluster = Cluster::start(replicas, 1);
-        let client = Client::connect(&cluster.addresses()).await.unwrap();
+        let client = connect(&cluster.addresses()).await;
         let highest = load(&client, 0, 100).await;
         assert_eq!(highest.values().sum::<u64>(), 100, "{replicas} replicas");
         client.close().await;

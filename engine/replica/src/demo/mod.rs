@@ -5,6 +5,7 @@ mod cluster;
 mod load;
 mod prober;
 mod report;
+mod stalls;
 
 use crate::commands::Output;
 use crate::fatal::{Fatal, Reason};
@@ -33,7 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const KILL_SECONDS: [u64; 3] = [2, 2, 4];
 /// That load leaves room for the return of the killed one: this share of what was measured.
 const KILL_LOAD_SHARE: f64 = 0.25;
-/// The longest pause that users of the other replicas may see.
+/// The longest pause that users of the other replicas may see, on a machine that runs.
 const PAUSE_MAX: Duration = Duration::from_millis(1000);
 /// Seconds of load that are not measured.
 const WARMUP_SECONDS: u64 = 2;

@@ -4,39 +4,52 @@ use anyhow::Result;
 use isonomy_wire::client::Client;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::route::{hash_key, home_of};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::stalls::Stalls;
+
 /// Between an answer and the next request.
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// The longest time without an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pause {
+    /// By the clock.
+    pub(crate) total: Duration,
+    /// Without the time in which the whole machine stood still.
+    pub(crate) running: Duration,
+}
 
 /// One client per replica, each with a key whose home is that replica.
 pub(crate) struct Probers {
     stop: watch::Sender<bool>,
-    clients: JoinSet<Result<Duration>>,
+    clients: JoinSet<Result<Pause>>,
 }
 
 impl Probers {
     /// Starts a client for each of these replicas.
     pub(crate) async fn start(addresses: &[String], homes: &[usize], replicas: u8) -> Result<Probers> {
         let (stop, stopped) = watch::channel(false);
+        let stalls = Arc::new(Stalls::watch());
         let mut clients = JoinSet::new();
         for home in homes {
             let client = Client::connect(addresses).await?;
             let key = key_at(*home, replicas);
             // The first answer opens the stream and is not counted.
             client.decide(key.clone(), "first").await?;
-            clients.spawn(probe(client, key, stopped.clone()));
+            clients.spawn(probe(client, key, stopped.clone(), stalls.clone()));
         }
         Ok(Probers { stop, clients })
     }
 
     /// Stops them; the longest time without an answer that any of them saw.
-    pub(crate) async fn worst_pause(mut self) -> Result<Duration> {
+    pub(crate) async fn worst_pause(mut self) -> Result<Pause> {
         // They end with the channel, too.
         let _ = self.stop.send(true);
-        let mut worst = Duration::ZERO;
+        let mut worst = Pause::default();
         while let Some(pause) = self.clients.join_next().await {
             worst = worst.max(pause??);
         }
@@ -44,14 +57,28 @@ impl Probers {
     }
 }
 
-async fn probe(client: Client, key: String, stopped: watch::Receiver<bool>) -> Result<Duration> {
-    let (mut worst, mut number) = (Duration::ZERO, 0u64);
+impl Pause {
+    fn max(self, other: Pause) -> Pause {
+        Pause { total: self.total.max(other.total), running: self.running.max(other.running) }
+    }
+}
+
+async fn probe(
+    client: Client,
+    key: String,
+    stopped: watch::Receiver<bool>,
+    stalls: Arc<Stalls>,
+) -> Result<Pause> {
+    let (mut worst, mut number) = (Pause::default(), 0u64);
     while !*stopped.borrow() {
-        let asked = Instant::now();
+        let (asked, stalled_before) = (Instant::now(), stalls.total());
         number += 1;
         client.decide(key.clone(), number.to_string()).await?;
-        worst = worst.max(asked.elapsed());
+        let total = asked.elapsed();
+        // The watcher wakes up from a stall no earlier than the answer: it gets its moment.
         tokio::time::sleep(PAUSE).await;
+        let stalled = stalls.total() - stalled_before;
+        worst = worst.max(Pause { total, running: total.saturating_sub(stalled) });
     }
     client.close().await;
     Ok(worst)

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use super::prober::Pause;
+
 /// Something that had to be true.
 #[derive(Clone, Debug)]
 pub(crate) struct Check {
@@ -14,7 +16,7 @@ pub(crate) struct Check {
 /// What the kill of a replica under load showed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kill {
-    pub(crate) worst_pause: Duration,
+    pub(crate) worst_pause: Pause,
     pub(crate) caught_up: Option<Duration>,
 }
 
@@ -43,7 +45,7 @@ impl Report {
     pub(crate) fn to_json(&self) -> Value {
         let millis = |duration: Duration| (duration.as_secs_f64() * 1e5).round() / 100.0;
         let kill = self.kill.map(|kill| {
-            json!({"worst_pause_ms": millis(kill.worst_pause), "caught_up_ms": kill.caught_up.map(millis)})
+            json!({"worst_pause_ms": millis(kill.worst_pause.total), "caught_up_ms": kill.caught_up.map(millis)})
         });
         let checks = self.checks.iter();
         let checks = checks.map(|check| json!({"name": check.name, "ok": check.ok, "detail": check.detail}));
@@ -70,7 +72,7 @@ impl Report {
             println!(
                 "  {:<34} {:.0} ms",
                 "kill -9: longest pause of others",
-                kill.worst_pause.as_secs_f64() * 1e3
+                kill.worst_pause.total.as_secs_f64() * 1e3
             );
             if let Some(caught_up) = kill.caught_up {
                 println!("  {:<34} {:.0} ms", "restart: caught up after", caught_up.as_secs_f64() * 1e3);
