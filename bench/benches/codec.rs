@@ -3,12 +3,15 @@
 mod support;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use isonomy_protocol::contract::{Append, Position};
+use isonomy_protocol::log::LogId;
+use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::frame::{Encoder, Kind, Scope, Splitter};
-use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
 use isonomy_wire::message::ClientMessage;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -71,13 +74,20 @@ fn log(c: &mut Criterion) {
         deps: Deps([76, 50, 51, 0, 0, 0, 0, 0, 0]),
         init_deps: Deps([76, 50, 51, 0, 0, 0, 0, 0, 0]),
     };
-    let scope = Scope { kind: Kind::Log, ..SCOPE };
-    let (mut encoder, mut out) = (Encoder::default(), Vec::new());
+    let id = LogId {
+        cluster: ClusterId::of_name("bench"),
+        incarnation: 1,
+        replica: ReplicaId(0),
+        shard: ShardId(0),
+    };
+    let mut encoder = GroupEncoder::new(id);
+    let mut buffer = vec![0; group_bytes(Some(&payload))];
+    let append = Append { position: Position(1), record, payload: Some(payload) };
     group.bench_function("encode PreAccepted", |b| {
         b.iter(|| {
-            out.clear();
-            let batch = payload.batch();
-            encoder.frame(&mut out, 4096, scope, &record, batch.payload(), batch.crc())
+            let mut group = Group::new(Position(1));
+            assert!(encoder.append(&mut group, &mut buffer, 4096, &append));
+            encoder.finish(&group, &mut buffer, 4096, Position(0))
         });
     });
     group.finish();
