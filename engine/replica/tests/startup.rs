@@ -13,7 +13,7 @@ fn an_unknown_key_names_its_line() {
     let output = cluster.run_to_end(0);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
-    assert!(text.contains("quorum") && text.contains("line 10"), "{text}");
+    assert!(text.contains("quorum") && text.contains("line 11"), "{text}");
     assert!(!cluster.data_dir(0).exists(), "nothing was made");
 }
 

@@ -14,7 +14,7 @@ const PORT_TRIES: usize = 1000;
 /// How long a replica may take to stop in good order.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// What is shown of a replica's log when it ends too early.
-const LOG_LINES_SHOWN: usize = 12;
+const LOG_LINES_SHOWN: usize = 40;
 
 /// A cluster of processes. They end with it.
 pub(crate) struct Cluster {

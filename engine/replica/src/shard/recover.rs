@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::disk::Tail;
 
 /// The size of a segment file.
-pub(crate) const SEGMENT_BYTES: usize = 64 << 20;
+pub(crate) const SEGMENT_BYTES: usize = 16 << 20;
 
 /// What the log said about itself.
 #[derive(Debug)]
