@@ -198,6 +198,12 @@ impl StreamId {
         self.high & Self::NAMED != 0
     }
 
+    /// The instance of the Open, for an opened stream.
+    pub fn opened_in(self) -> Option<InstanceId> {
+        let row = ReplicaId((self.low >> 56) as u8);
+        self.is_opened().then(|| InstanceId::new(row, self.low >> 16 & ((1 << 40) - 1)))
+    }
+
     /// The replica that coordinated the Open, for an opened stream.
     pub fn opener(self) -> Option<ReplicaId> {
         self.is_opened().then_some(ReplicaId((self.low >> 56) as u8))
@@ -235,6 +241,7 @@ mod tests {
         let opened = StreamId::opened_by(id);
         assert!(opened.is_opened() && !opened.is_named());
         assert_eq!(opened.opener(), Some(ReplicaId(1)));
+        assert_eq!(opened.opened_in(), Some(id.instance));
         let named = StreamId::named("orders.jsonl");
         assert!(named.is_named() && !named.is_opened());
         assert_ne!(named, StreamId::named("orders2.jsonl"));

@@ -283,6 +283,12 @@ impl Replica {
             );
             return Some(Failure::Unavailable { reason });
         }
+        let unknown =
+            |open: &InstanceId| open.row.index() >= self.quorum.n || open.seq > self.space.last(open.row);
+        if part.stream.opened_in().is_some_and(|open| unknown(&open)) {
+            let reason = "this replica has not heard of the stream yet; ask another, or open a stream".into();
+            return Some(Failure::Unavailable { reason });
+        }
         let opens = payload.batch().commands_of(part).any(|command| command.op == Op::Open);
         let fresh = part.stream.is_named() && self.machine.streams.get(part.stream).is_none();
         if (opens || fresh) && self.machine.streams.len() >= STREAMS_MAX {

@@ -20,6 +20,11 @@ impl Replica {
         let id = InstanceId::new(self.me, self.used);
         let mut deps = self.index.learn(id, &payload);
         deps.merge(&self.open_restart_marks());
+        // S1: a batch conflicts with the Opens of its streams. The stream's id names the Open, so
+        // that the edge is there whether the Open is known here or not.
+        for open in payload.batch().parts().iter().filter_map(|part| part.stream.opened_in()) {
+            deps.add(open);
+        }
         deps.set(self.me, id.seq - 1);
 
         // The message may leave before the replica's own record is durable, but not before the

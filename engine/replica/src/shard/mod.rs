@@ -186,6 +186,11 @@ async fn serve(
         spawn(Box::pin(node.clone().run_link(peer)));
     }
     spawn(Box::pin(node.clone().accept_peers(ports.peers)));
+    // Clients are served once the log takes records: the first segment may have to be filled.
+    let first = node.inner.borrow().log.durable;
+    while node.inner.borrow().log.durable == first && !stopping.load(Ordering::Relaxed) {
+        glommio::timer::sleep(Duration::from_millis(5)).await;
+    }
     spawn(Box::pin(node.clone().accept_clients(ports.clients)));
     // Nobody waits for the readiness of a process that is stopping.
     let _ = ready.send(node.shard);
