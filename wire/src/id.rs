@@ -206,7 +206,7 @@ impl StreamId {
 
     /// The replica that coordinated the Open, for an opened stream.
     pub fn opener(self) -> Option<ReplicaId> {
-        self.is_opened().then_some(ReplicaId((self.low >> 56) as u8))
+        self.opened_in().map(|open| open.row)
     }
 }
 

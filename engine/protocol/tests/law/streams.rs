@@ -45,6 +45,24 @@ fn s1_one_number_through_two_replicas_executes_once() {
 }
 
 #[test]
+fn s1_nobody_executes_a_stream_before_its_open() {
+    // Replica 2 misses the Open, and hears of the stream's first command through another row.
+    let mut world = World::new(3);
+    world.settle();
+    world.isolate(2);
+    let stream = open(&mut world, 0);
+    world.rejoin();
+    world.isolate(0);
+    world.request(1, ClientRef { connection: 1, tag: 2 }, write(stream, 1));
+    world.run(5_000_000);
+    let answers: Vec<u64> = world.answers(1).iter().map(|(_, answer)| key_seq(answer)).collect();
+    assert_eq!(answers, [1]);
+    world.rejoin();
+    world.run(5_000_000);
+    world.assert_converged();
+}
+
+#[test]
 fn s2_a_retry_elsewhere_gets_the_same_answer() {
     let mut world = World::new(3);
     let first = asked(&mut world, 0, decide("s", 1, 0, "a"));
