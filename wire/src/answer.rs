@@ -22,8 +22,8 @@ pub enum Answer {
     Rejected {
         /// The key_seq that it has; 0 when it has no decision.
         key_seq: u64,
-        /// The latest decision.
-        value: Bytes,
+        /// The latest decision; `None` if it is [omitted](Answer::Omitted).
+        value: Option<Bytes>,
     },
     /// The latest decision of a key that was read.
     Found {
@@ -34,6 +34,9 @@ pub enum Answer {
         /// The command that decided it.
         id: CommandId,
     },
+    /// The key that was read has a decision, and the values before it in this response left no
+    /// room for it: see [`VALUES_BYTES_MAX`]. Read it again.
+    Omitted,
     /// The key that was read or retired has no decision.
     Missing,
     /// The key's life has ended.
@@ -68,6 +71,19 @@ const DONE: u64 = 7;
 const EXPIRED: u64 = 8;
 const DUPLICATE: u64 = 9;
 const OUT_OF_WINDOW: u64 = 10;
+const OMITTED: u64 = 11;
+const REJECTED_BARE: u64 = 12;
+
+/// The values of one response in bytes, with what frames them. The first value always fits; those
+/// that no longer do are left out.
+pub const VALUES_BYTES_MAX: usize = 8 << 20;
+
+const _: () = {
+    assert!(VALUES_BYTES_MAX > crate::command::VALUE_BYTES_MAX + VALUE_OVERHEAD_BYTES);
+    // Whatever a request asks, its response fits a frame.
+    let words_and_runs = (size_of::<u64>() + size_of::<IdRun>()) * crate::command::BATCH_COMMANDS_MAX;
+    assert!(VALUES_BYTES_MAX + words_and_runs + 4096 < crate::frame::PAYLOAD_BYTES_MAX);
+};
 
 /// Status in the highest byte, key_seq below.
 const STATUS_SHIFT: u32 = 56;
@@ -119,12 +135,18 @@ impl ResponseBuilder {
 
     /// The command found another key_seq than it expected.
     pub fn rejected(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: &[u8]) {
+        if !self.has_room(value) {
+            return self.push(instance, index, REJECTED_BARE << STATUS_SHIFT | key_seq);
+        }
         self.push(instance, index, REJECTED << STATUS_SHIFT | key_seq);
         self.push_value(value);
     }
 
     /// The command read `value`, decided by `id`.
     pub fn found(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: &[u8], id: CommandId) {
+        if !self.has_room(value) {
+            return self.push(instance, index, OMITTED << STATUS_SHIFT);
+        }
         self.push(instance, index, FOUND << STATUS_SHIFT | key_seq);
         self.response.blob.extend_from_slice(&encode_id(id));
         self.push_value(value);
@@ -138,6 +160,7 @@ impl ResponseBuilder {
     /// Any answer without further content.
     pub fn plain(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
         let status = match answer {
+            Answer::Omitted => OMITTED,
             Answer::Missing => MISSING,
             Answer::Opened { .. } => OPENED,
             Answer::Done => DONE,
@@ -153,11 +176,20 @@ impl ResponseBuilder {
     pub fn repeat(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
         match answer {
             Answer::Committed { id, key_seq } => self.committed(id.instance, id.index, *key_seq),
-            Answer::Rejected { key_seq, value } => self.rejected(instance, index, *key_seq, value),
+            Answer::Rejected { key_seq, value: Some(value) } => {
+                self.rejected(instance, index, *key_seq, value)
+            }
+            Answer::Rejected { key_seq, value: None } => {
+                self.push(instance, index, REJECTED_BARE << STATUS_SHIFT | key_seq);
+            }
             Answer::Found { key_seq, value, id } => self.found(instance, index, *key_seq, value, *id),
             Answer::Retired { id, key_seq } => self.retired(id.instance, id.index, *key_seq),
             _ => self.plain(instance, index, answer),
         }
+    }
+
+    fn has_room(&self, value: &[u8]) -> bool {
+        self.response.blob.len() + value.len() + VALUE_OVERHEAD_BYTES <= VALUES_BYTES_MAX
     }
 
     fn push_value(&mut self, value: &[u8]) {
@@ -227,6 +259,11 @@ impl Answers {
         self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == OUT_OF_WINDOW)
     }
 
+    /// Whether any of the answers is `Omitted`, without decoding the others.
+    pub fn any_omitted(&self) -> bool {
+        self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == OMITTED)
+    }
+
     /// The first answer.
     pub fn first(&self) -> Option<Answer> {
         let response = self.response();
@@ -253,7 +290,9 @@ impl Answers {
         let key_seq = word & KEY_SEQ_MASK;
         match word >> STATUS_SHIFT {
             COMMITTED => Answer::Committed { id, key_seq },
-            REJECTED => Answer::Rejected { key_seq, value: self.take_value(blob) },
+            REJECTED => Answer::Rejected { key_seq, value: Some(self.take_value(blob)) },
+            REJECTED_BARE => Answer::Rejected { key_seq, value: None },
+            OMITTED => Answer::Omitted,
             FOUND => {
                 let bytes = &self.response().blob[*blob..*blob + ID_BYTES];
                 let id = decode_id(bytes.try_into().expect("validated when parsed"));
@@ -301,7 +340,7 @@ fn check(response: &ArchivedResponse) -> Option<()> {
     let mut blob: &[u8] = &response.blob;
     for word in response.words.iter() {
         let status = word.to_native() >> STATUS_SHIFT;
-        (COMMITTED..=OUT_OF_WINDOW).contains(&status).then_some(())?;
+        (COMMITTED..=REJECTED_BARE).contains(&status).then_some(())?;
         if status == FOUND {
             blob = blob.get(ID_BYTES..)?;
         }
@@ -315,6 +354,8 @@ fn check(response: &ArchivedResponse) -> Option<()> {
 
 /// epoch u32 | shard u16 | row u8 | zero u8 | seq u64 | index u32, little endian.
 const ID_BYTES: usize = 20;
+/// What frames a value at most: the id of its decision and its length.
+const VALUE_OVERHEAD_BYTES: usize = ID_BYTES + size_of::<u32>();
 
 fn encode_id(id: CommandId) -> [u8; ID_BYTES] {
     let mut bytes = [0; ID_BYTES];
@@ -357,7 +398,7 @@ mod tests {
         let expected = vec![
             Answer::Committed { id: id(at, 0), key_seq: 7 },
             Answer::Committed { id: id(at, 1), key_seq: 1 },
-            Answer::Rejected { key_seq: 3, value: Bytes::from_static(b"old") },
+            Answer::Rejected { key_seq: 3, value: Some(Bytes::from_static(b"old")) },
             Answer::Found { key_seq: 8, value: Bytes::new(), id: id(before, 5) },
             Answer::Committed { id: id(before, 2), key_seq: 6 },
             Answer::Missing,
@@ -374,6 +415,37 @@ mod tests {
         assert_eq!(answers.first().as_ref(), expected.first());
         assert!(!answers.are_expired() && !answers.any_out_of_window());
         assert_eq!(answers.committed(), 3);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_said() {
+        let at = InstanceId::new(ReplicaId(1), 9);
+        let id = CommandId { epoch: Epoch(2), shard: ShardId(1), instance: at, index: 0 };
+        let value = vec![7; crate::command::VALUE_BYTES_MAX];
+        let mut builder = ResponseBuilder::new(Epoch(2), ShardId(1));
+        for index in 0..20 {
+            match index % 2 {
+                0 => builder.found(at, index, 1, &value, id),
+                _ => builder.rejected(at, index, 1, &value),
+            }
+        }
+        builder.found(at, 20, 1, b"small", id);
+        let bytes = builder.encode();
+        assert!(bytes.len() < crate::frame::PAYLOAD_BYTES_MAX);
+        let answers = Answers::parse(bytes).unwrap();
+        assert!(answers.any_omitted());
+        let answers = answers.to_vec();
+        let whole = |answer: &Answer| {
+            matches!(answer, Answer::Found { .. } | Answer::Rejected { value: Some(_), .. })
+        };
+        assert!(answers[..7].iter().all(whole) && !answers[7..20].iter().any(whole));
+        assert_eq!(
+            (&answers[8], &answers[9]),
+            (&Answer::Omitted, &Answer::Rejected { key_seq: 1, value: None })
+        );
+        assert!(whole(&answers[20]), "what is small still fits");
+        answers.iter().for_each(|answer| builder.repeat(at, 0, answer));
+        assert_eq!(Answers::parse(builder.encode()).unwrap().to_vec().len(), answers.len());
     }
 
     #[test]

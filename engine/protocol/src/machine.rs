@@ -103,9 +103,12 @@ impl<'a> PartWork<'_, 'a> {
 
     /// S2: what executes, what was executed before, what the client is told.
     fn on_stream(&mut self) -> Bytes {
-        let Part { stream, first, numbers, answered_below, .. } = *self.part;
+        let part @ Part { stream, first, numbers, answered_below, .. } = *self.part;
         let known = self.machine.streams.with(stream, |stream| {
             stream.on_answered_below(answered_below);
+            if part.stream.is_named() {
+                stream.skip_below(answered_below);
+            }
             (stream.is_fresh(first, numbers), stream.response(first, numbers))
         });
         match known {
@@ -319,11 +322,11 @@ mod tests {
             request.decide_if(b"k", b"new life", 1).unwrap();
         });
         assert_eq!(committed(&answers[..2]), [1, 2]);
-        assert_eq!(answers[2], Answer::Rejected { key_seq: 2, value: Bytes::from_static(b"two") });
+        assert_eq!(answers[2], Answer::Rejected { key_seq: 2, value: Some(Bytes::from_static(b"two")) });
         assert_eq!(committed(&answers[3..4]), [1]);
         assert!(matches!(answers[4], Answer::Retired { key_seq: 2, .. }));
         assert_eq!(answers[5], Answer::Missing);
-        assert_eq!(answers[6], Answer::Rejected { key_seq: 0, value: Bytes::new() });
+        assert_eq!(answers[6], Answer::Rejected { key_seq: 0, value: Some(Bytes::new()) });
         let reads = bench.run(StreamId::NONE, 0, 0, |request| {
             request.read(b"fresh").unwrap();
             request.read(b"k").unwrap();
@@ -404,6 +407,19 @@ mod tests {
         assert_eq!(again, answers[1..2]);
         let low = bench.machine.streams.get(stream).unwrap().low();
         assert_eq!(low, 8);
+    }
+
+    #[test]
+    fn s5_a_named_stream_begins_where_its_source_says() {
+        let mut bench = Bench::new();
+        let fill = |request: &mut RequestBuilder| request.decide(b"k", b"v").unwrap();
+        let (named, far) = (StreamId::named("partition"), 1 << 40);
+        assert_eq!(committed(&bench.run(named, far, far, fill)), [1]);
+        assert_eq!(bench.machine.streams.get(named).unwrap().low(), far + 1);
+        assert_eq!(bench.run(named, far - 1, 0, fill), [Answer::Duplicate], "it was said to be done");
+        // A stream that was opened has no numbers but those of its one client.
+        let opened = bench.open();
+        assert_eq!(bench.run(opened, far, far, fill), [Answer::OutOfWindow]);
     }
 
     #[test]

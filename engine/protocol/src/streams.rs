@@ -93,6 +93,13 @@ impl Stream {
         }
     }
 
+    /// S5: the source knows that all lower numbers are done, or do not exist.
+    pub fn skip_below(&mut self, below: u64) {
+        if below > self.low {
+            self.mark(self.low, below - self.low);
+        }
+    }
+
     fn drop_oldest(&mut self) {
         if let Some(stored) = self.stored.pop_front() {
             self.stored_bytes -= stored.response.len();

@@ -149,7 +149,7 @@ async fn first_writer_wins_among_many_clients() {
             }
             Decided::Rejected { key_seq, value } => {
                 assert_eq!(key_seq, 1);
-                values.push(value);
+                values.push(value.expect("it is small"));
             }
         }
     }

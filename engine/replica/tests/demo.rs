@@ -9,7 +9,7 @@ use support::{program, stderr, stdout};
 fn the_demo_shows_what_it_says_and_keeps_its_field_names() {
     let dir = env!("CARGO_TARGET_TMPDIR");
     let output = program()
-        .args(["demo", "--seconds", "2", "--rate", "2000", "--shards", "2", "--output", "json", "--dir", dir])
+        .args(["demo", "--seconds", "2", "--rate", "200", "--shards", "2", "--output", "json", "--dir", dir])
         .output()
         .unwrap();
     let json: Value =

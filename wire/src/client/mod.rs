@@ -87,8 +87,8 @@ pub enum Decided {
     Rejected {
         /// The key_seq that it has; 0 without a decision.
         key_seq: u64,
-        /// Its latest decision.
-        value: Bytes,
+        /// Its latest decision; `None` when it was too large to be sent along: read the key.
+        value: Option<Bytes>,
     },
 }
 
@@ -163,7 +163,9 @@ impl Client {
     ) -> Result<Decided, CallError> {
         match self.call(Command::DecideIf { key: key.into(), value: value.into(), expected }).await? {
             Answer::Committed { id, key_seq } => Ok(Decided::Committed(Committed { id, key_seq })),
-            Answer::Rejected { key_seq, value } => Ok(Decided::Rejected { key_seq, value: own(&value) }),
+            Answer::Rejected { key_seq, value } => {
+                Ok(Decided::Rejected { key_seq, value: value.as_ref().map(own) })
+            }
             other => Err(CallError::of(&other)),
         }
     }

@@ -162,7 +162,7 @@ async fn decide_read_decide_if_retire() {
     let found = client.read("k").await.unwrap().unwrap();
     assert_eq!((found.key_seq, &found.value[..]), (1, &b"one"[..]));
     let rejected = client.decide_if("k", "two", 0).await.unwrap();
-    assert_eq!(rejected, Decided::Rejected { key_seq: 1, value: "one".into() });
+    assert_eq!(rejected, Decided::Rejected { key_seq: 1, value: Some("one".into()) });
     assert!(matches!(client.decide_if("k", "two", 1).await.unwrap(), Decided::Committed(_)));
     assert_eq!(client.retire("k").await.unwrap().unwrap().key_seq, 2);
     assert_eq!(client.read("k").await.unwrap(), None);

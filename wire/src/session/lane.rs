@@ -1,7 +1,8 @@
 //! One lane: the commands of a shard that go to one home, on a stream of their own.
 
 use super::config::{Config, RETIRING_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX};
-use super::outcome::Charge;
+use super::outcome::{Charge, NO_TOKEN};
+use crate::answer::{Answer, Answers};
 use crate::command::{Batch, Op, RequestBuilder};
 use crate::id::{ReplicaId, ShardId, StreamId};
 use bytes::Bytes;
@@ -31,6 +32,25 @@ impl Pending {
             fits.expect("it fitted before");
         }
         Pending { builder, tokens: flight.tokens, charge: flight.charge, since: flight.since }
+    }
+}
+
+impl Flight {
+    /// The reads whose values did not fit the response, to be asked again; their tokens and their
+    /// charge go with them.
+    pub(super) fn take_omitted(&mut self, answers: &Answers, mut builder: RequestBuilder) -> Pending {
+        let batch = Batch::parse(self.payload.clone(), 0, |_| ()).expect("the session encoded it");
+        let (mut tokens, mut charge) = (Vec::new(), Charge::default());
+        let commands = batch.commands_of(&batch.parts()[0]).zip(answers.to_vec());
+        for (token, (command, _)) in
+            self.tokens.iter_mut().zip(commands).filter(|(_, (_, answer))| *answer == Answer::Omitted)
+        {
+            builder.read(command.key).expect("it fitted before");
+            tokens.push(std::mem::replace(token, NO_TOKEN));
+            charge.add(Charge::of(command.key.len()));
+        }
+        self.charge.take(charge);
+        Pending { builder, tokens, charge, since: self.since }
     }
 }
 

@@ -68,6 +68,9 @@ impl Model {
         }
         let Some(stream) = self.streams.get_mut(&part.stream) else { return Answer::Expired };
         stream.answered_below = stream.answered_below.max(part.answered_below);
+        if part.stream.is_named() {
+            stream.low = stream.low.max(part.answered_below);
+        }
         if let Some(answer) = stream.answers.get(&command.number) {
             return answer.clone();
         }
@@ -94,7 +97,7 @@ impl Model {
         match command.op {
             Op::DecideIf if key_seq != command.expected => {
                 let value = now.map_or(Bytes::new(), |(_, value, _)| value.clone());
-                Answer::Rejected { key_seq, value }
+                Answer::Rejected { key_seq, value: Some(value) }
             }
             Op::Decide | Op::DecideIf => {
                 *self.decided.entry(command.value.to_vec()).or_default() += 1;

@@ -3,13 +3,14 @@
 use crate::answer::{Answer, Answers};
 use crate::command::Invalid;
 
-/// The token of numbers that were skipped; no command may have it.
+/// The token of numbers that were skipped, and of what is asked again; no command may have it.
 pub const NO_TOKEN: u64 = u64::MAX;
 
 /// What became of the commands of one request frame.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The tokens of the commands, in the order of the answers; [`NO_TOKEN`] for skipped numbers.
+    /// The tokens of the commands, in the order of the answers; [`NO_TOKEN`] for
+    /// skipped numbers and for reads whose outcome comes later.
     pub tokens: Vec<u64>,
     /// The answers, or why there are none.
     pub result: Result<Answers, Error>,

@@ -57,7 +57,7 @@ impl Session {
                 (lane.stream, lane.next) = (Stream::Open(stream), 1);
             }
             (Kind::Writes, _) => self.on_written(index, flight, answers),
-            (Kind::Reads, _) => self.settle(flight, Ok(answers)),
+            (Kind::Reads, _) => self.on_read(index, flight, answers),
             (Kind::Open | Kind::End, _) => {}
         }
         Ok(())
@@ -82,6 +82,16 @@ impl Session {
             // Nobody who keeps the window gets here; what did not execute is a gap all the same.
             self.lanes[index].rotate(flight.since + deadline);
             self.stop(index, flight.first);
+        }
+        self.settle(flight, Ok(answers));
+    }
+
+    /// Values that did not fit the response are asked for again.
+    fn on_read(&mut self, index: usize, mut flight: Flight, answers: Answers) {
+        if answers.any_omitted() {
+            let reads = &mut self.lanes[index].reads;
+            let builder = reads.builder();
+            reads.again.push_back(flight.take_omitted(&answers, builder));
         }
         self.settle(flight, Ok(answers));
     }

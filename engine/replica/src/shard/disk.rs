@@ -23,6 +23,8 @@ use super::signal::Signal;
 pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
 /// Segments that are filled before they are needed.
 const SEGMENTS_AHEAD: usize = 1;
+/// The same for a log that begins: nothing is filled while its first users come.
+const SEGMENTS_AT_FIRST: usize = 1 + SEGMENTS_AHEAD;
 /// One write while a segment is filled.
 const FILL_BYTES: usize = 1 << 20;
 
@@ -220,14 +222,19 @@ impl Disk {
 
     /// Keeps segments prepared, for ever.
     pub(crate) async fn prepare(&self) {
+        let begins = self.current.borrow().is_none() && self.prepared.borrow().is_empty();
+        let mut wanted = if begins { SEGMENTS_AT_FIRST } else { SEGMENTS_AHEAD };
         loop {
-            while self.prepared.borrow().len() < SEGMENTS_AHEAD {
+            let mut filled = Vec::new();
+            while self.prepared.borrow().len() + filled.len() < wanted {
                 let next = self.next_segment.get();
                 self.fill(next).await;
                 self.next_segment.set(next + 1);
-                self.prepared.borrow_mut().push_back(next);
-                self.is_prepared.notify();
+                filled.push(next);
             }
+            self.prepared.borrow_mut().extend(filled);
+            self.is_prepared.notify();
+            wanted = SEGMENTS_AHEAD;
             self.is_wanted.wait().await;
         }
     }
