@@ -262,6 +262,27 @@ fn reads_travel_alone_and_wait_for_no_stream() {
 }
 
 #[test]
+fn values_that_did_not_fit_are_asked_for_again() {
+    let mut rig = Rig::new(|config| config.frames_in_flight = 1);
+    let value = vec![b'v'; VALUE_BYTES_MAX];
+    let keys: Vec<Vec<u8>> = (0..20u8).map(|n| vec![n]).collect();
+    for (token, key) in (0..).zip(&keys) {
+        rig.session.submit(1, &Action::Decide { key, value: &value }, token).unwrap();
+        rig.settle();
+    }
+    // All reads but the first of a home share one frame.
+    for (token, key) in (100..).zip(&keys) {
+        rig.session.submit(1, &Action::Read { key }, token).unwrap();
+    }
+    rig.settle();
+    for token in 100..120 {
+        let found = matches!(&rig.outcomes[&token], Ok(Answer::Found { value: found, .. }) if *found == value);
+        assert!(found, "token {token}");
+    }
+    assert_eq!(rig.session.outstanding(), 0);
+}
+
+#[test]
 fn a_lost_connection_sends_the_same_bytes_to_the_next_replica() {
     let mut rig = Rig::new(|_| ());
     let key = key_of_home(1);
