@@ -276,7 +276,8 @@ fn values_that_did_not_fit_are_asked_for_again() {
     }
     rig.settle();
     for token in 100..120 {
-        let found = matches!(&rig.outcomes[&token], Ok(Answer::Found { value: found, .. }) if *found == value);
+        let found =
+            matches!(&rig.outcomes[&token], Ok(Answer::Found { value: found, .. }) if *found == value);
         assert!(found, "token {token}");
     }
     assert_eq!(rig.session.outstanding(), 0);
