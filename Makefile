@@ -3,11 +3,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench
+.PHONY: help demo test verify fix bench sim soak
 
 CARGO ?= cargo
 # More arguments for the demo: make demo ARGS="--seconds 30"
 ARGS ?=
+# The simulator's first seed and how many: make sim SEED=7 COUNT=1
+SEED ?= 0
+COUNT ?= 1000
+SIM = $(CARGO) run --release --locked -q -p isonomy-sim -- --replay engine/sim/seeds.txt
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
@@ -24,6 +28,13 @@ verify: ## Everything that must hold, without changing a file: format, lints, ed
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	.ci/edges
 	.ci/tests
+	$(SIM) --count 10000 --time 600
+
+sim: ## Simulated clusters: seeds SEED to SEED+COUNT-1, until one fails
+	$(SIM) --seed $(SEED) --count $(COUNT) $(ARGS)
+
+soak: ## The same with seeds that nobody has seen, for an hour
+	$(SIM) --seed $$(date +%s)000000 --count 1000000000 --time 3600 $(ARGS)
 
 fix: ## Format, and apply what clippy can
 	$(CARGO) fmt --all

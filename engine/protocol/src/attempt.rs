@@ -3,6 +3,8 @@
 
 use crate::contract::Time;
 use crate::instance::Choice;
+use crate::marks::Mark;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::quorum::ReplicaSet;
 use isonomy_wire::deps::Deps;
@@ -98,8 +100,8 @@ pub(crate) type Attempts = BTreeMap<InstanceId, Attempt>;
 /// What R3 decides from the reports of a quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// R3.2, R3.3, R3.4.
-    Propose(Proposal),
+    /// R3.2, R3.3 or R3.4, as the mark says.
+    Propose(Mark, Proposal),
     /// R3.5: these payload and deps have to be validated.
     Validate { payload: Payload, dep: Deps, supporters: usize },
 }
@@ -110,21 +112,22 @@ pub(crate) fn judge(id: InstanceId, reports: &[Report], e: usize) -> Verdict {
     // R3.2: the value with the highest abal. By `abal`, not by `bal` (trap B1).
     let accepted = reports.iter().filter(|report| report.phase == Phase::Accepted);
     if let Some(latest) = accepted.max_by_key(|report| report.accepted) {
-        return Verdict::Propose(Proposal::accepted_in(latest));
+        return Verdict::Propose(Mark::R32, Proposal::accepted_in(latest));
     }
     // R3.3: the coordinator answered and has not committed: it never will at ballot 0.
     if reports.iter().any(|report| report.from == id.row) {
-        return Verdict::Propose(Proposal::nop());
+        return Verdict::Propose(Mark::R33, Proposal::nop());
     }
     // R3.4: too few could have taken part in a fast commit.
     let supporting =
         |report: &&Report| report.phase == Phase::PreAccepted && report.init_dep == Some(report.dep);
     let supporters: Vec<&Report> = reports.iter().filter(supporting).collect();
-    if supporters.len() < reports.len() - e {
-        return Verdict::Propose(Proposal::nop());
+    let needed = reports.len() - e + usize::from(mutant::is(Mutant::ManySupporters));
+    if supporters.len() < needed {
+        return Verdict::Propose(Mark::R34, Proposal::nop());
     }
     // R3.5. With one replica Q can be empty of others, but then it is the coordinator.
-    let Some(first) = supporters.first() else { return Verdict::Propose(Proposal::nop()) };
+    let Some(first) = supporters.first() else { return Verdict::Propose(Mark::R34, Proposal::nop()) };
     assert!(supporters.iter().all(|other| other.init_dep == first.init_dep), "V5: {id:?} has two initDeps");
     let payload = first.payload.clone().expect("who pre-accepted has the batch");
     Verdict::Validate { payload, dep: first.dep, supporters: supporters.len() }

@@ -1,5 +1,6 @@
 //! Which instances conflict (law, sections 2 and 3): the rule and the index that answers it.
 
+use crate::mutant::{self, Mutant};
 use crate::payload::{Access, Payload};
 use crate::table::Table;
 use isonomy_wire::deps::Deps;
@@ -100,6 +101,7 @@ impl Index {
         for ahead in footprint.iter().take(PREFETCH_DISTANCE) {
             self.table.prefetch(ahead.hash());
         }
+        let footprint = if mutant::is(Mutant::StreamsOutside) { payload.keys() } else { footprint };
         for (at, access) in footprint.iter().enumerate() {
             if let Some(ahead) = footprint.get(at + PREFETCH_DISTANCE) {
                 self.table.prefetch(ahead.hash());

@@ -1,5 +1,7 @@
 //! What crosses the border of the core.
 
+#[cfg(doc)]
+use crate::limits::RESERVE_BLOCK;
 use crate::log::record::Record;
 use crate::payload::Payload;
 use bytes::Bytes;
@@ -40,6 +42,9 @@ pub struct Config {
     pub shard: ShardId,
     /// Its timers.
     pub timing: Timing,
+    /// Own sequence numbers are reserved in blocks of so many (C1, D5); [`RESERVE_BLOCK`] but in
+    /// simulations of many crashes, which would spend their time on what is left unused.
+    pub reserve_block: u64,
 }
 
 /// The timers of the core, in microseconds.

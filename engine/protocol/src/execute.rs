@@ -44,6 +44,7 @@ pub struct Executor {
     blocks: Vec<Block>,
     /// Found in order, not yet polled.
     ready: VecDeque<(InstanceId, Option<Payload>)>,
+    largest: usize,
 }
 
 impl Executor {
@@ -56,6 +57,7 @@ impl Executor {
             rows: vec![VecDeque::new(); n],
             blocks: vec![Block::Unknown; n],
             ready: VecDeque::new(),
+            largest: 0,
         }
     }
 
@@ -77,9 +79,9 @@ impl Executor {
         })
     }
 
-    /// Whether execution is held up by this undecided instance.
-    pub fn is_blocked_by(&self, id: InstanceId) -> bool {
-        self.blocks.contains(&Block::Commit(id))
+    /// How many instances the largest component so far had.
+    pub fn largest_component(&self) -> usize {
+        self.largest
     }
 
     /// An instance was committed; each is told once.
@@ -185,6 +187,7 @@ impl Executor {
 
     /// Moves a component, sorted, to what is ready.
     fn execute(&mut self, component: &[InstanceId]) {
+        self.largest = self.largest.max(component.len());
         for id in component {
             assert_eq!(*id, self.head(id.row.index()), "rows execute in order");
             let vertex = self.rows[id.row.index()].pop_front().flatten().expect("members are committed");

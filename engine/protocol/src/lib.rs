@@ -12,6 +12,8 @@ mod instance;
 pub mod limits;
 pub mod log;
 pub mod machine;
+pub mod marks;
+pub mod mutant;
 mod outbox;
 pub mod payload;
 mod phase;

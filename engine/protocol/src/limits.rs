@@ -18,11 +18,9 @@ pub const PENDING_REQUESTS_MAX: usize = 16 << 10;
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
 
 /// Sequence numbers are reserved in blocks of this size (C1, D5). What a crash leaves unused
-/// becomes Nops, so not too many.
+/// becomes Nops, so not too many. The next block is reserved when half of one is left, so that
+/// nobody waits for it.
 pub const RESERVE_BLOCK: u64 = 256;
-
-/// A new block is reserved when this many numbers are left, so that nobody waits for it.
-pub const RESERVE_AHEAD: u64 = 128;
 
 /// How far above the known end of a row an id may lie. Whatever names more is not from a member
 /// that follows the law and is dropped.
@@ -72,8 +70,7 @@ const _: () = {
     // A client's whole window fits what may wait.
     assert!(STREAM_WINDOW as usize <= BATCH_COMMANDS_MAX);
     // A replica never has to wait for sequence numbers while it may submit.
-    assert!(RESERVE_AHEAD >= 2 * ADMISSION_WINDOW as u64);
-    assert!(RESERVE_BLOCK >= RESERVE_AHEAD);
+    assert!(RESERVE_BLOCK / 2 >= 2 * ADMISSION_WINDOW as u64);
     // One look finds work for all recoveries that may be under way, whatever a crash left unused.
     assert!(RECOVER_SCAN_MAX > RECOVERIES_MAX + 2 * RESERVE_BLOCK as usize);
     // What all members may have unexecuted is far below what an id may lie ahead.

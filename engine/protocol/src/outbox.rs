@@ -6,6 +6,7 @@
 
 use crate::contract::{Append, ClientRef, Position, Reply, Send};
 use crate::log::record::Record;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use bytes::Bytes;
 use isonomy_wire::id::ReplicaId;
@@ -71,7 +72,7 @@ impl Outbox {
         payload: Option<Payload>,
     ) {
         let send = Send { to, message, payload };
-        if position <= self.durable {
+        if position <= self.durable || mutant::is(Mutant::SpeakBeforeSync) {
             self.sends.push_back(send);
         } else {
             self.hold(position, Held::Send(send));

@@ -8,6 +8,7 @@ use crate::instance::{Choice, Space};
 use crate::limits::*;
 use crate::log::record::Record;
 use crate::machine::Machine;
+use crate::marks::{Mark, Marks};
 use crate::outbox::Outbox;
 use crate::payload::Payload;
 use crate::quorum::{Quorum, ReplicaSet};
@@ -74,6 +75,7 @@ pub struct Replica {
     pub(crate) settled: Deps,
     pub(crate) peers: Vec<Peer>,
     pub(crate) counters: Counters,
+    pub(crate) marks: Marks,
     pub(crate) last_tick: Time,
     pub(crate) last_gossip: Time,
     pub(crate) gossiped: Option<(Deps, Deps)>,
@@ -117,6 +119,7 @@ impl Replica {
             settled: Deps::NONE,
             peers: vec![Peer::default(); quorum.n],
             counters: Counters::default(),
+            marks: Marks::default(),
             last_tick: Time(0),
             last_gossip: Time(0),
             gossiped: None,
@@ -225,9 +228,9 @@ impl Replica {
 
     /// C1: reserves the next block of sequence numbers when few are left.
     pub(crate) fn reserve(&mut self) {
-        if self.reserved - self.used < RESERVE_AHEAD {
+        if self.reserved - self.used < self.config.reserve_block / 2 {
             self.reserved_before = (self.reserved, self.reserved_at);
-            self.reserved = self.used + RESERVE_BLOCK;
+            self.reserved = self.used + self.config.reserve_block;
             self.reserved_at = self.outbox.append(Record::Reserve { end: self.reserved }, None);
         }
     }
@@ -483,6 +486,27 @@ impl Replica {
             instance.indexed = true;
             self.index.learn(id, payload);
         }
+    }
+
+    /// The frontier E: what has executed, per row.
+    pub fn executed(&self) -> &Deps {
+        self.executor.executed()
+    }
+
+    /// The hash of the state: equal at equal frontiers (V13).
+    pub fn state_hash(&self) -> u64 {
+        self.machine.hash()
+    }
+
+    /// The branches of the law that were taken since the start.
+    pub fn marks(&self) -> Marks {
+        let mut marks = self.marks;
+        match self.executor.largest_component() {
+            0 | 1 => {}
+            2 => marks.set(Mark::Cycle),
+            _ => marks.set(Mark::LongCycle),
+        }
+        marks
     }
 
     /// How the shard stands; what only the caller knows is left 0 or empty.

@@ -4,6 +4,7 @@ use crate::attempt::{Attempt, Proposal, Stage};
 use crate::contract::Time;
 use crate::instance::Choice;
 use crate::log::record::Record;
+use crate::marks::Mark;
 use crate::payload::Payload;
 use crate::quorum::ReplicaSet;
 use crate::replica::{Replica, choice_of};
@@ -84,13 +85,17 @@ impl Replica {
         }
         if instance.bal > ballot {
             let message = PeerMessage::Nack { id, refused: ballot, promised: instance.bal };
+            self.marks.set(Mark::C4Nack);
             return self.outbox.send(from, message, None);
         }
         let Some(value) = value else {
+            self.marks.set(Mark::C4Lacking);
             return self.outbox.send(from, PeerMessage::Lacking { id, ballot }, None);
         };
         let again = instance.phase == Phase::Accepted && instance.abal == ballot;
-        if !again {
+        if again {
+            self.marks.set(Mark::C4Again);
+        } else {
             self.give_up_below(now, id, ballot);
             self.take_accept(id, ballot, value);
         }

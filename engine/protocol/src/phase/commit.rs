@@ -5,10 +5,14 @@ use crate::contract::Time;
 use crate::instance::Choice;
 use crate::limits::{PULL_BYTES_MAX, PULL_COMMITS_MAX};
 use crate::log::record::Record;
+use crate::marks::Mark;
+use crate::mutant::{self, Mutant};
 use crate::phase::accept::value_of;
 use crate::replica::{Pending, Replica};
+use isonomy_wire::answer::ResponseBuilder;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::PeerMessage;
+use isonomy_wire::route::hash_key;
 
 impl Replica {
     /// C3a and C5: the value is chosen. Commit it, and say so to all.
@@ -40,6 +44,7 @@ impl Replica {
         let recovering = !instance.is_committed() && self.attempts.contains_key(&id);
         self.commit(now, id, ballot, value);
         if recovering {
+            self.marks.set(Mark::R31);
             for to in self.others().filter(|to| *to != from) {
                 self.send_commit(to, id, true);
             }
@@ -53,6 +58,7 @@ impl Replica {
             instance.payload = value.payload;
         }
         if !self.take_commit(id, ballot, value.cmd, value.dep, value.after) {
+            self.marks.set(Mark::C6Again);
             return;
         }
         self.attempts.remove(&id);
@@ -64,6 +70,9 @@ impl Replica {
         if id.row == self.me && value.cmd == Choice::Nop {
             self.submit_again(id);
         }
+        if mutant::is(Mutant::ReplyAtCommit) {
+            self.reply_too_early(id);
+        }
         self.execute(now);
         self.on_progress(now);
         // G5: while catching up, the next range follows at once.
@@ -73,9 +82,26 @@ impl Replica {
         }
     }
 
+    /// A fault for tests, see [`Mutant::ReplyAtCommit`]: each Decide is told the next key_seq.
+    fn reply_too_early(&mut self, id: InstanceId) {
+        let Some(payload) = self.space.get(id).and_then(|instance| instance.payload.clone()) else { return };
+        let Some(waiters) = (id.row == self.me).then(|| self.waiters.remove(&id.seq)).flatten() else {
+            return;
+        };
+        for (part, client) in payload.batch().parts().iter().zip(waiters) {
+            let mut answers = ResponseBuilder::new(self.config.epoch, self.config.shard);
+            for (index, command) in (part.index..).zip(payload.batch().commands_of(part)) {
+                let now = self.machine.state.get(hash_key(command.key), command.key);
+                answers.committed(id, index, now.map_or(0, |now| now.key_seq) + 1);
+            }
+            self.outbox.reply(client, Ok(answers.encode()));
+        }
+    }
+
     /// A Nop means that the batch was not executed: its requests get a new instance.
     fn submit_again(&mut self, id: InstanceId) {
         let Some(clients) = self.waiters.remove(&id.seq) else { return };
+        self.marks.set(Mark::NopSubmitAgain);
         let payload = self.space.get(id).and_then(|instance| instance.payload.clone());
         let payload = payload.expect("the coordinator has what it proposed");
         self.pending_bytes += payload.batch().payload().len();

@@ -4,6 +4,7 @@
 use crate::contract::Time;
 use crate::limits::{GOSSIP_REPEAT, PULL_COMMITS_MAX};
 use crate::log::record::Record;
+use crate::marks::Mark;
 use crate::replica::Replica;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId};
@@ -75,6 +76,7 @@ impl Replica {
         if everywhere == self.settled || !everywhere.covers(&self.settled) {
             return;
         }
+        self.marks.set(Mark::Settled);
         self.settled = everywhere;
         self.space.forget(&everywhere);
         self.outbox.append(Record::Settled { upto: everywhere }, None);
@@ -115,6 +117,7 @@ impl Replica {
             let to = self.peers[source.index()].committed.of(row).min(next + PULL_COMMITS_MAX - 1);
             self.outbox.send(source, PeerMessage::Pull { row, from: next, to }, None);
             self.pulled.set(row, to);
+            self.marks.set(Mark::Pulled);
             self.last_pull = now;
         }
     }

@@ -4,6 +4,8 @@ use crate::attempt::{Attempt, Proposal, Stage};
 use crate::contract::{ClientRef, Time};
 use crate::instance::Choice;
 use crate::log::record::Record;
+use crate::marks::Mark;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::quorum::ReplicaSet;
 use crate::replica::Replica;
@@ -25,7 +27,9 @@ impl Replica {
         for open in payload.batch().parts().iter().filter_map(|part| part.stream.opened_in()) {
             deps.add(open);
         }
-        deps.set(self.me, id.seq - 1);
+        let row_edge = if mutant::is(Mutant::NoRowEdge) { 0 } else { id.seq - 1 };
+        deps.set(self.me, row_edge);
+        self.leave_out_nops(&mut deps);
 
         // The message may leave before the replica's own record is durable, but not before the
         // block of sequence numbers is: no number is ever used twice (D5).
@@ -46,11 +50,33 @@ impl Replica {
         self.waiters.insert(id.seq, clients);
         self.space.see(id, now).expect("the own row goes on without gaps").indexed = true;
         self.pre_accept(id, deps, deps, payload);
+        if mutant::is(Mutant::EagerCoordinator) {
+            return self.on_pre_accept_ok(now, self.me, id, &deps);
+        }
         self.outbox.send_own(self.me, PeerMessage::PreAcceptOk { id, deps }, None);
+    }
+
+    /// A fault for tests, see [`Mutant::NopsLeaveIndex`].
+    fn leave_out_nops(&self, deps: &mut Deps) {
+        if !mutant::is(Mutant::NopsLeaveIndex) {
+            return;
+        }
+        for row in (0..self.quorum.n as u8).map(ReplicaId).filter(|row| *row != self.me) {
+            let is_nop = |seq| {
+                let instance = self.space.get(InstanceId::new(row, seq));
+                instance.is_some_and(|instance| instance.is_committed() && instance.cmd == Choice::Nop)
+            };
+            while deps.of(row) > 0 && is_nop(deps.of(row)) {
+                deps.set(row, deps.of(row) - 1);
+            }
+        }
     }
 
     /// The restart marks that still matter: what they name is not settled yet (D8).
     fn open_restart_marks(&self) -> Deps {
+        if mutant::is(Mutant::NoRestartMarks) {
+            return Deps::NONE;
+        }
         let mut open = self.restart_marks;
         for (mark, settled) in open.0.iter_mut().zip(&self.settled.0) {
             if *mark <= *settled {
@@ -87,17 +113,25 @@ impl Replica {
         }
         if instance.bal > Ballot::ZERO || instance.phase > Phase::PreAccepted {
             let message = PeerMessage::Nack { id, refused: Ballot::ZERO, promised: instance.bal };
+            self.marks.set(Mark::C2Nack);
             return self.outbox.send(from, message, None);
         }
         if instance.phase == Phase::Init {
             let mut dep = self.index.learn(id, &payload);
+            self.leave_out_nops(&mut dep);
             dep.merge(&deps);
             // D8: ids of this replica's own row that it may have forgotten are named blindly.
-            dep.set(self.me, dep.of(self.me).max(self.open_restart_marks().of(self.me)));
+            let mark = self.open_restart_marks().of(self.me);
+            if mark > dep.of(self.me) {
+                self.marks.set(Mark::D8Open);
+                dep.set(self.me, mark);
+            }
             dep.set(id.row, deps.of(id.row));
             self.see_all(&dep, now);
             self.space.get_mut(id).expect("it is there").indexed = true;
             self.pre_accept(id, dep, deps, payload);
+        } else {
+            self.marks.set(Mark::C2Again);
         }
         // A duplicate is answered from what was stored.
         let deps = self.space.get(id).expect("it is there").dep;
@@ -115,9 +149,11 @@ impl Replica {
         }
         *equal += usize::from(instance.init_dep == Some(*deps));
         union.merge(deps);
-        if *equal >= self.quorum.fast() && oks.contains(self.me) {
+        let fast = self.quorum.fast() - usize::from(mutant::is(Mutant::SmallFastQuorum));
+        if *equal >= fast && oks.contains(self.me) {
             // C3a: the fast path.
             self.counters.fast += 1;
+            self.marks.set(Mark::C3Fast);
             let dep = instance.dep;
             let value = Proposal { cmd: Choice::Initial, dep, after: Deps::NONE, payload: None };
             self.decide(now, id, Ballot::ZERO, value);
@@ -139,6 +175,7 @@ impl Replica {
         }
         let value = Proposal { cmd: Choice::Initial, dep: *union, after: Deps::NONE, payload: None };
         self.counters.slow += 1;
+        self.marks.set(Mark::C3Slow);
         self.propose(now, id, Ballot::ZERO, value);
     }
 }

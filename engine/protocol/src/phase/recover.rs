@@ -1,9 +1,11 @@
 //! R1 to R3: an instance that does not get decided is taken over at a higher ballot.
 
-use crate::attempt::{Attempt, Report, Stage, Validation, Verdict, judge};
+use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, Verdict, judge};
 use crate::contract::Time;
-use crate::instance::Instance;
+use crate::instance::{Choice, Instance};
 use crate::log::record::Record;
+use crate::marks::Mark;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::phase::accept::value_of;
 use crate::quorum::ReplicaSet;
@@ -45,9 +47,15 @@ impl Replica {
         let unchanged = promised == ballot && instance.abal < ballot && !instance.validated;
         if promised >= ballot && !unchanged {
             let message = PeerMessage::Nack { id, refused: ballot, promised };
+            self.marks.set(Mark::R2Nack);
             return self.outbox.send(from, message, None);
         }
-        if promised < ballot {
+        if promised == ballot {
+            self.marks.set(Mark::R2Again);
+        } else {
+            if mutant::is(Mutant::DropAbal) && instance.phase == Phase::Accepted {
+                instance.abal = promised;
+            }
             (instance.bal, instance.validated) = (ballot, false);
             // Whoever recovers it gets its time before the next one tries.
             instance.since = now;
@@ -118,10 +126,17 @@ impl Replica {
     /// R3: a quorum has reported.
     fn conclude(&mut self, now: Time, id: InstanceId, ballot: Ballot, reports: &[Report]) {
         let (payload, dep, supporters) = match judge(id, reports, self.quorum.e) {
-            Verdict::Propose(value) => return self.propose(now, id, ballot, value),
+            Verdict::Propose(rule, value) => {
+                self.marks.set(rule);
+                return self.propose(now, id, ballot, value);
+            }
             Verdict::Validate { payload, dep, supporters } => (payload, dep, supporters),
         };
-        // R3.5.
+        self.marks.set(Mark::R35);
+        if mutant::is(Mutant::SkipValidate) {
+            let (cmd, after) = (Choice::Initial, Deps::NONE);
+            return self.propose(now, id, ballot, Proposal { cmd, dep, after, payload: Some(payload) });
+        }
         let quorum: ReplicaSet = reports.iter().map(|report| report.from).collect();
         let validation = Validation {
             quorum,
@@ -151,7 +166,7 @@ fn report_of(from: ReplicaId, message: PeerMessage, payload: Option<Payload>) ->
     };
     let init_dep = (init_value != Value::None).then_some(init_deps);
     let cmd = choice_of(value);
-    let needs_payload = init_dep.is_some() || cmd == crate::instance::Choice::Initial;
+    let needs_payload = init_dep.is_some() || cmd == Choice::Initial;
     if (needs_payload && payload.is_none()) || phase == Phase::Committed {
         return None;
     }

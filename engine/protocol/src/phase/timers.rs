@@ -3,6 +3,8 @@
 use crate::attempt::Stage;
 use crate::contract::{ClientRef, Time};
 use crate::limits::{RECOVER_DOUBLINGS_MAX, RECOVER_RANGE_MAX, RECOVER_SCAN_MAX, RECOVERIES_MAX};
+use crate::marks::Mark;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::replica::{Pending, Replica};
 use isonomy_wire::command::RequestBuilder;
@@ -10,7 +12,7 @@ use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::PeerMessage;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Streams are looked through this often.
+/// Streams are looked through this often, or every eighth of the time that they may be idle.
 const IDLE_CHECK_US: u64 = 10_000_000;
 
 impl Replica {
@@ -34,6 +36,7 @@ impl Replica {
         let recovering =
             matches!(attempt.stage, Stage::Recovering { .. } | Stage::Validating(_) | Stage::Waiting(_));
         if recovering && now.since(attempt.began) >= self.patience(id, 0) {
+            self.marks.set(Mark::R6e);
             self.recover(now, id.row, id.seq, id.seq);
         }
     }
@@ -45,6 +48,7 @@ impl Replica {
             return;
         }
         attempt.sent = now;
+        self.marks.set(Mark::Resent);
         let ballot = attempt.ballot;
         match &attempt.stage {
             Stage::PreAccepting { oks, .. } => {
@@ -145,11 +149,11 @@ impl Replica {
     /// S4: proposes the end of streams that nobody has used for long. The stream's opener does
     /// it, or whoever lives next to it.
     fn end_idle_streams(&mut self, now: Time) {
-        if now.since(self.last_idle_check) < IDLE_CHECK_US || self.stopping {
+        let idle = self.config.timing.stream_idle_us;
+        if now.since(self.last_idle_check) < IDLE_CHECK_US.min(idle / 8) || self.stopping {
             return;
         }
         self.last_idle_check = now;
-        let idle = self.config.timing.stream_idle_us;
         let Replica { stream_used, machine, .. } = self;
         stream_used.retain(|id, _| machine.streams.get(*id).is_some());
         // A stream may be opened and never used: its time begins here.
@@ -160,6 +164,9 @@ impl Replica {
         let ids: Vec<StreamId> = old.map(|(id, _)| *id).collect();
         for id in ids {
             self.stream_used.insert(id, now);
+            if mutant::is(Mutant::ClockEndsStreams) {
+                self.machine.streams.end(id);
+            }
             if id.opener().is_some_and(|opener| self.rank(opener) == 0) {
                 self.propose_end(id);
             }
@@ -167,6 +174,7 @@ impl Replica {
     }
 
     fn propose_end(&mut self, id: StreamId) {
+        self.marks.set(Mark::StreamEnded);
         let Some(stream) = self.machine.streams.get(id) else { return };
         let mut builder = RequestBuilder::default();
         builder.end_idle(stream.low(), stream.highest());

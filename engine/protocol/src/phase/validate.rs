@@ -5,6 +5,8 @@ use crate::conflict::Touched;
 use crate::contract::Time;
 use crate::instance::{Choice, Instance};
 use crate::log::record::Record;
+use crate::marks::Mark;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::replica::Replica;
 use isonomy_wire::deps::Deps;
@@ -28,11 +30,14 @@ impl Replica {
             return self.answer_with_commit(from, id);
         }
         // A late duplicate after an Accept would break visibility (trap B9).
-        if instance.bal != ballot || instance.abal >= ballot {
+        let late = instance.abal >= ballot && !mutant::is(Mutant::LateValidate);
+        if instance.bal != ballot || late {
             return;
         }
         let conflicts = self.conflicts_outside(id, &payload, &deps);
-        self.install(id, deps, payload);
+        if !mutant::is(Mutant::ValidateForgets) {
+            self.install(id, deps, payload);
+        }
         let message = PeerMessage::ValidateOk { id, ballot, conflicts, floor: self.settled };
         if from == self.me {
             self.outbox.send_own(from, message, None);
@@ -117,14 +122,16 @@ impl Replica {
         let standing = standing(&validation);
         let full = validation.supporters == validation.quorum.len() - self.quorum.e;
         if standing.is_empty() {
+            self.marks.set(Mark::R51);
             return self.propose(now, id, ballot, candidate(&validation));
         }
         let committed = standing.iter().any(|other| validation.conflicts[other]);
         let foreign = standing.iter().any(|other| !validation.quorum.contains(other.row));
         if committed || (full && foreign) {
+            self.marks.set(if committed { Mark::R52 } else { Mark::R53 });
             return self.propose(now, id, ballot, Proposal::nop());
         }
-        // R5.4.
+        self.marks.set(Mark::R54);
         let supporters = validation.supporters as u8;
         let stage = Stage::Waiting(validation);
         self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
@@ -136,7 +143,9 @@ impl Replica {
                 self.recover(now, other.row, other.seq, other.seq);
             }
         }
-        self.on_waiting(now, id, supporters);
+        if !mutant::is(Mutant::DeafWaiting) {
+            self.on_waiting(now, id, supporters);
+        }
     }
 
     /// R6c: someone waits with the recovery of `id`.
@@ -160,7 +169,8 @@ impl Replica {
             let Some(attempt) = self.attempts.get(&id) else { continue };
             let Stage::Waiting(validation) = &attempt.stage else { continue };
             let ballot = attempt.ballot;
-            if let Some(value) = self.end_of_waiting(id, validation) {
+            if let Some((rule, value)) = self.end_of_waiting(id, validation) {
+                self.marks.set(rule);
                 self.attempts.remove(&id);
                 self.propose(now, id, ballot, value);
             }
@@ -168,36 +178,37 @@ impl Replica {
     }
 
     /// R6a to R6d, whichever is true first.
-    fn end_of_waiting(&self, id: InstanceId, validation: &Validation) -> Option<Proposal> {
+    fn end_of_waiting(&self, id: InstanceId, validation: &Validation) -> Option<(Mark, Proposal)> {
         let mut standing = standing(validation);
         // What is settled is executed everywhere, and so before.
         standing.retain(|other| !self.settled.contains(*other));
         let committed = |other: &InstanceId| self.space.get(*other).filter(|it| it.is_committed());
         let is_after = |other: &Instance| other.cmd == Choice::Nop || comes_after(other, id);
         if standing.iter().filter_map(committed).any(|other| !is_after(other)) {
-            return Some(Proposal::nop()); // R6a
+            return Some((Mark::R6a, Proposal::nop()));
         }
         if standing.iter().all(|other| committed(other).is_some()) {
             let mut value = candidate(validation);
             value.after.merge(&self.settled);
-            return Some(value); // R6b
+            return Some((Mark::R6b, value));
         }
-        let threshold = self.quorum.n - self.quorum.f - self.quorum.e;
+        let eager = if mutant::is(Mutant::EagerWaiting) { 2 } else { 0 };
+        let threshold = (self.quorum.n - self.quorum.f - self.quorum.e).saturating_sub(eager);
         let strong =
             |other: &InstanceId| self.waiting.get(other).is_some_and(|k| usize::from(*k) > threshold);
         if standing.iter().any(strong) {
-            return Some(Proposal::nop()); // R6c
+            return Some((Mark::R6c, Proposal::nop()));
         }
         validation.late.iter().find_map(|report| from_outside(id, report)) // R6d
     }
 }
 
 /// R6d: what a report from outside Q decides.
-fn from_outside(id: InstanceId, report: &Report) -> Option<Proposal> {
+fn from_outside(id: InstanceId, report: &Report) -> Option<(Mark, Proposal)> {
     if report.phase == Phase::Accepted {
-        return Some(Proposal::accepted_in(report));
+        return Some((Mark::R6dAccepted, Proposal::accepted_in(report)));
     }
-    (report.from == id.row).then(Proposal::nop)
+    (report.from == id.row).then(|| (Mark::R6dCoordinator, Proposal::nop()))
 }
 
 /// The validated value.

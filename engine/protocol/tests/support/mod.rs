@@ -7,6 +7,7 @@ pub mod solo;
 use bytes::Bytes;
 use isonomy_protocol::conflict::Touched;
 use isonomy_protocol::contract::{ClientRef, Config, Position, Reply, Send, Time, Timing};
+use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
@@ -87,6 +88,7 @@ impl World {
             epoch: Epoch(1),
             shard: ShardId(0),
             timing: self.timing,
+            reserve_block: RESERVE_BLOCK,
         }
     }
 

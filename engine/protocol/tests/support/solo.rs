@@ -2,6 +2,7 @@
 
 use super::{Entry, timing};
 use isonomy_protocol::contract::{ClientRef, Config, Position, Reply, Send, Time};
+use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
@@ -35,6 +36,7 @@ impl Solo {
             epoch: Epoch(1),
             shard: ShardId(0),
             timing: timing(),
+            reserve_block: RESERVE_BLOCK,
         };
         let mut solo = Solo {
             core: Replica::new(config.clone(), 3),

@@ -18,6 +18,7 @@ use crate::fatal::{Fatal, Reason, stop};
 use disk::{Disk, Log};
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
+use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::frame::{Encoder, Kind, Scope};
@@ -132,6 +133,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
         epoch: EPOCH,
         shard,
         timing: Timing::default(),
+        reserve_block: RESERVE_BLOCK,
     };
     let id = LogId {
         cluster: config.cluster_id(),

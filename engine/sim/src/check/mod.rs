@@ -1,0 +1,70 @@
+//! The assertions of the law's section 10, each in a file of its own. They panic with their
+//! number: the run ends, and its seed is told.
+
+mod v01_agreement;
+mod v02_visibility;
+mod v03_one_value_per_ballot;
+mod v04_ballots_and_phases;
+mod v05_initial_deps;
+mod v06_deps_of_phases;
+mod v07_pre_acceptances_are_ordered;
+mod v08_fast_quorum;
+mod v09_fast_commits_stand;
+mod v10_chosen_values_stand;
+mod v11_nops_are_justified;
+mod v12_ids;
+mod v13_execution;
+mod v15_said_is_durable;
+mod v16_liveness;
+
+use crate::ghost::{Choice, Ghost};
+use isonomy_protocol::contract::{Append, Send};
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::InstanceId;
+
+// V14 is asserted in `crate::history`, over what clients were told.
+pub use v12_ids::rows_have_no_gaps;
+pub use v16_liveness::assert_all_executed;
+
+/// A replica is about to write a record; the ghost does not have it yet.
+pub fn on_append(ghost: &Ghost, node: u8, append: &Append) {
+    v04_ballots_and_phases::check(ghost, node, &append.record);
+    v05_initial_deps::check(ghost, append);
+    v06_deps_of_phases::check(ghost, &append.record);
+    v07_pre_acceptances_are_ordered::check(ghost, node, append);
+    v12_ids::check(ghost, append);
+}
+
+/// A value was accepted by a quorum, durably.
+pub fn on_chosen(ghost: &Ghost, id: InstanceId) {
+    v10_chosen_values_stand::check_all(ghost, id);
+}
+
+/// A commit is durable at a replica; the ghost has it.
+pub fn on_decision(ghost: &Ghost, id: InstanceId, choice: Choice) {
+    v01_agreement::check(ghost, id, choice);
+    v02_visibility::check(ghost, id);
+    v08_fast_quorum::check(ghost, id);
+    v09_fast_commits_stand::check_all(ghost, id);
+    v10_chosen_values_stand::check_decision(ghost, id);
+}
+
+/// A message leaves; the ghost does not have it yet.
+pub fn on_send(ghost: &Ghost, node: u8, send: &Send) {
+    v03_one_value_per_ballot::check(ghost, &send.message);
+    v05_initial_deps::check_said(ghost, &send.message);
+    v09_fast_commits_stand::check(ghost, &send.message);
+    v10_chosen_values_stand::check(ghost, &send.message);
+    v11_nops_are_justified::check(ghost, node, &send.message);
+    v15_said_is_durable::check(ghost, node, &send.message);
+}
+
+/// A replica has executed so far.
+pub fn on_executed(ghost: &Ghost, node: u8, frontier: Deps) {
+    v13_execution::check_frontier(ghost, node, frontier);
+}
+
+/// What a replica has executed rests on nothing that a crash can take.
+pub fn on_durable_state(ghost: &Ghost, node: u8, frontier: Deps, hash: u64) {
+    v13_execution::check_state(ghost, node, frontier, hash);
+}

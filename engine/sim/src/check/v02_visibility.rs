@@ -1,0 +1,26 @@
+//! V2: of two conflicting decisions that are not Nops, one names the other in its deps or after.
+
+use crate::ghost::{Decision, Ghost};
+use isonomy_wire::id::InstanceId;
+
+pub(super) fn check(ghost: &Ghost, id: InstanceId) {
+    let decision = &ghost.decisions[&id];
+    if decision.choice.nop {
+        return;
+    }
+    let names = |one: &Decision, id| one.choice.deps.contains(id) || one.after.contains(id);
+    for access in ghost.payloads[&id].footprint() {
+        let others = ghost.decided.get(&access.hash());
+        for (other, writes) in others.into_iter().flatten().filter(|(other, _)| *other != id) {
+            if !*writes && !access.writes() {
+                continue;
+            }
+            let theirs = &ghost.decisions[other];
+            let ordered = names(decision, *other) || names(theirs, id);
+            assert!(ordered, "V2: {id:?} and {other:?} conflict and do not see each other");
+            let both_fast = ghost.fast.contains_key(&id) && ghost.fast.contains_key(other);
+            let by_deps = decision.choice.deps.contains(*other) || theirs.choice.deps.contains(id);
+            assert!(!both_fast || by_deps, "V2: {id:?} and {other:?} are fast and not in each other's deps");
+        }
+    }
+}

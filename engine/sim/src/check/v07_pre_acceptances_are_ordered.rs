@@ -1,0 +1,22 @@
+//! V7: of two conflicting ids of different rows that one replica pre-accepted, the later has the
+//! earlier in its deps.
+
+use crate::ghost::Ghost;
+use isonomy_protocol::contract::Append;
+use isonomy_protocol::log::record::Record;
+
+pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
+    let Record::PreAccepted { id, deps, .. } = append.record else { return };
+    let payload = append.payload.as_ref().expect("the record carries the batch");
+    let book = &ghost.books[usize::from(node)];
+    for access in payload.footprint() {
+        let earlier = book.pre_accepted.get(&access.hash()).into_iter().flatten();
+        for (other, writes) in earlier.filter(|(other, _)| other.row != id.row) {
+            let conflicting = *writes || access.writes();
+            assert!(
+                !conflicting || deps.contains(*other),
+                "V7: replica {node} pre-accepted {id:?} after {other:?} and does not name it"
+            );
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! V16: with at most f down and a fair network, everything seen is committed and executed at
+//! every live replica within a bounded time.
+
+use isonomy_protocol::replica::Replica;
+
+/// When the time is over: nothing may be left.
+pub fn assert_all_executed<'a>(live: impl Iterator<Item = &'a Replica>) {
+    let statuses: Vec<_> = live.map(Replica::status).collect();
+    for status in &statuses {
+        assert_eq!(status.unexecuted, 0, "V16: replica {} waits for {:?}", status.replica, status.waiting_on);
+        assert_eq!(status.frontier, statuses[0].frontier, "V16: live replicas have executed the same");
+    }
+}

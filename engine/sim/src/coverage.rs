@@ -1,0 +1,109 @@
+//! Which corners a batch of seeds has reached. A batch that misses one proves nothing about it.
+
+use isonomy_protocol::marks::{Mark, Marks};
+use isonomy_wire::id::InstanceId;
+use isonomy_wire::message::PeerMessage;
+
+/// The kinds of messages, in the order of [`kind_of`].
+const KINDS: [&str; 14] = [
+    "PreAccept",
+    "PreAcceptOk",
+    "Accept",
+    "AcceptOk",
+    "Commit",
+    "Nack",
+    "Lacking",
+    "Recover",
+    "RecoverOk",
+    "Validate",
+    "ValidateOk",
+    "Waiting",
+    "Pull",
+    "Gossip",
+];
+
+/// What was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Branches of the law.
+    pub marks: Marks,
+    /// Kinds of messages that arrived twice.
+    duplicated: u32,
+    /// Kinds of messages about an instance that arrived when it was committed.
+    late: u32,
+    /// A crash left a part of a group on disk.
+    pub torn: bool,
+}
+
+impl Coverage {
+    /// A message arrives a second time.
+    pub fn duplicated(&mut self, message: &PeerMessage) {
+        self.duplicated |= 1 << kind_of(message);
+    }
+
+    /// A message arrives about something that is committed.
+    pub fn late(&mut self, message: &PeerMessage) {
+        self.late |= 1 << kind_of(message);
+    }
+
+    /// What another run has reached, too.
+    pub fn merge(&mut self, other: &Coverage) {
+        self.marks.merge(other.marks);
+        self.duplicated |= other.duplicated;
+        self.late |= other.late;
+        self.torn |= other.torn;
+    }
+
+    /// What was not reached.
+    pub fn missing(&self) -> Vec<String> {
+        let marks =
+            Mark::ALL.into_iter().filter(|mark| !self.marks.has(*mark)).map(|mark| format!("{mark:?}"));
+        let of = |bits: u32, what: &'static str| {
+            let kinds = KINDS.iter().enumerate();
+            kinds
+                .filter(move |(kind, _)| bits & 1 << kind == 0)
+                .map(move |(_, name)| format!("{what} {name}"))
+        };
+        let late = of(self.late, "late").filter(|name| !name.ends_with("Pull") && !name.ends_with("Gossip"));
+        let torn = (!self.torn).then(|| "torn group".to_string());
+        marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(torn).collect()
+    }
+}
+
+fn kind_of(message: &PeerMessage) -> usize {
+    match message {
+        PeerMessage::PreAccept { .. } => 0,
+        PeerMessage::PreAcceptOk { .. } => 1,
+        PeerMessage::Accept { .. } => 2,
+        PeerMessage::AcceptOk { .. } => 3,
+        PeerMessage::Commit { .. } => 4,
+        PeerMessage::Nack { .. } => 5,
+        PeerMessage::Lacking { .. } => 6,
+        PeerMessage::Recover { .. } => 7,
+        PeerMessage::RecoverOk { .. } => 8,
+        PeerMessage::Validate { .. } => 9,
+        PeerMessage::ValidateOk { .. } => 10,
+        PeerMessage::Waiting { .. } => 11,
+        PeerMessage::Pull { .. } => 12,
+        PeerMessage::Gossip { .. } => 13,
+    }
+}
+
+/// The instance that a message is about; the first of a range.
+pub fn id_of(message: &PeerMessage) -> Option<InstanceId> {
+    match message {
+        PeerMessage::PreAccept { id, .. }
+        | PeerMessage::PreAcceptOk { id, .. }
+        | PeerMessage::Accept { id, .. }
+        | PeerMessage::AcceptOk { id, .. }
+        | PeerMessage::Commit { id, .. }
+        | PeerMessage::Nack { id, .. }
+        | PeerMessage::Lacking { id, .. }
+        | PeerMessage::RecoverOk { id, .. }
+        | PeerMessage::Validate { id, .. }
+        | PeerMessage::ValidateOk { id, .. }
+        | PeerMessage::Waiting { id, .. } => Some(*id),
+        PeerMessage::Recover { row, from, .. } => Some(InstanceId::new(*row, *from)),
+        PeerMessage::Pull { .. } | PeerMessage::Gossip { .. } => None,
+    }
+}

@@ -1,0 +1,19 @@
+//! Whole clusters and their clients in one thread, from one seed: the production core, its log
+//! format and the production client session over a model of network, disks and clocks.
+//!
+//! [`world::run`] runs a seed: first everything fails that can, then all but a legal minority
+//! works again and everything that was ever seen must be decided and executed. The assertions of
+//! the law's section 10 are checked after every event, each in its own file of [`check`], against
+//! a [`ghost`] that knows what no replica knows. A seed gives the same events each time.
+
+pub mod check;
+pub mod client;
+pub mod coverage;
+pub mod disk;
+pub mod ghost;
+pub mod history;
+pub mod network;
+pub mod node;
+pub mod plan;
+pub mod queue;
+pub mod world;

@@ -1,0 +1,142 @@
+//! `isonomy-sim`: runs seeds until one fails.
+
+use anyhow::Result;
+use clap::Parser;
+use isonomy_sim::coverage::Coverage;
+use isonomy_sim::plan::Plan;
+use isonomy_sim::world::{Summary, run, run_plan};
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Every how many seeds one is run twice, to see that it gives the same events.
+const TWICE_EVERY: u64 = 50;
+/// A batch of so many seeds must reach every corner.
+const COVERING_BATCH: u64 = 3000;
+
+/// Simulates whole clusters; one seed is one run.
+#[derive(Parser, Debug)]
+#[command(name = "isonomy-sim", version)]
+struct Args {
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How many seeds
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Stop after this many seconds, however many seeds are left
+    #[arg(long, value_name = "SECONDS")]
+    time: Option<u64>,
+    /// Seeds that failed once, one per line, which are run first
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
+    /// Tell what happens, on standard error
+    #[arg(long)]
+    trace: bool,
+    /// Threads
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    threads: usize,
+}
+
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+#[derive(Default)]
+struct Total {
+    seeds: u64,
+    events: u64,
+    micros: u64,
+    decisions: u64,
+    coverage: Coverage,
+}
+
+impl Total {
+    fn add(&mut self, summary: &Summary) {
+        self.seeds += 1;
+        self.events += summary.events;
+        self.micros += summary.micros;
+        self.decisions += summary.decisions;
+        self.coverage.merge(&summary.coverage);
+    }
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        default(info);
+        let seed = SEED.get();
+        eprintln!("seed {seed} failed; this repeats it: make sim SEED={seed} COUNT=1");
+        std::process::exit(1);
+    }));
+    for seed in replayed(args.replay.as_deref())? {
+        run_one(seed, args.trace);
+    }
+    let began = Instant::now();
+    let total = run_all(&args, began);
+    report(&args, &total, began.elapsed());
+    Ok(())
+}
+
+/// The seeds of a file; what follows a # is a comment.
+fn replayed(path: Option<&std::path::Path>) -> Result<Vec<u64>> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(path)?;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    Ok(lines.filter(|line| !line.is_empty()).map(str::parse).collect::<Result<_, _>>()?)
+}
+
+fn run_one(seed: u64, trace: bool) -> Summary {
+    SEED.set(seed);
+    let summary = run_plan(Plan { trace, ..Plan::of(seed) });
+    if seed.is_multiple_of(TWICE_EVERY) {
+        assert_eq!(run(seed), summary, "a seed must give the same events each time");
+    }
+    summary
+}
+
+fn run_all(args: &Args, began: Instant) -> Total {
+    let (next, total) = (AtomicU64::new(0), Mutex::new(Total::default()));
+    let limit = args.time.map_or(Duration::MAX, Duration::from_secs);
+    std::thread::scope(|scope| {
+        for _ in 0..args.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= args.count || began.elapsed() > limit {
+                        return;
+                    }
+                    let summary = run_one(args.seed + at, args.trace);
+                    total.lock().expect("a panic ends the process").add(&summary);
+                }
+            });
+        }
+    });
+    total.into_inner().expect("a panic ends the process")
+}
+
+fn report(args: &Args, total: &Total, took: Duration) {
+    let seconds = took.as_secs_f64();
+    let simulated = total.micros as f64 / 1e6;
+    println!(
+        "{} seeds from {} passed in {seconds:.1} s: {:.1} seeds per second, {:.0} simulated seconds per second; \
+         {} events, {} decisions",
+        total.seeds,
+        args.seed,
+        total.seeds as f64 / seconds,
+        simulated / seconds,
+        total.events,
+        total.decisions
+    );
+    let missing = total.coverage.missing();
+    if !missing.is_empty() && total.seeds > 1 {
+        println!("not reached: {}", missing.join(", "));
+        if total.seeds >= COVERING_BATCH {
+            eprintln!("a batch of {COVERING_BATCH} seeds or more must reach every corner");
+            std::process::exit(1);
+        }
+    }
+}

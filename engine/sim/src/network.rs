@@ -1,0 +1,133 @@
+//! Links between replicas: delay, loss, duplicates, reordering, cuts in one direction or both.
+
+use crate::plan::{Bias, Plan};
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::PeerMessage;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+#[derive(Clone, Copy, Default)]
+struct Link {
+    cut: bool,
+    /// What was sent in earlier lives of the connection is gone.
+    life: u32,
+    /// The last message arrives then; later ones do not overtake it.
+    last: u64,
+}
+
+/// All links. A link has a direction.
+pub struct Network {
+    n: u8,
+    links: Vec<Link>,
+    random: SmallRng,
+}
+
+/// When copies of a message arrive, if they do, and in which life of the link.
+pub struct Fate {
+    /// Times in microseconds.
+    pub arrivals: Vec<u64>,
+    /// See [`Network::is_current`].
+    pub life: u32,
+}
+
+impl Network {
+    /// All work.
+    pub fn new(plan: &Plan) -> Network {
+        let links = vec![Link::default(); usize::from(plan.n) * usize::from(plan.n)];
+        Network { n: plan.n, links, random: SmallRng::seed_from_u64(plan.seed ^ 0x6e65_7477) }
+    }
+
+    fn at(&mut self, from: u8, to: u8) -> &mut Link {
+        &mut self.links[usize::from(from) * usize::from(self.n) + usize::from(to)]
+    }
+
+    /// A message is sent. `calm`: nothing but its delay happens to it.
+    pub fn send(
+        &mut self,
+        plan: &Plan,
+        now: u64,
+        from: u8,
+        to: u8,
+        message: &PeerMessage,
+        calm: bool,
+    ) -> Fate {
+        let life = self.at(from, to).life;
+        let mut arrivals = Vec::new();
+        if self.is_lost(plan, now, from, to, message, calm) {
+            return Fate { arrivals, life };
+        }
+        let copies = if !calm && self.random.random_bool(plan.duplication) { 2 } else { 1 };
+        for _ in 0..copies {
+            let mut delay = self.random.random_range(plan.delay_us / 2..=plan.delay_us * 2);
+            if !calm && self.random.random_bool(plan.tail) {
+                delay *= self.random.random_range(10..100);
+            }
+            let mut arrival = now + delay;
+            if calm || !plan.reordering {
+                let link = self.at(from, to);
+                arrival = arrival.max(link.last);
+                link.last = arrival;
+            }
+            arrivals.push(arrival);
+        }
+        Fate { arrivals, life }
+    }
+
+    fn is_lost(
+        &mut self,
+        plan: &Plan,
+        now: u64,
+        from: u8,
+        to: u8,
+        message: &PeerMessage,
+        calm: bool,
+    ) -> bool {
+        if self.at(from, to).cut {
+            return true;
+        }
+        if calm {
+            return false;
+        }
+        let biased = now < plan.bias_us
+            && match (plan.bias, message) {
+                (Bias::CommitsLost, PeerMessage::Commit { .. }) => self.random.random_bool(0.95),
+                (Bias::CommitsLost, PeerMessage::Gossip { .. }) => self.random.random_bool(0.9),
+                (Bias::FewHear, PeerMessage::PreAccept { .. }) => self.random.random_bool(0.7),
+                _ => false,
+            };
+        biased || self.random.random_bool(plan.loss)
+    }
+
+    /// Whether what was sent in this life of the link may still arrive.
+    pub fn is_current(&mut self, from: u8, to: u8, life: u32) -> bool {
+        let link = self.at(from, to);
+        link.life == life && !link.cut
+    }
+
+    /// The connection breaks: all that is on its way is lost.
+    pub fn reset(&mut self, from: u8, to: u8) {
+        self.at(from, to).life += 1;
+    }
+
+    /// Everything that a process has sent is lost with it.
+    pub fn reset_from(&mut self, from: u8) {
+        (0..self.n).for_each(|to| self.reset(from, to));
+    }
+
+    /// Nothing gets through from one to the other, or everything again.
+    pub fn cut(&mut self, from: u8, to: u8, cut: bool) {
+        self.at(from, to).cut = cut;
+    }
+
+    /// All links work.
+    pub fn heal(&mut self) {
+        self.links.iter_mut().for_each(|link| link.cut = false);
+    }
+
+    /// Those that a replica hears and that hear it, of those that are `up`.
+    pub fn linked(&mut self, id: u8, up: &[bool]) -> Vec<ReplicaId> {
+        let others = (0..self.n).filter(|other| *other != id && up[usize::from(*other)]);
+        let works = |other: &u8| !self.at(id, *other).cut && !self.at(*other, id).cut;
+        others.filter(works).map(ReplicaId).collect()
+    }
+}

@@ -1,0 +1,163 @@
+//! What a seed decides before anything happens: who takes part, what fails, and how often.
+//!
+//! Each class of faults is off in a good part of the seeds (swarm testing): a fault that is
+//! always there hides what only happens without it.
+
+use isonomy_protocol::contract::Timing;
+use isonomy_wire::session::Routing;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+/// How a run begins. Known faults need a state that random schedules reach once in millions of
+/// runs; a bias brings them there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bias {
+    /// None.
+    Fair,
+    /// Hardly any Commit arrives.
+    CommitsLost,
+    /// Each proposal reaches one or two others only.
+    FewHear,
+    /// Answers to proposals arrive, but the coordinator crashes soon after.
+    CoordinatorsDie,
+    /// Coordinators crash before their own record is durable.
+    OwnRecordsLost,
+}
+
+/// Chances are per message or per occasion; times are microseconds.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Tell what happens, on standard error.
+    pub trace: bool,
+    /// Replicas.
+    pub n: u8,
+    /// The core's timers.
+    pub timing: Timing,
+    /// How it begins.
+    pub bias: Bias,
+    /// How long the bias lasts.
+    pub bias_us: u64,
+    /// How long faults are injected.
+    pub faults_us: u64,
+    /// A message is lost.
+    pub loss: f64,
+    /// A message arrives twice.
+    pub duplication: f64,
+    /// Messages of one link overtake each other.
+    pub reordering: bool,
+    /// A message takes a hundred times as long.
+    pub tail: f64,
+    /// The usual delay of a message.
+    pub delay_us: u64,
+    /// Between two partitions; 0 for none.
+    pub partition_every_us: u64,
+    /// Between two resets of a link; 0 for none.
+    pub reset_every_us: u64,
+    /// Between two crashes; 0 for none.
+    pub crash_every_us: u64,
+    /// Between two pauses of a process; 0 for none.
+    pub pause_every_us: u64,
+    /// A crash takes all replicas down at once.
+    pub all_crash: f64,
+    /// How long a sync takes at most, usually.
+    pub sync_us: u64,
+    /// A sync takes a hundred times as long.
+    pub sync_tail: f64,
+    /// Clocks run up to this share too fast or too slow.
+    pub drift: f64,
+    /// Clients.
+    pub clients: usize,
+    /// Commands of each client.
+    pub commands: usize,
+    /// Keys; few of them means contention.
+    pub keys: usize,
+    /// Between two commands of a client.
+    pub think_us: u64,
+    /// Share of reads.
+    pub reads: f64,
+    /// Share of conditional decisions.
+    pub conditional: f64,
+    /// Where commands go first.
+    pub routing: Routing,
+    /// How long a client waits before it asks another replica.
+    pub retry_us: u64,
+    /// How long before it gives up.
+    pub deadline_us: u64,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Plan {
+        let mut random = SmallRng::seed_from_u64(seed ^ 0x706c_616e);
+        let r = &mut random;
+        // Half of the seeds with five replicas and more: several known faults need them.
+        let n = if r.random_bool(0.5) { r.random_range(1..=4) } else { r.random_range(5..=9) };
+        let bias = match r.random_range(0..10) {
+            0..=3 => Bias::Fair,
+            4 | 5 => Bias::CommitsLost,
+            6 | 7 => Bias::FewHear,
+            8 => Bias::CoordinatorsDie,
+            _ => Bias::OwnRecordsLost,
+        };
+        let faults_us = r.random_range(200_000..3_000_000);
+        Plan {
+            seed,
+            trace: false,
+            n,
+            timing: timing(r),
+            bias,
+            bias_us: if bias == Bias::Fair { 0 } else { faults_us / 2 },
+            faults_us,
+            loss: sometimes(r, 0.5, 0.001..0.2),
+            duplication: sometimes(r, 0.5, 0.001..0.2),
+            reordering: r.random_bool(0.6),
+            tail: sometimes(r, 0.5, 0.001..0.05),
+            delay_us: r.random_range(50..3_000),
+            partition_every_us: every(r, 0.5, 50_000..1_500_000),
+            reset_every_us: every(r, 0.5, 20_000..500_000),
+            crash_every_us: every(r, 0.6, 50_000..1_500_000),
+            pause_every_us: every(r, 0.4, 50_000..1_500_000),
+            all_crash: sometimes(r, 0.3, 0.05..0.3),
+            sync_us: r.random_range(20..8_000),
+            sync_tail: sometimes(r, 0.5, 0.001..0.05),
+            drift: sometimes(r, 0.5, 0.0..0.2),
+            clients: r.random_range(1..=5),
+            commands: r.random_range(3..=40),
+            keys: [1, 2, 4, 30][r.random_range(0..4)],
+            think_us: r.random_range(200..40_000),
+            reads: sometimes(r, 0.5, 0.0..0.5),
+            conditional: sometimes(r, 0.4, 0.0..0.4),
+            routing: if r.random_bool(0.5) { Routing::Any } else { Routing::Home },
+            retry_us: r.random_range(20_000..500_000),
+            deadline_us: r.random_range(1_000_000..8_000_000),
+        }
+    }
+}
+
+fn sometimes(random: &mut SmallRng, chance: f64, range: std::ops::Range<f64>) -> f64 {
+    if random.random_bool(chance) { random.random_range(range) } else { 0.0 }
+}
+
+fn every(random: &mut SmallRng, chance: f64, range: std::ops::Range<u64>) -> u64 {
+    if random.random_bool(chance) { random.random_range(range) } else { 0 }
+}
+
+/// In a third of the seeds everybody suspects everybody all the time; in some, streams end while
+/// they are in use.
+fn timing(random: &mut SmallRng) -> Timing {
+    let recover_us = match random.random_range(0..6) {
+        0 | 1 => 15_000,
+        2 | 3 => 100_000,
+        _ => 500_000,
+    };
+    Timing {
+        fast_path_us: random.random_range(2_000..20_000),
+        resend_us: random.random_range(20_000..200_000),
+        recover_us,
+        suspect_us: random.random_range(10_000..100_000),
+        gossip_us: random.random_range(5_000..50_000),
+        stream_idle_us: if random.random_bool(0.15) { 80_000 } else { 600_000_000 },
+    }
+}
