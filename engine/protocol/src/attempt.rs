@@ -138,3 +138,155 @@ pub(crate) fn standing(validation: &Validation) -> BTreeSet<InstanceId> {
     let standing = validation.conflicts.keys().filter(|id| !validation.after.contains(**id));
     standing.copied().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quorum::Quorum;
+    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::id::StreamId;
+
+    const ID: InstanceId = InstanceId { row: ReplicaId(0), seq: 1 };
+
+    /// What a replica can have of an instance that is not committed there. The coordinator
+    /// proposed deps 0.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Answer {
+        Nothing,
+        /// It learnt the proposal from a Validate.
+        Validated,
+        Equal,
+        /// It named one conflict more.
+        Unequal,
+        AcceptedNop(u32),
+        AcceptedBatch(u32),
+    }
+
+    const ANSWERS: [Answer; 8] = [
+        Answer::Nothing,
+        Answer::Validated,
+        Answer::Equal,
+        Answer::Unequal,
+        Answer::AcceptedNop(1),
+        Answer::AcceptedNop(2),
+        Answer::AcceptedBatch(1),
+        Answer::AcceptedBatch(2),
+    ];
+
+    fn batch() -> Payload {
+        let mut builder = RequestBuilder::default();
+        builder.decide(b"k", b"v").unwrap();
+        let bytes = builder.encode(StreamId::named("s"), 1, 0);
+        let crc = crc32c::crc32c(&bytes);
+        Payload::parse(bytes, crc).unwrap()
+    }
+
+    fn named_one_more() -> Deps {
+        let mut deps = Deps::NONE;
+        deps.set(ReplicaId(1), 1);
+        deps
+    }
+
+    fn report(from: u8, answer: Answer, batch: &Payload) -> Report {
+        let nothing = Report {
+            from: ReplicaId(from),
+            accepted: Ballot::ZERO,
+            phase: Phase::Init,
+            cmd: Choice::None,
+            dep: Deps::NONE,
+            after: Deps::NONE,
+            init_dep: None,
+            payload: None,
+        };
+        let (init_dep, payload, cmd) = (Some(Deps::NONE), Some(batch.clone()), Choice::Initial);
+        let proposed = Report { init_dep, payload: payload.clone(), cmd, ..nothing.clone() };
+        let (phase, accepted) = (Phase::Accepted, |round| Ballot { round, replica: ReplicaId(1) });
+        match answer {
+            Answer::Nothing => nothing,
+            Answer::Validated => proposed,
+            Answer::Equal => Report { phase: Phase::PreAccepted, ..proposed },
+            Answer::Unequal => Report { phase: Phase::PreAccepted, dep: named_one_more(), ..proposed },
+            Answer::AcceptedNop(round) => {
+                Report { phase, accepted: accepted(round), cmd: Choice::Nop, ..nothing }
+            }
+            Answer::AcceptedBatch(round) => {
+                let dep = named_one_more();
+                Report { phase, accepted: accepted(round), cmd, dep, payload, ..nothing }
+            }
+        }
+    }
+
+    /// Whether a fast commit may have happened: some way to fill in those who did not answer makes
+    /// a fast quorum that contains the coordinator, who would have said so had it been asked.
+    fn may_be_fast(quorum: Quorum, members: &[u8], answers: &[Answer]) -> bool {
+        let silent: Vec<u8> = (0..quorum.n as u8).filter(|id| !members.contains(id)).collect();
+        let equal = answers.iter().filter(|answer| **answer == Answer::Equal).count();
+        let worlds = 0u32..1 << silent.len();
+        worlds.into_iter().any(|world| {
+            let took: Vec<u8> =
+                silent.iter().enumerate().filter(|(at, _)| world & 1 << at != 0).map(|(_, id)| *id).collect();
+            took.contains(&ID.row.0) && equal + took.len() >= quorum.fast()
+        })
+    }
+
+    /// R3, said once more and without its rules: what was accepted last may have been chosen, what
+    /// may have been committed fast must be looked at, and anything else is free.
+    fn check(quorum: Quorum, members: &[u8], answers: &[Answer], verdict: &Verdict) {
+        let what = format!("{members:?} {answers:?}: {verdict:?}");
+        let round = |answer: &&Answer| match answer {
+            Answer::AcceptedNop(round) | Answer::AcceptedBatch(round) => *round,
+            _ => 0,
+        };
+        match answers.iter().max_by_key(round).filter(|latest| round(latest) > 0) {
+            Some(latest) => {
+                let cmd = match latest {
+                    Answer::AcceptedNop(_) => Choice::Nop,
+                    _ => Choice::Initial,
+                };
+                assert!(matches!(verdict, Verdict::Propose(Mark::R32, value) if value.cmd == cmd), "{what}");
+            }
+            None if may_be_fast(quorum, members, answers) => {
+                let equal = answers.iter().filter(|answer| **answer == Answer::Equal).count();
+                let same = matches!(verdict, Verdict::Validate { dep: Deps::NONE, supporters, .. } if *supporters == equal);
+                assert!(same, "{what}");
+            }
+            None => {
+                assert!(matches!(verdict, Verdict::Propose(_, value) if *value == Proposal::nop()), "{what}")
+            }
+        }
+    }
+
+    /// Two values at one ballot cannot be (V3).
+    fn is_possible(answers: &[Answer]) -> bool {
+        let has = |answer| answers.contains(&answer);
+        [1, 2].iter().all(|round| !(has(Answer::AcceptedNop(*round)) && has(Answer::AcceptedBatch(*round))))
+    }
+
+    #[test]
+    fn r3_every_combination_of_answers_is_judged_as_it_must_be() {
+        let batch = batch();
+        for (n, expected) in [(3u8, 180), (5, 4280)] {
+            let (quorum, mut judged) = (Quorum::new(n), 0);
+            let sets = (0u32..1 << n).filter(|set| set.count_ones() as usize == quorum.slow());
+            for set in sets {
+                let members: Vec<u8> = (0..n).filter(|id| set & 1 << id != 0).collect();
+                for code in 0..ANSWERS.len().pow(members.len() as u32) {
+                    let place = |at: u32| ANSWERS[code / ANSWERS.len().pow(at) % ANSWERS.len()];
+                    let answers: Vec<Answer> = (0..members.len() as u32).map(place).collect();
+                    if !is_possible(&answers) {
+                        continue;
+                    }
+                    let reports: Vec<Report> = members
+                        .iter()
+                        .zip(&answers)
+                        .map(|(from, answer)| report(*from, *answer, &batch))
+                        .collect();
+                    check(quorum, &members, &answers, &judge(ID, &reports, quorum.e));
+                    judged += 1;
+                }
+            }
+            println!("n = {n}: {judged} combinations");
+            assert_eq!(judged, expected);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
+use isonomy_protocol::mutant::{Mutant, plant};
 use isonomy_sim::coverage::Coverage;
 use isonomy_sim::plan::Plan;
 use isonomy_sim::world::{Summary, run, run_plan};
@@ -32,12 +33,20 @@ struct Args {
     /// Seeds that failed once, one per line, which are run first
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
+    /// Break this rule of the law on purpose; the run must fail
+    #[arg(long, value_name = "NAME", value_parser = mutant_of)]
+    mutant: Option<Mutant>,
     /// Tell what happens, on standard error
     #[arg(long)]
     trace: bool,
     /// Threads
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
+}
+
+fn mutant_of(name: &str) -> Result<Mutant, String> {
+    let found = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    found.ok_or_else(|| format!("none of {:?}", Mutant::ALL))
 }
 
 thread_local! {
@@ -104,9 +113,10 @@ fn run_all(args: &Args, began: Instant) -> Total {
     std::thread::scope(|scope| {
         for _ in 0..args.threads.max(1) {
             scope.spawn(|| {
+                plant(args.mutant);
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= args.count || began.elapsed() > limit {
+                    if at >= args.count || began.elapsed() >= limit {
                         return;
                     }
                     let summary = run_one(args.seed + at, args.trace);

@@ -92,7 +92,9 @@ impl Network {
             && match (plan.bias, message) {
                 (Bias::CommitsLost, PeerMessage::Commit { .. }) => self.random.random_bool(0.95),
                 (Bias::CommitsLost, PeerMessage::Gossip { .. }) => self.random.random_bool(0.9),
-                (Bias::FewHear, PeerMessage::PreAccept { .. }) => self.random.random_bool(0.7),
+                (Bias::FewHear | Bias::Orphans, PeerMessage::PreAccept { .. }) => {
+                    self.random.random_bool(plan.unheard)
+                }
                 _ => false,
             };
         biased || self.random.random_bool(plan.loss)

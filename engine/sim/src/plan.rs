@@ -22,6 +22,9 @@ pub enum Bias {
     CoordinatorsDie,
     /// Coordinators crash before their own record is durable.
     OwnRecordsLost,
+    /// Conflicting proposals each reach one or two others, and their coordinators die: recoveries
+    /// meet, and wait for each other.
+    Orphans,
 }
 
 /// Chances are per message or per occasion; times are microseconds.
@@ -37,6 +40,8 @@ pub struct Plan {
     pub timing: Timing,
     /// How it begins.
     pub bias: Bias,
+    /// The share of proposals that the bias loses.
+    pub unheard: f64,
     /// How long the bias lasts.
     pub bias_us: u64,
     /// How long faults are injected.
@@ -95,19 +100,21 @@ impl Plan {
         // Half of the seeds with five replicas and more: several known faults need them.
         let n = if r.random_bool(0.5) { r.random_range(1..=4) } else { r.random_range(5..=9) };
         let bias = match r.random_range(0..10) {
-            0..=3 => Bias::Fair,
-            4 | 5 => Bias::CommitsLost,
-            6 | 7 => Bias::FewHear,
-            8 => Bias::CoordinatorsDie,
-            _ => Bias::OwnRecordsLost,
+            0..=2 => Bias::Fair,
+            3 | 4 => Bias::CommitsLost,
+            5 => Bias::FewHear,
+            6 => Bias::CoordinatorsDie,
+            7 => Bias::OwnRecordsLost,
+            _ => Bias::Orphans,
         };
         let faults_us = r.random_range(200_000..3_000_000);
-        Plan {
+        let plan = Plan {
             seed,
             trace: false,
             n,
             timing: timing(r),
             bias,
+            unheard: r.random_range(0.3..0.85),
             bias_us: if bias == Bias::Fair { 0 } else { faults_us / 2 },
             faults_us,
             loss: sometimes(r, 0.5, 0.001..0.2),
@@ -132,6 +139,22 @@ impl Plan {
             routing: if r.random_bool(0.5) { Routing::Any } else { Routing::Home },
             retry_us: r.random_range(20_000..500_000),
             deadline_us: r.random_range(1_000_000..8_000_000),
+        };
+        if bias == Bias::Orphans { plan.for_orphans() } else { plan }
+    }
+
+    /// Enough replicas for a recovery to miss both coordinators, and commands that conflict.
+    fn for_orphans(self) -> Plan {
+        let timing = Timing { recover_us: self.timing.recover_us.min(100_000), ..self.timing };
+        Plan {
+            n: if self.n < 5 { self.n + 5 } else { self.n },
+            keys: self.keys.min(2),
+            clients: self.clients.max(3),
+            routing: Routing::Any,
+            think_us: self.think_us.min(5_000),
+            crash_every_us: 0,
+            timing,
+            ..self
         }
     }
 }

@@ -37,7 +37,7 @@ enum Event {
         from: u8,
         life: u32,
         again: bool,
-        send: Send,
+        send: Box<Send>,
     },
     Tick {
         node: u8,
@@ -281,8 +281,10 @@ impl World {
             self.disconnect(client, id);
         }
         self.after(5_000, 50_000, Event::Links);
+        // An orphan's coordinator stays away until its proposal has been recovered.
+        let most = if self.plan.bias == Bias::Orphans { 3_000_000 } else { 600_000 };
         if !self.is_calm() {
-            self.after(1_000, 600_000, Event::Start { node: id });
+            self.after(1_000, most, Event::Start { node: id });
         }
     }
 
@@ -292,7 +294,7 @@ impl World {
         (until > self.now).then_some(until)
     }
 
-    fn deliver(&mut self, from: u8, life: u32, again: bool, send: Send) {
+    fn deliver(&mut self, from: u8, life: u32, again: bool, send: Box<Send>) {
         let to = send.to.0;
         if !self.network.is_current(from, to, life) {
             return;
@@ -402,15 +404,22 @@ impl World {
     fn send(&mut self, from: u8, send: Send) {
         let calm = self.is_calm();
         let fate = self.network.send(&self.plan, self.now, from, send.to.0, &send.message, calm);
-        let dies = self.plan.bias == Bias::OwnRecordsLost
-            && self.now < self.plan.bias_us
+        let dies = self.now < self.plan.bias_us
             && matches!(send.message, PeerMessage::PreAccept { .. })
-            && self.faults.random_bool(0.05);
+            && match self.plan.bias {
+                Bias::OwnRecordsLost => self.faults.random_bool(0.05),
+                Bias::Orphans => self.faults.random_bool(0.1),
+                _ => false,
+            };
         for (copy, at) in fate.arrivals.into_iter().enumerate() {
-            let event = Event::Deliver { from, life: fate.life, again: copy > 0, send: send.clone() };
+            let event =
+                Event::Deliver { from, life: fate.life, again: copy > 0, send: Box::new(send.clone()) };
             self.queue.push(at, event);
         }
-        if dies {
+        // An orphan's coordinator may also be there and silent for a while.
+        if dies && self.plan.bias == Bias::Orphans && self.faults.random_bool(0.5) {
+            self.nodes[usize::from(from)].paused_until = self.now + self.faults.random_range(20_000..800_000);
+        } else if dies {
             self.after(0, 500, Event::Crash { node: from });
         }
     }

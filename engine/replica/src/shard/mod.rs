@@ -7,6 +7,7 @@ mod clients;
 mod disk;
 mod link;
 mod peers;
+mod pulse;
 mod recover;
 mod signal;
 mod ticker;

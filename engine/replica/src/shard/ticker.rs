@@ -5,26 +5,39 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use super::link::Sink;
+use super::pulse::Pulse;
+use crate::fatal::{Reason, stop};
 
 /// How long a client may take for a frame that it has begun, and leave its answers unread.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a peer may be silent: while it lives it says at least how far it is.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether something is due.
+const BEAT: Duration = Duration::from_micros(isonomy_protocol::limits::TICK_US);
+/// The same when nothing was.
+const QUIET_BEAT: Duration = Duration::from_millis(20);
 /// How often connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Tells the core the time when it asks for it, and sweeps connections.
     pub(super) async fn run_ticks(self: Rc<Node>) {
+        let pulse = Pulse::start(BEAT).unwrap_or_else(|error| {
+            stop(
+                Reason::Machine,
+                &format!("no thread for the shard's pulse ({error}); raise the limit on threads"),
+            )
+        });
         let mut swept = Instant::now();
         loop {
-            let now = self.now();
-            let due = self.inner.borrow().core.next_deadline();
-            let micros = due.map_or(SWEEP_EVERY.as_micros() as u64, |due| due.since(now));
-            glommio::timer::sleep(Duration::from_micros(micros).min(SWEEP_EVERY)).await;
-            let now = self.now();
-            self.inner.borrow_mut().core.on_timeout(now);
-            self.touch();
+            pulse.wait().await;
+            let (now, due) = (self.now(), self.inner.borrow().core.next_deadline());
+            let is_quiet = due.is_none_or(|due| due > now.after(BEAT.as_micros() as u64));
+            pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });
+            if due.is_some_and(|due| due <= now) {
+                self.inner.borrow_mut().core.on_timeout(now);
+                self.touch();
+            }
             if swept.elapsed() >= SWEEP_EVERY {
                 swept = Instant::now();
                 self.sweep();

@@ -8,19 +8,21 @@ use isonomy_wire::message::Phase;
 pub(super) fn check(ghost: &Ghost, node: u8, record: &Record) {
     let Some(id) = id_of(record) else { return };
     let seen = ghost.books[usize::from(node)].written.of(id);
-    let who = format!("V4: replica {node}, {id:?}, {record:?} after {seen:?}");
-    assert!(seen.phase != Phase::Committed, "{who}");
-    match record {
-        Record::PreAccepted { .. } => assert!(seen.phase == Phase::Init && seen.bal == Ballot::ZERO, "{who}"),
-        Record::Promised { ballot, .. } => assert!(*ballot > seen.bal, "{who}"),
+    let is_lawful = match record {
+        Record::PreAccepted { .. } => seen.phase == Phase::Init && seen.bal == Ballot::ZERO,
+        Record::Promised { ballot, .. } => *ballot > seen.bal,
         Record::Accepted { ballot, .. } => {
             let again = seen.phase == Phase::Accepted && seen.abal == *ballot;
-            assert!(*ballot >= seen.bal && *ballot >= seen.abal && !again, "{who}");
+            *ballot >= seen.bal && *ballot >= seen.abal && !again
         }
-        Record::Validated { .. } => assert!(seen.abal < seen.bal, "{who}"),
+        Record::Validated { .. } => seen.abal < seen.bal,
         Record::Committed { .. }
         | Record::Reserve { .. }
         | Record::Stopped { .. }
-        | Record::Settled { .. } => {}
-    }
+        | Record::Settled { .. } => true,
+    };
+    assert!(
+        is_lawful && seen.phase != Phase::Committed,
+        "V4: replica {node}, {id:?}, {record:?} after {seen:?}"
+    );
 }
