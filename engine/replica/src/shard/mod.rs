@@ -27,6 +27,7 @@ use isonomy_wire::id::{Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::{ClientMessage, ShardStatus};
 use link::Sink;
 use peers::Links;
+use pulse::Pulse;
 use recover::Recovered;
 use signal::Signal;
 use std::cell::{Cell, RefCell};
@@ -41,8 +42,10 @@ use std::time::{Duration, Instant};
 pub(crate) const EPOCH: Epoch = Epoch(1);
 /// Memory that is registered with the rings: a few groups of the log.
 const IO_MEMORY_BYTES: usize = 4 * disk::GROUP_BYTES_MAX;
-/// A task that hogs the core gives way to sockets after this.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// Sockets and disk are looked at as soon as one of them has something: this is for a shard that
+/// is busy with itself alone. Long, because a timer that fires at the wrong moment stops the
+/// executor: see [`pulse`].
+const PREEMPT: Duration = Duration::from_secs(10);
 /// How long the own instances may take to end when the process is told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -113,6 +116,10 @@ struct Inner {
 }
 
 async fn run_shard(setup: Setup) {
+    let pulse = Pulse::start(ticker::BEAT).unwrap_or_else(|error| {
+        stop(Reason::Machine, &format!("no thread for a shard's pulse ({error}); raise the limit on threads"))
+    });
+    pulse.attach().await;
     let Setup { config, data_dir, shard, ports, stopping, ready, .. } = setup;
     let node = match start(config, data_dir, shard).await {
         Ok(node) => Rc::new(node),
@@ -122,7 +129,7 @@ async fn run_shard(setup: Setup) {
     // every decision.
     let latency = Latency::Matters(PREEMPT);
     let queue = glommio::executor().create_task_queue(Shares::default(), latency, "shard");
-    let main = glommio::spawn_local_into(serve(node, ports, stopping, ready), queue);
+    let main = glommio::spawn_local_into(serve(node, pulse, ports, stopping, ready), queue);
     main.expect("the queue was just made").await;
 }
 
@@ -175,6 +182,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
 /// Runs all tasks of a shard until it is told to stop.
 async fn serve(
     node: Rc<Node>,
+    pulse: Pulse,
     ports: Ports,
     stopping: Arc<AtomicBool>,
     ready: std::sync::mpsc::Sender<ShardId>,
@@ -184,7 +192,7 @@ async fn serve(
     spawn(Box::pin(async move { shared.disk.prepare().await }));
     spawn(Box::pin(node.clone().run_turns()));
     spawn(Box::pin(node.clone().run_writes()));
-    spawn(Box::pin(node.clone().run_ticks()));
+    spawn(Box::pin(node.clone().run_ticks(pulse)));
     for peer in (0..node.config.members.len() as u8).map(ReplicaId).filter(|id| *id != node.config.replica) {
         spawn(Box::pin(node.clone().run_link(peer)));
     }

@@ -41,13 +41,26 @@ impl Pulse {
         self.0.period_us.store(period.as_micros() as u64, Ordering::Relaxed);
     }
 
+    /// From here on the executor of this task is woken.
+    pub(crate) async fn attach(&self) {
+        poll_fn(|context| {
+            self.attach_to(context.waker());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn attach_to(&self, task: &Waker) {
+        let mut waker = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(task)) {
+            *waker = Some(task.clone());
+        }
+    }
+
     /// Until the next beat. For one task.
     pub(crate) async fn wait(&self) {
         poll_fn(|context| {
-            let mut waker = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner);
-            if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-                *waker = Some(context.waker().clone());
-            }
+            self.attach_to(context.waker());
             let beats = self.0.beats.load(Ordering::Acquire);
             if self.0.heard.swap(beats, Ordering::AcqRel) == beats { Poll::Pending } else { Poll::Ready(()) }
         })

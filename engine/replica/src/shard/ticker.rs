@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use super::Node;
 use super::link::Sink;
 use super::pulse::Pulse;
-use crate::fatal::{Reason, stop};
 
 /// How long a client may take for a frame that it has begun, and leave its answers unread.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a peer may be silent: while it lives it says at least how far it is.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether something is due.
-const BEAT: Duration = Duration::from_micros(isonomy_protocol::limits::TICK_US);
+pub(super) const BEAT: Duration = Duration::from_micros(isonomy_protocol::limits::TICK_US);
 /// The same when nothing was.
 const QUIET_BEAT: Duration = Duration::from_millis(20);
 /// How often connections are looked at.
@@ -21,13 +20,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Tells the core the time when it asks for it, and sweeps connections.
-    pub(super) async fn run_ticks(self: Rc<Node>) {
-        let pulse = Pulse::start(BEAT).unwrap_or_else(|error| {
-            stop(
-                Reason::Machine,
-                &format!("no thread for the shard's pulse ({error}); raise the limit on threads"),
-            )
-        });
+    pub(super) async fn run_ticks(self: Rc<Node>, pulse: Pulse) {
         let mut swept = Instant::now();
         loop {
             pulse.wait().await;
