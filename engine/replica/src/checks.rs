@@ -5,13 +5,19 @@ use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
 use isonomy_wire::id::ShardId;
 use rlimit::{Resource, getrlimit, setrlimit};
+use std::io::ErrorKind;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Locked memory that the rings of one shard need.
 const MEMLOCK_BYTES_PER_SHARD: u64 = 512 << 10;
 /// Open files besides connections: rings, segments, listeners, the lock.
 const FILES_PER_SHARD: u64 = 64;
+
+/// How long a port may stay taken, and how often it is tried.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
+const PORT_RETRY: Duration = Duration::from_millis(20);
 
 /// The listening ports of a shard, taken before anything else happens: a replica that cannot
 /// have all of them does not start.
@@ -93,7 +99,8 @@ pub(crate) fn usable_cores() -> Vec<usize> {
     cores.into_iter().map(|core| core.id).collect()
 }
 
-/// Takes all ports.
+/// Takes all ports. A process that was killed keeps its sockets for a moment: its rings are taken
+/// down after its end.
 pub(crate) fn take_ports(config: &Config) -> Result<Vec<Ports>, Fatal> {
     let own = config.own();
     let take = |base: u16, what: &str, shard: u16| {
@@ -102,7 +109,16 @@ pub(crate) fn take_ports(config: &Config) -> Result<Vec<Ports>, Fatal> {
         let addresses = address.to_socket_addrs().map_err(|error| {
             machine(format!("`listen` is '{}', which is no address here: {error}", config.listen))
         })?;
-        let listener = TcpListener::bind(&addresses.collect::<Vec<_>>()[..]);
+        let addresses: Vec<_> = addresses.collect();
+        let began = Instant::now();
+        let listener = loop {
+            match TcpListener::bind(&addresses[..]) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < PORT_PATIENCE => {
+                    std::thread::sleep(PORT_RETRY);
+                }
+                result => break result,
+            }
+        };
         listener.map_err(|error| {
             machine(format!(
                 "port {port} of {} ({what}, shard {shard}) cannot be had: {error}; stop whoever has it, or \

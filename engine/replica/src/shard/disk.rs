@@ -11,12 +11,14 @@ use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions};
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
+use rustix::fs::FlockOperation;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use super::recover::{Recovered, SEGMENT_BYTES, segment_path};
+use super::recover::{Recovered, SEGMENT_BYTES, segment_path, unfinished_path};
 use super::signal::Signal;
 
 /// A group is closed when it has so many bytes, if more records come while another is written.
@@ -217,7 +219,11 @@ impl Disk {
             // One write is write and flush.
             options.custom_flags(libc::O_DSYNC);
         }
-        self.check(segment, options.dma_open(segment_path(&self.dir, segment)).await)
+        let file = self.check(segment, options.dma_open(segment_path(&self.dir, segment)).await);
+        // A write under way keeps the file open, and so locked, even when this process is killed.
+        let locked = rustix::fs::flock(descriptor_of(&file), FlockOperation::NonBlockingLockExclusive);
+        locked.unwrap_or_else(|error| self.fail(segment, &format!("it cannot be locked ({error})")));
+        file
     }
 
     /// Keeps segments prepared, for ever.
@@ -241,7 +247,7 @@ impl Disk {
 
     /// Makes a segment of zeros. It has its name only when it is whole.
     async fn fill(&self, segment: u64) {
-        let temporary = self.dir.join("next.tmp");
+        let temporary = unfinished_path(&self.dir);
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(true).dma_open(&temporary).await;
         let file = self.check(segment, file);
@@ -269,4 +275,10 @@ impl Disk {
                       Check the disk and its free space, then start the replica again";
         stop(Reason::Disk, &format!("{}: {what}: {remedy}", path.display()))
     }
+}
+
+#[allow(unsafe_code)]
+fn descriptor_of(file: &DmaFile) -> BorrowedFd<'_> {
+    // SAFETY: the file is open for as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }
 }

@@ -5,14 +5,18 @@ use bytes::Bytes;
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::log::scan::{Entry, Scanner};
 use isonomy_protocol::log::{BLOCK_BYTES, LogId};
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::disk::Tail;
 
 /// The size of a segment file.
 pub(crate) const SEGMENT_BYTES: usize = 16 << 20;
+/// How long the last writes of a killed process may take, and how often it is looked.
+const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
+const IN_FLIGHT_RETRY: Duration = Duration::from_millis(10);
 
 /// What the log said about itself.
 #[derive(Debug)]
@@ -37,14 +41,21 @@ pub(crate) fn segment_path(dir: &Path, segment: u64) -> PathBuf {
     dir.join(format!("{segment:012}.log"))
 }
 
+/// The file of a segment that is being filled.
+pub(crate) fn unfinished_path(dir: &Path) -> PathBuf {
+    dir.join("next.tmp")
+}
+
 /// Reads all segments in `dir` in order and hands over every record. A torn tail is cut: nothing
 /// rests on it. Anything else that does not read is damage, and the replica must not vote (D6).
 pub(crate) fn recover(id: LogId, dir: &Path, mut take: impl FnMut(Entry)) -> Result<Recovered, Fatal> {
     let first = Tail { segment: 1, offset: BLOCK_BYTES, next: Position(1) };
+    // Whatever may still be written to it goes nowhere.
+    let _ = fs::remove_file(unfinished_path(dir));
     let mut recovered = Recovered { tail: first, in_use: false, prepared: Vec::new() };
     for segment in 1.. {
         let path = segment_path(dir, segment);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_idle(&path) {
             Ok(bytes) => isonomy_wire::frame::aligned(Bytes::from(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => break,
             Err(error) => return Err(Fatal::new(Reason::Disk, format!("{}: {error}", path.display()))),
@@ -68,6 +79,24 @@ pub(crate) fn recover(id: LogId, dir: &Path, mut take: impl FnMut(Entry)) -> Res
         }
     }
     Ok(recovered)
+}
+
+/// Reads a file that nobody writes. A write that was under way when the last process was killed
+/// can still end after it: until then the lock on the file that it opened stays.
+fn read_idle(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let began = Instant::now();
+    while let Err(error) = file.try_lock() {
+        if began.elapsed() > IN_FLIGHT_PATIENCE {
+            let what =
+                format!("a killed replica's last write is still under way ({error}); start again later");
+            return Err(std::io::Error::other(what));
+        }
+        std::thread::sleep(IN_FLIGHT_RETRY);
+    }
+    let mut bytes = Vec::with_capacity(SEGMENT_BYTES);
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn scan(
@@ -144,6 +173,22 @@ mod tests {
         let recovered = recover(log_id(), dir.path(), |_| ()).unwrap();
         assert!(recovered.in_use);
         assert_eq!((recovered.prepared.as_slice(), recovered.next_segment()), (&[2][..], 3));
+    }
+
+    #[test]
+    fn the_last_writes_of_a_killed_process_are_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 1, Some(1));
+        let writer = File::options().write(true).open(segment_path(dir.path(), 1)).unwrap();
+        writer.lock().unwrap();
+        let began = Instant::now();
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(writer);
+        });
+        assert!(recover(log_id(), dir.path(), |_| ()).unwrap().in_use);
+        assert!(began.elapsed() >= Duration::from_millis(200));
+        ends.join().unwrap();
     }
 
     #[test]
