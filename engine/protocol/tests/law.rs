@@ -9,6 +9,9 @@ mod commit;
 mod durable;
 #[path = "law/limits.rs"]
 mod limits;
+#[cfg(feature = "mutants")]
+#[path = "law/mutants.rs"]
+mod mutants;
 #[path = "law/recover.rs"]
 mod recover;
 #[path = "law/streams.rs"]

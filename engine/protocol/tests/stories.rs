@@ -236,3 +236,19 @@ fn who_missed_the_very_last_commit_hears_of_it() {
     world.run(2_000_000);
     world.assert_converged();
 }
+
+#[cfg(feature = "mutants")]
+#[test]
+fn stories_notice_what_they_were_written_for() {
+    use isonomy_protocol::mutant::{Mutant, plant};
+    let pairs: [(Mutant, fn()); 2] = [
+        (Mutant::DropAbal, b1_a_promise_does_not_make_an_accepted_value_younger),
+        (Mutant::ReplyAtCommit, b3_cycles_execute_in_one_order_and_what_is_asked_later_comes_later),
+    ];
+    for (mutant, story) in pairs {
+        plant(Some(mutant));
+        let outcome = std::panic::catch_unwind(story);
+        plant(None);
+        assert!(outcome.is_err(), "nobody noticed {mutant:?}");
+    }
+}

@@ -112,6 +112,8 @@ pub struct Book {
     pub pending: VecDeque<Pending>,
     /// Conflicting pre-acceptances are looked up here (V7): ids by hash, and whether they write.
     pub pre_accepted: HashMap<u64, Vec<(InstanceId, bool)>>,
+    /// Own proposals that were told to others, durable or not (D8).
+    pub said: BTreeSet<InstanceId>,
 }
 
 /// A decision.
@@ -189,7 +191,11 @@ impl Ghost {
     pub fn on_durable(&mut self, node: u8, mut count: usize) {
         loop {
             let pending = &mut self.books[usize::from(node)].pending;
-            match pending.pop_front_if(|next| count > 0 || matches!(next, Pending::State(..))) {
+            let is_due = pending.front().is_some_and(|next| count > 0 || matches!(next, Pending::State(..)));
+            if !is_due {
+                return;
+            }
+            match pending.pop_front() {
                 Some(Pending::Record(append)) => {
                     count -= 1;
                     self.books[usize::from(node)].durable.apply(&append.record);
@@ -254,6 +260,7 @@ impl Ghost {
         if let (PeerMessage::PreAccept { id, deps }, Some(payload)) = (&send.message, &send.payload) {
             self.payloads.entry(*id).or_insert_with(|| payload.clone());
             self.init_deps.entry(*id).or_insert(*deps);
+            self.books[usize::from(node)].said.insert(*id);
         }
         if let PeerMessage::Accept { id, ballot, value, deps, .. } = send.message {
             self.proposed.entry((id, ballot)).or_insert(Choice::of(value, deps));
@@ -276,7 +283,10 @@ impl Ghost {
         book.pending.clear();
         book.written = book.durable.clone();
         let written = &book.written;
-        let is_there = |id: &InstanceId| written.seen.get(id).is_some_and(|seen| seen.pre_accepted.is_some());
+        let said = &book.said;
+        let is_there = |id: &InstanceId| {
+            said.contains(id) || written.seen.get(id).is_some_and(|seen| seen.pre_accepted.is_some())
+        };
         for ids in book.pre_accepted.values_mut() {
             ids.retain(|(id, _)| is_there(id));
         }

@@ -7,7 +7,7 @@ use isonomy_wire::id::Ballot;
 use isonomy_wire::message::{PeerMessage, Value};
 
 #[test]
-fn c1_a_proposal_names_what_conflicts_and_its_whole_row() {
+pub(crate) fn c1_a_proposal_names_what_conflicts_and_its_whole_row() {
     let mut solo = Solo::new(3, 0);
     let (a, b) = (decide("s", 1, 0, "a"), decide("t", 1, 0, "b"));
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&a));
@@ -50,7 +50,7 @@ fn c2_later_ids_of_the_same_row_do_not_come_before() {
 }
 
 #[test]
-fn c2_what_became_a_nop_stays_known() {
+pub(crate) fn c2_what_became_a_nop_stays_known() {
     // B8. Both where it was somebody else's and where it was the own proposal.
     let mut solo = Solo::new(5, 2);
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&decide("s", 1, 0, "a")));
@@ -106,7 +106,7 @@ fn slow(deps: Deps) -> PeerMessage {
 }
 
 #[test]
-fn c3_fast_path_needs_equal_deps() {
+pub(crate) fn c3_fast_path_needs_equal_deps() {
     let mut solo = proposed();
     assert_eq!(solo.tell(1, pre_accept_ok(id(0, 1), Deps::NONE), None), []);
     assert_eq!(solo.tell(2, pre_accept_ok(id(0, 1), deps([0, 0, 1])), None), [], "still possible");
@@ -150,7 +150,7 @@ fn c3_slow_path_when_impossible_or_late() {
 }
 
 #[test]
-fn c3_the_own_answer_counts_and_only_when_durable() {
+pub(crate) fn c3_the_own_answer_counts_and_only_when_durable() {
     let mut solo = Solo::new(3, 0);
     solo.ask(&decide("s", 1, 0, "a"));
     solo.said();

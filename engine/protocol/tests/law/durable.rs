@@ -8,7 +8,7 @@ use isonomy_wire::id::{Ballot, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Value};
 
 #[test]
-fn d1_nothing_before_durable() {
+pub(crate) fn d1_nothing_before_durable() {
     let mut solo = Solo::new(5, 3);
     let a = decide("s", 1, 0, "a");
     let promise = ballot(1, 1);
@@ -125,7 +125,7 @@ fn d5_what_others_had_under_way_keeps_its_time() {
 }
 
 #[test]
-fn d8_a_restarted_replica_names_what_it_may_have_forgotten() {
+pub(crate) fn d8_a_restarted_replica_names_what_it_may_have_forgotten() {
     // B21: replica 0's proposal reached replica 2 only; its own record of it was lost.
     let mut world = World::new(5);
     world.settle();

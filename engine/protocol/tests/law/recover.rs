@@ -145,7 +145,7 @@ fn r3_4_too_few_could_have_made_it_fast() {
 }
 
 #[test]
-fn r3_5_what_may_have_been_fast_is_validated_by_all_who_reported() {
+pub(crate) fn r3_5_what_may_have_been_fast_is_validated_by_all_who_reported() {
     let mut solo = recovering(deps([0, 0, 5]));
     solo.tell(2, knows_nothing(ID, MINE), None);
     let said = solo.tell(1, knows_nothing(ID, MINE), None);

@@ -32,7 +32,7 @@ fn write(stream: StreamId, number: u64) -> Payload {
 }
 
 #[test]
-fn s1_one_number_through_two_replicas_executes_once() {
+pub(crate) fn s1_one_number_through_two_replicas_executes_once() {
     // B18: without the stream in the footprint each of the two executes what it sees first.
     let mut world = World::new(3);
     world.decide(0, "s", 7, "a");
@@ -122,7 +122,7 @@ fn s4_a_stream_is_named_by_its_open_and_ends_for_good() {
 }
 
 #[test]
-fn s4_an_idle_stream_ends_and_a_used_one_does_not() {
+pub(crate) fn s4_an_idle_stream_ends_and_a_used_one_does_not() {
     let mut world = World::new(3);
     let (idle, used) = (open(&mut world, 0), open(&mut world, 0));
     for number in 1..14 {

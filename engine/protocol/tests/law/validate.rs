@@ -79,7 +79,7 @@ fn r4_initial_deps_count_not_what_was_answered() {
 }
 
 #[test]
-fn r4_a_late_validate_is_dropped() {
+pub(crate) fn r4_a_late_validate_is_dropped() {
     let mut solo = Solo::new(5, 2);
     solo.tell(3, recover(ID, MINE), None);
     solo.tell(3, nop(), None);
@@ -97,7 +97,7 @@ fn r4_only_the_ballot_promised_is_validated() {
 }
 
 #[test]
-fn r4_the_validator_remembers_and_names_the_instance_from_then_on() {
+pub(crate) fn r4_the_validator_remembers_and_names_the_instance_from_then_on() {
     let mut solo = Solo::new(5, 2);
     asks(&mut solo, deps([0, 0, 0, 4]));
     solo.restart();
@@ -198,7 +198,7 @@ fn r6b_conflicts_that_come_after_or_are_nops_let_it_pass() {
 }
 
 #[test]
-fn r6c_of_two_that_wait_for_each_other_one_gives_way() {
+pub(crate) fn r6c_of_two_that_wait_for_each_other_one_gives_way() {
     let mut solo = waiting();
     let weak = PeerMessage::Waiting { id: id(2, 1), supporters: 1 };
     assert_eq!(proposals(solo.tell(4, weak, None)), [], "k' = 1 = n - f - e");
@@ -247,7 +247,7 @@ fn r6e_whoever_waits_too_long_starts_over() {
 }
 
 #[test]
-fn r6c_waiting_is_told_to_oneself_too() {
+pub(crate) fn r6c_waiting_is_told_to_oneself_too() {
     // B10: replica 3 recovers both, and hears of the second wait from nobody else.
     let mut solo = waiting();
     let (other, theirs) = (id(2, 1), rival());

@@ -32,6 +32,7 @@ pub fn on_append(ghost: &Ghost, node: u8, append: &Append) {
     v05_initial_deps::check(ghost, append);
     v06_deps_of_phases::check(ghost, &append.record);
     v07_pre_acceptances_are_ordered::check(ghost, node, append);
+    v08_fast_quorum::check_append(ghost, node, &append.record);
     v12_ids::check(ghost, append);
 }
 

@@ -1,5 +1,5 @@
 //! V7: of two conflicting ids of different rows that one replica pre-accepted, the later has the
-//! earlier in its deps.
+//! earlier in its deps. What it proposed to others counts even if a crash took its own record (D8).
 
 use crate::ghost::Ghost;
 use isonomy_protocol::contract::Append;
@@ -13,6 +13,9 @@ pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
         let earlier = book.pre_accepted.get(&access.hash()).into_iter().flatten();
         for (other, writes) in earlier.filter(|(other, _)| other.row != id.row) {
             let conflicting = *writes || access.writes();
+            // What the replica forgot in a crash and became a Nop since is nothing to it (D8).
+            let is_nop = ghost.decisions.get(other).is_some_and(|decision| decision.choice.nop);
+            let conflicting = conflicting && !is_nop;
             assert!(
                 !conflicting || deps.contains(*other),
                 "V7: replica {node} pre-accepted {id:?} after {other:?} and does not name it"

@@ -1,7 +1,17 @@
-//! V8: what was committed fast was pre-accepted, unchanged and durably, by a fast quorum.
+//! V8: what was committed fast was pre-accepted, unchanged and durably, by a fast quorum; by its
+//! coordinator before it counted itself (D4).
 
 use crate::ghost::Ghost;
-use isonomy_wire::id::InstanceId;
+use isonomy_protocol::log::record::Record;
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+
+pub(super) fn check_append(ghost: &Ghost, node: u8, record: &Record) {
+    let Record::Committed { id, ballot: Ballot::ZERO, .. } = record else { return };
+    if id.row == ReplicaId(node) && !ghost.proposed.contains_key(&(*id, Ballot::ZERO)) {
+        let own = ghost.books[usize::from(node)].durable.of(*id).pre_accepted;
+        assert!(own.is_some(), "D4: replica {node} committed {id:?} fast before its own answer was durable");
+    }
+}
 
 pub(super) fn check(ghost: &Ghost, id: InstanceId) {
     if ghost.fast.contains_key(&id) {

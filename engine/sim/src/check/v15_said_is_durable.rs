@@ -17,7 +17,13 @@ pub(super) fn check(ghost: &Ghost, node: u8, message: &PeerMessage) {
         PeerMessage::Recover { row, from, to, ballot } => {
             (*from..=*to).all(|seq| durable.of(InstanceId::new(*row, seq)).bal >= *ballot)
         }
-        PeerMessage::RecoverOk { id, ballot, .. } => durable.of(*id).bal >= *ballot,
+        PeerMessage::RecoverOk { id, ballot, accepted, phase, .. } => {
+            let seen = durable.of(*id);
+            // What was committed since is told as it was before.
+            let is_told =
+                *phase != Phase::Accepted || seen.phase != Phase::Accepted || seen.abal >= *accepted;
+            seen.bal >= *ballot && is_told
+        }
         PeerMessage::ValidateOk { id, ballot, .. } => {
             let seen = durable.of(*id);
             seen.bal >= *ballot && seen.init_deps.is_some()

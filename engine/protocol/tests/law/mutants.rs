@@ -1,0 +1,43 @@
+//! Each rule is broken on purpose, and its test must fail: a test that cannot is worth nothing.
+//!
+//! DropAbal and ReplyAtCommit are caught by stories, see there.
+
+use crate::{commit, durable, recover, streams, validate};
+use isonomy_protocol::mutant::{Mutant, plant};
+
+/// The test of the rule that the mutant breaks.
+fn test_of(mutant: Mutant) -> Option<fn()> {
+    Some(match mutant {
+        Mutant::SmallFastQuorum => commit::c3_fast_path_needs_equal_deps,
+        Mutant::EagerCoordinator => commit::c3_the_own_answer_counts_and_only_when_durable,
+        Mutant::NopsLeaveIndex => commit::c2_what_became_a_nop_stays_known,
+        Mutant::NoRowEdge => commit::c1_a_proposal_names_what_conflicts_and_its_whole_row,
+        Mutant::ManySupporters | Mutant::SkipValidate => {
+            recover::r3_5_what_may_have_been_fast_is_validated_by_all_who_reported
+        }
+        Mutant::ValidateForgets => validate::r4_the_validator_remembers_and_names_the_instance_from_then_on,
+        Mutant::LateValidate => validate::r4_a_late_validate_is_dropped,
+        Mutant::EagerWaiting => validate::r6c_of_two_that_wait_for_each_other_one_gives_way,
+        Mutant::DeafWaiting => validate::r6c_waiting_is_told_to_oneself_too,
+        Mutant::SpeakBeforeSync => durable::d1_nothing_before_durable,
+        Mutant::NoRestartMarks => durable::d8_a_restarted_replica_names_what_it_may_have_forgotten,
+        Mutant::StreamsOutside => streams::s1_one_number_through_two_replicas_executes_once,
+        Mutant::ClockEndsStreams => streams::s4_an_idle_stream_ends_and_a_used_one_does_not,
+        Mutant::DropAbal | Mutant::ReplyAtCommit => return None,
+    })
+}
+
+#[test]
+fn every_broken_rule_is_noticed_by_its_test() {
+    let mut survived = Vec::new();
+    for mutant in Mutant::ALL {
+        let Some(test) = test_of(mutant) else { continue };
+        plant(Some(mutant));
+        let outcome = std::panic::catch_unwind(test);
+        plant(None);
+        if outcome.is_ok() {
+            survived.push(mutant);
+        }
+    }
+    assert!(survived.is_empty(), "nobody noticed {survived:?}");
+}
