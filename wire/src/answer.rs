@@ -256,12 +256,16 @@ impl Answers {
 
     /// Whether any of the answers is `OutOfWindow`, without decoding the others.
     pub fn any_out_of_window(&self) -> bool {
-        self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == OUT_OF_WINDOW)
+        self.any(OUT_OF_WINDOW)
     }
 
     /// Whether any of the answers is `Omitted`, without decoding the others.
     pub fn any_omitted(&self) -> bool {
-        self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == OMITTED)
+        self.any(OMITTED)
+    }
+
+    fn any(&self, status: u64) -> bool {
+        self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == status)
     }
 
     /// The first answer.

@@ -10,6 +10,7 @@ pub mod contract;
 pub mod execute;
 mod instance;
 pub mod limits;
+mod listed;
 pub mod log;
 pub mod machine;
 pub mod marks;

@@ -103,10 +103,10 @@ impl<'a> PartWork<'_, 'a> {
 
     /// S2: what executes, what was executed before, what the client is told.
     fn on_stream(&mut self) -> Bytes {
-        let part @ Part { stream, first, numbers, answered_below, .. } = *self.part;
-        let known = self.machine.streams.with(stream, |stream| {
+        let Part { stream: stream_id, first, numbers, answered_below, .. } = *self.part;
+        let known = self.machine.streams.with(stream_id, |stream| {
             stream.on_answered_below(answered_below);
-            if part.stream.is_named() {
+            if stream_id.is_named() {
                 stream.skip_below(answered_below);
             }
             (stream.is_fresh(first, numbers), stream.response(first, numbers))

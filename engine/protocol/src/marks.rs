@@ -1,88 +1,50 @@
 //! Which branches of the law a replica has taken: a simulation that never reaches one of them
 //! proves nothing about it.
 
-/// A branch worth reaching.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)] // Named after the rules.
-#[repr(u8)]
-pub enum Mark {
-    C2Nack,
-    C2Again,
-    C3Fast,
-    C3Slow,
-    C4Nack,
-    C4Again,
-    C4Lacking,
-    C6Again,
-    D8Open,
-    R2Nack,
-    R2Again,
-    R31,
-    R32,
-    R33,
-    R34,
-    R35,
-    R51,
-    R52,
-    R53,
-    R54,
-    R6a,
-    R6b,
-    R6c,
-    R6dAccepted,
-    R6dCoordinator,
-    R6e,
-    NopSubmitAgain,
-    Pulled,
-    Settled,
-    Resent,
-    StreamEnded,
-    /// A component of two.
-    Cycle,
-    /// A component of three or more.
-    LongCycle,
-}
+use crate::listed::listed;
 
-impl Mark {
-    /// All of them.
-    pub const ALL: [Mark; 33] = {
-        use Mark::*;
-        [
-            C2Nack,
-            C2Again,
-            C3Fast,
-            C3Slow,
-            C4Nack,
-            C4Again,
-            C4Lacking,
-            C6Again,
-            D8Open,
-            R2Nack,
-            R2Again,
-            R31,
-            R32,
-            R33,
-            R34,
-            R35,
-            R51,
-            R52,
-            R53,
-            R54,
-            R6a,
-            R6b,
-            R6c,
-            R6dAccepted,
-            R6dCoordinator,
-            R6e,
-            NopSubmitAgain,
-            Pulled,
-            Settled,
-            Resent,
-            StreamEnded,
-            Cycle,
-            LongCycle,
-        ]
-    };
+listed! {
+    /// A branch worth reaching.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[allow(missing_docs)] // Named after the rules.
+    #[repr(u8)]
+    pub enum Mark {
+        C2Nack,
+        C2Again,
+        C3Fast,
+        C3Slow,
+        C4Nack,
+        C4Again,
+        C4Lacking,
+        C6Again,
+        D8Open,
+        R2Nack,
+        R2Again,
+        R31,
+        R32,
+        R33,
+        R34,
+        R35,
+        R51,
+        R52,
+        R53,
+        R54,
+        R6a,
+        R6b,
+        R6c,
+        R6dAccepted,
+        R6dCoordinator,
+        R6e,
+        NopSubmitAgain,
+        Pulled,
+        Settled,
+        Resent,
+        StreamEnded,
+        /// A component of two.
+        Cycle,
+        /// A component of three or more.
+        LongCycle,
+    }
 }
 
 /// A set of marks.
@@ -113,11 +75,14 @@ mod tests {
 
     #[test]
     fn all_are_listed_once_and_kept_apart() {
-        for (place, mark) in Mark::ALL.into_iter().enumerate() {
+        for (place, mark) in Mark::ALL.iter().copied().enumerate() {
             assert_eq!(mark as usize, place);
             let mut marks = Marks::default();
             marks.set(mark);
-            assert_eq!(Mark::ALL.into_iter().filter(|other| marks.has(*other)).collect::<Vec<_>>(), [mark]);
+            assert_eq!(
+                Mark::ALL.iter().copied().filter(|other| marks.has(*other)).collect::<Vec<_>>(),
+                [mark]
+            );
         }
     }
 }

@@ -2,72 +2,52 @@
 //!
 //! Without the feature `mutants` nothing of them is compiled: [`is`] is false.
 
-/// A rule broken on purpose. The first word of each comment is the rule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mutant {
-    /// R3.2: a promise makes an accepted value look as young as itself.
-    DropAbal,
-    /// C3a: one equal answer less is a fast quorum.
-    SmallFastQuorum,
-    /// R3.4: one supporter more is asked for.
-    ManySupporters,
-    /// R3.5: the candidate is proposed without validation.
-    SkipValidate,
-    /// R4: the validator does not keep what it validated.
-    ValidateForgets,
-    /// R4: a late Validate is taken.
-    LateValidate,
-    /// R6c: two supporters less end the wait.
-    EagerWaiting,
-    /// R5.4: the one who waits does not hear of it itself.
-    DeafWaiting,
-    /// Section 3: what became a Nop is no conflict any more.
-    NopsLeaveIndex,
-    /// D1: messages leave before what they rest on is durable.
-    SpeakBeforeSync,
-    /// D4: the coordinator counts its own answer before it is durable.
-    EagerCoordinator,
-    /// D8: what was forgotten in a crash is not named.
-    NoRestartMarks,
-    /// S1: streams are not in the footprint.
-    StreamsOutside,
-    /// S4: a stream is ended by the clock of each replica.
-    ClockEndsStreams,
-    /// Section 6: the client is answered when its command is committed.
-    ReplyAtCommit,
-    /// C1: deps of the own row are left out.
-    NoRowEdge,
-}
+use crate::listed::listed;
 
-impl Mutant {
-    /// All of them.
-    pub const ALL: [Mutant; 16] = {
-        use Mutant::*;
-        [
-            DropAbal,
-            SmallFastQuorum,
-            ManySupporters,
-            SkipValidate,
-            ValidateForgets,
-            LateValidate,
-            EagerWaiting,
-            DeafWaiting,
-            NopsLeaveIndex,
-            SpeakBeforeSync,
-            EagerCoordinator,
-            NoRestartMarks,
-            StreamsOutside,
-            ClockEndsStreams,
-            ReplyAtCommit,
-            NoRowEdge,
-        ]
-    };
+listed! {
+    /// A rule broken on purpose. The first word of each comment is the rule.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Mutant {
+        /// R3.2: a promise makes an accepted value look as young as itself.
+        DropAbal,
+        /// C3a: one equal answer less is a fast quorum.
+        SmallFastQuorum,
+        /// R3.4: one supporter more is asked for.
+        ManySupporters,
+        /// R3.5: the candidate is proposed without validation.
+        SkipValidate,
+        /// R4: the validator does not keep what it validated.
+        ValidateForgets,
+        /// R4: a late Validate is taken.
+        LateValidate,
+        /// R6c: two supporters less end the wait.
+        EagerWaiting,
+        /// R5.4: the one who waits does not hear of it itself.
+        DeafWaiting,
+        /// Section 3: what became a Nop is no conflict any more.
+        NopsLeaveIndex,
+        /// D1: messages leave before what they rest on is durable.
+        SpeakBeforeSync,
+        /// D4: the coordinator counts its own answer before it is durable.
+        EagerCoordinator,
+        /// D8: what was forgotten in a crash is not named.
+        NoRestartMarks,
+        /// S1: streams are not in the footprint.
+        StreamsOutside,
+        /// S4: a stream is ended by the clock of each replica.
+        ClockEndsStreams,
+        /// Section 6: the client is answered when its command is committed.
+        ReplyAtCommit,
+        /// C1: deps of the own row are left out.
+        NoRowEdge,
+    }
 }
 
 #[cfg(feature = "mutants")]
 mod planted {
     use super::Mutant;
     use std::cell::Cell;
+    use std::panic::UnwindSafe;
 
     thread_local! {
         static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
@@ -78,6 +58,14 @@ mod planted {
         PLANTED.set(mutant);
     }
 
+    /// Whether a test fails while the rule is broken.
+    pub fn is_noticed(mutant: Mutant, test: impl FnOnce() + UnwindSafe) -> bool {
+        plant(Some(mutant));
+        let outcome = std::panic::catch_unwind(test);
+        plant(None);
+        outcome.is_err()
+    }
+
     pub(crate) fn is(mutant: Mutant) -> bool {
         PLANTED.get() == Some(mutant)
     }
@@ -86,7 +74,7 @@ mod planted {
 #[cfg(feature = "mutants")]
 pub(crate) use planted::is;
 #[cfg(feature = "mutants")]
-pub use planted::plant;
+pub use planted::{is_noticed, plant};
 
 /// Whether the rule is broken.
 #[cfg(not(feature = "mutants"))]

@@ -56,8 +56,7 @@ impl Coverage {
 
     /// What was not reached.
     pub fn missing(&self) -> Vec<String> {
-        let marks =
-            Mark::ALL.into_iter().filter(|mark| !self.marks.has(*mark)).map(|mark| format!("{mark:?}"));
+        let marks = Mark::ALL.iter().filter(|mark| !self.marks.has(**mark)).map(|mark| format!("{mark:?}"));
         let of = |bits: u32, what: &'static str| {
             let kinds = KINDS.iter().enumerate();
             kinds

@@ -214,7 +214,7 @@ impl Ghost {
     /// What a record says of a proposal. An id counts as used once it was said or is durable:
     /// nobody hears of what a crash takes before that.
     fn note_proposal(&mut self, append: &Append) {
-        if let (Some(id), Some(payload)) = (id_of(&append.record), &append.payload) {
+        if let (Some(id), Some(payload)) = (append.record.id(), &append.payload) {
             self.payloads.entry(id).or_insert_with(|| payload.clone());
         }
         if let Record::PreAccepted { id, init_deps, .. } | Record::Validated { id, init_deps, .. } =
@@ -308,17 +308,5 @@ impl Ghost {
             (Some(a), Some(b)) => isonomy_protocol::conflict::conflicts(a, b),
             _ => false,
         }
-    }
-}
-
-/// The instance that a record is about.
-pub fn id_of(record: &Record) -> Option<InstanceId> {
-    match record {
-        Record::Reserve { .. } | Record::Stopped { .. } | Record::Settled { .. } => None,
-        Record::PreAccepted { id, .. }
-        | Record::Promised { id, .. }
-        | Record::Validated { id, .. }
-        | Record::Accepted { id, .. }
-        | Record::Committed { id, .. } => Some(*id),
     }
 }

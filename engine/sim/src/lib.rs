@@ -3,8 +3,9 @@
 //!
 //! [`world::run`] runs a seed: first everything fails that can, then all but a legal minority
 //! works again and everything that was ever seen must be decided and executed. The assertions of
-//! the law's section 10 are checked after every event, each in its own file of [`check`], against
-//! a [`ghost`] that knows what no replica knows. A seed gives the same events each time.
+//! the law's section 10 are checked as soon as an event can break them, each in its own file of
+//! [`check`], against a [`ghost`] that knows what no replica knows. A seed gives the same events
+//! each time.
 
 pub mod check;
 pub mod client;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 const TWICE_EVERY: u64 = 50;
 /// A batch of so many seeds must reach every corner, but for the rare ones.
 const COVERING_BATCH: u64 = 10_000;
-/// What no batch has reached so far: two recoveries that wait for each other need eight replicas, and
-/// two proposals that three others each know in equal parts. Its own tests cover it.
+/// What no batch has reached so far: it takes two recoveries that wait for each other. Its own tests
+/// cover it.
 const RARE: [&str; 1] = ["R6c"];
 
 /// Simulates whole clusters; one seed is one run.
@@ -48,7 +48,7 @@ struct Args {
 }
 
 fn mutant_of(name: &str) -> Result<Mutant, String> {
-    let found = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    let found = Mutant::ALL.iter().copied().find(|mutant| format!("{mutant:?}") == name);
     found.ok_or_else(|| format!("none of {:?}", Mutant::ALL))
 }
 

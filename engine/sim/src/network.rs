@@ -22,6 +22,21 @@ pub struct Network {
     random: SmallRng,
 }
 
+/// A message on its way.
+#[derive(Clone, Copy)]
+pub struct Sent<'a> {
+    /// When, in microseconds.
+    pub now: u64,
+    /// By whom.
+    pub from: u8,
+    /// To whom.
+    pub to: u8,
+    /// What.
+    pub message: &'a PeerMessage,
+    /// Nothing but its delay happens to it.
+    pub calm: bool,
+}
+
 /// When copies of a message arrive, if they do, and in which life of the link.
 pub struct Fate {
     /// Times in microseconds.
@@ -41,19 +56,12 @@ impl Network {
         &mut self.links[usize::from(from) * usize::from(self.n) + usize::from(to)]
     }
 
-    /// A message is sent. `calm`: nothing but its delay happens to it.
-    pub fn send(
-        &mut self,
-        plan: &Plan,
-        now: u64,
-        from: u8,
-        to: u8,
-        message: &PeerMessage,
-        calm: bool,
-    ) -> Fate {
+    /// A message is sent.
+    pub fn send(&mut self, plan: &Plan, sent: Sent<'_>) -> Fate {
+        let Sent { now, from, to, calm, .. } = sent;
         let life = self.at(from, to).life;
         let mut arrivals = Vec::new();
-        if self.is_lost(plan, now, from, to, message, calm) {
+        if self.is_lost(plan, sent) {
             return Fate { arrivals, life };
         }
         let copies = if !calm && self.random.random_bool(plan.duplication) { 2 } else { 1 };
@@ -73,15 +81,8 @@ impl Network {
         Fate { arrivals, life }
     }
 
-    fn is_lost(
-        &mut self,
-        plan: &Plan,
-        now: u64,
-        from: u8,
-        to: u8,
-        message: &PeerMessage,
-        calm: bool,
-    ) -> bool {
+    fn is_lost(&mut self, plan: &Plan, sent: Sent<'_>) -> bool {
+        let Sent { now, from, to, message, calm } = sent;
         if self.at(from, to).cut {
             return true;
         }

@@ -30,3 +30,17 @@ pub enum Record {
     /// C6.
     Committed { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
 }
+
+impl Record {
+    /// The instance that it is about, if it is about one.
+    pub fn id(&self) -> Option<InstanceId> {
+        match self {
+            Record::Reserve { .. } | Record::Stopped { .. } | Record::Settled { .. } => None,
+            Record::PreAccepted { id, .. }
+            | Record::Promised { id, .. }
+            | Record::Validated { id, .. }
+            | Record::Accepted { id, .. }
+            | Record::Committed { id, .. } => Some(*id),
+        }
+    }
+}

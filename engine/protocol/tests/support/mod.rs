@@ -30,7 +30,6 @@ pub struct Node {
 
 pub struct World {
     pub n: u8,
-    timing: Timing,
     /// Gossip is lost: nobody hears how far the others are.
     pub mute: bool,
     pub now: Time,
@@ -54,13 +53,8 @@ pub fn timing() -> Timing {
 
 impl World {
     pub fn new(n: u8) -> World {
-        World::with_timing(n, timing())
-    }
-
-    pub fn with_timing(n: u8, timing: Timing) -> World {
         let mut world = World {
             n,
-            timing,
             mute: false,
             now: Time(1_000_000),
             nodes: Vec::new(),
@@ -87,7 +81,7 @@ impl World {
             replicas: self.n,
             epoch: Epoch(1),
             shard: ShardId(0),
-            timing: self.timing,
+            timing: timing(),
             reserve_block: RESERVE_BLOCK,
         }
     }
@@ -109,16 +103,10 @@ impl World {
 
     /// Stops a node at once: what was not synced is gone, and all that is on its links.
     pub fn crash(&mut self, id: u8) {
-        self.links.retain(|(from, _), _| *from != id);
-        self.crash_quietly(id);
-    }
-
-    /// The same, but what left before still arrives.
-    pub fn crash_quietly(&mut self, id: u8) {
         let node = &mut self.nodes[id as usize];
         node.core = None;
         node.log.truncate(node.durable);
-        self.links.retain(|(_, to), _| *to != id);
+        self.links.retain(|(from, to), _| *from != id && *to != id);
         self.relink();
     }
 
@@ -390,7 +378,7 @@ impl Ghost {
 
     /// V1: whatever is committed anywhere, ever, is the same.
     fn on_record(&mut self, record: &Record, payload: Option<&Payload>) {
-        if let (Some(id), Some(payload)) = (id_of(record), payload) {
+        if let (Some(id), Some(payload)) = (record.id(), payload) {
             let known = self.payloads.entry(id).or_insert_with(|| payload.clone());
             assert_eq!(known, payload, "V12: {id:?} was used twice");
         }
@@ -416,17 +404,6 @@ impl Ghost {
                 assert!(ordered || apart(), "V2: {a:?} and {b:?} do not see each other");
             }
         }
-    }
-}
-
-fn id_of(record: &Record) -> Option<InstanceId> {
-    match record {
-        Record::Reserve { .. } | Record::Stopped { .. } | Record::Settled { .. } => None,
-        Record::PreAccepted { id, .. }
-        | Record::Promised { id, .. }
-        | Record::Validated { id, .. }
-        | Record::Accepted { id, .. }
-        | Record::Committed { id, .. } => Some(*id),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What happens by time alone: the core's deadlines, and the end of connections that are stuck.
 
+use isonomy_protocol::limits::TICK_US;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a peer may be silent: while it lives it says at least how far it is.
 const PEER_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether something is due.
-pub(super) const BEAT: Duration = Duration::from_micros(isonomy_protocol::limits::TICK_US);
+pub(super) const BEAT: Duration = Duration::from_micros(TICK_US);
 /// The same when nothing was.
 const QUIET_BEAT: Duration = Duration::from_millis(20);
 /// How often connections are looked at.
@@ -25,7 +26,7 @@ impl Node {
         loop {
             pulse.wait().await;
             let (now, due) = (self.now(), self.inner.borrow().core.next_deadline());
-            let is_quiet = due.is_none_or(|due| due > now.after(BEAT.as_micros() as u64));
+            let is_quiet = due.is_none_or(|due| due > now.after(TICK_US));
             pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });
             if due.is_some_and(|due| due <= now) {
                 self.inner.borrow_mut().core.on_timeout(now);

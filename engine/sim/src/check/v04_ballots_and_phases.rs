@@ -1,12 +1,12 @@
 //! V4: bal never falls, abal <= bal, the phase never falls, what is committed never changes.
 
-use crate::ghost::{Ghost, id_of};
+use crate::ghost::Ghost;
 use isonomy_protocol::log::record::Record;
 use isonomy_wire::id::Ballot;
 use isonomy_wire::message::Phase;
 
 pub(super) fn check(ghost: &Ghost, node: u8, record: &Record) {
-    let Some(id) = id_of(record) else { return };
+    let Some(id) = record.id() else { return };
     let seen = ghost.books[usize::from(node)].written.of(id);
     let is_lawful = match record {
         Record::PreAccepted { .. } => seen.phase == Phase::Init && seen.bal == Ballot::ZERO,

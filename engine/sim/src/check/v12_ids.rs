@@ -1,11 +1,11 @@
 //! V12: ids are never used twice, and rows have no gaps.
 
-use crate::ghost::{Ghost, id_of};
+use crate::ghost::Ghost;
 use isonomy_protocol::contract::Append;
 use std::collections::BTreeMap;
 
 pub(super) fn check(ghost: &Ghost, append: &Append) {
-    if let (Some(id), Some(payload)) = (id_of(&append.record), &append.payload)
+    if let (Some(id), Some(payload)) = (append.record.id(), &append.payload)
         && let Some(known) = ghost.payloads.get(&id)
     {
         assert_eq!(known, payload, "V12: {id:?} was used twice");

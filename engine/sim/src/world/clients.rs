@@ -1,0 +1,121 @@
+//! The clients: they connect, ask and are answered.
+
+use super::{Event, World};
+use bytes::Bytes;
+use isonomy_protocol::contract::{Busy, ClientRef, Reply};
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::answer::Answers;
+use isonomy_wire::id::{ReplicaId, ShardId};
+use isonomy_wire::message::Failure;
+use rand::Rng;
+
+/// A full replica is asked again after this.
+const BUSY_PAUSE_US: u64 = 1_000;
+const SHARD: ShardId = ShardId(0);
+
+impl World {
+    pub(super) fn connect(&mut self, client: usize, replica: u8) {
+        let connection = &mut self.clients[client].connections[usize::from(replica)];
+        if connection.is_none() && self.nodes[usize::from(replica)].core.is_some() {
+            self.connections += 1;
+            *connection = Some(self.connections);
+            self.clients[client].session.on_connected(ReplicaId(replica), SHARD);
+            self.attend(client);
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, client: usize, replica: u8) {
+        if self.clients[client].connections[usize::from(replica)].take().is_some() {
+            self.clients[client].session.on_disconnected(ReplicaId(replica), SHARD);
+            self.attend(client);
+        }
+    }
+
+    pub(super) fn act(&mut self, client: usize) {
+        if let Some(at) = self.clients[client].act(&self.plan, self.now, &mut self.ops) {
+            self.queue.push(at, Event::Act { client });
+        }
+        self.note(6, client as u64, self.ops.len() as u64);
+        self.attend(client);
+    }
+
+    /// Sends what a session has to send, notes what it has learnt, and wakes it in time.
+    pub(super) fn attend(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.collect(self.now, &mut self.ops);
+        while let Some(transmit) = client.session.poll_transmit(self.now) {
+            let replica = transmit.replica.0;
+            let connection =
+                client.connections[usize::from(replica)].expect("it sends to whom it is connected");
+            let (tag, payload) = (transmit.tag, transmit.payload);
+            let at = self.now + self.faults.random_range(20..500);
+            self.queue.push(at, Event::Request { client: index, replica, connection, tag, payload });
+        }
+        if client.wake_at.is_none()
+            && let Some(at) = client.session.next_deadline()
+        {
+            client.wake_at = Some(at.max(self.now + 1));
+            self.queue.push(at.max(self.now + 1), Event::Wake { client: index });
+        }
+    }
+
+    fn is_connected(&self, client: usize, replica: u8, connection: u64) -> bool {
+        self.clients[client].connections[usize::from(replica)] == Some(connection)
+    }
+
+    pub(super) fn request(&mut self, client: usize, replica: u8, connection: u64, tag: u64, payload: Bytes) {
+        // What was sent on a connection that broke may still arrive.
+        if !self.is_connected(client, replica, connection) && self.faults.random_bool(0.5) {
+            return;
+        }
+        if let Some(until) = self.is_paused(replica) {
+            return self.queue.push(until, Event::Request { client, replica, connection, tag, payload });
+        }
+        let time = self.nodes[usize::from(replica)].time(self.now);
+        let Some(core) = &mut self.nodes[usize::from(replica)].core else { return };
+        let crc = crc32c::crc32c(&payload);
+        let parsed = Payload::parse(payload.clone(), crc).expect("sessions send valid requests");
+        if let Err(Busy) =
+            core.on_request(time, ClientRef { connection: (client as u64) << 32 | connection, tag }, parsed)
+        {
+            let again = Event::Request { client, replica, connection, tag, payload };
+            return self.queue.push(self.now + BUSY_PAUSE_US, again);
+        }
+        self.note(7, client as u64, replica.into());
+        self.turn(replica);
+    }
+
+    pub(super) fn reply(&mut self, replica: u8, reply: Reply) {
+        let ClientRef { connection, tag } = reply.client;
+        let (client, connection) = ((connection >> 32) as usize, connection & u64::from(u32::MAX));
+        // A replica proposes the end of idle streams itself, and nobody waits for the answer.
+        if connection == 0 {
+            return;
+        }
+        let at = self.now + self.faults.random_range(20..500);
+        self.queue.push(at, Event::Answer { client, replica, connection, tag, outcome: reply.outcome });
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        client: usize,
+        replica: u8,
+        connection: u64,
+        tag: u64,
+        outcome: Result<Bytes, Failure>,
+    ) {
+        if !self.is_connected(client, replica, connection) {
+            return;
+        }
+        self.note(8, client as u64, outcome.is_ok().into());
+        let session = &mut self.clients[client].session;
+        match outcome {
+            Ok(response) => {
+                let answers = Answers::parse(response).expect("responses decode");
+                session.on_response(ReplicaId(replica), tag, answers).expect("responses fit their requests");
+            }
+            Err(failure) => session.on_failure(self.now, ReplicaId(replica), tag, failure),
+        }
+        self.attend(client);
+    }
+}

@@ -1,0 +1,61 @@
+//! The faults.
+
+use super::{Event, World};
+use rand::Rng;
+
+impl World {
+    pub(super) fn fail(&mut self, event: Event) {
+        let n = self.plan.n;
+        let node = self.faults.random_range(0..n);
+        match event {
+            Event::Partition => {
+                self.partition(node);
+                self.after(5_000, 1_000_000, Event::Mend);
+                self.after(5_000, 50_000, Event::Links);
+                self.every(self.plan.partition_every_us, Event::Partition);
+            }
+            Event::Reset => {
+                let to = self.faults.random_range(0..n);
+                self.network.reset(node, to);
+                if self.faults.random_bool(0.3) && !self.clients.is_empty() {
+                    let client = self.faults.random_range(0..self.clients.len());
+                    self.disconnect(client, node);
+                    self.after(1_000, 30_000, Event::Connect { client, replica: node });
+                }
+                self.every(self.plan.reset_every_us, Event::Reset);
+            }
+            Event::Pause => {
+                let until = self.now + self.faults.random_range(1_000..800_000);
+                self.nodes[usize::from(node)].paused_until = until;
+                self.every(self.plan.pause_every_us, Event::Pause);
+            }
+            Event::CrashSome => {
+                let all = self.faults.random_bool(self.plan.all_crash);
+                (0..n).filter(|id| all || *id == node).for_each(|id| self.crash(id));
+                self.every(self.plan.crash_every_us, Event::CrashSome);
+            }
+            _ => unreachable!("the caller has checked"),
+        }
+    }
+
+    /// Some are cut off from the others, one from all, or one link fails in one direction.
+    fn partition(&mut self, node: u8) {
+        let n = self.plan.n;
+        let kind = self.faults.random_range(0..3);
+        if kind == 0 {
+            let to = self.faults.random_range(0..n);
+            return self.network.cut(node, to, true);
+        }
+        let inside: Vec<bool> =
+            (0..n).map(|id| id == node || (kind == 1 && self.faults.random_bool(0.5))).collect();
+        let one_way = self.faults.random_bool(0.3);
+        for from in 0..n {
+            for to in 0..n {
+                let crosses = inside[usize::from(from)] != inside[usize::from(to)];
+                if crosses && (!one_way || inside[usize::from(from)]) {
+                    self.network.cut(from, to, true);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The run of a seed: events in the order of their time, faults first, then healing, then proof.
+
+mod clients;
+mod faults;
+mod proof;
+mod replicas;
+
+use crate::client::Client;
+use crate::coverage::Coverage;
+use crate::ghost::Ghost;
+use crate::history::Op;
+use crate::network::Network;
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::queue::Queue;
+use bytes::Bytes;
+use isonomy_protocol::contract::Send;
+use isonomy_wire::message::Failure;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// What happens.
+enum Event {
+    Deliver {
+        from: u8,
+        life: u32,
+        again: bool,
+        send: Box<Send>,
+    },
+    Tick {
+        node: u8,
+        life: u32,
+    },
+    Synced {
+        node: u8,
+        life: u32,
+    },
+    /// All replicas notice who can be reached.
+    Links,
+    Request {
+        client: usize,
+        replica: u8,
+        connection: u64,
+        tag: u64,
+        payload: Bytes,
+    },
+    Answer {
+        client: usize,
+        replica: u8,
+        connection: u64,
+        tag: u64,
+        outcome: Result<Bytes, Failure>,
+    },
+    Connect {
+        client: usize,
+        replica: u8,
+    },
+    /// A client has something to ask.
+    Act {
+        client: usize,
+    },
+    /// A client looks at the clock.
+    Wake {
+        client: usize,
+    },
+    Partition,
+    Mend,
+    Reset,
+    Pause,
+    CrashSome,
+    Crash {
+        node: u8,
+    },
+    Start {
+        node: u8,
+    },
+    Heal,
+    Look,
+}
+
+/// How far the proof has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Faults,
+    /// A legal minority is still down.
+    Minority,
+    /// All are up.
+    All,
+    /// Every key is read.
+    Reading,
+    Done,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Of all that happened.
+    pub hash: u64,
+    /// How much did.
+    pub events: u64,
+    /// Simulated microseconds.
+    pub micros: u64,
+    /// Commands that were told committed.
+    pub decisions: u64,
+    /// Corners that were reached.
+    pub coverage: Coverage,
+}
+
+/// Runs a seed to its end. Panics with the assertion that fails.
+pub fn run(seed: u64) -> Summary {
+    run_plan(Plan::of(seed))
+}
+
+/// Runs what was planned to its end.
+pub fn run_plan(plan: Plan) -> Summary {
+    let mut world = World::new(plan);
+    while world.stage != Stage::Done {
+        let (now, event) = world.queue.pop().expect("there is always a next look");
+        world.now = now;
+        world.handle(event);
+    }
+    world.finish()
+}
+
+struct World {
+    plan: Plan,
+    now: u64,
+    queue: Queue<Event>,
+    nodes: Vec<Node>,
+    network: Network,
+    clients: Vec<Client>,
+    ops: Vec<Op>,
+    ghost: Ghost,
+    faults: SmallRng,
+    disks: SmallRng,
+    connections: u64,
+    stage: Stage,
+    stage_since: u64,
+    turns: u64,
+    summary: Summary,
+}
+
+impl World {
+    fn new(plan: Plan) -> World {
+        let mut faults = SmallRng::seed_from_u64(plan.seed ^ 0x6661_756c);
+        let nodes = (0..plan.n).map(|id| Node::new(&plan, id, &mut faults)).collect();
+        let clients = (0..plan.clients).map(|index| Client::new(&plan, index, plan.commands)).collect();
+        let mut world = World {
+            now: 0,
+            queue: Queue::default(),
+            nodes,
+            network: Network::new(&plan),
+            clients,
+            ops: Vec::new(),
+            ghost: Ghost::new(plan.n),
+            faults,
+            disks: SmallRng::seed_from_u64(plan.seed ^ 0x6469_736b),
+            connections: 0,
+            stage: Stage::Faults,
+            stage_since: 0,
+            turns: 0,
+            summary: Summary::default(),
+            plan,
+        };
+        (0..world.plan.n).for_each(|id| world.start(id));
+        for client in 0..world.clients.len() {
+            world.after(1_000, 20_000, Event::Act { client });
+        }
+        let plan = world.plan.clone();
+        world.every(plan.partition_every_us, Event::Partition);
+        world.every(plan.reset_every_us, Event::Reset);
+        world.every(plan.pause_every_us, Event::Pause);
+        world.every(plan.crash_every_us, Event::CrashSome);
+        world.queue.push(plan.faults_us, Event::Heal);
+        world
+    }
+
+    fn after(&mut self, least: u64, most: u64, event: Event) {
+        let pause = self.faults.random_range(least..=most);
+        self.queue.push(self.now + pause, event);
+    }
+
+    /// A fault comes back after about so long.
+    fn every(&mut self, period: u64, event: Event) {
+        if period > 0 {
+            self.after(period / 2, period * 2, event);
+        }
+    }
+
+    fn is_calm(&self) -> bool {
+        self.stage != Stage::Faults
+    }
+
+    fn note(&mut self, kind: u8, a: u64, b: u64) {
+        let mut bytes = [kind; 25];
+        bytes[1..9].copy_from_slice(&self.now.to_le_bytes());
+        bytes[9..17].copy_from_slice(&a.to_le_bytes());
+        bytes[17..].copy_from_slice(&b.to_le_bytes());
+        self.summary.hash = xxh3_64_with_seed(&bytes, self.summary.hash);
+        self.summary.events += 1;
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, life, again, send } => self.deliver(from, life, again, send),
+            Event::Tick { node, life } => self.tick(node, life),
+            Event::Synced { node, life } => self.synced(node, life),
+            Event::Links => self.relink(),
+            Event::Request { client, replica, connection, tag, payload } => {
+                self.request(client, replica, connection, tag, payload);
+            }
+            Event::Answer { client, replica, connection, tag, outcome } => {
+                self.answer(client, replica, connection, tag, outcome);
+            }
+            Event::Connect { client, replica } => self.connect(client, replica),
+            Event::Act { client } => self.act(client),
+            Event::Wake { client } => {
+                self.clients[client].wake_at = None;
+                self.clients[client].session.on_timeout(self.now);
+                self.attend(client);
+            }
+            Event::Crash { node } if !self.is_calm() => self.crash(node),
+            Event::Start { node } if self.nodes[usize::from(node)].core.is_none() => self.start(node),
+            Event::Mend => {
+                self.network.heal();
+                self.after(5_000, 50_000, Event::Links);
+            }
+            Event::Heal => self.heal(),
+            Event::Look => self.look(),
+            Event::Partition | Event::Reset | Event::Pause | Event::CrashSome if !self.is_calm() => {
+                self.fail(event)
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The proof: the network is fair, and everything that was seen must come to an end.
+
+use super::{Event, Stage, Summary, World};
+use crate::check;
+use crate::client::Client;
+use crate::history::{self, Op, Told};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use std::collections::BTreeMap;
+
+/// How long everything may take to be decided and executed, once the network is fair.
+const PATIENCE_US: u64 = 120_000_000;
+/// How often it is looked whether that is so.
+const LOOK_EVERY_US: u64 = 50_000;
+
+impl World {
+    fn enter(&mut self, stage: Stage) {
+        (self.stage, self.stage_since) = (stage, self.now);
+        self.note(9, stage as u64, 0);
+    }
+
+    /// From here on the network is fair. In half of the runs a legal minority stays down.
+    pub(super) fn heal(&mut self) {
+        self.enter(Stage::Minority);
+        self.network.heal();
+        self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
+        let most = self.ghost.quorum.f;
+        let dead = if self.faults.random_bool(0.5) { self.faults.random_range(0..=most) } else { 0 };
+        let all: Vec<u8> = (0..self.plan.n).collect();
+        let dead: Vec<u8> = all.choose_multiple(&mut self.faults, dead).copied().collect();
+        dead.iter().for_each(|id| self.crash(*id));
+        self.start_all_but(&dead);
+        self.queue.push(self.now + LOOK_EVERY_US, Event::Look);
+    }
+
+    fn start_all_but(&mut self, dead: &[u8]) {
+        for id in (0..self.plan.n).filter(|id| !dead.contains(id)) {
+            if self.nodes[usize::from(id)].core.is_none() {
+                self.start(id);
+            }
+            for client in 0..self.clients.len() {
+                self.after(1_000, 30_000, Event::Connect { client, replica: id });
+            }
+        }
+        self.after(1_000, 30_000, Event::Links);
+    }
+
+    fn is_settled(&self) -> bool {
+        let mut live = self.nodes.iter().filter_map(|node| node.core.as_ref()).map(|core| core.status());
+        let Some(first) = live.next() else { return false };
+        first.unexecuted == 0
+            && live.all(|status| status.unexecuted == 0 && status.frontier == first.frontier)
+    }
+
+    pub(super) fn look(&mut self) {
+        let done = self.clients.iter().all(Client::is_done) && self.is_settled();
+        if !done {
+            if self.now - self.stage_since > PATIENCE_US {
+                check::assert_all_executed(self.nodes.iter().filter_map(|node| node.core.as_ref()));
+                panic!("V16: clients wait: {:?}", self.ops.iter().find(|op| op.told.is_none()));
+            }
+            return self.queue.push(self.now + LOOK_EVERY_US, Event::Look);
+        }
+        match self.stage {
+            Stage::Minority => {
+                self.enter(Stage::All);
+                self.start_all_but(&[]);
+            }
+            Stage::All => {
+                self.enter(Stage::Reading);
+                self.read_all();
+            }
+            Stage::Reading => return self.enter(Stage::Done),
+            Stage::Faults | Stage::Done => unreachable!("nobody looks then"),
+        }
+        self.queue.push(self.now + LOOK_EVERY_US, Event::Look);
+    }
+
+    /// A client of its own reads every key.
+    fn read_all(&mut self) {
+        let mut plan = self.plan.clone();
+        plan.deadline_us = PATIENCE_US;
+        let mut reader = Client::new(&plan, self.clients.len(), 0);
+        for key in 0..plan.keys {
+            reader.ask(self.now, &mut self.ops, key, true, None);
+        }
+        self.clients.push(reader);
+        for replica in 0..plan.n {
+            self.connect(self.clients.len() - 1, replica);
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Summary {
+        let live = || self.nodes.iter().filter_map(|node| node.core.as_ref());
+        live().for_each(|core| core.check());
+        check::assert_all_executed(live());
+        check::rows_have_no_gaps(&self.ghost);
+        let marks: Vec<_> = live().map(|core| core.marks()).collect();
+        marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
+        let reads = &self.ops[self.ops.len() - self.plan.keys..];
+        let last: BTreeMap<usize, u64> = reads.iter().map(|op| (op.key, seen(op))).collect();
+        history::judge(&self.ops, &last);
+        self.summary.decisions =
+            self.ops.iter().filter(|op| matches!(op.told, Some((_, Told::Wrote(_))))).count() as u64;
+        self.summary.micros = self.now;
+        self.summary
+    }
+}
+
+fn seen(op: &Op) -> u64 {
+    match op.told {
+        Some((_, Told::Saw(seq, _))) => seq,
+        other => panic!("V16: the last read of key {} was told {other:?}", op.key),
+    }
+}

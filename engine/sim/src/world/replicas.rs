@@ -1,0 +1,191 @@
+//! The replicas: they start, crash, hear, write and speak.
+
+use super::{Event, World};
+use crate::coverage;
+use crate::network::Sent;
+use crate::plan::Bias;
+use isonomy_protocol::contract::Send;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{PeerMessage, Phase};
+use rand::Rng;
+
+/// Every how many turns a core is asked to check all that it has.
+const CHECK_EVERY: u64 = 64;
+
+impl World {
+    pub(super) fn start(&mut self, id: u8) {
+        let World { plan, now, nodes, ghost, faults, .. } = self;
+        let node = &mut nodes[usize::from(id)];
+        node.start(plan, *now, ghost, faults);
+        let life = node.life;
+        if plan.trace {
+            eprintln!("{:>9} {id} starts", self.now);
+        }
+        self.note(1, id.into(), life.into());
+        self.queue.push(self.now, Event::Tick { node: id, life });
+        self.after(1_000, 30_000, Event::Links);
+        for client in 0..self.clients.len() {
+            self.after(1_000, 30_000, Event::Connect { client, replica: id });
+        }
+        self.turn(id);
+    }
+
+    pub(super) fn crash(&mut self, id: u8) {
+        let node = &mut self.nodes[usize::from(id)];
+        let Some(core) = &node.core else { return };
+        self.summary.coverage.marks.merge(core.marks());
+        self.summary.coverage.torn |= node.crash(&mut self.disks);
+        if self.plan.trace {
+            eprintln!("{:>9} {id} crashes", self.now);
+        }
+        self.note(2, id.into(), 0);
+        if self.faults.random_bool(0.5) {
+            self.network.reset_from(id);
+        }
+        for client in 0..self.clients.len() {
+            self.disconnect(client, id);
+        }
+        self.after(5_000, 50_000, Event::Links);
+        // An orphan's coordinator stays away until its proposal has been recovered.
+        let most = if self.plan.bias == Bias::Orphans { 3_000_000 } else { 600_000 };
+        if !self.is_calm() {
+            self.after(1_000, most, Event::Start { node: id });
+        }
+    }
+
+    /// What reaches a paused process reaches it later.
+    pub(super) fn is_paused(&self, id: u8) -> Option<u64> {
+        let until = self.nodes[usize::from(id)].paused_until;
+        (until > self.now).then_some(until)
+    }
+
+    pub(super) fn deliver(&mut self, from: u8, life: u32, again: bool, send: Box<Send>) {
+        let to = send.to.0;
+        if !self.network.is_current(from, to, life) {
+            return;
+        }
+        if let Some(until) = self.is_paused(to) {
+            return self.queue.push(until, Event::Deliver { from, life, again, send });
+        }
+        let time = self.nodes[usize::from(to)].time(self.now);
+        let Some(core) = &mut self.nodes[usize::from(to)].core else { return };
+        if again {
+            self.summary.coverage.duplicated(&send.message);
+        }
+        let written = &self.ghost.books[usize::from(to)].written;
+        let is_committed = |id| written.of(id).phase == Phase::Committed;
+        if coverage::id_of(&send.message).is_some_and(is_committed) {
+            self.summary.coverage.late(&send.message);
+        }
+        let dies = self.plan.bias == Bias::CoordinatorsDie
+            && self.now < self.plan.bias_us
+            && matches!(send.message, PeerMessage::PreAcceptOk { .. })
+            && self.faults.random_bool(0.1);
+        if self.plan.trace {
+            eprintln!("{:>9} {from} -> {to}  {:?}", self.now, send.message);
+        }
+        core.on_message(time, ReplicaId(from), send.message, send.payload);
+        self.note(3, from.into(), to.into());
+        self.turn(to);
+        if dies {
+            self.after(0, 3_000, Event::Crash { node: to });
+        }
+    }
+
+    pub(super) fn tick(&mut self, id: u8, life: u32) {
+        if self.nodes[usize::from(id)].life != life {
+            return;
+        }
+        if let Some(until) = self.is_paused(id) {
+            return self.queue.push(until, Event::Tick { node: id, life });
+        }
+        let node = &mut self.nodes[usize::from(id)];
+        let time = node.time(self.now);
+        let Some(core) = &mut node.core else { return };
+        core.on_timeout(time);
+        let next = core.next_deadline().unwrap_or(time.after(5_000));
+        let at = self.nodes[usize::from(id)].real(self.now, next).max(self.now + 1);
+        self.queue.push(at, Event::Tick { node: id, life });
+        self.note(4, id.into(), 0);
+        self.turn(id);
+    }
+
+    pub(super) fn synced(&mut self, id: u8, life: u32) {
+        let node = &mut self.nodes[usize::from(id)];
+        if node.life != life || node.core.is_none() {
+            return;
+        }
+        if let Some(until) = self.is_paused(id) {
+            return self.queue.push(until, Event::Synced { node: id, life });
+        }
+        self.nodes[usize::from(id)].synced(self.now, &mut self.ghost);
+        self.note(5, id.into(), 0);
+        self.turn(id);
+    }
+
+    pub(super) fn relink(&mut self) {
+        let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
+        for id in 0..self.plan.n {
+            let linked = self.network.linked(id, &up);
+            let time = self.nodes[usize::from(id)].time(self.now);
+            if let Some(core) = &mut self.nodes[usize::from(id)].core {
+                core.on_links(time, &linked);
+                self.turn(id);
+            }
+        }
+    }
+
+    /// Ends the turn of a replica: what it says goes on its way.
+    pub(super) fn turn(&mut self, id: u8) {
+        let turn = self.nodes[usize::from(id)].turn(self.now, self.plan.trace, &mut self.ghost);
+        let life = self.nodes[usize::from(id)].life;
+        if turn.writes {
+            let slow = self.plan.bias == Bias::OwnRecordsLost && self.now < self.plan.bias_us;
+            let tail = !self.is_calm() && self.disks.random_bool(self.plan.sync_tail);
+            let factor = if tail {
+                100
+            } else if slow {
+                10
+            } else {
+                1
+            };
+            let pause = self.disks.random_range(1..=self.plan.sync_us) * factor;
+            self.queue.push(self.now + pause, Event::Synced { node: id, life });
+        }
+        for send in turn.sends {
+            self.send(id, send);
+        }
+        for reply in turn.replies {
+            self.reply(id, reply);
+        }
+        self.turns += 1;
+        if self.turns.is_multiple_of(CHECK_EVERY)
+            && let Some(core) = &self.nodes[usize::from(id)].core
+        {
+            core.check();
+        }
+    }
+
+    fn send(&mut self, from: u8, send: Send) {
+        let (now, to, message, calm) = (self.now, send.to.0, &send.message, self.is_calm());
+        let fate = self.network.send(&self.plan, Sent { now, from, to, message, calm });
+        let dies = self.now < self.plan.bias_us
+            && matches!(send.message, PeerMessage::PreAccept { .. })
+            && match self.plan.bias {
+                Bias::OwnRecordsLost => self.faults.random_bool(0.05),
+                Bias::Orphans => self.faults.random_bool(0.1),
+                _ => false,
+            };
+        for (copy, at) in fate.arrivals.into_iter().enumerate() {
+            let event =
+                Event::Deliver { from, life: fate.life, again: copy > 0, send: Box::new(send.clone()) };
+            self.queue.push(at, event);
+        }
+        // An orphan's coordinator may also be there and silent for a while.
+        if dies && self.plan.bias == Bias::Orphans && self.faults.random_bool(0.5) {
+            self.nodes[usize::from(from)].paused_until = self.now + self.faults.random_range(20_000..800_000);
+        } else if dies {
+            self.after(0, 500, Event::Crash { node: from });
+        }
+    }
+}
