@@ -64,6 +64,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 1024,
           value_parser = clap::value_parser!(u64).range(1..=FRAME_COMMANDS_MAX as u64))]
     pub(crate) batch: u64,
+    /// How long a command may take before it is given up and counted as an error
+    #[arg(long, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    pub(crate) deadline: u64,
     /// Threads, each with connections of its own
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX))]
@@ -101,6 +105,7 @@ impl Options {
             RoutingOption::Home => Routing::Home,
             RoutingOption::Any => Routing::Any,
         };
+        config.deadline_us = 1_000_000 * self.deadline;
         config.frame_commands = self.batch as usize;
         // `--batch` decides, unless values are large.
         config.frame_bytes = (config.frame_commands * command).clamp(config.frame_bytes, 1 << 20);
@@ -202,8 +207,9 @@ pub(crate) mod tests {
     #[test]
     fn a_window_is_shared_by_the_threads_and_a_batch_fits_its_frame() {
         assert_eq!(parsed("--window 10 --threads 4").window_per_thread(), 3);
-        let config = parsed("--batch 2048 --routing any").session(3, 1);
+        let config = parsed("--batch 2048 --routing any --deadline 60").session(3, 1);
         assert_eq!((config.frame_commands, config.routing), (2048, Routing::Any));
+        assert_eq!(config.deadline_us, 60_000_000);
         assert!(config.frame_bytes >= 2048 * (16 + 48 + 8));
         let large = parsed("--value-bytes 1048576").session(3, 1);
         assert_eq!(large.frame_bytes, 1 << 20);

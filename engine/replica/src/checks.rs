@@ -3,11 +3,9 @@
 
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
-use isonomy_wire::id::ShardId;
 use rlimit::{Resource, getrlimit, setrlimit};
 use std::io::ErrorKind;
 use std::net::{TcpListener, ToSocketAddrs};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Locked memory that the rings of one shard need.
@@ -135,24 +133,7 @@ pub(crate) fn take_ports(config: &Config) -> Result<Vec<Ports>, Fatal> {
     shards.collect()
 }
 
-/// Direct writes need a file system that has them; the first segment would tell, but later.
-pub(crate) fn check_direct_io(dir: &Path, shard: ShardId) -> Result<(), Fatal> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let probe = dir.join("probe.tmp");
-    let mut options = std::fs::OpenOptions::new();
-    let opened = options.write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(&probe);
-    let _ = std::fs::remove_file(&probe);
-    opened.map(|_| ()).map_err(|error| {
-        machine(format!(
-            "{}: shard {} cannot write past the page cache here ({error}); put `data_dir` on a local file \
-             system such as ext4 or XFS",
-            dir.display(),
-            shard.0
-        ))
-    })
-}
-
-fn machine(text: String) -> Fatal {
+pub(crate) fn machine(text: String) -> Fatal {
     Fatal::new(Reason::Machine, format!("start-up check: {text}"))
 }
 

@@ -28,6 +28,7 @@ impl Load {
         command
             .args(["load", "--output", "json", "--connect", &self.addresses.join(",")])
             .args(["--seconds", &self.seconds.to_string(), "--warmup", &self.warmup.to_string()])
+            .args(["--deadline", &super::PATIENCE.as_secs().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         if let Some(rate) = self.rate {

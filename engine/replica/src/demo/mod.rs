@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long replicas may take to start, and to agree once the load has ended.
+/// How long replicas may take to start, to answer, and to agree once the load has ended. A pause is
+/// judged by its length, so the clients wait for its end.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at the replicas.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -1,14 +1,16 @@
 //! Clients that ask one thing at a time, to see how long nothing is answered.
 
 use anyhow::Result;
-use isonomy_wire::client::Client;
+use isonomy_wire::client::{Client, discover};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::route::{hash_key, home_of};
+use isonomy_wire::session::Config;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::PATIENCE;
 use super::stalls::Stalls;
 
 /// Between an answer and the next request.
@@ -36,7 +38,9 @@ impl Probers {
         let stalls = Arc::new(Stalls::watch());
         let mut clients = JoinSet::new();
         for home in homes {
-            let client = Client::connect(addresses).await?;
+            let welcome = discover(addresses).await?;
+            let config = Config { deadline_us: PATIENCE.as_micros() as u64, ..Config::of(&welcome) };
+            let client = Client::with(welcome, config);
             let key = key_at(*home, replicas);
             // The first answer opens the stream and is not counted.
             client.decide(key.clone(), "first").await?;

@@ -7,6 +7,7 @@ mod clients;
 mod disk;
 mod link;
 mod peers;
+mod probe;
 mod pulse;
 mod recover;
 mod signal;
@@ -150,7 +151,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
         shard,
     };
     let dir = data_dir.shard_dir(shard);
-    crate::checks::check_direct_io(&dir, shard)?;
+    probe::check_direct_io(&dir, shard).await?;
     let mut core = Replica::new(core_config, rand::random());
     let recovered = recover::recover(id, &dir, |(record, payload)| core.replay(record, payload))?;
     let Recovered { tail, .. } = recovered;
