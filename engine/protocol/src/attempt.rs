@@ -86,6 +86,8 @@ pub(crate) struct Validation {
     pub(crate) dep: Deps,
     /// k = |M|.
     pub(crate) supporters: usize,
+    /// What is proposed instead of a Nop, if anything (Rescue).
+    pub(crate) rescue: Option<Proposal>,
     /// The maximum of the floors reported.
     pub(crate) after: Deps,
     /// I, and whether a member reported it committed.
@@ -131,6 +133,17 @@ pub(crate) fn judge(id: InstanceId, reports: &[Report], e: usize) -> Verdict {
     assert!(supporters.iter().all(|other| other.init_dep == first.init_dep), "V5: {id:?} has two initDeps");
     let payload = first.payload.clone().expect("who pre-accepted has the batch");
     Verdict::Validate { payload, dep: first.dep, supporters: supporters.len() }
+}
+
+/// Rescue: what the coordinator's own slow path could have proposed (C3b), if the reports of a
+/// quorum show that all of it pre-accepted and none accepted.
+pub(crate) fn rescued(reports: &[Report]) -> Option<Proposal> {
+    let dep = reports.iter().try_fold(Deps::NONE, |mut dep, report| {
+        dep.merge(&report.dep);
+        (report.phase == Phase::PreAccepted).then_some(dep)
+    })?;
+    let payload = reports.first()?.payload.clone()?;
+    Some(Proposal { cmd: Choice::Initial, dep, after: Deps::NONE, payload: Some(payload) })
 }
 
 /// The conflicts that still stand, once everything at or below `after` is taken out (R5).

@@ -45,6 +45,10 @@ pub struct Config {
     /// Own sequence numbers are reserved in blocks of so many (C1, D5); [`RESERVE_BLOCK`] but in
     /// simulations of many crashes, which would spend their time on what is left unused.
     pub reserve_block: u64,
+    /// Whether a recovery that would abort an instance proposes what its coordinator's slow path
+    /// could have proposed (law, Rescue). For simulations, until those have run ten million seeds
+    /// with it.
+    pub rescue: bool,
 }
 
 /// The timers of the core, in microseconds.

@@ -35,6 +35,7 @@ listed! {
         R6dAccepted,
         R6dCoordinator,
         R6e,
+        Rescue,
         NopSubmitAgain,
         Pulled,
         Settled,

@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 const TWICE_EVERY: u64 = 50;
 /// A batch of so many seeds must reach every corner, but for the rare ones.
 const COVERING_BATCH: u64 = 10_000;
-/// What no batch has reached so far: it takes two recoveries that wait for each other. Its own tests
-/// cover it.
+/// What a batch may miss: it takes two recoveries that wait for each other. Its own tests cover it.
 const RARE: [&str; 1] = ["R6c"];
 
 /// Simulates whole clusters; one seed is one run.

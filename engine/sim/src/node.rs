@@ -75,6 +75,7 @@ impl Node {
             shard: ShardId(0),
             timing: plan.timing,
             reserve_block: RESERVE_BLOCK,
+            rescue: plan.rescue,
         };
         let durable_before = self.disk.durable().0 as usize;
         let entries = self.disk.recover();

@@ -38,6 +38,8 @@ pub struct Plan {
     pub n: u8,
     /// The core's timers.
     pub timing: Timing,
+    /// Recoveries rescue what they would abort.
+    pub rescue: bool,
     /// How it begins.
     pub bias: Bias,
     /// The share of proposals that the bias loses.
@@ -139,6 +141,7 @@ impl Plan {
             routing: if r.random_bool(0.5) { Routing::Any } else { Routing::Home },
             retry_us: r.random_range(20_000..500_000),
             deadline_us: r.random_range(1_000_000..8_000_000),
+            rescue: r.random_bool(0.25),
         };
         if bias == Bias::Orphans { plan.for_orphans() } else { plan }
     }

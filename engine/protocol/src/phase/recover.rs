@@ -1,6 +1,6 @@
 //! R1 to R3: an instance that does not get decided is taken over at a higher ballot.
 
-use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, Verdict, judge};
+use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, Verdict, judge, rescued};
 use crate::contract::Time;
 use crate::instance::{Choice, Instance};
 use crate::log::record::Record;
@@ -125,9 +125,11 @@ impl Replica {
 
     /// R3: a quorum has reported.
     fn conclude(&mut self, now: Time, id: InstanceId, ballot: Ballot, reports: &[Report]) {
+        let rescue = if self.config.rescue { rescued(reports) } else { None };
         let (payload, dep, supporters) = match judge(id, reports, self.quorum.e) {
             Verdict::Propose(rule, value) => {
                 self.marks.set(rule);
+                let value = if rule == Mark::R32 { value } else { self.nop_unless(rescue) };
                 return self.propose(now, id, ballot, value);
             }
             Verdict::Validate { payload, dep, supporters } => (payload, dep, supporters),
@@ -144,6 +146,7 @@ impl Replica {
             payload: payload.clone(),
             dep,
             supporters,
+            rescue,
             after: Deps::NONE,
             conflicts: Default::default(),
             late: Vec::new(),
@@ -155,6 +158,14 @@ impl Replica {
             self.outbox.send(to, message.clone(), Some(payload.clone()));
         }
         self.on_validate(now, self.me, id, ballot, dep, Some(payload));
+    }
+
+    /// A Nop, if nothing is rescued.
+    pub(crate) fn nop_unless(&mut self, rescue: Option<Proposal>) -> Proposal {
+        if rescue.is_some() {
+            self.marks.set(Mark::Rescue);
+        }
+        rescue.unwrap_or_else(Proposal::nop)
     }
 }
 

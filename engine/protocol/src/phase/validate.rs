@@ -129,7 +129,8 @@ impl Replica {
         let foreign = standing.iter().any(|other| !validation.quorum.contains(other.row));
         if committed || (full && foreign) {
             self.marks.set(if committed { Mark::R52 } else { Mark::R53 });
-            return self.propose(now, id, ballot, Proposal::nop());
+            let value = self.nop_unless(validation.rescue);
+            return self.propose(now, id, ballot, value);
         }
         self.marks.set(Mark::R54);
         let supporters = validation.supporters as u8;

@@ -5,7 +5,7 @@ use crate::support::{decide, id};
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
-use isonomy_wire::message::{PeerMessage, Value};
+use isonomy_wire::message::{Conflict, PeerMessage, Value};
 
 /// The instance that these tests recover: replica 0 proposed it, replica 3 of five recovers it.
 pub(crate) const ID: InstanceId = InstanceId { row: ReplicaId(0), seq: 1 };
@@ -17,7 +17,10 @@ pub(crate) fn batch() -> Payload {
 
 /// Replica 3 has pre-accepted ID as proposed, waited in vain, and asked around.
 pub(crate) fn recovering(proposed: Deps) -> Solo {
-    let mut solo = Solo::new(5, 3);
+    pre_accepted_at(Solo::new(5, 3), proposed)
+}
+
+fn pre_accepted_at(mut solo: Solo, proposed: Deps) -> Solo {
     solo.tell(0, pre_accept(ID, proposed), Some(&batch()));
     asked_around(solo)
 }
@@ -152,4 +155,38 @@ pub(crate) fn r3_5_what_may_have_been_fast_is_validated_by_all_who_reported() {
     let validate = validate(ID, MINE, deps([0, 0, 5]));
     let asked: Vec<_> = said.into_iter().filter(|(_, message)| is_proposal(message)).collect();
     assert_eq!(asked, [(1, validate.clone()), (2, validate)]);
+}
+
+/// Replica 3 recovers ID with Rescue, and replica 1 has pre-accepted it with one more.
+fn rescuing() -> Solo {
+    let mut solo = pre_accepted_at(Solo::rescuing(5, 3), Deps::NONE);
+    solo.tell(1, has_pre_accepted(ID, MINE, deps([0, 1]), Deps::NONE), Some(&batch()));
+    solo
+}
+
+#[test]
+fn rescue_proposes_what_the_coordinator_could_have() {
+    let rescued = accept(ID, MINE, Value::Attached, deps([0, 1]));
+    let took_it = has_pre_accepted(ID, MINE, Deps::NONE, Deps::NONE);
+    let said = rescuing().tell(0, took_it.clone(), Some(&batch()));
+    assert_eq!(proposals(said), [rescued.clone()], "where R3.3 says Nop");
+
+    let mut solo = rescuing();
+    solo.tell(2, took_it, Some(&batch()));
+    let conflicts = vec![Conflict { id: id(1, 1), committed: true }];
+    for from in [1, 2] {
+        let floor = Deps::NONE;
+        let ok = PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts: conflicts.clone(), floor };
+        let said = proposals(solo.tell(from, ok, None));
+        assert_eq!(said, if from == 2 { vec![rescued.clone()] } else { vec![] }, "where R5.2 says Nop");
+    }
+}
+
+#[test]
+fn rescue_needs_a_quorum_that_pre_accepted_and_none_that_accepted() {
+    let mut solo = pre_accepted_at(Solo::rescuing(5, 3), Deps::NONE);
+    solo.tell(0, has_pre_accepted(ID, MINE, Deps::NONE, Deps::NONE), Some(&batch()));
+    assert_eq!(proposals(solo.tell(1, knows_nothing(ID, MINE), None)), [nop()]);
+    let accepted = has_accepted(ID, MINE, ballot(1, 1), Value::Nop, Deps::NONE);
+    assert_eq!(proposals(rescuing().tell(2, accepted, None)), [nop()]);
 }

@@ -83,6 +83,7 @@ impl World {
             shard: ShardId(0),
             timing: timing(),
             reserve_block: RESERVE_BLOCK,
+            rescue: false,
         }
     }
 

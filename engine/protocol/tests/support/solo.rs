@@ -22,14 +22,26 @@ pub struct Solo {
 impl Solo {
     /// Replica `me` of `n`, linked to all others, with its first block reserved durably.
     pub fn new(n: u8, me: u8) -> Solo {
-        let mut solo = Solo::starting(n, me);
-        solo.sync();
-        solo.said();
-        solo
+        Solo::starting(n, me).ready()
+    }
+
+    /// The same with Rescue.
+    pub fn rescuing(n: u8, me: u8) -> Solo {
+        Solo::begun(n, me, true).ready()
+    }
+
+    fn ready(mut self) -> Solo {
+        self.sync();
+        self.said();
+        self
     }
 
     /// The same with nothing durable yet.
     pub fn starting(n: u8, me: u8) -> Solo {
+        Solo::begun(n, me, false)
+    }
+
+    fn begun(n: u8, me: u8, rescue: bool) -> Solo {
         let config = Config {
             replica: ReplicaId(me),
             replicas: n,
@@ -37,6 +49,7 @@ impl Solo {
             shard: ShardId(0),
             timing: timing(),
             reserve_block: RESERVE_BLOCK,
+            rescue,
         };
         let mut solo = Solo {
             core: Replica::new(config.clone(), 3),

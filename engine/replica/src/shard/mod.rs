@@ -143,6 +143,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
         shard,
         timing: Timing::default(),
         reserve_block: RESERVE_BLOCK,
+        rescue: false,
     };
     let id = LogId {
         cluster: config.cluster_id(),
