@@ -498,10 +498,15 @@ impl Replica {
         self.machine.hash()
     }
 
+    /// The most instances that executed as one component since the start.
+    pub fn largest_component(&self) -> usize {
+        self.executor.largest_component()
+    }
+
     /// The branches of the law that were taken since the start.
     pub fn marks(&self) -> Marks {
         let mut marks = self.marks;
-        match self.executor.largest_component() {
+        match self.largest_component() {
             0 | 1 => {}
             2 => marks.set(Mark::Cycle),
             _ => marks.set(Mark::LongCycle),

@@ -42,6 +42,9 @@ impl Client {
     /// Asks the next command, if it has one and does not wait for too many; it is added to `ops`.
     /// When it wants to ask again, if it does.
     pub fn act(&mut self, plan: &Plan, now: u64, ops: &mut Vec<Op>) -> Option<u64> {
+        if now >= plan.ask_until_us {
+            self.left = 0;
+        }
         if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX {
             self.left -= 1;
             let key = self.random.random_range(0..plan.keys);

@@ -10,7 +10,7 @@ use isonomy_protocol::log::scan::Entry;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::quorum::Quorum;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{Ballot, InstanceId};
+use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -92,6 +92,23 @@ impl View {
     }
 }
 
+/// Instances that touch a key, by row and place, and whether they write it.
+#[derive(Debug, Default)]
+pub struct Accesses(BTreeMap<(ReplicaId, u64), bool>);
+
+impl Accesses {
+    fn add(&mut self, id: InstanceId, writes: bool) {
+        *self.0.entry((id.row, id.seq)).or_default() |= writes;
+    }
+
+    /// Those outside of `deps`.
+    pub fn outside(&self, deps: Deps) -> impl Iterator<Item = (InstanceId, bool)> {
+        let rows = (0..REPLICAS_MAX as u8).map(ReplicaId);
+        let found = rows.flat_map(move |row| self.0.range((row, deps.of(row) + 1)..=(row, u64::MAX)));
+        found.map(|((row, seq), writes)| (InstanceId::new(*row, *seq), *writes))
+    }
+}
+
 /// What a replica has done and a crash would undo.
 #[derive(Debug)]
 pub enum Pending {
@@ -111,7 +128,7 @@ pub struct Book {
     /// What is not durable, in order.
     pub pending: VecDeque<Pending>,
     /// Conflicting pre-acceptances are looked up here (V7): ids by hash, and whether they write.
-    pub pre_accepted: HashMap<u64, Vec<(InstanceId, bool)>>,
+    pub pre_accepted: HashMap<u64, Accesses>,
     /// Own proposals that were told to others, durable or not (D8).
     pub said: BTreeSet<InstanceId>,
 }
@@ -138,7 +155,7 @@ pub struct Ghost {
     /// All decisions that are durable anywhere.
     pub decisions: BTreeMap<InstanceId, Decision>,
     /// Decisions for a batch by hash, and whether they write it (V2).
-    pub decided: HashMap<u64, Vec<(InstanceId, bool)>>,
+    pub decided: HashMap<u64, Accesses>,
     /// What was said in Accepts.
     pub proposed: BTreeMap<(InstanceId, Ballot), Choice>,
     /// Replicas that accepted durably, and what (V10).
@@ -179,7 +196,7 @@ impl Ghost {
             let payload = append.payload.as_ref().expect("the record carries the batch");
             let book = &mut self.books[usize::from(node)];
             for access in payload.footprint() {
-                book.pre_accepted.entry(access.hash()).or_default().push((id, access.writes()));
+                book.pre_accepted.entry(access.hash()).or_default().add(id, access.writes());
             }
         }
         let book = &mut self.books[usize::from(node)];
@@ -246,7 +263,7 @@ impl Ghost {
                 crate::check::on_decision(self, id, choice);
                 if !known && !choice.nop {
                     for access in self.payloads[&id].footprint() {
-                        self.decided.entry(access.hash()).or_default().push((id, access.writes()));
+                        self.decided.entry(access.hash()).or_default().add(id, access.writes());
                     }
                 }
             }
@@ -284,11 +301,11 @@ impl Ghost {
         book.written = book.durable.clone();
         let written = &book.written;
         let said = &book.said;
-        let is_there = |id: &InstanceId| {
-            said.contains(id) || written.seen.get(id).is_some_and(|seen| seen.pre_accepted.is_some())
+        let is_there = |id: InstanceId| {
+            said.contains(&id) || written.seen.get(&id).is_some_and(|seen| seen.pre_accepted.is_some())
         };
         for ids in book.pre_accepted.values_mut() {
-            ids.retain(|(id, _)| is_there(id));
+            ids.0.retain(|(row, seq), _| is_there(InstanceId::new(*row, *seq)));
         }
         self.frontiers[usize::from(node)] = Deps::NONE;
     }

@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod client;
+pub mod contention;
 pub mod coverage;
 pub mod disk;
 pub mod ghost;

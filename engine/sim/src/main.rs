@@ -3,9 +3,10 @@
 use anyhow::Result;
 use clap::Parser;
 use isonomy_protocol::mutant::{Mutant, plant};
+use isonomy_sim::contention::{Contention, SPAN_US};
 use isonomy_sim::coverage::Coverage;
 use isonomy_sim::plan::Plan;
-use isonomy_sim::world::{Summary, run, run_plan};
+use isonomy_sim::world::{Summary, run_plan};
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -38,6 +39,10 @@ struct Args {
     /// Break this rule of the law on purpose; the run must fail
     #[arg(long, value_name = "NAME", value_parser = mutant_of)]
     mutant: Option<Mutant>,
+    /// Instead of what the seeds plan: every command on one key, all replicas coordinating, for so
+    /// many simulated seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..))]
+    hot_key: Option<u64>,
     /// Tell what happens, on standard error
     #[arg(long)]
     trace: bool,
@@ -62,10 +67,12 @@ struct Total {
     micros: u64,
     decisions: u64,
     coverage: Coverage,
+    contention: Option<Contention>,
 }
 
 impl Total {
     fn add(&mut self, summary: &Summary) {
+        self.contention.get_or_insert(summary.contention).merge(&summary.contention);
         self.seeds += 1;
         self.events += summary.events;
         self.micros += summary.micros;
@@ -84,7 +91,7 @@ fn main() -> Result<()> {
         std::process::exit(1);
     }));
     for seed in replayed(args.replay.as_deref())? {
-        run_one(seed, args.trace);
+        run_one(Plan::of(seed), args.trace);
     }
     let began = Instant::now();
     let total = run_all(&args, began);
@@ -100,11 +107,12 @@ fn replayed(path: Option<&std::path::Path>) -> Result<Vec<u64>> {
     Ok(lines.filter(|line| !line.is_empty()).map(str::parse).collect::<Result<_, _>>()?)
 }
 
-fn run_one(seed: u64, trace: bool) -> Summary {
-    SEED.set(seed);
-    let summary = run_plan(Plan { trace, ..Plan::of(seed) });
-    if seed.is_multiple_of(TWICE_EVERY) {
-        assert_eq!(run(seed), summary, "a seed must give the same events each time");
+fn run_one(plan: Plan, trace: bool) -> Summary {
+    SEED.set(plan.seed);
+    let again = plan.clone();
+    let summary = run_plan(Plan { trace, ..plan });
+    if again.seed.is_multiple_of(TWICE_EVERY) {
+        assert_eq!(run_plan(again), summary, "a seed must give the same events each time");
     }
     summary
 }
@@ -121,7 +129,10 @@ fn run_all(args: &Args, began: Instant) -> Total {
                     if at >= args.count || began.elapsed() >= limit {
                         return;
                     }
-                    let summary = run_one(args.seed + at, args.trace);
+                    let seed = args.seed + at;
+                    let plan =
+                        args.hot_key.map_or_else(|| Plan::of(seed), |seconds| Plan::hot_key(seed, seconds));
+                    let summary = run_one(plan, args.trace);
                     total.lock().expect("a panic ends the process").add(&summary);
                 }
             });
@@ -143,6 +154,9 @@ fn report(args: &Args, total: &Total, took: Duration) {
         total.events,
         total.decisions
     );
+    if args.hot_key.is_some() {
+        return report_contention(total);
+    }
     let missing = total.coverage.missing();
     if !missing.is_empty() && total.seeds > 1 {
         println!("not reached: {}", missing.join(", "));
@@ -152,4 +166,15 @@ fn report(args: &Args, total: &Total, took: Duration) {
             std::process::exit(1);
         }
     }
+}
+
+fn report_contention(total: &Total) {
+    let Contention { largest_component, slowest_us, quietest_span } = total.contention.unwrap_or_default();
+    println!(
+        "one hot key: components of {largest_component} instances at most, no answer took longer than {} ms, \
+         and the quietest {} s had {quietest_span} answers, of {:.0} on average",
+        slowest_us / 1000,
+        SPAN_US / 1_000_000,
+        total.decisions as f64 * SPAN_US as f64 / total.micros as f64
+    );
 }

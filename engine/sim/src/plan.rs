@@ -78,6 +78,8 @@ pub struct Plan {
     pub clients: usize,
     /// Commands of each client.
     pub commands: usize,
+    /// Nobody asks after that.
+    pub ask_until_us: u64,
     /// Keys; few of them means contention.
     pub keys: usize,
     /// Between two commands of a client.
@@ -134,6 +136,7 @@ impl Plan {
             drift: sometimes(r, 0.5, 0.0..0.2),
             clients: r.random_range(1..=5),
             commands: r.random_range(3..=40),
+            ask_until_us: u64::MAX,
             keys: [1, 2, 4, 30][r.random_range(0..4)],
             think_us: r.random_range(200..40_000),
             reads: sometimes(r, 0.5, 0.0..0.5),
@@ -144,6 +147,39 @@ impl Plan {
             rescue: r.random_bool(0.25),
         };
         if bias == Bias::Orphans { plan.for_orphans() } else { plan }
+    }
+
+    /// Contention and nothing else: every command writes one key, and every replica coordinates, for
+    /// so long.
+    pub fn hot_key(seed: u64, seconds: u64) -> Plan {
+        let until = seconds * 1_000_000;
+        let plan =
+            Plan { bias: Bias::Fair, bias_us: 0, faults_us: until, ask_until_us: until, ..Plan::of(seed) };
+        let calm = Plan { loss: 0.0, duplication: 0.0, tail: 0.0, sync_tail: 0.0, drift: 0.0, ..plan };
+        let whole = Plan {
+            partition_every_us: 0,
+            reset_every_us: 0,
+            crash_every_us: 0,
+            pause_every_us: 0,
+            reordering: false,
+            ..calm
+        };
+        Plan {
+            n: if seed.is_multiple_of(2) { 3 } else { 5 },
+            timing: Timing::default(),
+            clients: 6,
+            commands: usize::MAX,
+            keys: 1,
+            reads: 0.0,
+            conditional: 0.0,
+            think_us: 1_000,
+            delay_us: 1_000,
+            sync_us: 20_000,
+            routing: Routing::Any,
+            retry_us: 1_000_000,
+            deadline_us: 10_000_000,
+            ..whole
+        }
     }
 
     /// Enough replicas for a recovery to miss both coordinators, and commands that conflict.

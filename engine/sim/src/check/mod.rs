@@ -24,7 +24,7 @@ use isonomy_wire::id::InstanceId;
 
 // V14 is asserted in `crate::history`, over what clients were told.
 pub use v12_ids::rows_have_no_gaps;
-pub use v16_liveness::assert_all_executed;
+pub use v16_liveness::{assert_all_executed, assert_components_are_bounded};
 
 /// A replica is about to write a record; the ghost does not have it yet.
 pub fn on_append(ghost: &Ghost, node: u8, append: &Append) {

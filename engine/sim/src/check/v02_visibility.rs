@@ -10,16 +10,17 @@ pub(super) fn check(ghost: &Ghost, id: InstanceId) {
     }
     let names = |one: &Decision, id| one.choice.deps.contains(id) || one.after.contains(id);
     for access in ghost.payloads[&id].footprint() {
-        let others = ghost.decided.get(&access.hash());
-        for (other, writes) in others.into_iter().flatten().filter(|(other, _)| *other != id) {
-            if !*writes && !access.writes() {
+        let Some(others) = ghost.decided.get(&access.hash()) else { continue };
+        // What is in its deps is ordered.
+        for (other, writes) in others.outside(decision.choice.deps).filter(|(other, _)| *other != id) {
+            if !writes && !access.writes() {
                 continue;
             }
-            let theirs = &ghost.decisions[other];
-            let ordered = names(decision, *other) || names(theirs, id);
+            let theirs = &ghost.decisions[&other];
+            let ordered = decision.after.contains(other) || names(theirs, id);
             assert!(ordered, "V2: {id:?} and {other:?} conflict and do not see each other");
-            let both_fast = ghost.fast.contains_key(&id) && ghost.fast.contains_key(other);
-            let by_deps = decision.choice.deps.contains(*other) || theirs.choice.deps.contains(id);
+            let both_fast = ghost.fast.contains_key(&id) && ghost.fast.contains_key(&other);
+            let by_deps = theirs.choice.deps.contains(id);
             assert!(!both_fast || by_deps, "V2: {id:?} and {other:?} are fast and not in each other's deps");
         }
     }

@@ -10,14 +10,14 @@ pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
     let payload = append.payload.as_ref().expect("the record carries the batch");
     let book = &ghost.books[usize::from(node)];
     for access in payload.footprint() {
-        let earlier = book.pre_accepted.get(&access.hash()).into_iter().flatten();
-        for (other, writes) in earlier.filter(|(other, _)| other.row != id.row) {
-            let conflicting = *writes || access.writes();
+        let Some(earlier) = book.pre_accepted.get(&access.hash()) else { continue };
+        for (other, writes) in earlier.outside(deps).filter(|(other, _)| other.row != id.row) {
+            let conflicting = writes || access.writes();
             // What the replica forgot in a crash and became a Nop since is nothing to it (D8).
-            let is_nop = ghost.decisions.get(other).is_some_and(|decision| decision.choice.nop);
+            let is_nop = ghost.decisions.get(&other).is_some_and(|decision| decision.choice.nop);
             let conflicting = conflicting && !is_nop;
             assert!(
-                !conflicting || deps.contains(*other),
+                !conflicting,
                 "V7: replica {node} pre-accepted {id:?} after {other:?} and does not name it"
             );
         }

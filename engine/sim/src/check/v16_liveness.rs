@@ -1,6 +1,7 @@
 //! V16: with at most f down and a fair network, everything seen is committed and executed at
 //! every live replica within a bounded time.
 
+use isonomy_protocol::limits::ADMISSION_WINDOW;
 use isonomy_protocol::replica::Replica;
 
 /// When the time is over: nothing may be left.
@@ -10,4 +11,11 @@ pub fn assert_all_executed<'a>(live: impl Iterator<Item = &'a Replica>) {
         assert_eq!(status.unexecuted, 0, "V16: replica {} waits for {:?}", status.replica, status.waiting_on);
         assert_eq!(status.frontier, statuses[0].frontier, "V16: live replicas have executed the same");
     }
+}
+
+/// Each replica submits no more while it has so many unexecuted (section 6), and what executes
+/// together was unexecuted together.
+pub fn assert_components_are_bounded(largest: usize, n: u8) {
+    let most = usize::from(n) * ADMISSION_WINDOW;
+    assert!(largest <= most, "V16: a component of {largest} instances, {most} are possible");
 }

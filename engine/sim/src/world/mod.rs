@@ -6,6 +6,7 @@ mod proof;
 mod replicas;
 
 use crate::client::Client;
+use crate::contention::Contention;
 use crate::coverage::Coverage;
 use crate::ghost::Ghost;
 use crate::history::Op;
@@ -105,6 +106,8 @@ pub struct Summary {
     pub decisions: u64,
     /// Corners that were reached.
     pub coverage: Coverage,
+    /// How conflicting commands got on.
+    pub contention: Contention,
 }
 
 /// Runs a seed to its end. Panics with the assertion that fails.

@@ -3,6 +3,7 @@
 use super::{Event, Stage, Summary, World};
 use crate::check;
 use crate::client::Client;
+use crate::contention::Contention;
 use crate::history::{self, Op, Told};
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -97,6 +98,10 @@ impl World {
         check::rows_have_no_gaps(&self.ghost);
         let marks: Vec<_> = live().map(|core| core.marks()).collect();
         marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
+        let largest = live().map(|core| core.largest_component()).max().unwrap_or(0);
+        check::assert_components_are_bounded(largest, self.plan.n);
+        let asked_until = self.plan.ask_until_us.min(self.plan.faults_us);
+        self.summary.contention = Contention::of(&self.ops, asked_until, largest);
         let reads = &self.ops[self.ops.len() - self.plan.keys..];
         let last: BTreeMap<usize, u64> = reads.iter().map(|op| (op.key, seen(op))).collect();
         history::judge(&self.ops, &last);
