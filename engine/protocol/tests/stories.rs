@@ -1,9 +1,12 @@
 //! The traps of the law's section 11 that random schedules seldom find, each as a script.
+//!
+//! Those that one rule alone avoids are told where it is tested, in `law`: B9, B10 in `validate`,
+//! B18 and B20 in `streams`; B12 where footprints and the handshake are.
 
 mod support;
 
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{Ballot, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Value};
 use support::solo::*;
 use support::*;
@@ -139,6 +142,45 @@ fn b4_a_recoverer_with_the_poorest_deps_loses_no_conflict() {
 }
 
 #[test]
+fn b5_what_a_crash_takes_back_was_not_said() {
+    let mut world = World::new(3);
+    world.settle();
+    world.decide(0, "p", 1, "k");
+    world.sync(0);
+    // 1 takes it and crashes before that is durable; whatever it said arrives.
+    world.step(0, 1);
+    while world.step(1, 0) {}
+    world.sync(0);
+    world.crash(1);
+    world.lose_all();
+    world.start(1);
+    world.mute = true;
+    world.decide(1, "q", 1, "k");
+    world.settle_among(&[1, 2]);
+    world.run_among(&[1, 2], 15_000);
+    assert_eq!(world.answers(1).len(), 1, "the story is that 1 and 2 decide without it");
+    ends_well(world);
+}
+
+#[test]
+fn b6_what_comes_late_changes_nothing() {
+    let (a, batch) = (id(0, 1), decide("s", 1, 0, "a"));
+    let committed = commit(a, Ballot::ZERO, Value::Attached, Deps::NONE);
+    let mut solo = Solo::new(3, 1);
+    solo.tell(0, committed.clone(), Some(&batch));
+    let executed = solo.core.status();
+    assert_eq!((executed.decisions, executed.unexecuted), (1, 0), "the story is about what was executed");
+    for _ in 0..2 {
+        let answer = [(2, committed.clone())];
+        assert_eq!(solo.tell(2, accept(a, ballot(9, 2), Value::Nop, Deps::NONE), None), answer);
+        assert_eq!(solo.tell(2, recover(a, ballot(9, 2)), None), answer);
+        assert_eq!(solo.tell(2, committed.clone(), Some(&batch)), []);
+        assert_eq!(solo.core.status().state_hash, executed.state_hash);
+        solo.restart();
+    }
+}
+
+#[test]
 fn b7_what_nobody_has_becomes_a_nop_and_holds_nobody_up() {
     let mut world = World::new(3);
     world.settle();
@@ -219,6 +261,46 @@ fn b11_a_fast_commit_that_was_not_durable_was_not_told() {
 }
 
 #[test]
+fn b14_what_is_executed_here_is_named_all_the_same() {
+    let mut world = World::new(3);
+    world.settle();
+    world.mute = true;
+    world.decide(0, "p", 1, "k");
+    world.settle_among(&[0, 1]);
+    world.run_among(&[0, 1], 15_000);
+    world.lose_all();
+    assert_eq!(world.core(1).status().decisions, 1, "1 has executed it, and 2 has not heard of it");
+    world.decide(1, "q", 1, "k");
+    world.settle_among(&[1, 2]);
+    world.run_among(&[1, 2], 15_000);
+    assert!(world.ghost.decisions[&id(1, 1)].deps.contains(id(0, 1)));
+    ends_well(world);
+}
+
+#[test]
+fn b21_a_restarted_coordinator_may_have_forgotten_what_others_know() {
+    let mut world = World::new(5);
+    world.settle();
+    // Only 2 hears of 0.1, and 0 forgets it.
+    world.decide(0, "p", 1, "k");
+    world.step(0, 2);
+    world.sync(2);
+    world.crash(0);
+    world.lose_all();
+    world.start(0);
+    world.mute = true;
+    // 1.1 would be fast by 0, 1 and 3; 1 crashes before it tells.
+    world.decide(1, "q", 1, "k");
+    world.converse(1, &[0, 3]);
+    world.crash(1);
+    world.lose_all();
+    // 3 recovers it with 2, who knows 0.1, and without 0.
+    world.run_alone(3, &[2, 3, 4], 5_000_000);
+    assert!(world.ghost.decisions.contains_key(&id(1, 1)));
+    ends_well(world);
+}
+
+#[test]
 fn who_missed_the_very_last_commit_hears_of_it() {
     let mut world = World::new(3);
     world.run(500_000);
@@ -241,8 +323,10 @@ fn who_missed_the_very_last_commit_hears_of_it() {
 #[test]
 fn stories_notice_what_they_were_written_for() {
     use isonomy_protocol::mutant::{Mutant, is_noticed};
-    let pairs: [(Mutant, fn()); 2] = [
+    let pairs: [(Mutant, fn()); 4] = [
         (Mutant::DropAbal, b1_a_promise_does_not_make_an_accepted_value_younger),
+        (Mutant::SpeakBeforeSync, b5_what_a_crash_takes_back_was_not_said),
+        (Mutant::NoRestartMarks, b21_a_restarted_coordinator_may_have_forgotten_what_others_know),
         (Mutant::ReplyAtCommit, b3_cycles_execute_in_one_order_and_what_is_asked_later_comes_later),
     ];
     for (mutant, story) in pairs {
