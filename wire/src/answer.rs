@@ -97,7 +97,7 @@ struct IdRun {
     instance: InstanceId,
 }
 
-#[derive(Archive, Serialize, Deserialize, Default, Debug)]
+#[derive(Archive, Serialize, Deserialize, Clone, Default, Debug)]
 struct Response {
     epoch: Epoch,
     shard: ShardId,
@@ -107,7 +107,7 @@ struct Response {
 }
 
 /// Builds the response to one request while its commands execute. Reusable.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct ResponseBuilder {
     response: Response,
 }

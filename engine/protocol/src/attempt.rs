@@ -13,7 +13,7 @@ use isonomy_wire::message::Phase;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One attempt; at most one per instance.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) ballot: Ballot,
     pub(crate) stage: Stage,
@@ -24,7 +24,7 @@ pub(crate) struct Attempt {
 }
 
 /// How far an attempt has come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Stage {
     /// C1 to C3.
     PreAccepting { oks: ReplicaSet, equal: usize, union: Deps },
@@ -77,7 +77,7 @@ pub(crate) struct Report {
 }
 
 /// The candidate of R3.5 on its way through R4 to R6.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Validation {
     /// Q: who reported, and must all answer.
     pub(crate) quorum: ReplicaSet,

@@ -16,7 +16,7 @@ pub fn conflicts(a: &Payload, b: &Payload) -> bool {
 }
 
 /// One side of the rule, made ready to be compared with many others.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Touched {
     /// Each hash once, written if any access writes it, in order.
     accesses: Vec<Access>,
@@ -86,7 +86,7 @@ struct Wide {
 
 /// Per hash and row the last write and the last read. Monotone: no id ever leaves it because of
 /// what became of it (trap B8).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Index {
     table: Table<Entry>,
     wide: Vec<Wide>,

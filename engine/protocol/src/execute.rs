@@ -34,7 +34,7 @@ enum Block {
 }
 
 /// Committed instances on their way to execution.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Executor {
     n: usize,
     executed: Deps,

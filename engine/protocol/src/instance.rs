@@ -61,7 +61,7 @@ impl Instance {
 }
 
 /// One coordinator's instances from the first that is not forgotten.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Row {
     /// All up to here are forgotten.
     forgotten: u64,
@@ -69,7 +69,7 @@ struct Row {
 }
 
 /// All instances of a shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Space {
     rows: Vec<Row>,
 }

@@ -13,7 +13,7 @@ use isonomy_wire::id::{CommandId, Epoch, InstanceId, ShardId, StreamId};
 const PREFETCH_DISTANCE: usize = 16;
 
 /// State and streams of a shard.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     epoch: Epoch,
     shard: ShardId,

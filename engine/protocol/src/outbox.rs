@@ -13,7 +13,7 @@ use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Failure, PeerMessage};
 use std::collections::VecDeque;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Held {
     Send(Send),
     Own(Send),
@@ -21,7 +21,7 @@ enum Held {
 }
 
 /// What waits for the disk, and what is ready to leave.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     last: Position,
     durable: Position,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use isonomy_wire::command::{Batch, Invalid};
 use isonomy_wire::id::StreamId;
 use isonomy_wire::route::{hash_key, hash_stream};
+use std::fmt;
 use std::sync::Arc;
 
 /// One entry of a footprint: a hash without its lowest bit, and whether it is written.
@@ -31,10 +32,17 @@ impl Access {
 }
 
 /// The payload of an instance: a batch and its footprint. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Payload {
     batch: Batch,
     footprint: Arc<[Access]>,
+}
+
+/// The footprint follows from the batch.
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.batch.fmt(f)
+    }
 }
 
 impl PartialEq for Payload {

@@ -19,7 +19,7 @@ use isonomy_wire::message::{Failure, PeerMessage, Phase, ShardStatus, Value};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests on their way into an instance, and who waits for them: one client per part.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pending {
     pub(crate) payload: Payload,
     pub(crate) clients: Vec<ClientRef>,
@@ -44,7 +44,7 @@ pub(crate) struct Counters {
 }
 
 /// One replica of one shard. See the crate's documentation for how it is driven.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replica {
     pub(crate) config: Config,
     pub(crate) quorum: Quorum,

@@ -6,6 +6,7 @@
 
 use crate::table::{Table, prefetch};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId};
+use std::fmt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Key and value of at most this length need no memory of their own.
@@ -94,7 +95,7 @@ pub struct Decision<'a> {
 }
 
 /// All keys of a shard.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct State {
     shard: ShardId,
     table: Table<Place>,
@@ -104,6 +105,13 @@ pub struct State {
     free: Vec<Place>,
     keys: u64,
     hash: u64,
+}
+
+/// The hash stands for the keys, which can be many.
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "State({} keys, hash {:016x})", self.keys, self.hash)
+    }
 }
 
 impl State {

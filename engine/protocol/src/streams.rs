@@ -194,7 +194,7 @@ impl Stream {
 }
 
 /// All streams of a shard.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Streams {
     streams: BTreeMap<StreamId, Stream>,
     hash: u64,

@@ -3,6 +3,8 @@
 //! It grows by splitting one small segment at a time, a few microseconds each, where an ordinary
 //! table would move millions of entries at once. Keys are hashes, already well mixed.
 
+use std::fmt;
+
 /// Slots of a fresh segment: 8 KiB with 8-byte values.
 const SEGMENT_SLOTS: usize = 512;
 /// A segment with more than this share of its slots in use is split.
@@ -27,12 +29,20 @@ struct Segment<V> {
 }
 
 /// A map from hashes, whose lowest bit is ignored, to small values.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Table<V> {
     depth: u32,
     directory: Vec<u32>,
     segments: Vec<Segment<V>>,
     len: usize,
+}
+
+/// The slots in use.
+impl<V: fmt::Debug> fmt::Debug for Table<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slots = self.segments.iter().flat_map(|segment| &segment.slots);
+        f.debug_map().entries(slots.filter(|slot| slot.key != 0).map(|slot| (slot.key, &slot.value))).finish()
+    }
 }
 
 /// Spreads keys whose high bits are alike, such as all keys of one shard.
