@@ -2,6 +2,7 @@
 
 use crate::history::{Op, Told};
 use crate::plan::Plan;
+use crate::source::Source;
 use isonomy_wire::answer::Answer;
 use isonomy_wire::session::{Action, Config, Error, Session};
 use rand::rngs::SmallRng;
@@ -18,6 +19,8 @@ pub struct Client {
     pub connections: Vec<Option<u64>>,
     /// When it is woken next, if it is.
     pub wake_at: Option<u64>,
+    /// If it numbers its commands by itself.
+    source: Option<Source>,
     /// Commands that it has still to ask.
     left: usize,
     random: SmallRng,
@@ -26,14 +29,14 @@ pub struct Client {
 impl Client {
     /// A client with so many commands to ask.
     pub fn new(plan: &Plan, index: usize, commands: usize) -> Client {
-        let mut config = Config::new(plan.n, 1);
-        (config.routing, config.retry_us, config.deadline_us) =
-            (plan.routing, plan.retry_us, plan.deadline_us);
-        (config.frame_commands, config.frames_in_flight) = (3, 4);
+        let source = (plan.source && index == 0).then(Source::default);
         Client {
-            session: Session::new(config),
+            session: source
+                .as_ref()
+                .map_or_else(|| Session::new(config(plan)), |it| it.session(config(plan))),
             connections: vec![None; usize::from(plan.n)],
             wake_at: None,
+            source,
             left: commands,
             random: SmallRng::seed_from_u64(plan.seed ^ 0x636c_6965 ^ (index as u64) << 40),
         }
@@ -45,7 +48,7 @@ impl Client {
         if now >= plan.ask_until_us {
             self.left = 0;
         }
-        if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX {
+        if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX && !self.is_stopped() {
             self.left -= 1;
             let key = self.random.random_range(0..plan.keys);
             let reads = self.random.random_bool(plan.reads);
@@ -53,40 +56,87 @@ impl Client {
             self.ask(now, ops, key, reads, expected);
         }
         let pause = self.random.random_range(plan.think_us / 2..=plan.think_us * 2);
-        (self.left > 0).then_some(now + pause)
+        // A source looks after its commands until all are answered.
+        let goes_on = self.left > 0 || (self.source.is_some() && !self.is_done());
+        goes_on.then_some(now + pause)
     }
 
-    /// Asks this command.
+    /// Asks this command. A source asks for decisions only.
     pub fn ask(&mut self, now: u64, ops: &mut Vec<Op>, key: usize, reads: bool, expected: Option<u64>) {
         let token = ops.len() as u64;
-        let (key_bytes, value) = (format!("key {key}"), token.to_le_bytes());
-        let (key_bytes, value) = (key_bytes.as_bytes(), &value[..]);
-        let expected = expected.filter(|_| !reads);
-        let action = match expected {
-            _ if reads => Action::Read { key: key_bytes },
-            Some(expected) => Action::DecideIf { key: key_bytes, value, expected },
-            None => Action::Decide { key: key_bytes, value },
-        };
-        self.session.submit(now, &action, token).expect("it is not full");
-        ops.push(Op { token, key, reads, expected, asked: now, told: None });
+        let reads = reads && self.source.is_none();
+        let op = Op { token, key, reads, expected: expected.filter(|_| !reads), asked: now, told: None };
+        ops.push(op);
+        match &mut self.source {
+            None => {
+                with_action(&op, |action| self.session.submit(now, action, token).expect("it is not full"))
+            }
+            Some(source) => source.submit(&mut self.session, now, &op, &mut self.random),
+        }
+    }
+
+    /// Whether a number of the source has no answer, and it must be started again.
+    fn is_stopped(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is_stopped)
+    }
+
+    /// Whether a source was given an answer a second time.
+    pub fn is_repeated(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is_repeated)
+    }
+
+    /// Starts a source again, if it has stopped or just likes to: a new process, which submits again
+    /// what its predecessor has no answer for, and all that came after. Whether it did; its
+    /// connections are gone.
+    pub fn restart(&mut self, plan: &Plan, now: u64, ops: &[Op]) -> bool {
+        let Some(source) = &mut self.source else { return false };
+        let likes_to = self.left > 0 && self.random.random_bool(0.1);
+        if !source.is_stopped && !likes_to {
+            return false;
+        }
+        self.session = source.again(config(plan), now, ops);
+        true
     }
 
     /// Whether it has asked and heard everything.
     pub fn is_done(&self) -> bool {
-        self.left == 0 && self.session.outstanding() == 0
+        self.left == 0 && self.session.outstanding() == 0 && !self.is_stopped()
     }
 
     /// Notes what the session has learnt.
     pub fn collect(&mut self, now: u64, ops: &mut [Op]) {
         while let Some(outcome) = self.session.poll_outcome() {
             for (token, answer) in outcome.each() {
-                let op = &mut ops[token as usize];
-                assert!(op.told.is_none(), "{op:?} has a second outcome");
-                op.told = Some((now, told(answer)));
+                let (op, told) = (&mut ops[token as usize], told(answer));
+                match &mut self.source {
+                    Some(source) => source.collect(now, op, told),
+                    None => {
+                        assert!(op.told.is_none(), "{op:?} has a second outcome");
+                        op.told = Some((now, told));
+                    }
+                }
             }
             self.session.recycle(outcome);
         }
     }
+}
+
+fn config(plan: &Plan) -> Config {
+    let mut config = Config::new(plan.n, 1);
+    (config.routing, config.retry_us, config.deadline_us) = (plan.routing, plan.retry_us, plan.deadline_us);
+    (config.frame_commands, config.frames_in_flight) = (3, 4);
+    config
+}
+
+/// The command of an op, as the session takes it.
+pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
+    let (key, value) = (format!("key {}", op.key), op.token.to_le_bytes());
+    let (key, value) = (key.as_bytes(), &value[..]);
+    submit(&match op.expected {
+        _ if op.reads => Action::Read { key },
+        Some(expected) => Action::DecideIf { key, value, expected },
+        None => Action::Decide { key, value },
+    })
 }
 
 fn told(answer: Result<Answer, Error>) -> Told {

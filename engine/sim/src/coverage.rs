@@ -33,6 +33,8 @@ pub struct Coverage {
     late: u32,
     /// A crash left a part of a group on disk.
     pub torn: bool,
+    /// A source that was started again got an answer again.
+    pub repeated: bool,
 }
 
 impl Coverage {
@@ -52,6 +54,7 @@ impl Coverage {
         self.duplicated |= other.duplicated;
         self.late |= other.late;
         self.torn |= other.torn;
+        self.repeated |= other.repeated;
     }
 
     /// What was not reached.
@@ -65,7 +68,8 @@ impl Coverage {
         };
         let late = of(self.late, "late").filter(|name| !name.ends_with("Pull") && !name.ends_with("Gossip"));
         let torn = (!self.torn).then(|| "torn group".to_string());
-        marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(torn).collect()
+        let repeated = (!self.repeated).then(|| "repeated answer".to_string());
+        marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(torn).chain(repeated).collect()
     }
 }
 

@@ -18,4 +18,5 @@ pub mod network;
 pub mod node;
 pub mod plan;
 pub mod queue;
+pub mod source;
 pub mod world;

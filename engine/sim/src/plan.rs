@@ -78,6 +78,8 @@ pub struct Plan {
     pub clients: usize,
     /// Commands of each client.
     pub commands: usize,
+    /// The first client is a source: it numbers its commands, and starts again now and then.
+    pub source: bool,
     /// Nobody asks after that.
     pub ask_until_us: u64,
     /// Keys; few of them means contention.
@@ -145,7 +147,10 @@ impl Plan {
             retry_us: r.random_range(20_000..500_000),
             deadline_us: r.random_range(1_000_000..8_000_000),
             rescue: r.random_bool(0.25),
+            source: r.random_bool(0.3),
         };
+        // A source that stays away for longer than streams live may not come back (S4).
+        let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };
         if bias == Bias::Orphans { plan.for_orphans() } else { plan }
     }
 
@@ -168,6 +173,7 @@ impl Plan {
             n: if seed.is_multiple_of(2) { 3 } else { 5 },
             timing: Timing::default(),
             clients: 6,
+            source: false,
             commands: usize::MAX,
             keys: 1,
             reads: 0.0,

@@ -32,6 +32,12 @@ impl World {
     }
 
     pub(super) fn act(&mut self, client: usize) {
+        if self.clients[client].restart(&self.plan, self.now, &self.ops) {
+            for replica in 0..self.plan.n {
+                self.clients[client].connections[usize::from(replica)] = None;
+                self.after(1_000, 30_000, Event::Connect { client, replica });
+            }
+        }
         if let Some(at) = self.clients[client].act(&self.plan, self.now, &mut self.ops) {
             self.queue.push(at, Event::Act { client });
         }

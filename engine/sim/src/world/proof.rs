@@ -98,6 +98,7 @@ impl World {
         check::rows_have_no_gaps(&self.ghost);
         let marks: Vec<_> = live().map(|core| core.marks()).collect();
         marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
+        self.summary.coverage.repeated = self.clients.iter().any(Client::is_repeated);
         let largest = live().map(|core| core.largest_component()).max().unwrap_or(0);
         check::assert_components_are_bounded(largest, self.plan.n);
         let asked_until = self.plan.ask_until_us.min(self.plan.faults_us);
