@@ -100,7 +100,8 @@ impl World {
         marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
         self.summary.coverage.repeated = self.clients.iter().any(Client::is_repeated);
         let largest = live().map(|core| core.largest_component()).max().unwrap_or(0);
-        check::assert_components_are_bounded(largest, self.plan.n);
+        let starts = self.nodes.iter().map(|node| node.life as usize).sum();
+        check::assert_components_are_bounded(largest, starts);
         let asked_until = self.plan.ask_until_us.min(self.plan.faults_us);
         self.summary.contention = Contention::of(&self.ops, asked_until, largest);
         let reads = &self.ops[self.ops.len() - self.plan.keys..];
