@@ -385,7 +385,7 @@ fn explore(what: &str, small: Small, most: usize) {
 }
 
 /// Of what is larger, every test run sees a part.
-const PART: usize = 300_000;
+const PART: usize = 100_000;
 /// What a patient run sees, if memory allows.
 const PATIENT: usize = 50_000_000;
 
