@@ -22,6 +22,9 @@ use support::{Entry, decide, is_protocol};
 use xxhash_rust::xxh3::Xxh3;
 
 const N: u8 = 3;
+const V1: &str = "V1: agreement";
+const V2: &str = "V2: visibility";
+const V13: &str = "V13: equal states at equal frontiers";
 /// Longer than any timer, doublings included.
 const TICK: u64 = 100_000_000;
 /// Few, so that a restarted row has few numbers to recover.
@@ -327,9 +330,9 @@ impl Model for Small {
 
     fn properties(&self) -> Vec<Property<Small>> {
         let mut properties = vec![
-            Property::always("V1: agreement", |_, state| agree(state)),
-            Property::always("V2: visibility", |_, state| see_each_other(state)),
-            Property::always("V13: equal states", |_, state| are_equal(state)),
+            Property::always(V1, |_, state| agree(state)),
+            Property::always(V2, |_, state| see_each_other(state)),
+            Property::always(V13, |_, state| are_equal(state)),
             Property::sometimes("all are decided", |model: &Small, state: &State| {
                 let decided = |id: &u8| decided(state).contains_key(&InstanceId::new(ReplicaId(*id), 1));
                 model.coordinators.iter().all(decided)
@@ -379,9 +382,14 @@ fn are_equal(state: &State) -> bool {
 /// Explores everything, or until so many states were generated; prints how many are different.
 fn explore(what: &str, small: Small, most: usize) {
     let checked = small.checker().threads(2).target_state_count(most).spawn_dfs().join();
-    let whole = if checked.state_count() < most { "all" } else { "some" };
-    println!("{what}: {whole} {} states, up to {} steps", checked.unique_state_count(), checked.max_depth());
-    checked.assert_properties();
+    let whole = checked.state_count() < most;
+    let (states, steps) = (checked.unique_state_count(), checked.max_depth());
+    println!("{what}: {} {states} states, up to {steps} steps", if whole { "all" } else { "some" });
+    if whole {
+        return checked.assert_properties();
+    }
+    // What a part does not reach, the rest may.
+    [V1, V2, V13].iter().for_each(|name| checked.assert_no_discovery(name));
 }
 
 /// Of what is larger, every test run sees a part.
@@ -422,12 +430,12 @@ fn what_is_larger() {
     explore("two commands, a coordinator crashes, recoveries at two ballots", two(&[0], 2), PATIENT);
 }
 
+/// Without the fault, this exploration is one of the above.
 #[cfg(feature = "mutants")]
 #[test]
 fn a_broken_rule_is_found() {
-    for mutant in [Mutant::SmallFastQuorum, Mutant::ManySupporters] {
-        let small = Small { mutant: Some(mutant), ..two(&[0], 1) };
-        let found = isonomy_protocol::mutant::is_noticed(mutant, || explore("a broken rule", small, PART));
-        assert!(found, "nobody noticed {mutant:?}");
-    }
+    let mutant = Mutant::ManySupporters;
+    let small = Small { mutant: Some(mutant), ..one(&[], 1) };
+    let found = isonomy_protocol::mutant::is_noticed(mutant, || explore("a broken rule", small, usize::MAX));
+    assert!(found, "nobody noticed");
 }
