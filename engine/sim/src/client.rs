@@ -90,7 +90,7 @@ impl Client {
     /// connections are gone.
     pub fn restart(&mut self, plan: &Plan, now: u64, ops: &[Op]) -> bool {
         let Some(source) = &mut self.source else { return false };
-        let likes_to = self.left > 0 && self.random.random_bool(0.1);
+        let likes_to = self.left > 0 && source.has_progressed && self.random.random_bool(0.1);
         if !source.is_stopped && !likes_to {
             return false;
         }

@@ -17,6 +17,8 @@ pub struct Source {
     submitted: BTreeMap<u64, u64>,
     /// A number has no answer: nothing goes on before it is started again.
     pub is_stopped: bool,
+    /// Its process has heard something new. One that is always replaced before that gets nowhere.
+    pub has_progressed: bool,
     /// A command was answered a second time.
     pub is_repeated: bool,
 }
@@ -46,7 +48,7 @@ impl Source {
 
     /// Another process, from the first number without an answer on.
     pub fn again(&mut self, config: Config, now: u64, ops: &[Op]) -> Session {
-        self.is_stopped = false;
+        (self.is_stopped, self.has_progressed) = (false, false);
         let is_open = |(_, token): &(&u64, &u64)| ops[**token as usize].told.is_none();
         let first = self.submitted.iter().find(is_open).map(|(number, _)| *number);
         let next = first.unwrap_or_else(|| self.submitted.keys().next_back().map_or(1, |last| last + 1));
@@ -64,7 +66,7 @@ impl Source {
         match (op.told, told) {
             (_, Told::Nothing) => self.is_stopped = true,
             (None, Told::Unknown) => self.is_stopped = true,
-            (None, _) => op.told = Some((now, told)),
+            (None, _) => (op.told, self.has_progressed) = (Some((now, told)), true),
             (Some(_), Told::Unknown) => {}
             (Some((_, first)), _) => {
                 assert_eq!(first, told, "S5: {op:?} was answered otherwise before");
