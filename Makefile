@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench sim soak
+.PHONY: help demo test verify fix bench sim model soak
 
 CARGO ?= cargo
 # More arguments for the demo: make demo ARGS="--seconds 30"
@@ -11,6 +11,8 @@ ARGS ?=
 # The simulator's first seed and how many: make sim SEED=7 COUNT=1
 SEED ?= 0
 COUNT ?= 1000
+# How many states of a model are generated
+STATES ?= 10000000
 SIM = $(CARGO) run --release --locked -q -p isonomy-sim -- --replay engine/sim/seeds.txt
 
 help: ## What can be made
@@ -32,6 +34,9 @@ verify: ## Everything that must hold, without changing a file: format, lints, ed
 
 sim: ## Simulated clusters: seeds SEED to SEED+COUNT-1, until one fails
 	$(SIM) --seed $(SEED) --count $(COUNT) $(ARGS)
+
+model: ## Every schedule of small clusters, or STATES of them where there are more
+	ISONOMY_MODEL_STATES=$(STATES) $(CARGO) test --locked -p isonomy-protocol --all-features --test model -- --nocapture
 
 soak: ## The same with seeds that nobody has seen, for an hour
 	$(SIM) --seed $$(date +%s)000000 --count 1000000000 --time 3600 $(ARGS)

@@ -1,7 +1,7 @@
 //! The traps of the law's section 11 that random schedules seldom find, each as a script.
 //!
 //! Those that one rule alone avoids are told where it is tested, in `law`: B9, B10 in `validate`,
-//! B18 and B20 in `streams`; B12 where footprints and the handshake are.
+//! B18 and B20 in `streams`, B21 in `durable`; B12 where footprints and the handshake are.
 
 mod support;
 
@@ -278,29 +278,6 @@ fn b14_what_is_executed_here_is_named_all_the_same() {
 }
 
 #[test]
-fn b21_a_restarted_coordinator_may_have_forgotten_what_others_know() {
-    let mut world = World::new(5);
-    world.settle();
-    // Only 2 hears of 0.1, and 0 forgets it.
-    world.decide(0, "p", 1, "k");
-    world.step(0, 2);
-    world.sync(2);
-    world.crash(0);
-    world.lose_all();
-    world.start(0);
-    world.mute = true;
-    // 1.1 would be fast by 0, 1 and 3; 1 crashes before it tells.
-    world.decide(1, "q", 1, "k");
-    world.converse(1, &[0, 3]);
-    world.crash(1);
-    world.lose_all();
-    // 3 recovers it with 2, who knows 0.1, and without 0.
-    world.run_alone(3, &[2, 3, 4], 5_000_000);
-    assert!(world.ghost.decisions.contains_key(&id(1, 1)));
-    ends_well(world);
-}
-
-#[test]
 fn who_missed_the_very_last_commit_hears_of_it() {
     let mut world = World::new(3);
     world.run(500_000);
@@ -323,10 +300,9 @@ fn who_missed_the_very_last_commit_hears_of_it() {
 #[test]
 fn stories_notice_what_they_were_written_for() {
     use isonomy_protocol::mutant::{Mutant, is_noticed};
-    let pairs: [(Mutant, fn()); 4] = [
+    let pairs: [(Mutant, fn()); 3] = [
         (Mutant::DropAbal, b1_a_promise_does_not_make_an_accepted_value_younger),
         (Mutant::SpeakBeforeSync, b5_what_a_crash_takes_back_was_not_said),
-        (Mutant::NoRestartMarks, b21_a_restarted_coordinator_may_have_forgotten_what_others_know),
         (Mutant::ReplyAtCommit, b3_cycles_execute_in_one_order_and_what_is_asked_later_comes_later),
     ];
     for (mutant, story) in pairs {

@@ -157,34 +157,37 @@ impl Plan {
     /// Contention and nothing else: every command writes one key, and every replica coordinates, for
     /// so long.
     pub fn hot_key(seed: u64, seconds: u64) -> Plan {
-        let until = seconds * 1_000_000;
-        let plan =
-            Plan { bias: Bias::Fair, bias_us: 0, faults_us: until, ask_until_us: until, ..Plan::of(seed) };
-        let calm = Plan { loss: 0.0, duplication: 0.0, tail: 0.0, sync_tail: 0.0, drift: 0.0, ..plan };
-        let whole = Plan {
+        let until_us = seconds * 1_000_000;
+        Plan {
+            n: if seed.is_multiple_of(2) { 3 } else { 5 },
+            timing: Timing::default(),
+            bias: Bias::Fair,
+            bias_us: 0,
+            faults_us: until_us,
+            loss: 0.0,
+            duplication: 0.0,
+            reordering: false,
+            tail: 0.0,
+            delay_us: 1_000,
             partition_every_us: 0,
             reset_every_us: 0,
             crash_every_us: 0,
             pause_every_us: 0,
-            reordering: false,
-            ..calm
-        };
-        Plan {
-            n: if seed.is_multiple_of(2) { 3 } else { 5 },
-            timing: Timing::default(),
+            sync_us: 20_000,
+            sync_tail: 0.0,
+            drift: 0.0,
             clients: 6,
             source: false,
             commands: usize::MAX,
+            ask_until_us: until_us,
             keys: 1,
+            think_us: 1_000,
             reads: 0.0,
             conditional: 0.0,
-            think_us: 1_000,
-            delay_us: 1_000,
-            sync_us: 20_000,
             routing: Routing::Any,
             retry_us: 1_000_000,
             deadline_us: 10_000_000,
-            ..whole
+            ..Plan::of(seed)
         }
     }
 

@@ -129,7 +129,7 @@ impl Replica {
         let (payload, dep, supporters) = match judge(id, reports, self.quorum.e) {
             Verdict::Propose(rule, value) => {
                 self.marks.set(rule);
-                let value = if rule == Mark::R32 { value } else { self.nop_unless(rescue) };
+                let value = self.rescue_or(rescue, value);
                 return self.propose(now, id, ballot, value);
             }
             Verdict::Validate { payload, dep, supporters } => (payload, dep, supporters),
@@ -160,12 +160,13 @@ impl Replica {
         self.on_validate(now, self.me, id, ballot, dep, Some(payload));
     }
 
-    /// A Nop, if nothing is rescued.
-    pub(crate) fn nop_unless(&mut self, rescue: Option<Proposal>) -> Proposal {
+    /// Rescue: what it gives, if anything, instead of the Nop that a rule gives. Where R3.2 has found
+    /// something accepted there is no rescue.
+    pub(crate) fn rescue_or(&mut self, rescue: Option<Proposal>, value: Proposal) -> Proposal {
         if rescue.is_some() {
             self.marks.set(Mark::Rescue);
         }
-        rescue.unwrap_or_else(Proposal::nop)
+        rescue.unwrap_or(value)
     }
 }
 

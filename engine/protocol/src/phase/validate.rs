@@ -129,7 +129,7 @@ impl Replica {
         let foreign = standing.iter().any(|other| !validation.quorum.contains(other.row));
         if committed || (full && foreign) {
             self.marks.set(if committed { Mark::R52 } else { Mark::R53 });
-            let value = self.nop_unless(validation.rescue);
+            let value = self.rescue_or(validation.rescue, Proposal::nop());
             return self.propose(now, id, ballot, value);
         }
         self.marks.set(Mark::R54);

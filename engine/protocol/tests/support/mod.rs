@@ -51,6 +51,19 @@ pub fn timing() -> Timing {
     Timing { gossip_us: 20_000, resend_us: 50_000, recover_us: 200_000, ..Timing::default() }
 }
 
+/// Of replica `id` of `n`.
+pub fn config(n: u8, id: u8) -> Config {
+    Config {
+        replica: ReplicaId(id),
+        replicas: n,
+        epoch: Epoch(1),
+        shard: ShardId(0),
+        timing: timing(),
+        reserve_block: RESERVE_BLOCK,
+        rescue: false,
+    }
+}
+
 impl World {
     pub fn new(n: u8) -> World {
         let mut world = World {
@@ -75,21 +88,9 @@ impl World {
         world
     }
 
-    fn config(&self, id: u8) -> Config {
-        Config {
-            replica: ReplicaId(id),
-            replicas: self.n,
-            epoch: Epoch(1),
-            shard: ShardId(0),
-            timing: timing(),
-            reserve_block: RESERVE_BLOCK,
-            rescue: false,
-        }
-    }
-
     /// Starts a node from what its log holds.
     pub fn start(&mut self, id: u8) {
-        let mut core = Replica::new(self.config(id), u64::from(id) + 7);
+        let mut core = Replica::new(config(self.n, id), u64::from(id) + 7);
         let node = &mut self.nodes[id as usize];
         assert!(node.core.is_none(), "it runs already");
         for (record, payload) in &node.log {
@@ -359,6 +360,13 @@ pub struct Decision {
     pub after: Deps,
 }
 
+impl Decision {
+    /// Whether it is ordered behind `id`.
+    pub fn names(&self, id: InstanceId) -> bool {
+        self.deps.contains(id) || self.after.contains(id)
+    }
+}
+
 /// What no replica has: everything that was ever sent and decided.
 #[derive(Default)]
 pub struct Ghost {
@@ -399,8 +407,7 @@ impl Ghost {
         for (at, (a, left)) in real.iter().enumerate() {
             let touched = Touched::by(&self.payloads[a]);
             for (b, right) in &real[at + 1..] {
-                let names = |one: &Decision, id| one.deps.contains(id) || one.after.contains(id);
-                let ordered = names(left, **b) || names(right, **a);
+                let ordered = left.names(**b) || right.names(**a);
                 let apart = || !touched.conflicts_with(&self.payloads[b]);
                 assert!(ordered || apart(), "V2: {a:?} and {b:?} do not see each other");
             }

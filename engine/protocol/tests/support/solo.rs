@@ -1,12 +1,11 @@
 //! One core alone with a test that plays everybody else.
 
-use super::{Entry, timing};
+use super::Entry;
 use isonomy_protocol::contract::{ClientRef, Config, Position, Reply, Send, Time};
-use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{Ballot, Epoch, InstanceId, ReplicaId, ShardId};
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase, Value};
 
 pub struct Solo {
@@ -42,15 +41,7 @@ impl Solo {
     }
 
     fn begun(n: u8, me: u8, rescue: bool) -> Solo {
-        let config = Config {
-            replica: ReplicaId(me),
-            replicas: n,
-            epoch: Epoch(1),
-            shard: ShardId(0),
-            timing: timing(),
-            reserve_block: RESERVE_BLOCK,
-            rescue,
-        };
+        let config = Config { rescue, ..super::config(n, me) };
         let mut solo = Solo {
             core: Replica::new(config.clone(), 3),
             config,

@@ -37,10 +37,10 @@ impl Probers {
         let (stop, stopped) = watch::channel(false);
         let stalls = Arc::new(Stalls::watch());
         let mut clients = JoinSet::new();
+        let welcome = discover(addresses).await?;
+        let config = Config { deadline_us: PATIENCE.as_micros() as u64, ..Config::of(&welcome) };
         for home in homes {
-            let welcome = discover(addresses).await?;
-            let config = Config { deadline_us: PATIENCE.as_micros() as u64, ..Config::of(&welcome) };
-            let client = Client::with(welcome, config);
+            let client = Client::with(welcome.clone(), config.clone());
             let key = key_at(*home, replicas);
             // The first answer opens the stream and is not counted.
             client.decide(key.clone(), "first").await?;

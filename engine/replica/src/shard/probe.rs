@@ -5,7 +5,7 @@ use crate::fatal::Fatal;
 use glommio::io::OpenOptions;
 use isonomy_protocol::log::BLOCK_BYTES;
 use isonomy_wire::id::ShardId;
-use std::io::{Result, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 /// Direct writes need a file system that has them; the first segment would tell, but later.
@@ -13,7 +13,7 @@ use std::path::Path;
 /// The file has a block, because glommio takes the first that it opens on a device to find out
 /// whether the driver is to be polled. An empty one says yes where that is wrong, and then the
 /// executor spins for as long as a write takes.
-pub(super) async fn check_direct_io(dir: &Path, shard: ShardId) -> std::result::Result<(), Fatal> {
+pub(super) async fn check_direct_io(dir: &Path, shard: ShardId) -> Result<(), Fatal> {
     let probe = dir.join("probe.tmp");
     let checked = open_direct(&probe).await;
     // It is in nobody's way, and the next start makes it anew.
@@ -28,7 +28,7 @@ pub(super) async fn check_direct_io(dir: &Path, shard: ShardId) -> std::result::
     })
 }
 
-async fn open_direct(path: &Path) -> Result<()> {
+async fn open_direct(path: &Path) -> io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     file.write_all(&[0; BLOCK_BYTES])?;
     file.sync_data()?;

@@ -1,6 +1,6 @@
 //! V2: of two conflicting decisions that are not Nops, one names the other in its deps or after.
 
-use crate::ghost::{Decision, Ghost};
+use crate::ghost::Ghost;
 use isonomy_wire::id::InstanceId;
 
 pub(super) fn check(ghost: &Ghost, id: InstanceId) {
@@ -8,7 +8,6 @@ pub(super) fn check(ghost: &Ghost, id: InstanceId) {
     if decision.choice.nop {
         return;
     }
-    let names = |one: &Decision, id| one.choice.deps.contains(id) || one.after.contains(id);
     for access in ghost.payloads[&id].footprint() {
         let Some(others) = ghost.decided.get(&access.hash()) else { continue };
         // What is in its deps is ordered.
@@ -17,10 +16,10 @@ pub(super) fn check(ghost: &Ghost, id: InstanceId) {
                 continue;
             }
             let theirs = &ghost.decisions[&other];
-            let ordered = decision.after.contains(other) || names(theirs, id);
+            let by_deps = theirs.choice.deps.contains(id);
+            let ordered = by_deps || theirs.after.contains(id) || decision.after.contains(other);
             assert!(ordered, "V2: {id:?} and {other:?} conflict and do not see each other");
             let both_fast = ghost.fast.contains_key(&id) && ghost.fast.contains_key(&other);
-            let by_deps = theirs.choice.deps.contains(id);
             assert!(!both_fast || by_deps, "V2: {id:?} and {other:?} are fast and not in each other's deps");
         }
     }

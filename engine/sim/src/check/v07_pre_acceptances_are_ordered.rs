@@ -15,9 +15,8 @@ pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
             let conflicting = writes || access.writes();
             // What the replica forgot in a crash and became a Nop since is nothing to it (D8).
             let is_nop = ghost.decisions.get(&other).is_some_and(|decision| decision.choice.nop);
-            let conflicting = conflicting && !is_nop;
             assert!(
-                !conflicting,
+                !conflicting || is_nop,
                 "V7: replica {node} pre-accepted {id:?} after {other:?} and does not name it"
             );
         }
