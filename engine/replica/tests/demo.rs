@@ -17,15 +17,22 @@ fn the_demo_shows_what_it_says_and_keeps_its_field_names() {
     let failed: Vec<&Value> =
         json["checks"].as_array().unwrap().iter().filter(|check| check["ok"] != true).collect();
     // How long a pause lasts on a loaded machine is measured, not tested.
-    let failed: Vec<_> = failed.iter().filter(|check| check["name"] != "the others went on").collect();
+    let failed: Vec<_> = failed
+        .iter()
+        .filter(|check| !check["name"].as_str().unwrap().starts_with("the others went on"))
+        .collect();
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!((&json["replicas"], &json["shards"], &json["agree"]), (&3.into(), &2.into(), &true.into()));
     let hashes = json["state_hashes"].as_array().unwrap();
     assert_eq!(hashes.len(), 3);
     assert!(hashes.iter().all(|replica| replica == &hashes[0] && replica.as_array().unwrap().len() == 2));
-    for field in
-        ["/kill/worst_pause_ms", "/kill/caught_up_ms", "/load/decisions", "/load/decisions_per_second"]
-    {
+    for field in [
+        "/kill/kill_pause_ms",
+        "/kill/return_pause_ms",
+        "/kill/caught_up_ms",
+        "/load/decisions",
+        "/load/decisions_per_second",
+    ] {
         assert!(json.pointer(field).is_some_and(Value::is_number), "{field}");
     }
     for field in ["p50", "p90", "p99", "p999", "max"] {

@@ -5,7 +5,7 @@ use isonomy_wire::client::{Client, discover};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::route::{hash_key, home_of};
 use isonomy_wire::session::Config;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,14 +28,15 @@ pub(crate) struct Pause {
 /// One client per replica, each with a key whose home is that replica.
 pub(crate) struct Probers {
     stop: watch::Sender<bool>,
-    clients: JoinSet<Result<Pause>>,
+    clients: JoinSet<Result<()>>,
+    worst: Arc<Mutex<Pause>>,
 }
 
 impl Probers {
     /// Starts a client for each of these replicas.
     pub(crate) async fn start(addresses: &[String], homes: &[usize], replicas: u8) -> Result<Probers> {
         let (stop, stopped) = watch::channel(false);
-        let stalls = Arc::new(Stalls::watch());
+        let (stalls, worst) = (Arc::new(Stalls::watch()), Arc::new(Mutex::default()));
         let mut clients = JoinSet::new();
         let welcome = discover(addresses).await?;
         let config = Config { deadline_us: PATIENCE.as_micros() as u64, ..Config::of(&welcome) };
@@ -44,20 +45,24 @@ impl Probers {
             let key = key_at(*home, replicas);
             // The first answer opens the stream and is not counted.
             client.decide(key.clone(), "first").await?;
-            clients.spawn(probe(client, key, stopped.clone(), stalls.clone()));
+            clients.spawn(probe(client, key, stopped.clone(), stalls.clone(), worst.clone()));
         }
-        Ok(Probers { stop, clients })
+        Ok(Probers { stop, clients, worst })
     }
 
-    /// Stops them; the longest time without an answer that any of them saw.
-    pub(crate) async fn worst_pause(mut self) -> Result<Pause> {
+    /// The longest time without an answer that any of them saw since this was last asked.
+    pub(crate) fn take_worst(&self) -> Pause {
+        std::mem::take(&mut *self.worst.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Stops them; the longest time since it was last asked, the waits that end now included.
+    pub(crate) async fn finish(mut self) -> Result<Pause> {
         // They end with the channel, too.
         let _ = self.stop.send(true);
-        let mut worst = Pause::default();
-        while let Some(pause) = self.clients.join_next().await {
-            worst = worst.max(pause??);
+        while let Some(ended) = self.clients.join_next().await {
+            ended??;
         }
-        Ok(worst)
+        Ok(self.take_worst())
     }
 }
 
@@ -72,8 +77,9 @@ async fn probe(
     key: String,
     stopped: watch::Receiver<bool>,
     stalls: Arc<Stalls>,
-) -> Result<Pause> {
-    let (mut worst, mut number) = (Pause::default(), 0u64);
+    worst: Arc<Mutex<Pause>>,
+) -> Result<()> {
+    let mut number = 0u64;
     while !*stopped.borrow() {
         let (asked, stalled_before) = (Instant::now(), stalls.total());
         number += 1;
@@ -82,10 +88,12 @@ async fn probe(
         // The watcher wakes up from a stall no earlier than the answer: it gets its moment.
         tokio::time::sleep(PAUSE).await;
         let stalled = stalls.total() - stalled_before;
-        worst = worst.max(Pause { total, running: total.saturating_sub(stalled) });
+        let pause = Pause { total, running: total.saturating_sub(stalled) };
+        let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
+        *worst = worst.max(pause);
     }
     client.close().await;
-    Ok(worst)
+    Ok(())
 }
 
 /// A key that this replica coordinates.

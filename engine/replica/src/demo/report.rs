@@ -16,7 +16,10 @@ pub(crate) struct Check {
 /// What the kill of a replica under load showed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kill {
-    pub(crate) worst_pause: Pause,
+    /// The longest pause of the others from the kill to the restart.
+    pub(crate) at_kill: Pause,
+    /// The same from the restart on.
+    pub(crate) at_return: Pause,
     pub(crate) caught_up: Option<Duration>,
 }
 
@@ -38,6 +41,16 @@ impl Report {
         self.checks.push(Check { name, ok, detail: detail.into() });
     }
 
+    pub(crate) fn check_pause(&mut self, name: &'static str, pause: Pause, allowed: Duration) {
+        let detail = format!(
+            "no answer for {} ms at most, {} ms without the times at which the whole machine stood still; {} are allowed",
+            pause.total.as_millis(),
+            pause.running.as_millis(),
+            allowed.as_millis()
+        );
+        self.check(name, pause.running <= allowed, detail);
+    }
+
     pub(crate) fn ok(&self) -> bool {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
     }
@@ -45,7 +58,11 @@ impl Report {
     pub(crate) fn to_json(&self) -> Value {
         let millis = |duration: Duration| (duration.as_secs_f64() * 1e5).round() / 100.0;
         let kill = self.kill.map(|kill| {
-            json!({"worst_pause_ms": millis(kill.worst_pause.total), "caught_up_ms": kill.caught_up.map(millis)})
+            json!({
+                "kill_pause_ms": millis(kill.at_kill.total),
+                "return_pause_ms": millis(kill.at_return.total),
+                "caught_up_ms": kill.caught_up.map(millis),
+            })
         });
         let checks = self.checks.iter();
         let checks = checks.map(|check| json!({"name": check.name, "ok": check.ok, "detail": check.detail}));
@@ -69,11 +86,9 @@ impl Report {
             }
         }
         if let Some(kill) = &self.kill {
-            println!(
-                "  {:<34} {:.0} ms",
-                "kill -9: longest pause of others",
-                kill.worst_pause.total.as_secs_f64() * 1e3
-            );
+            let ms = |pause: Pause| pause.total.as_secs_f64() * 1e3;
+            println!("  {:<34} {:.0} ms", "kill -9: longest pause of others", ms(kill.at_kill));
+            println!("  {:<34} {:.0} ms", "restart: longest pause of others", ms(kill.at_return));
             if let Some(caught_up) = kill.caught_up {
                 println!("  {:<34} {:.0} ms", "restart: caught up after", caught_up.as_secs_f64() * 1e3);
             }
