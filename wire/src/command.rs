@@ -56,6 +56,8 @@ pub enum Op {
     End = 6,
     /// Fills a run of numbers that mean nothing here; the run's length stands as value length.
     Skip = 7,
+    /// Does nothing and conflicts with everything (G4). Only replicas propose it.
+    Fence = 8,
 }
 
 impl Op {
@@ -68,6 +70,7 @@ impl Op {
             5 => Op::Open,
             6 => Op::End,
             7 => Op::Skip,
+            8 => Op::Fence,
             _ => return None,
         })
     }
@@ -94,7 +97,7 @@ pub struct Command<'a> {
     pub number: u64,
     /// How many numbers it takes: the run's length for Skip, 1 else, 0 when unnumbered.
     pub run: u64,
-    /// The key; empty for Open, End and Skip.
+    /// The key; empty for Open, End, Skip and Fence.
     pub key: &'a [u8],
     /// The value; empty unless Decide, DecideIf or an unnumbered End.
     pub value: &'a [u8],
@@ -122,7 +125,7 @@ pub enum Invalid {
     Truncated,
     #[error("the request does not decode; check that client and cluster are of one version")]
     Undecodable,
-    #[error("unknown operation {0}; known are 1 (Decide) to 7 (Skip)")]
+    #[error("unknown operation {0}; known are 1 (Decide) to 8 (Fence)")]
     UnknownOp(u8),
     #[error("a request holds 1 to {BATCH_COMMANDS_MAX} commands; split it")]
     CommandCount,
@@ -135,7 +138,7 @@ pub enum Invalid {
     #[error("{0:?} has a key or value that it must not have; leave it empty")]
     Superfluous(Op),
     #[error(
-        "{0:?} does not fit a request of this kind; reads and Opens go without a stream, all else with one"
+        "{0:?} does not fit a request of this kind; reads, Opens and Fences go without a stream, all else with one"
     )]
     WrongKind(Op),
     #[error("request numbers go from 1 to {NUMBER_MAX}, at most {STREAM_WINDOW} in one request")]
@@ -218,6 +221,11 @@ impl RequestBuilder {
         self.request.headers.push(header(Op::Open, 0, 0));
     }
 
+    /// Adds a Fence; alone in its request.
+    pub fn fence(&mut self) {
+        self.request.headers.push(header(Op::Fence, 0, 0));
+    }
+
     /// Adds the End of the request's stream; the last command of a stream.
     pub fn end(&mut self) {
         self.request.headers.push(header(Op::End, 0, 0));
@@ -244,7 +252,7 @@ impl RequestBuilder {
 
     /// Encodes what was collected as the payload of one request frame, and starts afresh.
     ///
-    /// `first` is the number of the first command, 0 for reads, Opens and idle Ends;
+    /// `first` is the number of the first command, 0 for reads, Opens, Fences and idle Ends;
     /// `answered_below` says that the client has the answers to all lower numbers (S3).
     pub fn encode(&mut self, stream: StreamId, first: u64, answered_below: u64) -> Bytes {
         self.request.stream = stream;
@@ -279,7 +287,7 @@ pub fn check_value(length: usize) -> Result<(), Invalid> {
 /// One request inside a batch: where its pieces lie in the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
-    /// Its stream, [`StreamId::NONE`] for reads and Opens.
+    /// Its stream, [`StreamId::NONE`] for reads, Opens and Fences.
     pub stream: StreamId,
     /// The number of its first command; 0 when unnumbered.
     pub first: u64,
@@ -507,7 +515,9 @@ fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
             return Err(Invalid::Superfluous(op));
         }
         match op {
-            Op::Read | Op::Retire | Op::Open if value != 0 => return Err(Invalid::Superfluous(op)),
+            Op::Read | Op::Retire | Op::Open | Op::Fence if value != 0 => {
+                return Err(Invalid::Superfluous(op));
+            }
             Op::Skip if value == 0 || value as u64 > STREAM_WINDOW => return Err(Invalid::Numbers),
             Op::End if value != 0 && value != 16 => return Err(Invalid::Superfluous(op)),
             Op::Skip => {}
@@ -539,7 +549,7 @@ fn check_commands(
     for (place, command) in commands.enumerate() {
         let fits = match command.op {
             Op::Read => part.stream == StreamId::NONE && part.first == 0,
-            Op::Open => part.stream == StreamId::NONE && part.first == 0 && alone,
+            Op::Open | Op::Fence => part.stream == StreamId::NONE && part.first == 0 && alone,
             Op::End if part.first == 0 => part.stream.is_opened() && alone && command.value.len() == 16,
             Op::End => {
                 part.stream.is_opened() && command.value.is_empty() && place + 1 == part.commands as usize

@@ -46,6 +46,8 @@ pub enum Kind {
     Client = 3,
     /// A log record.
     Log = 4,
+    /// A piece of a snapshot.
+    Snapshot = 5,
 }
 
 /// Which conversation a frame belongs to.
@@ -169,6 +171,7 @@ impl Header {
             2 => Kind::Peer,
             3 => Kind::Client,
             4 => Kind::Log,
+            5 => Kind::Snapshot,
             other => return Err(FrameError::Kind(other)),
         };
         if word(24) != 0 {
@@ -324,6 +327,13 @@ impl Splitter {
             chunk,
             chunk_max,
         }
+    }
+
+    /// For bytes that begin at `place` and whose frames may be long.
+    pub fn at(place: u64, chunk_max: usize) -> Splitter {
+        let mut splitter = Splitter { place, ..Splitter::new(chunk_max) };
+        splitter.trust();
+        splitter
     }
 
     /// The handshake is over: longer frames are allowed.

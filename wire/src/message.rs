@@ -11,7 +11,7 @@ use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of frames and messages. Both ends must have the same.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// The most conflicts that one ValidateOk reports; more are as good as this many, since any one
 /// of them keeps the recovery from going on (R5).
@@ -93,8 +93,38 @@ pub enum PeerMessage {
     Waiting { id: InstanceId, supporters: u8 },
     /// G5: send the commits `from` to `to` of a row.
     Pull { row: ReplicaId, from: u64, to: u64 },
+    /// G3: what was asked is at or below the sender's floor. The newest durable snapshot says which
+    /// fence the floor rests on.
+    Gone { floor: Deps, snapshot: u64 },
     /// Said every now and then: how far the sender is, and what deps should take in (C1).
-    Gossip { committed: Deps, executed: Deps, restart_mark: u64, state_hash: u64 },
+    Gossip(Box<Gossip>),
+    /// G5: send the snapshot of a fence from this byte on.
+    Fetch { fence: u64, from: u64 },
+    /// A piece of a snapshot's file; the bytes are the payload. Empty: there is no such snapshot.
+    Piece { fence: u64, from: u64, total: u64 },
+}
+
+/// How far a replica is.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Gossip {
+    /// Committed without gaps.
+    pub committed: Deps,
+    /// The frontier E.
+    pub executed: Deps,
+    /// The hash of the state there.
+    pub state_hash: u64,
+    /// What is at or below is executed, and forgotten there (G1).
+    pub floor: Deps,
+    /// The end of the blocks reserved before the last start (D8).
+    pub restart_mark: u64,
+    /// Conflicts at or below may be missing in its answers.
+    pub unindexed: Deps,
+    /// How many fences have executed.
+    pub fence: u64,
+    /// The hash of the state at the last of them (G4).
+    pub fence_hash: u64,
+    /// The fence of the newest durable snapshot, 0 if there is none.
+    pub snapshot: u64,
 }
 
 /// What clients and replicas say to each other.
@@ -117,6 +147,8 @@ pub enum ClientMessage {
         /// Why.
         failure: Failure,
     },
+    /// Operator to replica: propose a fence, at which a snapshot is taken. Answered with the status.
+    SnapshotRequest,
     /// Client to replica.
     StatusRequest,
     /// Replica to client.
@@ -167,6 +199,18 @@ pub struct ShardStatus {
     pub waiting_on: Vec<InstanceId>,
     /// The hash of the state: equal at equal frontiers.
     pub state_hash: u64,
+    /// Everything at or below is executed and forgotten here (G1).
+    pub floor: Deps,
+    /// How many fences have executed.
+    pub fence: u64,
+    /// The hash of the state at the last fence: equal everywhere.
+    pub fence_hash: u64,
+    /// The fence of the newest durable snapshot; 0 if there is none.
+    pub snapshot: u64,
+    /// The bytes of a peer's snapshot that have come, and all of them; 0 if none is fetched.
+    pub fetched: (u64, u64),
+    /// Bytes that the log holds on disk.
+    pub log_held_bytes: u64,
     /// Keys with a decision.
     pub keys: u64,
     /// Open and named streams.

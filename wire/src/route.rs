@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Names the hash and the conflict rule below. Replicas that disagree on either must not talk to
 /// each other (trap B12), so the hello compares it.
-pub const RULE_VERSION: u32 = 1;
+pub const RULE_VERSION: u32 = 2;
 
 /// The hash of a key: XXH3, 64 bits, no seed.
 #[inline]
@@ -59,6 +59,10 @@ pub fn hash_stream(stream: crate::id::StreamId) -> u64 {
     bytes[8..].copy_from_slice(&stream.low.to_le_bytes());
     xxh3_64_with_seed(&bytes, 0x7374_7265_616d)
 }
+
+/// The hash that every batch reads and a fence writes, so that a fence conflicts with everything
+/// by the one rule that there is (G4).
+pub const FENCE_HASH: u64 = 0x6665_6e63_6566_6566;
 
 #[cfg(test)]
 mod tests {

@@ -90,6 +90,7 @@ struct Wide {
 pub struct Index {
     table: Table<Entry>,
     wide: Vec<Wide>,
+    fences: Deps,
 }
 
 impl Index {
@@ -97,11 +98,16 @@ impl Index {
     /// of the id's own row is not meaningful; the rules set it.
     pub fn learn(&mut self, id: InstanceId, payload: &Payload) -> Deps {
         let mut known = Deps::NONE;
+        if payload.is_fence() {
+            self.fences.add(id);
+        }
         let footprint = payload.footprint();
         for ahead in footprint.iter().take(PREFETCH_DISTANCE) {
             self.table.prefetch(ahead.hash());
         }
         let footprint = if mutant::is(Mutant::StreamsOutside) { payload.keys() } else { footprint };
+        let reads_only = mutant::is(Mutant::FencePassesReads) && !footprint.iter().any(|it| it.writes());
+        let footprint = &footprint[..footprint.len() - usize::from(reads_only)];
         for (at, access) in footprint.iter().enumerate() {
             if let Some(ahead) = footprint.get(at + PREFETCH_DISTANCE) {
                 self.table.prefetch(ahead.hash());
@@ -132,6 +138,11 @@ impl Index {
             }
             Known::Wide(place) => touch_wide(&mut self.wide[place], id, access, known),
         }
+    }
+
+    /// The newest fence of every row.
+    pub fn fences(&self) -> &Deps {
+        &self.fences
     }
 
     /// The number of hashes known.

@@ -1,11 +1,11 @@
 //! What crosses the border of the core.
 
 #[cfg(doc)]
-use crate::limits::RESERVE_BLOCK;
+use crate::limits::{FENCE_BYTES, RESERVE_BLOCK};
 use crate::log::record::Record;
 use crate::payload::Payload;
 use bytes::Bytes;
-use isonomy_wire::id::{Epoch, ReplicaId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::{Failure, PeerMessage};
 
 /// Microseconds since an origin that the caller chooses; never goes back.
@@ -32,6 +32,8 @@ pub struct Position(pub u64);
 /// Who and where a replica is, and how patient.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The cluster.
+    pub cluster: ClusterId,
     /// Its place in the epoch.
     pub replica: ReplicaId,
     /// The number of replicas in the epoch, 1 to 9.
@@ -45,6 +47,9 @@ pub struct Config {
     /// Own sequence numbers are reserved in blocks of so many (C1, D5); [`RESERVE_BLOCK`] but in
     /// simulations of many crashes, which would spend their time on what is left unused.
     pub reserve_block: u64,
+    /// The log grows by so many bytes, about, from one fence to the next (G4); [`FENCE_BYTES`] but in
+    /// simulations.
+    pub fence_bytes: u64,
     /// Whether a recovery that would abort an instance proposes what its coordinator's slow path
     /// could have proposed (law, Rescue). For simulations, until those have run ten million seeds
     /// with it.

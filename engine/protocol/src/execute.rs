@@ -22,6 +22,24 @@ pub struct Vertex {
     pub payload: Option<Payload>,
 }
 
+/// What comes next in the order of execution.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// An instance and its batch, `None` for a Nop.
+    Execute(InstanceId, Option<Payload>),
+    /// A fence has executed with all of its component.
+    Fence(Fence),
+}
+
+/// A point in the order at which the state is the same at every replica (G4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fence {
+    /// The instance.
+    pub id: InstanceId,
+    /// What the state at the fence covers. Whatever else was executed here before are Nops.
+    pub frontier: Deps,
+}
+
 /// Why the head of a row cannot execute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Block {
@@ -43,7 +61,9 @@ pub struct Executor {
     rows: Vec<VecDeque<Option<Vertex>>>,
     blocks: Vec<Block>,
     /// Found in order, not yet polled.
-    ready: VecDeque<(InstanceId, Option<Payload>)>,
+    ready: VecDeque<Step>,
+    /// The frontier of the last fence.
+    fenced: Deps,
     largest: usize,
 }
 
@@ -57,6 +77,7 @@ impl Executor {
             rows: vec![VecDeque::new(); n],
             blocks: vec![Block::Unknown; n],
             ready: VecDeque::new(),
+            fenced: Deps::NONE,
             largest: 0,
         }
     }
@@ -108,8 +129,32 @@ impl Executor {
         }
     }
 
-    /// The next instance to execute and its batch, `None` for a Nop.
-    pub fn poll(&mut self) -> Option<(InstanceId, Option<Payload>)> {
+    /// Everything up to there is executed without having been looked at: a snapshot has it, or
+    /// they are Nops. Returns how many batches were passed over.
+    pub fn skip_to(&mut self, upto: &Deps) -> usize {
+        assert!(self.ready.is_empty(), "what is ready executes before anything is skipped");
+        let mut batches = 0;
+        for row in 0..self.n {
+            while self.executed.0[row] < upto.0[row] {
+                let vertex = self.rows[row].pop_front().flatten();
+                batches += usize::from(vertex.is_some_and(|vertex| vertex.payload.is_some()));
+                self.executed.0[row] += 1;
+            }
+            let prefix = self.rows[row].iter().take_while(|vertex| vertex.is_some()).count() as u64;
+            self.committed.0[row] = self.executed.0[row] + prefix;
+        }
+        self.blocks.fill(Block::Unknown);
+        batches
+    }
+
+    /// The state is that of a fence with this frontier.
+    pub fn skip_to_fence(&mut self, frontier: &Deps) {
+        self.skip_to(frontier);
+        self.fenced.merge(frontier);
+    }
+
+    /// What comes next.
+    pub fn poll(&mut self) -> Option<Step> {
         while self.ready.is_empty() {
             let head = self.next_head()?;
             self.try_head(head);
@@ -185,16 +230,34 @@ impl Executor {
         Ok(())
     }
 
+    /// G4: the first fence of a component, if it has one. Its frontier is what the members name, and
+    /// not what has executed here: other replicas can have executed other Nops.
+    fn fence_of(&mut self, component: &[InstanceId]) -> Option<Fence> {
+        let members = || component.iter().filter_map(|id| Some((*id, self.vertex(*id)?)));
+        let batches = || members().filter_map(|(id, vertex)| Some((id, vertex, vertex.payload.as_ref()?)));
+        let (id, ..) = batches().find(|(_, _, payload)| payload.is_fence())?;
+        let mut frontier = self.fenced;
+        for (member, vertex, _) in batches() {
+            frontier.merge(&vertex.dep);
+            frontier.merge(&vertex.after);
+            frontier.add(member);
+        }
+        self.fenced = frontier;
+        Some(Fence { id, frontier })
+    }
+
     /// Moves a component, sorted, to what is ready.
     fn execute(&mut self, component: &[InstanceId]) {
         self.largest = self.largest.max(component.len());
+        let fence = self.fence_of(component);
         for id in component {
             assert_eq!(*id, self.head(id.row.index()), "rows execute in order");
             let vertex = self.rows[id.row.index()].pop_front().flatten().expect("members are committed");
             self.executed.set(id.row, id.seq);
             self.blocks[id.row.index()] = Block::Unknown;
-            self.ready.push_back((*id, vertex.payload));
+            self.ready.push_back(Step::Execute(*id, vertex.payload));
         }
+        self.ready.extend(fence.map(Step::Fence));
         // Whoever waited for an execution may look again.
         for block in &mut self.blocks {
             if matches!(block, Block::Gate(_)) {
@@ -209,7 +272,7 @@ struct Search<'a> {
     executor: &'a mut Executor,
     marks: BTreeMap<InstanceId, Mark>,
     stack: Vec<InstanceId>,
-    path: Vec<Step>,
+    path: Vec<Edge>,
 }
 
 #[derive(Clone, Copy)]
@@ -219,7 +282,7 @@ struct Mark {
     on_stack: bool,
 }
 
-struct Step {
+struct Edge {
     id: InstanceId,
     /// The next row whose edge is to be followed.
     row: usize,
@@ -267,7 +330,7 @@ impl<'a> Search<'a> {
         let index = self.marks.len();
         self.marks.insert(id, Mark { index, low: index, on_stack: true });
         self.stack.push(id);
-        self.path.push(Step { id, row: 0 });
+        self.path.push(Edge { id, row: 0 });
         Ok(())
     }
 

@@ -133,14 +133,12 @@ impl Space {
         row.forgotten + row.instances.len() as u64
     }
 
-    /// Forgets the instances in `settled`, all of which are committed.
-    pub(crate) fn forget(&mut self, settled: &Deps) {
-        for (row, upto) in self.rows.iter_mut().zip(&settled.0) {
-            while row.forgotten < *upto {
-                let gone = row.instances.pop_front().expect("only what was seen is settled");
-                assert!(gone.is_committed(), "an undecided instance must not be forgotten");
-                row.forgotten += 1;
-            }
+    /// Forgets everything at or below a floor, seen or not.
+    pub(crate) fn forget(&mut self, floor: &Deps) {
+        for (row, upto) in self.rows.iter_mut().zip(&floor.0) {
+            let count = upto.saturating_sub(row.forgotten);
+            row.instances.drain(..row.instances.len().min(count as usize));
+            row.forgotten += count;
         }
     }
 

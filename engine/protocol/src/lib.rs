@@ -20,6 +20,7 @@ pub mod payload;
 mod phase;
 pub mod quorum;
 pub mod replica;
+pub mod snapshot;
 pub mod state;
 pub mod streams;
 pub mod table;

@@ -51,6 +51,18 @@ pub const STREAM_RESULT_BYTES_MAX: usize = 4 << 20;
 /// The period of the core's housekeeping in microseconds.
 pub const TICK_US: u64 = 5_000;
 
+/// The oldest undecided instance keeps a fence from being proposed from this age on, in microseconds.
+pub const FENCE_PATIENCE_US: u64 = 50_000;
+
+/// How many state hashes at fences are kept to be compared.
+pub const FENCES_REMEMBERED: usize = 16;
+
+/// How long after a peer's last Fetch its snapshot stays the newest, in microseconds.
+pub const HOLD_US: u64 = 2_000_000;
+
+/// Log growth between two fences in bytes, about.
+pub const FENCE_BYTES: u64 = 256 << 20;
+
 /// Recovery timeouts double up to this many times.
 pub const RECOVER_DOUBLINGS_MAX: u32 = 6;
 

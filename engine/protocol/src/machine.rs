@@ -38,6 +38,11 @@ impl Machine {
         self.state.hash().wrapping_add(self.streams.hash())
     }
 
+    /// What was read back has executed so many commands.
+    pub(crate) fn resume(&mut self, commands: u64) {
+        self.commands = commands;
+    }
+
     /// Commands executed.
     pub fn commands(&self) -> u64 {
         self.commands
@@ -59,7 +64,7 @@ impl Machine {
             let mut work = PartWork { machine: self, id, payload, part, keys };
             if part.stream != StreamId::NONE {
                 respond(place, work.on_stream());
-            } else if reads || work.is_open() {
+            } else if reads || !work.is_read() {
                 respond(place, work.without_stream());
             } else {
                 work.pass_over();
@@ -85,15 +90,15 @@ impl<'a> PartWork<'_, 'a> {
         (self.part.index..).zip(self.payload.batch().commands_of(self.part))
     }
 
-    fn is_open(&self) -> bool {
-        self.commands().next().is_some_and(|(_, command)| command.op == Op::Open)
+    fn is_read(&self) -> bool {
+        self.commands().next().is_some_and(|(_, command)| command.op == Op::Read)
     }
 
     fn pass_over(&mut self) {
         self.keys = &self.keys[self.part.commands as usize..];
     }
 
-    /// Reads and Opens.
+    /// Reads, Opens and Fences.
     fn without_stream(&mut self) -> Bytes {
         for (index, command) in self.commands() {
             self.apply(index, &command);
@@ -238,7 +243,7 @@ impl<'a> PartWork<'_, 'a> {
                 streams.open(stream);
                 answers.plain(instance, index, &Answer::Opened { stream });
             }
-            Op::End | Op::Skip => answers.plain(instance, index, &Answer::Done),
+            Op::End | Op::Skip | Op::Fence => answers.plain(instance, index, &Answer::Done),
         }
     }
 }

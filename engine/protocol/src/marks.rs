@@ -39,6 +39,11 @@ listed! {
         NopSubmitAgain,
         Pulled,
         Settled,
+        Gone,
+        FenceProposed,
+        SnapshotTaken,
+        SnapshotInstalled,
+        FloorAdopted,
         Resent,
         StreamEnded,
         /// A component of two.

@@ -40,6 +40,16 @@ listed! {
         ReplyAtCommit,
         /// C1: deps of the own row are left out.
         NoRowEdge,
+        /// C2: what the index lacks since a snapshot is not named.
+        NoFloorInDeps,
+        /// R5: a validator's floor is not told.
+        NoAfter,
+        /// G3: what is forgotten is answered as if it had never been seen.
+        ForgottenIsNew,
+        /// G1: the log is cut before the floor is durable.
+        CutBeforeFloor,
+        /// G4: a fence does not conflict with reads.
+        FencePassesReads,
     }
 }
 

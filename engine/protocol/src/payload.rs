@@ -1,9 +1,9 @@
 //! A batch with its footprint: what conflicts are decided on.
 
 use bytes::Bytes;
-use isonomy_wire::command::{Batch, Invalid};
+use isonomy_wire::command::{Batch, Invalid, Op, RequestBuilder};
 use isonomy_wire::id::StreamId;
-use isonomy_wire::route::{hash_key, hash_stream};
+use isonomy_wire::route::{FENCE_HASH, hash_key, hash_stream};
 use std::fmt;
 use std::sync::Arc;
 
@@ -54,12 +54,14 @@ impl PartialEq for Payload {
 impl Eq for Payload {}
 
 impl Payload {
-    /// Validates bytes from anywhere and computes their footprint: per part its stream, then the
-    /// keys of its commands in order.
+    /// Validates bytes from anywhere and computes their footprint: the keys of the commands in
+    /// order, the streams of the parts, and what fences conflict by.
     pub fn parse(bytes: Bytes, crc: u32) -> Result<Payload, Invalid> {
         // 64-byte commands are the common size.
         let mut keys = Vec::with_capacity(bytes.len() / 64 + 1);
+        let mut fences = false;
         let batch = Batch::parse(bytes, crc, |command| {
+            fences |= command.op == Op::Fence;
             if command.op.has_key() {
                 keys.push(Access::new(hash_key(command.key), command.op.writes()));
             }
@@ -69,7 +71,15 @@ impl Payload {
                 keys.push(Access::new(hash_stream(part.stream), true));
             }
         }
+        keys.push(Access::new(FENCE_HASH, fences));
         Ok(Payload { batch, footprint: keys.into() })
+    }
+
+    /// What the builder holds, as a request of the replica's own.
+    pub(crate) fn of_request(builder: &mut RequestBuilder, stream: StreamId) -> Payload {
+        let bytes = builder.encode(stream, 0, 0);
+        let crc = crc32c::crc32c(&bytes);
+        Payload::parse(bytes, crc).expect("own requests are valid")
     }
 
     /// One payload out of several, in order; at least one.
@@ -80,8 +90,9 @@ impl Payload {
         let batches: Vec<Batch> = payloads.iter().map(|payload| payload.batch.clone()).collect();
         // The keys first, then the streams, as if the joined batch had been parsed.
         let keys = payloads.iter().flat_map(|payload| payload.keys());
-        let streams = payloads.iter().flat_map(|payload| &payload.footprint[payload.keys().len()..]);
-        let footprint = keys.chain(streams).copied().collect();
+        let streams = payloads.iter().flat_map(|payload| payload.streams());
+        let fences = payloads.iter().any(Payload::is_fence);
+        let footprint = keys.chain(streams).copied().chain([Access::new(FENCE_HASH, fences)]).collect();
         Payload { batch: Batch::join(&batches), footprint }
     }
 
@@ -101,14 +112,24 @@ impl Payload {
     #[inline]
     pub fn keys(&self) -> &[Access] {
         let streams = self.batch.parts().iter().filter(|part| part.stream != StreamId::NONE).count();
-        &self.footprint[..self.footprint.len() - streams]
+        &self.footprint[..self.footprint.len() - streams - 1]
+    }
+
+    /// The accesses of the parts' streams.
+    fn streams(&self) -> &[Access] {
+        &self.footprint[self.keys().len()..self.footprint.len() - 1]
+    }
+
+    /// Whether there is a fence among the commands (G4).
+    #[inline]
+    pub fn is_fence(&self) -> bool {
+        self.footprint.last().is_some_and(|access| access.writes())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isonomy_wire::command::RequestBuilder;
 
     fn parse(bytes: Bytes) -> Payload {
         let crc = crc32c::crc32c(&bytes);
@@ -128,7 +149,7 @@ mod tests {
         let keys = [Access::new(hash_key(b"a"), true), Access::new(hash_key(b"b"), true)];
         assert_eq!(numbered.keys(), keys);
         assert_eq!(numbered.footprint()[2], Access::new(hash_stream(stream), true));
-        assert_eq!(read.footprint(), [Access::new(hash_key(b"c"), false)]);
+        assert_eq!(read.footprint(), [Access::new(hash_key(b"c"), false), Access::new(FENCE_HASH, false)]);
 
         let joined = Payload::join(&[numbered, read]);
         let again = parse(joined.batch().payload().clone());

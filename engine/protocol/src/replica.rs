@@ -3,7 +3,7 @@
 use crate::attempt::{Attempts, Stage};
 use crate::conflict::Index;
 use crate::contract::{Append, Busy, ClientRef, Config, Position, Reply, Send, Time};
-use crate::execute::{Executor, Vertex};
+use crate::execute::{Executor, Step, Vertex};
 use crate::instance::{Choice, Space};
 use crate::limits::*;
 use crate::log::record::Record;
@@ -12,6 +12,7 @@ use crate::marks::{Mark, Marks};
 use crate::outbox::Outbox;
 use crate::payload::Payload;
 use crate::quorum::{Quorum, ReplicaSet};
+use crate::snapshot::{Snapshot, Taking};
 use isonomy_wire::command::Op;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
@@ -32,6 +33,12 @@ pub(crate) struct Peer {
     pub(crate) committed: Deps,
     pub(crate) executed: Deps,
     pub(crate) state_hash: u64,
+    /// What it has forgotten, which rests on its snapshot or on what everybody has executed.
+    pub(crate) floor: Deps,
+    pub(crate) snapshot: u64,
+    pub(crate) unindexed: Deps,
+    /// The last fence that it executed, and its state hash there.
+    pub(crate) fence: (u64, u64),
 }
 
 /// Counters since the start.
@@ -71,8 +78,26 @@ pub struct Replica {
     pub(crate) reserved_before: (u64, Position),
     /// D8: the ends of the blocks that replicas had reserved before they were restarted.
     pub(crate) restart_marks: Deps,
-    /// Executed, durably, at every member; forgotten here.
-    pub(crate) settled: Deps,
+    /// G1: executed, and forgotten here.
+    pub(crate) floor: Deps,
+    /// Conflicts at or below may be missing in the index: it does not come with a snapshot.
+    pub(crate) unindexed: Deps,
+    /// Fences executed since the shard began.
+    pub(crate) fences: u64,
+    /// The last of them, and the state hash at each.
+    pub(crate) fence_hashes: VecDeque<(u64, u64)>,
+    /// How much had been appended at the last one.
+    pub(crate) fenced_at: u64,
+    /// The fence of the newest durable snapshot.
+    pub(crate) snapshot: u64,
+    /// The snapshot that is being taken, and where the log may be cut when it is durable.
+    pub(crate) taking: Option<(Position, Taking)>,
+    /// Until then no other snapshot is taken.
+    pub(crate) hold_until: Time,
+    /// Once the first record is durable, those before the second position may go.
+    pub(crate) cut: Option<(Position, Position)>,
+    /// Whose snapshot is needed.
+    pub(crate) wanted_from: Option<ReplicaId>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) counters: Counters,
     pub(crate) marks: Marks,
@@ -86,6 +111,8 @@ pub struct Replica {
     /// When streams were last used, by the local clock; only proposes their end (S4).
     pub(crate) stream_used: BTreeMap<StreamId, Time>,
     pub(crate) no_quorum_since: Option<Time>,
+    /// Why requests that write are refused for want of room, if they are.
+    pub(crate) no_room: Option<String>,
     pub(crate) stopping: bool,
     pub(crate) stopped: bool,
 }
@@ -116,7 +143,16 @@ impl Replica {
             reserved_at: Position(0),
             reserved_before: (0, Position(0)),
             restart_marks: Deps::NONE,
-            settled: Deps::NONE,
+            floor: Deps::NONE,
+            unindexed: Deps::NONE,
+            fences: 0,
+            fence_hashes: VecDeque::new(),
+            fenced_at: 0,
+            snapshot: 0,
+            taking: None,
+            hold_until: Time(0),
+            cut: None,
+            wanted_from: None,
             peers: vec![Peer::default(); quorum.n],
             counters: Counters::default(),
             marks: Marks::default(),
@@ -128,15 +164,26 @@ impl Replica {
             last_idle_check: Time(0),
             stream_used: BTreeMap::new(),
             no_quorum_since: None,
+            no_room: None,
             stopping: false,
             stopped: false,
             config,
         }
     }
 
+    /// The newest snapshot, before the log is replayed (G5).
+    pub fn restore(&mut self, snapshot: Snapshot) {
+        let frontier = snapshot.head.frontier;
+        self.load(snapshot);
+        self.raise_floor(&frontier);
+    }
+
     /// A record that the log had when the process started. The log was checked before; a record
     /// that contradicts those before it is a broken invariant.
     pub fn replay(&mut self, record: Record, payload: Option<Payload>) {
+        if record.id().is_some_and(|id| self.floor.contains(id)) {
+            return;
+        }
         match record {
             Record::Reserve { end } => {
                 self.reserved = end;
@@ -147,10 +194,12 @@ impl Replica {
                 self.reserved = used;
                 self.restart_marks.set(self.me, 0);
             }
-            Record::Settled { upto } => {
-                self.settled = upto;
-                self.space.forget(&upto);
+            Record::Begin { reserved, floor } => {
+                self.reserved = reserved;
+                self.restart_marks.set(self.me, reserved);
+                self.replay_floor(&floor);
             }
+            Record::Floor { upto } => self.replay_floor(&upto),
             Record::PreAccepted { id, deps, init_deps } => {
                 self.replay_payload(id, payload);
                 let instance = self.replayed(id);
@@ -182,7 +231,30 @@ impl Replica {
                 self.take_commit(id, ballot, choice_of(value), deps, after);
                 self.execute_replayed();
             }
+            Record::Carried { id, phase, bal, abal, value, deps, after, init_deps, validated } => {
+                self.replay_payload(id, payload);
+                let instance = self.replayed(id);
+                if instance.is_committed() {
+                    return;
+                }
+                (instance.bal, instance.heard, instance.abal) = (bal, bal, abal);
+                (instance.init_dep, instance.validated) = (init_deps, validated);
+                if phase == Phase::Committed {
+                    self.take_commit(id, abal, choice_of(value), deps, after);
+                    return self.execute_replayed();
+                }
+                (instance.phase, instance.cmd) = (phase, choice_of(value));
+                (instance.dep, instance.after) = (deps, after);
+                self.see_all(&deps, Time(0));
+                self.see_all(&after, Time(0));
+            }
         }
+    }
+
+    fn replay_floor(&mut self, upto: &Deps) {
+        let batches = self.executor.skip_to(upto);
+        assert_eq!(batches, 0, "G1: what a floor covers has executed, or are Nops");
+        self.raise_floor(upto);
     }
 
     fn replayed(&mut self, id: InstanceId) -> &mut crate::instance::Instance {
@@ -199,9 +271,11 @@ impl Replica {
     }
 
     fn execute_replayed(&mut self) {
-        while let Some((id, payload)) = self.executor.poll() {
-            if let Some(payload) = payload {
-                self.machine.execute(id, &payload, false, |_, _| ());
+        while let Some(step) = self.executor.poll() {
+            match step {
+                Step::Execute(id, Some(payload)) => self.machine.execute(id, &payload, false, |_, _| ()),
+                Step::Execute(_, None) => {}
+                Step::Fence(_) => self.count_fence(),
             }
         }
     }
@@ -210,8 +284,9 @@ impl Replica {
     pub fn start(&mut self, now: Time, position: Position) {
         self.outbox.start(position);
         // D5: numbers go on above the reserved block, and what was not used becomes Nops.
+        self.reserved = self.reserved.max(self.floor.of(self.me));
         self.used = self.reserved;
-        if self.reserved > self.settled.of(self.me) {
+        if self.reserved > self.floor.of(self.me) {
             let last = InstanceId::new(self.me, self.reserved);
             self.space.see(last, now).expect("a block is not far ahead");
         }
@@ -292,6 +367,14 @@ impl Replica {
             let reason = "this replica has not heard of the stream yet; ask another, or open a stream".into();
             return Some(Failure::Unavailable { reason });
         }
+        if payload.is_fence() {
+            let why = "only replicas propose fences; `isonomy snapshot take` asks them to".into();
+            return Some(Failure::Invalid { why });
+        }
+        let reads = payload.batch().commands_of(part).all(|command| command.op == Op::Read);
+        if let Some(why) = self.no_room.clone().filter(|_| !reads) {
+            return Some(Failure::Overloaded { retry_after_ms: 1000, why });
+        }
         let opens = payload.batch().commands_of(part).any(|command| command.op == Op::Open);
         let fresh = part.stream.is_named() && self.machine.streams.get(part.stream).is_none();
         if (opens || fresh) && self.machine.streams.len() >= STREAMS_MAX {
@@ -299,6 +382,11 @@ impl Replica {
             return Some(Failure::Overloaded { retry_after_ms: 1000, why });
         }
         None
+    }
+
+    /// Whether there is room for more of the log, and if not, why.
+    pub fn on_room(&mut self, lacking: Option<String>) {
+        self.no_room = lacking;
     }
 
     /// The replicas whose links work in both directions, this one not counted.
@@ -320,6 +408,11 @@ impl Replica {
     pub(crate) fn live(&self) -> ReplicaSet {
         let all = (0..self.quorum.n as u8).map(ReplicaId);
         all.filter(|id| *id == self.me || self.peers[id.index()].linked).collect()
+    }
+
+    /// All replicas, each of which has a row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..self.quorum.n as u8).map(ReplicaId)
     }
 
     /// All other replicas.
@@ -527,6 +620,10 @@ impl Replica {
             unexecuted: rows.map(|row| self.space.last(row) - executed.of(row)).sum(),
             waiting_on: self.executor.waiting_on().take(WAITING_ON_SHOWN).collect(),
             state_hash: self.machine.hash(),
+            floor: self.floor,
+            fence: self.fences,
+            fence_hash: self.fence_hashes.back().map_or(0, |(_, hash)| *hash),
+            snapshot: self.snapshot,
             keys: self.machine.state.keys(),
             streams: self.machine.streams.len() as u64,
             decisions: self.machine.commands() - self.counters.replayed_commands,
@@ -560,12 +657,12 @@ impl Replica {
             assert!(instance.is_committed() || !self.executor.committed().contains(id), "{id:?}");
         }
         for (id, attempt) in &self.attempts {
-            assert!(!self.settled.contains(*id), "{id:?} is settled and still attempted");
+            assert!(!self.floor.contains(*id), "{id:?} is forgotten and still attempted");
             let own = matches!(attempt.stage, Stage::PreAccepting { .. });
             assert!(!own || (id.row == self.me && attempt.ballot.round == 0), "{id:?}");
         }
         assert!(self.executor.committed().covers(self.executor.executed()));
-        assert!(self.executor.executed().covers(&self.settled));
+        assert!(self.executor.executed().covers(&self.floor));
     }
 }
 

@@ -4,6 +4,10 @@
 //! up to [`INLINE_BYTES`] lie inside. They live in blocks that never move, found through a table
 //! of hashes, so that neither growth nor a long value costs a pause.
 
+mod copy;
+
+use copy::Copying;
+
 use crate::table::{Table, prefetch};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId};
 use std::fmt;
@@ -66,6 +70,12 @@ impl Entry {
         &self.key_value()[..usize::from(self.key_length)]
     }
 
+    /// The digest of what it says.
+    fn digest_now(&self) -> u64 {
+        let (key_length, at) = (usize::from(self.key_length), (self.epoch, self.index));
+        digest(self.key_value(), key_length, self.key_seq, self.row_seq, at)
+    }
+
     #[inline]
     fn store(&mut self, key_length: usize, key_value: &[u8]) {
         self.key_length = key_length as u16;
@@ -105,6 +115,8 @@ pub struct State {
     free: Vec<Place>,
     keys: u64,
     hash: u64,
+    /// A copy that is being made.
+    copying: Option<Copying>,
 }
 
 /// The hash stands for the keys, which can be many.
@@ -118,7 +130,7 @@ impl State {
     /// No keys.
     pub fn new(shard: ShardId) -> State {
         let table = Table::default();
-        State { shard, table, blocks: Vec::new(), used: 0, free: Vec::new(), keys: 0, hash: 0 }
+        State { shard, table, blocks: Vec::new(), used: 0, free: Vec::new(), keys: 0, hash: 0, copying: None }
     }
 
     /// The sum of all entries' digests: equal at replicas with equal state, whatever the order
@@ -156,6 +168,7 @@ impl State {
 
     #[inline]
     fn at_mut(&mut self, place: Place) -> &mut Entry {
+        self.save_page(place);
         let at = (place - 1) as usize;
         &mut self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]
     }
@@ -198,7 +211,7 @@ impl State {
         entry.index = id.index;
         entry.row_seq = row_seq;
         let key_seq = entry.key_seq;
-        let digest = digest(key_value, key_length, key_seq, row_seq, id);
+        let digest = digest(key_value, key_length, key_seq, row_seq, (id.epoch.0, id.index));
         let before = std::mem::replace(&mut entry.digest, digest);
         entry.store(key_length, key_value);
         self.hash = self.hash.wrapping_sub(before).wrapping_add(digest);
@@ -254,8 +267,14 @@ impl State {
 /// A function of what the entry says and nothing else, so that it can be computed again from a
 /// copy of the state.
 #[inline]
-fn digest(key_value: &[u8], key_length: usize, key_seq: u64, row_seq: u64, id: CommandId) -> u64 {
-    let place = u64::from(id.epoch.0) << 32 ^ u64::from(id.index) << 16 ^ key_length as u64;
+fn digest(
+    key_value: &[u8],
+    key_length: usize,
+    key_seq: u64,
+    row_seq: u64,
+    (epoch, index): (u32, u32),
+) -> u64 {
+    let place = u64::from(epoch) << 32 ^ u64::from(index) << 16 ^ key_length as u64;
     let seed = key_seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ row_seq.rotate_left(17) ^ place;
     xxh3_64_with_seed(key_value, seed)
 }

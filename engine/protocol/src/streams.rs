@@ -3,6 +3,8 @@
 //! All commands of a stream execute in one order everywhere, because every batch has its streams
 //! in its footprint. So what is kept here is the same at every replica.
 
+mod copy;
+
 use crate::limits::STREAM_RESULT_BYTES_MAX;
 use bytes::Bytes;
 use isonomy_wire::answer::{Answer, Answers};
@@ -226,6 +228,11 @@ impl Streams {
         let result = change(stream);
         self.hash = self.hash.wrapping_sub(before).wrapping_add(stream.digest(id));
         Some(result)
+    }
+
+    /// Takes one out, for a copy that is used up.
+    pub(crate) fn take_first(&mut self) -> Option<(StreamId, Stream)> {
+        self.streams.pop_first()
     }
 
     /// An open stream.

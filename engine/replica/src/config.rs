@@ -9,6 +9,10 @@ use std::str::FromStr;
 
 /// Client connections per shard unless the configuration says otherwise.
 const CONNECTIONS_MAX: u32 = 1024;
+/// The bytes of log that a shard may keep, in MiB, unless the configuration says otherwise.
+const LOG_BUDGET_MIB: u64 = 2048;
+/// The least that it can be: a fence must fit between two others.
+const LOG_BUDGET_MIB_MIN: u64 = 64;
 
 /// When a decision may be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
@@ -67,6 +71,7 @@ struct File {
     cores: Option<Vec<usize>>,
     listen: Option<String>,
     connections_max: Option<u32>,
+    log_budget_mib: Option<u64>,
     #[serde(default)]
     members: Vec<MemberConfig>,
 }
@@ -101,6 +106,10 @@ pub(crate) struct ServeArgs {
     /// Client connections per shard [default: 1024]
     #[arg(long, env = "ISONOMY_CONNECTIONS_MAX", value_name = "N")]
     connections_max: Option<u32>,
+    /// MiB of log that each shard may keep before clients are refused; a snapshot is taken several
+    /// times as often [default: 2048]
+    #[arg(long, env = "ISONOMY_LOG_BUDGET_MIB", value_name = "MIB")]
+    log_budget_mib: Option<u64>,
     /// All members in order, as HOST:PEER_BASE:CLIENT_BASE
     #[arg(long = "members", env = "ISONOMY_MEMBERS", value_delimiter = ',', value_name = "MEMBER,...")]
     members: Vec<MemberConfig>,
@@ -118,6 +127,8 @@ pub(crate) struct Config {
     pub(crate) cores: Vec<usize>,
     pub(crate) listen: String,
     pub(crate) connections_max: u32,
+    /// In bytes, per shard.
+    pub(crate) log_budget: u64,
     pub(crate) members: Vec<MemberConfig>,
 }
 
@@ -145,6 +156,7 @@ impl Config {
             cores: args.cores.or(file.cores).unwrap_or_default(),
             listen: listen.unwrap_or_default(),
             connections_max: args.connections_max.or(file.connections_max).unwrap_or(CONNECTIONS_MAX),
+            log_budget: args.log_budget_mib.or(file.log_budget_mib).unwrap_or(LOG_BUDGET_MIB) << 20,
             members,
         };
         config.check()?;
@@ -168,6 +180,11 @@ impl Config {
         }
         if self.connections_max == 0 {
             return Err(bad("`connections_max` is 0; nobody could connect".into()));
+        }
+        if self.log_budget < LOG_BUDGET_MIB_MIN << 20 {
+            return Err(bad(format!(
+                "`log_budget_mib` is too small; at least {LOG_BUDGET_MIB_MIN} are needed"
+            )));
         }
         for (index, member) in self.members.iter().enumerate() {
             self.check_ports(index, member)?;

@@ -192,6 +192,7 @@ mod tests {
             cores: Vec::new(),
             listen: "127.0.0.1".into(),
             connections_max: 8,
+            log_budget: 1 << 30,
             members: (0..3).map(member).collect(),
         }
     }

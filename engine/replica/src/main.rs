@@ -10,6 +10,7 @@ mod propose;
 mod read;
 mod serve;
 mod shard;
+mod snapshots;
 mod status;
 
 use clap::{Parser, Subcommand};

@@ -5,7 +5,7 @@ use isonomy_wire::id::InstanceId;
 use isonomy_wire::message::PeerMessage;
 
 /// The kinds of messages, in the order of [`kind_of`].
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "PreAccept",
     "PreAcceptOk",
     "Accept",
@@ -20,6 +20,7 @@ const KINDS: [&str; 14] = [
     "Waiting",
     "Pull",
     "Gossip",
+    "Gone",
 ];
 
 /// What was reached.
@@ -66,7 +67,8 @@ impl Coverage {
                 .filter(move |(kind, _)| bits & 1 << kind == 0)
                 .map(move |(_, name)| format!("{what} {name}"))
         };
-        let late = of(self.late, "late").filter(|name| !name.ends_with("Pull") && !name.ends_with("Gossip"));
+        let about_all = |name: &str| ["Pull", "Gossip", "Gone"].iter().any(|kind| name.ends_with(kind));
+        let late = of(self.late, "late").filter(|name| !about_all(name));
         let torn = (!self.torn).then(|| "torn group".to_string());
         let repeated = (!self.repeated).then(|| "repeated answer".to_string());
         marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(torn).chain(repeated).collect()
@@ -88,7 +90,9 @@ fn kind_of(message: &PeerMessage) -> usize {
         PeerMessage::ValidateOk { .. } => 10,
         PeerMessage::Waiting { .. } => 11,
         PeerMessage::Pull { .. } => 12,
-        PeerMessage::Gossip { .. } => 13,
+        PeerMessage::Gossip(_) => 13,
+        PeerMessage::Gone { .. } => 14,
+        PeerMessage::Fetch { .. } | PeerMessage::Piece { .. } => unreachable!("cores do not send them"),
     }
 }
 
@@ -107,6 +111,10 @@ pub fn id_of(message: &PeerMessage) -> Option<InstanceId> {
         | PeerMessage::ValidateOk { id, .. }
         | PeerMessage::Waiting { id, .. } => Some(*id),
         PeerMessage::Recover { row, from, .. } => Some(InstanceId::new(*row, *from)),
-        PeerMessage::Pull { .. } | PeerMessage::Gossip { .. } => None,
+        PeerMessage::Pull { .. }
+        | PeerMessage::Gossip(_)
+        | PeerMessage::Gone { .. }
+        | PeerMessage::Fetch { .. }
+        | PeerMessage::Piece { .. } => None,
     }
 }

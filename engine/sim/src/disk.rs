@@ -3,6 +3,7 @@
 
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
+use isonomy_protocol::log::record::Record;
 use isonomy_protocol::log::scan::{Entry, Scanner};
 use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
 use isonomy_wire::frame::aligned;
@@ -26,8 +27,12 @@ struct Write {
 pub struct Disk {
     id: LogId,
     encoder: GroupEncoder,
-    /// What the platters hold; the last segment is the one in use.
+    /// How many segments were cut from the front.
+    cut: usize,
+    /// What the platters hold of the log; the last segment is the one in use.
     segments: Vec<Vec<u8>>,
+    /// The newest snapshot, whole and durable.
+    snapshot: Option<(u64, Vec<u8>)>,
     waiting: Vec<Append>,
     write: Option<Write>,
     offset: usize,
@@ -40,7 +45,9 @@ impl Disk {
         let mut disk = Disk {
             id,
             encoder: GroupEncoder::new(id),
+            cut: 0,
             segments: Vec::new(),
+            snapshot: None,
             waiting: Vec::new(),
             write: None,
             offset: SEGMENT_BYTES,
@@ -51,7 +58,7 @@ impl Disk {
     }
 
     fn next_segment(&mut self, first: u64) {
-        let segment = self.segments.len() as u64 + 1;
+        let segment = (self.cut + self.segments.len()) as u64 + 1;
         let mut bytes = self.id.encode_head(SegmentHead { segment, first });
         bytes.resize(SEGMENT_BYTES, 0);
         self.segments.push(bytes);
@@ -70,16 +77,18 @@ impl Disk {
         }
         let first = self.waiting[0].position;
         let needed = group_bytes(self.waiting[0].payload.as_ref());
-        if self.offset + needed > SEGMENT_BYTES {
+        let begins = |append: &Append| matches!(append.record, Record::Begin { .. });
+        if self.offset + needed > SEGMENT_BYTES || begins(&self.waiting[0]) {
             self.next_segment(first.0);
         }
-        let (segment, offset) = (self.segments.len(), self.offset);
+        let (segment, offset) = (self.cut + self.segments.len(), self.offset);
         let mut buffer = vec![0; needed.max(GROUP_BYTES_MAX).min(SEGMENT_BYTES - offset)];
         let place = self.id.place(segment as u64).wrapping_add(offset as u64);
         let mut group = Group::new(first);
         let taken = self
             .waiting
             .iter()
+            .take_while(|append| append.position == first || !begins(append))
             .take_while(|append| self.encoder.append(&mut group, &mut buffer, place, append));
         let taken = taken.count();
         self.waiting.drain(..taken);
@@ -99,7 +108,8 @@ impl Disk {
     }
 
     fn put(&mut self, write: &Write, range: std::ops::Range<usize>) {
-        let target = &mut self.segments[write.segment][write.offset + range.start..write.offset + range.end];
+        let target = &mut self.segments[write.segment - self.cut]
+            [write.offset + range.start..write.offset + range.end];
         target.copy_from_slice(&write.bytes[range]);
     }
 
@@ -123,14 +133,38 @@ impl Disk {
         kept > 0 && kept < write.bytes.len()
     }
 
-    /// Reads everything back as the replica process does; the records, a torn tail cut.
+    /// Keeps a snapshot in place of the one before.
+    pub fn keep_snapshot(&mut self, fence: u64, bytes: Vec<u8>) {
+        self.snapshot = Some((fence, bytes));
+    }
+
+    /// The newest snapshot: its fence and its bytes.
+    pub fn snapshot(&self) -> Option<&(u64, Vec<u8>)> {
+        self.snapshot.as_ref()
+    }
+
+    /// Records before this position are no longer needed.
+    pub fn cut(&mut self, position: Position) {
+        while self.segments.len() > 1 && self.head(1).first <= position.0 {
+            self.segments.remove(0);
+            self.cut += 1;
+        }
+    }
+
+    fn head(&self, place: usize) -> SegmentHead {
+        let bytes = aligned(self.segments[place][..BLOCK_BYTES].to_vec().into());
+        let head = self.id.decode_head((self.cut + place) as u64 + 1, &bytes);
+        head.expect("D6: the head reads").expect("a segment begins with its head")
+    }
+
+    /// Reads the log back as the replica process does, a torn tail cut.
     pub fn recover(&mut self) -> Vec<Entry> {
-        let (mut entries, mut next) = (Vec::new(), Position(1));
-        for (number, bytes) in (1..).zip(&self.segments) {
+        let mut entries = Vec::new();
+        let mut next = Position(self.head(0).first);
+        for (place, bytes) in self.segments.iter().enumerate() {
+            let number = (self.cut + place) as u64 + 1;
+            assert_eq!(self.head(place).first, next.0, "D6: segment {number} follows the one before");
             let bytes = aligned(bytes.clone().into());
-            let head = self.id.decode_head(number, &bytes.slice(..BLOCK_BYTES));
-            let head = head.expect("D6: the head reads").expect("a segment begins with its head");
-            assert_eq!(head.first, next.0, "D6: segment {number} follows the one before");
             let mut scanner = Scanner::new(self.id, number, bytes, next);
             loop {
                 match scanner.next_group(|entry| entries.push(entry)) {

@@ -6,7 +6,6 @@
 
 use isonomy_protocol::contract::{Append, Send};
 use isonomy_protocol::log::record::Record;
-use isonomy_protocol::log::scan::Entry;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::quorum::Quorum;
 use isonomy_wire::deps::Deps;
@@ -61,8 +60,9 @@ impl View {
     /// Takes a record in.
     pub fn apply(&mut self, record: &Record) {
         match *record {
-            Record::Reserve { end } => self.reserved = end,
-            Record::Stopped { .. } | Record::Settled { .. } => {}
+            Record::Reserve { end } | Record::Begin { reserved: end, .. } => self.reserved = end,
+            // What is carried forward says nothing new.
+            Record::Stopped { .. } | Record::Floor { .. } | Record::Carried { .. } => {}
             Record::PreAccepted { id, deps, init_deps } => {
                 let seen = self.seen.entry(id).or_default();
                 seen.phase = Phase::PreAccepted;
@@ -166,6 +166,8 @@ pub struct Ghost {
     pub fast: BTreeMap<InstanceId, Deps>,
     /// The state's hash at each frontier (V13).
     pub states: HashMap<Deps, u64>,
+    /// The same at each fence.
+    pub fences: HashMap<u64, u64>,
     /// What the replicas last had executed.
     pub frontiers: Vec<Deps>,
 }
@@ -185,6 +187,7 @@ impl Ghost {
             chosen: BTreeMap::new(),
             fast: BTreeMap::new(),
             states: HashMap::new(),
+            fences: HashMap::new(),
             frontiers: vec![Deps::NONE; usize::from(n)],
         }
     }
@@ -292,9 +295,14 @@ impl Ghost {
         self.on_durable(node, 0);
     }
 
-    /// A process is gone, and its log was read back.
-    pub fn on_restart(&mut self, node: u8, entries: &[Entry], durable_before: usize) {
-        let kept = entries.len() - durable_before;
+    /// A fence has executed at a replica.
+    pub fn on_fence(&mut self, node: u8, fence: u64, hash: u64) {
+        let known = *self.fences.entry(fence).or_insert(hash);
+        crate::check::on_fence(node, fence, hash, known);
+    }
+
+    /// A process is gone, and its log was read back: so many records more are durable.
+    pub fn on_restart(&mut self, node: u8, kept: usize) {
         self.on_durable(node, kept);
         let book = &mut self.books[usize::from(node)];
         book.pending.clear();

@@ -3,14 +3,16 @@
 use crate::disk::Disk;
 use crate::ghost::Ghost;
 use crate::plan::Plan;
-use isonomy_protocol::contract::{Append, Config, Position, Reply, Send, Time};
+use isonomy_protocol::contract::{Append, Config, Reply, Send, Time};
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
+use isonomy_protocol::snapshot::{Reader, Snapshot, SnapshotId};
 use isonomy_wire::command::Part;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+const CLUSTER: &str = "simulated";
 /// Few, so that a crash leaves few numbers unused.
 const RESERVE_BLOCK: u64 = 8;
 /// Clocks start here.
@@ -24,9 +26,15 @@ pub struct Node {
     pub core: Option<Replica>,
     /// How often it was started.
     pub life: u32,
+    /// Its snapshot is on its way to the disk.
+    pub is_writing: bool,
+    /// A peer's snapshot is on its way to it.
+    pub is_fetching: bool,
     /// Nothing reaches it before.
     pub paused_until: u64,
     disk: Disk,
+    /// The file of the snapshot that is being taken.
+    unfinished: Vec<u8>,
     /// Clock speed; the real one is 1.
     speed: f64,
 }
@@ -40,19 +48,33 @@ pub struct Turn {
     pub replies: Vec<Reply>,
     /// A write has begun.
     pub writes: bool,
+    /// A snapshot is being taken.
+    pub takes: bool,
+    /// The snapshot of this fence is needed, from this replica.
+    pub fetches: Option<(u8, u64)>,
 }
 
 impl Node {
     /// A replica that never ran.
     pub fn new(plan: &Plan, id: u8, random: &mut SmallRng) -> Node {
         let log = LogId {
-            cluster: ClusterId::of_name("simulated"),
+            cluster: ClusterId::of_name(CLUSTER),
             incarnation: 1,
             replica: ReplicaId(id),
             shard: ShardId(0),
         };
         let speed = if plan.drift > 0.0 { 1.0 + random.random_range(-plan.drift..plan.drift) } else { 1.0 };
-        Node { id, core: None, life: 0, paused_until: 0, disk: Disk::new(log), speed }
+        Node {
+            id,
+            core: None,
+            life: 0,
+            is_writing: false,
+            is_fetching: false,
+            paused_until: 0,
+            disk: Disk::new(log),
+            unfinished: Vec::new(),
+            speed,
+        }
     }
 
     /// Its own clock.
@@ -69,31 +91,38 @@ impl Node {
     pub fn start(&mut self, plan: &Plan, now: u64, ghost: &mut Ghost, random: &mut SmallRng) {
         assert!(self.core.is_none(), "it runs already");
         let config = Config {
+            cluster: ClusterId::of_name(CLUSTER),
             replica: ReplicaId(self.id),
             replicas: plan.n,
             epoch: Epoch(1),
             shard: ShardId(0),
             timing: plan.timing,
             reserve_block: RESERVE_BLOCK,
+            fence_bytes: plan.fence_bytes,
             rescue: plan.rescue,
         };
-        let durable_before = self.disk.durable().0 as usize;
+        let durable_before = self.disk.durable().0;
         let entries = self.disk.recover();
         let mut core = Replica::new(config, random.random());
+        if let Some((fence, bytes)) = self.disk.snapshot() {
+            core.restore(read_snapshot(*fence, bytes));
+        }
         for (record, payload) in &entries {
             core.replay(record.clone(), payload.clone());
         }
-        ghost.on_restart(self.id, &entries, durable_before);
-        core.start(self.time(now), Position(entries.len() as u64));
+        ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize);
+        core.start(self.time(now), self.disk.durable());
         core.check();
         self.core = Some(core);
         self.life += 1;
+        (self.is_writing, self.is_fetching) = (false, false);
     }
 
     /// The process is gone. Whether a part of a group stays on disk.
     pub fn crash(&mut self, random: &mut SmallRng) -> bool {
         self.core = None;
         self.paused_until = 0;
+        self.unfinished.clear();
         self.disk.crash(random)
     }
 
@@ -124,8 +153,57 @@ impl Node {
             }
             ghost.on_executed(self.id, frontier, core.state_hash());
         }
+        if let Some((fence, hash)) = core.last_fence() {
+            ghost.on_fence(self.id, fence, hash);
+        }
+        if let Some(position) = core.poll_cut() {
+            self.disk.cut(position);
+        }
+        turn.takes = core.taking().is_some();
+        turn.fetches = core.wants_snapshot().map(|(source, fence)| (source.0, fence));
         turn.writes = self.disk.begin_write();
         turn
+    }
+
+    /// The next piece of the snapshot that is being taken goes to the disk. Whether more follow.
+    pub fn write_snapshot(&mut self, now: u64) -> bool {
+        let time = self.time(now);
+        let Some(core) = &mut self.core else { return false };
+        let Some((fence, cut)) = core.taking() else {
+            self.unfinished.clear();
+            return false;
+        };
+        if let Some(bytes) = core.snapshot_bytes() {
+            self.unfinished.extend(bytes);
+            return true;
+        }
+        if self.disk.durable() < cut {
+            return true;
+        }
+        self.disk.keep_snapshot(fence, std::mem::take(&mut self.unfinished));
+        core.on_snapshot(time);
+        false
+    }
+
+    /// A peer asks for the snapshot of a fence.
+    pub fn give_snapshot(&mut self, now: u64, fence: u64) -> Option<Vec<u8>> {
+        let time = self.time(now);
+        let is_newest = self.core.as_mut()?.on_fetch(time, fence);
+        let (kept, bytes) = self.disk.snapshot()?;
+        (is_newest && *kept == fence).then(|| bytes.clone())
+    }
+
+    /// The snapshot of a peer has come whole.
+    pub fn install_snapshot(&mut self, now: u64, fence: u64, bytes: Vec<u8>) {
+        let time = self.time(now);
+        let Some(core) = &mut self.core else { return };
+        if core.wants_snapshot().is_none_or(|(_, wanted)| wanted != fence) {
+            return;
+        }
+        let snapshot = read_snapshot(fence, &bytes);
+        self.disk.keep_snapshot(fence, bytes);
+        self.unfinished.clear();
+        core.install_snapshot(time, snapshot);
     }
 
     /// The write that was under way is done.
@@ -138,6 +216,13 @@ impl Node {
             core.on_durable(time, position);
         }
     }
+}
+
+fn read_snapshot(fence: u64, bytes: &[u8]) -> Snapshot {
+    let id = SnapshotId { cluster: ClusterId::of_name(CLUSTER), shard: ShardId(0), fence };
+    let mut reader = Reader::new(id);
+    reader.push(bytes).expect("a snapshot reads as it was written");
+    reader.finish().expect("a snapshot is whole")
 }
 
 /// The commands that a record carries, as text.

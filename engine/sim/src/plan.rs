@@ -38,6 +38,8 @@ pub struct Plan {
     pub n: u8,
     /// The core's timers.
     pub timing: Timing,
+    /// The log grows by so much from one fence to the next.
+    pub fence_bytes: u64,
     /// Recoveries rescue what they would abort.
     pub rescue: bool,
     /// How it begins.
@@ -148,6 +150,7 @@ impl Plan {
             deadline_us: r.random_range(1_000_000..8_000_000),
             rescue: r.random_bool(0.25),
             source: r.random_bool(0.3),
+            fence_bytes: if r.random_bool(0.6) { r.random_range(3_000..100_000) } else { u64::MAX },
         };
         // A source that stays away for longer than streams live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };

@@ -130,7 +130,7 @@ impl Link {
             }
             ClientMessage::Failed { tag, failure } => Received::Failed { tag, failure },
             ClientMessage::Status(status) => Received::Status(status),
-            ClientMessage::Request { .. } | ClientMessage::StatusRequest => {
+            ClientMessage::Request { .. } | ClientMessage::StatusRequest | ClientMessage::SnapshotRequest => {
                 return Err(LinkError::Unexpected);
             }
         }))

@@ -118,7 +118,7 @@ impl Model {
                 self.streams.insert(StreamId::opened_by(id), Stream::default());
                 Answer::Opened { stream: StreamId::opened_by(id) }
             }
-            Op::End | Op::Skip => Answer::Done,
+            Op::End | Op::Skip | Op::Fence => Answer::Done,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId};
-use isonomy_wire::message::Value;
+use isonomy_wire::message::{Phase, Value};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// One record of the log. A batch follows it, as the payload of its frame, where the value is
@@ -17,8 +17,12 @@ pub enum Record {
     /// The replica stopped in good order having used sequence numbers up to `used`: nothing of
     /// the block above was ever said (D5).
     Stopped { used: u64 },
-    /// Everything up to here is executed, durably, at every member: nobody will ask for it.
-    Settled { upto: Deps },
+    /// G1: everything up to here is executed, and forgotten: by a snapshot, or because every member
+    /// has executed it. What the records before and the snapshot do not show of it are Nops.
+    Floor { upto: Deps },
+    /// G1: this record and those behind it stand for all before. A segment begins with it, so that
+    /// the segments before can be cut once the floor says so.
+    Begin { reserved: u64, floor: Deps },
     /// C2: taken at ballot 0, batch attached.
     PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
     /// R2: nothing below the ballot will be taken.
@@ -29,18 +33,34 @@ pub enum Record {
     Accepted { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
     /// C6.
     Committed { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
+    /// G1: all of an instance's state, so that earlier records of it can be cut. The batch is
+    /// attached if it is known.
+    Carried {
+        id: InstanceId,
+        phase: Phase,
+        bal: Ballot,
+        abal: Ballot,
+        value: Value,
+        deps: Deps,
+        after: Deps,
+        init_deps: Option<Deps>,
+        validated: bool,
+    },
 }
 
 impl Record {
     /// The instance that it is about, if it is about one.
     pub fn id(&self) -> Option<InstanceId> {
         match self {
-            Record::Reserve { .. } | Record::Stopped { .. } | Record::Settled { .. } => None,
+            Record::Reserve { .. } | Record::Stopped { .. } | Record::Floor { .. } | Record::Begin { .. } => {
+                None
+            }
             Record::PreAccepted { id, .. }
             | Record::Promised { id, .. }
             | Record::Validated { id, .. }
             | Record::Accepted { id, .. }
-            | Record::Committed { id, .. } => Some(*id),
+            | Record::Committed { id, .. }
+            | Record::Carried { id, .. } => Some(*id),
         }
     }
 }

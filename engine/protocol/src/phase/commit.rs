@@ -2,6 +2,7 @@
 
 use crate::attempt::Proposal;
 use crate::contract::Time;
+use crate::execute::Step;
 use crate::instance::Choice;
 use crate::limits::{PULL_BYTES_MAX, PULL_COMMITS_MAX};
 use crate::log::record::Record;
@@ -109,8 +110,15 @@ impl Replica {
     }
 
     /// Executes whatever the graph allows, and answers those who wait here.
-    fn execute(&mut self, now: Time) {
-        while let Some((id, payload)) = self.executor.poll() {
+    pub(crate) fn execute(&mut self, now: Time) {
+        while let Some(step) = self.executor.poll() {
+            let (id, payload) = match step {
+                Step::Execute(id, payload) => (id, payload),
+                Step::Fence(fence) => {
+                    self.on_fence(now, &fence);
+                    continue;
+                }
+            };
             let waiters = if id.row == self.me { self.waiters.remove(&id.seq) } else { None };
             let Some(payload) = payload else { continue };
             let Replica { machine, outbox, stream_used, .. } = self;
@@ -127,7 +135,8 @@ impl Replica {
 
     /// Sends a committed value; the caller knows that it is one.
     pub(crate) fn send_commit(&mut self, to: ReplicaId, id: InstanceId, attach: bool) {
-        let instance = self.space.get(id).expect("it was just committed");
+        // A floor that was raised meanwhile can have taken it.
+        let Some(instance) = self.space.get(id) else { return };
         let message = PeerMessage::Commit {
             id,
             ballot: instance.abal,
@@ -163,6 +172,9 @@ impl Replica {
     pub(crate) fn on_pull(&mut self, from: ReplicaId, row: ReplicaId, first: u64, to: u64) {
         if row.index() >= self.quorum.n {
             return;
+        }
+        if self.floor.of(row) >= first {
+            self.say_gone(from);
         }
         let (first, mut bytes) = (first.max(1), 0);
         for seq in first..=to.min(first.saturating_add(PULL_COMMITS_MAX)) {

@@ -5,10 +5,9 @@ use crate::contract::Time;
 use crate::limits::{GOSSIP_REPEAT, PULL_COMMITS_MAX};
 use crate::log::record::Record;
 use crate::marks::Mark;
-use crate::replica::Replica;
-use isonomy_wire::deps::Deps;
+use crate::replica::{Peer, Replica};
 use isonomy_wire::id::{InstanceId, ReplicaId};
-use isonomy_wire::message::PeerMessage;
+use isonomy_wire::message::{Gossip, PeerMessage};
 
 impl Replica {
     /// Says how far this replica is, if that changed, and every now and then if it did not: the
@@ -23,42 +22,46 @@ impl Replica {
             return;
         }
         (self.gossiped, self.last_gossip) = (Some(progress), now);
-        let message = PeerMessage::Gossip {
+        let (fence, fence_hash) = self.fence_hashes.back().copied().unwrap_or_default();
+        let message = PeerMessage::Gossip(Box::new(Gossip {
             committed: progress.0,
             executed: progress.1,
-            restart_mark: self.restart_marks.of(self.me),
             state_hash: self.machine.hash(),
-        };
+            floor: self.floor,
+            restart_mark: self.restart_marks.of(self.me),
+            unindexed: self.unindexed,
+            fence,
+            fence_hash,
+            snapshot: self.snapshot,
+        }));
         self.broadcast(&message, None);
         self.outbox.send_own(self.me, message, None);
     }
 
     /// Another replica, or this one, is so far.
-    pub(crate) fn on_gossip(
-        &mut self,
-        now: Time,
-        from: ReplicaId,
-        committed: Deps,
-        executed: Deps,
-        restart_mark: u64,
-        state_hash: u64,
-    ) {
+    pub(crate) fn on_gossip(&mut self, now: Time, from: ReplicaId, gossip: &Gossip) {
         // What others have decided is seen, but no further than one can pull: a replica that was
         // away for long catches up step by step.
         let mut ahead = *self.executor.committed();
-        for (mine, theirs) in ahead.0.iter_mut().zip(&committed.0) {
+        for (mine, theirs) in ahead.0.iter_mut().zip(&gossip.committed.0) {
             *mine = (*mine + PULL_COMMITS_MAX).min(*theirs);
         }
         self.see_all(&ahead, now);
         let peer = &mut self.peers[from.index()];
-        peer.committed.merge(&committed);
-        if executed.covers(&peer.executed) {
-            (peer.executed, peer.state_hash) = (executed, state_hash);
+        peer.committed.merge(&gossip.committed);
+        if gossip.executed.covers(&peer.executed) {
+            (peer.executed, peer.state_hash) = (gossip.executed, gossip.state_hash);
         }
+        if gossip.fence >= peer.fence.0 {
+            peer.fence = (gossip.fence, gossip.fence_hash);
+        }
+        peer.floor.merge(&gossip.floor);
+        peer.snapshot = peer.snapshot.max(gossip.snapshot);
+        peer.unindexed.merge(&gossip.unindexed);
         if from != self.me {
             // D8: what the others may have forgotten goes into the deps at once, so that their
             // answers can equal them.
-            self.restart_marks.set(from, restart_mark);
+            self.restart_marks.set(from, gossip.restart_mark);
             self.compare_state();
         }
         self.maybe_settle();
@@ -73,24 +76,26 @@ impl Replica {
                 *seq = (*seq).min(*theirs);
             }
         }
-        if everywhere == self.settled || !everywhere.covers(&self.settled) {
+        if self.floor.covers(&everywhere) {
             return;
         }
         self.marks.set(Mark::Settled);
-        self.settled = everywhere;
-        self.space.forget(&everywhere);
-        self.outbox.append(Record::Settled { upto: everywhere }, None);
+        self.raise_floor(&everywhere);
+        self.outbox.append(Record::Floor { upto: self.floor }, None);
     }
 
-    /// V13: at equal frontiers the state is equal. A replica that stands against two others stops
-    /// before it answers anything more.
+    /// V13: at equal frontiers and at every fence the state is equal. A replica that stands against
+    /// two others stops before it answers anything more.
     fn compare_state(&self) {
         let (executed, hash) = (*self.executor.executed(), self.machine.hash());
-        let others = self.others().map(|id| &self.peers[id.index()]);
-        let against = others.filter(|peer| peer.executed == executed && peer.state_hash != hash).count();
+        let differs = |peer: &&Peer| {
+            let at_fence = |(fence, hash): &(u64, u64)| *fence == peer.fence.0 && *hash != peer.fence.1;
+            (peer.executed == executed && peer.state_hash != hash) || self.fence_hashes.iter().any(at_fence)
+        };
+        let against = self.others().map(|id| &self.peers[id.index()]).filter(differs).count();
         assert!(
             against < 2,
-            "V13: the state differs from that of {against} others at the same frontier {executed:?}; \
+            "V13: the state differs from that of {against} others at the same frontier {executed:?} or fence; \
              this replica's memory or disk is damaged: replace it"
         );
     }
@@ -111,14 +116,19 @@ impl Replica {
 
     /// Pulls the next range of a row from someone who has it.
     pub(crate) fn pull(&mut self, now: Time, row: ReplicaId) {
-        let next = self.executor.committed().of(row) + 1;
+        let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
         self.pulled.set(row, 0);
-        if let Some(source) = self.others().find(|peer| self.is_committed_at(*peer, row, next)) {
-            let to = self.peers[source.index()].committed.of(row).min(next + PULL_COMMITS_MAX - 1);
-            self.outbox.send(source, PeerMessage::Pull { row, from: next, to }, None);
+        let sources: Vec<ReplicaId> =
+            self.others().filter(|peer| self.is_committed_at(*peer, row, next.seq)).collect();
+        let of = |id: &ReplicaId| &self.peers[id.index()];
+        if let Some(source) = sources.iter().find(|id| !of(id).floor.contains(next)) {
+            let to = of(source).committed.of(row).min(next.seq + PULL_COMMITS_MAX - 1);
+            self.outbox.send(*source, PeerMessage::Pull { row, from: next.seq, to }, None);
             self.pulled.set(row, to);
             self.marks.set(Mark::Pulled);
             self.last_pull = now;
+        } else if let Some(source) = sources.into_iter().min_by_key(|id| of(id).snapshot) {
+            self.on_forgotten(source);
         }
     }
 

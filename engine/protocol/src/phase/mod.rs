@@ -2,6 +2,7 @@
 
 mod accept;
 mod commit;
+mod fence;
 mod gossip;
 mod propose;
 mod recover;
@@ -9,6 +10,7 @@ mod timers;
 mod validate;
 
 use crate::contract::Time;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::replica::Replica;
 use isonomy_wire::deps::Deps;
@@ -24,7 +26,7 @@ impl Replica {
         message: PeerMessage,
         payload: Option<Payload>,
     ) {
-        if !self.is_sensible(now, &message) {
+        if !self.is_sensible(now, from, &message) {
             return;
         }
         match message {
@@ -42,6 +44,9 @@ impl Replica {
             PeerMessage::Nack { id, refused, promised } => self.on_nack(now, id, refused, promised),
             PeerMessage::Lacking { id, ballot } => self.on_lacking(from, id, ballot),
             PeerMessage::Recover { row, from: first, to, ballot } => {
+                if self.floor.of(row) >= first && !mutant::is(Mutant::ForgottenIsNew) {
+                    self.say_gone(from);
+                }
                 for seq in first..=to {
                     self.on_recover(now, from, InstanceId::new(row, seq), ballot);
                 }
@@ -55,15 +60,16 @@ impl Replica {
             }
             PeerMessage::Waiting { id, supporters } => self.on_waiting(now, id, supporters),
             PeerMessage::Pull { row, from: first, to } => self.on_pull(from, row, first, to),
-            PeerMessage::Gossip { committed, executed, restart_mark, state_hash } => {
-                self.on_gossip(now, from, committed, executed, restart_mark, state_hash);
-            }
+            PeerMessage::Gone { floor, snapshot } => self.on_gone(now, from, &floor, snapshot),
+            PeerMessage::Gossip(gossip) => self.on_gossip(now, from, &gossip),
+            // The bytes of snapshots are moved by whoever has the files.
+            PeerMessage::Fetch { .. } | PeerMessage::Piece { .. } => {}
         }
     }
 
-    /// Whether every id in the message is possible, and none is settled: about those nobody has
-    /// to be told anything. Whatever is mentioned is seen from here on.
-    fn is_sensible(&mut self, now: Time, message: &PeerMessage) -> bool {
+    /// Whether every id in the message is possible, and it is not about what is forgotten: questions
+    /// about that are answered here (G3). Whatever is mentioned is seen from here on.
+    fn is_sensible(&mut self, now: Time, from: ReplicaId, message: &PeerMessage) -> bool {
         let (id, mentioned) = match message {
             PeerMessage::PreAccept { id, deps } | PeerMessage::PreAcceptOk { id, deps } => {
                 (*id, [*deps, Deps::NONE])
@@ -84,13 +90,30 @@ impl Replica {
                 }
                 return self.see_all(&single(InstanceId::new(*row, *to)), now);
             }
-            PeerMessage::Pull { .. } | PeerMessage::Gossip { .. } => return true,
+            _ => return true,
         };
-        if id.row.index() >= self.quorum.n || self.settled.contains(id) || id.seq == 0 {
+        if id.row.index() >= self.quorum.n || id.seq == 0 {
+            return false;
+        }
+        if self.floor.contains(id) {
+            if asks(message) && from != self.me {
+                self.say_gone(from);
+            }
             return false;
         }
         self.see_all(&single(id), now) && mentioned.iter().all(|deps| self.see_all(deps, now))
     }
+}
+
+/// Whether the sender waits for an answer (G3); Commits and answers are ignored.
+fn asks(message: &PeerMessage) -> bool {
+    matches!(
+        message,
+        PeerMessage::PreAccept { .. }
+            | PeerMessage::Accept { .. }
+            | PeerMessage::Validate { .. }
+            | PeerMessage::Waiting { .. }
+    )
 }
 
 fn single(id: InstanceId) -> Deps {

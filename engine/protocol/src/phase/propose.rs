@@ -22,6 +22,7 @@ impl Replica {
         let id = InstanceId::new(self.me, self.used);
         let mut deps = self.index.learn(id, &payload);
         deps.merge(&self.open_restart_marks());
+        deps.merge(&self.unindexed_anywhere());
         // S1: a batch conflicts with the Opens of its streams. The stream's id names the Open, so
         // that the edge is there whether the Open is known here or not.
         for open in payload.batch().parts().iter().filter_map(|part| part.stream.opened_in()) {
@@ -47,7 +48,10 @@ impl Replica {
                 sent: now,
             },
         );
-        self.waiters.insert(id.seq, clients);
+        // Nobody waits for a fence.
+        if !clients.is_empty() {
+            self.waiters.insert(id.seq, clients);
+        }
         self.space.see(id, now).expect("the own row goes on without gaps").indexed = true;
         self.pre_accept(id, deps, deps, payload);
         if mutant::is(Mutant::EagerCoordinator) {
@@ -72,14 +76,21 @@ impl Replica {
         }
     }
 
-    /// The restart marks that still matter: what they name is not settled yet (D8).
+    /// C1: what the indexes of some replica may lack, so that its answers can equal the deps.
+    fn unindexed_anywhere(&self) -> Deps {
+        let mut all = self.unindexed;
+        self.peers.iter().for_each(|peer| all.merge(&peer.unindexed));
+        all
+    }
+
+    /// The restart marks that still matter: what they name is not below the floor yet (D8).
     fn open_restart_marks(&self) -> Deps {
         if mutant::is(Mutant::NoRestartMarks) {
             return Deps::NONE;
         }
         let mut open = self.restart_marks;
-        for (mark, settled) in open.0.iter_mut().zip(&self.settled.0) {
-            if *mark <= *settled {
+        for (mark, floor) in open.0.iter_mut().zip(&self.floor.0) {
+            if *mark <= *floor {
                 *mark = 0;
             }
         }
@@ -120,6 +131,9 @@ impl Replica {
             let mut dep = self.index.learn(id, &payload);
             self.leave_out_nops(&mut dep);
             dep.merge(&deps);
+            if !mutant::is(Mutant::NoFloorInDeps) {
+                dep.merge(&self.unindexed);
+            }
             // D8: ids of this replica's own row that it may have forgotten are named blindly.
             let mark = self.open_restart_marks().of(self.me);
             if mark > dep.of(self.me) {

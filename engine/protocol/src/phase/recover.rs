@@ -37,6 +37,9 @@ impl Replica {
 
     /// R2: on Recover.
     pub(crate) fn on_recover(&mut self, now: Time, from: ReplicaId, id: InstanceId, ballot: Ballot) {
+        if mutant::is(Mutant::ForgottenIsNew) && self.floor.contains(id) {
+            return self.outbox.send(from, nothing(id, ballot), None);
+        }
         let Some(instance) = self.space.get_mut(id) else { return };
         if instance.is_committed() {
             return self.answer_with_commit(from, id);
@@ -167,6 +170,21 @@ impl Replica {
             self.marks.set(Mark::Rescue);
         }
         rescue.unwrap_or(value)
+    }
+}
+
+/// A fault for tests, see [`Mutant::ForgottenIsNew`].
+fn nothing(id: InstanceId, ballot: Ballot) -> PeerMessage {
+    PeerMessage::RecoverOk {
+        id,
+        ballot,
+        accepted: Ballot::ZERO,
+        phase: Phase::Init,
+        value: Value::None,
+        deps: Deps::NONE,
+        after: Deps::NONE,
+        init_value: Value::None,
+        init_deps: Deps::NONE,
     }
 }
 

@@ -27,6 +27,7 @@ impl Replica {
         self.recover_overdue(now);
         self.maybe_pull(now);
         self.maybe_gossip(now);
+        self.maybe_fence(now);
         self.end_idle_streams(now);
     }
 
@@ -178,9 +179,7 @@ impl Replica {
         let Some(stream) = self.machine.streams.get(id) else { return };
         let mut builder = RequestBuilder::default();
         builder.end_idle(stream.low(), stream.highest());
-        let bytes = builder.encode(id, 0, 0);
-        let crc = crc32c::crc32c(&bytes);
-        let payload = Payload::parse(bytes, crc).expect("own requests are valid");
+        let payload = Payload::of_request(&mut builder, id);
         self.pending_bytes += payload.batch().payload().len();
         // Nobody waits for the answer: the reference belongs to no connection.
         self.pending.push_back(Pending { payload, clients: vec![ClientRef::default()] });

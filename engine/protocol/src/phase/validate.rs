@@ -38,12 +38,17 @@ impl Replica {
         if !mutant::is(Mutant::ValidateForgets) {
             self.install(id, deps, payload);
         }
-        let message = PeerMessage::ValidateOk { id, ballot, conflicts, floor: self.settled };
+        let message = PeerMessage::ValidateOk { id, ballot, conflicts, floor: self.validated_floor() };
         if from == self.me {
             self.outbox.send_own(from, message, None);
         } else {
             self.outbox.send(from, message, None);
         }
+    }
+
+    /// R4: what a validation here no longer sees (trap B15).
+    fn validated_floor(&self) -> Deps {
+        if mutant::is(Mutant::NoAfter) { Deps::NONE } else { self.floor }
     }
 
     /// I of R4: what conflicts with the batch and is ordered neither before nor after it.
@@ -181,8 +186,8 @@ impl Replica {
     /// R6a to R6d, whichever is true first.
     fn end_of_waiting(&self, id: InstanceId, validation: &Validation) -> Option<(Mark, Proposal)> {
         let mut standing = standing(validation);
-        // What is settled is executed everywhere, and so before.
-        standing.retain(|other| !self.settled.contains(*other));
+        // What is below the floor is executed here, and so before.
+        standing.retain(|other| !self.floor.contains(*other));
         let committed = |other: &InstanceId| self.space.get(*other).filter(|it| it.is_committed());
         let is_after = |other: &Instance| other.cmd == Choice::Nop || comes_after(other, id);
         if standing.iter().filter_map(committed).any(|other| !is_after(other)) {
@@ -190,7 +195,7 @@ impl Replica {
         }
         if standing.iter().all(|other| committed(other).is_some()) {
             let mut value = candidate(validation);
-            value.after.merge(&self.settled);
+            value.after.merge(&self.floor);
             return Some((Mark::R6b, value));
         }
         let eager = if mutant::is(Mutant::EagerWaiting) { 2 } else { 0 };

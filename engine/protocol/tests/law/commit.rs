@@ -4,7 +4,7 @@ use crate::support::solo::*;
 use crate::support::{decide, id, read};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::Ballot;
-use isonomy_wire::message::{PeerMessage, Value};
+use isonomy_wire::message::{Gossip, PeerMessage, Value};
 
 #[test]
 pub(crate) fn c1_a_proposal_names_what_conflicts_and_its_whole_row() {
@@ -24,8 +24,7 @@ pub(crate) fn c1_a_proposal_names_what_conflicts_and_its_whole_row() {
 #[test]
 fn c1_announced_restart_marks_are_named_from_the_start() {
     let mut solo = Solo::new(5, 0);
-    let gossip =
-        PeerMessage::Gossip { committed: Deps::NONE, executed: Deps::NONE, restart_mark: 256, state_hash: 0 };
+    let gossip = PeerMessage::Gossip(Box::new(Gossip { restart_mark: 256, ..Gossip::default() }));
     solo.tell(1, gossip, None);
     solo.ask(&decide("s", 1, 0, "a"));
     assert_eq!(solo.said_to(2), [pre_accept(id(0, 1), deps([0, 256]))]);

@@ -136,6 +136,6 @@ fn contention_makes_steady_progress_with_a_bounded_backlog() {
     world.assert_converged();
     // What all have executed is forgotten: memory does not grow with the number of instances.
     let frontier = world.core(0).status().frontier;
-    let forgotten = Record::Settled { upto: frontier };
+    let forgotten = Record::Floor { upto: frontier };
     assert!(world.nodes[0].log.iter().any(|(record, _)| *record == forgotten));
 }

@@ -23,7 +23,13 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::NoRestartMarks => durable::d8_a_restarted_replica_names_what_it_may_have_forgotten,
         Mutant::StreamsOutside => streams::s1_one_number_through_two_replicas_executes_once,
         Mutant::ClockEndsStreams => streams::s4_an_idle_stream_ends_and_a_used_one_does_not,
-        Mutant::DropAbal | Mutant::ReplyAtCommit => return None,
+        Mutant::DropAbal
+        | Mutant::ReplyAtCommit
+        | Mutant::NoFloorInDeps
+        | Mutant::NoAfter
+        | Mutant::ForgottenIsNew
+        | Mutant::CutBeforeFloor
+        | Mutant::FencePassesReads => return None,
     })
 }
 

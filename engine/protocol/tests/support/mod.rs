@@ -11,10 +11,11 @@ use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
+use isonomy_protocol::snapshot::{Reader, Snapshot, SnapshotId};
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{Ballot, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use isonomy_wire::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
 use isonomy_wire::message::{PeerMessage, Value};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,6 +25,10 @@ pub struct Node {
     pub core: Option<Replica>,
     /// Everything appended; a crash keeps the durable prefix.
     pub log: Vec<Entry>,
+    /// How many records were cut from its front.
+    pub cut: usize,
+    /// The newest durable snapshot.
+    pub snapshot: Option<(u64, Vec<u8>)>,
     pub durable: usize,
     pub replies: Vec<Reply>,
 }
@@ -54,12 +59,14 @@ pub fn timing() -> Timing {
 /// Of replica `id` of `n`.
 pub fn config(n: u8, id: u8) -> Config {
     Config {
+        cluster: ClusterId::of_name("test"),
         replica: ReplicaId(id),
         replicas: n,
         epoch: Epoch(1),
         shard: ShardId(0),
         timing: timing(),
         reserve_block: RESERVE_BLOCK,
+        fence_bytes: u64::MAX,
         rescue: false,
     }
 }
@@ -80,7 +87,14 @@ impl World {
             turns: 0,
         };
         for _ in 0..n {
-            world.nodes.push(Node { core: None, log: Vec::new(), durable: 0, replies: Vec::new() });
+            world.nodes.push(Node {
+                core: None,
+                log: Vec::new(),
+                cut: 0,
+                snapshot: None,
+                durable: 0,
+                replies: Vec::new(),
+            });
         }
         for id in 0..n {
             world.start(id);
@@ -93,7 +107,10 @@ impl World {
         let mut core = Replica::new(config(self.n, id), u64::from(id) + 7);
         let node = &mut self.nodes[id as usize];
         assert!(node.core.is_none(), "it runs already");
-        for (record, payload) in &node.log {
+        if let Some((fence, bytes)) = &node.snapshot {
+            core.restore(read_snapshot(*fence, bytes));
+        }
+        for (record, payload) in &node.log[node.cut..] {
             core.replay(record.clone(), payload.clone());
         }
         core.start(self.now, Position(node.log.len() as u64));
@@ -172,10 +189,47 @@ impl World {
         while let Some(reply) = core.poll_reply() {
             node.replies.push(reply);
         }
+        if let Some(position) = core.poll_cut() {
+            node.cut = position.0 as usize - 1;
+        }
         self.turns += 1;
         if self.turns.is_multiple_of(self.check_every) {
             core.check();
         }
+    }
+
+    /// A fence through one node executes everywhere; who takes its snapshot, the test decides.
+    pub fn fence(&mut self, id: u8) {
+        let now = self.now;
+        self.core(id).propose_fence(now);
+        self.pump(id);
+        self.settle();
+    }
+
+    /// The snapshot that a node is taking becomes durable, and what it covers is forgotten.
+    pub fn take_snapshot(&mut self, id: u8) {
+        let now = self.now;
+        let core = self.core(id);
+        let (fence, _) = core.taking().expect("a fence has executed");
+        let bytes = std::iter::from_fn(|| core.snapshot_bytes()).flatten().collect();
+        core.on_snapshot(now);
+        self.nodes[id as usize].snapshot = Some((fence, bytes));
+        self.pump(id);
+        self.sync(id);
+        self.pump(id);
+    }
+
+    /// A node gets the snapshot that it needs; whether it needs one.
+    pub fn fetch_snapshot(&mut self, id: u8) -> bool {
+        let now = self.now;
+        let Some((source, fence)) = self.core(id).wants_snapshot() else { return false };
+        assert!(self.core(source.0).on_fetch(now, fence));
+        let (kept, bytes) = self.nodes[source.index()].snapshot.clone().expect("it has the one it announced");
+        assert_eq!(kept, fence);
+        self.nodes[id as usize].snapshot = Some((fence, bytes.clone()));
+        self.core(id).install_snapshot(now, read_snapshot(fence, &bytes));
+        self.pump(id);
+        true
     }
 
     /// Makes everything appended durable.
@@ -413,6 +467,13 @@ impl Ghost {
             }
         }
     }
+}
+
+pub fn read_snapshot(fence: u64, bytes: &[u8]) -> Snapshot {
+    let id = SnapshotId { cluster: ClusterId::of_name("test"), shard: ShardId(0), fence };
+    let mut reader = Reader::new(id);
+    reader.push(bytes).expect("a snapshot reads as it was written");
+    reader.finish().expect("a snapshot is whole")
 }
 
 pub fn answers_of(reply: Reply) -> Vec<(ClientRef, Answer)> {

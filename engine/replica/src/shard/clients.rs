@@ -138,6 +138,13 @@ impl Node {
                 }
                 Ok(())
             }
+            ClientMessage::SnapshotRequest => {
+                let now = self.now();
+                self.inner.borrow_mut().core.propose_fence(now);
+                self.touch();
+                self.say(sink, &ClientMessage::Status(Box::new(self.status())));
+                Ok(())
+            }
             ClientMessage::StatusRequest => {
                 let status = self.status();
                 self.say(sink, &ClientMessage::Status(Box::new(status)));

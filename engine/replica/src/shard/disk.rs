@@ -7,18 +7,22 @@
 
 use crate::config::Durability;
 use crate::fatal::{Reason, stop};
+use crate::snapshots::sync_dir;
 use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions};
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
+use isonomy_protocol::log::record::Record;
 use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
 use rustix::fs::FlockOperation;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
-use super::recover::{Recovered, SEGMENT_BYTES, segment_path, unfinished_path};
+use super::recover::{Recovered, SEGMENT_BYTES, segment_path, spare_path, unfinished_path};
 use super::signal::Signal;
 
 /// A group is closed when it has so many bytes, if more records come while another is written.
@@ -27,6 +31,10 @@ pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
 const SEGMENTS_AHEAD: usize = 1;
 /// The same for a log that begins: nothing is filled while its first users come.
 const SEGMENTS_AT_FIRST: usize = 1 + SEGMENTS_AHEAD;
+/// Segments that were cut and wait for their next use; more are removed.
+const SPARES_MAX: usize = 16;
+/// Between two tries to fill a segment on a full disk.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 /// One write while a segment is filled.
 const FILL_BYTES: usize = 1 << 20;
 
@@ -84,6 +92,11 @@ impl Log {
     /// Adds a record to the group that gathers. How much can gather is bounded by the core, which
     /// admits only so many instances whose records are not durable.
     pub(crate) fn append(&mut self, append: &Append) {
+        if begins_segment(append)
+            && let Some(gathering) = self.gathering.take()
+        {
+            self.close_group(gathering);
+        }
         loop {
             let mut gathering = self.gathering.take().unwrap_or_else(|| self.open_group(append));
             let Gathering { buffer, group, segment, offset } = &mut gathering;
@@ -97,10 +110,11 @@ impl Log {
         }
     }
 
-    /// Opens a group where the last one ended, or in the next segment if the record does not fit.
+    /// Opens a group where the last one ended, or in the next segment if the record does not fit or
+    /// has to be the first of one.
     fn open_group(&mut self, append: &Append) -> Gathering {
         let needed = group_bytes(append.payload.as_ref());
-        if self.tail.offset + needed > SEGMENT_BYTES {
+        if self.tail.offset + needed > SEGMENT_BYTES || begins_segment(append) {
             (self.tail.segment, self.tail.offset) = (self.tail.segment + 1, BLOCK_BYTES);
         }
         let Tail { segment, offset, next } = self.tail;
@@ -136,12 +150,25 @@ impl Log {
     }
 }
 
+/// G1: the records before it can be cut, and whole segments are.
+fn begins_segment(append: &Append) -> bool {
+    matches!(append.record, Record::Begin { .. })
+}
+
 /// The disk side: the segment in use and those prepared.
 pub(crate) struct Disk {
     id: LogId,
     dir: PathBuf,
     durability: Durability,
     current: RefCell<Option<(u64, Rc<DmaFile>)>>,
+    /// Segments with records, and the position of the first of each.
+    used: RefCell<VecDeque<(u64, Position)>>,
+    /// Files of segments that were cut.
+    spares: RefCell<Vec<PathBuf>>,
+    /// Records before it are no longer needed.
+    cut: Cell<Position>,
+    /// Whether the disk has no room for the next segment.
+    full: Cell<bool>,
     /// Numbers of the segments that are filled and wait for their use, consecutive.
     prepared: RefCell<VecDeque<u64>>,
     /// The first number without a file.
@@ -158,6 +185,10 @@ impl Disk {
             dir,
             durability,
             current: RefCell::new(None),
+            used: RefCell::new(recovered.used.clone()),
+            spares: RefCell::new(recovered.spares.clone()),
+            cut: Cell::new(Position(0)),
+            full: Cell::new(false),
             prepared: RefCell::new(recovered.prepared.iter().copied().collect()),
             next_segment: Cell::new(recovered.next_segment()),
             is_prepared: Signal::default(),
@@ -206,6 +237,7 @@ impl Disk {
             self.check(number, before.close_rc().await.map(|_| ()));
         }
         let file = Rc::new(file);
+        self.used.borrow_mut().push_back((segment, first));
         self.current.replace(Some((segment, file.clone())));
         self.prepared.borrow_mut().pop_front();
         self.is_wanted.notify();
@@ -226,15 +258,36 @@ impl Disk {
         file
     }
 
-    /// Keeps segments prepared, for ever.
+    /// Records before this position are no longer needed: the segments that hold nothing else go.
+    pub(crate) fn cut(&self, position: Position) {
+        self.cut.set(position);
+        self.is_wanted.notify();
+    }
+
+    /// What the log takes on the disk, in bytes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        (self.used.borrow().len() * SEGMENT_BYTES) as u64
+    }
+
+    /// Whether the disk has no room for the next segment.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.get()
+    }
+
+    /// Keeps segments prepared, and takes away what was cut, for ever.
     pub(crate) async fn prepare(&self) {
         let begins = self.current.borrow().is_none() && self.prepared.borrow().is_empty();
         let mut wanted = if begins { SEGMENTS_AT_FIRST } else { SEGMENTS_AHEAD };
         loop {
+            self.take_away().await;
             let mut filled = Vec::new();
             while self.prepared.borrow().len() + filled.len() < wanted {
                 let next = self.next_segment.get();
-                self.fill(next).await;
+                if !self.fill(next).await {
+                    glommio::timer::sleep(FULL_DISK_PAUSE).await;
+                    self.take_away().await;
+                    continue;
+                }
                 self.next_segment.set(next + 1);
                 filled.push(next);
             }
@@ -245,24 +298,87 @@ impl Disk {
         }
     }
 
-    /// Makes a segment of zeros. It has its name only when it is whole.
-    async fn fill(&self, segment: u64) {
+    /// Segments that were cut lose their names in order, so that no crash leaves a gap.
+    async fn take_away(&self) {
+        let mut gone = Vec::new();
+        while self.used.borrow().get(1).is_some_and(|(_, first)| *first <= self.cut.get()) {
+            gone.extend(self.used.borrow_mut().pop_front());
+        }
+        let Some((last, _)) = gone.last().copied() else { return };
+        let (dir, kept) = (self.dir.clone(), SPARES_MAX.saturating_sub(self.spares.borrow().len()));
+        let retire = move || {
+            let mut spares = Vec::new();
+            for (segment, _) in gone {
+                let (path, spare) = (segment_path(&dir, segment), spare_path(&dir, segment));
+                std::fs::rename(path, &spare)?;
+                if spares.len() < kept { spares.push(spare) } else { std::fs::remove_file(spare)? }
+            }
+            sync_dir(&dir).map(|()| spares)
+        };
+        let retired = glommio::executor().spawn_blocking(retire).await;
+        let spares = retired.unwrap_or_else(|error| self.fail(last, &format!("it cannot be cut ({error})")));
+        self.spares.borrow_mut().extend(spares);
+    }
+
+    /// Makes a segment that is empty: a spare one, or one of zeros. It has its name only when it is
+    /// whole. False: the disk has no room.
+    async fn fill(&self, segment: u64) -> bool {
+        let spare = self.spares.borrow_mut().pop();
+        let made = match spare {
+            Some(spare) => self.renew(segment, spare).await,
+            None => self.fill_with_zeros(segment).await,
+        };
+        match made {
+            Ok(()) => {
+                self.full.set(false);
+                true
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                if !self.full.replace(true) {
+                    let path = segment_path(&self.dir, segment);
+                    log::warn!("{}: the disk is full; clients are refused until it has room", path.display());
+                }
+                false
+            }
+            Err(error) => self.fail(segment, &error.to_string()),
+        }
+    }
+
+    /// What it held before does not pass for records of another segment; only its head must not be
+    /// there.
+    async fn renew(&self, segment: u64, spare: PathBuf) -> std::io::Result<()> {
+        let (dir, path) = (self.dir.clone(), segment_path(&self.dir, segment));
+        let renew = move || {
+            let file = std::fs::File::options().write(true).open(&spare)?;
+            file.write_all_at(&[0; BLOCK_BYTES], 0)?;
+            file.sync_data()?;
+            std::fs::rename(spare, path)?;
+            sync_dir(&dir)
+        };
+        glommio::executor().spawn_blocking(renew).await
+    }
+
+    async fn fill_with_zeros(&self, segment: u64) -> std::io::Result<()> {
         let temporary = unfinished_path(&self.dir);
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).dma_open(&temporary).await;
-        let file = self.check(segment, file);
+        let file = options.read(true).write(true).create(true).truncate(true).dma_open(&temporary).await?;
         let mut zeros = file.alloc_dma_buffer(FILL_BYTES);
         zeros.as_bytes_mut().fill(0);
         let zeros = Rc::new(zeros);
         for offset in (0..SEGMENT_BYTES).step_by(FILL_BYTES) {
-            self.check(segment, file.write_rc_at(zeros.clone(), offset as u64).await.map(|_| ()));
+            if let Err(error) = file.write_rc_at(zeros.clone(), offset as u64).await {
+                // What could not be filled gives its room back.
+                file.truncate(0).await?;
+                file.close().await?;
+                return Err(error.into());
+            }
         }
-        self.check(segment, file.fdatasync().await);
-        self.check(segment, file.rename(segment_path(&self.dir, segment)).await);
-        self.check(segment, file.close().await);
-        let dir = self.check(segment, Directory::open(&self.dir).await);
-        self.check(segment, dir.sync().await);
-        self.check(segment, dir.close().await);
+        file.fdatasync().await?;
+        file.rename(segment_path(&self.dir, segment)).await?;
+        file.close().await?;
+        let dir = Directory::open(&self.dir).await?;
+        dir.sync().await?;
+        Ok(dir.close().await?)
     }
 
     fn check<T>(&self, segment: u64, result: Result<T, glommio::GlommioError<()>>) -> T {

@@ -11,6 +11,7 @@ mod probe;
 mod pulse;
 mod recover;
 mod signal;
+mod snapshot;
 mod ticker;
 
 use crate::checks::Ports;
@@ -31,6 +32,7 @@ use peers::Links;
 use pulse::Pulse;
 use recover::Recovered;
 use signal::Signal;
+use snapshot::Fetching;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -47,6 +49,8 @@ const IO_MEMORY_BYTES: usize = 4 * disk::GROUP_BYTES_MAX;
 /// is busy with itself alone. Long, because a timer that fires at the wrong moment stops the
 /// executor: see [`pulse`].
 const PREEMPT: Duration = Duration::from_secs(10);
+/// The log is cut at fences that come so often in its budget.
+const FENCES_PER_BUDGET: u64 = 8;
 /// How long the own instances may take to end when the process is told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -102,6 +106,9 @@ pub(crate) struct Node {
     turn: Signal,
     /// The log has something to write.
     write: Signal,
+    /// The core takes or needs a snapshot.
+    snapshots: Signal,
+    fetching: Fetching,
     /// Replies have left: a request that was too much may be offered again.
     room: Signal,
 }
@@ -137,12 +144,14 @@ async fn run_shard(setup: Setup) {
 /// Reads the log back and makes the core.
 async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result<Node, Fatal> {
     let core_config = CoreConfig {
+        cluster: config.cluster_id(),
         replica: config.replica,
         replicas: config.members.len() as u8,
         epoch: EPOCH,
         shard,
         timing: Timing::default(),
         reserve_block: RESERVE_BLOCK,
+        fence_bytes: config.log_budget / FENCES_PER_BUDGET,
         rescue: false,
     };
     let id = LogId {
@@ -154,7 +163,10 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
     let dir = data_dir.shard_dir(shard);
     probe::check_direct_io(&dir, shard).await?;
     let mut core = Replica::new(core_config, rand::random());
-    let recovered = recover::recover(id, &dir, |(record, payload)| core.replay(record, payload))?;
+    let snapshot = recover::newest_snapshot(id, &dir)?;
+    let restored = snapshot.is_some();
+    snapshot.into_iter().for_each(|snapshot| core.restore(snapshot));
+    let recovered = recover::recover(id, &dir, restored, |(record, payload)| core.replay(record, payload))?;
     let Recovered { tail, .. } = recovered;
     core.start(Time(0), Position(tail.next.0 - 1));
     let disk = Disk::open(id, dir, config.durability, &recovered).await;
@@ -173,6 +185,8 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
         dirty: Cell::new(true),
         turn: Signal::default(),
         write: Signal::default(),
+        snapshots: Signal::default(),
+        fetching: Fetching::default(),
         room: Signal::default(),
         config,
         data_dir,
@@ -195,6 +209,7 @@ async fn serve(
     spawn(Box::pin(node.clone().run_turns()));
     spawn(Box::pin(node.clone().run_writes()));
     spawn(Box::pin(node.clone().run_ticks(pulse)));
+    spawn(Box::pin(node.clone().run_snapshots()));
     for peer in (0..node.config.members.len() as u8).map(ReplicaId).filter(|id| *id != node.config.replica) {
         spawn(Box::pin(node.clone().run_link(peer)));
     }
@@ -222,6 +237,10 @@ async fn serve(
 }
 
 impl Node {
+    fn dir(&self) -> std::path::PathBuf {
+        self.data_dir.shard_dir(self.shard)
+    }
+
     pub(crate) fn now(&self) -> Time {
         Time(self.origin.elapsed().as_micros() as u64)
     }
@@ -287,6 +306,12 @@ impl Node {
         if log.has_work() {
             self.write.notify();
         }
+        if let Some(position) = core.poll_cut() {
+            self.disk.cut(position);
+        }
+        if core.taking().is_some() || core.wants_snapshot().is_some() {
+            self.snapshots.notify();
+        }
     }
 
     /// Writes the log, one group after the other: while one is under way the next gathers.
@@ -313,6 +338,8 @@ impl Node {
         ShardStatus {
             log_bytes: inner.log.bytes,
             log_groups: inner.log.groups,
+            log_held_bytes: self.disk.held_bytes(),
+            fetched: self.fetching.progress.get(),
             process_cpu_us: process_cpu_us(),
             durable: self.config.durability == Durability::Fsync,
             peers_connected: inner.links.linked().collect(),

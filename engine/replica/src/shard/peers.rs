@@ -56,6 +56,20 @@ impl Links {
         }
     }
 
+    /// Queues bytes that the core knows nothing of, such as those of a file.
+    pub(super) fn push_bytes(
+        &self,
+        encoder: &mut Encoder,
+        scope: Scope,
+        to: ReplicaId,
+        message: &PeerMessage,
+        bytes: &[u8],
+    ) {
+        if let Some(sink) = &self.peers[to.index()].outgoing {
+            sink.push(encoder, scope, message, bytes, crc32c::crc32c(bytes));
+        }
+    }
+
     /// What was pushed may leave.
     pub(super) fn flush(&self) {
         self.peers.iter().filter_map(|link| link.outgoing.as_ref()).for_each(|sink| sink.flush());
@@ -233,7 +247,7 @@ impl Node {
     }
 
     /// Hands what a peer says to the core until the link ends.
-    async fn hear_peer(&self, peer: ReplicaId, mut connection: Connection) {
+    async fn hear_peer(self: &Rc<Node>, peer: ReplicaId, mut connection: Connection) {
         let sink = connection.sink.clone();
         self.relink(|links| {
             // A peer that connects again has given up the old connection.
@@ -256,8 +270,15 @@ impl Node {
         });
     }
 
-    fn on_peer_frame(&self, peer: ReplicaId, frame: Frame) -> Result<(), LinkError> {
+    fn on_peer_frame(self: &Rc<Node>, peer: ReplicaId, frame: Frame) -> Result<(), LinkError> {
         let message: PeerMessage = frame.decode(self.peer_scope())?;
+        match message {
+            PeerMessage::Fetch { fence, from } => return Ok(self.on_fetch(peer, fence, from)),
+            PeerMessage::Piece { fence, from, total } => {
+                return Ok(self.on_piece(peer, fence, from, total, frame.payload));
+            }
+            _ => {}
+        }
         let payload = if frame.payload.is_empty() {
             None
         } else {

@@ -29,7 +29,10 @@ impl Node {
             let is_quiet = due.is_none_or(|due| due > now.after(TICK_US));
             pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });
             if due.is_some_and(|due| due <= now) {
-                self.inner.borrow_mut().core.on_timeout(now);
+                let room = self.lack_of_room();
+                let core = &mut self.inner.borrow_mut().core;
+                core.on_room(room);
+                core.on_timeout(now);
                 self.touch();
             }
             if swept.elapsed() >= SWEEP_EVERY {
@@ -37,6 +40,17 @@ impl Node {
                 self.sweep();
             }
         }
+    }
+
+    /// Why the log must not grow any more, if it must not.
+    fn lack_of_room(&self) -> Option<String> {
+        let (held, budget) = (self.disk.held_bytes(), self.config.log_budget);
+        if self.disk.is_full() {
+            return Some("the disk of this replica is full; make room on it, or ask another replica".into());
+        }
+        (held >= budget).then(|| {
+            format!("the log holds {held} bytes of {budget} (`log_budget_mib`) until the next snapshot")
+        })
     }
 
     fn sweep(&self) {

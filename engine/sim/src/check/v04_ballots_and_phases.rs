@@ -19,10 +19,16 @@ pub(super) fn check(ghost: &Ghost, node: u8, record: &Record) {
         Record::Committed { .. }
         | Record::Reserve { .. }
         | Record::Stopped { .. }
-        | Record::Settled { .. } => true,
+        | Record::Floor { .. }
+        | Record::Begin { .. } => true,
+        // What is carried forward is what was.
+        Record::Carried { phase, bal, abal, .. } => {
+            (*phase, *bal, *abal) == (seen.phase, seen.bal, seen.abal)
+        }
     };
+    let again = matches!(record, Record::Carried { .. });
     assert!(
-        is_lawful && seen.phase != Phase::Committed,
+        is_lawful && (again || seen.phase != Phase::Committed),
         "V4: replica {node}, {id:?}, {record:?} after {seen:?}"
     );
 }

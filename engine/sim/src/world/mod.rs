@@ -37,6 +37,18 @@ enum Event {
         node: u8,
         life: u32,
     },
+    /// A piece of a snapshot is on its way to the disk.
+    Snapshot {
+        node: u8,
+        life: u32,
+    },
+    /// The snapshot of a peer arrives.
+    Fetched {
+        node: u8,
+        life: u32,
+        source: u8,
+        fence: u64,
+    },
     /// All replicas notice who can be reached.
     Links,
     Request {
@@ -209,6 +221,8 @@ impl World {
             Event::Deliver { from, life, again, send } => self.deliver(from, life, again, send),
             Event::Tick { node, life } => self.tick(node, life),
             Event::Synced { node, life } => self.synced(node, life),
+            Event::Snapshot { node, life } => self.write_snapshot(node, life),
+            Event::Fetched { node, life, source, fence } => self.fetched(node, life, source, fence),
             Event::Links => self.relink(),
             Event::Request { client, replica, connection, tag, payload } => {
                 self.request(client, replica, connection, tag, payload);

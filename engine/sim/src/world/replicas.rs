@@ -123,6 +123,42 @@ impl World {
         self.turn(id);
     }
 
+    pub(super) fn write_snapshot(&mut self, id: u8, life: u32) {
+        if self.nodes[usize::from(id)].life != life {
+            return;
+        }
+        if let Some(until) = self.is_paused(id) {
+            return self.queue.push(until, Event::Snapshot { node: id, life });
+        }
+        let node = &mut self.nodes[usize::from(id)];
+        node.is_writing = node.write_snapshot(self.now);
+        if node.is_writing {
+            self.after(100, 20_000, Event::Snapshot { node: id, life });
+        }
+        self.note(6, id.into(), 0);
+        self.turn(id);
+    }
+
+    /// A snapshot comes whole or not at all: its pieces are the business of the replica process.
+    pub(super) fn fetched(&mut self, id: u8, life: u32, source: u8, fence: u64) {
+        if self.nodes[usize::from(id)].life != life {
+            return;
+        }
+        if let Some(until) = self.is_paused(id).or_else(|| self.is_paused(source)) {
+            return self.queue.push(until, Event::Fetched { node: id, life, source, fence });
+        }
+        self.nodes[usize::from(id)].is_fetching = false;
+        let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
+        let is_linked = self.network.linked(id, &up).contains(&ReplicaId(source));
+        let bytes =
+            if is_linked { self.nodes[usize::from(source)].give_snapshot(self.now, fence) } else { None };
+        if let Some(bytes) = bytes {
+            self.nodes[usize::from(id)].install_snapshot(self.now, fence, bytes);
+        }
+        self.note(7, id.into(), fence);
+        self.turn(id);
+    }
+
     pub(super) fn relink(&mut self) {
         let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
         for id in 0..self.plan.n {
@@ -151,6 +187,16 @@ impl World {
             };
             let pause = self.disks.random_range(1..=self.plan.sync_us) * factor;
             self.queue.push(self.now + pause, Event::Synced { node: id, life });
+        }
+        if turn.takes && !self.nodes[usize::from(id)].is_writing {
+            self.nodes[usize::from(id)].is_writing = true;
+            self.after(100, 20_000, Event::Snapshot { node: id, life });
+        }
+        if let Some((source, fence)) = turn.fetches
+            && !self.nodes[usize::from(id)].is_fetching
+        {
+            self.nodes[usize::from(id)].is_fetching = true;
+            self.after(1_000, 50_000, Event::Fetched { node: id, life, source, fence });
         }
         for send in turn.sends {
             self.send(id, send);

@@ -1,0 +1,271 @@
+//! G1 to G5: floors, fences, snapshots, and how a replica catches up whose peers have forgotten what
+//! it lacks.
+
+use crate::contract::{Position, Time};
+use crate::execute::Fence;
+use crate::instance::{Choice, Instance};
+use crate::limits::{FENCE_PATIENCE_US, FENCES_REMEMBERED, HOLD_US};
+use crate::log::record::Record;
+use crate::marks::Mark;
+use crate::mutant::{self, Mutant};
+use crate::payload::Payload;
+use crate::phase::accept::value_of;
+use crate::replica::Replica;
+use crate::snapshot::{Snapshot, SnapshotHead, SnapshotId, Taking};
+use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+use isonomy_wire::message::{Failure, PeerMessage, Phase};
+
+impl Replica {
+    /// G3: whoever asks about what is forgotten here is told so.
+    pub(crate) fn say_gone(&mut self, to: ReplicaId) {
+        self.marks.set(Mark::Gone);
+        let message = PeerMessage::Gone { floor: self.floor, snapshot: self.snapshot };
+        self.outbox.send(to, message, None);
+    }
+
+    /// G5: another replica has forgotten everything up to its floor, which rests on a snapshot.
+    pub(crate) fn on_gone(&mut self, now: Time, from: ReplicaId, floor: &Deps, snapshot: u64) {
+        let peer = &mut self.peers[from.index()];
+        peer.floor.merge(floor);
+        peer.snapshot = peer.snapshot.max(snapshot);
+        self.maybe_pull(now);
+    }
+
+    /// G1: everything up to here is executed and can be rebuilt; from here on it is forgotten.
+    pub(crate) fn raise_floor(&mut self, upto: &Deps) {
+        self.floor.merge(upto);
+        self.space.forget(&self.floor);
+        let floor = self.floor;
+        self.attempts.retain(|id, _| !floor.contains(*id));
+        self.waiting.retain(|id, _| !floor.contains(*id));
+    }
+
+    /// G4: proposes a fence when the log has grown enough, and not while something is undecided for
+    /// longer than a moment: a fence waits for all, and all wait for it.
+    pub(crate) fn maybe_fence(&mut self, now: Time) {
+        // One replica after the other, so that not all of them propose the same one.
+        let live = self.live();
+        let place =
+            self.rows().filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0) as u64;
+        let budget = self.config.fence_bytes.saturating_mul(4 + place) / 4;
+        if self.outbox.bytes() - self.fenced_at < budget || self.is_fencing() || self.stopping {
+            return;
+        }
+        let is_old = |row| {
+            let head = InstanceId::new(row, self.executor.committed().of(row) + 1);
+            self.space.get(head).is_some_and(|instance| now.since(instance.since) >= FENCE_PATIENCE_US)
+        };
+        if !self.rows().any(is_old) {
+            self.propose_fence(now);
+        }
+    }
+
+    /// A fence is known that has not executed here.
+    fn is_fencing(&self) -> bool {
+        !self.executor.executed().covers(self.index.fences())
+    }
+
+    /// G4: a fence, at once.
+    pub fn propose_fence(&mut self, now: Time) {
+        if !self.is_fencing() {
+            self.marks.set(Mark::FenceProposed);
+            let mut request = RequestBuilder::default();
+            request.fence();
+            let payload = Payload::of_request(&mut request, StreamId::NONE);
+            self.submit(now, payload, Vec::new());
+        }
+    }
+
+    /// G4: a fence has executed. The state is the same at every replica now; if no snapshot is under
+    /// way, and nobody fetches the last one, this one is taken.
+    pub(crate) fn on_fence(&mut self, now: Time, fence: &Fence) {
+        self.count_fence();
+        self.fenced_at = self.outbox.bytes();
+        if self.taking.is_some() || now < self.hold_until {
+            return;
+        }
+        self.marks.set(Mark::SnapshotTaken);
+        let head = SnapshotHead {
+            epoch: self.config.epoch,
+            replicas: self.config.replicas,
+            fence: self.fences,
+            frontier: fence.frontier,
+            hash: self.machine.hash(),
+            keys: self.machine.state.keys(),
+            streams: self.machine.streams.len() as u64,
+            commands: self.machine.commands(),
+        };
+        let id = self.snapshot_id(self.fences);
+        let cut = self.carry_forward(&fence.frontier);
+        self.taking = Some((cut, Taking::begin(id, head, &mut self.machine)));
+    }
+
+    /// One more fence has executed; what the state was is remembered to be compared (V13).
+    pub(crate) fn count_fence(&mut self) {
+        self.fences += 1;
+        self.fence_hashes.push_back((self.fences, self.machine.hash()));
+        if self.fence_hashes.len() > FENCES_REMEMBERED {
+            self.fence_hashes.pop_front();
+        }
+    }
+
+    fn snapshot_id(&self, fence: u64) -> SnapshotId {
+        SnapshotId { cluster: self.config.cluster, shard: self.config.shard, fence }
+    }
+
+    /// The fence of the snapshot that is being taken. Its file may count once the log is durable up
+    /// to the position.
+    pub fn taking(&self) -> Option<(u64, Position)> {
+        self.taking.as_ref().map(|(cut, taking)| (taking.head.fence, *cut))
+    }
+
+    /// The last fence that has executed, and the state hash at it.
+    pub fn last_fence(&self) -> Option<(u64, u64)> {
+        self.fence_hashes.back().copied()
+    }
+
+    /// The next bytes of that snapshot's file; `None` when all have been given.
+    pub fn snapshot_bytes(&mut self) -> Option<Vec<u8>> {
+        let (_, taking) = self.taking.as_mut()?;
+        taking.next_bytes(&mut self.machine)
+    }
+
+    /// G1: the snapshot that was being taken is durable, so that everything that it covers may be
+    /// forgotten.
+    pub fn on_snapshot(&mut self, now: Time) {
+        let (cut, taking) = self.taking.take().expect("one is being taken");
+        self.take_floor(taking.head.fence, &taking.head.frontier, cut);
+        self.deliver_to_self(now);
+    }
+
+    /// The snapshot could not be written: the log is kept.
+    pub fn on_snapshot_failed(&mut self) {
+        self.taking = None;
+    }
+
+    fn take_floor(&mut self, fence: u64, frontier: &Deps, cut: Position) {
+        self.snapshot = fence;
+        // Nops that it covers can still be on their way to execution here.
+        let mut upto = *frontier;
+        for (mine, executed) in upto.0.iter_mut().zip(&self.executor.executed().0) {
+            *mine = (*mine).min(*executed);
+        }
+        self.raise_floor(&upto);
+        let durable = self.outbox.append(Record::Floor { upto: self.floor }, None);
+        self.cut = Some((durable, cut));
+    }
+
+    /// G1: records before this position are no longer needed, because the floor is durable.
+    pub fn poll_cut(&mut self) -> Option<Position> {
+        let early = mutant::is(Mutant::CutBeforeFloor);
+        let (_, cut) = self.cut.take_if(|(floor, _)| *floor <= self.outbox.durable() || early)?;
+        Some(cut)
+    }
+
+    /// G1: writes down again what is above a frontier, so that the log before can be cut. The
+    /// position of the first of these records.
+    fn carry_forward(&mut self, frontier: &Deps) -> Position {
+        let first = self.outbox.append(Record::Begin { reserved: self.reserved, floor: self.floor }, None);
+        let above = self.space.iter().filter(|(id, it)| !frontier.contains(*id) && has_records(it));
+        let above: Vec<InstanceId> = above.map(|(id, _)| id).collect();
+        for id in above {
+            let instance = self.space.get_mut(id).expect("it was just seen");
+            instance.logged |= instance.payload.is_some();
+            let record = Record::Carried {
+                id,
+                phase: instance.phase,
+                bal: instance.bal,
+                abal: instance.abal,
+                value: value_of(instance.cmd, true),
+                deps: instance.dep,
+                after: instance.after,
+                init_deps: instance.init_dep,
+                validated: instance.validated,
+            };
+            let payload = instance.payload.clone();
+            self.outbox.append(record, payload);
+        }
+        first
+    }
+
+    /// A peer asks for the newest snapshot: no other is taken meanwhile, so that what it lacks
+    /// besides stays here (G5). Whether this is the newest.
+    pub fn on_fetch(&mut self, now: Time, fence: u64) -> bool {
+        self.hold_until = now.after(HOLD_US);
+        fence == self.snapshot
+    }
+
+    /// G5: nobody has kept what is lacking here: the snapshot of this fence is needed, from this
+    /// peer.
+    pub fn wants_snapshot(&self) -> Option<(ReplicaId, u64)> {
+        let source = self.wanted_from.filter(|from| self.peers[from.index()].linked)?;
+        let fence = self.peers[source.index()].snapshot;
+        (fence > self.fences).then_some((source, fence))
+    }
+
+    /// G5: no peer has kept the next instance of a row. If the fence of their snapshot has executed
+    /// here, what is lacking below their floor are Nops; else the snapshot is needed.
+    pub(crate) fn on_forgotten(&mut self, source: ReplicaId) {
+        let peer = self.peers[source.index()];
+        if peer.snapshot > self.fences {
+            self.wanted_from = Some(source);
+            return;
+        }
+        self.marks.set(Mark::FloorAdopted);
+        self.give_back_below(&peer.floor);
+        let batches = self.executor.skip_to(&peer.floor);
+        assert_eq!(batches, 0, "G5: what a floor covers behind an executed fence are Nops");
+        self.unindexed.merge(&peer.floor);
+        self.raise_floor(&peer.floor);
+        self.outbox.append(Record::Floor { upto: self.floor }, None);
+    }
+
+    /// G5: installs a snapshot that came from a peer and is durable here. One whose fence has
+    /// executed here meanwhile is not needed.
+    pub fn install_snapshot(&mut self, now: Time, snapshot: Snapshot) {
+        self.wanted_from = None;
+        if snapshot.head.fence <= self.fences {
+            return;
+        }
+        self.marks.set(Mark::SnapshotInstalled);
+        self.taking = None;
+        let (fence, frontier) = (snapshot.head.fence, snapshot.head.frontier);
+        self.give_back_below(&frontier);
+        self.load(snapshot);
+        self.raise_floor(&frontier);
+        let cut = self.carry_forward(&self.floor.clone());
+        self.take_floor(fence, &frontier, cut);
+        self.fenced_at = self.outbox.bytes();
+        self.execute(now);
+        self.on_progress(now);
+        self.deliver_to_self(now);
+    }
+
+    /// The state is that of a snapshot. Whatever has executed here beyond it are Nops.
+    pub(crate) fn load(&mut self, snapshot: Snapshot) {
+        let Snapshot { head, machine } = snapshot;
+        (self.machine, self.fences, self.snapshot) = (machine, head.fence, head.fence);
+        self.fence_hashes.push_back((head.fence, head.hash));
+        self.executor.skip_to_fence(&head.frontier);
+        // The index lacks what was not seen here (trap B16).
+        self.unindexed.merge(&head.frontier);
+    }
+
+    /// Own instances at or below a floor were decided elsewhere, and what became of them is not known
+    /// here any more: whoever waits asks again, and its stream knows whether they have executed.
+    fn give_back_below(&mut self, floor: &Deps) {
+        let above = self.waiters.split_off(&(floor.of(self.me) + 1));
+        let below = std::mem::replace(&mut self.waiters, above);
+        for client in below.into_values().flatten() {
+            let reason = "this replica was behind and has taken over the state of others; ask again".into();
+            self.outbox.reply(client, Err(Failure::Unavailable { reason }));
+        }
+    }
+}
+
+/// Whether the log has records of it that still say something.
+fn has_records(instance: &Instance) -> bool {
+    instance.phase != Phase::Init || instance.bal.round > 0 || instance.cmd != Choice::None
+}

@@ -1,0 +1,386 @@
+//! Snapshots: the state of a shard at a fence (law, G4), as bytes and back. Pure functions, as the
+//! log is.
+//!
+//! ```text
+//! snapshot = Head frame | Keys frame* | Streams frame* | End frame
+//! ```
+//!
+//! All frames are those of [`isonomy_wire::frame`]; their place starts at a number made of cluster,
+//! shard and fence, so that no piece of one snapshot passes in another. The last one holds a
+//! checksum over all, and the state hash is computed again from what was read.
+
+use crate::machine::Machine;
+use crate::streams::Streams;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::frame::{Encoder, Frame, FrameError, Kind, Scope, Splitter};
+use isonomy_wire::id::{ClusterId, Epoch, ShardId};
+use rkyv::{Archive, Deserialize, Serialize};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// The bytes of a piece, about; an entry or stream that begins below is whole in it.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Whose snapshot it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotId {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The shard.
+    pub shard: ShardId,
+    /// Which fence of the shard, from 1.
+    pub fence: u64,
+}
+
+/// What a snapshot says of itself.
+// The archived twins that rkyv derives have no documentation of their own.
+#[allow(missing_docs)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotHead {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The members of the epoch: the rows of its frontier.
+    pub replicas: u8,
+    /// Which fence, from 1.
+    pub fence: u64,
+    /// What the state covers.
+    pub frontier: Deps,
+    /// The state hash.
+    pub hash: u64,
+    /// Keys with a decision.
+    pub keys: u64,
+    /// Open and named streams.
+    pub streams: u64,
+    /// Commands executed since the shard began.
+    pub commands: u64,
+}
+
+#[allow(missing_docs)]
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+enum Piece {
+    Head(SnapshotHead),
+    /// So many entries are the payload.
+    Keys(u32),
+    /// So many streams are.
+    Streams(u32),
+    /// The checksum over all before.
+    End(u64),
+}
+
+/// A snapshot that was read.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What it says of itself.
+    pub head: SnapshotHead,
+    /// The state and the streams.
+    pub machine: Machine,
+}
+
+/// Why bytes are not the snapshot that was expected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[allow(missing_docs)] // The texts are the documentation.
+pub enum Broken {
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("a piece comes where it does not belong")]
+    Order,
+    #[error("a piece does not hold what it promises")]
+    Piece,
+    #[error("the checksum of the whole fails")]
+    Checksum,
+    #[error("the state read has hash {read:016x}, not {stated:016x}")]
+    Hash { read: u64, stated: u64 },
+    #[error("it ends before its end")]
+    CutOff,
+}
+
+impl SnapshotId {
+    /// The place of the first byte.
+    fn place(&self) -> u64 {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.cluster.0.to_le_bytes());
+        bytes[16..18].copy_from_slice(&self.shard.0.to_le_bytes());
+        bytes[24..].copy_from_slice(&self.fence.to_le_bytes());
+        xxh3_64(&bytes)
+    }
+
+    fn scope(&self) -> Scope {
+        Scope { kind: Kind::Snapshot, epoch: Epoch(0), shard: self.shard }
+    }
+}
+
+/// Takes one piece more into the checksum of the whole.
+fn extend(checksum: u64, message: &[u8], payload_crc: u32) -> u64 {
+    xxh3_64_with_seed(message, checksum ^ u64::from(payload_crc))
+}
+
+/// Frames the pieces of a snapshot.
+#[derive(Clone, Debug)]
+struct Framer {
+    id: SnapshotId,
+    place: u64,
+    checksum: u64,
+}
+
+impl Framer {
+    fn new(id: SnapshotId) -> Framer {
+        Framer { id, place: id.place(), checksum: 0 }
+    }
+
+    fn frame(&mut self, piece: &Piece, payload: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(payload.len() + 256);
+        let crc = crc32c::crc32c(payload);
+        let size = Encoder::default().frame(&mut out, self.place, self.id.scope(), piece, payload, crc);
+        self.place = self.place.wrapping_add(size as u64);
+        let message = rkyv::to_bytes::<rkyv::rancor::Error>(piece).expect("encoding to memory cannot fail");
+        self.checksum = extend(self.checksum, &message, crc);
+        out
+    }
+}
+
+/// What comes next in a snapshot that is being taken.
+#[derive(Clone, Debug)]
+enum Stage {
+    Head,
+    Keys,
+    Streams,
+    Ended,
+}
+
+/// A snapshot that is being taken while the state goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Taking {
+    pub(crate) head: SnapshotHead,
+    framer: Framer,
+    stage: Stage,
+    /// Those that were not given yet.
+    streams: Streams,
+}
+
+impl Taking {
+    /// Of the machine as it is now.
+    pub(crate) fn begin(id: SnapshotId, head: SnapshotHead, machine: &mut Machine) -> Taking {
+        machine.state.begin_copy();
+        Taking { head, framer: Framer::new(id), stage: Stage::Head, streams: machine.streams.clone() }
+    }
+
+    /// The next bytes of the file, from the same machine; `None` at its end.
+    pub(crate) fn next_bytes(&mut self, machine: &mut Machine) -> Option<Vec<u8>> {
+        if let Stage::Head = self.stage {
+            self.stage = Stage::Keys;
+            return Some(self.framer.frame(&Piece::Head(self.head), &[]));
+        }
+        let mut payload = Vec::with_capacity(PIECE_BYTES);
+        if let Stage::Keys = self.stage {
+            if let Some(entries) = machine.state.copy_some(&mut payload, PIECE_BYTES) {
+                return Some(self.framer.frame(&Piece::Keys(entries), &payload));
+            }
+            self.stage = Stage::Streams;
+        }
+        if let Stage::Streams = self.stage {
+            let mut streams = 0;
+            while let Some((id, stream)) =
+                (payload.len() < PIECE_BYTES).then(|| self.streams.take_first()).flatten()
+            {
+                Streams::encode(id, &stream, &mut payload);
+                streams += 1;
+            }
+            if streams > 0 {
+                return Some(self.framer.frame(&Piece::Streams(streams), &payload));
+            }
+            self.stage = Stage::Ended;
+            let end = Piece::End(self.framer.checksum);
+            return Some(self.framer.frame(&end, &[]));
+        }
+        None
+    }
+}
+
+/// Reads a snapshot from its bytes, however they are cut.
+#[derive(Debug)]
+pub struct Reader {
+    id: SnapshotId,
+    splitter: Splitter,
+    checksum: u64,
+    head: Option<SnapshotHead>,
+    machine: Option<Machine>,
+    ended: bool,
+}
+
+impl Reader {
+    /// For the snapshot of this name.
+    pub fn new(id: SnapshotId) -> Reader {
+        let splitter = Splitter::at(id.place(), PIECE_BYTES);
+        Reader { id, splitter, checksum: 0, head: None, machine: None, ended: false }
+    }
+
+    /// The next bytes of the file.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+        while !bytes.is_empty() {
+            let room = self.splitter.room();
+            let count = room.len().min(bytes.len());
+            room[..count].copy_from_slice(&bytes[..count]);
+            self.splitter.received(count);
+            bytes = &bytes[count..];
+            while let Some(frame) = self.splitter.next_frame()? {
+                self.take(frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What it says of itself, once that was read.
+    pub fn head(&self) -> Option<&SnapshotHead> {
+        self.head.as_ref()
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), Broken> {
+        let piece: Piece = frame.decode(self.id.scope())?;
+        if self.ended {
+            return Err(Broken::Order);
+        }
+        match (piece, &mut self.machine) {
+            (Piece::Head(head), None) => {
+                if head.fence != self.id.fence {
+                    return Err(Broken::Order);
+                }
+                self.machine = Some(Machine::new(head.epoch, self.id.shard));
+                self.head = Some(head);
+            }
+            (Piece::Keys(entries), Some(machine)) => {
+                let loaded = machine.state.load(&frame.payload);
+                loaded.ok().filter(|loaded| *loaded == entries).ok_or(Broken::Piece)?;
+            }
+            (Piece::Streams(streams), Some(machine)) => {
+                let loaded = machine.streams.load(frame.payload.clone());
+                loaded.ok().filter(|loaded| *loaded == streams).ok_or(Broken::Piece)?;
+            }
+            (Piece::End(checksum), Some(_)) if checksum == self.checksum => self.ended = true,
+            (Piece::End(_), Some(_)) => return Err(Broken::Checksum),
+            _ => return Err(Broken::Order),
+        }
+        self.checksum = extend(self.checksum, &frame.message, frame.payload_crc);
+        Ok(())
+    }
+
+    /// All bytes were given.
+    pub fn finish(self) -> Result<Snapshot, Broken> {
+        let (Some(head), Some(mut machine)) = (self.head, self.machine) else { return Err(Broken::CutOff) };
+        if !self.ended || self.splitter.has_partial() {
+            return Err(Broken::CutOff);
+        }
+        machine.resume(head.commands);
+        let counts = (machine.state.keys(), machine.streams.len() as u64);
+        if machine.hash() != head.hash || counts != (head.keys, head.streams) {
+            return Err(Broken::Hash { read: machine.hash(), stated: head.hash });
+        }
+        Ok(Snapshot { head, machine })
+    }
+}
+
+/// The same snapshot for another cluster: how a backup is restored.
+pub fn rebrand(snapshot: &mut Snapshot, id: SnapshotId, mut write: impl FnMut(&[u8])) {
+    let mut taking = Taking::begin(id, snapshot.head, &mut snapshot.machine);
+    while let Some(bytes) = taking.next_bytes(&mut snapshot.machine) {
+        write(&bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Payload;
+    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+
+    const ID: SnapshotId = SnapshotId { cluster: ClusterId(7), shard: ShardId(3), fence: 5 };
+
+    fn machine(keys: u32) -> Machine {
+        let mut machine = Machine::new(Epoch(1), ID.shard);
+        let mut builder = RequestBuilder::default();
+        for key in 0..keys {
+            builder.decide(&key.to_le_bytes(), &vec![1; key as usize % 90]).unwrap();
+            if key % 100 == 99 || key + 1 == keys {
+                let first = u64::from(key - key % 100) + 1;
+                let bytes = builder.encode(StreamId::named("s"), first, first);
+                let crc = crc32c::crc32c(&bytes);
+                let id = InstanceId::new(ReplicaId(0), first);
+                machine.execute(id, &Payload::parse(bytes, crc).unwrap(), true, |_, _| ());
+            }
+        }
+        machine
+    }
+
+    fn image(machine: &mut Machine) -> (SnapshotHead, Vec<u8>) {
+        let mut frontier = Deps::NONE;
+        frontier.set(ReplicaId(0), 900);
+        let (hash, keys, streams) = (machine.hash(), machine.state.keys(), machine.streams.len() as u64);
+        let (fence, commands) = (ID.fence, machine.commands());
+        let head =
+            SnapshotHead { epoch: Epoch(1), replicas: 3, fence, frontier, hash, keys, streams, commands };
+        let mut taking = Taking::begin(ID, head, machine);
+        let bytes = std::iter::from_fn(|| taking.next_bytes(machine)).flatten().collect();
+        (head, bytes)
+    }
+
+    fn read(bytes: &[u8], cut: usize) -> Result<Snapshot, Broken> {
+        let mut reader = Reader::new(ID);
+        bytes.chunks(cut).try_for_each(|chunk| reader.push(chunk))?;
+        reader.finish()
+    }
+
+    #[test]
+    fn a_snapshot_is_read_as_it_was_written() {
+        let mut machine = machine(9000);
+        let (head, bytes) = image(&mut machine);
+        assert!(bytes.len() > 2 * PIECE_BYTES, "several pieces");
+        for cut in [1000, 4096, bytes.len()] {
+            let snapshot = read(&bytes, cut).unwrap();
+            assert_eq!(snapshot.head, head);
+            assert_eq!((snapshot.machine.hash(), snapshot.machine.commands()), (head.hash, 9000));
+        }
+    }
+
+    #[test]
+    fn every_truncation_and_every_flipped_bit_is_refused() {
+        let (_, bytes) = image(&mut machine(20));
+        assert!(read(&bytes, 64).is_ok());
+        for length in 0..bytes.len() {
+            assert!(read(&bytes[..length], 4096).is_err(), "cut to {length}");
+        }
+        let mut harmless = Vec::new();
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if read(&flipped, 4096).is_ok() {
+                harmless.push(bit / 8);
+            }
+        }
+        println!("{} truncations, {} flipped bits", bytes.len(), 8 * bytes.len());
+        assert!(harmless.iter().all(|at| bytes[*at] == 0), "only padding may change: {harmless:?}");
+    }
+
+    #[test]
+    fn no_other_snapshot_passes_for_it() {
+        let (_, bytes) = image(&mut machine(20));
+        for id in [
+            SnapshotId { fence: 6, ..ID },
+            SnapshotId { cluster: ClusterId(8), ..ID },
+            SnapshotId { shard: ShardId(4), ..ID },
+        ] {
+            let mut reader = Reader::new(id);
+            assert!(reader.push(&bytes).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_restored_one_belongs_to_its_new_cluster() {
+        let (head, bytes) = image(&mut machine(20));
+        let other = SnapshotId { cluster: ClusterId(9), ..ID };
+        let mut copy = Vec::new();
+        rebrand(&mut read(&bytes, 4096).unwrap(), other, |bytes| copy.extend_from_slice(bytes));
+        assert!(read(&copy, 4096).is_err());
+        let mut reader = Reader::new(other);
+        reader.push(&copy).unwrap();
+        assert_eq!(reader.finish().unwrap().head, head);
+    }
+}

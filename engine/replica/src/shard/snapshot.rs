@@ -1,0 +1,269 @@
+//! Taking snapshots, and fetching them from a peer (law, G4 and G5). Files are written by the
+//! executor's thread for blocking work; the shard itself only copies a piece at a time.
+
+use isonomy_protocol::snapshot::{Reader, SnapshotId};
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::PeerMessage;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Error, Result, Write};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Node;
+use super::signal::Signal;
+use crate::snapshots::{prune, publish, snapshot_path, unfinished_path};
+
+/// A peer is sent so many bytes of a snapshot at a time.
+const PIECE_BYTES: u64 = 512 << 10;
+/// How much is written before it is synced, so that the log never waits behind much.
+const SYNC_EVERY_BYTES: u64 = 4 << 20;
+/// After each piece the shard goes on with its own work for so many times as long.
+const REST_FACTOR: u32 = 1;
+/// How long a piece may take to come before it is asked for again.
+const PIECE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a lost link may take to come back before a transfer is given up.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
+/// After something failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the log is durable so far.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What a peer has sent, not yet written.
+struct Piece {
+    source: ReplicaId,
+    fence: u64,
+    from: u64,
+    total: u64,
+    bytes: bytes::Bytes,
+}
+
+/// How far the transfer of a peer's snapshot has come.
+#[derive(Default)]
+pub(super) struct Fetching {
+    pieces: RefCell<VecDeque<Piece>>,
+    arrived: Signal,
+    /// The bytes that have come, and all of them.
+    pub(super) progress: Cell<(u64, u64)>,
+}
+
+/// A file that grows, written in the thread for blocking work.
+struct Growing {
+    file: Arc<File>,
+    length: u64,
+    synced: u64,
+}
+
+impl Growing {
+    async fn create(path: std::path::PathBuf) -> Result<Growing> {
+        let file = glommio::executor().spawn_blocking(move || File::create(path)).await?;
+        Ok(Growing { file: Arc::new(file), length: 0, synced: 0 })
+    }
+
+    async fn append(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<()> {
+        self.length += bytes.as_ref().len() as u64;
+        let sync = self.length - self.synced >= SYNC_EVERY_BYTES;
+        if sync {
+            self.synced = self.length;
+        }
+        let file = self.file.clone();
+        let write = move || {
+            (&*file).write_all(bytes.as_ref())?;
+            if sync { file.sync_data() } else { Ok(()) }
+        };
+        glommio::executor().spawn_blocking(write).await
+    }
+
+    async fn finish(self) -> Result<()> {
+        glommio::executor().spawn_blocking(move || self.file.sync_all()).await
+    }
+}
+
+impl Node {
+    fn snapshot_id(&self, fence: u64) -> SnapshotId {
+        SnapshotId { cluster: self.config.cluster_id(), shard: self.shard, fence }
+    }
+
+    /// Writes the snapshots that the core takes and fetches those that it needs, for ever.
+    pub(super) async fn run_snapshots(self: Rc<Node>) {
+        loop {
+            let (taking, wanted) = {
+                let inner = self.inner.borrow();
+                (inner.core.taking(), inner.core.wants_snapshot())
+            };
+            let done = match (taking, wanted) {
+                (_, Some((source, fence))) => self.fetch(source, fence).await,
+                (Some((fence, _)), None) => self.take(fence).await,
+                (None, None) => {
+                    self.snapshots.wait().await;
+                    continue;
+                }
+            };
+            if let Err(error) = done {
+                log::warn!("shard {}: a snapshot was not written: {error}; the log is kept", self.shard.0);
+                self.inner.borrow_mut().core.on_snapshot_failed();
+                glommio::timer::sleep(RETRY_PAUSE).await;
+            }
+            self.touch();
+        }
+    }
+
+    /// Writes the snapshot of a fence.
+    async fn take(&self, fence: u64) -> Result<()> {
+        let dir = self.dir();
+        let mut file = Growing::create(unfinished_path(&dir)).await?;
+        loop {
+            let began = Instant::now();
+            let bytes = {
+                let core = &mut self.inner.borrow_mut().core;
+                // Another one was installed meanwhile.
+                if core.taking().is_none_or(|(taking, _)| taking != fence) {
+                    return Ok(());
+                }
+                core.snapshot_bytes()
+            };
+            let Some(bytes) = bytes else { break };
+            file.append(bytes).await?;
+            glommio::timer::sleep(REST_FACTOR * began.elapsed()).await;
+        }
+        let length = file.length;
+        file.finish().await?;
+        // What it shows must not be more than the log remembers.
+        loop {
+            let inner = self.inner.borrow();
+            match inner.core.taking() {
+                Some((taking, cut)) if taking == fence && inner.log.durable < cut => {}
+                Some((taking, _)) if taking == fence => break,
+                _ => return Ok(()),
+            }
+            drop(inner);
+            glommio::timer::sleep(LOOK_EVERY).await;
+        }
+        glommio::executor().spawn_blocking(move || publish(&dir, fence)).await?;
+        let now = self.now();
+        self.inner.borrow_mut().core.on_snapshot(now);
+        log::info!("shard {}: snapshot at fence {fence}, {length} bytes", self.shard.0);
+        self.prune(fence).await
+    }
+
+    async fn prune(&self, newest: u64) -> Result<()> {
+        let dir = self.dir();
+        glommio::executor().spawn_blocking(move || prune(&dir, newest)).await
+    }
+
+    /// A peer asks for a part of the newest snapshot.
+    pub(super) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, fence: u64, from: u64) {
+        let now = self.now();
+        let is_newest = self.inner.borrow_mut().core.on_fetch(now, fence);
+        let (node, path) = (self.clone(), snapshot_path(&self.dir(), fence));
+        let give = async move {
+            let read = move || read_piece(&path, from);
+            let read =
+                if is_newest { glommio::executor().spawn_blocking(read).await } else { Ok((0, Vec::new())) };
+            let (total, bytes) = read.unwrap_or_default();
+            let message = PeerMessage::Piece { fence, from, total };
+            let scope = node.peer_scope();
+            let mut inner = node.inner.borrow_mut();
+            let super::Inner { links, encoder, .. } = &mut *inner;
+            links.push_bytes(encoder, scope, peer, &message, &bytes);
+            links.flush();
+        };
+        glommio::spawn_local(give).detach();
+    }
+
+    /// A part of a peer's snapshot has come.
+    pub(super) fn on_piece(&self, source: ReplicaId, fence: u64, from: u64, total: u64, bytes: bytes::Bytes) {
+        // One is asked for at a time; what nobody waits for is dropped with the next.
+        let mut pieces = self.fetching.pieces.borrow_mut();
+        pieces.clear();
+        pieces.push_back(Piece { source, fence, from, total, bytes });
+        self.fetching.arrived.notify();
+    }
+
+    /// Fetches the snapshot of a fence from a peer, piece by piece, and installs it.
+    async fn fetch(&self, source: ReplicaId, fence: u64) -> Result<()> {
+        log::info!("shard {}: fetching the snapshot at fence {fence} from replica {source}", self.shard.0);
+        let dir = self.dir();
+        let mut file = Growing::create(unfinished_path(&dir)).await?;
+        let mut reader = Reader::new(self.snapshot_id(fence));
+        loop {
+            if !self.is_wanted(source, fence).await {
+                self.fetching.progress.set((0, 0));
+                return Ok(());
+            }
+            let Some(piece) = self.next_piece(source, fence, file.length).await else { continue };
+            if piece.total == 0 {
+                // It has a newer one by now, and says so with its next gossip.
+                glommio::timer::sleep(RETRY_PAUSE).await;
+                continue;
+            }
+            reader.push(&piece.bytes).map_err(Error::other)?;
+            file.append(piece.bytes).await?;
+            self.fetching.progress.set((file.length, piece.total));
+            if file.length >= piece.total {
+                break;
+            }
+        }
+        let snapshot = reader.finish().map_err(Error::other)?;
+        file.finish().await?;
+        glommio::executor().spawn_blocking(move || publish(&dir, fence)).await?;
+        let now = self.now();
+        self.inner.borrow_mut().core.install_snapshot(now, snapshot);
+        self.fetching.progress.set((0, 0));
+        log::info!("shard {}: installed the snapshot at fence {fence}", self.shard.0);
+        self.prune(fence).await
+    }
+
+    /// Whether it still is this snapshot that is needed. A link that is lost may come back: the
+    /// transfer goes on where it was.
+    async fn is_wanted(&self, source: ReplicaId, fence: u64) -> bool {
+        let began = Instant::now();
+        loop {
+            match self.inner.borrow().core.wants_snapshot() {
+                Some(wanted) => return wanted == (source, fence),
+                None if began.elapsed() > LINK_PATIENCE => return false,
+                None => {}
+            }
+            glommio::timer::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Asks for the piece at this byte and waits for it; `None` if it does not come.
+    async fn next_piece(&self, source: ReplicaId, fence: u64, from: u64) -> Option<Piece> {
+        {
+            let scope = self.peer_scope();
+            let mut inner = self.inner.borrow_mut();
+            let super::Inner { links, encoder, .. } = &mut *inner;
+            links.push_bytes(encoder, scope, source, &PeerMessage::Fetch { fence, from }, &[]);
+            links.flush();
+        }
+        let arrived = async {
+            loop {
+                let piece = self.fetching.pieces.borrow_mut().pop_front();
+                match piece {
+                    Some(piece) if (piece.source, piece.fence, piece.from) == (source, fence, from) => {
+                        return Some(piece);
+                    }
+                    _ => self.fetching.arrived.wait().await,
+                }
+            }
+        };
+        let late = async {
+            glommio::timer::sleep(PIECE_PATIENCE).await;
+            None
+        };
+        futures_lite::future::or(arrived, late).await
+    }
+}
+
+/// The piece of a file at a byte, and the file's length.
+fn read_piece(path: &std::path::Path, from: u64) -> Result<(u64, Vec<u8>)> {
+    let file = File::open(path)?;
+    let total = file.metadata()?.len();
+    let mut bytes = vec![0; total.saturating_sub(from).min(PIECE_BYTES) as usize];
+    file.read_exact_at(&mut bytes, from)?;
+    Ok((total, bytes))
+}
