@@ -4,10 +4,11 @@ use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
 use isonomy_wire::id::{ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// The layout that this release writes.
@@ -26,6 +27,8 @@ struct Identity {
     incarnation: String,
     /// The incarnations of the peers that were met (G6).
     peers: BTreeMap<u8, String>,
+    /// All members have confirmed that they never met another directory of this replica.
+    formed: bool,
 }
 
 /// An open data directory. Shards share it for what concerns all of them; nothing on the path of
@@ -38,6 +41,9 @@ struct Inner {
     path: PathBuf,
     incarnation: u128,
     identity: Mutex<Identity>,
+    /// Who has confirmed so far, and whether all have.
+    confirmed: Mutex<BTreeSet<u8>>,
+    formed: AtomicBool,
     /// Holds the lock until the process ends.
     _lock: File,
 }
@@ -62,7 +68,9 @@ impl DataDir {
         check(config, &identity).map_err(|what| data_dir(&path, &what))?;
         let incarnation = parse(&identity.incarnation)
             .ok_or_else(|| data_dir(&path, "identity.json names no incarnation"))?;
-        Ok(DataDir(Arc::new(Inner { path, incarnation, identity: Mutex::new(identity), _lock: lock })))
+        let formed = AtomicBool::new(identity.formed || identity.replicas == 1);
+        let (identity, confirmed) = (Mutex::new(identity), Mutex::default());
+        Ok(DataDir(Arc::new(Inner { path, incarnation, identity, confirmed, formed, _lock: lock })))
     }
 
     /// The random number of this directory.
@@ -73,6 +81,29 @@ impl DataDir {
     /// Where the log of a shard lies.
     pub(crate) fn shard_dir(&self, shard: ShardId) -> PathBuf {
         shard_dir(&self.0.path, shard)
+    }
+
+    /// G6: whether this replica may vote. An empty directory may not, until every member has said
+    /// that it never met another one under this name: else a disk that was wiped would vote as if
+    /// nothing had ever been promised.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.0.formed.load(Ordering::Acquire)
+    }
+
+    /// G6: a peer accepts this directory, and has noted it.
+    pub(crate) fn on_accepted(&self, peer: ReplicaId) -> Result<(), Fatal> {
+        if self.is_formed() {
+            return Ok(());
+        }
+        let mut confirmed = self.0.confirmed.lock().expect("nobody panics with it");
+        confirmed.insert(peer.0);
+        let mut identity = self.0.identity.lock().expect("nobody panics with it");
+        if confirmed.len() + 1 == usize::from(identity.replicas) && !identity.formed {
+            identity.formed = true;
+            write(&self.0.path, &identity)?;
+            self.0.formed.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Whether a peer may be who it says: the first time its incarnation is noted durably, later
@@ -116,6 +147,7 @@ fn found(config: &Config, path: &Path) -> Result<Identity, Fatal> {
         shards: config.shards,
         incarnation: format!("{:032x}", rand::random::<u128>()),
         peers: BTreeMap::new(),
+        formed: false,
     };
     write(path, &identity)?;
     Ok(identity)
@@ -209,6 +241,24 @@ mod tests {
         assert_eq!(again.incarnation(), incarnation);
         assert!(again.accept_peer(ReplicaId(1), 5).unwrap());
         assert!(!again.accept_peer(ReplicaId(1), 6).unwrap(), "a wiped peer comes back as a stranger");
+    }
+
+    #[test]
+    fn g6_an_empty_directory_votes_once_all_members_have_accepted_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let first = DataDir::open(&config).unwrap();
+        first.on_accepted(ReplicaId(1)).unwrap();
+        first.on_accepted(ReplicaId(1)).unwrap();
+        assert!(!first.is_formed());
+        drop(first);
+        let again = DataDir::open(&config).unwrap();
+        again.on_accepted(ReplicaId(2)).unwrap();
+        assert!(!again.is_formed(), "each start asks all");
+        again.on_accepted(ReplicaId(1)).unwrap();
+        assert!(again.is_formed());
+        drop(again);
+        assert!(DataDir::open(&config).unwrap().is_formed());
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Broken {
     Position { found: u64, expected: u64 },
     #[error("a group does not hold the records that its head promises")]
     Records,
+    #[error("nothing is there, but later groups are")]
+    Lost,
     #[error("a batch does not decode: {0}")]
     Batch(isonomy_wire::command::Invalid),
 }
@@ -58,7 +60,7 @@ impl Scanner {
             return Ok(None);
         }
         if self.bytes[self.at..self.at + BLOCK_BYTES].iter().all(|byte| *byte == 0) {
-            return Ok(None);
+            return if self.is_torn() { Ok(None) } else { Err(Broken::Lost) };
         }
         let head = self.head_at(self.at)?;
         if head.first != self.next.0 {
@@ -208,6 +210,35 @@ mod tests {
                 Some(torn) => assert_eq!(torn, group >= 2, "bit {bit}: group {group} has followers or not"),
             }
         }
+    }
+
+    #[test]
+    fn every_lost_block_of_a_group_with_followers_is_damage() {
+        let whole = image(&[1..4, 4..5, 5..9], 5);
+        for block in 1..4 {
+            let mut lost = whole.clone();
+            lost[block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES].fill(0);
+            let (entries, next, broken) = scan(&lost);
+            assert_eq!(entries, (1..next).map(record).collect::<Vec<_>>());
+            let expected = if block < 3 { Some(false) } else { None };
+            assert_eq!(broken, expected, "block {block}");
+        }
+    }
+
+    #[test]
+    fn d6_once_an_idle_log_has_said_how_far_it_is_durable_nothing_before_looks_torn() {
+        // The last group has no records and says that all before is durable.
+        let whole = image(&[1..4, 4..5, 5..9, 9..9], 6);
+        assert_eq!(scan(&whole), ((1..9).map(record).collect(), 9, None));
+        for bit in BLOCK_BYTES * 8..4 * BLOCK_BYTES * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let (_, next, broken) = scan(&flipped);
+            assert!(broken == Some(false) || (broken.is_none() && next == 9), "bit {bit}: {broken:?}");
+        }
+        let mut lost = whole.clone();
+        lost[3 * BLOCK_BYTES..4 * BLOCK_BYTES].fill(0);
+        assert_eq!(scan(&lost).2, Some(false), "a lost write");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::fatal::{Reason, stop};
 use crate::snapshots::sync_dir;
 use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions};
 use isonomy_protocol::contract::{Append, Position};
-use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
+use isonomy_protocol::log::group::{GROUP_HEAD_BYTES, Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
 use rustix::fs::FlockOperation;
@@ -20,7 +20,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::recover::{Recovered, SEGMENT_BYTES, segment_path, spare_path, unfinished_path};
 use super::signal::Signal;
@@ -31,6 +31,8 @@ pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
 const SEGMENTS_AHEAD: usize = 1;
 /// The same for a log that begins: nothing is filled while its first users come.
 const SEGMENTS_AT_FIRST: usize = 1 + SEGMENTS_AHEAD;
+/// A log that has written nothing for so long is idle.
+const MARK_AFTER: Duration = Duration::from_millis(50);
 /// Segments that were cut and wait for their next use; more are removed.
 const SPARES_MAX: usize = 16;
 /// Between two tries to fill a segment on a full disk.
@@ -68,6 +70,9 @@ pub(crate) struct Log {
     gathering: Option<Gathering>,
     full: VecDeque<Gathering>,
     pub(crate) durable: Position,
+    /// What the last group says is durable.
+    marked: Position,
+    written_at: Instant,
     /// Written since the start.
     pub(crate) bytes: u64,
     pub(crate) groups: u64,
@@ -85,8 +90,18 @@ pub(crate) struct Write {
 impl Log {
     pub(crate) fn new(id: LogId, tail: Tail) -> Log {
         let durable = Position(tail.next.0 - 1);
-        let (gathering, full) = (None, VecDeque::new());
-        Log { id, encoder: GroupEncoder::new(id), tail, gathering, full, durable, bytes: 0, groups: 0 }
+        Log {
+            id,
+            encoder: GroupEncoder::new(id),
+            tail,
+            gathering: None,
+            full: VecDeque::new(),
+            durable,
+            marked: durable,
+            written_at: Instant::now(),
+            bytes: 0,
+            groups: 0,
+        }
     }
 
     /// Adds a record to the group that gathers. How much can gather is bounded by the core, which
@@ -98,7 +113,9 @@ impl Log {
             self.close_group(gathering);
         }
         loop {
-            let mut gathering = self.gathering.take().unwrap_or_else(|| self.open_group(append));
+            let mut gathering = self.gathering.take().unwrap_or_else(|| {
+                self.open_group(group_bytes(append.payload.as_ref()), begins_segment(append))
+            });
             let Gathering { buffer, group, segment, offset } = &mut gathering;
             let place = self.id.place(*segment).wrapping_add(*offset as u64);
             if self.encoder.append(group, buffer.as_bytes_mut(), place, append) {
@@ -110,11 +127,10 @@ impl Log {
         }
     }
 
-    /// Opens a group where the last one ended, or in the next segment if the record does not fit or
+    /// Opens a group where the last one ended, or in the next segment if what it needs does not fit or
     /// has to be the first of one.
-    fn open_group(&mut self, append: &Append) -> Gathering {
-        let needed = group_bytes(append.payload.as_ref());
-        if self.tail.offset + needed > SEGMENT_BYTES || begins_segment(append) {
+    fn open_group(&mut self, needed: usize, begins: bool) -> Gathering {
+        if self.tail.offset + needed > SEGMENT_BYTES || begins {
             (self.tail.segment, self.tail.offset) = (self.tail.segment + 1, BLOCK_BYTES);
         }
         let Tail { segment, offset, next } = self.tail;
@@ -125,6 +141,16 @@ impl Log {
     fn close_group(&mut self, gathering: Gathering) {
         self.tail.offset = gathering.offset + gathering.group.padded_bytes();
         self.full.push_back(gathering);
+    }
+
+    /// D6: an idle log says once more how far it is durable, in a group without records, so that
+    /// nothing but a group in flight ever looks torn.
+    pub(crate) fn mark_if_idle(&mut self) {
+        let idle = !self.has_work() && self.durable.0 + 1 == self.tail.next.0;
+        if idle && self.marked < self.durable && self.written_at.elapsed() >= MARK_AFTER {
+            let group = self.open_group(GROUP_HEAD_BYTES, false);
+            self.close_group(group);
+        }
     }
 
     pub(crate) fn has_work(&self) -> bool {
@@ -142,6 +168,7 @@ impl Log {
         let place = self.id.place(segment).wrapping_add(offset as u64);
         let size = self.encoder.finish(&group, buffer.as_bytes_mut(), place, self.durable);
         buffer.trim_to_size(size);
+        (self.marked, self.written_at) = (self.durable, Instant::now());
         let last = group.last();
         let first = Position(last.0 + 1 - u64::from(group.records()));
         self.bytes += size as u64;

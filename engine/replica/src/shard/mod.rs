@@ -214,9 +214,16 @@ async fn serve(
         spawn(Box::pin(node.clone().run_link(peer)));
     }
     spawn(Box::pin(node.clone().accept_peers(ports.peers)));
+    if !node.data_dir.is_formed() {
+        log::info!(
+            "shard {}: this data directory is new: all members must be up once to confirm that",
+            node.shard.0
+        );
+    }
     // Clients are served once the log takes records: the first segment may have to be filled.
     let first = node.inner.borrow().log.durable;
-    while node.inner.borrow().log.durable == first && !stopping.load(Ordering::Relaxed) {
+    let is_ready = || node.inner.borrow().log.durable != first && node.data_dir.is_formed();
+    while !is_ready() && !stopping.load(Ordering::Relaxed) {
         glommio::timer::sleep(Duration::from_millis(5)).await;
     }
     spawn(Box::pin(node.clone().accept_clients(ports.clients)));

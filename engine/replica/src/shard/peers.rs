@@ -146,7 +146,12 @@ impl Node {
         };
         connection.shake(&mut encoder, self.shard, &Handshake::Hello(hello));
         match connection.hear(&mut encoder, self.shard).await? {
-            Handshake::Welcome(welcome) if welcome.replica == peer => Ok(connection),
+            Handshake::Welcome(welcome) if welcome.replica == peer => {
+                self.data_dir
+                    .on_accepted(peer)
+                    .unwrap_or_else(|fatal| stop(fatal.reason, &fatal.to_string()));
+                Ok(connection)
+            }
             Handshake::Welcome(_) => {
                 Err(LinkError::Closed("another replica answers there; check the members"))
             }
@@ -285,6 +290,10 @@ impl Node {
             let parsed = Payload::parse(frame.payload, frame.payload_crc);
             Some(parsed.map_err(|_| LinkError::Closed("it sent a batch that does not decode"))?)
         };
+        // G6: no vote from a directory that is not known to be the first of its name.
+        if !self.data_dir.is_formed() {
+            return Ok(());
+        }
         let now = self.now();
         self.inner.borrow_mut().core.on_message(now, peer, message, payload);
         self.touch();

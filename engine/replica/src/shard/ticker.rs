@@ -35,10 +35,19 @@ impl Node {
                 core.on_timeout(now);
                 self.touch();
             }
+            self.mark_log();
             if swept.elapsed() >= SWEEP_EVERY {
                 swept = Instant::now();
                 self.sweep();
             }
+        }
+    }
+
+    fn mark_log(&self) {
+        let log = &mut self.inner.borrow_mut().log;
+        log.mark_if_idle();
+        if log.has_work() {
+            self.write.notify();
         }
     }
 
