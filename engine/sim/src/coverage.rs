@@ -34,6 +34,8 @@ pub struct Coverage {
     late: u32,
     /// A crash left a part of a group on disk.
     pub torn: bool,
+    /// A replica found its disk damaged.
+    pub damaged: bool,
     /// A source that was started again got an answer again.
     pub repeated: bool,
 }
@@ -55,6 +57,7 @@ impl Coverage {
         self.duplicated |= other.duplicated;
         self.late |= other.late;
         self.torn |= other.torn;
+        self.damaged |= other.damaged;
         self.repeated |= other.repeated;
     }
 
@@ -70,8 +73,15 @@ impl Coverage {
         let about_all = |name: &str| ["Pull", "Gossip", "Gone"].iter().any(|kind| name.ends_with(kind));
         let late = of(self.late, "late").filter(|name| !about_all(name));
         let torn = (!self.torn).then(|| "torn group".to_string());
+        let damaged = (!self.damaged).then(|| "damaged disk".to_string());
         let repeated = (!self.repeated).then(|| "repeated answer".to_string());
-        marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(torn).chain(repeated).collect()
+        marks
+            .chain(of(self.duplicated, "duplicated"))
+            .chain(late)
+            .chain(torn)
+            .chain(damaged)
+            .chain(repeated)
+            .collect()
     }
 }
 

@@ -1,5 +1,5 @@
 //! A replica's disk: the production log format over memory. What was not synced is lost in a
-//! crash, or is there whole or in part.
+//! crash, or is there whole or in part; what was synced may be damaged.
 
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
@@ -31,6 +31,10 @@ pub struct Disk {
     cut: usize,
     /// What the platters hold of the log; the last segment is the one in use.
     segments: Vec<Vec<u8>>,
+    /// A segment that was cut: the next one has its bytes to begin with.
+    spare: Option<Vec<u8>>,
+    /// Segment and offset of the last group that is durable.
+    last_group: (usize, usize),
     /// The newest snapshot, whole and durable.
     snapshot: Option<(u64, Vec<u8>)>,
     waiting: Vec<Append>,
@@ -47,6 +51,8 @@ impl Disk {
             encoder: GroupEncoder::new(id),
             cut: 0,
             segments: Vec::new(),
+            spare: None,
+            last_group: (1, BLOCK_BYTES),
             snapshot: None,
             waiting: Vec::new(),
             write: None,
@@ -59,8 +65,8 @@ impl Disk {
 
     fn next_segment(&mut self, first: u64) {
         let segment = (self.cut + self.segments.len()) as u64 + 1;
-        let mut bytes = self.id.encode_head(SegmentHead { segment, first });
-        bytes.resize(SEGMENT_BYTES, 0);
+        let mut bytes = self.spare.take().unwrap_or_else(|| vec![0; SEGMENT_BYTES]);
+        bytes[..BLOCK_BYTES].copy_from_slice(&self.id.encode_head(SegmentHead { segment, first }));
         self.segments.push(bytes);
         self.offset = BLOCK_BYTES;
     }
@@ -103,6 +109,7 @@ impl Disk {
     pub fn end_write(&mut self) -> Position {
         let write = self.write.take().expect("a write is under way");
         self.put(&write, 0..write.bytes.len());
+        self.last_group = (write.segment + 1, write.offset);
         self.durable = write.last;
         self.durable
     }
@@ -145,39 +152,61 @@ impl Disk {
 
     /// Records before this position are no longer needed.
     pub fn cut(&mut self, position: Position) {
-        while self.segments.len() > 1 && self.head(1).first <= position.0 {
-            self.segments.remove(0);
+        let is_done = |head: SegmentHead| head.first <= position.0;
+        while self.segments.len() > 1 && self.head(1).is_ok_and(is_done) {
+            self.spare = Some(self.segments.remove(0));
             self.cut += 1;
         }
     }
 
-    fn head(&self, place: usize) -> SegmentHead {
+    fn head(&self, place: usize) -> Result<SegmentHead, String> {
         let bytes = aligned(self.segments[place][..BLOCK_BYTES].to_vec().into());
         let head = self.id.decode_head((self.cut + place) as u64 + 1, &bytes);
-        head.expect("D6: the head reads").expect("a segment begins with its head")
+        head.map_err(|error| error.to_string())?.ok_or_else(|| "a segment has lost its head".to_string())
     }
 
-    /// Reads the log back as the replica process does, a torn tail cut.
-    pub fn recover(&mut self) -> Vec<Entry> {
+    /// Something that was durable changes on the platters: a bit flips, a block is lost, or a write
+    /// that went astray has hit it. Not in the last group: of that one only a later group could tell
+    /// that it was durable (D6).
+    pub fn damage(&mut self, random: &mut SmallRng) {
+        let (segment, offset) = self.last_group;
+        let place =
+            random.random_range(0..=segment.saturating_sub(self.cut + 1).min(self.segments.len() - 1));
+        let is_last = self.cut + place + 1 == segment;
+        let end = if is_last { offset } else { SEGMENT_BYTES };
+        if let Some((_, bytes)) = self.snapshot.as_mut().filter(|_| random.random_bool(0.2)) {
+            return flip(bytes, random);
+        }
+        let block = random.random_range(0..end / BLOCK_BYTES) * BLOCK_BYTES;
+        let target = block..block + BLOCK_BYTES;
+        match random.random_range(0..3) {
+            0 => flip(&mut self.segments[place][target], random),
+            1 => self.segments[place][target].fill(0),
+            _ => {
+                let other = random.random_range(0..self.segments.len());
+                let from = random.random_range(0..SEGMENT_BYTES / BLOCK_BYTES) * BLOCK_BYTES;
+                let astray = self.segments[other][from..from + BLOCK_BYTES].to_vec();
+                self.segments[place][target].copy_from_slice(&astray);
+            }
+        }
+    }
+
+    /// Reads the log back as the replica process does, a torn tail cut. The error is damage.
+    pub fn recover(&mut self) -> Result<Vec<Entry>, String> {
         let mut entries = Vec::new();
-        let mut next = Position(self.head(0).first);
+        let mut next = Position(self.head(0)?.first);
         for (place, bytes) in self.segments.iter().enumerate() {
             let number = (self.cut + place) as u64 + 1;
-            assert_eq!(self.head(place).first, next.0, "D6: segment {number} follows the one before");
-            let bytes = aligned(bytes.clone().into());
-            let mut scanner = Scanner::new(self.id, number, bytes, next);
+            if self.head(place)?.first != next.0 {
+                return Err(format!("segment {number} does not follow the one before"));
+            }
+            let mut scanner = Scanner::new(self.id, number, aligned(bytes.clone().into()), next);
             loop {
                 match scanner.next_group(|entry| entries.push(entry)) {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
-                    Err(broken) => {
-                        assert!(
-                            scanner.is_torn(),
-                            "D6: the log of replica {} is damaged: {broken}",
-                            self.id.replica
-                        );
-                        break;
-                    }
+                    Err(_) if scanner.is_torn() => break,
+                    Err(broken) => return Err(broken.to_string()),
                 }
             }
             next = scanner.next_position();
@@ -185,6 +214,11 @@ impl Disk {
         }
         assert!(next.0 > self.durable.0, "V15: what was durable is gone");
         self.durable = Position(next.0 - 1);
-        entries
+        Ok(entries)
     }
+}
+
+fn flip(bytes: &mut [u8], random: &mut SmallRng) {
+    let at = random.random_range(0..bytes.len());
+    bytes[at] ^= 1 << random.random_range(0..8);
 }

@@ -6,7 +6,7 @@ use crate::plan::Plan;
 use isonomy_protocol::contract::{Append, Config, Reply, Send, Time};
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
-use isonomy_protocol::snapshot::{Reader, Snapshot, SnapshotId};
+use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
 use isonomy_wire::command::Part;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use rand::Rng;
@@ -24,6 +24,10 @@ pub struct Node {
     pub id: u8,
     /// The process, if it runs.
     pub core: Option<Replica>,
+    /// Its disk was found damaged: it never comes back.
+    pub is_lost: bool,
+    /// Its disk is damaged.
+    pub is_damaged: bool,
     /// How often it was started.
     pub life: u32,
     /// Its snapshot is on its way to the disk.
@@ -67,6 +71,8 @@ impl Node {
         Node {
             id,
             core: None,
+            is_lost: false,
+            is_damaged: false,
             life: 0,
             is_writing: false,
             is_fetching: false,
@@ -75,6 +81,11 @@ impl Node {
             unfinished: Vec::new(),
             speed,
         }
+    }
+
+    /// Whether it can be started.
+    pub fn is_down(&self) -> bool {
+        self.core.is_none() && !self.is_lost
     }
 
     /// Its own clock.
@@ -87,8 +98,9 @@ impl Node {
         now.max(((time.0.saturating_sub(ORIGIN_US)) as f64 / self.speed) as u64 + 1)
     }
 
-    /// Starts the process from what its disk holds.
-    pub fn start(&mut self, plan: &Plan, now: u64, ghost: &mut Ghost, random: &mut SmallRng) {
+    /// Starts the process from what its disk holds. False: that is damaged, and it must not vote any
+    /// more.
+    pub fn start(&mut self, plan: &Plan, now: u64, ghost: &mut Ghost, random: &mut SmallRng) -> bool {
         assert!(self.core.is_none(), "it runs already");
         let config = Config {
             cluster: ClusterId::of_name(CLUSTER),
@@ -102,10 +114,17 @@ impl Node {
             rescue: plan.rescue,
         };
         let durable_before = self.disk.durable().0;
-        let entries = self.disk.recover();
+        let Ok(entries) = self.disk.recover() else {
+            self.is_lost = true;
+            return false;
+        };
         let mut core = Replica::new(config, random.random());
         if let Some((fence, bytes)) = self.disk.snapshot() {
-            core.restore(read_snapshot(*fence, bytes));
+            let Ok(snapshot) = read_snapshot(*fence, bytes) else {
+                self.is_lost = true;
+                return false;
+            };
+            core.restore(snapshot);
         }
         for (record, payload) in &entries {
             core.replay(record.clone(), payload.clone());
@@ -116,6 +135,7 @@ impl Node {
         self.core = Some(core);
         self.life += 1;
         (self.is_writing, self.is_fetching) = (false, false);
+        true
     }
 
     /// The process is gone. Whether a part of a group stays on disk.
@@ -124,6 +144,12 @@ impl Node {
         self.paused_until = 0;
         self.unfinished.clear();
         self.disk.crash(random)
+    }
+
+    /// Something on its disk changes while it is down.
+    pub fn damage(&mut self, random: &mut SmallRng) {
+        self.is_damaged = true;
+        self.disk.damage(random);
     }
 
     /// Ends the turn: takes what the core has to say.
@@ -200,7 +226,7 @@ impl Node {
         if core.wants_snapshot().is_none_or(|(_, wanted)| wanted != fence) {
             return;
         }
-        let snapshot = read_snapshot(fence, &bytes);
+        let Ok(snapshot) = read_snapshot(fence, &bytes) else { return };
         self.disk.keep_snapshot(fence, bytes);
         self.unfinished.clear();
         core.install_snapshot(time, snapshot);
@@ -218,11 +244,11 @@ impl Node {
     }
 }
 
-fn read_snapshot(fence: u64, bytes: &[u8]) -> Snapshot {
+fn read_snapshot(fence: u64, bytes: &[u8]) -> Result<Snapshot, Broken> {
     let id = SnapshotId { cluster: ClusterId::of_name(CLUSTER), shard: ShardId(0), fence };
     let mut reader = Reader::new(id);
-    reader.push(bytes).expect("a snapshot reads as it was written");
-    reader.finish().expect("a snapshot is whole")
+    reader.push(bytes)?;
+    reader.finish()
 }
 
 /// The commands that a record carries, as text.

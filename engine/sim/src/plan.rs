@@ -70,6 +70,8 @@ pub struct Plan {
     pub pause_every_us: u64,
     /// A crash takes all replicas down at once.
     pub all_crash: f64,
+    /// A crash leaves the disk damaged, for up to f replicas.
+    pub damage: f64,
     /// How long a sync takes at most, usually.
     pub sync_us: u64,
     /// A sync takes a hundred times as long.
@@ -150,6 +152,7 @@ impl Plan {
             deadline_us: r.random_range(1_000_000..8_000_000),
             rescue: r.random_bool(0.25),
             source: r.random_bool(0.3),
+            damage: sometimes(r, 0.15, 0.05..0.5),
             fence_bytes: if r.random_bool(0.6) { r.random_range(3_000..100_000) } else { u64::MAX },
         };
         // A source that stays away for longer than streams live may not come back (S4).

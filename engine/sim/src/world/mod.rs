@@ -238,7 +238,7 @@ impl World {
                 self.attend(client);
             }
             Event::Crash { node } if !self.is_calm() => self.crash(node),
-            Event::Start { node } if self.nodes[usize::from(node)].core.is_none() => self.start(node),
+            Event::Start { node } if self.nodes[usize::from(node)].is_down() => self.start(node),
             Event::Mend => {
                 self.network.heal();
                 self.after(5_000, 50_000, Event::Links);

@@ -25,9 +25,10 @@ impl World {
         self.enter(Stage::Minority);
         self.network.heal();
         self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
-        let most = self.ghost.quorum.f;
+        let lost: Vec<u8> = (0..self.plan.n).filter(|id| self.nodes[usize::from(*id)].is_damaged).collect();
+        let most = self.ghost.quorum.f - lost.len();
         let dead = if self.faults.random_bool(0.5) { self.faults.random_range(0..=most) } else { 0 };
-        let all: Vec<u8> = (0..self.plan.n).collect();
+        let all: Vec<u8> = (0..self.plan.n).filter(|id| !lost.contains(id)).collect();
         let dead: Vec<u8> = all.choose_multiple(&mut self.faults, dead).copied().collect();
         dead.iter().for_each(|id| self.crash(*id));
         self.start_all_but(&dead);
@@ -36,7 +37,7 @@ impl World {
 
     fn start_all_but(&mut self, dead: &[u8]) {
         for id in (0..self.plan.n).filter(|id| !dead.contains(id)) {
-            if self.nodes[usize::from(id)].core.is_none() {
+            if self.nodes[usize::from(id)].is_down() {
                 self.start(id);
             }
             for client in 0..self.clients.len() {

@@ -16,7 +16,10 @@ impl World {
     pub(super) fn start(&mut self, id: u8) {
         let World { plan, now, nodes, ghost, faults, .. } = self;
         let node = &mut nodes[usize::from(id)];
-        node.start(plan, *now, ghost, faults);
+        if !node.start(plan, *now, ghost, faults) {
+            self.summary.coverage.damaged = true;
+            return;
+        }
         let life = node.life;
         if plan.trace {
             eprintln!("{:>9} {id} starts", self.now);
@@ -46,6 +49,10 @@ impl World {
             self.disconnect(client, id);
         }
         self.after(5_000, 50_000, Event::Links);
+        let damaged = self.nodes.iter().filter(|node| node.is_damaged).count();
+        if damaged < self.ghost.quorum.f && !self.is_calm() && self.disks.random_bool(self.plan.damage) {
+            self.nodes[usize::from(id)].damage(&mut self.disks);
+        }
         // An orphan's coordinator stays away until its proposal has been recovered.
         let most = if self.plan.bias == Bias::Orphans { 3_000_000 } else { 600_000 };
         if !self.is_calm() {
