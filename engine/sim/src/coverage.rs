@@ -36,6 +36,8 @@ pub struct Coverage {
     pub torn: bool,
     /// A replica found its disk damaged.
     pub damaged: bool,
+    /// A write failed.
+    pub failed_write: bool,
     /// A source that was started again got an answer again.
     pub repeated: bool,
 }
@@ -58,6 +60,7 @@ impl Coverage {
         self.late |= other.late;
         self.torn |= other.torn;
         self.damaged |= other.damaged;
+        self.failed_write |= other.failed_write;
         self.repeated |= other.repeated;
     }
 
@@ -74,12 +77,14 @@ impl Coverage {
         let late = of(self.late, "late").filter(|name| !about_all(name));
         let torn = (!self.torn).then(|| "torn group".to_string());
         let damaged = (!self.damaged).then(|| "damaged disk".to_string());
+        let failed = (!self.failed_write).then(|| "failed write".to_string());
         let repeated = (!self.repeated).then(|| "repeated answer".to_string());
         marks
             .chain(of(self.duplicated, "duplicated"))
             .chain(late)
             .chain(torn)
             .chain(damaged)
+            .chain(failed)
             .chain(repeated)
             .collect()
     }

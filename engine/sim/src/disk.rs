@@ -76,8 +76,9 @@ impl Disk {
         self.waiting.push(append);
     }
 
-    /// Begins the next write if none is under way and something waits; whether it did.
-    pub fn begin_write(&mut self) -> bool {
+    /// Begins the next write if none is under way and something waits; whether it did. A full disk
+    /// has no room for another segment, unless an old one was cut.
+    pub fn begin_write(&mut self, full: bool) -> bool {
         if self.write.is_some() || self.waiting.is_empty() {
             return false;
         }
@@ -85,6 +86,9 @@ impl Disk {
         let needed = group_bytes(self.waiting[0].payload.as_ref());
         let begins = |append: &Append| matches!(append.record, Record::Begin { .. });
         if self.offset + needed > SEGMENT_BYTES || begins(&self.waiting[0]) {
+            if full && self.spare.is_none() {
+                return false;
+            }
             self.next_segment(first.0);
         }
         let (segment, offset) = (self.cut + self.segments.len(), self.offset);

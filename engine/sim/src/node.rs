@@ -36,6 +36,8 @@ pub struct Node {
     pub is_fetching: bool,
     /// Nothing reaches it before.
     pub paused_until: u64,
+    /// Its disk is full before.
+    pub full_until: u64,
     disk: Disk,
     /// The file of the snapshot that is being taken.
     unfinished: Vec<u8>,
@@ -77,6 +79,7 @@ impl Node {
             is_writing: false,
             is_fetching: false,
             paused_until: 0,
+            full_until: 0,
             disk: Disk::new(log),
             unfinished: Vec::new(),
             speed,
@@ -155,8 +158,10 @@ impl Node {
     /// Ends the turn: takes what the core has to say.
     pub fn turn(&mut self, now: u64, trace: bool, ghost: &mut Ghost) -> Turn {
         let time = self.time(now);
+        let full = now < self.full_until;
         let mut turn = Turn::default();
         let Some(core) = &mut self.core else { return turn };
+        core.on_room(full.then(|| "the simulated disk is full".to_string()));
         core.end_turn(time);
         while let Some(append) = core.poll_append() {
             if trace {
@@ -187,7 +192,7 @@ impl Node {
         }
         turn.takes = core.taking().is_some();
         turn.fetches = core.wants_snapshot().map(|(source, fence)| (source.0, fence));
-        turn.writes = self.disk.begin_write();
+        turn.writes = self.disk.begin_write(full);
         turn
     }
 
@@ -206,7 +211,12 @@ impl Node {
         if self.disk.durable() < cut {
             return true;
         }
-        self.disk.keep_snapshot(fence, std::mem::take(&mut self.unfinished));
+        let file = std::mem::take(&mut self.unfinished);
+        if now < self.full_until {
+            core.on_snapshot_failed();
+            return false;
+        }
+        self.disk.keep_snapshot(fence, file);
         core.on_snapshot(time);
         false
     }

@@ -72,6 +72,10 @@ pub struct Plan {
     pub all_crash: f64,
     /// A crash leaves the disk damaged, for up to f replicas.
     pub damage: f64,
+    /// A write fails, which ends the process.
+    pub write_fails: f64,
+    /// Between two times at which a disk has no room for more segments or a snapshot; 0 for none.
+    pub full_every_us: u64,
     /// How long a sync takes at most, usually.
     pub sync_us: u64,
     /// A sync takes a hundred times as long.
@@ -154,6 +158,8 @@ impl Plan {
             source: r.random_bool(0.3),
             damage: sometimes(r, 0.15, 0.05..0.5),
             fence_bytes: if r.random_bool(0.6) { r.random_range(3_000..100_000) } else { u64::MAX },
+            write_fails: sometimes(r, 0.2, 0.0005..0.02),
+            full_every_us: every(r, 0.2, 50_000..1_500_000),
         };
         // A source that stays away for longer than streams live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };
@@ -179,6 +185,8 @@ impl Plan {
             reset_every_us: 0,
             crash_every_us: 0,
             pause_every_us: 0,
+            write_fails: 0.0,
+            full_every_us: 0,
             sync_us: 20_000,
             sync_tail: 0.0,
             drift: 0.0,
@@ -207,6 +215,7 @@ impl Plan {
             routing: Routing::Any,
             think_us: self.think_us.min(5_000),
             crash_every_us: 0,
+            write_fails: 0.0,
             timing,
             ..self
         }

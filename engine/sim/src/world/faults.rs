@@ -29,6 +29,12 @@ impl World {
                 self.nodes[usize::from(node)].paused_until = until;
                 self.every(self.plan.pause_every_us, Event::Pause);
             }
+            Event::Fill => {
+                let until = self.now + self.faults.random_range(1_000..1_000_000);
+                self.nodes[usize::from(node)].full_until = until;
+                self.queue.push(until, Event::Room { node });
+                self.every(self.plan.full_every_us, Event::Fill);
+            }
             Event::CrashSome => {
                 let all = self.faults.random_bool(self.plan.all_crash);
                 (0..n).filter(|id| all || *id == node).for_each(|id| self.crash(id));

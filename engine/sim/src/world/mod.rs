@@ -81,6 +81,12 @@ enum Event {
     Mend,
     Reset,
     Pause,
+    /// A disk has no room for a while.
+    Fill,
+    /// Whoever waited for room goes on.
+    Room {
+        node: u8,
+    },
     CrashSome,
     Crash {
         node: u8,
@@ -187,6 +193,7 @@ impl World {
         world.every(plan.reset_every_us, Event::Reset);
         world.every(plan.pause_every_us, Event::Pause);
         world.every(plan.crash_every_us, Event::CrashSome);
+        world.every(plan.full_every_us, Event::Fill);
         world.queue.push(plan.faults_us, Event::Heal);
         world
     }
@@ -245,7 +252,10 @@ impl World {
             }
             Event::Heal => self.heal(),
             Event::Look => self.look(),
-            Event::Partition | Event::Reset | Event::Pause | Event::CrashSome if !self.is_calm() => {
+            Event::Room { node } => self.room(node),
+            Event::Partition | Event::Reset | Event::Pause | Event::Fill | Event::CrashSome
+                if !self.is_calm() =>
+            {
                 self.fail(event)
             }
             _ => {}

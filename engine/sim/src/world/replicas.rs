@@ -125,9 +125,20 @@ impl World {
         if let Some(until) = self.is_paused(id) {
             return self.queue.push(until, Event::Synced { node: id, life });
         }
+        if !self.is_calm() && self.disks.random_bool(self.plan.write_fails) {
+            self.summary.coverage.failed_write = true;
+            return self.crash(id);
+        }
         self.nodes[usize::from(id)].synced(self.now, &mut self.ghost);
         self.note(5, id.into(), 0);
         self.turn(id);
+    }
+
+    pub(super) fn room(&mut self, id: u8) {
+        match self.is_paused(id) {
+            Some(until) => self.queue.push(until, Event::Room { node: id }),
+            None => self.turn(id),
+        }
     }
 
     pub(super) fn write_snapshot(&mut self, id: u8, life: u32) {
