@@ -113,7 +113,7 @@ impl Accesses {
 #[derive(Debug)]
 pub enum Pending {
     /// It wrote a record.
-    Record(Append),
+    Record(Box<Append>),
     /// By what it had written it executed so far, and its state had this hash.
     State(Deps, u64),
 }
@@ -204,7 +204,7 @@ impl Ghost {
         }
         let book = &mut self.books[usize::from(node)];
         book.written.apply(&append.record);
-        book.pending.push_back(Pending::Record(append.clone()));
+        book.pending.push_back(Pending::Record(Box::new(append.clone())));
     }
 
     /// The oldest `count` records of a replica are durable now.
