@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench sim model soak
+.PHONY: help demo test verify fix bench sim model soak fuzz
 
 CARGO ?= cargo
 # More arguments for the demo: make demo ARGS="--seconds 30"
@@ -13,6 +13,12 @@ SEED ?= 0
 COUNT ?= 1000
 # How many states of a model are generated
 STATES ?= 10000000
+# How long a kill loop or a fuzzer runs
+SECONDS ?= 300
+# libFuzzer's coverage, as the stable compiler gives it
+FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
 SIM = $(CARGO) run --release --locked -q -p isonomy-sim -- --replay engine/sim/seeds.txt
 
 help: ## What can be made
@@ -27,6 +33,7 @@ test: ## All tests; says at the end how many ran
 
 verify: ## Everything that must hold, without changing a file: format, lints, edges, tests
 	$(CARGO) fmt --all --check
+	cd engine/fuzz && $(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	.ci/edges
 	.ci/tests
@@ -47,3 +54,9 @@ fix: ## Format, and apply what clippy can
 
 bench: ## Micro-benchmarks of the hot path's steps
 	$(CARGO) bench --locked -p isonomy-bench
+
+fuzz: ## Damages a log and a snapshot on purpose, SECONDS each, guided by what the readers' code does
+	cd engine/fuzz && for target in log snapshot; do \
+		RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) run --release --locked -q --target-dir ../../target/fuzz \
+			--target "$$(rustc -vV | sed -n 's/^host: //p')" --bin $$target -- \
+			-artifact_prefix=../../target/fuzz/ -max_total_time=$(SECONDS); done
