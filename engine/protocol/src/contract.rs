@@ -100,6 +100,19 @@ pub struct ClientRef {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Busy;
 
+/// Whether the log may grow.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Room {
+    /// It may.
+    #[default]
+    Enough,
+    /// It has reached its budget, for this reason: writes are refused for a moment.
+    Short(String),
+    /// It cannot, for this reason: clients have to ask another replica, for reads, too, since their
+    /// place in the order is written down as well.
+    Gone(String),
+}
+
 /// A record to append to the log. The payload is the batch's bytes when the record carries them.
 #[derive(Clone, Debug)]
 pub struct Append {

@@ -54,6 +54,9 @@ pub const TICK_US: u64 = 5_000;
 /// The oldest undecided instance keeps a fence from being proposed from this age on, in microseconds.
 pub const FENCE_PATIENCE_US: u64 = 50_000;
 
+/// When a write may be tried again that the log's budget refused, in milliseconds.
+pub const ROOM_RETRY_MS: u32 = 100;
+
 /// How many state hashes at fences are kept to be compared.
 pub const FENCES_REMEMBERED: usize = 16;
 

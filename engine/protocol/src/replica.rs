@@ -2,7 +2,7 @@
 
 use crate::attempt::{Attempts, Stage};
 use crate::conflict::Index;
-use crate::contract::{Append, Busy, ClientRef, Config, Position, Reply, Send, Time};
+use crate::contract::{Append, Busy, ClientRef, Config, Position, Reply, Room, Send, Time};
 use crate::execute::{Executor, Step, Vertex};
 use crate::instance::{Choice, Space};
 use crate::limits::*;
@@ -112,7 +112,7 @@ pub struct Replica {
     pub(crate) stream_used: BTreeMap<StreamId, Time>,
     pub(crate) no_quorum_since: Option<Time>,
     /// Why requests that write are refused for want of room, if they are.
-    pub(crate) no_room: Option<String>,
+    pub(crate) room: Room,
     pub(crate) stopping: bool,
     pub(crate) stopped: bool,
 }
@@ -164,7 +164,7 @@ impl Replica {
             last_idle_check: Time(0),
             stream_used: BTreeMap::new(),
             no_quorum_since: None,
-            no_room: None,
+            room: Room::Enough,
             stopping: false,
             stopped: false,
             config,
@@ -371,9 +371,13 @@ impl Replica {
             let why = "only replicas propose fences; `isonomy snapshot take` asks them to".into();
             return Some(Failure::Invalid { why });
         }
-        let reads = payload.batch().commands_of(part).all(|command| command.op == Op::Read);
-        if let Some(why) = self.no_room.clone().filter(|_| !reads) {
-            return Some(Failure::Overloaded { retry_after_ms: 1000, why });
+        let mut commands = payload.batch().commands_of(part);
+        match &self.room {
+            Room::Gone(reason) => return Some(Failure::Unavailable { reason: reason.clone() }),
+            Room::Short(why) if commands.any(|command| command.op != Op::Read) => {
+                return Some(Failure::Overloaded { retry_after_ms: ROOM_RETRY_MS, why: why.clone() });
+            }
+            Room::Short(_) | Room::Enough => {}
         }
         let opens = payload.batch().commands_of(part).any(|command| command.op == Op::Open);
         let fresh = part.stream.is_named() && self.machine.streams.get(part.stream).is_none();
@@ -384,9 +388,9 @@ impl Replica {
         None
     }
 
-    /// Whether there is room for more of the log, and if not, why.
-    pub fn on_room(&mut self, lacking: Option<String>) {
-        self.no_room = lacking;
+    /// Whether the log may grow from here on.
+    pub fn on_room(&mut self, room: Room) {
+        self.room = room;
     }
 
     /// The replicas whose links work in both directions, this one not counted.

@@ -3,7 +3,7 @@
 use crate::disk::Disk;
 use crate::ghost::Ghost;
 use crate::plan::Plan;
-use isonomy_protocol::contract::{Append, Config, Reply, Send, Time};
+use isonomy_protocol::contract::{Append, Config, Reply, Room, Send, Time};
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
@@ -161,7 +161,7 @@ impl Node {
         let full = now < self.full_until;
         let mut turn = Turn::default();
         let Some(core) = &mut self.core else { return turn };
-        core.on_room(full.then(|| "the simulated disk is full".to_string()));
+        core.on_room(if full { Room::Gone("the simulated disk is full".into()) } else { Room::Enough });
         core.end_turn(time);
         while let Some(append) = core.poll_append() {
             if trace {

@@ -2,8 +2,8 @@
 
 use crate::support::solo::Solo;
 use crate::support::*;
-use isonomy_protocol::contract::{Busy, ClientRef};
-use isonomy_protocol::limits::{ADMISSION_WINDOW, PENDING_REQUESTS_MAX};
+use isonomy_protocol::contract::{Busy, ClientRef, Room};
+use isonomy_protocol::limits::{ADMISSION_WINDOW, PENDING_REQUESTS_MAX, ROOM_RETRY_MS};
 use isonomy_protocol::log::record::Record;
 use isonomy_wire::message::{Failure, PeerMessage};
 
@@ -55,6 +55,30 @@ fn a_stopping_replica_refuses() {
     let now = solo.now;
     solo.core.on_stop(now);
     assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable { .. })));
+}
+
+#[test]
+fn a_log_at_its_budget_refuses_writes_and_a_full_disk_everything() {
+    let mut solo = Solo::new(3, 0);
+    let why = "the reason".to_string();
+    solo.core.on_room(Room::Short(why.clone()));
+    assert_eq!(
+        refusal(&mut solo),
+        Some(Failure::Overloaded { retry_after_ms: ROOM_RETRY_MS, why: why.clone() })
+    );
+    solo.ask(&read("a"));
+    solo.sync();
+    assert!(solo.replies.is_empty(), "a read waits for its quorum");
+    assert!(!solo.said_to(1).is_empty(), "it was proposed");
+    solo.core.on_room(Room::Gone(why.clone()));
+    solo.ask(&read("a"));
+    solo.sync();
+    assert_eq!(
+        solo.replies.pop().and_then(|reply| reply.outcome.err()),
+        Some(Failure::Unavailable { reason: why })
+    );
+    solo.core.on_room(Room::Enough);
+    assert_eq!(refusal(&mut solo), None);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
 use rustix::fs::FlockOperation;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ use super::signal::Signal;
 
 /// A group is closed when it has so many bytes, if more records come while another is written.
 pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
+/// Bytes of closed groups that may wait for the disk before peers have to wait, too.
+const LOG_BACKLOG_BYTES_MAX: usize = 32 << 20;
 /// Segments that are filled before they are needed.
 const SEGMENTS_AHEAD: usize = 1;
 /// The same for a log that begins: nothing is filled while its first users come.
@@ -69,6 +72,8 @@ pub(crate) struct Log {
     tail: Tail,
     gathering: Option<Gathering>,
     full: VecDeque<Gathering>,
+    /// The bytes of those.
+    waiting: usize,
     pub(crate) durable: Position,
     /// What the last group says is durable.
     marked: Position,
@@ -96,6 +101,7 @@ impl Log {
             tail,
             gathering: None,
             full: VecDeque::new(),
+            waiting: 0,
             durable,
             marked: durable,
             written_at: Instant::now(),
@@ -139,7 +145,9 @@ impl Log {
     }
 
     fn close_group(&mut self, gathering: Gathering) {
-        self.tail.offset = gathering.offset + gathering.group.padded_bytes();
+        let size = gathering.group.padded_bytes();
+        self.tail.offset = gathering.offset + size;
+        self.waiting += size;
         self.full.push_back(gathering);
     }
 
@@ -151,6 +159,11 @@ impl Log {
             let group = self.open_group(GROUP_HEAD_BYTES, false);
             self.close_group(group);
         }
+    }
+
+    /// Whether so much waits for the disk that peers should wait as well.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.waiting > LOG_BACKLOG_BYTES_MAX
     }
 
     pub(crate) fn has_work(&self) -> bool {
@@ -168,6 +181,7 @@ impl Log {
         let place = self.id.place(segment).wrapping_add(offset as u64);
         let size = self.encoder.finish(&group, buffer.as_bytes_mut(), place, self.durable);
         buffer.trim_to_size(size);
+        self.waiting -= size;
         (self.marked, self.written_at) = (self.durable, Instant::now());
         let last = group.last();
         let first = Position(last.0 + 1 - u64::from(group.records()));
@@ -360,7 +374,7 @@ impl Disk {
                 self.full.set(false);
                 true
             }
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+            Err(error) if is_lack_of_room(error.kind()) => {
                 if !self.full.replace(true) {
                     let path = segment_path(&self.dir, segment);
                     log::warn!("{}: the disk is full; clients are refused until it has room", path.display());
@@ -418,6 +432,10 @@ impl Disk {
                       Check the disk and its free space, then start the replica again";
         stop(Reason::Disk, &format!("{}: {what}: {remedy}", path.display()))
     }
+}
+
+fn is_lack_of_room(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 #[allow(unsafe_code)]

@@ -140,6 +140,11 @@ impl Sink {
         }
     }
 
+    /// Until it is closed.
+    pub(crate) async fn wait_closed(&self) {
+        self.closing.wait().await;
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.get().is_some()
     }
@@ -207,7 +212,7 @@ impl Connection {
                 return Err(LinkError::Closed(why));
             }
             let closing = async {
-                self.sink.closing.wait().await;
+                self.sink.wait_closed().await;
                 Ok(0)
             };
             match self.reader.read(self.splitter.room()).or(closing).await? {

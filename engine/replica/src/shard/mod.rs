@@ -106,6 +106,8 @@ pub(crate) struct Node {
     turn: Signal,
     /// The log has something to write.
     write: Signal,
+    /// A group was written.
+    written: Signal,
     /// The core takes or needs a snapshot.
     snapshots: Signal,
     fetching: Fetching,
@@ -185,6 +187,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
         dirty: Cell::new(true),
         turn: Signal::default(),
         write: Signal::default(),
+        written: Signal::default(),
         snapshots: Signal::default(),
         fetching: Fetching::default(),
         room: Signal::default(),
@@ -335,6 +338,7 @@ impl Node {
             inner.log.durable = durable;
             inner.core.on_durable(now, durable);
             drop(inner);
+            self.written.notify();
             self.touch();
         }
     }

@@ -1,5 +1,6 @@
 //! Links to the other replicas: one connection in each direction, each with one writer.
 
+use futures_lite::FutureExt;
 use glommio::net::{TcpListener, TcpStream};
 use isonomy_protocol::contract::Send;
 use isonomy_protocol::payload::Payload;
@@ -261,6 +262,10 @@ impl Node {
             }
         });
         let error = loop {
+            // What peers say becomes records: while the disk does not take them, nobody is read.
+            while self.inner.borrow().log.is_behind() && !sink.is_closed() {
+                sink.wait_closed().or(self.written.wait()).await;
+            }
             let frame = match connection.next_frame().await {
                 Ok(frame) => frame,
                 Err(error) => break error,

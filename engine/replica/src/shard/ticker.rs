@@ -1,5 +1,6 @@
 //! What happens by time alone: the core's deadlines, and the end of connections that are stuck.
 
+use isonomy_protocol::contract::Room;
 use isonomy_protocol::limits::TICK_US;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ impl Node {
             let is_quiet = due.is_none_or(|due| due > now.after(TICK_US));
             pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });
             if due.is_some_and(|due| due <= now) {
-                let room = self.lack_of_room();
+                let room = self.room();
                 let core = &mut self.inner.borrow_mut().core;
                 core.on_room(room);
                 core.on_timeout(now);
@@ -51,15 +52,17 @@ impl Node {
         }
     }
 
-    /// Why the log must not grow any more, if it must not.
-    fn lack_of_room(&self) -> Option<String> {
+    fn room(&self) -> Room {
         let (held, budget) = (self.disk.held_bytes(), self.config.log_budget);
         if self.disk.is_full() {
-            return Some("the disk of this replica is full; make room on it, or ask another replica".into());
+            return Room::Gone("its disk is full; make room on it, or ask another replica".into());
         }
-        (held >= budget).then(|| {
-            format!("the log holds {held} bytes of {budget} (`log_budget_mib`) until the next snapshot")
-        })
+        if held < budget {
+            return Room::Enough;
+        }
+        Room::Short(format!(
+            "the log holds {held} bytes of {budget} (`log_budget_mib`) until the next snapshot"
+        ))
     }
 
     fn sweep(&self) {

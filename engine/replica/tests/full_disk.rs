@@ -1,0 +1,105 @@
+//! A disk that fills up under a running replica: it refuses and waits, the others go on, nothing
+//! acknowledged is lost, and it heals by itself. The disk is a small file system of its own, which only
+//! root can mount.
+
+mod support;
+
+use isonomy_wire::client::{Client, discover};
+use isonomy_wire::session::Config;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Cluster, PATIENCE, eventually};
+
+const DISK_BYTES: u64 = 160 << 20;
+/// So large that few decisions fill a segment.
+const VALUE_BYTES: usize = 60_000;
+
+/// A file system in a file.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one at this path, if this machine lets the test do so.
+    fn mount(path: PathBuf) -> Option<SmallDisk> {
+        let image = path.with_extension("image");
+        File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        fs::create_dir(&path).unwrap();
+        let run = |command: &mut Command| command.status().is_ok_and(|status| status.success());
+        let mounted = rustix::process::geteuid().is_root()
+            && run(Command::new("mkfs.ext4").arg("-q").arg(&image))
+            && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&path));
+        mounted.then_some(SmallDisk(path))
+    }
+
+    /// Leaves no room.
+    fn fill(&self) -> PathBuf {
+        let ballast = self.0.join("ballast");
+        let mut file = File::create(&ballast).unwrap();
+        for size in [1 << 20, 4096] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+        ballast
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+async fn connect(address: &str) -> Client {
+    let welcome = discover(&[address.to_string()]).await.unwrap();
+    let config = Config { deadline_us: PATIENCE.as_micros() as u64, ..Config::of(&welcome) };
+    Client::with(welcome, config)
+}
+
+/// Decides these keys one after the other; each is decided once.
+async fn decide(client: &Client, keys: std::ops::Range<u32>) {
+    for key in keys {
+        let decided = client.decide(key.to_string(), vec![key as u8; VALUE_BYTES]).await.unwrap();
+        assert_eq!(decided.key_seq, 1, "key {key}");
+    }
+}
+
+fn says(log: &Path, what: &str) -> bool {
+    fs::read_to_string(log).is_ok_and(|text| text.contains(what))
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_stops_nobody_and_heals() {
+    let mut cluster = Cluster::prepare(3, 1);
+    let Some(disk) = SmallDisk::mount(cluster.data_dir(0)) else {
+        return eprintln!("NOT TESTED: this user cannot mount a file system here; run the tests as root");
+    };
+    (0..3).for_each(|index| cluster.spawn(index));
+    cluster.wait_linked();
+    let client = connect(&cluster.addresses()[0]).await;
+    decide(&client, 0..20).await;
+
+    let ballast = disk.fill();
+    // More than the segments that were prepared before hold, and than may wait in memory.
+    decide(&client, 20..1200).await;
+    eventually("saying that the disk is full", || says(&cluster.log_path(0), "the disk is full"));
+    let behind = cluster.status(0, 0).expect("it answers operators");
+    let others = cluster.status(1, 0).unwrap();
+    assert_ne!(behind.frontier, others.frontier, "what is not durable has not executed");
+    let memory = cluster.resident_bytes(0);
+    assert!(memory < 400 << 20, "{memory} bytes");
+
+    fs::remove_file(ballast).unwrap();
+    cluster.wait_agreed();
+    decide(&client, 1200..1210).await;
+    for key in (0..1210).step_by(7) {
+        let found = client.read(key.to_string()).await.unwrap().expect("it was decided");
+        assert_eq!((found.key_seq, found.value.len()), (1, VALUE_BYTES), "key {key}");
+    }
+    client.close().await;
+    cluster.wait_agreed();
+    // What the disk holds is whole.
+    assert_eq!(cluster.stop(0), Some(0), "{}", cluster.log(0));
+    cluster.spawn(0);
+    cluster.wait_linked();
+    cluster.wait_agreed();
+}
