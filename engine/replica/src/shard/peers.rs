@@ -283,9 +283,13 @@ impl Node {
     fn on_peer_frame(self: &Rc<Node>, peer: ReplicaId, frame: Frame) -> Result<(), LinkError> {
         let message: PeerMessage = frame.decode(self.peer_scope())?;
         match message {
-            PeerMessage::Fetch { fence, from } => return Ok(self.on_fetch(peer, fence, from)),
+            PeerMessage::Fetch { fence, from } => {
+                self.on_fetch(peer, fence, from);
+                return Ok(());
+            }
             PeerMessage::Piece { fence, from, total } => {
-                return Ok(self.on_piece(peer, fence, from, total, frame.payload));
+                self.on_piece(peer, fence, from, total, frame.payload);
+                return Ok(());
             }
             _ => {}
         }

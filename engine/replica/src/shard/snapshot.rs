@@ -117,14 +117,7 @@ impl Node {
         let mut file = Growing::create(unfinished_path(&dir)).await?;
         loop {
             let began = Instant::now();
-            let bytes = {
-                let core = &mut self.inner.borrow_mut().core;
-                // Another one was installed meanwhile.
-                if core.taking().is_none_or(|(taking, _)| taking != fence) {
-                    return Ok(());
-                }
-                core.snapshot_bytes()
-            };
+            let bytes = self.inner.borrow_mut().core.snapshot_bytes();
             let Some(bytes) = bytes else { break };
             file.append(bytes).await?;
             glommio::timer::sleep(REST_FACTOR * began.elapsed()).await;
@@ -132,14 +125,7 @@ impl Node {
         let length = file.length;
         file.finish().await?;
         // What it shows must not be more than the log remembers.
-        loop {
-            let inner = self.inner.borrow();
-            match inner.core.taking() {
-                Some((taking, cut)) if taking == fence && inner.log.durable < cut => {}
-                Some((taking, _)) if taking == fence => break,
-                _ => return Ok(()),
-            }
-            drop(inner);
+        while self.is_ahead_of_log() {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
         glommio::executor().spawn_blocking(move || publish(&dir, fence)).await?;
@@ -147,6 +133,12 @@ impl Node {
         self.inner.borrow_mut().core.on_snapshot(now);
         log::info!("shard {}: snapshot at fence {fence}, {length} bytes", self.shard.0);
         self.prune(fence).await
+    }
+
+    /// Whether the snapshot that is being taken rests on records that are not durable.
+    fn is_ahead_of_log(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.core.taking().is_some_and(|(_, cut)| inner.log.durable < cut)
     }
 
     async fn prune(&self, newest: u64) -> Result<()> {
