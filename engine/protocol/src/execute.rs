@@ -6,6 +6,7 @@
 //! of each row, its *head*: a component whose deps are executed contains one.
 
 use crate::conflict::conflicts;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId};
@@ -218,7 +219,9 @@ impl Executor {
                     let id = InstanceId::new(ReplicaId(row as u8), seq);
                     let Some(other) = self.vertex(id) else { return Err(Block::Commit(id)) };
                     let conflicting = match (&vertex.payload, &other.payload) {
-                        (Some(mine), Some(theirs)) => conflicts(mine, theirs),
+                        (Some(mine), Some(theirs)) => {
+                            conflicts(mine, theirs) || mutant::is(Mutant::StrictGate)
+                        }
                         _ => false,
                     };
                     if conflicting && !component.contains(&id) {

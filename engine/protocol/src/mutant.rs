@@ -50,6 +50,22 @@ listed! {
         CutBeforeFloor,
         /// G4: a fence does not conflict with reads.
         FencePassesReads,
+        /// G5: a snapshot's frontier is not taken for what the index lacks.
+        FrontierUnnamed,
+        /// G3: an Accept of what is forgotten is taken.
+        ForgottenAccepts,
+        /// G4: the floor follows what has executed when a snapshot is durable.
+        CutBetweenFences,
+        /// G4: the frontier of a fence is what has executed.
+        CutAtE,
+        /// C4: `after` is not kept with an accepted value.
+        AfterLostInAccept,
+        /// Section 7: a replayed commit has no `after`.
+        AfterLostInReplay,
+        /// R4, R6a, R6b: what comes after by its `after` only does not count as coming after.
+        AfterIsNoOrder,
+        /// Section 6: the gate waits for what does not conflict, too.
+        StrictGate,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::limits::*;
 use crate::log::record::Record;
 use crate::machine::Machine;
 use crate::marks::{Mark, Marks};
+use crate::mutant::{self, Mutant};
 use crate::outbox::Outbox;
 use crate::payload::Payload;
 use crate::quorum::{Quorum, ReplicaSet};
@@ -228,6 +229,7 @@ impl Replica {
             }
             Record::Committed { id, ballot, value, deps, after } => {
                 self.replay_payload(id, payload);
+                let after = if mutant::is(Mutant::AfterLostInReplay) { Deps::NONE } else { after };
                 self.take_commit(id, ballot, choice_of(value), deps, after);
                 self.execute_replayed();
             }

@@ -7,6 +7,8 @@ mod support;
 mod commit;
 #[path = "law/durable.rs"]
 mod durable;
+#[path = "law/forget.rs"]
+mod forget;
 #[path = "law/limits.rs"]
 mod limits;
 #[cfg(feature = "mutants")]

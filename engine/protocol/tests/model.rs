@@ -75,6 +75,7 @@ struct Small {
     /// Ticks in all; each lets one replica recover, at a ballot of its own.
     ticks: u8,
     /// A rule that is broken on purpose.
+    #[cfg_attr(not(feature = "mutants"), expect(dead_code, reason = "planted with the feature only"))]
     mutant: Option<Mutant>,
 }
 

@@ -5,6 +5,7 @@ use crate::contract::Time;
 use crate::instance::Choice;
 use crate::log::record::Record;
 use crate::marks::Mark;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::quorum::ReplicaSet;
 use crate::replica::{Replica, choice_of};
@@ -111,7 +112,8 @@ impl Replica {
         let instance = self.space.get_mut(id).expect("the caller has it");
         (instance.bal, instance.abal, instance.phase) = (ballot, ballot, Phase::Accepted);
         instance.heard = instance.heard.max(ballot);
-        (instance.cmd, instance.dep, instance.after) = (value.cmd, value.dep, value.after);
+        (instance.cmd, instance.dep) = (value.cmd, value.dep);
+        instance.after = if mutant::is(Mutant::AfterLostInAccept) { Deps::NONE } else { value.after };
         if instance.payload.is_none() {
             instance.payload = value.payload;
         }

@@ -25,6 +25,15 @@ impl Replica {
         self.outbox.send(to, message, None);
     }
 
+    /// A fault for tests, see [`Mutant::ForgottenAccepts`].
+    pub(crate) fn accept_forgotten(&mut self, to: ReplicaId, question: &PeerMessage) {
+        if let PeerMessage::Accept { id, ballot, .. } = *question
+            && mutant::is(Mutant::ForgottenAccepts)
+        {
+            self.outbox.send(to, PeerMessage::AcceptOk { id, ballot }, None);
+        }
+    }
+
     /// G5: another replica has forgotten everything up to its floor, which rests on a snapshot.
     pub(crate) fn on_gone(&mut self, now: Time, from: ReplicaId, floor: &Deps, snapshot: u64) {
         let peer = &mut self.peers[from.index()];
@@ -87,18 +96,19 @@ impl Replica {
             return;
         }
         self.marks.set(Mark::SnapshotTaken);
+        let frontier = if mutant::is(Mutant::CutAtE) { *self.executor.executed() } else { fence.frontier };
         let head = SnapshotHead {
             epoch: self.config.epoch,
             replicas: self.config.replicas,
             fence: self.fences,
-            frontier: fence.frontier,
+            frontier,
             hash: self.machine.hash(),
             keys: self.machine.state.keys(),
             streams: self.machine.streams.len() as u64,
             commands: self.machine.commands(),
         };
         let id = self.snapshot_id(self.fences);
-        let cut = self.carry_forward(&fence.frontier);
+        let cut = self.carry_forward(&frontier);
         self.taking = Some((cut, Taking::begin(id, head, &mut self.machine)));
     }
 
@@ -150,7 +160,7 @@ impl Replica {
         // Nops that it covers can still be on their way to execution here.
         let mut upto = *frontier;
         for (mine, executed) in upto.0.iter_mut().zip(&self.executor.executed().0) {
-            *mine = (*mine).min(*executed);
+            *mine = if mutant::is(Mutant::CutBetweenFences) { *executed } else { (*mine).min(*executed) };
         }
         self.raise_floor(&upto);
         let durable = self.outbox.append(Record::Floor { upto: self.floor }, None);
@@ -250,7 +260,9 @@ impl Replica {
         self.fence_hashes.push_back((head.fence, head.hash));
         self.executor.skip_to_fence(&head.frontier);
         // The index lacks what was not seen here (trap B16).
-        self.unindexed.merge(&head.frontier);
+        if !mutant::is(Mutant::FrontierUnnamed) {
+            self.unindexed.merge(&head.frontier);
+        }
     }
 
     /// Own instances at or below a floor were decided elsewhere, and what became of them is not known

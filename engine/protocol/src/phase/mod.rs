@@ -97,6 +97,7 @@ impl Replica {
         }
         if self.floor.contains(id) {
             if asks(message) && from != self.me {
+                self.accept_forgotten(from, message);
                 self.say_gone(from);
             }
             return false;

@@ -229,7 +229,8 @@ fn candidate(validation: &Validation) -> Proposal {
 
 /// Whether a committed instance is ordered behind `id`, by its deps or by its `after` (trap B24).
 fn comes_after(instance: &Instance, id: InstanceId) -> bool {
-    instance.dep.contains(id) || instance.after.contains(id)
+    let after = instance.after.contains(id) && !mutant::is(Mutant::AfterIsNoOrder);
+    instance.dep.contains(id) || after
 }
 
 fn deps_of(id: InstanceId) -> Deps {

@@ -1,8 +1,8 @@
 //! Each rule is broken on purpose, and its test must fail: a test that cannot is worth nothing.
 //!
-//! DropAbal and ReplyAtCommit are caught by stories, see there.
+//! DropAbal, ReplyAtCommit and StrictGate are caught by stories, see there.
 
-use crate::{commit, durable, recover, streams, validate};
+use crate::{commit, durable, forget, recover, streams, validate};
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 
 /// The test of the rule that the mutant breaks.
@@ -23,13 +23,19 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::NoRestartMarks => durable::d8_a_restarted_replica_names_what_it_may_have_forgotten,
         Mutant::StreamsOutside => streams::s1_one_number_through_two_replicas_executes_once,
         Mutant::ClockEndsStreams => streams::s4_an_idle_stream_ends_and_a_used_one_does_not,
-        Mutant::DropAbal
-        | Mutant::ReplyAtCommit
-        | Mutant::NoFloorInDeps
-        | Mutant::NoAfter
-        | Mutant::ForgottenIsNew
-        | Mutant::CutBeforeFloor
-        | Mutant::FencePassesReads => return None,
+        Mutant::NoFloorInDeps => forget::g1_deps_take_the_place_of_what_the_index_lost,
+        Mutant::NoAfter => forget::r4_the_floor_is_told,
+        Mutant::ForgottenIsNew | Mutant::ForgottenAccepts => {
+            forget::g3_whoever_asks_about_what_is_forgotten_is_told_so
+        }
+        Mutant::CutBeforeFloor => forget::g1_the_log_is_cut_only_when_the_floor_is_durable,
+        Mutant::FencePassesReads => forget::g4_a_fence_and_all_others_name_each_other,
+        Mutant::FrontierUnnamed => forget::g5_what_an_installed_snapshot_covers_is_named,
+        Mutant::CutBetweenFences | Mutant::CutAtE => forget::g4_the_floor_is_what_the_fence_names,
+        Mutant::AfterLostInAccept => forget::c4_after_stays_with_the_accepted_value,
+        Mutant::AfterLostInReplay => forget::section_6_what_comes_after_waits_for_what_conflicts,
+        Mutant::AfterIsNoOrder => validate::r4_what_comes_after_by_its_after_is_not_reported,
+        Mutant::DropAbal | Mutant::ReplyAtCommit | Mutant::StrictGate => return None,
     })
 }
 

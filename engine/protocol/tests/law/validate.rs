@@ -56,7 +56,7 @@ fn r4_what_is_ordered_or_does_not_conflict_is_not_reported() {
 }
 
 #[test]
-fn r4_what_comes_after_by_its_after_is_not_reported() {
+pub(crate) fn r4_what_comes_after_by_its_after_is_not_reported() {
     let mut solo = Solo::new(5, 2);
     let behind = PeerMessage::Commit {
         id: id(4, 1),
@@ -161,7 +161,7 @@ fn r5_3_a_conflict_whose_coordinator_would_have_had_to_take_part_rules_it_out() 
 }
 
 /// R5.4: the conflict `2.1` is open, and its coordinator is of the quorum.
-fn waiting() -> Solo {
+pub(crate) fn waiting() -> Solo {
     let mut solo = validating();
     solo.tell(1, ok(&[(id(2, 1), false)]), None);
     let said = solo.tell(2, ok(&[]), None);

@@ -110,6 +110,9 @@ impl World {
         if let Some((fence, bytes)) = &node.snapshot {
             core.restore(read_snapshot(*fence, bytes));
         }
+        let first = node.log.get(node.cut);
+        let begins = |(record, _): &Entry| matches!(record, Record::Begin { .. });
+        assert!(node.cut == 0 || first.is_some_and(begins), "G1: what is left stands for all before");
         for (record, payload) in &node.log[node.cut..] {
             core.replay(record.clone(), payload.clone());
         }
@@ -190,7 +193,12 @@ impl World {
             node.replies.push(reply);
         }
         if let Some(position) = core.poll_cut() {
-            node.cut = position.0 as usize - 1;
+            let begin = position.0 as usize;
+            assert!(begin <= node.durable, "G1: what stands for the log before is not durable");
+            node.cut = begin - 1;
+        }
+        if let Some((fence, hash)) = core.last_fence() {
+            self.ghost.on_fence(fence, hash);
         }
         self.turns += 1;
         if self.turns.is_multiple_of(self.check_every) {
@@ -200,14 +208,37 @@ impl World {
 
     /// A fence through one node executes everywhere; who takes its snapshot, the test decides.
     pub fn fence(&mut self, id: u8) {
+        self.propose_fence(id);
+        self.settle();
+    }
+
+    /// The same, and only these nodes hear of it.
+    pub fn fence_among(&mut self, id: u8, nodes: &[u8]) {
+        self.propose_fence(id);
+        self.settle_among(nodes);
+    }
+
+    pub fn propose_fence(&mut self, id: u8) {
         let now = self.now;
         self.core(id).propose_fence(now);
         self.pump(id);
-        self.settle();
+    }
+
+    /// The snapshot of the last fence becomes durable at each of these, and they forget.
+    pub fn forget(&mut self, nodes: &[u8]) {
+        nodes.iter().for_each(|id| self.take_snapshot(*id));
+    }
+
+    /// One node crashes and starts again at once.
+    pub fn restart(&mut self, id: u8) {
+        self.crash(id);
+        self.start(id);
     }
 
     /// The snapshot that a node is taking becomes durable, and what it covers is forgotten.
     pub fn take_snapshot(&mut self, id: u8) {
+        // Its file counts only once what was carried forward is durable.
+        self.sync(id);
         let now = self.now;
         let core = self.core(id);
         let (fence, _) = core.taking().expect("a fence has executed");
@@ -394,6 +425,31 @@ impl World {
         up.into_iter().map(|id| self.core(id).status()).map(|s| (s.frontier, s.state_hash)).collect()
     }
 
+    /// Time passes with everything working, and whoever needs a snapshot gets it.
+    pub fn catch_up(&mut self, micros: u64) {
+        for _ in 0..micros / 100_000 {
+            self.run(100_000);
+            for id in (0..self.n).filter(|id| self.is_up(*id)).collect::<Vec<_>>() {
+                self.fetch_snapshot(id);
+            }
+        }
+        self.settle();
+    }
+
+    /// Everybody comes back, everything is delivered: there must be one end.
+    pub fn ends_well(&mut self) {
+        for id in 0..self.n {
+            if !self.is_up(id) {
+                self.start(id);
+            }
+        }
+        self.mute = false;
+        self.rejoin();
+        self.catch_up(10_000_000);
+        self.assert_converged();
+        self.ghost.assert_visibility();
+    }
+
     /// All that are up executed the same, and nothing is left undecided.
     pub fn assert_converged(&mut self) {
         let hashes = self.hashes();
@@ -427,6 +483,7 @@ pub struct Ghost {
     pub decisions: BTreeMap<InstanceId, Decision>,
     pub payloads: BTreeMap<InstanceId, Payload>,
     proposed: BTreeMap<(InstanceId, Ballot), (bool, Deps, Deps)>,
+    fences: BTreeMap<u64, u64>,
 }
 
 impl Ghost {
@@ -437,6 +494,12 @@ impl Ghost {
             let known = self.proposed.entry((*id, *ballot)).or_insert(value);
             assert_eq!(*known, value, "V3: {id:?} has two values at {ballot:?}");
         }
+    }
+
+    /// V13: the state is the same at a fence, wherever it executes.
+    fn on_fence(&mut self, fence: u64, hash: u64) {
+        let known = *self.fences.entry(fence).or_insert(hash);
+        assert_eq!(known, hash, "V13: fence {fence} was reached with two states");
     }
 
     /// V1: whatever is committed anywhere, ever, is the same.
@@ -496,6 +559,12 @@ pub fn decide(stream: &str, number: u64, answered_below: u64, key: &str) -> Payl
 pub fn read(key: &str) -> Payload {
     let mut builder = RequestBuilder::default();
     builder.read(key.as_bytes()).expect("it fits");
+    parse(builder.encode(StreamId::NONE, 0, 0))
+}
+
+pub fn fence() -> Payload {
+    let mut builder = RequestBuilder::default();
+    builder.fence();
     parse(builder.encode(StreamId::NONE, 0, 0))
 }
 

@@ -13,6 +13,10 @@ pub struct Solo {
     config: Config,
     pub now: Time,
     pub log: Vec<Entry>,
+    /// How many records were cut from its front.
+    pub cut: usize,
+    /// The newest durable snapshot, and its fence.
+    pub snapshot: Option<(u64, Vec<u8>)>,
     durable: usize,
     said: Vec<Send>,
     pub replies: Vec<Reply>,
@@ -26,7 +30,12 @@ impl Solo {
 
     /// The same with Rescue.
     pub fn rescuing(n: u8, me: u8) -> Solo {
-        Solo::begun(n, me, true).ready()
+        Solo::begun(Config { rescue: true, ..super::config(n, me) }).ready()
+    }
+
+    /// The same with a fence every so many bytes of its log.
+    pub fn fencing(n: u8, me: u8, fence_bytes: u64) -> Solo {
+        Solo::begun(Config { fence_bytes, ..super::config(n, me) }).ready()
     }
 
     fn ready(mut self) -> Solo {
@@ -37,16 +46,17 @@ impl Solo {
 
     /// The same with nothing durable yet.
     pub fn starting(n: u8, me: u8) -> Solo {
-        Solo::begun(n, me, false)
+        Solo::begun(super::config(n, me))
     }
 
-    fn begun(n: u8, me: u8, rescue: bool) -> Solo {
-        let config = Config { rescue, ..super::config(n, me) };
+    fn begun(config: Config) -> Solo {
         let mut solo = Solo {
             core: Replica::new(config.clone(), 3),
             config,
             now: Time(1_000_000),
             log: Vec::new(),
+            cut: 0,
+            snapshot: None,
             durable: 0,
             said: Vec::new(),
             replies: Vec::new(),
@@ -67,7 +77,10 @@ impl Solo {
     pub fn restart(&mut self) {
         self.log.truncate(self.durable);
         self.core = Replica::new(self.config.clone(), 3);
-        for (record, payload) in &self.log {
+        if let Some((fence, bytes)) = &self.snapshot {
+            self.core.restore(super::read_snapshot(*fence, bytes));
+        }
+        for (record, payload) in &self.log[self.cut..] {
             self.core.replay(record.clone(), payload.clone());
         }
         self.said.clear();
@@ -84,7 +97,27 @@ impl Solo {
         }
         self.said.extend(std::iter::from_fn(|| self.core.poll_send()));
         self.replies.extend(std::iter::from_fn(|| self.core.poll_reply()));
+        if let Some(position) = self.core.poll_cut() {
+            self.cut = position.0 as usize - 1;
+        }
         self.core.check();
+    }
+
+    /// The snapshot of the last fence becomes durable, and what it covers is forgotten.
+    pub fn take_snapshot(&mut self) {
+        let (fence, _) = self.core.taking().expect("a fence has executed");
+        let bytes = std::iter::from_fn(|| self.core.snapshot_bytes()).flatten().collect();
+        self.snapshot = Some((fence, bytes));
+        self.core.on_snapshot(self.now);
+        self.turn();
+    }
+
+    /// A peer's snapshot has come.
+    pub fn install(&mut self, snapshot: &(u64, Vec<u8>)) {
+        self.snapshot = Some(snapshot.clone());
+        let (fence, bytes) = snapshot;
+        self.core.install_snapshot(self.now, super::read_snapshot(*fence, bytes));
+        self.turn();
     }
 
     /// Makes everything durable, and what follows from it.

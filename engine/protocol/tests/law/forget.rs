@@ -1,0 +1,412 @@
+//! G1, G3, G4 and G5. The traps that begin with something forgotten are told in `forgetting`.
+
+use super::recover::{ID, MINE, batch, proposals, recovering};
+use super::validate::waiting;
+use crate::support::solo::*;
+use crate::support::{decide, fence, id, read};
+use isonomy_protocol::conflict::conflicts;
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::message::{Failure, Gossip, PeerMessage, Value};
+
+/// A fence behind [`ID`].
+const FENCE: InstanceId = InstanceId { row: ReplicaId(0), seq: 2 };
+
+/// A decision of another replica that conflicts with [`batch`].
+fn rival() -> Payload {
+    decide("t", 1, 0, "a")
+}
+
+/// It executes the first instance of a row and a fence behind it, whose deps name no other row.
+fn fenced_by(mut solo: Solo, row: u8, first: &Payload) -> Solo {
+    let mut before = Deps::NONE;
+    before.add(id(row, 1));
+    solo.tell(row, commit(id(row, 1), Ballot::ZERO, Value::Attached, Deps::NONE), Some(first));
+    solo.tell(row, commit(id(row, 2), Ballot::ZERO, Value::Attached, before), Some(&fence()));
+    solo
+}
+
+/// It executes ID and FENCE.
+fn fenced(solo: Solo) -> Solo {
+    fenced_by(solo, 0, &batch())
+}
+
+/// It has forgotten all that the last fence covers.
+fn forgotten(mut solo: Solo) -> Solo {
+    solo.take_snapshot();
+    solo.sync();
+    solo.said();
+    solo
+}
+
+/// Replica 2 of five has forgotten ID and the fence.
+fn forgetful() -> Solo {
+    forgotten(fenced(Solo::new(5, 2)))
+}
+
+fn gone() -> PeerMessage {
+    PeerMessage::Gone { floor: deps([2]), snapshot: 1 }
+}
+
+/// What a replica reports of some instances to whoever recovers them.
+fn reports(solo: &mut Solo, ids: &[InstanceId]) -> Vec<(u8, PeerMessage)> {
+    ids.iter().flat_map(|id| solo.tell(3, recover(*id, ballot(9, 3)), None)).collect()
+}
+
+/// Something above the floor in every phase: promised, validated, pre-accepted, accepted.
+const ABOVE: [InstanceId; 4] = [
+    InstanceId { row: ReplicaId(1), seq: 1 },
+    InstanceId { row: ReplicaId(1), seq: 2 },
+    InstanceId { row: ReplicaId(3), seq: 1 },
+    InstanceId { row: ReplicaId(4), seq: 1 },
+];
+
+fn with_some_above(mut solo: Solo) -> Solo {
+    let [promised, validated, pre_accepted, accepted] = ABOVE;
+    solo.tell(4, recover(promised, ballot(3, 4)), None);
+    solo.tell(4, recover(validated, ballot(2, 4)), None);
+    solo.tell(4, validate(validated, ballot(2, 4), deps([0, 1])), Some(&decide("v", 1, 0, "v")));
+    solo.tell(3, pre_accept(pre_accepted, Deps::NONE), Some(&decide("p", 1, 0, "p")));
+    let after = deps([0, 1]);
+    let (ballot, value) = (ballot(1, 3), Value::Attached);
+    let accept = PeerMessage::Accept { id: accepted, ballot, value, deps: deps([0, 0, 0, 1]), after };
+    solo.tell(3, accept, Some(&decide("q", 1, 0, "q")));
+    solo
+}
+
+#[test]
+fn g1_what_is_above_the_floor_is_carried_forward() {
+    let begun = || fenced(with_some_above(Solo::new(5, 2)));
+    let expected = reports(&mut begun(), &ABOVE);
+    assert_eq!(expected.len(), ABOVE.len());
+    let mut solo = forgotten(begun());
+    let begins = solo.cut;
+    assert!(begins > 0, "what was before is cut");
+    assert_eq!(reports(&mut solo, &ABOVE), expected);
+
+    let mut solo = forgotten(begun());
+    solo.restart();
+    assert_eq!(solo.cut, begins);
+    assert_eq!(reports(&mut solo, &ABOVE), expected);
+    let mut solo = forgotten(begun());
+    solo.restart();
+    solo.wait(5_000);
+    let leftover = PeerMessage::Recover { row: ReplicaId(2), from: 1, to: 64, ballot: ballot(1, 2) };
+    assert!(solo.said_to(1).contains(&leftover), "the reserved block, too");
+}
+
+#[test]
+pub(crate) fn g1_the_log_is_cut_only_when_the_floor_is_durable() {
+    let mut solo = fenced(Solo::new(5, 2));
+    solo.take_snapshot();
+    assert_eq!(solo.cut, 0);
+    solo.sync();
+    assert!(solo.cut > 0);
+
+    let mut solo = Solo::new(5, 3);
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    assert_eq!(solo.cut, 0, "what was carried forward is not durable either");
+    solo.sync();
+    assert!(solo.cut > 0);
+}
+
+#[test]
+pub(crate) fn g1_deps_take_the_place_of_what_the_index_lost() {
+    let mut solo = forgetful();
+    for _ in 0..2 {
+        solo.restart();
+        let said = solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
+        assert_eq!(said, [(1, pre_accept_ok(id(1, 1), deps([2, 0, 256])))], "D8 adds the own block");
+    }
+    let mut other = Solo::new(5, 1);
+    let gossip = PeerMessage::Gossip(Box::new(Gossip { unindexed: deps([2]), ..Gossip::default() }));
+    other.tell(2, gossip, None);
+    other.ask(&rival());
+    assert_eq!(other.said_to(2), [pre_accept(id(1, 1), deps([2]))], "announced, C1 names it at once");
+}
+
+#[test]
+pub(crate) fn g3_whoever_asks_about_what_is_forgotten_is_told_so() {
+    let mut solo = forgetful();
+    let questions = [
+        pre_accept(ID, Deps::NONE),
+        accept(ID, MINE, Value::Attached, Deps::NONE),
+        recover(ID, MINE),
+        validate(ID, MINE, Deps::NONE),
+        PeerMessage::Waiting { id: ID, supporters: 1 },
+        PeerMessage::Pull { row: ID.row, from: ID.seq, to: ID.seq },
+    ];
+    for _ in 0..2 {
+        for question in &questions {
+            let said = solo.tell(3, question.clone(), Some(&batch()));
+            assert_eq!(said, [(3, gone())], "{question:?}");
+        }
+        solo.restart();
+    }
+}
+
+#[test]
+fn g3_answers_and_commits_about_it_are_ignored() {
+    let mut solo = forgetful();
+    let (floor, conflicts) = (Deps::NONE, Vec::new());
+    let heard = [
+        pre_accept_ok(ID, Deps::NONE),
+        accept_ok(ID, MINE),
+        knows_nothing(ID, MINE),
+        PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts, floor },
+        commit(ID, MINE, Value::Nop, Deps::NONE),
+    ];
+    let records = solo.log.len();
+    for message in heard {
+        assert_eq!(solo.tell(3, message.clone(), None), [], "{message:?}");
+    }
+    assert_eq!(solo.log.len(), records);
+}
+
+#[test]
+fn g3_of_a_range_only_what_is_forgotten_is_gone() {
+    let next = id(0, 3);
+    let range = PeerMessage::Recover { row: ID.row, from: 1, to: 3, ballot: MINE };
+    assert_eq!(forgetful().tell(3, range, None), [(3, gone()), (3, knows_nothing(next, MINE))]);
+    let mut solo = forgetful();
+    let committed = commit(next, Ballot::ZERO, Value::Attached, deps([2]));
+    solo.tell(0, committed.clone(), Some(&rival()));
+    let pull = PeerMessage::Pull { row: ID.row, from: 2, to: 3 };
+    assert_eq!(solo.tell(3, pull, None), [(3, gone()), (3, committed)]);
+}
+
+#[test]
+fn g3_an_attempt_ends_when_its_instance_is_forgotten() {
+    let mut solo = recovering(Deps::NONE);
+    solo.tell(1, knows_nothing(ID, MINE), None);
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    solo.sync();
+    solo.said();
+    assert_eq!(proposals(solo.tell(2, knows_nothing(ID, MINE), None)), []);
+    solo.wait(5_000_000);
+    let asks = |message: &PeerMessage| matches!(message, PeerMessage::Recover { row: ReplicaId(0), .. });
+    assert!(!solo.said_to(1).iter().any(asks));
+}
+
+#[test]
+pub(crate) fn g4_a_fence_and_all_others_name_each_other() {
+    let mut solo = Solo::new(3, 0);
+    solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&batch()));
+    solo.tell(2, pre_accept(id(2, 1), Deps::NONE), Some(&read("b")));
+    solo.core.propose_fence(solo.now);
+    solo.sync();
+    assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), deps([0, 1, 1]))]);
+
+    for later in [decide("u", 1, 0, "c"), read("c")] {
+        let mut solo = Solo::new(3, 0);
+        solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&fence()));
+        solo.ask(&later);
+        assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), deps([0, 1]))]);
+        assert!(conflicts(&fence(), &later) && conflicts(&later, &fence()), "R4 sees it so, too");
+    }
+    assert!(conflicts(&fence(), &fence()));
+}
+
+#[test]
+pub(crate) fn g4_the_floor_is_what_the_fence_names() {
+    let mut solo = Solo::new(5, 2);
+    // A Nop that has executed here before the fence, and a batch behind it: both stay.
+    let nop = commit(id(1, 1), ballot(1, 3), Value::Nop, Deps::NONE);
+    solo.tell(3, nop.clone(), None);
+    let mut solo = fenced(solo);
+    let later = commit(id(3, 1), Ballot::ZERO, Value::Attached, deps([2]));
+    solo.tell(3, later.clone(), Some(&rival()));
+    let mut solo = forgotten(solo);
+    assert_eq!(solo.core.executed(), &deps([2, 1, 0, 1]));
+    for (row, kept) in [(1, nop), (3, later)] {
+        let pull = PeerMessage::Pull { row: ReplicaId(row), from: 1, to: 1 };
+        assert_eq!(solo.tell(4, pull, None), [(4, kept)]);
+    }
+    let pull = PeerMessage::Pull { row: ReplicaId(0), from: 1, to: 2 };
+    assert_eq!(solo.tell(4, pull, None), [(4, gone())]);
+}
+
+/// What the core itself proposed among what it said.
+fn proposes_a_fence(solo: &mut Solo) -> bool {
+    solo.said_to(1).iter().any(|message| matches!(message, PeerMessage::PreAccept { .. }))
+}
+
+#[test]
+fn g4_a_fence_is_proposed_when_the_log_has_grown() {
+    let mut solo = Solo::fencing(3, 0, 1_000);
+    let grow = |solo: &mut Solo, seq: u64| {
+        let committed = commit(id(1, seq), Ballot::ZERO, Value::Attached, deps([0, seq - 1]));
+        solo.tell(1, committed, Some(&decide("s", seq, 0, "a")));
+    };
+    grow(&mut solo, 1);
+    solo.wait(5_000);
+    assert!(!proposes_a_fence(&mut solo), "there is little to forget");
+    // Something older than a moment is undecided: the fence would wait for it, and all for the fence.
+    solo.tell(2, pre_accept(id(2, 1), Deps::NONE), Some(&decide("t", 1, 0, "b")));
+    solo.wait(100_000);
+    (2..=5).for_each(|seq| grow(&mut solo, seq));
+    solo.wait(5_000);
+    assert!(!proposes_a_fence(&mut solo));
+    solo.tell(2, commit(id(2, 1), Ballot::ZERO, Value::Known, Deps::NONE), None);
+    solo.wait(5_000);
+    assert!(proposes_a_fence(&mut solo));
+    solo.wait(100_000);
+    (6..=20).for_each(|seq| grow(&mut solo, seq));
+    let first = pre_accept(id(0, 1), deps([0, 5, 1]));
+    let other =
+        |message: &&PeerMessage| matches!(message, PeerMessage::PreAccept { .. }) && **message != first;
+    assert_eq!(solo.said_to(1).iter().find(other), None, "one at a time");
+}
+
+/// A peer says what its state was at the first fence.
+fn differing() -> PeerMessage {
+    PeerMessage::Gossip(Box::new(Gossip { fence: 1, fence_hash: 1, ..Gossip::default() }))
+}
+
+#[test]
+#[should_panic(expected = "V13: the state differs from that of 2 others")]
+fn g4_who_differs_from_two_at_a_fence_stops() {
+    let mut solo = forgetful();
+    solo.tell(1, differing(), None);
+    solo.tell(1, differing(), None);
+    assert_eq!(reports(&mut solo, &[ID]), [(3, gone())], "one alone may be the one that is wrong");
+    solo.tell(3, differing(), None);
+}
+
+#[test]
+fn g5_a_snapshot_brings_the_state_and_leaves_what_is_above() {
+    let mut source = forgetful();
+    let snapshot = source.snapshot.take().expect("it took one");
+    let expected = reports(&mut with_some_above(Solo::new(5, 0)), &ABOVE);
+    for restarts in 0..2 {
+        let mut solo = with_some_above(Solo::new(5, 0));
+        // It pre-accepted what it is to forget, and never heard more of it.
+        solo.tell(3, recover(ID, ballot(1, 3)), None);
+        solo.install(&snapshot);
+        solo.sync();
+        solo.said();
+        (0..restarts).for_each(|_| solo.restart());
+        assert_eq!(solo.core.state_hash(), source.core.state_hash());
+        assert_eq!(solo.core.executed(), &deps([2]));
+        assert_eq!(solo.tell(3, recover(ID, ballot(9, 3)), None), [(3, gone())]);
+        assert_eq!(reports(&mut solo, &ABOVE), expected);
+    }
+}
+
+#[test]
+pub(crate) fn g5_what_an_installed_snapshot_covers_is_named() {
+    let mut solo = Solo::new(5, 3);
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    solo.sync();
+    solo.said();
+    let said = solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
+    assert_eq!(said, [(1, pre_accept_ok(id(1, 1), deps([2])))], "B16");
+}
+
+#[test]
+fn g5_who_has_executed_the_fence_installs_nothing() {
+    let mut solo = fenced(Solo::new(5, 2));
+    solo.tell(3, commit(id(3, 1), Ballot::ZERO, Value::Attached, deps([2])), Some(&rival()));
+    let before = (*solo.core.executed(), solo.core.state_hash());
+    let (fence, bytes) = forgetful().snapshot.expect("it took one");
+    solo.core.install_snapshot(solo.now, crate::support::read_snapshot(fence, &bytes));
+    solo.sync();
+    assert_eq!((*solo.core.executed(), solo.core.state_hash()), before);
+    assert_eq!(reports(&mut solo, &[FENCE]), [(3, commit(FENCE, Ballot::ZERO, Value::Attached, deps([1])))]);
+}
+
+#[test]
+fn g5_who_has_executed_the_fence_takes_what_the_floor_has_beyond_for_nops() {
+    let mut solo = fenced(Solo::new(5, 2));
+    let state = solo.core.state_hash();
+    // The others have executed two instances of row 1 before the fence that it does not name.
+    let floor = deps([2, 2]);
+    let gossip = Gossip { committed: floor, snapshot: 1, ..Gossip::default() };
+    solo.tell(3, PeerMessage::Gossip(Box::new(gossip)), None);
+    solo.tell(3, PeerMessage::Gone { floor, snapshot: 1 }, None);
+    solo.wait(100_000);
+    for _ in 0..2 {
+        assert_eq!((solo.core.executed(), solo.core.state_hash()), (&floor, state));
+        assert_eq!(solo.core.wants_snapshot(), None);
+        let said = solo.tell(4, recover(id(1, 2), MINE), None);
+        assert!(matches!(said[..], [(4, PeerMessage::Gone { .. })]), "{said:?}");
+        solo.restart();
+    }
+}
+
+#[test]
+fn g5_who_lacks_the_fence_wants_the_snapshot() {
+    let mut solo = Solo::new(5, 3);
+    let gossip = Gossip { committed: deps([2]), floor: deps([2]), snapshot: 1, ..Gossip::default() };
+    solo.tell(2, PeerMessage::Gossip(Box::new(gossip)), None);
+    solo.wait(100_000);
+    assert_eq!(solo.core.wants_snapshot(), Some((ReplicaId(2), 1)));
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    assert_eq!(solo.core.wants_snapshot(), None);
+}
+
+#[test]
+fn g5_own_clients_are_sent_to_their_streams() {
+    let mut solo = Solo::new(5, 0);
+    solo.ask(&batch());
+    solo.sync();
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    solo.sync();
+    let outcome = solo.replies.pop().expect("it is answered").outcome;
+    assert!(matches!(outcome, Err(Failure::Unavailable { .. })), "{outcome:?}");
+}
+
+/// An Accept or Commit that comes after ID.
+fn behind(id: InstanceId) -> [PeerMessage; 2] {
+    let (ballot, value, deps, after) = (ballot(1, 3), Value::Attached, Deps::NONE, deps([1]));
+    let accept = PeerMessage::Accept { id, ballot, value, deps, after };
+    [accept, PeerMessage::Commit { id, ballot, value, deps, after }]
+}
+
+#[test]
+pub(crate) fn r4_the_floor_is_told() {
+    let mut solo = forgetful();
+    solo.tell(3, recover(id(1, 1), MINE), None);
+    let said = solo.tell(3, validate(id(1, 1), MINE, Deps::NONE), Some(&rival()));
+    let conflicts = Vec::new();
+    let ok = PeerMessage::ValidateOk { id: id(1, 1), ballot: MINE, conflicts, floor: deps([2]) };
+    assert_eq!(said, [(3, ok)], "B15");
+}
+
+#[test]
+fn r6_what_is_forgotten_here_meanwhile_comes_before() {
+    let mut solo = waiting();
+    let source = forgotten(fenced_by(Solo::new(5, 4), 2, &rival()));
+    solo.install(&source.snapshot.expect("it took one"));
+    solo.sync();
+    let (deps, after) = (Deps::NONE, deps([0, 0, 2]));
+    let accept = PeerMessage::Accept { id: ID, ballot: MINE, value: Value::Attached, deps, after };
+    assert_eq!(proposals(solo.said()), [accept], "the conflict that it waited for is at the floor");
+}
+
+#[test]
+pub(crate) fn c4_after_stays_with_the_accepted_value() {
+    let mut solo = Solo::new(5, 2);
+    let [accept, _] = behind(id(1, 1));
+    solo.tell(3, accept, Some(&rival()));
+    for round in 2..4 {
+        let said = solo.tell(4, recover(id(1, 1), ballot(round, 4)), None);
+        let [(4, PeerMessage::RecoverOk { after, .. })] = &said[..] else { panic!("{said:?}") };
+        assert_eq!(after, &deps([1]));
+        solo.restart();
+    }
+}
+
+#[test]
+pub(crate) fn section_6_what_comes_after_waits_for_what_conflicts() {
+    let mut solo = Solo::new(5, 2);
+    let [_, commit_behind] = behind(id(1, 1));
+    solo.tell(3, commit_behind, Some(&rival()));
+    for _ in 0..2 {
+        assert_eq!(solo.core.executed(), &Deps::NONE);
+        solo.restart();
+    }
+    solo.tell(0, commit(ID, Ballot::ZERO, Value::Attached, Deps::NONE), Some(&batch()));
+    assert_eq!(solo.core.executed(), &deps([1, 1]));
+}
