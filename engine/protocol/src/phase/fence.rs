@@ -59,7 +59,7 @@ impl Replica {
         let place =
             self.rows().filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0) as u64;
         let budget = self.config.fence_bytes.saturating_mul(4 + place) / 4;
-        if self.outbox.bytes() - self.fenced_at < budget || self.is_fencing() || self.stopping {
+        if self.outbox.bytes() - self.fenced_at < budget || self.is_fencing() {
             return;
         }
         let is_old = |row| {
@@ -76,9 +76,9 @@ impl Replica {
         !self.executor.executed().covers(self.index.fences())
     }
 
-    /// G4: a fence, at once.
+    /// G4: a fence, at once, unless one is under way or this replica stops.
     pub fn propose_fence(&mut self, now: Time) {
-        if !self.is_fencing() {
+        if !self.is_fencing() && !self.stopping {
             self.marks.set(Mark::FenceProposed);
             let mut request = RequestBuilder::default();
             request.fence();

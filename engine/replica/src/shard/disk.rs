@@ -335,14 +335,22 @@ impl Disk {
             self.prepared.borrow_mut().extend(filled);
             self.is_prepared.notify();
             wanted = SEGMENTS_AHEAD;
-            self.is_wanted.wait().await;
+            // The log may have been cut while a segment was filled.
+            if !self.is_cut() {
+                self.is_wanted.wait().await;
+            }
         }
+    }
+
+    /// Whether the oldest segment holds nothing that is needed.
+    fn is_cut(&self) -> bool {
+        self.used.borrow().get(1).is_some_and(|(_, first)| *first <= self.cut.get())
     }
 
     /// Segments that were cut lose their names in order, so that no crash leaves a gap.
     async fn take_away(&self) {
         let mut gone = Vec::new();
-        while self.used.borrow().get(1).is_some_and(|(_, first)| *first <= self.cut.get()) {
+        while self.is_cut() {
             gone.extend(self.used.borrow_mut().pop_front());
         }
         let Some((last, _)) = gone.last().copied() else { return };

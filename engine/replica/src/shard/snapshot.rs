@@ -105,6 +105,9 @@ impl Node {
             if let Err(error) = done {
                 log::warn!("shard {}: a snapshot was not written: {error}; the log is kept", self.shard.0);
                 self.inner.borrow_mut().core.on_snapshot_failed();
+                // Perhaps it is room that was lacking, and the log needs it more.
+                let path = unfinished_path(&self.dir());
+                let _ = glommio::executor().spawn_blocking(move || std::fs::remove_file(path)).await;
                 glommio::timer::sleep(RETRY_PAUSE).await;
             }
             self.touch();

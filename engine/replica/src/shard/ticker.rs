@@ -19,11 +19,14 @@ pub(super) const BEAT: Duration = Duration::from_micros(TICK_US);
 const QUIET_BEAT: Duration = Duration::from_millis(20);
 /// How often connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often a log at its budget asks for a fence. It does not grow by itself to the next one, and
+/// a snapshot that could not be written may succeed by now.
+const FENCE_EVERY: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Tells the core the time when it asks for it, and sweeps connections.
     pub(super) async fn run_ticks(self: Rc<Node>, pulse: Pulse) {
-        let mut swept = Instant::now();
+        let (mut swept, mut fenced) = (Instant::now(), Instant::now());
         loop {
             pulse.wait().await;
             let (now, due) = (self.now(), self.inner.borrow().core.next_deadline());
@@ -41,7 +44,16 @@ impl Node {
                 swept = Instant::now();
                 self.sweep();
             }
+            if self.is_over_budget() && !self.disk.is_full() && fenced.elapsed() >= FENCE_EVERY {
+                fenced = Instant::now();
+                self.inner.borrow_mut().core.propose_fence(now);
+                self.touch();
+            }
         }
+    }
+
+    fn is_over_budget(&self) -> bool {
+        self.disk.held_bytes() >= self.config.log_budget
     }
 
     fn mark_log(&self) {
@@ -53,13 +65,13 @@ impl Node {
     }
 
     fn room(&self) -> Room {
-        let (held, budget) = (self.disk.held_bytes(), self.config.log_budget);
         if self.disk.is_full() {
             return Room::Gone("its disk is full; make room on it, or ask another replica".into());
         }
-        if held < budget {
+        if !self.is_over_budget() {
             return Room::Enough;
         }
+        let (held, budget) = (self.disk.held_bytes(), self.config.log_budget);
         Room::Short(format!(
             "the log holds {held} bytes of {budget} (`log_budget_mib`) until the next snapshot"
         ))
