@@ -211,6 +211,8 @@ pub struct ShardStatus {
     pub fetched: (u64, u64),
     /// Bytes that the log holds on disk.
     pub log_held_bytes: u64,
+    /// Bytes that it may hold before clients are refused.
+    pub log_budget_bytes: u64,
     /// Keys with a decision.
     pub keys: u64,
     /// Open and named streams.

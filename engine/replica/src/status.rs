@@ -56,6 +56,11 @@ pub(crate) fn hash_text(hash: u64) -> String {
     format!("{hash:016x}")
 }
 
+/// The bytes that have come of a peer's snapshot, and all of them, while one is fetched.
+fn fetched(status: &ShardStatus) -> Option<(u64, u64)> {
+    (status.fetched != (0, 0)).then_some(status.fetched)
+}
+
 fn to_json(welcome: &Welcome, shards: &[ShardStatus]) -> Value {
     let members = welcome.members.iter().map(|it| json!({"host": it.host, "client_base": it.client_base}));
     let shards = shards.iter().map(|status| {
@@ -65,7 +70,14 @@ fn to_json(welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "committed": rows(&status.committed, welcome),
             "unexecuted": status.unexecuted,
             "state_hash": hash_text(status.state_hash),
+            "floor": rows(&status.floor, welcome),
+            "fence": status.fence,
+            "fence_hash": hash_text(status.fence_hash),
+            "snapshot": status.snapshot,
+            "fetched": fetched(status).map(|(bytes, of)| json!({"bytes": bytes, "of": of})),
             "log_bytes": status.log_bytes,
+            "log_held_bytes": status.log_held_bytes,
+            "log_budget_bytes": status.log_budget_bytes,
             "waiting_on": status.waiting_on.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>(),
             "keys": status.keys,
             "streams": status.streams,
@@ -95,28 +107,45 @@ fn print_table(welcome: &Welcome, shards: &[ShardStatus]) {
         if welcome.durable { "fsync" } else { "os" }
     );
     for status in shards {
-        let peers: Vec<String> = status.peers_connected.iter().map(ToString::to_string).collect();
-        println!(
-            "  shard {:<3} keys {}  decisions {}  fast/slow {}/{}  recoveries {}  log {} bytes  peers [{}]",
-            status.shard.0,
-            status.keys,
-            status.decisions,
-            status.fast,
-            status.slow,
-            status.recoveries,
-            status.log_bytes,
-            peers.join(" ")
-        );
-        println!(
-            "            state {}  frontier {:?}  unexecuted {}{}",
-            hash_text(status.state_hash),
-            rows(&status.frontier, welcome),
-            status.unexecuted,
-            if status.waiting_on.is_empty() {
-                String::new()
-            } else {
-                format!("  waiting on {:?}", status.waiting_on)
-            }
-        );
+        print_shard(welcome, status);
     }
+}
+
+fn print_shard(welcome: &Welcome, status: &ShardStatus) {
+    let peers: Vec<String> = status.peers_connected.iter().map(ToString::to_string).collect();
+    println!(
+        "  shard {:<3} keys {}  decisions {}  fast/slow {}/{}  recoveries {}  log {} bytes  peers [{}]",
+        status.shard.0,
+        status.keys,
+        status.decisions,
+        status.fast,
+        status.slow,
+        status.recoveries,
+        status.log_bytes,
+        peers.join(" ")
+    );
+    let waiting = match &status.waiting_on[..] {
+        [] => String::new(),
+        ids => format!("  waiting on {ids:?}"),
+    };
+    println!(
+        "            state {}  frontier {:?}  unexecuted {}{waiting}",
+        hash_text(status.state_hash),
+        rows(&status.frontier, welcome),
+        status.unexecuted,
+    );
+    let snapshot = match status.snapshot {
+        0 => "none".to_owned(),
+        fence => format!("at fence {fence}"),
+    };
+    let fetching = fetched(status).map(|(bytes, of)| format!("  fetching {bytes} of {of} bytes"));
+    println!(
+        "            fence {} state {}  snapshot {snapshot}  floor {:?}  log held {} of {} bytes{}",
+        status.fence,
+        hash_text(status.fence_hash),
+        rows(&status.floor, welcome),
+        status.log_held_bytes,
+        status.log_budget_bytes,
+        fetching.unwrap_or_default(),
+    );
 }

@@ -44,14 +44,28 @@ fn propose_read_and_status() {
         assert_eq!((&replica["replica"], &replica["epoch"]), (&index.into(), &1.into()));
         assert_eq!(replica["members"].as_array().unwrap().len(), 3);
         for shard in replica["shards"].as_array().unwrap() {
-            let fields =
-                ["shard", "frontier", "committed", "unexecuted", "state_hash", "log_bytes", "waiting_on"];
+            let fields = [
+                "shard",
+                "frontier",
+                "committed",
+                "unexecuted",
+                "state_hash",
+                "floor",
+                "fence",
+                "fence_hash",
+                "snapshot",
+                "log_bytes",
+                "log_held_bytes",
+                "log_budget_bytes",
+                "waiting_on",
+            ];
             for field in fields {
                 assert!(!shard[field].is_null(), "{field} of {shard}");
             }
         }
     }
-    assert!(ok(&cluster, &["status"]).contains("durability fsync"));
+    let table = ok(&cluster, &["status"]);
+    assert!(table.contains("durability fsync") && table.contains("of 2147483648 bytes"), "{table}");
 }
 
 #[test]

@@ -350,6 +350,7 @@ impl Node {
             log_bytes: inner.log.bytes,
             log_groups: inner.log.groups,
             log_held_bytes: self.disk.held_bytes(),
+            log_budget_bytes: self.config.log_budget,
             fetched: self.fetching.progress.get(),
             process_cpu_us: process_cpu_us(),
             durable: self.config.durability == Durability::Fsync,
