@@ -308,7 +308,9 @@ pub struct Member {
 /// Why a connection was refused. The text says what to do.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error("this is cluster {here}, not {there}; check the address or the cluster name")]
+    #[error(
+        "this is cluster {here}, not {there}; check the address, the cluster name, and that all members began with the same backup or none"
+    )]
     WrongCluster { here: ClusterId, there: ClusterId },
     #[error("this replica speaks wire version {here}, not {there}; run the same release on both sides")]
     WrongVersion { here: u8, there: u8 },
@@ -322,7 +324,7 @@ pub enum Refusal {
     WrongShards { here: u16, there: u16 },
     #[error("replica {} is not a peer that this port expects; check the member list", id.0)]
     NotAPeer { id: ReplicaId },
-    #[error("replica {} was known here with another data directory; it must join as a new member", id.0)]
+    #[error("replica {} was known here with another data directory, and one that has lost its promises must not vote: start it with its old directory; if that is lost, leave this replica stopped and see docs/OPERATIONS.md, \"Lost and damaged replicas\"", id.0)]
     WrongIncarnation { id: ReplicaId },
     #[error("this port is for {expected}; use the other base port")]
     WrongPort { expected: String },

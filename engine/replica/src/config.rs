@@ -2,7 +2,7 @@
 
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
-use isonomy_wire::id::{ClusterId, REPLICAS_MAX, ReplicaId, SHARDS_MAX};
+use isonomy_wire::id::{REPLICAS_MAX, ReplicaId, SHARDS_MAX};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -81,7 +81,7 @@ struct File {
 pub(crate) struct ServeArgs {
     /// The configuration file (TOML)
     #[arg(long, env = "ISONOMY_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The cluster's name; replicas and clients of different clusters refuse each other
     #[arg(long, env = "ISONOMY_CLUSTER", value_name = "NAME")]
     cluster: Option<String>,
@@ -93,7 +93,7 @@ pub(crate) struct ServeArgs {
     shards: Option<u16>,
     /// Where the log is kept; one directory per replica
     #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
     /// When a decision may be answered [default: fsync]
     #[arg(long, env = "ISONOMY_DURABILITY", value_enum)]
     durability: Option<Durability>,
@@ -212,10 +212,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-
-    pub(crate) fn cluster_id(&self) -> ClusterId {
-        ClusterId::of_name(&self.cluster)
     }
 
     /// This replica among the members.

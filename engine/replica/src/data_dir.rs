@@ -2,7 +2,8 @@
 
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
-use isonomy_wire::id::{ReplicaId, ShardId};
+use crate::snapshots::sync_dir;
+use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -17,18 +18,32 @@ const FORMAT: u32 = 1;
 /// What `identity.json` says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Identity {
+pub(crate) struct Identity {
     format: u32,
-    cluster: String,
-    replica: u8,
-    replicas: u8,
-    shards: u16,
+    pub(crate) cluster: String,
+    /// The backup that its cluster began with, if it was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
+    pub(crate) replica: u8,
+    pub(crate) replicas: u8,
+    pub(crate) shards: u16,
     /// Random, made with the directory (G6).
     incarnation: String,
     /// The incarnations of the peers that were met (G6).
     peers: BTreeMap<u8, String>,
     /// All members have confirmed that they never met another directory of this replica.
     formed: bool,
+}
+
+impl Identity {
+    /// A cluster that was restored is another one whatever its name. Its members would not agree
+    /// with one that began empty or from another backup, so none of these takes part.
+    pub(crate) fn cluster_id(&self) -> ClusterId {
+        match &self.origin {
+            Some(origin) => ClusterId::of_name(&format!("{} restored from {origin}", self.cluster)),
+            None => ClusterId::of_name(&self.cluster),
+        }
+    }
 }
 
 /// An open data directory. Shards share it for what concerns all of them; nothing on the path of
@@ -39,6 +54,7 @@ pub(crate) struct DataDir(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    cluster: ClusterId,
     incarnation: u128,
     identity: Mutex<Identity>,
     /// Who has confirmed so far, and whether all have.
@@ -52,25 +68,45 @@ impl DataDir {
     /// Opens or makes the directory of the configuration.
     pub(crate) fn open(config: &Config) -> Result<DataDir, Fatal> {
         let path = config.data_dir.clone();
-        let failed = |error: std::io::Error| data_dir(&path, &format!("{error}; it must be writable"));
-        for shard in 0..config.shards {
-            fs::create_dir_all(shard_dir(&path, ShardId(shard))).map_err(failed)?;
-        }
-        let lock = lock(&path)?;
-        let identity = match fs::read_to_string(path.join("identity.json")) {
-            Ok(text) => {
-                let known = serde_json::from_str(&text);
-                known.map_err(|error| data_dir(&path, &format!("identity.json does not read: {error}")))?
+        let lock = make(config)?;
+        let identity = match known(&path)? {
+            Some(identity) => identity,
+            None => {
+                check_fresh(config, &path)?;
+                let identity = new_identity(config, None);
+                write(&path, &identity)?;
+                identity
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => found(config, &path)?,
-            Err(error) => return Err(failed(error)),
         };
         check(config, &identity).map_err(|what| data_dir(&path, &what))?;
         let incarnation = parse(&identity.incarnation)
             .ok_or_else(|| data_dir(&path, "identity.json names no incarnation"))?;
+        let cluster = identity.cluster_id();
         let formed = AtomicBool::new(identity.formed || identity.replicas == 1);
         let (identity, confirmed) = (Mutex::new(identity), Mutex::default());
-        Ok(DataDir(Arc::new(Inner { path, incarnation, identity, confirmed, formed, _lock: lock })))
+        Ok(DataDir(Arc::new(Inner { path, cluster, incarnation, identity, confirmed, formed, _lock: lock })))
+    }
+
+    /// Makes the directory of the configuration from the backup `origin`: `fill` writes what the
+    /// new cluster begins with into the shards' directories. Until all of that is there nobody
+    /// takes it for a replica's.
+    pub(crate) fn restore(
+        config: &Config,
+        origin: &str,
+        fill: impl FnOnce(ClusterId) -> Result<(), Fatal>,
+    ) -> Result<(), Fatal> {
+        let path = &config.data_dir;
+        check_empty(path)?;
+        let _lock = make(config)?;
+        let identity = new_identity(config, Some(origin.to_owned()));
+        fill(identity.cluster_id())?;
+        write(path, &identity)?;
+        sync_dir(&path.join("..")).map_err(|error| data_dir(path, &error.to_string()))
+    }
+
+    /// The cluster that it belongs to.
+    pub(crate) fn cluster_id(&self) -> ClusterId {
+        self.0.cluster
     }
 
     /// The random number of this directory.
@@ -121,8 +157,75 @@ impl DataDir {
     }
 }
 
-fn shard_dir(path: &Path, shard: ShardId) -> PathBuf {
+/// What the directory says of itself, for commands that only look. A replica may be running in it.
+pub(crate) fn look(path: &Path) -> Result<Identity, Fatal> {
+    let none = "there is no identity.json, so it is not that of a replica; check the path";
+    let identity = known(path)?.ok_or_else(|| data_dir(path, none))?;
+    check_format(&identity).map_err(|what| data_dir(path, &what))?;
+    Ok(identity)
+}
+
+/// Where the log and the snapshots of a shard lie.
+pub(crate) fn shard_dir(path: &Path, shard: ShardId) -> PathBuf {
     path.join(format!("shard-{:03}", shard.0))
+}
+
+/// Makes what is missing of the directories, and keeps other processes out.
+fn make(config: &Config) -> Result<File, Fatal> {
+    let path = &config.data_dir;
+    for shard in 0..config.shards {
+        fs::create_dir_all(shard_dir(path, ShardId(shard)))
+            .map_err(|error| data_dir(path, &format!("{error}; it must be writable")))?;
+    }
+    lock(path)
+}
+
+/// What identity.json says, if there is one.
+fn known(path: &Path) -> Result<Option<Identity>, Fatal> {
+    match fs::read_to_string(path.join("identity.json")) {
+        Ok(text) => {
+            let known = serde_json::from_str(&text);
+            known.map_err(|error| data_dir(path, &format!("identity.json does not read: {error}")))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(data_dir(path, &format!("{error}; it must be readable and writable"))),
+    }
+}
+
+/// A directory without an identity holds no state either: a replica that took it for a fresh one
+/// would vote without knowing what it once promised, or start from half of a backup.
+fn check_fresh(config: &Config, path: &Path) -> Result<(), Fatal> {
+    for shard in 0..config.shards {
+        let mut entries = fs::read_dir(shard_dir(path, ShardId(shard)))
+            .map_err(|error| data_dir(path, &format!("{error}; it must be readable")))?;
+        if entries.next().is_some() {
+            let what = "it holds a log or snapshots, but no identity.json. If `isonomy snapshot restore` was \
+                        interrupted, empty the directory and restore again; else keep it for examination: \
+                        docs/OPERATIONS.md says under \"Lost and damaged replicas\" how to go on";
+            return Err(data_dir(path, what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is nothing that a restore would mix with. A file system of its own comes with a
+/// directory for what a check of it finds.
+fn check_empty(path: &Path) -> Result<(), Fatal> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(data_dir(path, &format!("{error}; name a directory to be made"))),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| data_dir(path, &error.to_string()))?;
+        if entry.file_name() != "lost+found" {
+            let name = entry.file_name().display().to_string();
+            let what =
+                format!("it is not empty ({name} is in it); name one that is empty or does not exist yet");
+            return Err(data_dir(path, &what));
+        }
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, Fatal> {
@@ -137,20 +240,19 @@ fn lock(path: &Path) -> Result<File, Fatal> {
     }
 }
 
-/// A fresh directory becomes that of this replica.
-fn found(config: &Config, path: &Path) -> Result<Identity, Fatal> {
-    let identity = Identity {
+/// What a fresh directory becomes.
+fn new_identity(config: &Config, origin: Option<String>) -> Identity {
+    Identity {
         format: FORMAT,
         cluster: config.cluster.clone(),
+        origin,
         replica: config.replica.0,
         replicas: config.members.len() as u8,
         shards: config.shards,
         incarnation: format!("{:032x}", rand::random::<u128>()),
         peers: BTreeMap::new(),
         formed: false,
-    };
-    write(path, &identity)?;
-    Ok(identity)
+    }
 }
 
 /// Writes the identity so that it is either the old or the new one, whatever happens.
@@ -162,18 +264,23 @@ fn write(path: &Path, identity: &Identity) -> Result<(), Fatal> {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path.join("identity.json"))?;
-        File::open(path)?.sync_all()
+        sync_dir(path)
     };
     save().map_err(|error| data_dir(path, &format!("identity.json was not written: {error}")))
 }
 
-fn check(config: &Config, identity: &Identity) -> Result<(), String> {
-    let Identity { format, cluster, replica, replicas, shards, .. } = identity;
+fn check_format(Identity { format, .. }: &Identity) -> Result<(), String> {
     if *format != FORMAT {
         return Err(format!(
             "it has layout {format}, this release reads {FORMAT}; run the release that made it"
         ));
     }
+    Ok(())
+}
+
+fn check(config: &Config, identity: &Identity) -> Result<(), String> {
+    check_format(identity)?;
+    let Identity { cluster, replica, replicas, shards, .. } = identity;
     if *cluster != config.cluster {
         let configured = &config.cluster;
         return Err(format!("it belongs to cluster '{cluster}', not '{configured}'; check `data_dir`"));
@@ -276,5 +383,55 @@ mod tests {
         assert!(refused(&Config { cluster: "other".into(), ..config.clone() }).contains("'test'"));
         assert!(refused(&Config { replica: ReplicaId(1), ..config.clone() }).contains("replica 0"));
         assert!(refused(&Config { shards: 3, ..config.clone() }).contains("2 shards"));
+    }
+
+    #[test]
+    fn one_that_lost_its_identity_is_not_taken_for_a_fresh_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        drop(DataDir::open(&config).unwrap());
+        fs::write(shard_dir(&config.data_dir, ShardId(1)).join("000000000001.log"), b"").unwrap();
+        drop(DataDir::open(&config).unwrap());
+        fs::remove_file(config.data_dir.join("identity.json")).unwrap();
+        let fatal = DataDir::open(&config).unwrap_err();
+        assert_eq!(fatal.reason, Reason::DataDir);
+        assert!(fatal.to_string().contains("no identity.json"), "{fatal}");
+        assert!(look(&config.data_dir).is_err());
+    }
+
+    #[test]
+    fn a_restore_needs_an_empty_directory_and_counts_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let path = &config.data_dir;
+        let half = |_| {
+            fs::write(shard_dir(path, ShardId(0)).join("snapshot.tmp"), b"half").unwrap();
+            Err(data_dir(path, "interrupted"))
+        };
+        assert!(DataDir::restore(&config, "a", half).unwrap_err().to_string().contains("interrupted"));
+        assert!(DataDir::open(&config).unwrap_err().to_string().contains("was interrupted"));
+        let again = DataDir::restore(&config, "a", |_| Ok(())).unwrap_err();
+        assert_eq!(again.reason, Reason::DataDir);
+        assert!(again.to_string().contains("not empty"), "{again}");
+        fs::remove_dir_all(&config.data_dir).unwrap();
+        fs::create_dir_all(config.data_dir.join("lost+found")).unwrap();
+        DataDir::restore(&config, "a", |_| Ok(())).unwrap();
+        assert_eq!(look(path).unwrap().shards, 2);
+        DataDir::open(&config).unwrap();
+    }
+
+    #[test]
+    fn a_restored_cluster_is_another_one_whatever_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let restored = |name: &str, origin: &str| {
+            let config = config(&dir.path().join(name));
+            DataDir::restore(&config, origin, |_| Ok(())).unwrap();
+            DataDir::open(&config).unwrap().cluster_id()
+        };
+        let ids = [restored("first", "a"), restored("second", "a"), restored("third", "b")];
+        let fresh = DataDir::open(&config(dir.path())).unwrap().cluster_id();
+        assert_eq!(fresh, ClusterId::of_name("test"));
+        assert_eq!(ids[0], ids[1], "members of one cluster come from one backup");
+        assert!(ids[0] != ids[2] && !ids.contains(&fresh));
     }
 }

@@ -16,7 +16,7 @@ pub(crate) enum Reason {
     Machine = 4,
     /// The data directory belongs to another process, replica or cluster.
     DataDir = 5,
-    /// The log is damaged in the middle.
+    /// The log is damaged in the middle, or a snapshot or backup is damaged.
     Damaged = 6,
     /// The disk failed or is full.
     Disk = 7,

@@ -1,5 +1,6 @@
 //! The replica process of Isonomy, and the commands that talk to it.
 
+mod backup;
 mod checks;
 mod commands;
 mod config;
@@ -37,6 +38,8 @@ enum Command {
     Propose(propose::ProposeArgs),
     /// Print the latest decision of a key
     Read(read::ReadArgs),
+    /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
+    Snapshot(backup::SnapshotArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Propose(args) => propose::run(&args),
         Command::Read(args) => read::run(&args),
+        Command::Snapshot(args) => backup::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 1 << 20;
+/// The same where only the first frame matters.
+const HEAD_READ_BYTES: usize = 4 << 10;
 
 /// Why a snapshot could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -41,32 +43,54 @@ pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
 
 /// Reads and verifies a whole snapshot.
 pub(crate) fn read(path: &Path, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
-    let mut reader = Reader::new(id);
-    each_piece(path, |bytes| reader.push(bytes).map(|()| true))?;
-    reader.finish().map_err(|broken| SnapshotError::Broken(path.into(), broken))
+    read_with(path, id, |_| Ok(()))
+}
+
+/// The same, and hands on the bytes that were read.
+pub(crate) fn read_with(
+    path: &Path,
+    id: SnapshotId,
+    mut hand_on: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<Snapshot, SnapshotError> {
+    let broken = |broken| SnapshotError::Broken(path.into(), broken);
+    let mut file = open(path)?;
+    let (mut reader, mut buffer) = (Reader::new(id), vec![0; READ_BYTES]);
+    loop {
+        let piece = read_some(&mut file, &mut buffer, path)?;
+        if piece.is_empty() {
+            return reader.finish().map_err(broken);
+        }
+        reader.push(piece).map_err(broken)?;
+        hand_on(piece).map_err(|error| SnapshotError::Io(path.into(), error))?;
+    }
 }
 
 /// Reads what a snapshot says of itself, and verifies no more than that.
 pub(crate) fn read_head(path: &Path, id: SnapshotId) -> Result<SnapshotHead, SnapshotError> {
-    let mut reader = Reader::new(id);
-    each_piece(path, |bytes| reader.push(&bytes[..bytes.len().min(4096)]).map(|()| false))?;
-    reader.head().copied().ok_or(SnapshotError::Broken(path.into(), Broken::CutOff))
+    let broken = |broken| SnapshotError::Broken(path.into(), broken);
+    let mut file = open(path)?;
+    let (mut reader, mut buffer) = (Reader::new(id), [0; HEAD_READ_BYTES]);
+    while reader.head().is_none() {
+        let piece = read_some(&mut file, &mut buffer, path)?;
+        if piece.is_empty() {
+            return Err(broken(Broken::CutOff));
+        }
+        reader.push(piece).map_err(broken)?;
+    }
+    Ok(*reader.head().expect("it was just seen"))
 }
 
-fn each_piece(path: &Path, mut take: impl FnMut(&[u8]) -> Result<bool, Broken>) -> Result<(), SnapshotError> {
-    let io = |error| SnapshotError::Io(path.into(), error);
-    let mut file = File::open(path).map_err(io)?;
-    let mut buffer = vec![0; READ_BYTES];
+fn open(path: &Path) -> Result<File, SnapshotError> {
+    File::open(path).map_err(|error| SnapshotError::Io(path.into(), error))
+}
+
+/// The next bytes of a file; none at its end.
+fn read_some<'a>(file: &mut File, buffer: &'a mut [u8], path: &Path) -> Result<&'a [u8], SnapshotError> {
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => match take(&buffer[..count]) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(broken) => return Err(SnapshotError::Broken(path.into(), broken)),
-            },
+        match file.read(buffer) {
+            Ok(count) => return Ok(&buffer[..count]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(io(error)),
+            Err(error) => return Err(SnapshotError::Io(path.into(), error)),
         }
     }
 }

@@ -61,7 +61,7 @@ fn a_damaged_log_does_not_vote() {
     let output = cluster.run_to_end(0);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(6), "{text}");
-    assert!(text.contains("must not vote"), "{text}");
+    assert!(text.contains("must not vote") && text.contains("Lost and damaged replicas"), "{text}");
 }
 
 #[test]
@@ -71,6 +71,9 @@ fn a_peer_with_a_fresh_directory_is_not_taken_for_the_old_one() {
     fs::remove_dir_all(cluster.data_dir(2)).unwrap();
     cluster.spawn(2);
     support::eventually("the refusal", || cluster.log(2).contains("another data directory"));
+    assert!(cluster.log(2).contains("Lost and damaged replicas"), "it says what to do");
+    let linked = cluster.status(0, 0).unwrap().peers_connected;
+    assert!(linked.iter().all(|peer| peer.index() == 1), "it takes no part: {linked:?}");
 }
 
 #[test]

@@ -193,6 +193,17 @@ impl Connection {
     /// Asks how the shard stands.
     pub async fn status(&mut self) -> Result<ShardStatus, ConnectError> {
         self.link.ask_status(&mut self.out);
+        self.receive_status().await
+    }
+
+    /// Asks the shard to propose a fence, at which every replica takes a snapshot; how the shard
+    /// stood before that.
+    pub async fn request_snapshot(&mut self) -> Result<ShardStatus, ConnectError> {
+        self.link.ask_snapshot(&mut self.out);
+        self.receive_status().await
+    }
+
+    async fn receive_status(&mut self) -> Result<ShardStatus, ConnectError> {
         let seconds = STATUS_TIMEOUT.as_secs();
         match timeout(STATUS_TIMEOUT, self.receive()).await {
             Ok(Ok(Received::Status(status))) => Ok(*status),

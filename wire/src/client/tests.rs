@@ -140,7 +140,7 @@ async fn converse(shared: Arc<Shared>, replica: ReplicaId, stream: TcpStream) {
                 }
                 peer.say(Kind::Client, &ClientMessage::Response { tag }, &response).await;
             }
-            ClientMessage::StatusRequest => {
+            ClientMessage::StatusRequest | ClientMessage::SnapshotRequest => {
                 let status = ShardStatus { replica, decisions: 7, ..ShardStatus::default() };
                 peer.say(Kind::Client, &ClientMessage::Status(Box::new(status)), &[]).await;
             }

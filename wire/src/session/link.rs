@@ -104,6 +104,11 @@ impl Link {
         self.say(out, &ClientMessage::StatusRequest, &[]);
     }
 
+    /// Appends the wish for a fence, at which a snapshot is taken. It is answered with the status.
+    pub fn ask_snapshot(&mut self, out: &mut Vec<u8>) {
+        self.say(out, &ClientMessage::SnapshotRequest, &[]);
+    }
+
     /// Room for the next read; never empty.
     pub fn room(&mut self) -> &mut [u8] {
         self.splitter.room()

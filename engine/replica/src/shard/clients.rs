@@ -89,7 +89,7 @@ impl Node {
     pub(super) fn welcome(&self) -> Welcome {
         let members = self.config.members.iter();
         Welcome {
-            cluster: self.config.cluster_id(),
+            cluster: self.data_dir.cluster_id(),
             epoch: EPOCH,
             replica: self.config.replica,
             shards: self.config.shards,

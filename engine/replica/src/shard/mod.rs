@@ -146,7 +146,7 @@ async fn run_shard(setup: Setup) {
 /// Reads the log back and makes the core.
 async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result<Node, Fatal> {
     let core_config = CoreConfig {
-        cluster: config.cluster_id(),
+        cluster: data_dir.cluster_id(),
         replica: config.replica,
         replicas: config.members.len() as u8,
         epoch: EPOCH,
@@ -157,7 +157,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
         rescue: false,
     };
     let id = LogId {
-        cluster: config.cluster_id(),
+        cluster: data_dir.cluster_id(),
         incarnation: data_dir.incarnation(),
         replica: config.replica,
         shard,

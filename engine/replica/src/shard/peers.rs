@@ -138,7 +138,7 @@ impl Node {
         let mut encoder = Encoder::default();
         let incarnation = self.data_dir.incarnation();
         let hello = Hello {
-            cluster: Some(self.config.cluster_id()),
+            cluster: Some(self.data_dir.cluster_id()),
             epoch: EPOCH,
             shard: self.shard,
             shards: self.config.shards,
@@ -239,7 +239,7 @@ impl Node {
 
     /// What a hello has to say whoever sends it.
     pub(super) fn judge_hello(&self, hello: &Hello) -> Result<(), Refusal> {
-        let here = self.config.cluster_id();
+        let here = self.data_dir.cluster_id();
         if let Some(there) = hello.cluster.filter(|there| *there != here) {
             return Err(Refusal::WrongCluster { here, there });
         }

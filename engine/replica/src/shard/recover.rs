@@ -196,7 +196,8 @@ fn scan(
 
 fn damaged(path: &Path, what: &str) -> Fatal {
     let remedy = "This replica may have forgotten what it promised, so it must not vote: keep the \
-                  directory for examination, and bring the replica back as a new member";
+                  directory for examination and this replica stopped; docs/OPERATIONS.md says under \
+                  \"Lost and damaged replicas\" how to go on";
     Fatal::new(Reason::Damaged, format!("{}: {what}. {remedy}", path.display()))
 }
 

@@ -84,7 +84,7 @@ impl Growing {
 
 impl Node {
     fn snapshot_id(&self, fence: u64) -> SnapshotId {
-        SnapshotId { cluster: self.config.cluster_id(), shard: self.shard, fence }
+        SnapshotId { cluster: self.data_dir.cluster_id(), shard: self.shard, fence }
     }
 
     /// Writes the snapshots that the core takes and fetches those that it needs, for ever.

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
 
 use isonomy_wire::frame::{Encoder, Frame, Kind, Scope, Splitter};
-use isonomy_wire::id::{ClusterId, Epoch, ShardId};
+use isonomy_wire::id::{Epoch, ShardId};
 use isonomy_wire::message::{ClientMessage, Handshake, Hello, Role, ShardStatus};
 use isonomy_wire::route::RULE_VERSION;
 use std::fs::{self, File};
@@ -114,6 +114,16 @@ impl Cluster {
         program().arg("serve").arg("--config").arg(self.config_path(index)).output().unwrap()
     }
 
+    /// The files of a shard of a replica with this extension, in order.
+    pub fn shard_files(&self, index: usize, shard: u16, extension: &str) -> Vec<PathBuf> {
+        let dir = self.data_dir(index).join(format!("shard-{shard:03}"));
+        let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut found: Vec<PathBuf> =
+            paths.filter(|path| path.extension().is_some_and(|it| it == extension)).collect();
+        found.sort();
+        found
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self, index: usize) {
         let mut process = self.processes[index].take().expect("it runs");
@@ -223,7 +233,8 @@ pub struct RawClient {
 
 pub fn hello(shard: ShardId) -> Hello {
     Hello {
-        cluster: Some(ClusterId::of_name(CLUSTER)),
+        // A restored cluster has another id than its name alone gives.
+        cluster: None,
         epoch: Epoch(0),
         shard,
         shards: 0,
@@ -328,6 +339,14 @@ pub fn stderr(output: &Output) -> String {
 
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Changes one bit of a file, at this part of its length; again to undo it.
+pub fn flip_bit(path: &Path, numerator: usize, denominator: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = bytes.len() * numerator / denominator;
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
 }
 
 pub fn write_lines(path: &Path, lines: impl IntoIterator<Item = String>) {

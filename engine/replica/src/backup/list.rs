@@ -1,0 +1,84 @@
+//! `isonomy snapshot list`: which snapshots a data directory holds.
+
+use super::source::{Found, describe, shards, snapshots_of, unless_gone};
+use crate::commands::Output;
+use crate::data_dir::look;
+use crate::fatal::Fatal;
+use crate::snapshots::{SnapshotError, read_head};
+use crate::status::hash_text;
+use clap::Args;
+use isonomy_protocol::snapshot::SnapshotHead;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// `isonomy snapshot list`
+#[derive(Args, Debug)]
+#[command(after_help = "Example: isonomy snapshot list --dir /var/lib/isonomy")]
+pub(super) struct ListArgs {
+    /// The data directory of a replica, which may be running
+    #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]
+    dir: PathBuf,
+    /// How they are printed
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Prints what each snapshot says of itself.
+pub(super) fn run(args: &ListArgs) -> Result<(), Fatal> {
+    let identity = look(&args.dir)?;
+    for shard in shards(&identity) {
+        let found = snapshots_of(&args.dir, &identity, shard)?;
+        if found.is_empty() && args.output == Output::Table {
+            println!("shard {}: no snapshot yet", shard.0);
+        }
+        for found in found {
+            if let Some(listed) = unless_gone(&found, Listed::of)? {
+                listed.print(&found, args.output);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a file says of itself, and what the file system says of it.
+struct Listed {
+    head: SnapshotHead,
+    bytes: u64,
+    /// In seconds, unless the clock has been set back since.
+    age: Option<u64>,
+}
+
+impl Listed {
+    fn of(found: &Found) -> Result<Listed, SnapshotError> {
+        let failed = |error| SnapshotError::Io(found.path.clone(), error);
+        let head = read_head(&found.path, found.id)?;
+        let metadata = found.path.metadata().map_err(failed)?;
+        let age = metadata.modified().map_err(failed)?.elapsed().ok().map(|age| age.as_secs());
+        Ok(Listed { head, bytes: metadata.len(), age })
+    }
+
+    fn print(&self, found: &Found, output: Output) {
+        let Listed { head, bytes, age } = self;
+        let shard = found.id.shard.0;
+        match output {
+            Output::Table => {
+                let age = age.map_or("of unknown age".to_owned(), |age| format!("{age} s old"));
+                println!("shard {shard}: {}: {}, {age}", found.path.display(), describe(head, *bytes));
+            }
+            Output::Json => println!(
+                "{}",
+                json!({
+                    "shard": shard,
+                    "file": found.path,
+                    "fence": head.fence,
+                    "epoch": head.epoch.0,
+                    "bytes": bytes,
+                    "keys": head.keys,
+                    "streams": head.streams,
+                    "state_hash": hash_text(head.hash),
+                    "age_seconds": age,
+                })
+            ),
+        }
+    }
+}

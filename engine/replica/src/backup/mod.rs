@@ -1,0 +1,44 @@
+//! `isonomy snapshot`: snapshots of a running cluster, and backups that are made of them.
+
+mod export;
+mod list;
+mod manifest;
+mod restore;
+mod source;
+mod take;
+mod verify;
+
+use crate::fatal::Fatal;
+use clap::{Args, Subcommand};
+
+/// `isonomy snapshot`
+#[derive(Args, Debug)]
+pub(crate) struct SnapshotArgs {
+    #[command(subcommand)]
+    command: SnapshotCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum SnapshotCommand {
+    /// Take a snapshot of every shard now, and wait until one replica has them all
+    Take(take::TakeArgs),
+    /// List the snapshots in a data directory
+    List(list::ListArgs),
+    /// Read snapshots or a backup as a whole, and check every byte that matters
+    Verify(verify::VerifyArgs),
+    /// Copy the newest snapshots out of a data directory, as a backup
+    Export(export::ExportArgs),
+    /// Make a replica's data directory from a backup, for a new cluster
+    Restore(Box<restore::RestoreArgs>),
+}
+
+/// Does what the arguments say.
+pub(crate) fn run(args: SnapshotArgs) -> Result<(), Fatal> {
+    match args.command {
+        SnapshotCommand::Take(args) => take::run(&args),
+        SnapshotCommand::List(args) => list::run(&args),
+        SnapshotCommand::Verify(args) => verify::run(&args),
+        SnapshotCommand::Export(args) => export::run(&args),
+        SnapshotCommand::Restore(args) => restore::run(*args),
+    }
+}

@@ -1,0 +1,100 @@
+//! `isonomy snapshot restore`: a backup becomes the beginning of a new cluster.
+
+use super::manifest::Manifest;
+use super::source::io;
+use super::verify::verify_backup;
+use crate::config::{Config, ServeArgs};
+use crate::data_dir::{DataDir, shard_dir};
+use crate::fatal::{Fatal, Reason};
+use crate::snapshots::{publish, unfinished_path};
+use clap::Args;
+use isonomy_protocol::snapshot::{Snapshot, SnapshotId, rebrand};
+use isonomy_wire::id::{ClusterId, ShardId};
+use std::fs::File;
+use std::io::{Result as IoResult, Write};
+use std::path::{Path, PathBuf};
+
+/// `isonomy snapshot restore`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example, for each member of the new cluster at its machine, with the configuration that it will run with:
+  isonomy snapshot restore --from /backup/orders-17 --config isonomy.toml
+  isonomy serve --config isonomy.toml
+
+All members are restored from the same backup. The new cluster is another one even if it bears the old name: replicas
+of the old one, and those that were not restored, are refused.")]
+pub(super) struct RestoreArgs {
+    /// The backup
+    #[arg(long, value_name = "EXPORT")]
+    from: PathBuf,
+    /// The data directory to be made [default: that of the configuration]
+    #[arg(long, value_name = "DATA_DIR")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// Makes the data directory; nothing is made of a backup that does not verify.
+pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
+    args.serve.data_dir = args.to.take().or(args.serve.data_dir);
+    let next = next_command(&args.serve);
+    let config = Config::load(args.serve)?;
+    let manifest = Manifest::load(&args.from)?;
+    check_fits(&config, &manifest)?;
+    verify_backup(&args.from, &manifest)?;
+    DataDir::restore(&config, &manifest.checksum, |cluster| fill(&config, &args.from, &manifest, cluster))?;
+    let Config { replica, members, cluster, data_dir, .. } = &config;
+    println!("{}: restored for replica {replica} of cluster '{cluster}'", data_dir.display());
+    println!("next: restore the same backup for all {} members, then start each with: {next}", members.len());
+    Ok(())
+}
+
+/// The numbers that are fixed for a cluster's life are those of the backup: rows and shards of
+/// the state mean nothing under others.
+fn check_fits(config: &Config, manifest: &Manifest) -> Result<(), Fatal> {
+    let misfit = |what: &str, here: usize, there: usize| {
+        let text = format!(
+            "the backup is of a cluster with {there} {what}, the configuration names {here}; configure as many"
+        );
+        Err(Fatal::new(Reason::Config, text))
+    };
+    let (members, replicas) = (config.members.len(), usize::from(manifest.replicas));
+    if members != replicas {
+        return misfit("members", members, replicas);
+    }
+    if config.shards != manifest.shards {
+        return misfit("shards", config.shards.into(), manifest.shards.into());
+    }
+    Ok(())
+}
+
+fn fill(config: &Config, from: &Path, manifest: &Manifest, cluster: ClusterId) -> Result<(), Fatal> {
+    for file in &manifest.files {
+        let (shard, snapshot) = (ShardId(file.shard), manifest.read(from, file)?);
+        let id = SnapshotId { cluster, shard, fence: file.fence };
+        let dir = shard_dir(&config.data_dir, shard);
+        write(&dir, id, snapshot).map_err(|error| io(&dir, &error))?;
+    }
+    Ok(())
+}
+
+/// Writes the snapshot as one of the new cluster.
+fn write(dir: &Path, id: SnapshotId, mut snapshot: Snapshot) -> IoResult<()> {
+    let mut file = File::create(unfinished_path(dir))?;
+    let mut written = Ok(());
+    rebrand(&mut snapshot, id, |bytes| {
+        written = std::mem::replace(&mut written, Ok(())).and_then(|()| file.write_all(bytes));
+    });
+    written?;
+    file.sync_all()?;
+    publish(dir, id.fence)
+}
+
+/// How the replica is started with the same settings.
+fn next_command(serve: &ServeArgs) -> String {
+    let path = |flag: &str, path: &Option<PathBuf>| {
+        path.as_ref().map(|path| format!(" --{flag} {}", path.display())).unwrap_or_default()
+    };
+    let rest = if serve.config.is_some() { "" } else { " and the other settings as here" };
+    format!("isonomy serve{}{}{rest}", path("config", &serve.config), path("data-dir", &serve.data_dir))
+}

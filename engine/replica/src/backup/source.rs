@@ -1,0 +1,70 @@
+//! Snapshots in the data directory of a replica, which may run and replace them at any time.
+
+use crate::data_dir::{Identity, shard_dir};
+use crate::fatal::{Fatal, Reason};
+use crate::snapshots::{self, SnapshotError, snapshot_path};
+use isonomy_protocol::snapshot::{SnapshotHead, SnapshotId};
+use isonomy_wire::id::ShardId;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// A snapshot's file.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) id: SnapshotId,
+    pub(super) path: PathBuf,
+}
+
+/// All shards of a replica.
+pub(super) fn shards(identity: &Identity) -> impl Iterator<Item = ShardId> + use<> {
+    (0..identity.shards).map(ShardId)
+}
+
+/// The snapshots of a shard, in order.
+pub(super) fn snapshots_of(dir: &Path, identity: &Identity, shard: ShardId) -> Result<Vec<Found>, Fatal> {
+    let (dir, cluster) = (shard_dir(dir, shard), identity.cluster_id());
+    let fences = snapshots::list(&dir).map_err(|error| io(&dir, &error))?;
+    let found = fences
+        .into_iter()
+        .map(|fence| Found { id: SnapshotId { cluster, shard, fence }, path: snapshot_path(&dir, fence) });
+    Ok(found.collect())
+}
+
+/// Does something with a snapshot; `None` if the replica has removed it meanwhile, since it has a
+/// newer one.
+pub(super) fn unless_gone<T>(
+    found: &Found,
+    visit: impl FnOnce(&Found) -> Result<T, SnapshotError>,
+) -> Result<Option<T>, Fatal> {
+    match visit(found) {
+        Ok(value) => Ok(Some(value)),
+        Err(SnapshotError::Io(path, error)) if error.kind() == ErrorKind::NotFound && path == found.path => {
+            Ok(None)
+        }
+        Err(SnapshotError::Io(path, error)) => Err(io(&path, &error)),
+        Err(error @ SnapshotError::Broken(..)) => Err(broken(&error)),
+    }
+}
+
+/// A snapshot of a replica that does not read.
+fn broken(error: &SnapshotError) -> Fatal {
+    let remedy = "The disk or memory of this machine may be failing: check it, back up another replica, \
+                  and see docs/OPERATIONS.md, \"Lost and damaged replicas\"";
+    Fatal::new(Reason::Damaged, format!("{error}. {remedy}"))
+}
+
+/// What the system says about a file.
+pub(super) fn io(path: &Path, error: &std::io::Error) -> Fatal {
+    let hint = "check the path, and that this user may use it";
+    Fatal::new(Reason::Failed, format!("{}: {error}; {hint}", path.display()))
+}
+
+/// What a snapshot says of itself, in words.
+pub(super) fn describe(head: &SnapshotHead, bytes: u64) -> String {
+    let SnapshotHead { epoch, fence, hash, keys, streams, .. } = head;
+    format!(
+        "fence {fence}, epoch {}, {bytes} bytes, {keys} keys, {streams} streams, state {}",
+        epoch.0,
+        crate::status::hash_text(*hash)
+    )
+}

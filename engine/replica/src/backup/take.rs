@@ -1,0 +1,138 @@
+//! `isonomy snapshot take`: a fence in every shard, and a wait for the snapshots at them.
+
+use crate::commands::{ConnectArgs, Output, block_on};
+use crate::data_dir::shard_dir;
+use crate::fatal::Fatal;
+use crate::snapshots::snapshot_path;
+use anyhow::{Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use isonomy_wire::client::{ConnectError, Connection, parse_address};
+use isonomy_wire::id::ShardId;
+use isonomy_wire::message::{Member, ShardStatus, Welcome};
+use serde_json::json;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How often a shard is asked how it stands.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A fence that comes while another snapshot is written, or fetched by a peer, gets none: after
+/// this time another fence is asked for.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// `isonomy snapshot take`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example: isonomy snapshot take --connect 10.0.0.1:7400
+
+The first of the replicas named that answers is asked. Its snapshots cover everything that it had executed by then;
+the other replicas take theirs at the same fences.")]
+pub(super) struct TakeArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    /// How long to wait for the snapshots
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    deadline: u64,
+    /// How the outcome is printed
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Waits until the replica has a new snapshot of every shard; an error if it does not get there.
+pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
+    block_on(async {
+        let (member, welcome) = first_answer(&args.connect.connect).await?;
+        let until = Instant::now() + Duration::from_secs(args.deadline);
+        // All are asked before the first is waited for.
+        let mut asked = Vec::new();
+        for shard in (0..welcome.shards).map(ShardId) {
+            asked.push(Asked::begin(&member, shard).await?);
+        }
+        let progress = progress(welcome.shards);
+        for shard in asked {
+            let taken = shard.wait(until).await?;
+            progress.suspend(|| print(&taken, &welcome, args.output));
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        Ok(())
+    })
+}
+
+async fn first_answer(addresses: &[String]) -> Result<(Member, Welcome), ConnectError> {
+    let mut errors = Vec::new();
+    for address in addresses {
+        let member = parse_address(address)?;
+        match Connection::open(&member, ShardId(0)).await {
+            Ok(connection) => return Ok((member, connection.welcome().clone())),
+            Err(error) => errors.push(error),
+        }
+    }
+    Err(ConnectError::Nobody(errors))
+}
+
+/// A shard that was asked for a snapshot.
+struct Asked {
+    connection: Connection,
+    shard: ShardId,
+    /// The last fence before that.
+    fence: u64,
+}
+
+impl Asked {
+    async fn begin(member: &Member, shard: ShardId) -> Result<Asked, ConnectError> {
+        let mut connection = Connection::open(member, shard).await?;
+        let fence = connection.request_snapshot().await?.fence;
+        Ok(Asked { connection, shard, fence })
+    }
+
+    /// How the shard stands when its snapshot is durable.
+    async fn wait(mut self, until: Instant) -> Result<ShardStatus> {
+        let mut asked = Instant::now();
+        loop {
+            let status = self.connection.status().await?;
+            if status.snapshot > self.fence {
+                return Ok(status);
+            }
+            if Instant::now() >= until {
+                let (shard, fence) = (self.shard.0, status.fence);
+                bail!(
+                    "shard {shard} has no new snapshot yet, its last fence is {fence}; a fence needs a majority \
+                     of the replicas and a snapshot room on the disk: see `isonomy status` and the replica's log"
+                );
+            }
+            if asked.elapsed() >= ASK_AGAIN {
+                self.connection.request_snapshot().await?;
+                asked = Instant::now();
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+fn print(status: &ShardStatus, welcome: &Welcome, output: Output) {
+    let (shard, fence) = (status.shard, status.snapshot);
+    let file = snapshot_path(&shard_dir(Path::new(""), shard), fence);
+    let floor = &status.floor.0[..welcome.members.len()];
+    match output {
+        Output::Table => println!(
+            "replica {}, shard {}: {} in its data directory, fence {fence}, position {floor:?}",
+            welcome.replica,
+            shard.0,
+            file.display()
+        ),
+        Output::Json => {
+            let replica = welcome.replica.0;
+            println!(
+                "{}",
+                json!({"replica": replica, "shard": shard.0, "file": file, "fence": fence, "floor": floor})
+            );
+        }
+    }
+}
+
+/// Drawn on a terminal only.
+fn progress(shards: u16) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} shards, {elapsed}");
+    ProgressBar::new(shards.into()).with_style(style.expect("the template is right"))
+}

@@ -1,0 +1,114 @@
+//! `isonomy snapshot verify`: reads everything, and says whether it is whole.
+
+use super::manifest::{Manifest, ManifestFile, manifest_path};
+use super::source::{Found, describe, shards, snapshots_of, unless_gone};
+use crate::data_dir::{Identity, look};
+use crate::fatal::{Fatal, Reason};
+use crate::snapshots::read_with;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// `isonomy snapshot verify`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  isonomy snapshot verify /backup/orders-17
+  isonomy snapshot verify /var/lib/isonomy
+
+Ends with code 0 if all is whole, and with 6 if anything is damaged.")]
+pub(super) struct VerifyArgs {
+    /// A backup, the data directory of a replica, or a snapshot's file in one of these
+    path: PathBuf,
+}
+
+/// Prints what was verified; an error at the first damage.
+pub(super) fn run(args: &VerifyArgs) -> Result<(), Fatal> {
+    let path = &args.path;
+    if manifest_path(path).exists() {
+        return verify_backup(path, &Manifest::load(path)?);
+    }
+    if path.join("identity.json").exists() {
+        return verify_data_dir(path, &look(path)?);
+    }
+    if path.is_dir() {
+        return Err(unknown(
+            path,
+            "it is neither a backup, which has a manifest.json, nor the data directory of a replica",
+        ));
+    }
+    verify_file(path)
+}
+
+/// Every file of a backup.
+pub(super) fn verify_backup(dir: &Path, manifest: &Manifest) -> Result<(), Fatal> {
+    manifest.files.iter().try_for_each(|file| verify_member(dir, manifest, file))
+}
+
+fn verify_member(dir: &Path, manifest: &Manifest, file: &ManifestFile) -> Result<(), Fatal> {
+    let snapshot = manifest.read(dir, file)?;
+    say(&dir.join(&file.file), &describe(&snapshot.head, file.bytes));
+    Ok(())
+}
+
+fn verify_data_dir(dir: &Path, identity: &Identity) -> Result<(), Fatal> {
+    for shard in shards(identity) {
+        let found = snapshots_of(dir, identity, shard)?;
+        if found.is_empty() {
+            println!("shard {}: no snapshot yet", shard.0);
+        }
+        found.iter().try_for_each(verify_found)?;
+    }
+    Ok(())
+}
+
+fn verify_found(found: &Found) -> Result<(), Fatal> {
+    let verified = unless_gone(found, |found| {
+        let mut bytes = 0;
+        let count = |piece: &[u8]| {
+            bytes += piece.len() as u64;
+            Ok(())
+        };
+        let snapshot = read_with(&found.path, found.id, count)?;
+        Ok((snapshot.head, bytes))
+    })?;
+    match verified {
+        Some((head, bytes)) => say(&found.path, &describe(&head, bytes)),
+        None => println!("{}: the replica has replaced it by a newer one", found.path.display()),
+    }
+    Ok(())
+}
+
+/// A file alone does not say whose it is: what lies around it does.
+fn verify_file(path: &Path) -> Result<(), Fatal> {
+    let path = std::fs::canonicalize(path).map_err(|error| super::source::io(path, &error))?;
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let around: Vec<&Path> = path.ancestors().skip(1).take(2).collect();
+    if let [dir, ..] = around[..]
+        && manifest_path(dir).exists()
+    {
+        let manifest = Manifest::load(dir)?;
+        if let Some(file) = manifest.files.iter().find(|file| Some(&file.file) == name.as_ref()) {
+            return verify_member(dir, &manifest, file);
+        }
+    }
+    if let [_, dir] = around[..]
+        && dir.join("identity.json").exists()
+    {
+        let identity = look(dir)?;
+        for shard in shards(&identity) {
+            let found = snapshots_of(dir, &identity, shard)?;
+            if let Some(found) = found.iter().find(|found| found.path == path) {
+                return verify_found(found);
+            }
+        }
+    }
+    Err(unknown(&path, "it is no snapshot in a backup or in the data directory of a replica"))
+}
+
+fn unknown(path: &Path, what: &str) -> Fatal {
+    Fatal::new(Reason::Failed, format!("{}: {what}; check the path", path.display()))
+}
+
+fn say(path: &Path, what: &str) {
+    println!("{}: whole: {what}", path.display());
+}
