@@ -1,16 +1,13 @@
 //! The state machine: applies batches, in the order of execution, to state and streams.
 
-use crate::payload::{Access, Payload};
-use crate::state::State;
+use crate::ahead::Keys;
+use crate::payload::Payload;
+use crate::state::{Spot, State};
 use crate::streams::{Fate, Streams};
 use bytes::Bytes;
 use isonomy_wire::answer::{Answer, ResponseBuilder};
 use isonomy_wire::command::{Command, Op, Part};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, ShardId, StreamId};
-
-/// How many keys ahead the table is fetched, and half as many ahead the entry: each step hides
-/// one miss of the last cache.
-const PREFETCH_DISTANCE: usize = 16;
 
 /// State and streams of a shard.
 #[derive(Clone, Debug)]
@@ -59,9 +56,9 @@ impl Machine {
         mut respond: impl FnMut(usize, Bytes),
     ) {
         let batch = payload.batch();
-        let mut keys = payload.keys();
+        let mut keys = Keys::new(payload.keys(), &self.state);
         for (place, part) in batch.parts().iter().enumerate() {
-            let mut work = PartWork { machine: self, id, payload, part, keys };
+            let mut work = PartWork { machine: self, id, payload, part, keys: &mut keys };
             if part.stream != StreamId::NONE {
                 respond(place, work.on_stream());
             } else if reads || !work.is_read() {
@@ -69,7 +66,6 @@ impl Machine {
             } else {
                 work.pass_over();
             }
-            keys = work.keys;
         }
         self.commands += u64::from(batch.commands());
     }
@@ -81,8 +77,8 @@ struct PartWork<'m, 'a> {
     id: InstanceId,
     payload: &'a Payload,
     part: &'a Part,
-    /// The accesses of the commands with a key from here to the end of the batch.
-    keys: &'a [Access],
+    /// The keys of the commands from here to the end of the batch.
+    keys: &'m mut Keys<'a>,
 }
 
 impl<'a> PartWork<'_, 'a> {
@@ -95,7 +91,7 @@ impl<'a> PartWork<'_, 'a> {
     }
 
     fn pass_over(&mut self) {
-        self.keys = &self.keys[self.part.commands as usize..];
+        self.keys.skip(self.part.commands as usize, &self.machine.state);
     }
 
     /// Reads, Opens and Fences.
@@ -147,7 +143,7 @@ impl<'a> PartWork<'_, 'a> {
 
     fn skip_keys(&mut self) {
         let keys = self.commands().filter(|(_, command)| command.op.has_key()).count();
-        self.keys = &self.keys[keys..];
+        self.keys.skip(keys, &self.machine.state);
     }
 
     /// S4: an idle stream ends only if it still is as the proposer of its end saw it.
@@ -178,7 +174,7 @@ impl<'a> PartWork<'_, 'a> {
                 Fate::OutOfWindow => self.machine.answers.plain(self.id, index, &Answer::OutOfWindow),
             }
             if command.op.has_key() {
-                self.keys = &self.keys[1..];
+                self.keys.next(&self.machine.state);
             }
         }
     }
@@ -208,33 +204,27 @@ impl<'a> PartWork<'_, 'a> {
         let Machine { epoch, shard, state, streams, answers, .. } = &mut *self.machine;
         let id = CommandId { epoch: *epoch, shard: *shard, instance: self.id, index };
         let instance = self.id;
-        let mut hash = 0;
-        if command.op.has_key() {
-            let (access, rest) = self.keys.split_first().expect("every key has its access");
-            hash = access.hash();
-            self.keys = rest;
-            fetch_ahead(state, rest);
-        }
+        let spot = if command.op.has_key() { self.keys.next(state) } else { Spot::default() };
         match command.op {
             Op::Decide => {
-                let key_seq = state.decide(hash, command.key_value, command.key.len(), id);
+                let key_seq = state.decide(spot, command.key_value, command.key.len(), id);
                 answers.committed(instance, index, key_seq);
             }
-            Op::DecideIf => match state.get(hash, command.key) {
+            Op::DecideIf => match state.get(spot, command.key) {
                 Some(now) if now.key_seq != command.expected => {
                     answers.rejected(instance, index, now.key_seq, now.value);
                 }
                 None if command.expected != 0 => answers.rejected(instance, index, 0, &[]),
                 _ => {
-                    let key_seq = state.decide(hash, command.key_value, command.key.len(), id);
+                    let key_seq = state.decide(spot, command.key_value, command.key.len(), id);
                     answers.committed(instance, index, key_seq);
                 }
             },
-            Op::Read => match state.get(hash, command.key) {
+            Op::Read => match state.get(spot, command.key) {
                 Some(now) => answers.found(instance, index, now.key_seq, now.value, now.id),
                 None => answers.plain(instance, index, &Answer::Missing),
             },
-            Op::Retire => match state.retire(hash, command.key) {
+            Op::Retire => match state.retire(spot, command.key) {
                 Some(key_seq) => answers.retired(instance, index, key_seq),
                 None => answers.plain(instance, index, &Answer::Missing),
             },
@@ -245,16 +235,6 @@ impl<'a> PartWork<'_, 'a> {
             }
             Op::End | Op::Skip | Op::Fence => answers.plain(instance, index, &Answer::Done),
         }
-    }
-}
-
-#[inline]
-fn fetch_ahead(state: &State, keys: &[Access]) {
-    if let Some(far) = keys.get(PREFETCH_DISTANCE) {
-        state.prefetch_place(far.hash());
-    }
-    if let Some(near) = keys.get(PREFETCH_DISTANCE / 2) {
-        state.prefetch_entry(near.hash());
     }
 }
 

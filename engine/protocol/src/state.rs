@@ -21,8 +21,9 @@ const BLOCK_ENTRIES: usize = 1024;
 /// The place of an entry plus one; 0 is none.
 type Place = u32;
 
+// In this order, and so that both lines are fetched: see `look_up`.
 #[derive(Clone, Debug)]
-#[repr(align(64))]
+#[repr(C, align(128))]
 struct Entry {
     /// The next entry with the same hash.
     next: Place,
@@ -70,6 +71,12 @@ impl Entry {
         &self.key_value()[..usize::from(self.key_length)]
     }
 
+    /// Whether it is the entry of this key.
+    #[inline]
+    fn holds(&self, key: &[u8]) -> bool {
+        self.key_seq > 0 && self.key() == key
+    }
+
     /// The digest of what it says.
     fn digest_now(&self) -> u64 {
         let (key_length, at) = (usize::from(self.key_length), (self.epoch, self.index));
@@ -92,6 +99,14 @@ impl Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 128);
+
+/// Where a key was looked up: its hash and the first entry of that hash, if there is one. It stays
+/// valid whatever happens to the state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spot {
+    hash: u64,
+    place: Place,
+}
 
 /// The latest decision of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,20 +159,22 @@ impl State {
         self.keys
     }
 
-    /// First step towards a key: fetches its place in the table.
+    /// First step towards a key: fetches its slot of the table.
     #[inline]
-    pub fn prefetch_place(&self, hash: u64) {
+    pub fn prefetch(&self, hash: u64) {
         self.table.prefetch(hash);
     }
 
-    /// Second step: fetches the entry.
+    /// Second step: looks the hash up and fetches the entry.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        if let Some(place @ 1..) = self.table.get(hash) {
+    pub fn look_up(&self, hash: u64) -> Spot {
+        let place = self.table.get(hash).unwrap_or_default();
+        if place != 0 {
             let entry = self.at(place);
             prefetch(entry);
             prefetch(&entry.inline);
         }
+        Spot { hash, place }
     }
 
     #[inline]
@@ -173,13 +190,21 @@ impl State {
         &mut self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]
     }
 
-    /// The entry of a key whose hash is `hash`.
+    /// The entry of a key that was looked up. Meanwhile it may have come, gone, or moved back in the
+    /// chain of its hash.
     #[inline]
-    fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
+    fn find(&self, spot: Spot, key: &[u8]) -> Option<Place> {
+        if spot.place != 0 && self.at(spot.place).holds(key) {
+            return Some(spot.place);
+        }
+        self.search(spot.hash, key)
+    }
+
+    fn search(&self, hash: u64, key: &[u8]) -> Option<Place> {
         let mut place = self.table.get(hash)?;
         while place != 0 {
             let entry = self.at(place);
-            if entry.key() == key {
+            if entry.holds(key) {
                 return Some(place);
             }
             place = entry.next;
@@ -188,8 +213,8 @@ impl State {
     }
 
     /// The latest decision of a key.
-    pub fn get(&self, hash: u64, key: &[u8]) -> Option<Decision<'_>> {
-        let entry = self.at(self.find(hash, key)?);
+    pub fn get(&self, spot: Spot, key: &[u8]) -> Option<Decision<'_>> {
+        let entry = self.at(self.find(spot, key)?);
         let row = ReplicaId((entry.row_seq >> ROW_SHIFT) as u8);
         let instance = InstanceId::new(row, entry.row_seq & ((1 << ROW_SHIFT) - 1));
         let id = CommandId { epoch: Epoch(entry.epoch), shard: self.shard, instance, index: entry.index };
@@ -199,10 +224,10 @@ impl State {
     /// Makes a value the key's latest decision; the new key_seq. `key_value` is key and value in
     /// one piece, the key `key_length` long.
     #[inline]
-    pub fn decide(&mut self, hash: u64, key_value: &[u8], key_length: usize, id: CommandId) -> u64 {
-        let place = match self.find(hash, &key_value[..key_length]) {
+    pub fn decide(&mut self, spot: Spot, key_value: &[u8], key_length: usize, id: CommandId) -> u64 {
+        let place = match self.find(spot, &key_value[..key_length]) {
             Some(place) => place,
-            None => self.add(hash),
+            None => self.add(spot.hash),
         };
         let row_seq = u64::from(id.instance.row.0) << ROW_SHIFT | id.instance.seq;
         let entry = self.at_mut(place);
@@ -219,10 +244,10 @@ impl State {
     }
 
     /// Ends a key's life; the key_seq of its last decision.
-    pub fn retire(&mut self, hash: u64, key: &[u8]) -> Option<u64> {
-        let place = self.find(hash, key)?;
+    pub fn retire(&mut self, spot: Spot, key: &[u8]) -> Option<u64> {
+        let place = self.find(spot, key)?;
         let entry = std::mem::replace(self.at_mut(place), Entry::FREE);
-        self.unlink(hash, place, entry.next);
+        self.unlink(spot.hash, place, entry.next);
         self.free.push(place);
         self.keys -= 1;
         self.hash = self.hash.wrapping_sub(entry.digest);
@@ -291,19 +316,22 @@ mod tests {
     }
 
     fn decide(state: &mut State, hash: u64, key: &[u8], value: &[u8], seq: u64) -> u64 {
-        state.decide(hash, &[key, value].concat(), key.len(), id(seq))
+        state.decide(state.look_up(hash), &[key, value].concat(), key.len(), id(seq))
     }
 
     #[test]
     fn decisions_count_from_one_in_each_life() {
         let mut state = State::new(ShardId(0));
         let hash = hash_key(b"k");
-        assert_eq!(state.get(hash, b"k"), None);
+        assert_eq!(state.get(state.look_up(hash), b"k"), None);
         assert_eq!(decide(&mut state, hash, b"k", b"one", 1), 1);
         assert_eq!(decide(&mut state, hash, b"k", b"two", 2), 2);
-        assert_eq!(state.get(hash, b"k"), Some(Decision { key_seq: 2, value: b"two", id: id(2) }));
-        assert_eq!(state.retire(hash, b"k"), Some(2));
-        assert_eq!(state.retire(hash, b"k"), None);
+        assert_eq!(
+            state.get(state.look_up(hash), b"k"),
+            Some(Decision { key_seq: 2, value: b"two", id: id(2) })
+        );
+        assert_eq!(state.retire(state.look_up(hash), b"k"), Some(2));
+        assert_eq!(state.retire(state.look_up(hash), b"k"), None);
         assert_eq!((state.hash(), state.keys()), (0, 0));
         assert_eq!(decide(&mut state, hash, b"k", b"three", 3), 1);
     }
@@ -314,11 +342,11 @@ mod tests {
         for (seq, key) in [b"a", b"b", b"c"].into_iter().enumerate() {
             assert_eq!(decide(&mut state, 42, key, b"v", seq as u64 + 1), 1);
         }
-        assert_eq!(state.retire(42, b"b"), Some(1));
-        assert_eq!(state.get(42, b"b"), None);
-        assert!(state.get(42, b"a").is_some() && state.get(42, b"c").is_some());
-        assert_eq!(state.retire(42, b"c"), Some(1));
-        assert_eq!(state.retire(42, b"a"), Some(1));
+        assert_eq!(state.retire(state.look_up(42), b"b"), Some(1));
+        assert_eq!(state.get(state.look_up(42), b"b"), None);
+        assert!(state.get(state.look_up(42), b"a").is_some() && state.get(state.look_up(42), b"c").is_some());
+        assert_eq!(state.retire(state.look_up(42), b"c"), Some(1));
+        assert_eq!(state.retire(state.look_up(42), b"a"), Some(1));
         assert!(state.table.is_empty());
     }
 
@@ -345,7 +373,7 @@ mod tests {
             let key = (step * 7919 % 6000).to_le_bytes().to_vec();
             if step % 5 == 4 {
                 let expected = model.remove(&key).map(|(key_seq, _)| key_seq);
-                assert_eq!(state.retire(hash_key(&key), &key), expected);
+                assert_eq!(state.retire(state.look_up(hash_key(&key)), &key), expected);
                 continue;
             }
             let value = vec![step as u8; (step % 200) as usize];
@@ -355,7 +383,7 @@ mod tests {
         }
         assert_eq!(state.keys(), model.len() as u64);
         for (key, (key_seq, value)) in &model {
-            let decision = state.get(hash_key(key), key).unwrap();
+            let decision = state.get(state.look_up(hash_key(key)), key).unwrap();
             assert_eq!((decision.key_seq, decision.value), (*key_seq, &value[..]));
         }
     }

@@ -92,7 +92,10 @@ impl Replica {
         for (part, client) in payload.batch().parts().iter().zip(waiters) {
             let mut answers = ResponseBuilder::new(self.config.epoch, self.config.shard);
             for (index, command) in (part.index..).zip(payload.batch().commands_of(part)) {
-                let now = self.machine.state.get(hash_key(command.key), command.key);
+                let now = {
+                    let state = &self.machine.state;
+                    state.get(state.look_up(hash_key(command.key)), command.key)
+                };
                 answers.committed(id, index, now.map_or(0, |now| now.key_seq) + 1);
             }
             self.outbox.reply(client, Ok(answers.encode()));

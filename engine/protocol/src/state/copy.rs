@@ -102,7 +102,7 @@ impl State {
         let Some((key_value, rest)) = bytes.split_at_checked(key + value) else { return Err(BadEntry) };
         *bytes = rest;
         let hash = hash_key(&key_value[..key]);
-        if key_seq == 0 || self.find(hash, &key_value[..key]).is_some() {
+        if key_seq == 0 || self.search(hash, &key_value[..key]).is_some() {
             return Err(BadEntry);
         }
         let place = self.add(hash);
@@ -136,18 +136,18 @@ mod tests {
         let instance = InstanceId::new(ReplicaId(2), seq);
         let id = CommandId { epoch: Epoch(1), shard: ShardId(0), instance, index: 3 };
         let key = key.to_le_bytes();
-        state.decide(hash_key(&key), &[&key, value].concat(), key.len(), id);
+        state.decide(state.look_up(hash_key(&key)), &[&key, value].concat(), key.len(), id);
     }
 
     fn retire(state: &mut State, key: u32) {
         let key = key.to_le_bytes();
-        state.retire(hash_key(&key), &key);
+        state.retire(state.look_up(hash_key(&key)), &key);
     }
 
     fn all(state: &State) -> BTreeMap<u32, (u64, Vec<u8>)> {
         let keys = (0u32..200).map(|key| (key, key.to_le_bytes()));
         keys.filter_map(|(key, bytes)| {
-            let decision = state.get(hash_key(&bytes), &bytes)?;
+            let decision = state.get(state.look_up(hash_key(&bytes)), &bytes)?;
             Some((key, (decision.key_seq, decision.value.to_vec())))
         })
         .collect()
