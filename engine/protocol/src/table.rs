@@ -3,14 +3,19 @@
 //! It grows by splitting one small segment at a time, a few microseconds each, where an ordinary
 //! table would move millions of entries at once. Keys are hashes, already well mixed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-/// Slots of a fresh segment: 8 KiB with 8-byte values.
+/// Slots of a segment: 8 KiB with 8-byte values.
 const SEGMENT_SLOTS: usize = 512;
-/// A segment with more than this share of its slots in use is split.
+/// Slots of a cache line. A search begins at the first slot of a line, so that most end in it.
+const LINE_SLOTS: usize = 4;
+/// Segments that are allocated at once.
+const CHUNK_SEGMENTS: usize = 64;
+/// A segment with more slots in use than this share is split.
 const LOAD_PERCENT: usize = 80;
-/// The directory has at most 2 to this power entries. Segments that keys chosen by an attacker
-/// fill beyond that grow instead.
+/// The directory has at most 2 to this power entries. What keys chosen by an attacker add to a
+/// segment beyond that goes elsewhere.
 const DEPTH_MAX: u32 = 24;
 
 #[derive(Clone, Copy, Debug)]
@@ -20,12 +25,16 @@ struct Slot<V> {
     value: V,
 }
 
-#[derive(Clone, Debug)]
-struct Segment<V> {
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Segment<V>([Slot<V>; SEGMENT_SLOTS]);
+
+/// What only growth has to know of a segment.
+#[derive(Clone, Copy, Debug)]
+struct Use {
     /// How many high bits of the mixed key all entries share.
     depth: u32,
     used: usize,
-    slots: Box<[Slot<V>]>,
 }
 
 /// A map from hashes, whose lowest bit is ignored, to small values.
@@ -33,15 +42,18 @@ struct Segment<V> {
 pub struct Table<V> {
     depth: u32,
     directory: Vec<u32>,
-    segments: Vec<Segment<V>>,
+    chunks: Vec<Box<[Segment<V>]>>,
+    uses: Vec<Use>,
+    overflow: BTreeMap<u64, V>,
     len: usize,
 }
 
 /// The slots in use.
-impl<V: fmt::Debug> fmt::Debug for Table<V> {
+impl<V: Copy + Default + fmt::Debug> fmt::Debug for Table<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slots = self.segments.iter().flat_map(|segment| &segment.slots);
-        f.debug_map().entries(slots.filter(|slot| slot.key != 0).map(|slot| (slot.key, &slot.value))).finish()
+        let slots = self.chunks.iter().flatten().flat_map(|segment| &segment.0);
+        let used = slots.filter(|slot| slot.key != 0).map(|slot| (&slot.key, &slot.value));
+        f.debug_map().entries(used.chain(&self.overflow)).finish()
     }
 }
 
@@ -51,68 +63,64 @@ fn mix(key: u64) -> u64 {
     key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+/// Where the search for a key begins.
+#[inline]
+fn home(key: u64) -> usize {
+    // Low bits of the mixed key's high half: independent of the directory's bits for any
+    // directory below 2^32.
+    (mix(key) >> 20) as usize % SEGMENT_SLOTS / LINE_SLOTS * LINE_SLOTS
+}
+
 impl<V: Copy + Default> Segment<V> {
-    fn new(depth: u32, slots: usize) -> Segment<V> {
-        let empty = Slot { key: 0, value: V::default() };
-        Segment { depth, used: 0, slots: vec![empty; slots].into() }
+    fn empty() -> Segment<V> {
+        Segment([Slot { key: 0, value: V::default() }; SEGMENT_SLOTS])
     }
 
     /// Where the key is, or the empty slot where it would go.
     #[inline]
     fn find(&self, key: u64) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = home(key, mask);
+        let mut at = home(key);
         loop {
-            let here = self.slots[at].key;
+            let here = self.0[at].key;
             if here == key || here == 0 {
                 return at;
             }
-            at = (at + 1) & mask;
+            at = (at + 1) % SEGMENT_SLOTS;
         }
-    }
-
-    fn is_full(&self) -> bool {
-        self.used * 100 >= self.slots.len() * LOAD_PERCENT
-    }
-
-    fn insert_new(&mut self, slot: Slot<V>) {
-        let at = self.find(slot.key);
-        self.slots[at] = slot;
-        self.used += 1;
     }
 
     /// Empties the slot and moves up what had to step aside for it.
     fn remove_at(&mut self, mut hole: usize) {
-        let mask = self.slots.len() - 1;
+        let distance = |from: usize, to: usize| to.wrapping_sub(from) % SEGMENT_SLOTS;
         let mut at = hole;
         loop {
-            at = (at + 1) & mask;
-            let key = self.slots[at].key;
+            at = (at + 1) % SEGMENT_SLOTS;
+            let key = self.0[at].key;
             if key == 0 {
                 break;
             }
-            let wanted = home(key, mask);
-            // Whether `wanted` lies cyclically outside (hole, at]: then the entry may move up.
-            if at.wrapping_sub(wanted) & mask >= at.wrapping_sub(hole) & mask {
-                self.slots[hole] = self.slots[at];
+            // It may move to any place from its home on.
+            if distance(home(key), at) >= distance(hole, at) {
+                self.0[hole] = self.0[at];
                 hole = at;
             }
         }
-        self.slots[hole] = Slot { key: 0, value: V::default() };
-        self.used -= 1;
+        self.0[hole] = Slot { key: 0, value: V::default() };
     }
 }
 
-#[inline]
-fn home(key: u64, mask: usize) -> usize {
-    // Low bits of the mixed key's high half: independent of the directory's bits for any
-    // directory below 2^32.
-    (mix(key) >> 20) as usize & mask
+impl Use {
+    fn is_full(&self) -> bool {
+        self.used * 100 >= SEGMENT_SLOTS * LOAD_PERCENT
+    }
 }
 
 impl<V: Copy + Default> Default for Table<V> {
     fn default() -> Table<V> {
-        Table { depth: 0, directory: vec![0], segments: vec![Segment::new(0, SEGMENT_SLOTS)], len: 0 }
+        let (chunks, overflow) = (Vec::new(), BTreeMap::new());
+        let mut table = Table { depth: 0, directory: vec![0], chunks, uses: Vec::new(), overflow, len: 0 };
+        table.add_segment(0);
+        table
     }
 }
 
@@ -133,46 +141,71 @@ impl<V: Copy + Default> Table<V> {
         self.directory[(mix(key) >> 1 >> (63 - self.depth)) as usize] as usize
     }
 
+    #[inline]
+    fn segment(&self, which: usize) -> &Segment<V> {
+        &self.chunks[which / CHUNK_SEGMENTS][which % CHUNK_SEGMENTS]
+    }
+
+    #[inline]
+    fn segment_mut(&mut self, which: usize) -> &mut Segment<V> {
+        &mut self.chunks[which / CHUNK_SEGMENTS][which % CHUNK_SEGMENTS]
+    }
+
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: u64) -> Option<V> {
         let key = key | 1;
-        let segment = &self.segments[self.segment_of(key)];
-        let slot = &segment.slots[segment.find(key)];
-        (slot.key != 0).then_some(slot.value)
+        let segment = self.segment(self.segment_of(key));
+        let slot = &segment.0[segment.find(key)];
+        if slot.key == 0 { self.overflow.get(&key).copied() } else { Some(slot.value) }
     }
 
     /// The value of a key, made if there is none.
     #[inline]
     pub fn entry(&mut self, key: u64) -> &mut V {
         let key = key | 1;
-        let mut which = self.segment_of(key);
-        let mut at = self.segments[which].find(key);
-        if self.segments[which].slots[at].key == 0 {
-            if self.segments[which].is_full() {
-                self.make_room(key);
-                which = self.segment_of(key);
-                at = self.segments[which].find(key);
-            }
-            let segment = &mut self.segments[which];
-            segment.slots[at].key = key;
-            segment.used += 1;
-            self.len += 1;
+        let which = self.segment_of(key);
+        let at = self.segment(which).find(key);
+        if self.segment(which).0[at].key == 0 {
+            return self.add(key);
         }
-        &mut self.segments[which].slots[at].value
+        &mut self.segment_mut(which).0[at].value
+    }
+
+    /// The value of a key that has no slot.
+    fn add(&mut self, key: u64) -> &mut V {
+        let which = self.make_room(key);
+        if self.uses[which].is_full() || self.overflow.contains_key(&key) {
+            self.len += usize::from(!self.overflow.contains_key(&key));
+            return self.overflow.entry(key).or_default();
+        }
+        self.len += 1;
+        let at = self.insert_new(which, Slot { key, value: V::default() });
+        &mut self.segment_mut(which).0[at].value
+    }
+
+    fn insert_new(&mut self, which: usize, slot: Slot<V>) -> usize {
+        let segment = self.segment_mut(which);
+        let at = segment.find(slot.key);
+        segment.0[at] = slot;
+        self.uses[which].used += 1;
+        at
     }
 
     /// Removes a key; its value, if it had one.
     pub fn remove(&mut self, key: u64) -> Option<V> {
         let key = key | 1;
         let which = self.segment_of(key);
-        let segment = &mut self.segments[which];
+        let segment = self.segment_mut(which);
         let at = segment.find(key);
-        let slot = segment.slots[at];
+        let slot = segment.0[at];
         if slot.key == 0 {
-            return None;
+            let removed = self.overflow.remove(&key);
+            self.len -= usize::from(removed.is_some());
+            return removed;
         }
         segment.remove_at(at);
+        self.uses[which].used -= 1;
         self.len -= 1;
         Some(slot.value)
     }
@@ -181,47 +214,48 @@ impl<V: Copy + Default> Table<V> {
     #[inline]
     pub fn prefetch(&self, key: u64) {
         let key = key | 1;
-        let segment = &self.segments[self.segment_of(key)];
-        prefetch(&segment.slots[home(key, segment.slots.len() - 1)]);
+        prefetch(&self.segment(self.segment_of(key)).0[home(key)]);
     }
 
-    /// Splits the key's segment until it has room; grows it where the directory must not.
-    fn make_room(&mut self, key: u64) {
+    /// Splits the key's segment until it has room, or must not be split any more; which it is.
+    fn make_room(&mut self, key: u64) -> usize {
         loop {
             let which = self.segment_of(key);
-            if !self.segments[which].is_full() {
-                return;
-            }
-            if self.segments[which].depth >= DEPTH_MAX {
-                let grown = Segment::new(DEPTH_MAX, 2 * self.segments[which].slots.len());
-                let old = std::mem::replace(&mut self.segments[which], grown);
-                for slot in old.slots.iter().filter(|slot| slot.key != 0) {
-                    self.segments[which].insert_new(*slot);
-                }
-                return;
+            let Use { depth, .. } = self.uses[which];
+            if !self.uses[which].is_full() || depth >= DEPTH_MAX {
+                return which;
             }
             self.split(which, mix(key));
         }
     }
 
+    /// An empty segment more; which it is.
+    fn add_segment(&mut self, depth: u32) -> usize {
+        let which = self.uses.len();
+        if which == self.chunks.len() * CHUNK_SEGMENTS {
+            self.chunks.push(vec![Segment::empty(); CHUNK_SEGMENTS].into());
+        }
+        self.uses.push(Use { depth, used: 0 });
+        which
+    }
+
     /// Divides a segment in two by the next bit of the mixed keys. `mixed` is one of them.
     fn split(&mut self, which: usize, mixed: u64) {
-        let depth = self.segments[which].depth + 1;
+        let depth = self.uses[which].depth + 1;
         if depth > self.depth {
             self.directory = self.directory.iter().flat_map(|segment| [*segment; 2]).collect();
             self.depth = depth;
         }
-        let slots = self.segments[which].slots.len();
-        let old = std::mem::replace(&mut self.segments[which], Segment::new(depth, slots));
-        let sibling = self.segments.len();
-        self.segments.push(Segment::new(depth, slots));
+        let sibling = self.add_segment(depth);
+        self.uses[which] = Use { depth, used: 0 };
+        let old = std::mem::replace(self.segment_mut(which), Segment::empty());
         // The directory entries that share the old segment's bits; the upper half moves.
         let span = 1usize << (self.depth - depth);
         let first = (mixed >> 1 >> (63 - self.depth)) as usize & !(2 * span - 1);
         self.directory[first + span..first + 2 * span].fill(sibling as u32);
-        for slot in old.slots.iter().filter(|slot| slot.key != 0) {
+        for slot in old.0.into_iter().filter(|slot| slot.key != 0) {
             let target = if mix(slot.key) >> (64 - depth) & 1 == 1 { sibling } else { which };
-            self.segments[target].insert_new(*slot);
+            self.insert_new(target, slot);
         }
     }
 }
@@ -264,7 +298,7 @@ mod tests {
         for (key, value) in &model {
             assert_eq!(table.get(*key), Some(*value));
         }
-        assert!(table.segments.len() > 32, "it was split");
+        assert!(table.uses.len() > 32, "it was split");
     }
 
     #[test]
@@ -280,7 +314,11 @@ mod tests {
         }
         assert!(table.directory.len() <= 1 << DEPTH_MAX);
         for low in 0..3000u64 {
-            assert_eq!(table.get((low << 1 | 1).wrapping_mul(inverse)), Some(low as u32));
+            let key = (low << 1 | 1).wrapping_mul(inverse);
+            assert_eq!(table.get(key), Some(low as u32));
+            *table.entry(key) += 1;
+            assert_eq!(table.remove(key), Some(low as u32 + 1));
+            assert_eq!((table.get(key), table.len()), (None, 2999 - low as usize));
         }
     }
 }
