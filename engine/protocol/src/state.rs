@@ -6,7 +6,7 @@
 
 mod copy;
 
-use copy::Copying;
+use copy::{Copying, PAGE_ENTRIES};
 
 use crate::table::{Table, prefetch};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId};
@@ -15,8 +15,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Key and value of at most this length need no memory of their own.
 const INLINE_BYTES: usize = 64;
-/// Entries per block: 128 KiB.
-const BLOCK_ENTRIES: usize = 1024;
+/// Entries per block: 2 MiB, so that the system can give a block a huge page.
+const BLOCK_ENTRIES: usize = 16 << 10;
 
 /// The place of an entry plus one; 0 is none.
 type Place = u32;
@@ -124,7 +124,8 @@ pub struct Decision<'a> {
 pub struct State {
     shard: ShardId,
     table: Table<Place>,
-    blocks: Vec<Box<[Entry]>>,
+    /// Filled page by page, each up to its capacity.
+    blocks: Vec<Vec<Entry>>,
     /// Entries ever used; the next fresh one.
     used: u32,
     free: Vec<Place>,
@@ -257,8 +258,12 @@ impl State {
     /// A fresh entry, first of its hash.
     fn add(&mut self, hash: u64) -> Place {
         let place = self.free.pop().unwrap_or_else(|| {
-            if self.used as usize == self.blocks.len() * BLOCK_ENTRIES {
-                self.blocks.push(vec![Entry::FREE; BLOCK_ENTRIES].into());
+            let used = self.used as usize;
+            if used.is_multiple_of(BLOCK_ENTRIES) {
+                self.blocks.push(Vec::with_capacity(BLOCK_ENTRIES));
+            }
+            if used.is_multiple_of(PAGE_ENTRIES) {
+                self.blocks[used / BLOCK_ENTRIES].extend_from_slice(&[Entry::FREE; PAGE_ENTRIES]);
             }
             self.used += 1;
             self.used

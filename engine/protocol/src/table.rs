@@ -10,8 +10,9 @@ use std::fmt;
 const SEGMENT_SLOTS: usize = 512;
 /// Slots of a cache line. A search begins at the first slot of a line, so that most end in it.
 const LINE_SLOTS: usize = 4;
-/// Segments that are allocated at once.
-const CHUNK_SEGMENTS: usize = 64;
+/// Segments that are allocated at once: 2 MiB with 8-byte values, so that the system can give them a
+/// huge page.
+const CHUNK_SEGMENTS: usize = 256;
 /// A segment with more slots in use than this share is split.
 const LOAD_PERCENT: usize = 80;
 /// The directory has at most 2 to this power entries. What keys chosen by an attacker add to a
@@ -42,7 +43,8 @@ struct Use {
 pub struct Table<V> {
     depth: u32,
     directory: Vec<u32>,
-    chunks: Vec<Box<[Segment<V>]>>,
+    /// Filled one by one, each up to its capacity.
+    chunks: Vec<Vec<Segment<V>>>,
     uses: Vec<Use>,
     overflow: BTreeMap<u64, V>,
     len: usize,
@@ -233,8 +235,9 @@ impl<V: Copy + Default> Table<V> {
     fn add_segment(&mut self, depth: u32) -> usize {
         let which = self.uses.len();
         if which == self.chunks.len() * CHUNK_SEGMENTS {
-            self.chunks.push(vec![Segment::empty(); CHUNK_SEGMENTS].into());
+            self.chunks.push(Vec::with_capacity(CHUNK_SEGMENTS));
         }
+        self.chunks[which / CHUNK_SEGMENTS].push(Segment::empty());
         self.uses.push(Use { depth, used: 0 });
         which
     }

@@ -7,6 +7,7 @@ mod config;
 mod data_dir;
 mod demo;
 mod fatal;
+mod memory;
 mod propose;
 mod read;
 mod serve;
@@ -16,6 +17,9 @@ mod status;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: memory::Allocator = memory::Allocator;
 
 /// A leaderless replicated decision log
 #[derive(Parser)]

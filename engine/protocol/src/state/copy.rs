@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut};
 use isonomy_wire::route::hash_key;
 
 /// Entries per page: 4 KiB.
-const PAGE_ENTRIES: usize = 32;
+pub(super) const PAGE_ENTRIES: usize = 32;
 /// What an entry's bytes begin with: the lengths of key and value, epoch, index, row and sequence
 /// number, key_seq.
 const HEAD_BYTES: usize = 2 + 4 + 4 + 4 + 8 + 8;

@@ -1,0 +1,58 @@
+//! The process' allocator: the system's, but large blocks lie in huge pages.
+//!
+//! Every decision touches a few random places of the table and of the state. With pages of 4 KiB the
+//! processor would have to walk the page tables for each of them.
+
+use rustix::mm::{Advice, madvise};
+use std::alloc::{GlobalAlloc, Layout, System};
+
+/// The size of a huge page, and of what is worth one.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+pub(crate) struct Allocator;
+
+/// What is asked of the system for a layout.
+fn adapted(layout: Layout) -> Layout {
+    let is_large = layout.size() >= HUGE_PAGE_BYTES;
+    let aligned = is_large.then(|| layout.align_to(HUGE_PAGE_BYTES).ok()).flatten();
+    aligned.unwrap_or(layout)
+}
+
+// SAFETY: all that is given comes from the system's allocator, for a layout of the same size and of at
+// least the same alignment, and goes back to it for the same layout. Advice changes no contents.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let adapted = adapted(layout);
+        // SAFETY: the size is the caller's.
+        let block = unsafe { System.alloc(adapted) };
+        if adapted.align() == HUGE_PAGE_BYTES && !block.is_null() {
+            let whole_pages = adapted.size() / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+            // A system without huge pages is slower and works.
+            // SAFETY: the range lies in the block.
+            let _ = unsafe { madvise(block.cast(), whole_pages, Advice::LinuxHugepage) };
+        }
+        block
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: it was given for this layout.
+        unsafe { System.dealloc(block, adapted(layout)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_blocks_begin_at_a_huge_page_and_keep_their_bytes_when_they_grow() {
+        let mut bytes: Vec<u8> = vec![7; HUGE_PAGE_BYTES + 5];
+        assert!(bytes.as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
+        bytes.resize(5 * HUGE_PAGE_BYTES, 8);
+        assert!(bytes[..HUGE_PAGE_BYTES + 5].iter().all(|byte| *byte == 7));
+        bytes.truncate(10);
+        bytes.shrink_to_fit();
+        assert_eq!(bytes, [7; 10]);
+    }
+}
