@@ -10,7 +10,7 @@ use std::str::FromStr;
 /// Client connections per shard unless the configuration says otherwise.
 const CONNECTIONS_MAX: u32 = 1024;
 /// The bytes of log that a shard may keep, in MiB, unless the configuration says otherwise.
-const LOG_BUDGET_MIB: u64 = 2048;
+const LOG_BUDGET_MIB: u64 = 4096;
 /// The least that it can be: a fence must fit between two others.
 const LOG_BUDGET_MIB_MIN: u64 = 64;
 
@@ -107,7 +107,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ISONOMY_CONNECTIONS_MAX", value_name = "N")]
     connections_max: Option<u32>,
     /// MiB of log that each shard may keep before clients are refused; a snapshot is taken several
-    /// times as often [default: 2048]
+    /// times as often [default: 4096]
     #[arg(long, env = "ISONOMY_LOG_BUDGET_MIB", value_name = "MIB")]
     log_budget_mib: Option<u64>,
     /// All members in order, as HOST:PEER_BASE:CLIENT_BASE

@@ -192,7 +192,7 @@ async fn one_that_was_away_for_longer_than_the_log_holds_takes_over_a_snapshot()
     let (client, mut expected) = (connect(&cluster).await, Expected::new());
     load(&client, &mut expected, 1, 20, 1000).await;
     cluster.kill(2);
-    // Nobody asks for the snapshot: the log has grown by an eighth of its budget.
+    // Nobody asks for the snapshot: the log has grown by a quarter of its budget.
     let cut = |cluster: &Cluster| {
         !cluster.shard_files(0, 0, "log")[0].ends_with("000000000001.log")
             && cluster.status(0, 0).is_some_and(|status| status.snapshot > 0)

@@ -50,7 +50,7 @@ const IO_MEMORY_BYTES: usize = 4 * disk::GROUP_BYTES_MAX;
 /// executor: see [`pulse`].
 const PREEMPT: Duration = Duration::from_secs(10);
 /// The log is cut at fences that come so often in its budget.
-const FENCES_PER_BUDGET: u64 = 8;
+const FENCES_PER_BUDGET: u64 = 4;
 /// How long the own instances may take to end when the process is told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
