@@ -4,7 +4,7 @@ use crate::payload::Access;
 use crate::state::{Spot, State};
 
 /// How many keys ahead a key is looked up; then its entry is on its way.
-const ENTRIES_AHEAD: usize = 12;
+const ENTRIES_AHEAD: usize = 32;
 /// How many keys ahead its slot of the table is fetched.
 const SLOTS_AHEAD: usize = 2 * ENTRIES_AHEAD;
 
