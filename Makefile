@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench sim model soak fuzz
+.PHONY: help demo test verify fix bench sim model soak fuzz chaos
 
 CARGO ?= cargo
 # More arguments for the demo: make demo ARGS="--seconds 30"
@@ -47,6 +47,9 @@ model: ## Every schedule of small clusters, or STATES of them where there are mo
 
 soak: ## The same with seeds that nobody has seen, for an hour
 	$(SIM) --seed $$(date +%s)000000 --count 1000000000 --time 3600 $(ARGS)
+
+chaos: ## Real replicas are killed and paused for SECONDS under load; what the clients were told is judged
+	ISONOMY_CHAOS_SECONDS=$(SECONDS) $(CARGO) test --release --locked -p isonomy --test chaos -- --nocapture
 
 fix: ## Format, and apply what clippy can
 	$(CARGO) fmt --all

@@ -47,7 +47,7 @@ pub struct Config {
     /// Own sequence numbers are reserved in blocks of so many (C1, D5); [`RESERVE_BLOCK`] but in
     /// simulations of many crashes, which would spend their time on what is left unused.
     pub reserve_block: u64,
-    /// The log grows by so many bytes, about, from one fence to the next (G4); [`FENCE_BYTES`] but in
+    /// The log grows by so many bytes on its disk from one fence to the next (G4); [`FENCE_BYTES`] but in
     /// simulations.
     pub fence_bytes: u64,
     /// Whether a recovery that would abort an instance proposes what its coordinator's slow path

@@ -63,7 +63,7 @@ pub const FENCES_REMEMBERED: usize = 16;
 /// How long after a peer's last Fetch its snapshot stays the newest, in microseconds.
 pub const HOLD_US: u64 = 2_000_000;
 
-/// Log growth between two fences in bytes, about.
+/// Log growth between two fences in bytes.
 pub const FENCE_BYTES: u64 = 256 << 20;
 
 /// Recovery timeouts double up to this many times.

@@ -13,9 +13,6 @@ use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Failure, PeerMessage};
 use std::collections::VecDeque;
 
-/// The bytes of a usual record, its batch not counted.
-const RECORD_BYTES: u64 = 200;
-
 #[derive(Clone, Debug)]
 enum Held {
     Send(Send),
@@ -28,8 +25,6 @@ enum Held {
 pub(crate) struct Outbox {
     last: Position,
     durable: Position,
-    /// What was appended since the start, about.
-    bytes: u64,
     appends: VecDeque<Append>,
     held: VecDeque<(Position, Held)>,
     sends: VecDeque<Send>,
@@ -48,14 +43,8 @@ impl Outbox {
     /// Appends a record; what is made from here on waits for it.
     pub(crate) fn append(&mut self, record: Record, payload: Option<Payload>) -> Position {
         self.last.0 += 1;
-        self.bytes += RECORD_BYTES + payload.as_ref().map_or(0, |it| it.batch().payload().len() as u64);
         self.appends.push_back(Append { position: self.last, record, payload });
         self.last
-    }
-
-    /// The bytes of all records since the start, about.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// What no crash can take.

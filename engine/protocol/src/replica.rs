@@ -87,7 +87,8 @@ pub struct Replica {
     pub(crate) fences: u64,
     /// The last of them, and the state hash at each.
     pub(crate) fence_hashes: VecDeque<(u64, u64)>,
-    /// How much had been appended at the last one.
+    /// What the log held at the start and has taken since, in bytes; and at the last fence.
+    pub(crate) log_bytes: u64,
     pub(crate) fenced_at: u64,
     /// The fence of the newest durable snapshot.
     pub(crate) snapshot: u64,
@@ -148,6 +149,7 @@ impl Replica {
             unindexed: Deps::NONE,
             fences: 0,
             fence_hashes: VecDeque::new(),
+            log_bytes: 0,
             fenced_at: 0,
             snapshot: 0,
             taking: None,
@@ -393,6 +395,13 @@ impl Replica {
     /// Whether the log may grow from here on.
     pub fn on_room(&mut self, room: Room) {
         self.room = room;
+    }
+
+    /// What the log held on its disk when the process started, and has taken since, in bytes. What it
+    /// held counts as grown since the last fence: a log that is never cut because its process is
+    /// always killed first would fill its budget.
+    pub fn on_log_bytes(&mut self, bytes: u64) {
+        self.log_bytes = bytes;
     }
 
     /// The replicas whose links work in both directions, this one not counted.

@@ -14,7 +14,7 @@ const MEMLOCK_BYTES_PER_SHARD: u64 = 512 << 10;
 const FILES_PER_SHARD: u64 = 64;
 
 /// How long a port may stay taken, and how often it is tried.
-const PORT_PATIENCE: Duration = Duration::from_secs(5);
+const PORT_PATIENCE: Duration = Duration::from_secs(15);
 const PORT_RETRY: Duration = Duration::from_millis(20);
 
 /// The listening ports of a shard, taken before anything else happens: a replica that cannot
@@ -98,7 +98,7 @@ pub(crate) fn usable_cores() -> Vec<usize> {
 }
 
 /// Takes all ports. A process that was killed keeps its sockets for a moment: its rings are taken
-/// down after its end.
+/// down after its end, and its last writes before that.
 pub(crate) fn take_ports(config: &Config) -> Result<Vec<Ports>, Fatal> {
     let own = config.own();
     let take = |base: u16, what: &str, shard: u16| {
@@ -108,10 +108,13 @@ pub(crate) fn take_ports(config: &Config) -> Result<Vec<Ports>, Fatal> {
             machine(format!("`listen` is '{}', which is no address here: {error}", config.listen))
         })?;
         let addresses: Vec<_> = addresses.collect();
-        let began = Instant::now();
+        let (began, mut told) = (Instant::now(), false);
         let listener = loop {
             match TcpListener::bind(&addresses[..]) {
                 Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < PORT_PATIENCE => {
+                    if !std::mem::replace(&mut told, true) {
+                        log::info!("port {port} is taken; trying for {PORT_PATIENCE:?}");
+                    }
                     std::thread::sleep(PORT_RETRY);
                 }
                 result => break result,

@@ -41,6 +41,8 @@ pub struct Disk {
     write: Option<Write>,
     offset: usize,
     durable: Position,
+    /// What the log held when it was last read back, and has taken since.
+    bytes: u64,
 }
 
 impl Disk {
@@ -58,6 +60,7 @@ impl Disk {
             write: None,
             offset: SEGMENT_BYTES,
             durable: Position(0),
+            bytes: 0,
         };
         disk.next_segment(1);
         disk
@@ -105,6 +108,7 @@ impl Disk {
         let size = self.encoder.finish(&group, &mut buffer, place, self.durable);
         buffer.truncate(size);
         self.offset += size;
+        self.bytes += size as u64;
         self.write = Some(Write { segment: segment - 1, offset, bytes: buffer, last: group.last() });
         true
     }
@@ -122,6 +126,11 @@ impl Disk {
         let target = &mut self.segments[write.segment - self.cut]
             [write.offset + range.start..write.offset + range.end];
         target.copy_from_slice(&write.bytes[range]);
+    }
+
+    /// What the log held when it was last read back, and has taken since, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// What no crash can take.
@@ -218,6 +227,7 @@ impl Disk {
         }
         assert!(next.0 > self.durable.0, "V15: what was durable is gone");
         self.durable = Position(next.0 - 1);
+        self.bytes = ((self.segments.len() - 1) * SEGMENT_BYTES + self.offset) as u64;
         Ok(entries)
     }
 }

@@ -116,6 +116,8 @@ pub enum Pending {
     Record(Box<Append>),
     /// By what it had written it executed so far, and its state had this hash.
     State(Deps, u64),
+    /// The same of a fence.
+    Fence(u64, u64),
 }
 
 /// A replica's records: all, and those that are durable.
@@ -127,6 +129,8 @@ pub struct Book {
     pub durable: View,
     /// What is not durable, in order.
     pub pending: VecDeque<Pending>,
+    /// The last fence that executed in its present life.
+    pub fence: u64,
     /// Conflicting pre-acceptances are looked up here (V7): ids by hash, and whether they write.
     pub pre_accepted: HashMap<u64, Accesses>,
     /// Own proposals that were told to others, durable or not (D8).
@@ -211,7 +215,7 @@ impl Ghost {
     pub fn on_durable(&mut self, node: u8, mut count: usize) {
         loop {
             let pending = &mut self.books[usize::from(node)].pending;
-            let is_due = pending.front().is_some_and(|next| count > 0 || matches!(next, Pending::State(..)));
+            let is_due = pending.front().is_some_and(|next| count > 0 || !matches!(next, Pending::Record(_)));
             if !is_due {
                 return;
             }
@@ -225,6 +229,10 @@ impl Ghost {
                 Some(Pending::State(frontier, hash)) => {
                     crate::check::on_durable_state(self, node, frontier, hash);
                     self.states.entry(frontier).or_insert(hash);
+                }
+                Some(Pending::Fence(fence, hash)) => {
+                    let known = *self.fences.entry(fence).or_insert(hash);
+                    crate::check::on_durable_fence(node, fence, hash, known);
                 }
                 None => return,
             }
@@ -295,10 +303,13 @@ impl Ghost {
         self.on_durable(node, 0);
     }
 
-    /// A fence has executed at a replica.
+    /// The last fence that has executed at a replica. Others can hear of it as they hear of states.
     pub fn on_fence(&mut self, node: u8, fence: u64, hash: u64) {
-        let known = *self.fences.entry(fence).or_insert(hash);
-        crate::check::on_fence(node, fence, hash, known);
+        let book = &mut self.books[usize::from(node)];
+        if std::mem::replace(&mut book.fence, fence) != fence {
+            book.pending.push_back(Pending::Fence(fence, hash));
+            self.on_durable(node, 0);
+        }
     }
 
     /// A process is gone, and its log was read back: so many records more are durable.
@@ -306,6 +317,7 @@ impl Ghost {
         self.on_durable(node, kept);
         let book = &mut self.books[usize::from(node)];
         book.pending.clear();
+        book.fence = 0;
         book.written = book.durable.clone();
         let written = &book.written;
         let said = &book.said;

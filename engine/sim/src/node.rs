@@ -162,6 +162,7 @@ impl Node {
         let mut turn = Turn::default();
         let Some(core) = &mut self.core else { return turn };
         core.on_room(if full { Room::Gone("the simulated disk is full".into()) } else { Room::Enough });
+        core.on_log_bytes(self.disk.bytes());
         core.end_turn(time);
         while let Some(append) = core.poll_append() {
             if trace {

@@ -157,7 +157,7 @@ impl Plan {
             rescue: r.random_bool(0.25),
             source: r.random_bool(0.3),
             damage: sometimes(r, 0.15, 0.05..0.5),
-            fence_bytes: if r.random_bool(0.6) { r.random_range(3_000..100_000) } else { u64::MAX },
+            fence_bytes: if r.random_bool(0.6) { r.random_range(20_000..400_000) } else { u64::MAX },
             write_fails: sometimes(r, 0.2, 0.0005..0.02),
             full_every_us: every(r, 0.2, 50_000..1_500_000),
         };

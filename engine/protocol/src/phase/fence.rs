@@ -59,7 +59,7 @@ impl Replica {
         let place =
             self.rows().filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0) as u64;
         let budget = self.config.fence_bytes.saturating_mul(4 + place) / 4;
-        if self.outbox.bytes() - self.fenced_at < budget || self.is_fencing() {
+        if self.log_bytes - self.fenced_at < budget || self.is_fencing() {
             return;
         }
         let is_old = |row| {
@@ -91,7 +91,7 @@ impl Replica {
     /// way, and nobody fetches the last one, this one is taken.
     pub(crate) fn on_fence(&mut self, now: Time, fence: &Fence) {
         self.count_fence();
-        self.fenced_at = self.outbox.bytes();
+        self.fenced_at = self.log_bytes;
         if self.taking.is_some() || now < self.hold_until {
             return;
         }
@@ -247,7 +247,7 @@ impl Replica {
         self.raise_floor(&frontier);
         let cut = self.carry_forward(&self.floor.clone());
         self.take_floor(fence, &frontier, cut);
-        self.fenced_at = self.outbox.bytes();
+        self.fenced_at = self.log_bytes;
         self.execute(now);
         self.on_progress(now);
         self.deliver_to_self(now);

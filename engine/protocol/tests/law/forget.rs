@@ -259,6 +259,20 @@ fn g4_a_fence_is_proposed_when_the_log_has_grown() {
     assert_eq!(solo.said_to(1).iter().find(other), None, "one at a time");
 }
 
+#[test]
+fn g4_what_the_log_held_at_the_start_has_grown_too() {
+    let mut solo = Solo::fencing(3, 0, 1_000);
+    // Never as much between two crashes, so that nobody would ever forget.
+    for seq in 1..=3 {
+        let committed = commit(id(1, seq), Ballot::ZERO, Value::Attached, deps([0, seq - 1]));
+        solo.tell(1, committed, Some(&decide("s", seq, 0, "a")));
+        solo.sync();
+        solo.restart();
+    }
+    solo.wait(5_000);
+    assert!(proposes_a_fence(&mut solo));
+}
+
 /// A peer says what its state was at the first fence.
 fn differing() -> PeerMessage {
     PeerMessage::Gossip(Box::new(Gossip { fence: 1, fence_hash: 1, ..Gossip::default() }))

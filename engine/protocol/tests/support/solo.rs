@@ -17,6 +17,8 @@ pub struct Solo {
     pub cut: usize,
     /// The newest durable snapshot, and its fence.
     pub snapshot: Option<(u64, Vec<u8>)>,
+    /// What the log held at the start and has taken since, about.
+    log_bytes: u64,
     durable: usize,
     said: Vec<Send>,
     pub replies: Vec<Reply>,
@@ -57,6 +59,7 @@ impl Solo {
             log: Vec::new(),
             cut: 0,
             snapshot: None,
+            log_bytes: 0,
             durable: 0,
             said: Vec::new(),
             replies: Vec::new(),
@@ -83,6 +86,7 @@ impl Solo {
         for (record, payload) in &self.log[self.cut..] {
             self.core.replay(record.clone(), payload.clone());
         }
+        self.log_bytes = self.log[self.cut..].iter().map(bytes_of).sum();
         self.said.clear();
         self.begin();
         self.sync();
@@ -93,8 +97,11 @@ impl Solo {
     fn turn(&mut self) {
         self.core.end_turn(self.now);
         while let Some(append) = self.core.poll_append() {
-            self.log.push((append.record, append.payload));
+            let entry = (append.record, append.payload);
+            self.log_bytes += bytes_of(&entry);
+            self.log.push(entry);
         }
+        self.core.on_log_bytes(self.log_bytes);
         self.said.extend(std::iter::from_fn(|| self.core.poll_send()));
         self.replies.extend(std::iter::from_fn(|| self.core.poll_reply()));
         if let Some(position) = self.core.poll_cut() {
@@ -263,4 +270,9 @@ pub fn has_accepted(
         init_value: Value::None,
         init_deps: Deps::NONE,
     }
+}
+
+/// What an entry takes of a log, about.
+fn bytes_of(entry: &Entry) -> u64 {
+    200 + entry.1.as_ref().map_or(0, |payload| payload.batch().payload().len() as u64)
 }

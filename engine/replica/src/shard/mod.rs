@@ -104,6 +104,8 @@ pub(crate) struct Node {
     /// Inputs have come since the last turn.
     dirty: Cell<bool>,
     turn: Signal,
+    /// What the log held when the process started.
+    log_bytes_before: u64,
     /// The log has something to write.
     write: Signal,
     /// A group was written.
@@ -186,6 +188,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
         origin: Instant::now(),
         dirty: Cell::new(true),
         turn: Signal::default(),
+        log_bytes_before: recovered.bytes(),
         write: Signal::default(),
         written: Signal::default(),
         snapshots: Signal::default(),

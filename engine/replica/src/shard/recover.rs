@@ -37,6 +37,12 @@ pub(crate) struct Recovered {
 }
 
 impl Recovered {
+    /// What it holds, in bytes, segments that are done as wholes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let done = self.used.len().saturating_sub(1) * SEGMENT_BYTES;
+        (done + self.tail.offset) as u64
+    }
+
     /// The first number without a file.
     pub(crate) fn next_segment(&self) -> u64 {
         self.tail.segment + u64::from(self.in_use) + self.prepared.len() as u64

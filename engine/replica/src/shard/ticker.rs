@@ -34,8 +34,9 @@ impl Node {
             pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });
             if due.is_some_and(|due| due <= now) {
                 let room = self.room();
-                let core = &mut self.inner.borrow_mut().core;
+                let super::Inner { core, log, .. } = &mut *self.inner.borrow_mut();
                 core.on_room(room);
+                core.on_log_bytes(self.log_bytes_before + log.bytes);
                 core.on_timeout(now);
                 self.touch();
             }

@@ -69,8 +69,16 @@ impl Cluster {
 
     /// Starts all replicas and waits until they reach each other.
     pub fn start(replicas: usize, shards: u16) -> Cluster {
+        Cluster::start_with(replicas, shards, "")
+    }
+
+    /// The same with more lines in each configuration.
+    pub fn start_with(replicas: usize, shards: u16, lines: &str) -> Cluster {
         let mut cluster = Cluster::prepare(replicas, shards);
-        (0..replicas).for_each(|index| cluster.spawn(index));
+        for index in 0..replicas {
+            fs::write(cluster.config_path(index), cluster.config(index) + lines).unwrap();
+            cluster.spawn(index);
+        }
         cluster.wait_linked();
         cluster
     }
@@ -173,12 +181,18 @@ impl Cluster {
         all.map(|(index, shard)| self.status(index, shard)).collect()
     }
 
+    /// None has ended without being told to.
+    pub fn assert_running(&mut self) {
+        for process in self.processes.iter_mut().flatten() {
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none(), "a replica has ended, {ended:?}; see its log");
+        }
+    }
+
     pub fn wait_linked(&mut self) {
         let others = self.running().len() - 1;
         eventually("linking all replicas", || {
-            for process in self.processes.iter_mut().flatten() {
-                assert!(process.try_wait().unwrap().is_none(), "a replica has ended; see its log");
-            }
+            self.assert_running();
             self.statuses()
                 .iter()
                 .all(|status| status.as_ref().is_some_and(|status| status.peers_connected.len() == others))

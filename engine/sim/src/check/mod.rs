@@ -65,12 +65,12 @@ pub fn on_executed(ghost: &Ghost, node: u8, frontier: Deps) {
     v13_execution::check_frontier(ghost, node, frontier);
 }
 
-/// A fence has executed at a replica; at others the state was `known` there.
-pub fn on_fence(node: u8, fence: u64, hash: u64, known: u64) {
-    v13_execution::check_fence(node, fence, hash, known);
-}
-
 /// What a replica has executed rests on nothing that a crash can take.
 pub fn on_durable_state(ghost: &Ghost, node: u8, frontier: Deps, hash: u64) {
     v13_execution::check_state(ghost, node, frontier, hash);
+}
+
+/// The same of a fence; at others the state was `known` there.
+pub fn on_durable_fence(node: u8, fence: u64, hash: u64, known: u64) {
+    v13_execution::check_fence(node, fence, hash, known);
 }
