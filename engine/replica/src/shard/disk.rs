@@ -5,7 +5,7 @@
 //! zeros in the background before they are used, and opened for direct writes that return when
 //! they are durable.
 
-use crate::config::Durability;
+use crate::config::{Config, Durability};
 use crate::fatal::{Reason, stop};
 use crate::snapshots::sync_dir;
 use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions};
@@ -31,13 +31,11 @@ pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
 /// Bytes of closed groups that may wait for the disk before peers have to wait, too.
 const LOG_BACKLOG_BYTES_MAX: usize = 32 << 20;
 /// Segments that are filled before they are needed.
-const SEGMENTS_AHEAD: usize = 1;
+const SEGMENTS_AHEAD: usize = 2;
 /// The same for a log that begins: nothing is filled while its first users come.
 const SEGMENTS_AT_FIRST: usize = 1 + SEGMENTS_AHEAD;
 /// A log that has written nothing for so long is idle.
 const MARK_AFTER: Duration = Duration::from_millis(50);
-/// Segments that were cut and wait for their next use; more are removed.
-const SPARES_MAX: usize = 16;
 /// Between two tries to fill a segment on a full disk.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 /// One write while a segment is filled.
@@ -201,6 +199,8 @@ pub(crate) struct Disk {
     id: LogId,
     dir: PathBuf,
     durability: Durability,
+    /// Segments, spare ones included, that the budget allows.
+    segments_max: usize,
     current: RefCell<Option<(u64, Rc<DmaFile>)>>,
     /// Segments with records, and the position of the first of each.
     used: RefCell<VecDeque<(u64, Position)>>,
@@ -220,11 +220,12 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// The disk side of a log that was read back. Opens the segment in use.
-    pub(crate) async fn open(id: LogId, dir: PathBuf, durability: Durability, recovered: &Recovered) -> Disk {
+    pub(crate) async fn open(id: LogId, dir: PathBuf, config: &Config, recovered: &Recovered) -> Disk {
         let disk = Disk {
             id,
             dir,
-            durability,
+            durability: config.durability,
+            segments_max: (config.log_budget / SEGMENT_BYTES as u64) as usize,
             current: RefCell::new(None),
             used: RefCell::new(recovered.used.clone()),
             spares: RefCell::new(recovered.spares.clone()),
@@ -321,8 +322,7 @@ impl Disk {
         let mut wanted = if begins { SEGMENTS_AT_FIRST } else { SEGMENTS_AHEAD };
         loop {
             self.take_away().await;
-            let mut filled = Vec::new();
-            while self.prepared.borrow().len() + filled.len() < wanted {
+            while self.prepared.borrow().len() < wanted {
                 let next = self.next_segment.get();
                 if !self.fill(next).await {
                     glommio::timer::sleep(FULL_DISK_PAUSE).await;
@@ -330,9 +330,12 @@ impl Disk {
                     continue;
                 }
                 self.next_segment.set(next + 1);
-                filled.push(next);
+                self.prepared.borrow_mut().push_back(next);
+                // A log that begins waits for all of them, so that its first users are not disturbed.
+                if wanted == SEGMENTS_AHEAD {
+                    self.is_prepared.notify();
+                }
             }
-            self.prepared.borrow_mut().extend(filled);
             self.is_prepared.notify();
             wanted = SEGMENTS_AHEAD;
             // The log may have been cut while a segment was filled.
@@ -354,7 +357,8 @@ impl Disk {
             gone.extend(self.used.borrow_mut().pop_front());
         }
         let Some((last, _)) = gone.last().copied() else { return };
-        let (dir, kept) = (self.dir.clone(), SPARES_MAX.saturating_sub(self.spares.borrow().len()));
+        let held = self.used.borrow().len() + self.prepared.borrow().len() + self.spares.borrow().len();
+        let (dir, kept) = (self.dir.clone(), self.segments_max.saturating_sub(held));
         let retire = move || {
             let mut spares = Vec::new();
             for (segment, _) in gone {

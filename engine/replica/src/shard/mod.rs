@@ -173,7 +173,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
     let recovered = recover::recover(id, &dir, restored, |(record, payload)| core.replay(record, payload))?;
     let Recovered { tail, .. } = recovered;
     core.start(Time(0), Position(tail.next.0 - 1));
-    let disk = Disk::open(id, dir, config.durability, &recovered).await;
+    let disk = Disk::open(id, dir, &config, &recovered).await;
     let node = Node {
         shard,
         disk,

@@ -99,10 +99,12 @@ impl Cluster {
         let members = self.peer_bases.iter().zip(&self.client_bases).map(|(peers, clients)| {
             format!("    {{ host = \"127.0.0.1\", peer_base = {peers}, client_base = {clients} }},\n")
         });
-        // The replicas of a test share the cores of this machine as evenly as they can.
-        let core = index % std::thread::available_parallelism().map_or(1, usize::from);
+        // The shards of all replicas share the cores of this machine as evenly as they can, also when
+        // one replica stands still.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores: Vec<usize> = (index..).take(self.shards.into()).map(|place| place % cores).collect();
         format!(
-            "cluster = \"{CLUSTER}\"\nreplica = {index}\nshards = {}\ncores = [{core}]\ndata_dir = \"{}\"\nmembers = [\n{}]\n",
+            "cluster = \"{CLUSTER}\"\nreplica = {index}\nshards = {}\ncores = {cores:?}\ndata_dir = \"{}\"\nmembers = [\n{}]\n",
             self.shards,
             self.data_dir(index).display(),
             members.collect::<String>(),
