@@ -6,6 +6,7 @@ mod link;
 mod load;
 mod log;
 mod node;
+mod pulse;
 pub(crate) mod replica;
 mod signal;
 mod table;

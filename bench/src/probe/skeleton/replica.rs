@@ -20,6 +20,7 @@ use std::time::Duration;
 use super::link::{Connection, Sink};
 use super::log::{Group, Log};
 use super::node::Node;
+use super::pulse;
 use super::signal::Signal;
 use super::table::Table;
 use super::words::{HANDSHAKE, REPLICAS, command_bytes, hello, others};
@@ -28,9 +29,7 @@ use crate::probe::options::ReplicaOptions;
 
 /// Memory that is registered with the rings.
 const IO_MEMORY_BYTES: usize = 2 << 20;
-/// Longer than any probe, because a timer that fires at the wrong moment makes the executor of
-/// glommio 0.9 park with runnable tasks. Sockets and disk are looked at anyway as soon as there is
-/// something.
+/// Longer than any probe: sockets and disk are looked at anyway as soon as there is something.
 const PREEMPT: Duration = Duration::from_secs(86_400);
 
 /// What the tasks share.
@@ -85,6 +84,7 @@ async fn serve(options: ReplicaOptions, file: File, table: Table) -> Result<()> 
     let shared = Rc::new(shared);
     glommio::spawn_local(shared.clone().run_turns()).detach();
     glommio::spawn_local(shared.clone().run_writes(log)).detach();
+    glommio::spawn_local(pulse::run()).detach();
     say("linked")?;
     loop {
         let stream = listener.accept().await.map_err(std::io::Error::from)?;
