@@ -74,3 +74,11 @@ fn a_missing_directory_is_named_with_a_remedy() {
     assert!(stderr.contains("/no/such/directory") && stderr.contains("choose another --dir"), "{stderr}");
     assert!(output.stdout.is_empty());
 }
+
+#[test]
+fn logs_that_would_fill_the_disk_are_refused() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let output = probe(directory.path(), "--log-mib 1000000000");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("lower --log-mib"), "{}", stderr(&output));
+}

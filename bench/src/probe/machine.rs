@@ -54,6 +54,19 @@ pub(crate) fn file_system(dir: &Path) -> Result<String> {
     })
 }
 
+/// Whether files of so many bytes leave at least as much again free: others use the disk as well.
+pub(crate) fn check_room(dir: &Path, needed: u64) -> Result<()> {
+    let about = rustix::fs::statvfs(dir)?;
+    let (needed_mib, free_mib) = (needed >> 20, (about.f_bavail * about.f_frsize) >> 20);
+    ensure!(
+        needed_mib <= free_mib / 2,
+        "the logs would take {needed_mib} MiB, more than half of the {free_mib} MiB that are free in {}; lower \
+         --log-mib or choose another --dir",
+        dir.display()
+    );
+    Ok(())
+}
+
 /// Memory that looks like a disk.
 pub(crate) const TMPFS: &str = "tmpfs";
 

@@ -46,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) rate: Option<u64>,
     /// The size of each replica's log, which is written round and round
     #[arg(long, value_name = "MIB", default_value_t = 256,
-          value_parser = clap::value_parser!(u64).range(16..=65_536))]
+          value_parser = clap::value_parser!(u64).range(16..=1 << 40))]
     pub(crate) log_mib: u64,
     /// Pin the three replicas and the load to these cores in turn [default: not pinned]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]

@@ -77,7 +77,6 @@ struct Run<'a> {
 
 /// Loads the replicas and measures; nothing is under way when it returns.
 pub(super) fn run(options: &Options, wires: &mut [Wire], pace: Pace) -> Result<Figures> {
-    wires.iter_mut().for_each(|wire| wire.statuses.clear());
     let mut run = Run {
         wires,
         pace,
@@ -94,7 +93,7 @@ pub(super) fn run(options: &Options, wires: &mut [Wire], pace: Pace) -> Result<F
     run.ask();
     run.until(run.to)?;
     run.ask();
-    while run.wires.iter().any(|wire| wire.under_way() > 0 || wire.statuses.len() < 2) {
+    while run.wires.iter().any(Wire::is_waiting) {
         run.turn(WAIT_US_MAX)?;
     }
     run.figures(options)
@@ -167,6 +166,9 @@ impl Run<'_> {
                 }
             })?;
         }
+        if !self.wires.iter().any(Wire::is_waiting) {
+            self.heard = Instant::now();
+        }
         ensure!(
             self.heard.elapsed() < PATIENCE,
             "the replicas of the probe have said nothing for {PATIENCE:?}; check the disk, and try a lower --rate \
@@ -196,8 +198,8 @@ impl Run<'_> {
     fn figures(&self, options: &Options) -> Result<Figures> {
         let seconds = (self.to - self.from) as f64 / 1e6;
         let delta = |of: fn(&ShardStatus) -> u64| {
-            let deltas = self.wires.iter().map(|wire| of(&wire.statuses[1]) - of(&wire.statuses[0]));
-            deltas.sum::<u64>() as f64
+            let last_two = self.wires.iter().filter_map(|wire| wire.statuses.last_chunk());
+            last_two.map(|[before, after]| of(after) - of(before)).sum::<u64>() as f64
         };
         let decisions = delta(|status| status.decisions);
         ensure!(

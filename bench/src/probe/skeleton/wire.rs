@@ -22,7 +22,9 @@ pub(super) struct Wire {
     tag: u64,
     /// When each batch under way was due, in microseconds.
     due: VecDeque<u64>,
-    /// What the replica said of itself, in order.
+    /// How often the replica was asked how it stands.
+    asked: usize,
+    /// What it said, in order.
     pub(super) statuses: Vec<ShardStatus>,
 }
 
@@ -40,6 +42,7 @@ impl Wire {
             place: 0,
             tag: 0,
             due: VecDeque::new(),
+            asked: 0,
             statuses: Vec::new(),
         };
         wire.push(HANDSHAKE, &hello(Role::Client), &[], 0);
@@ -58,12 +61,18 @@ impl Wire {
     }
 
     pub(super) fn request_status(&mut self) {
+        self.asked += 1;
         self.push(CLIENT, &ClientMessage::StatusRequest, &[], 0);
     }
 
     /// Batches that are not answered.
     pub(super) fn under_way(&self) -> usize {
         self.due.len()
+    }
+
+    /// Whether the replica owes an answer of any kind.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.under_way() > 0 || self.statuses.len() < self.asked
     }
 
     /// Whether some bytes have not left.
@@ -109,4 +118,5 @@ impl Wire {
     }
 }
 
-const GONE: &str = "a replica of the probe has ended; see its words above";
+const GONE: &str =
+    "a replica of the probe has ended; see its words above, or the kernel log if there are none";
