@@ -1,0 +1,51 @@
+//! `probe`: what this machine gives, so that every figure has its limit beside it.
+
+mod direct;
+mod disk;
+mod loopback;
+mod machine;
+mod options;
+mod report;
+mod skeleton;
+
+use crate::options::Output;
+use anyhow::{Context, Result};
+use machine::Machine;
+pub(crate) use options::{Options, ReplicaOptions};
+use report::Report;
+pub(crate) use skeleton::replica::run as run_replica;
+use skeleton::words::REPLICAS;
+
+/// Measures the disk, TCP and the skeleton, one after the other, and prints the report.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    options.check()?;
+    machine::check_memlock()?;
+    let machine = Machine::here();
+    let file_system = machine::file_system(&options.dir)?;
+    machine::check_room(&options.dir, REPLICAS as u64 * (options.log_mib << 20))?;
+    if file_system == machine::TMPFS {
+        eprintln!(
+            "warning: {} is on a tmpfs, which syncs nothing; give a --dir on the disk that is meant",
+            options.dir.display()
+        );
+    }
+    eprintln!("measuring the disk ...");
+    let disk = disk::measure(&options.dir)?;
+    eprintln!("measuring TCP on this machine ...");
+    let loopback = loopback::measure()?;
+    eprintln!(
+        "measuring the skeleton: three processes that sync, forward and execute without a protocol ..."
+    );
+    let skeleton = skeleton::measure(options)?;
+    let report = Report::new(options, machine, file_system, &disk, &loopback, skeleton);
+    let json = serde_json::to_string_pretty(&report)?;
+    match options.output {
+        Output::Json => println!("{json}"),
+        Output::Table => print!("{}", report.table()),
+    }
+    if let Some(path) = &options.json {
+        std::fs::write(path, format!("{json}\n"))
+            .with_context(|| format!("cannot write {}; choose another --json", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! What the user asks of the probe.
+
+use crate::options::Output;
+use anyhow::{Result, ensure};
+use clap::Args;
+use isonomy_wire::command::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
+use serde::Serialize;
+use std::path::PathBuf;
+
+use super::skeleton::words::command_bytes;
+
+/// Most bytes under way at one replica.
+const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
+/// Most keys: their table takes up to 8 GiB at each replica.
+const KEYS_MAX: u64 = 1 << 27;
+/// Longest measurement, in seconds.
+const SECONDS_MAX: u64 = 3_600;
+
+/// Options of `probe`. They come back in the report as they were.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct Options {
+    /// Where the logs lie meanwhile: any directory on the disk that is to be measured
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Commands in a batch
+    #[arg(long, value_name = "N", default_value_t = 1024,
+          value_parser = clap::value_parser!(u64).range(1..=BATCH_COMMANDS_MAX as u64))]
+    pub(crate) batch: u64,
+    /// Closed loop: batches under way at each replica
+    #[arg(long, value_name = "N", default_value_t = 8,
+          value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub(crate) in_flight: u64,
+    /// The size of each value
+    #[arg(long, value_name = "N", default_value_t = 48,
+          value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub(crate) value_bytes: u64,
+    /// How many keys there are, of 16 bytes each
+    #[arg(long, value_name = "N", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX))]
+    pub(crate) keys: u64,
+    /// How long to measure, each loop
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// Then an open loop as well: commands per second, over all replicas
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) rate: Option<u64>,
+    /// The size of each replica's log, which is written round and round
+    #[arg(long, value_name = "MIB", default_value_t = 256,
+          value_parser = clap::value_parser!(u64).range(16..=1 << 40))]
+    pub(crate) log_mib: u64,
+    /// Pin the three replicas and the load to these cores in turn [default: not pinned]
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    pub(crate) cores: Vec<usize>,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// Also write the report as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl Options {
+    /// What the limits of single options do not say.
+    pub(crate) fn check(&self) -> Result<()> {
+        let batch_bytes = self.batch * command_bytes(self.value_bytes) as u64;
+        ensure!(
+            batch_bytes <= BATCH_BYTES_MAX as u64,
+            "a batch would have {batch_bytes} bytes, more than {BATCH_BYTES_MAX}; lower --batch or --value-bytes"
+        );
+        let in_flight_bytes = self.in_flight * batch_bytes;
+        ensure!(
+            in_flight_bytes <= IN_FLIGHT_BYTES_MAX,
+            "{in_flight_bytes} bytes would be under way at each replica, more than {IN_FLIGHT_BYTES_MAX}; lower \
+             --in-flight or --batch"
+        );
+        let known = core_affinity::get_core_ids().unwrap_or_default();
+        let unknown = self.cores.iter().find(|core| !known.iter().any(|known| known.id == **core));
+        ensure!(unknown.is_none(), "there is no core {}; choose other --cores", unknown.unwrap_or(&0));
+        Ok(())
+    }
+
+    /// The core of one of the four parties: replicas 0 to 2, then the load.
+    pub(crate) fn core(&self, party: usize) -> Option<usize> {
+        self.cores.get(party % self.cores.len().max(1)).copied()
+    }
+}
+
+/// Options of one replica of the skeleton: the probe gives them to itself.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReplicaOptions {
+    /// Its place, 0 to 2
+    #[arg(long)]
+    pub(crate) id: u8,
+    /// Where its log lies
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// See `probe`
+    #[arg(long)]
+    pub(crate) value_bytes: u64,
+    /// See `probe`
+    #[arg(long)]
+    pub(crate) keys: u64,
+    /// See `probe`
+    #[arg(long)]
+    pub(crate) log_mib: u64,
+    /// Where it is pinned
+    #[arg(long)]
+    pub(crate) core: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parsed(arguments: &str) -> Options {
+        Cli::parse_from(["probe"].into_iter().chain(arguments.split_whitespace())).options
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_with_a_remedy() {
+        assert!(parsed("").check().is_ok());
+        for (arguments, remedy) in [
+            ("--batch 65536 --value-bytes 100", "lower --batch"),
+            ("--in-flight 65536", "lower --in-flight"),
+            ("--cores 0,9999", "choose other --cores"),
+        ] {
+            let error = parsed(arguments).check().unwrap_err().to_string();
+            assert!(error.contains(remedy), "{error}");
+        }
+    }
+
+    #[test]
+    fn cores_are_given_out_in_turn() {
+        assert_eq!(parsed("").core(3), None);
+        let two = parsed("--cores 0,1");
+        assert_eq!([0, 1, 2, 3].map(|party| two.core(party)), [Some(0), Some(1), Some(0), Some(1)]);
+    }
+}

@@ -1,0 +1,136 @@
+//! The skeleton: three processes and a load that do the I/O of an Isonomy cluster, and a table
+//! that is updated, without any protocol. What remains between its figures and those of Isonomy
+//! on the same machine is what agreement, sessions and execution cost.
+
+mod link;
+mod load;
+mod log;
+mod node;
+mod pulse;
+pub(crate) mod replica;
+mod signal;
+mod table;
+mod wire;
+pub(crate) mod words;
+
+use anyhow::{Context, Result, ensure};
+use load::Pace;
+use serde::Serialize;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use wire::Wire;
+use words::REPLICAS;
+
+use super::options::Options;
+
+/// Of batches: from when each was due until it was answered.
+#[derive(Debug, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: u64,
+    pub(crate) p99: u64,
+    pub(crate) p999: u64,
+}
+
+/// What one loop gave.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) decisions_per_second: f64,
+    /// Of all replicas together.
+    pub(crate) cpu_us_per_decision: f64,
+    pub(crate) latency_us: Latency,
+    /// Of all replicas together.
+    pub(crate) groups_per_second: f64,
+    /// Of all replicas together.
+    pub(crate) log_bytes_per_decision: f64,
+}
+
+/// What was measured.
+pub(crate) struct Loops {
+    pub(crate) closed: Figures,
+    pub(crate) open: Option<Figures>,
+}
+
+/// Starts the processes, loads them, and ends them.
+pub(crate) fn measure(options: &Options) -> Result<Loops> {
+    let replicas = Replicas::start(options)?;
+    if let Some(id) = options.core(REPLICAS) {
+        core_affinity::set_for_current(core_affinity::CoreId { id });
+    }
+    let wires: Result<Vec<_>> = replicas.ports.iter().map(|port| Wire::connect(*port)).collect();
+    let mut wires = wires.context("a replica of the probe takes no connection; see its words above")?;
+    let closed = load::run(options, &mut wires, Pace::Closed { in_flight: options.in_flight as usize })?;
+    let open = |rate: u64| {
+        let batches_per_second = rate as f64 / options.batch as f64;
+        load::run(options, &mut wires, Pace::Open { batches_per_second })
+    };
+    let open = options.rate.map(open).transpose()?;
+    Ok(Loops { closed, open })
+}
+
+/// The processes. They end with this.
+struct Replicas {
+    children: Vec<Child>,
+    ports: Vec<u16>,
+}
+
+impl Replicas {
+    /// Starts all at once, since each fills a log first, and links them.
+    fn start(options: &Options) -> Result<Replicas> {
+        let mut replicas = Replicas { children: Vec::new(), ports: Vec::new() };
+        for id in 0..REPLICAS {
+            replicas.children.push(start_one(options, id)?);
+        }
+        let mut words = Vec::new();
+        for child in &mut replicas.children {
+            words.push(BufReader::new(child.stdout.take().expect("it is piped")));
+        }
+        for word in &mut words {
+            let port = hear(word)?.parse().context("a replica of the probe told no port; report this")?;
+            replicas.ports.push(port);
+        }
+        let line = replicas.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
+        for child in &mut replicas.children {
+            let stdin = child.stdin.as_mut().expect("it is piped");
+            writeln!(stdin, "{line}").context(ENDED)?;
+        }
+        for word in &mut words {
+            hear(word)?;
+        }
+        Ok(replicas)
+    }
+}
+
+fn start_one(options: &Options, id: usize) -> Result<Child> {
+    let program = std::env::current_exe().context("this program is not found; start it by its full path")?;
+    let mut command = Command::new(program);
+    command.arg("probe-replica").arg("--id").arg(id.to_string()).arg("--dir").arg(&options.dir);
+    let numbers =
+        [("--value-bytes", options.value_bytes), ("--keys", options.keys), ("--log-mib", options.log_mib)];
+    for (name, number) in numbers {
+        command.arg(name).arg(number.to_string());
+    }
+    if let Some(core) = options.core(id) {
+        command.arg("--core").arg(core.to_string());
+    }
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    child.context("no process can be started; raise the limit on processes (`ulimit -u`)")
+}
+
+const ENDED: &str = "a replica of the probe ended early; see its words above, and check that io_uring is allowed here \
+    (sysctl kernel.io_uring_disabled, seccomp profile)";
+
+/// The next line of a replica.
+fn hear(words: &mut BufReader<ChildStdout>) -> Result<String> {
+    let mut line = String::new();
+    words.read_line(&mut line)?;
+    ensure!(!line.is_empty(), ENDED);
+    Ok(line.trim_end().to_owned())
+}
+
+impl Drop for Replicas {
+    fn drop(&mut self) {
+        // What cannot be killed or waited for has ended.
+        self.children.iter_mut().for_each(|child| drop(child.kill()));
+        self.children.iter_mut().for_each(|child| drop(child.wait()));
+    }
+}
