@@ -6,7 +6,7 @@
 
 mod copy;
 
-use copy::{Copying, PAGE_ENTRIES};
+use copy::Copying;
 
 use crate::table::{Table, prefetch};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId};
@@ -17,6 +17,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 const INLINE_BYTES: usize = 64;
 /// Entries per block: 2 MiB, so that the system can give a block a huge page.
 const BLOCK_ENTRIES: usize = 16 << 10;
+
+/// A block is filled so many entries at a time.
+const PAGE_ENTRIES: usize = 32;
 
 /// The place of an entry plus one; 0 is none.
 type Place = u32;
@@ -71,10 +74,15 @@ impl Entry {
         &self.key_value()[..usize::from(self.key_length)]
     }
 
+    /// Whether it has a decision.
+    fn is_used(&self) -> bool {
+        self.key_seq > 0
+    }
+
     /// Whether it is the entry of this key.
     #[inline]
     fn holds(&self, key: &[u8]) -> bool {
-        self.key_seq > 0 && self.key() == key
+        self.is_used() && self.key() == key
     }
 
     /// The digest of what it says.
@@ -186,7 +194,7 @@ impl State {
 
     #[inline]
     fn at_mut(&mut self, place: Place) -> &mut Entry {
-        self.save_page(place);
+        self.save(place);
         let at = (place - 1) as usize;
         &mut self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]
     }

@@ -153,6 +153,7 @@ impl Replica {
     /// The snapshot could not be written: the log is kept.
     pub fn on_snapshot_failed(&mut self) {
         self.taking = None;
+        self.machine.state.end_copy();
     }
 
     fn take_floor(&mut self, fence: u64, frontier: &Deps, cut: Position) {

@@ -1,30 +1,39 @@
 //! A copy of the state as it is at one moment, made while the state goes on changing.
 //!
-//! The copy is read page by page. Whoever changes an entry first saves its page, if that was not
-//! read yet: so nothing stops for longer than it takes to copy a page, and at worst the memory of
-//! the pages that changed is needed twice.
+//! The order of entries in a copy means nothing. So whoever changes an entry first appends what it
+//! said to the copy, if it is not in it yet, and the rest is appended in the order of places: each
+//! entry is encoded once, nothing stops for longer than that takes, and at worst the memory of what
+//! has changed and was not taken away yet is needed twice.
 
 use super::{BLOCK_ENTRIES, Entry, Place, State};
 use bytes::{Buf, BufMut};
 use isonomy_wire::route::hash_key;
+use std::collections::VecDeque;
 
-/// Entries per page: 4 KiB.
-pub(super) const PAGE_ENTRIES: usize = 32;
 /// What an entry's bytes begin with: the lengths of key and value, epoch, index, row and sequence
 /// number, key_seq.
 const HEAD_BYTES: usize = 2 + 4 + 4 + 4 + 8 + 8;
+/// What changes early gathers in pieces of this size.
+const EARLY_BYTES: usize = 128 << 10;
 
-type Page = [Entry; PAGE_ENTRIES];
-
-const _: () = assert!(BLOCK_ENTRIES.is_multiple_of(PAGE_ENTRIES));
+/// Entries as bytes, and how many.
+#[derive(Clone, Debug, Default)]
+struct Piece {
+    entries: u32,
+    bytes: Vec<u8>,
+}
 
 /// How far a copy has come.
 #[derive(Clone, Debug)]
 pub(super) struct Copying {
-    /// The next page to read.
+    /// The next entry in the order of places, from 0.
     next: usize,
-    /// Pages that have changed since, as they were.
-    saved: Vec<Option<Box<Page>>>,
+    /// The entries that there were at the beginning.
+    end: usize,
+    /// A bit for each entry from `next` on that is in the copy already.
+    done: Vec<u64>,
+    /// What has changed since the beginning, as it was; the last piece is being filled.
+    early: VecDeque<Piece>,
 }
 
 /// Why bytes are not entries.
@@ -34,52 +43,54 @@ pub(crate) struct BadEntry;
 impl State {
     /// The state as it is now is what `copy_some` gives from here on.
     pub(crate) fn begin_copy(&mut self) {
-        let pages = (self.used as usize).div_ceil(PAGE_ENTRIES);
-        self.copying = Some(Copying { next: 0, saved: vec![None; pages] });
+        let end = self.used as usize;
+        let done = vec![0; end.div_ceil(64)];
+        self.copying = Some(Copying { next: 0, end, done, early: VecDeque::new() });
     }
 
-    /// Appends entries to `out` until that has so many bytes. The number of entries; `None` when
-    /// all have been given.
+    /// Appends entries to `out` until that has about so many bytes. The number of entries; `None`
+    /// when all have been given.
     pub(crate) fn copy_some(&mut self, out: &mut Vec<u8>, bytes: usize) -> Option<u32> {
-        let Some(mut copying) = self.copying.take_if(|copying| copying.next < copying.saved.len()) else {
-            self.copying = None;
-            return None;
-        };
+        let mut copying = self.copying.take()?;
         let mut entries = 0;
-        while out.len() < bytes && copying.next < copying.saved.len() {
-            let saved = copying.saved[copying.next].take();
-            let page = saved.as_deref().unwrap_or_else(|| self.page(copying.next));
-            // Entries that are free have no decision.
-            for entry in page.iter().filter(|entry| entry.key_seq > 0) {
+        while out.len() < bytes
+            && let Some(piece) = copying.early.pop_front()
+        {
+            out.extend_from_slice(&piece.bytes);
+            entries += piece.entries;
+        }
+        while out.len() < bytes && copying.next < copying.end {
+            let (at, is_done) = (copying.next, copying.is_done(copying.next));
+            let entry = &self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES];
+            if !is_done && entry.is_used() {
                 encode(entry, out);
                 entries += 1;
             }
             copying.next += 1;
         }
+        if entries == 0 {
+            return None;
+        }
         self.copying = Some(copying);
         Some(entries)
     }
 
+    /// Nobody needs the rest of the copy.
+    pub(crate) fn end_copy(&mut self) {
+        self.copying = None;
+    }
+
     /// Before an entry changes.
     #[inline]
-    pub(super) fn save_page(&mut self, place: Place) {
-        if self.copying.is_some() {
-            self.save_page_of((place - 1) as usize / PAGE_ENTRIES);
+    pub(super) fn save(&mut self, place: Place) {
+        let at = (place - 1) as usize;
+        if let Some(copying) = &mut self.copying
+            && at >= copying.next
+            && at < copying.end
+            && !copying.is_done(at)
+        {
+            copying.add(at, &self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]);
         }
-    }
-
-    fn save_page_of(&mut self, page: usize) {
-        let copying = self.copying.as_ref().expect("the caller has checked");
-        if page >= copying.next && copying.saved.get(page).is_some_and(Option::is_none) {
-            let copy = Box::new(self.page(page).clone());
-            self.copying.as_mut().expect("it is there").saved[page] = Some(copy);
-        }
-    }
-
-    fn page(&self, page: usize) -> &Page {
-        let first = page * PAGE_ENTRIES;
-        let block = &self.blocks[first / BLOCK_ENTRIES][first % BLOCK_ENTRIES..];
-        block.first_chunk().expect("pages divide blocks")
     }
 
     /// Takes the entries of a copy in, each of a key that is not there.
@@ -112,6 +123,26 @@ impl State {
         entry.digest = entry.digest_now();
         self.hash = self.hash.wrapping_add(self.at(place).digest);
         Ok(())
+    }
+}
+
+impl Copying {
+    fn is_done(&self, at: usize) -> bool {
+        self.done[at / 64] >> (at % 64) & 1 != 0
+    }
+
+    /// Takes an entry in out of turn.
+    fn add(&mut self, at: usize, entry: &Entry) {
+        self.done[at / 64] |= 1 << (at % 64);
+        if !entry.is_used() {
+            return;
+        }
+        if self.early.back().is_none_or(|piece| piece.bytes.len() >= EARLY_BYTES) {
+            self.early.push_back(Piece::default());
+        }
+        let piece = self.early.back_mut().expect("there is one");
+        encode(entry, &mut piece.bytes);
+        piece.entries += 1;
     }
 }
 

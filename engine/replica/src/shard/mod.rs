@@ -5,6 +5,7 @@
 
 mod clients;
 mod disk;
+mod growing;
 mod link;
 mod peers;
 mod probe;

@@ -1,5 +1,5 @@
-//! Taking snapshots, and fetching them from a peer (law, G4 and G5). Files are written by the
-//! executor's thread for blocking work; the shard itself only copies a piece at a time.
+//! Taking snapshots, and fetching them from a peer (law, G4 and G5), a piece at a time between which
+//! the shard does its own work.
 
 use isonomy_protocol::snapshot::{Reader, SnapshotId};
 use isonomy_wire::id::ReplicaId;
@@ -7,20 +7,18 @@ use isonomy_wire::message::PeerMessage;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Error, Result, Write};
+use std::io::{Error, Result};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Node;
+use super::growing::Growing;
 use super::signal::Signal;
 use crate::snapshots::{prune, publish, snapshot_path, unfinished_path};
 
 /// A peer is sent so many bytes of a snapshot at a time.
 const PIECE_BYTES: u64 = 512 << 10;
-/// How much is written before it is synced, so that the log never waits behind much.
-const SYNC_EVERY_BYTES: u64 = 4 << 20;
 /// After each piece the shard goes on with its own work for so many times as long.
 const REST_FACTOR: u32 = 1;
 /// How long a piece may take to come before it is asked for again.
@@ -48,38 +46,6 @@ pub(super) struct Fetching {
     arrived: Signal,
     /// The bytes that have come, and all of them.
     pub(super) progress: Cell<(u64, u64)>,
-}
-
-/// A file that grows, written in the thread for blocking work.
-struct Growing {
-    file: Arc<File>,
-    length: u64,
-    synced: u64,
-}
-
-impl Growing {
-    async fn create(path: std::path::PathBuf) -> Result<Growing> {
-        let file = glommio::executor().spawn_blocking(move || File::create(path)).await?;
-        Ok(Growing { file: Arc::new(file), length: 0, synced: 0 })
-    }
-
-    async fn append(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<()> {
-        self.length += bytes.as_ref().len() as u64;
-        let sync = self.length - self.synced >= SYNC_EVERY_BYTES;
-        if sync {
-            self.synced = self.length;
-        }
-        let file = self.file.clone();
-        let write = move || {
-            (&*file).write_all(bytes.as_ref())?;
-            if sync { file.sync_data() } else { Ok(()) }
-        };
-        glommio::executor().spawn_blocking(write).await
-    }
-
-    async fn finish(self) -> Result<()> {
-        glommio::executor().spawn_blocking(move || self.file.sync_all()).await
-    }
 }
 
 impl Node {
@@ -117,15 +83,15 @@ impl Node {
     /// Writes the snapshot of a fence.
     async fn take(&self, fence: u64) -> Result<()> {
         let dir = self.dir();
-        let mut file = Growing::create(unfinished_path(&dir)).await?;
+        let mut file = Growing::create(&unfinished_path(&dir)).await?;
         loop {
             let began = Instant::now();
             let bytes = self.inner.borrow_mut().core.snapshot_bytes();
             let Some(bytes) = bytes else { break };
-            file.append(bytes).await?;
+            file.append(&bytes).await?;
             glommio::timer::sleep(REST_FACTOR * began.elapsed()).await;
         }
-        let length = file.length;
+        let length = file.length();
         file.finish().await?;
         // What it shows must not be more than the log remembers.
         while self.is_ahead_of_log() {
@@ -182,23 +148,23 @@ impl Node {
     async fn fetch(&self, source: ReplicaId, fence: u64) -> Result<()> {
         log::info!("shard {}: fetching the snapshot at fence {fence} from replica {source}", self.shard.0);
         let dir = self.dir();
-        let mut file = Growing::create(unfinished_path(&dir)).await?;
+        let mut file = Growing::create(&unfinished_path(&dir)).await?;
         let mut reader = Reader::new(self.snapshot_id(fence));
         loop {
             if !self.is_wanted(source, fence).await {
                 self.fetching.progress.set((0, 0));
                 return Ok(());
             }
-            let Some(piece) = self.next_piece(source, fence, file.length).await else { continue };
+            let Some(piece) = self.next_piece(source, fence, file.length()).await else { continue };
             if piece.total == 0 {
                 // It has a newer one by now, and says so with its next gossip.
                 glommio::timer::sleep(RETRY_PAUSE).await;
                 continue;
             }
             reader.push(&piece.bytes).map_err(Error::other)?;
-            file.append(piece.bytes).await?;
-            self.fetching.progress.set((file.length, piece.total));
-            if file.length >= piece.total {
+            file.append(&piece.bytes).await?;
+            self.fetching.progress.set((file.length(), piece.total));
+            if file.length() >= piece.total {
                 break;
             }
         }

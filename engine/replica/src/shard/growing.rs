@@ -1,0 +1,62 @@
+//! A file that is written from its beginning to its end, past the page cache and in small pieces: the
+//! log's writes never wait behind much of it.
+
+use glommio::io::{DmaFile, OpenOptions};
+use isonomy_protocol::log::BLOCK_BYTES;
+use std::io::Result;
+use std::path::Path;
+
+/// One write.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// See the module.
+pub(super) struct Growing {
+    file: DmaFile,
+    /// What was written.
+    written: u64,
+    /// What was not yet.
+    rest: Vec<u8>,
+}
+
+impl Growing {
+    pub(super) async fn create(path: &Path) -> Result<Growing> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(true).dma_open(path).await?;
+        Ok(Growing { file, written: 0, rest: Vec::with_capacity(2 * WRITE_BYTES) })
+    }
+
+    /// What has been appended, in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.written + self.rest.len() as u64
+    }
+
+    pub(super) async fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.rest.extend_from_slice(bytes);
+        while self.rest.len() >= WRITE_BYTES {
+            self.write(WRITE_BYTES).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the first bytes of the rest, with zeros up to the end of a block.
+    async fn write(&mut self, count: usize) -> Result<()> {
+        let mut buffer = self.file.alloc_dma_buffer(count.next_multiple_of(BLOCK_BYTES));
+        let (bytes, padding) = buffer.as_bytes_mut().split_at_mut(count);
+        bytes.copy_from_slice(&self.rest[..count]);
+        padding.fill(0);
+        self.file.write_at(buffer, self.written).await?;
+        self.rest.drain(..count);
+        self.written += count as u64;
+        Ok(())
+    }
+
+    /// All of it is durable.
+    pub(super) async fn finish(mut self) -> Result<()> {
+        if !self.rest.is_empty() {
+            self.write(self.rest.len()).await?;
+        }
+        self.file.truncate(self.written).await?;
+        self.file.fdatasync().await?;
+        Ok(self.file.close().await?)
+    }
+}
