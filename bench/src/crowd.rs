@@ -97,8 +97,8 @@ impl<'a> Crowd<'a> {
         let mut closing_since = None;
         loop {
             let now = self.shared.now();
-            if now < self.shared.end() {
-                self.generate(now);
+            if let Some(until) = self.generator.generates_until(now) {
+                self.generate(until);
             } else if self.clients.iter().all(|client| client.session.outstanding() == 0) {
                 let since = *closing_since.get_or_insert(now);
                 if self.close(now) || now > since + CLOSE_US_MAX {

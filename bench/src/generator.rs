@@ -47,6 +47,7 @@ pub(crate) struct Generator<'a> {
     pub(crate) pace: Pace,
     record: Record,
     tracker: Option<Tracker<'a>>,
+    ended: bool,
 }
 
 impl<'a> Generator<'a> {
@@ -57,7 +58,20 @@ impl<'a> Generator<'a> {
             pace: Pace::new(&shared.options, &shared.schedule, thread),
             record: Record::new(START_US, &shared.schedule.steps, seconds),
             tracker: shared.ledger.as_ref().map(Tracker::new),
+            ended: false,
         }
+    }
+
+    /// Until when commands are due now; none once the run has ended.
+    #[inline]
+    pub(crate) fn generates_until(&mut self, now: u64) -> Option<u64> {
+        let end = self.shared.end();
+        if now < end {
+            return Some(now);
+        }
+        // What was due while the thread slept for the last time still leaves.
+        let first = !std::mem::replace(&mut self.ended, true);
+        (first && matches!(self.pace, Pace::Open(_))).then(|| end - 1)
     }
 
     /// When the next command is due, if it is; `idle` says whether a closed loop has room for one.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Runtime;
 
 /// How often the run is looked at.
@@ -32,6 +32,7 @@ const SECOND_US: u64 = 1_000_000;
 
 /// Everything that a run has measured.
 pub(crate) struct Measured {
+    pub(crate) began_unix_seconds: u64,
     pub(crate) recorded: Recorded,
     /// The steps that began before the run ended, with how long each lasted, in seconds.
     pub(crate) steps: Vec<MeasuredStep>,
@@ -82,6 +83,7 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Mea
     allow_files(options.clients.unwrap_or_default() * u64::from(welcome.shards))?;
     let probes = runtime.block_on(Probes::connect(&welcome));
     let schedule = Schedule::new(options);
+    let began_unix_seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     let shared = Arc::new(Shared {
         ledger: options.is_tracked().then(|| Ledger::new(options)),
         to: AtomicU64::new(schedule.span().to),
@@ -112,7 +114,8 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Mea
     let contradictions = shared.ledger.as_ref().and_then(Ledger::contradictions);
     let is_wrong = contradictions.as_ref().is_some_and(|found| found.count > 0);
     ensure!(is_wrong || !steps.is_empty(), "interrupted during the warm-up: nothing was measured");
-    Ok(Measured { recorded, steps, series, durable: shared.welcome.durable, contradictions })
+    let durable = shared.welcome.durable;
+    Ok(Measured { began_unix_seconds, recorded, steps, series, durable, contradictions })
 }
 
 /// So many connections may be open.

@@ -117,6 +117,9 @@ pub(crate) struct Results {
     /// Also write the latencies as an HdrHistogram percentile file
     #[arg(long, value_name = "FILE")]
     pub(crate) hgrm: Option<PathBuf>,
+    /// Also write a page with charts that needs nothing from elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Also append the result as one line of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) append: Option<PathBuf>,

@@ -43,8 +43,8 @@ impl Worker<'_> {
         let mut closing_since = None;
         loop {
             let now = self.shared.now();
-            if now < self.shared.end() {
-                self.generate(now);
+            if let Some(until) = self.generator.generates_until(now) {
+                self.generate(until);
             } else if self.session.outstanding() == 0 {
                 self.session.close();
                 let since = *closing_since.get_or_insert(now);

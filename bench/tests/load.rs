@@ -258,7 +258,8 @@ fn a_wrong_answer_is_noticed_and_told() {
 fn results_are_written_where_they_are_asked_for() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name| directory.path().join(name).display().to_string();
-    let arguments = format!("--window 10 --append {} --hgrm {}", path("runs.jsonl"), path("a.hgrm"));
+    let files = [path("runs.jsonl"), path("a.hgrm"), path("a.html")];
+    let arguments = format!("--window 10 --append {} --hgrm {} --html {}", files[0], files[1], files[2]);
     let address = cluster(Manner::Good);
     for _ in 0..2 {
         load(&address, &arguments);
@@ -269,6 +270,7 @@ fn results_are_written_where_they_are_asked_for() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["decisions"].as_u64().unwrap());
     assert_eq!(decisions.filter(|decisions| *decisions > 0).count(), 2);
     assert!(std::fs::read_to_string(path("a.hgrm")).unwrap().contains("Total count"));
+    assert!(std::fs::read_to_string(path("a.html")).unwrap().contains("Latency by percentile"));
     let wrong = load(&address, "--append /nowhere/x");
     assert_eq!(wrong.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("choose another --append"));

@@ -1,7 +1,9 @@
 //! The report. Its JSON names are a contract; what was not measured is null.
 
+mod chart;
 mod hgrm;
 mod host;
+mod html;
 
 pub(crate) use host::Host;
 
@@ -47,6 +49,7 @@ pub(crate) struct Figures {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) commit: Option<String>,
+    pub(crate) began_unix_seconds: u64,
     pub(crate) host: Host,
     pub(crate) config: Options,
     pub(crate) durability: &'static str,
@@ -111,6 +114,7 @@ impl Report {
         let contradictions = measured.contradictions.clone();
         Report {
             commit: host::commit(),
+            began_unix_seconds: measured.began_unix_seconds,
             host,
             config: options.clone(),
             durability: if measured.durable { "fsync" } else { "os" },
@@ -129,6 +133,10 @@ impl Report {
         if let Some(path) = &results.hgrm {
             hgrm::write(&measured.whole().latency, path)
                 .with_context(|| format!("cannot write {}; choose another --hgrm", path.display()))?;
+        }
+        if let Some(path) = &results.html {
+            std::fs::write(path, html::page(self, measured))
+                .with_context(|| format!("cannot write {}; choose another --html", path.display()))?;
         }
         let line = serde_json::to_string(self)?;
         if let Some(path) = &results.append {

@@ -28,6 +28,7 @@ pub(super) fn measured(steps: usize, replicas: Option<(Totals, Totals)>) -> Meas
         fast_path_ratio: Some(0.5),
     };
     Measured {
+        began_unix_seconds: 7,
         recorded,
         steps: vec![step(Some(50.0), replicas); steps],
         series: (0..3).map(point).collect(),
@@ -65,7 +66,16 @@ fn the_names_are_a_contract() {
         "replica_cpu_us_per_decision",
         "seconds",
     ];
-    let others = ["commit", "config", "contradictions", "durability", "errors", "host", "not_sent"];
+    let others = [
+        "began_unix_seconds",
+        "commit",
+        "config",
+        "contradictions",
+        "durability",
+        "errors",
+        "host",
+        "not_sent",
+    ];
     let mut expected = [&figures[..], &others, &["series", "steps"]].concat();
     expected.sort_unstable();
     assert_eq!(names(&json), expected);
@@ -103,7 +113,14 @@ fn what_was_not_measured_is_null() {
     // The run ended before anything was measured, since an answer was wrong.
     let contradictions = Some(Contradictions { count: 1, texts: vec!["key a".into()] });
     let recorded = Recorded::new(1);
-    let nothing = Measured { recorded, steps: vec![], series: vec![], durable: false, contradictions };
+    let nothing = Measured {
+        recorded,
+        steps: vec![],
+        series: vec![],
+        durable: false,
+        contradictions,
+        ..measured(1, None)
+    };
     let (report, json) = self::report(&nothing);
     assert_eq!((&json["latency_us"], &json["load_cpu_us_per_decision"]), (&Value::Null, &Value::Null));
     assert_eq!((&json["decisions"], &json["decisions_per_second"]), (&0.into(), &Value::Null));
