@@ -5,9 +5,10 @@ use crate::generator::Shared;
 use crate::ledger::{Contradictions, Ledger};
 use crate::options::{Options, Progress};
 use crate::record::{Recorded, Second};
-use crate::report::{Host, Report};
+use crate::report::{Host, Report, probe_file};
 use crate::schedule::{START_US, Schedule};
 use crate::series::{Point, Series};
+use crate::servers::cpu_us;
 use crate::status::{Probes, Totals};
 use crate::worker;
 use anyhow::{Context, Result, anyhow, ensure};
@@ -54,6 +55,8 @@ pub(crate) struct MeasuredStep {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) replicas: Option<Totals>,
+    /// The CPU time that the servers had taken, of those whose processes are known.
+    pub(crate) servers_cpu_us: Option<u64>,
     pub(crate) load_cpu_us: u64,
 }
 
@@ -69,15 +72,16 @@ pub(crate) fn watch_signals() -> Result<Arc<AtomicBool>> {
 
 /// Runs the load and puts the report where it was asked for.
 pub(crate) fn run(options: &Options) -> Result<Report> {
+    let probe = options.results.probe.as_deref().map(probe_file::read).transpose()?;
     let interrupted = watch_signals()?;
-    let measured = measure(options, &interrupted)?;
-    let report = Report::new(options, Host::here(), &measured);
+    let measured = measure(options, &interrupted, &[])?;
+    let report = Report::new(options, Host::here(), &measured, probe);
     report.publish(&options.results, &measured)?;
     Ok(report)
 }
 
-/// Runs the load.
-pub(crate) fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Measured> {
+/// Runs the load. `servers` are the processes of the replicas, where they are known.
+pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u32]) -> Result<Measured> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let welcome = runtime.block_on(discover(&options.connect))?;
     allow_files(options.clients.unwrap_or_default() * u64::from(welcome.shards))?;
@@ -104,6 +108,7 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Mea
         probes,
         runtime: &runtime,
         seconds,
+        servers,
     };
     watch.watch(&threads, interrupted);
     let mut recorded = Recorded::new(shared.schedule.steps.len());
@@ -119,7 +124,7 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Mea
 }
 
 /// So many connections may be open.
-fn allow_files(connections: u64) -> Result<()> {
+pub(crate) fn allow_files(connections: u64) -> Result<()> {
     let wanted = connections + OTHER_FILES_MAX;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= wanted) {
@@ -165,6 +170,7 @@ struct Watch<'a> {
     probes: Probes,
     runtime: &'a Runtime,
     seconds: Receiver<Second>,
+    servers: &'a [u32],
     series: Series,
     display: Display,
     /// By when they were due.
@@ -205,10 +211,10 @@ impl Watch<'_> {
     }
 
     fn sample(&mut self, due: u64) {
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let load_cpu_us = cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1000;
+        let load_cpu_us = own_cpu_us();
         let replicas = self.runtime.block_on(self.probes.totals());
-        self.samples.insert(due, Sample { replicas, load_cpu_us });
+        let servers_cpu_us = if self.servers.is_empty() { None } else { cpu_us(self.servers) };
+        self.samples.insert(due, Sample { replicas, servers_cpu_us, load_cpu_us });
         if let Some(passed) = due.checked_sub(self.shared.span().from) {
             self.series.on_totals(passed / SECOND_US, replicas);
         }
@@ -240,6 +246,12 @@ impl Watch<'_> {
         });
         (steps.collect(), self.series.finish())
     }
+}
+
+/// The CPU time that this process has taken, in microseconds.
+pub(crate) fn own_cpu_us() -> u64 {
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1000
 }
 
 /// What the user sees meanwhile.

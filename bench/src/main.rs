@@ -1,5 +1,8 @@
 //! Load generator of Isonomy.
 
+mod canonical;
+mod cluster;
+mod compare;
 mod crowd;
 mod generator;
 mod ledger;
@@ -9,6 +12,7 @@ mod record;
 mod report;
 mod schedule;
 mod series;
+mod servers;
 mod shape;
 mod socket;
 mod status;
@@ -16,8 +20,10 @@ mod wires;
 mod worker;
 mod workload;
 
+use canonical::CanonicalOptions;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use compare::CompareOptions;
 use options::Options;
 use report::Report;
 use std::process::ExitCode;
@@ -39,6 +45,18 @@ enum Cli {
         after_help = "Example:\n  isonomy-bench load --connect 127.0.0.1:7200 --seconds 10 --rate 200000"
     )]
     Load(Box<Options>),
+    /// Measures Isonomy and another system in turn, on three servers each that it starts itself.
+    ///
+    /// Every put is durable on a majority before it is answered. Each round starts both on fresh
+    /// data; what was started is ended.
+    #[command(after_help = "Example:\n  isonomy-bench compare --against etcd --clients 1000 --rounds 3")]
+    Compare(Box<CompareOptions>),
+    /// Measures a cluster of three on this machine, which it starts itself, under the two loads
+    /// that commits are compared by.
+    ///
+    /// Events of 64 bytes, 1,000,000 keys: a closed loop of 24,576 commands, and an open loop.
+    #[command(after_help = "Example:\n  isonomy-bench canonical --append target/bench.jsonl")]
+    Canonical(CanonicalOptions),
 }
 
 /// Some requests failed.
@@ -54,11 +72,18 @@ fn main() -> ExitCode {
             }
             load::run(&options).map(|report| judge(&report))
         }
+        Cli::Compare(options) => compare::run(&options).map(|()| ExitCode::SUCCESS),
+        Cli::Canonical(options) => canonical::run(&options).map(|reports| judge_all(&reports)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The first that is not good, or success.
+fn judge_all(reports: &[Report]) -> ExitCode {
+    reports.iter().map(judge).find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS)
 }
 
 /// What the exit code says of a result.

@@ -1,7 +1,7 @@
 //! What the user asks for.
 
 use crate::shape::{Distribution, Ramp};
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches, ValueEnum};
 use isonomy_wire::command::VALUE_BYTES_MAX;
 use isonomy_wire::session::{Config, FRAME_COMMANDS_MAX, Routing};
 use serde::Serialize;
@@ -120,6 +120,9 @@ pub(crate) struct Results {
     /// Also write a page with charts that needs nothing from elsewhere
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Compare with what this machine can do at best: a file of `isonomy-bench probe`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) probe: Option<PathBuf>,
     /// Also append the result as one line of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) append: Option<PathBuf>,
@@ -138,6 +141,15 @@ impl Options {
 
     fn is_open(&self) -> bool {
         self.rate.is_some() || self.ramp.is_some() || !self.steps.is_empty()
+    }
+
+    /// The options that these arguments of `load` give; they must be right.
+    pub(crate) fn of(arguments: &str) -> Options {
+        let command = Options::augment_args(clap::Command::new("load").no_binary_name(true));
+        let matches = command.get_matches_from(arguments.split_whitespace());
+        let options = Options::from_arg_matches(&matches).expect("the arguments were just parsed");
+        options.check().expect("the arguments go together");
+        options
     }
 
     /// How many of the clients are a thread's.

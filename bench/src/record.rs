@@ -183,12 +183,23 @@ impl Record {
             Ok(Answer::Found { .. }) => counts.found = 1,
             Ok(Answer::Missing) => counts.missing = 1,
             _ => {
-                *self.errors.entry(error_name(answer)).or_default() += 1;
+                self.on_failure(error_name(answer));
                 return;
             }
         }
         self.count(now, end, counts);
         self.on_latency(now, due, 1);
+    }
+
+    /// A command was decided.
+    pub(crate) fn on_committed(&mut self, now: u64, end: u64, due: u64) {
+        self.count(now, end, Counts { committed: 1, ..Counts::default() });
+        self.on_latency(now, due, 1);
+    }
+
+    /// A command has no answer, for a reason of this name.
+    pub(crate) fn on_failure(&mut self, name: &'static str) {
+        *self.errors.entry(name).or_default() += 1;
     }
 
     fn count(&mut self, now: u64, end: u64, counts: Counts) {

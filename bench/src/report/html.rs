@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_page_has_everything_and_needs_nothing() {
         let measured = measured(2, None);
-        let mut report = Report::new(&parsed("--steps 50,60"), Host::here(), &measured);
+        let mut report = Report::new(&parsed("--steps 50,60"), Host::here(), &measured, None);
         report.contradictions_told = vec!["key <a>".into()];
         let page = page(&report, &measured);
         assert_eq!(page.matches("<svg").count(), 4, "{page}");
@@ -270,7 +270,7 @@ mod tests {
         let mut measured = measured(1, None);
         measured.series.clear();
         measured.recorded.steps[0].latency.clear();
-        let page = page(&Report::new(&parsed(""), Host::here(), &measured), &measured);
+        let page = page(&Report::new(&parsed(""), Host::here(), &measured, None), &measured);
         assert!(page.contains("not measured") && !page.contains("NaN"), "{page}");
     }
 

@@ -4,8 +4,9 @@ mod chart;
 mod hgrm;
 mod host;
 mod html;
+pub(crate) mod probe_file;
 
-pub(crate) use host::Host;
+pub(crate) use host::{Host, commit};
 
 use crate::load::{Measured, MeasuredStep};
 use crate::options::{Options, Output, Results};
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -58,6 +60,8 @@ pub(crate) struct Report {
     /// Commands that were due and not sent before the end.
     pub(crate) not_sent: u64,
     pub(crate) errors: BTreeMap<&'static str, u64>,
+    /// Decisions per second over those of the probe.
+    pub(crate) probe_ratio: Option<f64>,
     /// How many answers contradict others; null if that was not looked at.
     pub(crate) contradictions: Option<u64>,
     #[serde(skip)]
@@ -103,7 +107,8 @@ impl Figures {
 }
 
 impl Report {
-    pub(crate) fn new(options: &Options, host: Host, measured: &Measured) -> Report {
+    /// `probe` is how many decisions per second this machine can write and send at best.
+    pub(crate) fn new(options: &Options, host: Host, measured: &Measured, probe: Option<f64>) -> Report {
         let Measured { recorded, steps, .. } = measured;
         let mut several = Vec::new();
         if steps.len() > 1 {
@@ -111,14 +116,16 @@ impl Report {
             several.extend(each.map(|(step, tally)| Figures::new(step.rate, tally, &[*step])));
         }
         let rate = options.rate.map(|rate| rate as f64);
+        let figures = Figures::new(rate, &measured.whole(), steps);
         let contradictions = measured.contradictions.clone();
         Report {
-            commit: host::commit(),
+            commit: commit(),
             began_unix_seconds: measured.began_unix_seconds,
             host,
             config: options.clone(),
             durability: if measured.durable { "fsync" } else { "os" },
-            figures: Figures::new(rate, &measured.whole(), steps),
+            probe_ratio: figures.decisions_per_second.zip(probe).map(|(own, probe)| own / probe),
+            figures,
             not_sent: recorded.not_sent,
             errors: recorded.errors.clone(),
             contradictions: contradictions.as_ref().map(|found| found.count),
@@ -140,9 +147,7 @@ impl Report {
         }
         let line = serde_json::to_string(self)?;
         if let Some(path) = &results.append {
-            let file = File::options().create(true).append(true).open(path);
-            file.and_then(|mut file| writeln!(file, "{line}"))
-                .with_context(|| format!("cannot write {}; choose another --append", path.display()))?;
+            append_line(path, &line)?;
         }
         match results.output {
             Output::Json => println!("{line}"),
@@ -187,6 +192,9 @@ impl Report {
         let Counts { rejected, found, missing, .. } = figures.answers;
         let others = [("rejected", rejected), ("found", found), ("missing", missing)];
         rows.extend(others.into_iter().filter(|it| it.1 > 0).map(|(name, count)| (name, count.to_string())));
+        if self.probe_ratio.is_some() {
+            rows.push(("share of the machine's probe", figure(self.probe_ratio, 3)));
+        }
         if self.not_sent > 0 {
             rows.push(("due and never sent", self.not_sent.to_string()));
         }
@@ -205,6 +213,13 @@ impl Measured {
         self.recorded.steps.iter().for_each(|step| whole.merge(step));
         whole
     }
+}
+
+/// Appends a result to a file of results.
+pub(crate) fn append_line(path: &Path, line: &str) -> Result<()> {
+    let file = File::options().create(true).append(true).open(path);
+    file.and_then(|mut file| writeln!(file, "{line}"))
+        .with_context(|| format!("cannot write {}; choose another --append", path.display()))
 }
 
 const NOT_MEASURED: &str = "not measured";

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 fn step(rate: Option<f64>, replicas: Option<(Totals, Totals)>) -> MeasuredStep {
     let (before, after) = replicas.unzip();
-    let before = Sample { replicas: before, load_cpu_us: 0 };
-    let after = Sample { replicas: after, load_cpu_us: 50 };
+    let before = Sample { replicas: before, ..Sample::default() };
+    let after = Sample { replicas: after, load_cpu_us: 50, ..Sample::default() };
     MeasuredStep { rate, seconds: 2.0, before, after }
 }
 
@@ -38,7 +38,7 @@ pub(super) fn measured(steps: usize, replicas: Option<(Totals, Totals)>) -> Meas
 }
 
 fn report(measured: &Measured) -> (Report, Value) {
-    let report = Report::new(&parsed("--rate 50 --hgrm x"), Host::here(), measured);
+    let report = Report::new(&parsed("--rate 50 --hgrm x"), Host::here(), measured, Some(200.0));
     let json = serde_json::to_value(&report).unwrap();
     (report, json)
 }
@@ -75,6 +75,7 @@ fn the_names_are_a_contract() {
         "errors",
         "host",
         "not_sent",
+        "probe_ratio",
     ];
     let mut expected = [&figures[..], &others, &["series", "steps"]].concat();
     expected.sort_unstable();
@@ -87,7 +88,7 @@ fn the_names_are_a_contract() {
     assert_eq!((&json["durability"], &json["decisions_per_second"]), (&"fsync".into(), &50.0.into()));
     assert_eq!((&json["latency_us"]["p99"], &json["errors"]["timed_out"]), (&99.into(), &2.into()));
     assert_eq!((&json["fast_path_ratio"], &json["log_bytes_per_decision"]), (&0.75.into(), &80.0.into()));
-    assert_eq!(json["replica_cpu_us_per_decision"], 2.0);
+    assert_eq!((&json["replica_cpu_us_per_decision"], &json["probe_ratio"]), (&2.0.into(), &0.25.into()));
     assert_eq!((&json["config"]["rate"], &json["config"]["window"]), (&50.into(), &Value::Null));
     assert_eq!(json["config"].get("hgrm"), None, "where results go is no part of what was measured");
     assert!(report.table().contains("fast path ratio  0.7500"), "{}", report.table());
