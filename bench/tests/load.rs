@@ -262,13 +262,13 @@ fn results_are_written_where_they_are_asked_for() {
     let arguments = format!("--window 10 --append {} --hgrm {} --html {}", files[0], files[1], files[2]);
     let address = cluster(Manner::Good);
     for _ in 0..2 {
-        load(&address, &arguments);
+        json(&load(&address, &arguments));
     }
     let lines = std::fs::read_to_string(path("runs.jsonl")).unwrap();
     let decisions = lines
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["decisions"].as_u64().unwrap());
-    assert_eq!(decisions.filter(|decisions| *decisions > 0).count(), 2);
+    assert_eq!(decisions.filter(|decisions| *decisions > 0).count(), 2, "{lines}");
     assert!(std::fs::read_to_string(path("a.hgrm")).unwrap().contains("Total count"));
     assert!(std::fs::read_to_string(path("a.html")).unwrap().contains("Latency by percentile"));
     let wrong = load(&address, "--append /nowhere/x");
