@@ -10,6 +10,8 @@ use std::fmt::Write as _;
 
 /// Points of a percentile curve for each halving of the distance to the maximum.
 const CURVE_STEPS: u32 = 8;
+/// Percentiles that have room below a chart, besides the first.
+const LABELS_MAX: usize = 6;
 /// Steps that have a curve of their own.
 const CURVES_MAX: usize = COLOURS;
 
@@ -120,7 +122,8 @@ fn percentiles(measured: &Measured) -> String {
         1 => "90 %".to_owned(),
         more => format!("99{}{} %", if more > 2 { "." } else { "" }, "9".repeat(more as usize - 2)),
     };
-    let ticks = (0..=nines as u32).map(|nines| (f64::from(nines), label(nines))).collect();
+    let every = (nines as usize).div_ceil(LABELS_MAX);
+    let ticks = (0..=nines as u32).step_by(every).map(|nines| (f64::from(nines), label(nines))).collect();
     let y = Axis::logarithmic(least as f64, most as f64, micros);
     let say = |nines: f64, us: f64| format!("{} at {:.5} %", micros(us), 100.0 - 100.0 * 10f64.powf(-nines));
     legend(&lines) + &draw(&Axis::with_ticks(nines, ticks), &y, &lines, say)
