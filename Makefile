@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench sim model soak fuzz chaos
+.PHONY: help demo test verify fix bench bench-steps sim model soak fuzz chaos
 
 CARGO ?= cargo
 # More arguments for the demo: make demo ARGS="--seconds 30"
@@ -22,7 +22,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 SIM = $(CARGO) run --release --locked -q -p isonomy-sim -- --replay engine/sim/seeds.txt
 
 help: ## What can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
 
 demo: ## Build, start three replicas on this machine, load them and check that they agree
 	$(CARGO) build --release --locked -p isonomy -p isonomy-bench
@@ -55,7 +55,12 @@ fix: ## Format, and apply what clippy can
 	$(CARGO) fmt --all
 	$(CARGO) clippy --workspace --all-targets --all-features --fix --allow-dirty --allow-staged
 
-bench: ## Micro-benchmarks of the hot path's steps
+bench: ## The canonical load on three replicas; appends a line with the commit to target/bench.jsonl
+	$(CARGO) build --release --locked -p isonomy -p isonomy-bench
+	target/release/isonomy-bench canonical --append target/bench.jsonl \
+		$(if $(wildcard target/probe.json),--probe target/probe.json) $(ARGS)
+
+bench-steps: ## Micro-benchmarks of the hot path's steps
 	$(CARGO) bench --locked -p isonomy-bench
 
 fuzz: ## Damages a log and a snapshot on purpose, SECONDS each, guided by what the readers' code does

@@ -1,90 +1,151 @@
 //! `load`: starts the threads, watches them, and puts their figures together.
 
-use crate::options::{Options, Output, Progress};
-use crate::record::Record;
-use crate::report::{self, Host, Measured, Report};
+use crate::crowd;
+use crate::generator::Shared;
+use crate::ledger::{Contradictions, Ledger};
+use crate::options::{Options, Progress};
+use crate::record::{Recorded, Second};
+use crate::report::{Host, Report, probe_file};
+use crate::schedule::{START_US, Schedule};
+use crate::series::{Point, Series};
+use crate::servers::cpu_us;
 use crate::status::{Probes, Totals};
-use crate::worker::{self, START_US, Shared};
+use crate::worker;
 use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::discover;
-use isonomy_wire::message::Welcome;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Runtime;
 
 /// How often the run is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Files that are open besides the clients' connections, at most.
+const OTHER_FILES_MAX: u64 = 5_000;
+const SECOND_US: u64 = 1_000_000;
 
-/// Runs the load and prints the report.
-pub(crate) fn run(options: &Options) -> Result<Report> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let welcome = runtime.block_on(discover(&options.connect))?;
+/// Everything that a run has measured.
+pub(crate) struct Measured {
+    pub(crate) began_unix_seconds: u64,
+    pub(crate) recorded: Recorded,
+    /// The steps that began before the run ended, with how long each lasted, in seconds.
+    pub(crate) steps: Vec<MeasuredStep>,
+    pub(crate) series: Vec<Point>,
+    pub(crate) durable: bool,
+    pub(crate) contradictions: Option<Contradictions>,
+}
+
+/// What was measured of a step besides the threads' own records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MeasuredStep {
+    pub(crate) rate: Option<f64>,
+    pub(crate) seconds: f64,
+    pub(crate) before: Sample,
+    pub(crate) after: Sample,
+}
+
+/// What the replicas said at a moment, and how much CPU time this process had taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) replicas: Option<Totals>,
+    /// The CPU time that the servers had taken, of those whose processes are known.
+    pub(crate) servers_cpu_us: Option<u64>,
+    pub(crate) load_cpu_us: u64,
+}
+
+/// Notes that the user wants an end. The second time the process ends at once.
+pub(crate) fn watch_signals() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second one ends the process at once.
         signal_hook::flag::register_conditional_default(signal, interrupted.clone())?;
         signal_hook::flag::register(signal, interrupted.clone())?;
     }
-    let (record, measured) = measure(options, welcome, &runtime, &interrupted)?;
-    if let Some(path) = &options.hgrm {
-        report::write_hgrm(&record.latency, path)
-            .with_context(|| format!("cannot write {}; choose another --hgrm", path.display()))?;
-    }
-    let report = Report::new(options, Host::here(), &record, &measured);
-    match options.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Table => print!("{}", report.table()),
-    }
+    Ok(interrupted)
+}
+
+/// Runs the load and puts the report where it was asked for.
+pub(crate) fn run(options: &Options) -> Result<Report> {
+    let probe = options.results.probe.as_deref().map(probe_file::read).transpose()?;
+    let interrupted = watch_signals()?;
+    let measured = measure(options, &interrupted, &[])?;
+    let report = Report::new(options, Host::here(), &measured, probe);
+    report.publish(&options.results, &measured)?;
     Ok(report)
 }
 
-fn measure(
-    options: &Options,
-    welcome: Welcome,
-    runtime: &Runtime,
-    interrupted: &AtomicBool,
-) -> Result<(Record, Measured)> {
-    let mut probes = runtime.block_on(Probes::connect(&welcome));
-    let from = START_US + 1_000_000 * options.warmup;
+/// Runs the load. `servers` are the processes of the replicas, where they are known.
+pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u32]) -> Result<Measured> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let welcome = runtime.block_on(discover(&options.connect))?;
+    allow_files(options.clients.unwrap_or_default() * u64::from(welcome.shards))?;
+    let probes = runtime.block_on(Probes::connect(&welcome));
+    let schedule = Schedule::new(options);
+    let began_unix_seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     let shared = Arc::new(Shared {
+        ledger: options.is_tracked().then(|| Ledger::new(options)),
+        to: AtomicU64::new(schedule.span().to),
         options: options.clone(),
         origin: Instant::now(),
-        from,
-        to: AtomicU64::new(from + 1_000_000 * options.seconds),
-        answered: AtomicU64::new(0),
+        schedule,
         welcome,
     });
-    let threads = start(&shared)?;
-    let mut display = Display::new(options);
-    watch(&shared, &threads, interrupted, &mut display, from);
-    let before = sample(&mut probes, runtime);
-    watch(&shared, &threads, interrupted, &mut display, u64::MAX);
-    let after = sample(&mut probes, runtime);
-    display.finish();
-
-    let mut record = Record::new();
-    for thread in threads {
-        let theirs = thread.join().map_err(|_| anyhow!("a load thread panicked; see above"))??;
-        record.merge(&theirs);
-    }
-    let span = shared.span();
-    ensure!(span.to > span.from, "interrupted during the warm-up: nothing was measured");
-    let measured = Measured {
-        durable: shared.welcome.durable,
-        seconds: (span.to - span.from) as f64 / 1e6,
-        load_cpu_us: after.1 - before.1,
-        replicas: before.0.zip(after.0),
+    let (sender, seconds) = channel();
+    let threads = start(&shared, &sender)?;
+    drop(sender);
+    let total = (shared.schedule.span().seconds()).round() as u64;
+    let mut watch = Watch {
+        series: Series::new(options.threads, options.warmup, total),
+        display: Display::new(options, shared.schedule.span().to),
+        samples: BTreeMap::new(),
+        shared: &shared,
+        probes,
+        runtime: &runtime,
+        seconds,
+        servers,
     };
-    Ok((record, measured))
+    watch.watch(&threads, interrupted);
+    let mut recorded = Recorded::new(shared.schedule.steps.len());
+    for thread in threads {
+        recorded.merge(&thread.join().map_err(|_| anyhow!("a load thread panicked; see above"))??);
+    }
+    let (steps, series) = watch.finish();
+    let contradictions = shared.ledger.as_ref().and_then(Ledger::contradictions);
+    let is_wrong = contradictions.as_ref().is_some_and(|found| found.count > 0);
+    ensure!(is_wrong || !steps.is_empty(), "interrupted during the warm-up: nothing was measured");
+    let durable = shared.welcome.durable;
+    Ok(Measured { began_unix_seconds, recorded, steps, series, durable, contradictions })
 }
 
-fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<Result<Record>>>> {
+/// So many connections may be open.
+pub(crate) fn allow_files(connections: u64) -> Result<()> {
+    let wanted = connections + OTHER_FILES_MAX;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    let enough = maximum.is_none_or(|maximum| maximum >= wanted);
+    // Without clients a lower limit does, too.
+    if !enough && connections == 0 {
+        return Ok(());
+    }
+    ensure!(
+        enough,
+        "{connections} connections need more open files; run `ulimit -Hn {wanted}` as root first"
+    );
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+        .context("raising the limit of files")
+}
+
+fn start(shared: &Arc<Shared>, seconds: &Sender<Second>) -> Result<Vec<JoinHandle<Result<Recorded>>>> {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let run = if shared.options.clients.is_some() { crowd::run } else { worker::run };
     let mut threads = Vec::new();
     for thread in 0..shared.options.threads {
         let core = shared.options.core.map(|first| first + thread as usize);
@@ -92,81 +153,133 @@ fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<Result<Record>>>> {
             let found = cores.iter().find(|core| core.id == wanted);
             found.copied().with_context(|| format!("there is no core {wanted}; choose another --core"))
         });
-        let (core, shared) = (core.transpose()?, shared.clone());
+        let (core, shared, seconds) = (core.transpose()?, shared.clone(), seconds.clone());
         threads.push(std::thread::spawn(move || {
             if let Some(core) = core {
                 core_affinity::set_for_current(core);
             }
-            worker::run(&shared, thread)
+            run(&shared, thread, seconds)
         }));
     }
     Ok(threads)
 }
 
-/// What the replicas say, and the CPU time that this process took, in microseconds.
-fn sample(probes: &mut Probes, runtime: &Runtime) -> (Option<Totals>, u64) {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    let cpu_us = time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000;
-    (runtime.block_on(probes.totals()), cpu_us)
+/// Watches a run from outside.
+struct Watch<'a> {
+    shared: &'a Shared,
+    probes: Probes,
+    runtime: &'a Runtime,
+    seconds: Receiver<Second>,
+    servers: &'a [u32],
+    series: Series,
+    display: Display,
+    /// By when they were due.
+    samples: BTreeMap<u64, Sample>,
 }
 
-/// Until the run ends or `until` has come.
-fn watch(
-    shared: &Shared,
-    threads: &[JoinHandle<Result<Record>>],
-    interrupted: &AtomicBool,
-    display: &mut Display,
-    until: u64,
-) {
-    loop {
-        let now = shared.now();
-        let until = until.min(shared.to.load(Ordering::Relaxed));
-        if interrupted.load(Ordering::Relaxed) {
-            shared.to.fetch_min(now, Ordering::Relaxed);
+impl Watch<'_> {
+    /// Until the run ends.
+    fn watch(&mut self, threads: &[JoinHandle<Result<Recorded>>], interrupted: &AtomicBool) {
+        let from = self.shared.span().from;
+        let mut next = from;
+        loop {
+            let now = self.shared.now();
+            // A thread that has ended early has failed.
+            let failed = threads.iter().any(JoinHandle::is_finished);
+            if failed || interrupted.load(Ordering::Relaxed) || self.is_wrong() {
+                self.shared.to.fetch_min(now, Ordering::Relaxed);
+            }
+            let end = self.shared.end();
+            if now >= next.min(end) {
+                self.sample(next.min(end));
+                next += SECOND_US;
+            }
+            while let Ok(second) = self.seconds.try_recv() {
+                self.on_second(&second);
+            }
+            if self.samples.contains_key(&end) {
+                return;
+            }
+            let until = next.min(end).saturating_sub(self.shared.now());
+            std::thread::sleep(LOOK_EVERY.min(Duration::from_micros(until)));
         }
-        if now >= until || threads.iter().all(JoinHandle::is_finished) {
-            return;
-        }
-        display.show(shared, now);
-        std::thread::sleep(LOOK_EVERY.min(Duration::from_micros(until - now)));
     }
+
+    fn is_wrong(&self) -> bool {
+        let found = self.shared.ledger.as_ref().and_then(Ledger::contradictions);
+        found.is_some_and(|found| found.count > 0)
+    }
+
+    fn sample(&mut self, due: u64) {
+        let load_cpu_us = own_cpu_us();
+        let replicas = self.runtime.block_on(self.probes.totals());
+        let servers_cpu_us = if self.servers.is_empty() { None } else { cpu_us(self.servers) };
+        self.samples.insert(due, Sample { replicas, servers_cpu_us, load_cpu_us });
+        if let Some(passed) = due.checked_sub(self.shared.span().from) {
+            self.series.on_totals(passed / SECOND_US, replicas);
+        }
+    }
+
+    fn on_second(&mut self, second: &Second) {
+        if let Some(text) = self.series.on_second(second) {
+            self.display.show(second.index + 1, &text);
+        }
+    }
+
+    /// The threads have ended: what was measured of each step, and of each second.
+    fn finish(mut self) -> (Vec<MeasuredStep>, Vec<Point>) {
+        while let Ok(second) = self.seconds.try_recv() {
+            self.on_second(&second);
+        }
+        self.display.finish();
+        let end = self.shared.end();
+        let at = |time: u64| self.samples.get(&time).copied().unwrap_or_default();
+        let began = self.shared.schedule.steps.iter().filter(|step| step.span.from < end);
+        let steps = began.map(|step| {
+            let to = step.span.to.min(end);
+            MeasuredStep {
+                rate: step.rate,
+                seconds: (to - step.span.from) as f64 / 1e6,
+                before: at(step.span.from),
+                after: at(to),
+            }
+        });
+        (steps.collect(), self.series.finish())
+    }
+}
+
+/// The CPU time that this process has taken, in microseconds.
+pub(crate) fn own_cpu_us() -> u64 {
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1000
 }
 
 /// What the user sees meanwhile.
 struct Display {
     kind: Progress,
     bar: Option<ProgressBar>,
-    /// Time and commands at the last line.
-    last: (u64, u64),
 }
 
 impl Display {
-    fn new(options: &Options) -> Display {
-        let wanted = options.progress == Progress::Bar && std::io::stderr().is_terminal();
+    fn new(options: &Options, end: u64) -> Display {
+        let wanted = options.results.progress == Progress::Bar && std::io::stderr().is_terminal();
         let bar = wanted.then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {elapsed_precise} {msg}");
-            let total = START_US + 1_000_000 * (options.warmup + options.seconds);
-            ProgressBar::new(total).with_style(style.expect("the template is legal"))
+            let style = ProgressStyle::with_template("{bar:30} {elapsed_precise} of {msg}");
+            let seconds = (end - START_US) / SECOND_US;
+            let bar = ProgressBar::new(seconds).with_style(style.expect("the template is legal"));
+            bar.with_message(format!("{seconds} s"))
         });
-        Display { kind: options.progress, bar, last: (START_US, 0) }
+        Display { kind: options.results.progress, bar }
     }
 
-    fn show(&mut self, shared: &Shared, now: u64) {
-        let (then, before) = self.last;
-        if now < then + 1_000_000 {
-            return;
-        }
-        let answered = shared.answered.load(Ordering::Relaxed);
-        let rate = (answered - before) * 1_000_000 / (now - then);
-        let phase = if now < shared.from { "warming up, " } else { "" };
-        let text = format!("{phase}{rate} answers/s");
+    /// A second is over.
+    fn show(&self, second: u64, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_position(now);
-            bar.set_message(text);
+            bar.println(format!("{second:4} s  {text}"));
+            bar.set_position(second);
         } else if self.kind == Progress::Plain {
-            eprintln!("{:4} s  {text}", now / 1_000_000);
+            eprintln!("{second:4} s  {text}");
         }
-        self.last = (now, answered);
     }
 
     fn finish(&self) {

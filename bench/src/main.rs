@@ -1,17 +1,32 @@
 //! Load generator of Isonomy, and the probe of the machine.
 
+mod canonical;
+mod cluster;
+mod compare;
+mod crowd;
+mod generator;
+mod ledger;
 mod load;
 mod options;
 mod probe;
 mod record;
 mod report;
+mod schedule;
+mod series;
+mod servers;
+mod shape;
+mod socket;
 mod status;
 mod wires;
 mod worker;
 mod workload;
 
-use clap::Parser;
+use canonical::CanonicalOptions;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use compare::CompareOptions;
 use options::Options;
+use report::Report;
 use std::process::ExitCode;
 
 /// Measures an Isonomy cluster, and the machine below it.
@@ -20,16 +35,29 @@ use std::process::ExitCode;
 enum Cli {
     /// Puts load on a running cluster and reports throughput and latency.
     ///
-    /// In a closed loop (`--window`) a fixed number of commands is outstanding. In an open loop
-    /// (`--rate`) commands are due at fixed times, and the latency of each counts from when it
-    /// was due, however late it was sent.
+    /// In a closed loop (`--window`, `--clients`) a fixed number of commands is outstanding. In an
+    /// open loop (`--rate`, `--steps`, `--ramp`) commands are due at fixed times, and the latency
+    /// of each counts from when it was due, however late it was sent.
     ///
     /// Exit codes: 0 all requests were answered; 1 the cluster could not be reached or the
-    /// report not written; 2 the arguments are wrong; 3 some requests failed.
+    /// report not written; 2 the arguments are wrong; 3 some requests failed; 4 an answer
+    /// contradicts another (`--verify`).
     #[command(
         after_help = "Example:\n  isonomy-bench load --connect 127.0.0.1:7200 --seconds 10 --rate 200000"
     )]
-    Load(Options),
+    Load(Box<Options>),
+    /// Measures Isonomy and another system in turn, on three servers each that it starts itself.
+    ///
+    /// Every put is durable on a majority before it is answered. Each round starts both on fresh
+    /// data; what was started is ended.
+    #[command(after_help = "Example:\n  isonomy-bench compare --against etcd --clients 1000 --rounds 3")]
+    Compare(Box<CompareOptions>),
+    /// Measures a cluster of three on this machine, which it starts itself, under the two loads
+    /// that commits are compared by.
+    ///
+    /// Events of 64 bytes, 1,000,000 keys: a closed loop of 24,576 commands, and an open loop.
+    #[command(after_help = "Example:\n  isonomy-bench canonical --append target/bench.jsonl")]
+    Canonical(CanonicalOptions),
     /// Measures this machine: what a cluster could do here at most.
     ///
     /// Three processes and a load do the I/O of an Isonomy cluster without its protocol: batches
@@ -44,34 +72,47 @@ enum Cli {
 
 /// Some requests failed.
 const EXIT_FAILED_REQUESTS: u8 = 3;
+/// An answer contradicts another.
+const EXIT_CONTRADICTION: u8 = 4;
 
 fn main() -> ExitCode {
-    match Cli::parse() {
-        Cli::Load(options) => load(&options),
-        Cli::Probe(options) => finish(probe::run(&options)),
-        Cli::ProbeReplica(options) => finish(probe::run_replica(&options)),
-    }
+    let result = match Cli::parse() {
+        Cli::Load(options) => {
+            if let Err(wrong) = options.check() {
+                Cli::command().error(ErrorKind::ValueValidation, wrong).exit();
+            }
+            load::run(&options).map(|report| judge(&report))
+        }
+        Cli::Probe(options) => probe::run(&options).map(|()| ExitCode::SUCCESS),
+        Cli::ProbeReplica(options) => probe::run_replica(&options).map(|()| ExitCode::SUCCESS),
+        Cli::Compare(options) => compare::run(&options).map(|()| ExitCode::SUCCESS),
+        Cli::Canonical(options) => canonical::run(&options).map(|reports| judge_all(&reports)),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn finish(done: anyhow::Result<()>) -> ExitCode {
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// The first that is not good, or success.
+fn judge_all(reports: &[Report]) -> ExitCode {
+    reports.iter().map(judge).find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS)
 }
 
-fn load(options: &Options) -> ExitCode {
-    match load::run(options) {
-        Ok(report) if report.errors.is_empty() => ExitCode::SUCCESS,
-        Ok(report) => {
-            let errors: Vec<_> =
-                report.errors.iter().map(|(name, count)| format!("{count} {name}")).collect();
-            eprintln!("some requests failed: {}; see the replicas' logs and status", errors.join(", "));
-            ExitCode::from(EXIT_FAILED_REQUESTS)
-        }
-        Err(error) => finish(Err(error)),
+/// What the exit code says of a result.
+fn judge(report: &Report) -> ExitCode {
+    if report.contradictions.is_some_and(|count| count > 0) {
+        report.contradictions_told.iter().for_each(|text| eprintln!("contradiction: {text}"));
+        eprintln!(
+            "the cluster has given answers that cannot all be true; keep its data directories and logs, and \
+             report this with the text above"
+        );
+        return ExitCode::from(EXIT_CONTRADICTION);
     }
+    if !report.errors.is_empty() {
+        let errors: Vec<_> = report.errors.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        eprintln!("some requests failed: {}; see the replicas' logs and status", errors.join(", "));
+        return ExitCode::from(EXIT_FAILED_REQUESTS);
+    }
+    ExitCode::SUCCESS
 }

@@ -1,12 +1,11 @@
 //! What the user asks for.
 
-use clap::{Args, ValueEnum};
+use crate::shape::{Distribution, Ramp};
+use clap::{Args, FromArgMatches, ValueEnum};
 use isonomy_wire::command::VALUE_BYTES_MAX;
 use isonomy_wire::session::{Config, FRAME_COMMANDS_MAX, Routing};
-use serde::{Serialize, Serializer};
-use std::fmt;
+use serde::Serialize;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// Commands outstanding in a closed loop unless told otherwise.
 const WINDOW: u64 = 24 * 1024;
@@ -18,6 +17,12 @@ pub(crate) const RATE_MAX: u64 = 100_000_000;
 pub(crate) const SECONDS_MAX: u64 = 43_200;
 /// Most threads.
 const THREADS_MAX: u64 = 64;
+/// Most clients, with a connection each.
+const CLIENTS_MAX: u64 = 20_000;
+/// Most rates one after the other.
+const STEPS_MAX: usize = 64;
+/// Most keys of which it is remembered what was said.
+pub(crate) const KEYS_KNOWN_MAX: u64 = 1 << 22;
 /// Frames of a lane under way: enough for any window.
 const FRAMES_IN_FLIGHT: usize = 64;
 /// What a command takes in a frame besides key and value, in bytes, at most.
@@ -36,7 +41,19 @@ pub(crate) struct Options {
     /// Open loop: commands per second, over all threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
     pub(crate) rate: Option<u64>,
-    /// How long to measure
+    /// Open loop: one rate after the other, each for `--seconds`, each with its own result
+    #[arg(long, value_name = "RATE,...", value_delimiter = ',', conflicts_with_all = ["rate", "window"],
+          value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
+    pub(crate) steps: Vec<u64>,
+    /// Open loop: a rate that changes evenly within `--seconds`, with results for ten parts of it
+    #[arg(long, value_name = "FROM:TO", conflicts_with_all = ["rate", "window", "steps"])]
+    pub(crate) ramp: Option<Ramp>,
+    /// Many small clients, over all threads: each is connected to one of the replicas, which are
+    /// taken in turn, and asks it one thing at a time
+    #[arg(long, value_name = "N", conflicts_with_all = ["window", "routing", "batch"],
+          value_parser = clap::value_parser!(u64).range(1..=CLIENTS_MAX))]
+    pub(crate) clients: Option<u64>,
+    /// How long to measure; with `--steps` each of them
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub(crate) seconds: u64,
     /// Seconds before that, which do not count
@@ -46,13 +63,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
     pub(crate) keys: u64,
-    /// How often each key comes: uniform, or zipf:THETA with THETA above 0
+    /// How often each key comes: uniform, zipf:THETA with THETA above 0, or hot:N:SHARE with SHARE
+    /// percent of the commands on N keys
     #[arg(long, default_value = "uniform")]
     pub(crate) distribution: Distribution,
     /// Share of reads
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) reads: u8,
+    /// Share of commands that decide only if the key is as it was last heard of
+    #[arg(long, value_name = "PERCENT", default_value_t = 0,
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) decide_ifs: u8,
     /// The size of each value
     #[arg(long, value_name = "N", default_value_t = 48,
           value_parser = clap::value_parser!(u64).range(0..=VALUE_BYTES_MAX as u64))]
@@ -78,12 +100,32 @@ pub(crate) struct Options {
     /// Seed of keys and of the mix of reads
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Check every answer against what was answered before; nobody else may retire keys meanwhile
+    #[arg(long)]
+    pub(crate) verify: bool,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) results: Results,
+}
+
+/// Where the figures go.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Results {
     /// What to print on stdout
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
     /// Also write the latencies as an HdrHistogram percentile file
     #[arg(long, value_name = "FILE")]
     pub(crate) hgrm: Option<PathBuf>,
+    /// Also write a page with charts that needs nothing from elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Compare with what this machine can do at best: a file of `isonomy-bench probe`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) probe: Option<PathBuf>,
+    /// Also append the result as one line of JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) append: Option<PathBuf>,
     /// What to show on stderr meanwhile; a bar needs a terminal
     #[arg(long, value_enum, default_value_t = Progress::Bar, num_args = 0..=1,
           default_missing_value = "bar")]
@@ -93,8 +135,56 @@ pub(crate) struct Options {
 impl Options {
     /// Commands outstanding per thread: the window of a closed loop, the bound of an open one.
     pub(crate) fn window_per_thread(&self) -> usize {
-        let window = if self.rate.is_some() { WINDOW_MAX } else { self.window.unwrap_or(WINDOW) };
+        let window = if self.is_open() { WINDOW_MAX } else { self.window.unwrap_or(WINDOW) };
         window.div_ceil(self.threads) as usize
+    }
+
+    fn is_open(&self) -> bool {
+        self.rate.is_some() || self.ramp.is_some() || !self.steps.is_empty()
+    }
+
+    /// The options that these arguments of `load` give; they must be right.
+    pub(crate) fn of(arguments: &str) -> Options {
+        let command = Options::augment_args(clap::Command::new("load").no_binary_name(true));
+        let matches = command.get_matches_from(arguments.split_whitespace());
+        let options = Options::from_arg_matches(&matches).expect("the arguments were just parsed");
+        options.check().expect("the arguments go together");
+        options
+    }
+
+    /// How many of the clients are a thread's.
+    pub(crate) fn clients_of(&self, thread: u64) -> Option<u64> {
+        let clients = self.clients?;
+        Some(clients / self.threads + u64::from(thread < clients % self.threads))
+    }
+
+    /// Whether it must be remembered what was said of each key.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.verify || self.decide_ifs > 0
+    }
+
+    /// What is wrong with the options together.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.reads + self.decide_ifs > 100 {
+            return Err("--reads and --decide-ifs are more than 100 percent together; lower one".into());
+        }
+        if self.steps.len() > STEPS_MAX {
+            return Err(format!("--steps has more than {STEPS_MAX} rates; leave some out"));
+        }
+        if let Distribution::Hot { keys, .. } = self.distribution
+            && keys >= self.keys
+        {
+            return Err(format!("--distribution hot:{keys} needs more --keys than {keys}"));
+        }
+        if self.is_tracked() && self.keys > KEYS_KNOWN_MAX {
+            return Err(format!(
+                "--verify and --decide-ifs remember each key; lower --keys to {KEYS_KNOWN_MAX}"
+            ));
+        }
+        if self.clients.is_some_and(|clients| clients < self.threads) {
+            return Err("there are more --threads than --clients; lower --threads".into());
+        }
+        Ok(())
     }
 
     /// How a thread's session behaves.
@@ -116,47 +206,6 @@ impl Options {
     }
 }
 
-/// How often each key comes.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Distribution {
-    /// All alike.
-    Uniform,
-    /// The n-th key as often as n to the power of minus theta.
-    Zipf(f64),
-}
-
-impl FromStr for Distribution {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Distribution, String> {
-        let wrong =
-            || format!("{text:?} is neither `uniform` nor `zipf:THETA` with THETA above 0 and up to 10");
-        match text.split_once(':') {
-            None if text == "uniform" => Ok(Distribution::Uniform),
-            Some(("zipf", theta)) => match theta.parse() {
-                Ok(theta) if theta > 0.0 && theta <= 10.0 => Ok(Distribution::Zipf(theta)),
-                _ => Err(wrong()),
-            },
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for Distribution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Distribution::Uniform => write!(f, "uniform"),
-            Distribution::Zipf(theta) => write!(f, "zipf:{theta}"),
-        }
-    }
-}
-
-impl Serialize for Distribution {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// See [`Routing`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -166,8 +215,7 @@ pub(crate) enum RoutingOption {
 }
 
 /// What goes to stdout.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Output {
     /// For people.
     Table,
@@ -176,8 +224,7 @@ pub(crate) enum Output {
 }
 
 /// What goes to stderr.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Progress {
     /// A bar, if stderr is a terminal.
     Bar,
@@ -218,12 +265,24 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn distributions_are_written_as_they_are_read() {
-        for text in ["uniform", "zipf:0.99", "zipf:2"] {
-            assert_eq!(text.parse::<Distribution>().unwrap().to_string(), text);
+    fn what_does_not_go_together_is_refused_with_what_to_do() {
+        for (arguments, advice) in [
+            ("--reads 60 --decide-ifs 50", "lower one"),
+            ("--distribution hot:10:90 --keys 10", "needs more --keys"),
+            ("--verify --keys 5000000", "lower --keys"),
+            ("--decide-ifs 1 --keys 5000000", "lower --keys"),
+            ("--clients 2 --threads 3", "lower --threads"),
+        ] {
+            let error = parsed(arguments).check().unwrap_err();
+            assert!(error.contains(advice), "{error}");
         }
-        for text in ["", "zipf", "zipf:", "zipf:0", "zipf:-1", "zipf:nan", "normal"] {
-            assert!(text.parse::<Distribution>().unwrap_err().contains("zipf:THETA"));
-        }
+        parsed("--reads 50 --decide-ifs 50 --verify --clients 5").check().unwrap();
+    }
+
+    #[test]
+    fn clients_are_shared_by_the_threads() {
+        let options = parsed("--clients 10 --threads 4");
+        assert_eq!([0, 1, 2, 3].map(|thread| options.clients_of(thread)), [3, 3, 2, 2].map(Some));
+        assert_eq!(parsed("").clients_of(0), None);
     }
 }

@@ -1,86 +1,260 @@
-//! What a thread measures.
+//! What a thread measures: figures per step, and those of each second while it lasts.
 
+use crate::schedule::{Span, Step};
 use hdrhistogram::Histogram;
 use isonomy_wire::answer::Answer;
-use isonomy_wire::session::Outcome;
+use isonomy_wire::session::{Error, Outcome};
 use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
 
 /// Latencies are kept with three digits, from one microsecond to this; longer ones count as this.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
+/// The length of a second.
+const SECOND_US: u64 = 1_000_000;
 
-/// Latencies, decisions and errors.
-pub(crate) struct Record {
-    /// Of commands that were due in the measured time, in microseconds since they were due.
+/// An empty histogram; all have the same bounds.
+pub(crate) fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are legal")
+}
+
+/// Answers to commands by kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub(crate) struct Counts {
+    pub(crate) committed: u64,
+    pub(crate) rejected: u64,
+    pub(crate) found: u64,
+    pub(crate) missing: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Counts) {
+        self.committed += other.committed;
+        self.rejected += other.rejected;
+        self.found += other.found;
+        self.missing += other.missing;
+    }
+}
+
+/// The figures of a step.
+pub(crate) struct Tally {
+    /// Of commands that were due in it, in microseconds since they were due.
     pub(crate) latency: Histogram<u64>,
-    /// Answered "committed" in the measured time.
+    /// What was answered in it.
+    pub(crate) counts: Counts,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Tally {
+        Tally { latency: latencies(), counts: Counts::default() }
+    }
+
+    pub(crate) fn merge(&mut self, other: &Tally) {
+        self.latency.add(&other.latency).expect("all histograms have the same bounds");
+        self.counts.add(&other.counts);
+    }
+}
+
+/// What one thread saw in one second.
+pub(crate) struct Second {
+    /// Counted from the start of the run.
+    pub(crate) index: u64,
+    /// Of what was answered in it.
+    pub(crate) latency: Histogram<u64>,
     pub(crate) decisions: u64,
+}
+
+/// The second that lasts. Each latency is recorded once, here; it goes to its step afterwards.
+struct Live {
+    index: u64,
+    until: u64,
+    /// The step whose commands `latency` has; none before measuring begins.
+    step: Option<usize>,
+    latency: Histogram<u64>,
+    /// Of commands of other steps, where there are any.
+    strays: Option<Histogram<u64>>,
+    decisions: u64,
+}
+
+impl Live {
+    fn new(index: u64, until: u64, step: Option<usize>) -> Live {
+        Live { index, until, step, latency: latencies(), strays: None, decisions: 0 }
+    }
+}
+
+/// See the module.
+pub(crate) struct Record {
+    spans: Vec<Span>,
+    /// Where a time was last found.
+    last: usize,
+    live: Live,
+    seconds: Sender<Second>,
+    pub(crate) steps: Vec<Tally>,
     /// By the answer's name, over all time.
     pub(crate) errors: BTreeMap<&'static str, u64>,
-}
-
-/// The measured time in microseconds, the end not included.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-}
-
-impl Span {
-    fn contains(self, time: u64) -> bool {
-        self.from <= time && time < self.to
-    }
+    /// Commands that were due and never sent.
+    pub(crate) not_sent: u64,
 }
 
 impl Record {
-    pub(crate) fn new() -> Record {
-        let latency = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are legal");
-        Record { latency, decisions: 0, errors: BTreeMap::new() }
+    /// The first second begins at `start`. Each goes to `seconds` when it is over.
+    pub(crate) fn new(start: u64, steps: &[Step], seconds: Sender<Second>) -> Record {
+        let spans: Vec<Span> = steps.iter().map(|step| step.span).collect();
+        let mut record = Record {
+            last: 0,
+            live: Live::new(0, start + SECOND_US, None),
+            seconds,
+            steps: spans.iter().map(|_| Tally::new()).collect(),
+            spans,
+            errors: BTreeMap::new(),
+            not_sent: 0,
+        };
+        record.live.step = record.step_at(start);
+        record
     }
 
-    /// The commands of an outcome, whose tokens are the times when they were due.
-    pub(crate) fn on_outcome(&mut self, now: u64, span: Span, outcome: &Outcome) {
+    /// The time has come to `now`.
+    #[inline]
+    pub(crate) fn turn(&mut self, now: u64) {
+        if now >= self.live.until {
+            self.next_second(now);
+        }
+    }
+
+    fn next_second(&mut self, now: u64) {
+        let Live { index, until, .. } = self.live;
+        let passed = 1 + (now - until) / SECOND_US;
+        let until = until + passed * SECOND_US;
+        let step = self.step_at(until - SECOND_US);
+        let over = std::mem::replace(&mut self.live, Live::new(index + passed, until, step));
+        self.file(over);
+    }
+
+    /// A second is over.
+    fn file(&mut self, over: Live) {
+        let mut latency = over.latency;
+        if let Some(step) = over.step {
+            self.steps[step].latency.add(&latency).expect("all histograms have the same bounds");
+        }
+        if let Some(strays) = over.strays {
+            latency.add(&strays).expect("all histograms have the same bounds");
+        }
+        // Nobody listens when the run was cut short.
+        let _ = self.seconds.send(Second { index: over.index, latency, decisions: over.decisions });
+    }
+
+    /// The run has ended.
+    pub(crate) fn finish(mut self) -> Recorded {
+        let over = std::mem::replace(&mut self.live, Live::new(0, 0, None));
+        self.file(over);
+        Recorded { steps: self.steps, errors: self.errors, not_sent: self.not_sent }
+    }
+
+    #[inline]
+    fn step_at(&mut self, time: u64) -> Option<usize> {
+        if self.spans[self.last].contains(time) {
+            return Some(self.last);
+        }
+        let found = self.spans.iter().position(|span| span.contains(time))?;
+        self.last = found;
+        Some(found)
+    }
+
+    /// The commands of an outcome, whose tokens are the times when they were due. What is answered
+    /// at `end` or later does not count.
+    pub(crate) fn on_outcome(&mut self, now: u64, end: u64, outcome: &Outcome) {
         let committed = outcome.result.as_ref().map_or(0, |answers| answers.committed());
-        if span.contains(now) {
-            self.decisions += committed as u64;
+        if committed != outcome.tokens.len() {
+            outcome.each().for_each(|(due, answer)| self.on_answer(now, end, due, &answer));
+            return;
         }
-        if committed == outcome.tokens.len() {
-            return self.on_latencies(now, span, &outcome.tokens);
-        }
-        for (token, answer) in outcome.each() {
-            match error_name(&answer) {
-                None => self.on_latencies(now, span, &[token]),
-                Some(name) => *self.errors.entry(name).or_default() += 1,
-            }
+        self.count(now, end, Counts { committed: committed as u64, ..Counts::default() });
+        // Neighbours were often due at the same time.
+        for same in outcome.tokens.chunk_by(|a, b| a == b) {
+            self.on_latency(now, same[0], same.len() as u64);
         }
     }
 
-    fn on_latencies(&mut self, now: u64, span: Span, due: &[u64]) {
-        // Neighbours were often due at the same time.
-        for same in due.chunk_by(|a, b| a == b) {
-            if span.contains(same[0]) {
-                self.latency.saturating_record_n(now.saturating_sub(same[0]).max(1), same.len() as u64);
+    /// What became of one command.
+    pub(crate) fn on_answer(&mut self, now: u64, end: u64, due: u64, answer: &Result<Answer, Error>) {
+        let mut counts = Counts::default();
+        match answer {
+            Ok(Answer::Committed { .. }) => counts.committed = 1,
+            Ok(Answer::Rejected { .. }) => counts.rejected = 1,
+            Ok(Answer::Found { .. }) => counts.found = 1,
+            Ok(Answer::Missing) => counts.missing = 1,
+            _ => {
+                self.on_failure(error_name(answer));
+                return;
             }
         }
+        self.count(now, end, counts);
+        self.on_latency(now, due, 1);
+    }
+
+    /// A command was decided.
+    pub(crate) fn on_committed(&mut self, now: u64, end: u64, due: u64) {
+        self.count(now, end, Counts { committed: 1, ..Counts::default() });
+        self.on_latency(now, due, 1);
+    }
+
+    /// A command has no answer, for a reason of this name.
+    pub(crate) fn on_failure(&mut self, name: &'static str) {
+        *self.errors.entry(name).or_default() += 1;
+    }
+
+    fn count(&mut self, now: u64, end: u64, counts: Counts) {
+        self.live.decisions += counts.committed;
+        if now < end
+            && let Some(step) = self.step_at(now)
+        {
+            self.steps[step].counts.add(&counts);
+        }
+    }
+
+    #[inline]
+    fn on_latency(&mut self, now: u64, due: u64, count: u64) {
+        let latency = now.saturating_sub(due).max(1);
+        let step = self.step_at(due);
+        if step == self.live.step {
+            return self.live.latency.saturating_record_n(latency, count);
+        }
+        if let Some(step) = step {
+            self.steps[step].latency.saturating_record_n(latency, count);
+        }
+        self.live.strays.get_or_insert_with(latencies).saturating_record_n(latency, count);
+    }
+}
+
+/// What is left of a thread's record.
+pub(crate) struct Recorded {
+    pub(crate) steps: Vec<Tally>,
+    pub(crate) errors: BTreeMap<&'static str, u64>,
+    pub(crate) not_sent: u64,
+}
+
+impl Recorded {
+    pub(crate) fn new(steps: usize) -> Recorded {
+        Recorded { steps: (0..steps).map(|_| Tally::new()).collect(), errors: BTreeMap::new(), not_sent: 0 }
     }
 
     /// Takes another thread's figures in.
-    pub(crate) fn merge(&mut self, other: &Record) {
-        self.latency.add(&other.latency).expect("all histograms have the same bounds");
-        self.decisions += other.decisions;
+    pub(crate) fn merge(&mut self, other: &Recorded) {
+        self.steps.iter_mut().zip(&other.steps).for_each(|(own, other)| own.merge(other));
         for (name, count) in &other.errors {
             *self.errors.entry(name).or_default() += count;
         }
+        self.not_sent += other.not_sent;
     }
 }
 
 /// The name of what is no answer to a command.
-fn error_name(answer: &Result<Answer, isonomy_wire::session::Error>) -> Option<&'static str> {
+fn error_name(answer: &Result<Answer, Error>) -> &'static str {
     match answer {
-        Ok(Answer::Duplicate) => Some("duplicate"),
-        Ok(Answer::OutOfWindow) => Some("out_of_window"),
-        Ok(Answer::Expired) => Some("expired"),
-        Ok(_) => None,
-        Err(error) => Some(error.name()),
+        Ok(Answer::Duplicate) => "duplicate",
+        Ok(Answer::OutOfWindow) => "out_of_window",
+        Ok(Answer::Expired) => "expired",
+        Ok(_) => "unexpected",
+        Err(error) => error.name(),
     }
 }
 
@@ -90,6 +264,7 @@ mod tests {
     use isonomy_wire::answer::{Answers, ResponseBuilder};
     use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId};
     use isonomy_wire::session::{Action, Config, Session};
+    use std::sync::mpsc::{Receiver, channel};
 
     /// What a session says of commands with these tokens, answered by `answer`.
     fn outcome(tokens: &[u64], answer: impl Fn(&mut ResponseBuilder, u32)) -> Outcome {
@@ -111,20 +286,57 @@ mod tests {
         session.poll_outcome().unwrap()
     }
 
+    fn committed(tokens: &[u64]) -> Outcome {
+        let at = InstanceId::new(ReplicaId(0), 2);
+        outcome(tokens, |response, index| response.committed(at, index, 1))
+    }
+
+    /// Seconds from 0 on, of which these are measured, a step each.
+    fn record(steps: std::ops::Range<u64>) -> (Record, Receiver<Second>) {
+        let span = |second| Span { from: second * SECOND_US, to: (second + 1) * SECOND_US };
+        let steps: Vec<Step> = steps.map(|second| Step { span: span(second), rate: None }).collect();
+        let (sender, seconds) = channel();
+        (Record::new(0, &steps, sender), seconds)
+    }
+
     #[test]
     fn latency_counts_from_when_a_command_was_due() {
-        let at = InstanceId::new(ReplicaId(0), 2);
-        let outcome = outcome(&[50, 100, 100, 900], |response, index| response.committed(at, index, 1));
-        let mut record = Record::new();
-        record.on_outcome(1000, Span { from: 100, to: 2000 }, &outcome);
-        assert_eq!(record.latency.len(), 3, "one was due before the measured time");
-        assert_eq!((record.latency.min(), record.latency.max()), (100, 900));
-        assert_eq!(record.decisions, 4, "all were answered in it");
-        let mut late = Record::new();
-        late.on_outcome(2050, Span { from: 100, to: 2000 }, &outcome);
-        assert_eq!((late.latency.len(), late.decisions), (3, 0), "late answers are not left out");
-        record.merge(&late);
-        assert_eq!((record.latency.len(), record.latency.max(), record.decisions), (6, 1950, 4));
+        let (mut record, seconds) = record(1..2);
+        record.turn(SECOND_US);
+        record.on_outcome(
+            SECOND_US + 1000,
+            u64::MAX,
+            &committed(&[999_999, SECOND_US, SECOND_US, 1_000_800]),
+        );
+        record.turn(2 * SECOND_US + 50);
+        record.on_outcome(2 * SECOND_US + 50, u64::MAX, &committed(&[1_999_999]));
+        let figures = record.finish();
+        let step = &figures.steps[0];
+        assert_eq!(step.latency.len(), 4, "one was due before; late answers are not left out");
+        assert_eq!((step.latency.min(), step.latency.max()), (51, 1000));
+        assert_eq!(step.counts.committed, 4, "one was answered after");
+        let seconds: Vec<_> = seconds.iter().map(|it| (it.index, it.latency.len(), it.decisions)).collect();
+        assert_eq!(seconds, [(0, 0, 0), (1, 4, 4), (2, 1, 1)]);
+    }
+
+    #[test]
+    fn a_step_gets_what_was_due_in_it_whenever_it_is_answered() {
+        let (mut record, _seconds) = record(0..3);
+        record.turn(2 * SECOND_US + 5);
+        record.on_outcome(2 * SECOND_US + 5, u64::MAX, &committed(&[10, SECOND_US, 2 * SECOND_US]));
+        let figures = record.finish();
+        let of = |step: usize| (figures.steps[step].latency.len(), figures.steps[step].counts.committed);
+        assert_eq!([of(0), of(1), of(2)], [(1, 0), (1, 0), (1, 3)]);
+    }
+
+    #[test]
+    fn nothing_counts_after_an_interrupt() {
+        let (mut record, _seconds) = record(0..1);
+        record.on_outcome(500, 400, &committed(&[10]));
+        let mut figures = record.finish();
+        assert_eq!((figures.steps[0].counts.committed, figures.steps[0].latency.len()), (0, 1));
+        figures.merge(&Recorded { not_sent: 3, ..Recorded::new(1) });
+        assert_eq!((figures.not_sent, figures.steps[0].latency.len()), (3, 1));
     }
 
     #[test]
@@ -135,9 +347,11 @@ mod tests {
             1 => response.plain(at, index, &Answer::Duplicate),
             _ => response.plain(at, index, &Answer::Missing),
         });
-        let mut record = Record::new();
-        record.on_outcome(10, Span { from: 0, to: 20 }, &outcome);
-        assert_eq!(record.errors, BTreeMap::from([("duplicate", 1)]));
-        assert_eq!((record.latency.len(), record.decisions), (2, 1));
+        let (mut record, _seconds) = record(0..1);
+        record.on_outcome(10, u64::MAX, &outcome);
+        let figures = record.finish();
+        assert_eq!(figures.errors, BTreeMap::from([("duplicate", 1)]));
+        let expected = Counts { committed: 1, missing: 1, ..Counts::default() };
+        assert_eq!((figures.steps[0].latency.len(), figures.steps[0].counts), (2, expected));
     }
 }

@@ -13,6 +13,15 @@ pub(crate) struct Totals {
     pub(crate) cpu_us: u64,
 }
 
+impl Totals {
+    /// The share of the fast path in between; none if nothing was committed, or if a replica was
+    /// started anew and counts from 0 again.
+    pub(crate) fn fast_path_ratio(before: &Totals, after: &Totals) -> Option<f64> {
+        let (fast, slow) = (after.fast.checked_sub(before.fast)?, after.slow.checked_sub(before.slow)?);
+        (fast + slow > 0).then(|| fast as f64 / (fast + slow) as f64)
+    }
+}
+
 /// A connection to every shard of every replica.
 pub(crate) struct Probes {
     replicas: usize,

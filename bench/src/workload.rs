@@ -1,6 +1,7 @@
-//! Which commands come: keys, values and the mix of reads, all from one seed.
+//! Which commands come: keys, values and the mix, all from one seed.
 
-use crate::options::{Distribution, Options};
+use crate::options::Options;
+use crate::shape::Distribution;
 use isonomy_wire::session::Action;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
@@ -12,22 +13,53 @@ pub(crate) const KEY_BYTES: usize = 16;
 /// Makes one command after the other, without allocating.
 pub(crate) struct Workload {
     random: SmallRng,
-    keys: u64,
-    zipf: Option<Zipf<f64>>,
-    /// A command is a read if 32 random bits are below this.
+    keys: Keys,
+    /// A command is a read if 32 random bits are below the first, a DecideIf if below the second.
     reads_below: u64,
+    decide_ifs_below: u64,
     key: [u8; KEY_BYTES],
     value: Vec<u8>,
     made: u64,
 }
 
+/// How an index of a key is drawn.
+enum Keys {
+    Uniform(u64),
+    Zipf(Zipf<f64>),
+    /// Of the first `hot` keys if 32 random bits are below.
+    Hot {
+        hot: u64,
+        below: u64,
+        keys: u64,
+    },
+}
+
+/// What a command does, without its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Op {
+    Decide,
+    DecideIf { expected: u64 },
+    Read,
+}
+
+/// The command that was made last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    /// Which of the keys.
+    pub(crate) key: u32,
+    pub(crate) op: Op,
+}
+
 impl Workload {
     /// The commands of one thread; each thread has others.
     pub(crate) fn new(options: &Options, thread: u64) -> Workload {
-        let zipf = match options.distribution {
-            Distribution::Uniform => None,
+        let keys = match options.distribution {
+            Distribution::Uniform => Keys::Uniform(options.keys),
             Distribution::Zipf(theta) => {
-                Some(Zipf::new(options.keys as f64, theta).expect("the options were checked"))
+                Keys::Zipf(Zipf::new(options.keys as f64, theta).expect("the options were checked"))
+            }
+            Distribution::Hot { keys, share } => {
+                Keys::Hot { hot: keys, below: share_of_32_bits(share), keys: options.keys }
             }
         };
         let mut random = SmallRng::seed_from_u64(options.seed ^ (thread << 48));
@@ -35,34 +67,57 @@ impl Workload {
         random.fill_bytes(&mut value);
         Workload {
             random,
-            keys: options.keys,
-            zipf,
-            reads_below: (u64::from(options.reads) << 32) / 100,
+            keys,
+            reads_below: share_of_32_bits(options.reads),
+            decide_ifs_below: share_of_32_bits(options.reads + options.decide_ifs),
             key: *b"decision00000000",
             value,
             made: 0,
         }
     }
 
-    /// The next command.
+    /// The next command; `known` tells the number of a key's latest decision, as far as was heard.
     #[inline]
-    pub(crate) fn next(&mut self) -> Action<'_> {
+    pub(crate) fn next(&mut self, known: impl FnOnce(u32) -> u64) -> (Made, Action<'_>) {
         let bits = self.random.next_u64();
-        let index = match self.zipf {
-            // The high half chooses the key, the low half whether it is read.
-            None => ((bits >> 32) * self.keys) >> 32,
-            Some(zipf) => zipf.sample(&mut self.random) as u64 - 1,
-        };
-        write_hex(&mut self.key, index as u32);
-        if bits & 0xffff_ffff < self.reads_below {
-            return Action::Read { key: &self.key };
+        // The high half chooses the key, the low half what becomes of it.
+        let high = bits >> 32;
+        let key = match &self.keys {
+            Keys::Uniform(keys) => (high * keys) >> 32,
+            Keys::Zipf(zipf) => zipf.sample(&mut self.random) as u64 - 1,
+            Keys::Hot { hot, below, keys } => {
+                if self.random.next_u64() >> 32 < *below {
+                    (high * hot) >> 32
+                } else {
+                    hot + ((high * (keys - hot)) >> 32)
+                }
+            }
+        } as u32;
+        write_hex(&mut self.key, key);
+        let low = bits & 0xffff_ffff;
+        if low < self.reads_below {
+            return (Made { key, op: Op::Read }, Action::Read { key: &self.key });
         }
         // Values differ, so that nothing can be taken for an older decision.
         self.made += 1;
         let length = self.value.len().min(8);
         self.value[..length].copy_from_slice(&self.made.to_le_bytes()[..length]);
-        Action::Decide { key: &self.key, value: &self.value }
+        if low < self.decide_ifs_below {
+            let expected = known(key);
+            let action = Action::DecideIf { key: &self.key, value: &self.value, expected };
+            return (Made { key, op: Op::DecideIf { expected } }, action);
+        }
+        (Made { key, op: Op::Decide }, Action::Decide { key: &self.key, value: &self.value })
     }
+}
+
+/// The text of a key.
+pub(crate) fn key_name(index: u32) -> String {
+    format!("decision{index:08x}")
+}
+
+fn share_of_32_bits(percent: u8) -> u64 {
+    (u64::from(percent) << 32) / 100
 }
 
 #[inline]
@@ -94,13 +149,19 @@ mod tests {
         Workload::new(&parsed(arguments), 0)
     }
 
-    /// How often each key comes in so many commands, and how many are reads.
-    fn count(workload: &mut Workload, commands: u32) -> (BTreeMap<Vec<u8>, u32>, u32) {
-        let (mut keys, mut reads) = (BTreeMap::new(), 0);
+    /// How often each key comes in so many commands, and how many are reads and DecideIfs.
+    fn count(workload: &mut Workload, commands: u32) -> (BTreeMap<Vec<u8>, u32>, [u32; 2]) {
+        let (mut keys, mut shares) = (BTreeMap::new(), [0; 2]);
         for _ in 0..commands {
-            let key = match workload.next() {
+            let (made, action) = workload.next(|key| u64::from(key) + 7);
+            let key = match action {
                 Action::Read { key } => {
-                    reads += 1;
+                    shares[0] += 1;
+                    key
+                }
+                Action::DecideIf { key, expected, .. } => {
+                    assert_eq!(expected, u64::from(made.key) + 7);
+                    shares[1] += 1;
                     key
                 }
                 Action::Decide { key, value } => {
@@ -109,32 +170,43 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             };
+            assert_eq!(key, key_name(made.key).as_bytes());
             *keys.entry(key.to_vec()).or_default() += 1;
         }
-        (keys, reads)
+        (keys, shares)
     }
 
     #[test]
-    fn uniform_keys_come_alike_and_reads_as_often_as_asked() {
-        let (keys, reads) = count(&mut workload("--keys 50 --reads 30"), 50_000);
+    fn uniform_keys_come_alike_and_each_op_as_often_as_asked() {
+        let (keys, [reads, ifs]) = count(&mut workload("--keys 50 --reads 30 --decide-ifs 20"), 50_000);
         assert_eq!(keys.len(), 50);
         assert_eq!(keys.first_key_value().unwrap().0, b"decision00000000");
         assert_eq!(keys.last_key_value().unwrap().0, b"decision00000031");
         assert!(keys.values().all(|count| count.abs_diff(1000) < 200), "{keys:?}");
-        assert!(reads.abs_diff(15_000) < 500, "{reads}");
-        assert_eq!(count(&mut workload("--reads 0"), 1000).1, 0);
-        assert_eq!(count(&mut workload("--reads 100"), 1000).1, 1000);
+        assert!(reads.abs_diff(15_000) < 500 && ifs.abs_diff(10_000) < 500, "{reads} {ifs}");
+        assert_eq!(count(&mut workload("--reads 0"), 1000).1, [0, 0]);
+        assert_eq!(count(&mut workload("--reads 100"), 1000).1, [1000, 0]);
+        assert_eq!(count(&mut workload("--decide-ifs 100"), 1000).1, [0, 1000]);
     }
 
     #[test]
     fn zipf_keys_come_by_their_rank() {
         let (keys, _) = count(&mut workload("--keys 1000 --distribution zipf:1"), 100_000);
-        let of = |index: u32| keys[format!("decision{index:08x}").as_bytes()];
+        let of = |index: u32| keys[key_name(index).as_bytes()];
         // The harmonic number of 1000 is 7.49.
         assert!(of(0).abs_diff(13_360) < 700, "{}", of(0));
         assert!(of(1).abs_diff(6_680) < 500, "{}", of(1));
         assert!(of(9).abs_diff(1_336) < 250, "{}", of(9));
         assert!(keys.keys().all(|key| key <= &b"decision000003e7".to_vec()));
+    }
+
+    #[test]
+    fn hot_keys_get_their_share_and_the_others_the_rest() {
+        let (keys, _) = count(&mut workload("--keys 20 --distribution hot:4:80"), 40_000);
+        assert_eq!(keys.len(), 20);
+        let of = |index: u32| keys[key_name(index).as_bytes()];
+        assert!((0..4).all(|key| of(key).abs_diff(8000) < 500), "{keys:?}");
+        assert!((4..20).all(|key| of(key).abs_diff(500) < 120), "{keys:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use isonomy_protocol::machine::Machine;
 use isonomy_protocol::payload::Payload;
+use isonomy_wire::answer::{Answer, Answers, ResponseBuilder};
 use isonomy_wire::frame::{Encode, Encoder, Frame, Kind, Scope, Splitter};
 use isonomy_wire::id::{ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
 use isonomy_wire::message::{ClientMessage, Failure, Handshake, Member, ShardStatus, Welcome};
@@ -18,8 +19,17 @@ const SHARD: ShardId = ShardId(0);
 struct Shared {
     members: Vec<Member>,
     machine: Mutex<(Machine, u64)>,
+    manner: Manner,
+}
+
+/// How the cluster treats its clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Manner {
+    Good,
     /// Every request is refused.
-    refuses: bool,
+    Refuses,
+    /// Every decision is said to be its key's first.
+    Lies,
 }
 
 impl Shared {
@@ -29,7 +39,7 @@ impl Shared {
         *seq += 1;
         let mut response = Bytes::new();
         machine.execute(InstanceId::new(ReplicaId(0), *seq), &payload, true, |_, bytes| response = bytes);
-        response
+        if self.manner == Manner::Lies { forge(response) } else { response }
     }
 
     fn status(&self, replica: ReplicaId) -> ShardStatus {
@@ -38,16 +48,28 @@ impl Shared {
     }
 }
 
+/// The same response, but for the numbers of decisions.
+fn forge(response: Bytes) -> Bytes {
+    let mut forged = ResponseBuilder::new(Epoch(1), SHARD);
+    for answer in Answers::parse(response).unwrap().to_vec() {
+        match answer {
+            Answer::Committed { id, .. } => forged.committed(id.instance, id.index, 1),
+            other => forged.repeat(InstanceId::new(ReplicaId(0), 1), 0, &other),
+        }
+    }
+    forged.encode()
+}
+
 /// Starts a cluster and returns the address of its last replica. Its threads live as long as
 /// the test process.
-fn cluster(refuses: bool) -> String {
+fn cluster(manner: Manner) -> String {
     let listeners: Vec<_> = (0..REPLICAS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
     let member = |listener| Member { host: "127.0.0.1".into(), client_base: port(listener) };
     let members: Vec<_> = listeners.iter().map(member).collect();
     let address = format!("127.0.0.1:{}", members[2].client_base);
     let machine = Mutex::new((Machine::new(Epoch(1), SHARD), 0));
-    let shared = Arc::new(Shared { members, machine, refuses });
+    let shared = Arc::new(Shared { members, machine, manner });
     for (replica, listener) in (0..).map(ReplicaId).zip(listeners) {
         let shared = shared.clone();
         std::thread::spawn(move || {
@@ -108,7 +130,7 @@ impl Peer {
         let scope = Scope { kind: Kind::Client, epoch: Epoch(0), shard: SHARD };
         while let Some(frame) = self.hear() {
             match frame.decode(scope).unwrap() {
-                ClientMessage::Request { tag } if shared.refuses => {
+                ClientMessage::Request { tag } if shared.manner == Manner::Refuses => {
                     let failure = Failure::Invalid { why: "this is a test".into() };
                     self.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]);
                 }
@@ -127,9 +149,10 @@ impl Peer {
 }
 
 fn load(address: &str, arguments: &str) -> Output {
+    let seconds = if arguments.contains("--seconds") { "" } else { "--seconds 1" };
     Command::new(env!("CARGO_BIN_EXE_isonomy-bench"))
-        .args(["load", "--connect", address, "--seconds", "1", "--warmup", "0", "--output", "json"])
-        .args(arguments.split_whitespace())
+        .args(["load", "--connect", address, "--warmup", "0", "--output", "json"])
+        .args(seconds.split_whitespace().chain(arguments.split_whitespace()))
         .output()
         .unwrap()
 }
@@ -142,7 +165,7 @@ fn json(output: &Output) -> serde_json::Value {
 
 #[test]
 fn a_closed_loop_reports_what_the_replicas_say() {
-    let report = json(&load(&cluster(false), "--window 2000 --batch 100 --keys 1000 --threads 2"));
+    let report = json(&load(&cluster(Manner::Good), "--window 2000 --batch 100 --keys 1000 --threads 2"));
     assert!(report["decisions"].as_u64().unwrap() > 0);
     assert!(report["latency_us"]["p50"].as_u64() <= report["latency_us"]["max"].as_u64());
     assert_eq!(report["fast_path_ratio"], 0.75);
@@ -152,7 +175,7 @@ fn a_closed_loop_reports_what_the_replicas_say() {
 
 #[test]
 fn an_open_loop_makes_no_more_than_its_rate() {
-    let report = json(&load(&cluster(false), "--rate 500 --reads 20 --distribution zipf:0.9"));
+    let report = json(&load(&cluster(Manner::Good), "--rate 500 --reads 20 --distribution zipf:0.9"));
     let decisions = report["decisions"].as_u64().unwrap();
     // A fifth of 500 are reads. A machine that is busy with other things answers fewer in time.
     assert!((1..=470).contains(&decisions), "{decisions}");
@@ -164,7 +187,7 @@ fn an_open_loop_makes_no_more_than_its_rate() {
 
 #[test]
 fn failures_and_silence_are_told_apart_by_exit_codes() {
-    let refused = load(&cluster(true), "--window 10");
+    let refused = load(&cluster(Manner::Refuses), "--window 10");
     assert_eq!(refused.status.code(), Some(3));
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert!(stderr.contains("invalid"), "{stderr}");
@@ -177,4 +200,79 @@ fn failures_and_silence_are_told_apart_by_exit_codes() {
     assert_eq!(silent.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&silent.stderr);
     assert!(stderr.contains("check that the replica runs"), "{stderr}");
+}
+
+#[test]
+fn many_small_clients_have_a_connection_each() {
+    let arguments = "--clients 300 --threads 2 --keys 1000 --reads 30 --verify";
+    let report = json(&load(&cluster(Manner::Good), arguments));
+    assert!(report["answers"]["committed"].as_u64().unwrap() > 300);
+    assert!(report["answers"]["found"].as_u64().unwrap() > 0);
+    assert_eq!((&report["contradictions"], &report["errors"]), (&0.into(), &serde_json::json!({})));
+    let report = json(&load(&cluster(Manner::Good), "--clients 5 --rate 200"));
+    assert!((1..=200).contains(&report["decisions"].as_u64().unwrap()), "{report}");
+}
+
+#[test]
+fn each_step_has_a_result_and_each_second_a_point() {
+    let report = json(&load(&cluster(Manner::Good), "--steps 100,400 --keys 1000"));
+    let steps = report["steps"].as_array().unwrap();
+    let rates: Vec<_> = steps.iter().map(|step| step["rate"].as_f64().unwrap()).collect();
+    assert_eq!(rates, [100.0, 400.0]);
+    let decisions = |of: &serde_json::Value| of["decisions"].as_u64().unwrap();
+    assert_eq!(decisions(&report), steps.iter().map(decisions).sum::<u64>());
+    assert_eq!(report["series"].as_array().unwrap().len(), 2, "{report}");
+    assert_eq!(report["series"][0]["fast_path_ratio"], 0.75);
+    let report = json(&load(&cluster(Manner::Good), "--ramp 100:300 --seconds 2"));
+    assert_eq!(report["steps"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn an_honest_cluster_passes_the_check_of_every_answer() {
+    let arguments = "--verify --window 500 --keys 20 --reads 30 --decide-ifs 40 --threads 2 --batch 50";
+    let report = json(&load(&cluster(Manner::Good), arguments));
+    let answers = &report["answers"];
+    for kind in ["committed", "rejected", "found"] {
+        assert!(answers[kind].as_u64().unwrap() > 0, "{kind}: {report}");
+    }
+    assert_eq!(report["contradictions"], 0);
+}
+
+#[test]
+fn a_wrong_answer_is_noticed_and_told() {
+    let output = load(&cluster(Manner::Lies), "--verify --window 100 --keys 3 --seconds 30");
+    assert_eq!(output.status.code(), Some(4));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let line = stderr.lines().find(|line| line.starts_with("contradiction: ")).unwrap();
+    assert!(
+        line.contains("key decision0000000") && line.contains("key_seq 1: answered `Committed"),
+        "{line}"
+    );
+    assert!(line.contains("key_seq 1 by command 1.0."), "{line}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["contradictions"].as_u64().unwrap() > 0);
+    assert!(report["seconds"].as_f64().unwrap() < 20.0, "the run ends with the first");
+}
+
+#[test]
+fn results_are_written_where_they_are_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name| directory.path().join(name).display().to_string();
+    let files = [path("runs.jsonl"), path("a.hgrm"), path("a.html")];
+    let arguments = format!("--window 10 --append {} --hgrm {} --html {}", files[0], files[1], files[2]);
+    let address = cluster(Manner::Good);
+    for _ in 0..2 {
+        json(&load(&address, &arguments));
+    }
+    let lines = std::fs::read_to_string(path("runs.jsonl")).unwrap();
+    let decisions = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["decisions"].as_u64().unwrap());
+    assert_eq!(decisions.filter(|decisions| *decisions > 0).count(), 2, "{lines}");
+    assert!(std::fs::read_to_string(path("a.hgrm")).unwrap().contains("Total count"));
+    assert!(std::fs::read_to_string(path("a.html")).unwrap().contains("Latency by percentile"));
+    let wrong = load(&address, "--append /nowhere/x");
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("choose another --append"));
+    assert_eq!(load(&address, "--reads 60 --decide-ifs 60").status.code(), Some(2));
 }

@@ -1,0 +1,74 @@
+//! `canonical`: the two loads that commits are compared by, on a cluster started for them.
+
+use crate::cluster::{self, Cluster};
+use crate::load;
+use crate::options::{Options, Output, SECONDS_MAX};
+use crate::report::{Host, Report, append_line, commit, probe_file};
+use anyhow::{Result, ensure};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+/// Options of `canonical`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CanonicalOptions {
+    /// How long to measure each load
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    seconds: u64,
+    /// Commands per second of the open loop
+    #[arg(long, default_value_t = 1_500_000,
+          value_parser = clap::value_parser!(u64).range(1..=crate::options::RATE_MAX))]
+    rate: u64,
+    /// The isonomy program [default: the one beside this one]
+    #[arg(long, value_name = "PATH")]
+    isonomy: Option<PathBuf>,
+    /// Where the data go, in new directories that are removed again
+    #[arg(long, default_value = "/var/tmp", value_name = "DIR")]
+    dir: PathBuf,
+    /// Compare with what this machine can do at best: a file of `isonomy-bench probe`
+    #[arg(long, value_name = "FILE")]
+    probe: Option<PathBuf>,
+    /// What to print on stdout
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Also append the result as one line of JSON
+    #[arg(long, value_name = "FILE")]
+    append: Option<PathBuf>,
+}
+
+/// Runs both loads; the closed loop first.
+pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
+    let program = cluster::program(options.isonomy.as_deref())?;
+    let probe = options.probe.as_deref().map(probe_file::read).transpose()?;
+    let interrupted = load::watch_signals()?;
+    let mut reports = Vec::new();
+    for (name, shape) in [("closed loop", String::new()), ("open loop", format!("--rate {}", options.rate))] {
+        // Neither finds what the other has left.
+        let cluster = Cluster::start(&program, &options.dir, 0)?;
+        eprintln!("canonical: {name}, {} s", options.seconds);
+        let arguments =
+            format!("--connect {} --seconds {} {shape}", cluster.addresses.join(","), options.seconds);
+        let load = Options::of(&arguments);
+        let measured = load::measure(&load, &interrupted, &[])?;
+        ensure!(!interrupted.load(Ordering::Relaxed), "interrupted: nothing was written");
+        let report = Report::new(&load, Host::here(), &measured, probe);
+        if options.output == Output::Table {
+            println!("{name}\n{}", report.table());
+        }
+        reports.push(report);
+    }
+    let line = json!({
+        "commit": commit(),
+        "probe_decisions_per_second": probe,
+        "closed_loop": reports[0],
+        "open_loop": reports[1],
+    });
+    if let Some(path) = &options.append {
+        append_line(path, &line.to_string())?;
+    }
+    if options.output == Output::Json {
+        println!("{line}");
+    }
+    Ok(reports)
+}

@@ -1,0 +1,284 @@
+//! One thread of load with many small clients: each has a session with one command at a time, on
+//! connections of its own to one replica.
+
+use crate::generator::{Generator, Shared};
+use crate::record::{Recorded, Second};
+use crate::socket::{RECONNECT_PAUSES, Up};
+use crate::worker::{CLOSE_US_MAX, OPEN_TURN_US, WAIT_MAX_US};
+use anyhow::{Context, Result};
+use isonomy_wire::id::{ReplicaId, ShardId};
+use isonomy_wire::message::{Member, Welcome};
+use isonomy_wire::session::{LinkError, Received, Session};
+use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// How much room a read is offered, in bytes: a response to one command.
+const READ_CHUNK_BYTES: usize = 4 << 10;
+/// Connections that are looked at after one wait.
+const EVENTS_MAX: usize = 256;
+/// How often sessions look for what was not answered, in microseconds.
+const TIMEOUTS_EVERY_US: u64 = 50_000;
+/// How long what a socket did not take waits, in microseconds.
+const UNWRITTEN_WAIT_US: u64 = 1_000;
+/// To a client its replica is the only one.
+const ONLY: ReplicaId = ReplicaId(0);
+
+/// Runs one thread until the end; returns what it measured.
+pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Result<Recorded> {
+    let mut crowd = Crowd::new(shared, thread, Generator::new(shared, thread, seconds))?;
+    crowd.run()?;
+    Ok(crowd.generator.finish())
+}
+
+/// A connection: of which client, for which shard.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    client: usize,
+    shard: usize,
+}
+
+struct Client {
+    session: Session,
+    /// Per shard.
+    ups: Vec<Option<Up>>,
+    /// Whether it is among those that wait for a command.
+    idle: bool,
+}
+
+struct Crowd<'a> {
+    shared: &'a Shared,
+    generator: Generator<'a>,
+    epoll: OwnedFd,
+    clients: Vec<Client>,
+    idle: VecDeque<usize>,
+    unwritten: Vec<Place>,
+    to_connect: Sender<Place>,
+    made: Receiver<(Place, Up)>,
+    next_timeouts: u64,
+}
+
+impl<'a> Crowd<'a> {
+    fn new(shared: &'a Shared, thread: u64, generator: Generator<'a>) -> Result<Crowd<'a>> {
+        let Welcome { shards, members, .. } = &shared.welcome;
+        let count = shared.options.clients_of(thread).unwrap_or_default() as usize;
+        let config = shared.options.session(1, *shards);
+        let client = |_| {
+            let ups = (0..*shards).map(|_| None).collect();
+            Client { session: Session::new(config.clone()), ups, idle: false }
+        };
+        let (to_connect, wanted) = channel();
+        let (maker, made) = channel();
+        // Threads begin with different replicas.
+        let mut members: Vec<_> = (0..).map(ReplicaId).zip(members.iter().cloned()).collect();
+        let first = thread as usize % members.len();
+        members.rotate_left(first);
+        std::thread::spawn(move || connect_all(&members, &wanted, &maker));
+        for client in 0..count {
+            for shard in 0..usize::from(*shards) {
+                to_connect.send(Place { client, shard }).context("the connecting thread has ended")?;
+            }
+        }
+        Ok(Crowd {
+            shared,
+            generator,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("creating an epoll instance")?,
+            clients: (0..count).map(client).collect(),
+            idle: VecDeque::new(),
+            unwritten: Vec::new(),
+            to_connect,
+            made,
+            next_timeouts: 0,
+        })
+    }
+    fn run(&mut self) -> Result<()> {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut closing_since = None;
+        loop {
+            let now = self.shared.now();
+            if let Some(until) = self.generator.generates_until(now) {
+                self.generate(until);
+            } else if self.clients.iter().all(|client| client.session.outstanding() == 0) {
+                let since = *closing_since.get_or_insert(now);
+                if self.close(now) || now > since + CLOSE_US_MAX {
+                    return Ok(());
+                }
+            }
+            self.wait(now, &mut events)?;
+            while let Ok((place, up)) = self.made.try_recv() {
+                self.on_connected(place, up)?;
+            }
+            for place in std::mem::take(&mut self.unwritten) {
+                self.write(place);
+            }
+            for event in events.drain(..) {
+                let event: epoll::Event = event;
+                let data = event.data.u64();
+                self.read(Place { client: (data >> 16) as usize, shard: (data & 0xffff) as usize });
+            }
+            self.on_timeouts(self.shared.now());
+        }
+    }
+
+    /// Gives idle clients what is due.
+    fn generate(&mut self, now: u64) {
+        while let Some(client) = self.idle.front().copied() {
+            let Some(due) = self.generator.due(now, |_| true) else { return };
+            self.idle.pop_front();
+            self.clients[client].idle = false;
+            let taken = self.generator.submit(&mut self.clients[client].session, now, due);
+            assert!(taken, "an idle session takes a command");
+            self.send(client, now);
+        }
+    }
+
+    /// Whether all sessions have ended their streams.
+    fn close(&mut self, now: u64) -> bool {
+        for client in 0..self.clients.len() {
+            self.clients[client].session.close();
+            self.send(client, now);
+        }
+        self.clients.iter().all(|client| client.session.is_closed())
+    }
+
+    /// Sends what a client has to say.
+    fn send(&mut self, client: usize, now: u64) {
+        let Client { session, ups, .. } = &mut self.clients[client];
+        let mut said = None;
+        while let Some(transmit) = session.poll_transmit(now) {
+            let shard = usize::from(transmit.shard.0);
+            match &mut ups[shard] {
+                Some(up) => {
+                    up.link.request(&mut up.out, transmit.tag, &transmit.payload);
+                    if said.is_some_and(|said| said != shard) {
+                        self.unwritten.push(Place { client, shard });
+                    } else {
+                        said = Some(shard);
+                    }
+                }
+                None => session.on_disconnected(ONLY, transmit.shard),
+            }
+        }
+        if let Some(shard) = said {
+            self.write(Place { client, shard });
+        }
+    }
+
+    fn write(&mut self, place: Place) {
+        let Some(up) = &mut self.clients[place.client].ups[place.shard] else { return };
+        match up.write() {
+            Ok(()) if up.is_written() => {}
+            Ok(()) => self.unwritten.push(place),
+            Err(_) => self.lose(place),
+        }
+    }
+
+    fn on_connected(&mut self, place: Place, up: Up) -> Result<()> {
+        let data = (place.client as u64) << 16 | place.shard as u64;
+        epoll::add(&self.epoll, &up.stream, epoll::EventData::new_u64(data), epoll::EventFlags::IN)
+            .context("waiting for a socket")?;
+        let client = &mut self.clients[place.client];
+        client.ups[place.shard] = Some(up);
+        client.session.on_connected(ONLY, ShardId(place.shard as u16));
+        self.pump(place.client);
+        Ok(())
+    }
+
+    fn read(&mut self, place: Place) {
+        let now = self.shared.now();
+        let Client { session, ups, .. } = &mut self.clients[place.client];
+        let Some(up) = &mut ups[place.shard] else { return };
+        let heard = up.read(|received| {
+            match received {
+                Received::Response { tag, answers } => session.on_response(ONLY, tag, answers)?,
+                Received::Failed { tag, failure } => session.on_failure(now, ONLY, tag, failure),
+                Received::Welcome(_) | Received::Status(_) => return Err(LinkError::Unexpected),
+            }
+            Ok(())
+        });
+        if heard.is_err() {
+            self.lose(place);
+        }
+        self.pump(place.client);
+    }
+
+    fn lose(&mut self, place: Place) {
+        let client = &mut self.clients[place.client];
+        client.ups[place.shard] = None;
+        client.session.on_disconnected(ONLY, ShardId(place.shard as u16));
+        // The other thread ends only after this one.
+        let _ = self.to_connect.send(place);
+    }
+
+    /// Takes what a client has heard, and lets it go on.
+    fn pump(&mut self, client: usize) {
+        let now = self.shared.now();
+        let Client { session, ups, idle } = &mut self.clients[client];
+        self.generator.take_outcomes(session, now);
+        let ready = session.outstanding() == 0 && ups.iter().all(Option::is_some);
+        if ready && !std::mem::replace(idle, true) {
+            self.idle.push_back(client);
+        }
+        self.send(client, now);
+    }
+
+    fn on_timeouts(&mut self, now: u64) {
+        if now < self.next_timeouts {
+            return;
+        }
+        self.next_timeouts = now + TIMEOUTS_EVERY_US;
+        for client in 0..self.clients.len() {
+            self.clients[client].session.on_timeout(now);
+            self.pump(client);
+        }
+    }
+
+    fn wait(&mut self, now: u64, events: &mut Vec<epoll::Event>) -> Result<()> {
+        let mut until = now + WAIT_MAX_US;
+        if !self.unwritten.is_empty() {
+            until = until.min(now + UNWRITTEN_WAIT_US);
+        }
+        if let Some(due) = self.generator.pace.due()
+            && !self.idle.is_empty()
+            && due < self.shared.end()
+        {
+            until = until.min(due.max(now + OPEN_TURN_US));
+        }
+        let timeout = Timespec { tv_sec: 0, tv_nsec: 1000 * (until - now) as i64 };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error).context("waiting for sockets"),
+        }
+    }
+}
+
+/// Makes the connections that are wanted, one after the other, until nobody wants any more. The
+/// clients take the members in turn.
+fn connect_all(members: &[(ReplicaId, Member)], wanted: &Receiver<Place>, made: &Sender<(Place, Up)>) {
+    let mut failed = VecDeque::new();
+    let (mut pause, longest) = RECONNECT_PAUSES;
+    loop {
+        let place = if failed.is_empty() { wanted.recv().ok() } else { wanted.try_recv().ok() };
+        let retry = place.is_none();
+        let Some(place) = place.or_else(|| failed.pop_front()) else { return };
+        if retry {
+            std::thread::sleep(pause);
+        }
+        let (replica, member) = &members[place.client % members.len()];
+        let shard = ShardId(place.shard as u16);
+        match Up::connect(&member.host, member.client_base, shard, *replica, READ_CHUNK_BYTES) {
+            Ok(up) => {
+                pause = RECONNECT_PAUSES.0;
+                // Nobody takes it when the run has ended.
+                if made.send((place, up)).is_err() {
+                    return;
+                }
+            }
+            Err(_) => {
+                failed.push_back(place);
+                pause = (2 * pause).min(longest);
+            }
+        }
+    }
+}

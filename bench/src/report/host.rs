@@ -1,0 +1,45 @@
+//! Where a result was measured.
+
+use serde::Serialize;
+use std::process::{Command, Stdio};
+
+/// The machine that the load came from.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Host {
+    pub(crate) name: Option<String>,
+    pub(crate) kernel: Option<String>,
+    pub(crate) cores: usize,
+    pub(crate) cpu_model: Option<String>,
+}
+
+impl Host {
+    pub(crate) fn here() -> Host {
+        let read = |path| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
+        let cpus = read("/proc/cpuinfo").unwrap_or_default();
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Host {
+            name: read("/proc/sys/kernel/hostname"),
+            kernel: read("/proc/sys/kernel/osrelease"),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cpu_model: model.map(|(_, model)| model.to_owned()),
+        }
+    }
+}
+
+/// The commit that this program was built from: the one it was told when it was built, or that of
+/// the checkout that it lies in.
+pub(crate) fn commit() -> Option<String> {
+    if let Some(commit) = option_env!("ISONOMY_COMMIT") {
+        return Some(commit.to_owned());
+    }
+    let program = std::env::current_exe().ok()?;
+    let described = Command::new("git")
+        .arg("-C")
+        .arg(program.parent()?)
+        .args(["describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"])
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(described.stdout).ok()?.trim().to_owned();
+    (described.status.success() && !text.is_empty()).then_some(text)
+}

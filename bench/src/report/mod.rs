@@ -1,0 +1,256 @@
+//! The report. Its JSON names are a contract; what was not measured is null.
+
+mod chart;
+mod hgrm;
+mod host;
+mod html;
+pub(crate) mod probe_file;
+
+pub(crate) use host::{Host, commit};
+
+use crate::load::{Measured, MeasuredStep};
+use crate::options::{Options, Output, Results};
+use crate::record::{Counts, Tally};
+use crate::series::Point;
+use crate::status::Totals;
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Latencies in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    pub(crate) p999: u64,
+    pub(crate) max: u64,
+}
+
+/// What was measured in some time.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Figures {
+    /// Commands per second that were asked for; none in a closed loop.
+    pub(crate) rate: Option<f64>,
+    pub(crate) seconds: f64,
+    pub(crate) decisions: u64,
+    pub(crate) decisions_per_second: Option<f64>,
+    pub(crate) latency_us: Option<Latency>,
+    pub(crate) fast_path_ratio: Option<f64>,
+    pub(crate) replica_cpu_us_per_decision: Option<f64>,
+    pub(crate) load_cpu_us_per_decision: Option<f64>,
+    pub(crate) log_bytes_per_decision: Option<f64>,
+    pub(crate) answers: Counts,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) commit: Option<String>,
+    pub(crate) began_unix_seconds: u64,
+    pub(crate) host: Host,
+    pub(crate) config: Options,
+    pub(crate) durability: &'static str,
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+    /// Commands that were due and not sent before the end.
+    pub(crate) not_sent: u64,
+    pub(crate) errors: BTreeMap<&'static str, u64>,
+    /// Decisions per second over those of the probe.
+    pub(crate) probe_ratio: Option<f64>,
+    /// How many answers contradict others; null if that was not looked at.
+    pub(crate) contradictions: Option<u64>,
+    #[serde(skip)]
+    pub(crate) contradictions_told: Vec<String>,
+    /// The same for each step, if there are several.
+    pub(crate) steps: Vec<Figures>,
+    pub(crate) series: Vec<Point>,
+}
+
+impl Figures {
+    fn new(rate: Option<f64>, tally: &Tally, steps: &[MeasuredStep]) -> Figures {
+        let decisions = tally.counts.committed;
+        let seconds: f64 = steps.iter().map(|step| step.seconds).sum();
+        let per_decision = |total: u64| (decisions > 0).then(|| total as f64 / decisions as f64);
+        let at = |quantile| tally.latency.value_at_quantile(quantile);
+        let latency = || Latency {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: tally.latency.max(),
+        };
+        let ends = steps.first().map(|step| step.before).zip(steps.last().map(|step| step.after));
+        let replicas = ends.and_then(|(before, after)| before.replicas.zip(after.replicas));
+        // A replica that was started anew in between counts from 0 again: then nothing is known.
+        let delta = |of: fn(&Totals) -> u64| {
+            replicas.as_ref().and_then(|(before, after)| of(after).checked_sub(of(before)))
+        };
+        let load_cpu_us = ends.and_then(|(before, after)| after.load_cpu_us.checked_sub(before.load_cpu_us));
+        Figures {
+            rate,
+            seconds,
+            decisions,
+            decisions_per_second: (seconds > 0.0).then(|| decisions as f64 / seconds),
+            latency_us: (!tally.latency.is_empty()).then(latency),
+            fast_path_ratio: replicas.and_then(|(before, after)| Totals::fast_path_ratio(&before, &after)),
+            replica_cpu_us_per_decision: delta(|totals| totals.cpu_us).and_then(per_decision),
+            load_cpu_us_per_decision: load_cpu_us.and_then(per_decision),
+            log_bytes_per_decision: delta(|totals| totals.log_bytes).and_then(per_decision),
+            answers: tally.counts,
+        }
+    }
+}
+
+impl Report {
+    /// `probe` is how many decisions per second this machine can write and send at best.
+    pub(crate) fn new(options: &Options, host: Host, measured: &Measured, probe: Option<f64>) -> Report {
+        let Measured { recorded, steps, .. } = measured;
+        let mut several = Vec::new();
+        if steps.len() > 1 {
+            let each = steps.iter().zip(&recorded.steps);
+            several.extend(each.map(|(step, tally)| Figures::new(step.rate, tally, &[*step])));
+        }
+        let rate = options.rate.map(|rate| rate as f64);
+        let figures = Figures::new(rate, &measured.whole(), steps);
+        let contradictions = measured.contradictions.clone();
+        Report {
+            commit: commit(),
+            began_unix_seconds: measured.began_unix_seconds,
+            host,
+            config: options.clone(),
+            durability: if measured.durable { "fsync" } else { "os" },
+            probe_ratio: figures.decisions_per_second.zip(probe).map(|(own, probe)| own / probe),
+            figures,
+            not_sent: recorded.not_sent,
+            errors: recorded.errors.clone(),
+            contradictions: contradictions.as_ref().map(|found| found.count),
+            contradictions_told: contradictions.unwrap_or_default().texts,
+            steps: several,
+            series: measured.series.clone(),
+        }
+    }
+
+    /// Puts it where it was asked for.
+    pub(crate) fn publish(&self, results: &Results, measured: &Measured) -> Result<()> {
+        if let Some(path) = &results.hgrm {
+            hgrm::write(&measured.whole().latency, path)
+                .with_context(|| format!("cannot write {}; choose another --hgrm", path.display()))?;
+        }
+        if let Some(path) = &results.html {
+            std::fs::write(path, html::page(self, measured))
+                .with_context(|| format!("cannot write {}; choose another --html", path.display()))?;
+        }
+        let line = serde_json::to_string(self)?;
+        if let Some(path) = &results.append {
+            append_line(path, &line)?;
+        }
+        match results.output {
+            Output::Json => println!("{line}"),
+            Output::Table => print!("{}", self.table()),
+        }
+        Ok(())
+    }
+
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in self.rows() {
+            writeln!(text, "{name:>28}  {value}").expect("writing to memory cannot fail");
+        }
+        if !self.steps.is_empty() {
+            text.push('\n');
+            text += &step_table(&self.steps);
+        }
+        text
+    }
+
+    /// Names and values, for people.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
+        let figures = &self.figures;
+        let mut rows = vec![
+            ("decisions", figures.decisions.to_string()),
+            ("measured", format!("{:.1} s, durability {}", figures.seconds, self.durability)),
+            ("decisions per second", figure(figures.decisions_per_second, 0)),
+        ];
+        match figures.latency_us {
+            None => rows.push(("latency", NOT_MEASURED.to_owned())),
+            Some(Latency { p50, p90, p99, p999, max }) => {
+                let names = ["latency p50", "p90", "p99", "p99.9", "max"];
+                let percentiles = [p50, p90, p99, p999, max].map(|us| format!("{us} us"));
+                rows.extend(names.into_iter().zip(percentiles));
+            }
+        }
+        rows.push(("fast path ratio", figure(figures.fast_path_ratio, 4)));
+        rows.push(("replica CPU us per decision", figure(figures.replica_cpu_us_per_decision, 3)));
+        rows.push(("load CPU us per decision", figure(figures.load_cpu_us_per_decision, 3)));
+        rows.push(("log bytes per decision", figure(figures.log_bytes_per_decision, 1)));
+        let Counts { rejected, found, missing, .. } = figures.answers;
+        let others = [("rejected", rejected), ("found", found), ("missing", missing)];
+        rows.extend(others.into_iter().filter(|it| it.1 > 0).map(|(name, count)| (name, count.to_string())));
+        if self.probe_ratio.is_some() {
+            rows.push(("share of the machine's probe", figure(self.probe_ratio, 3)));
+        }
+        if self.not_sent > 0 {
+            rows.push(("due and never sent", self.not_sent.to_string()));
+        }
+        rows.extend(self.errors.iter().map(|(name, count)| (*name, format!("{count} failed"))));
+        if let Some(count) = self.contradictions {
+            rows.push(("contradictions", count.to_string()));
+        }
+        rows
+    }
+}
+
+impl Measured {
+    /// All steps together.
+    pub(crate) fn whole(&self) -> Tally {
+        let mut whole = Tally::new();
+        self.recorded.steps.iter().for_each(|step| whole.merge(step));
+        whole
+    }
+}
+
+/// Appends a result to a file of results.
+pub(crate) fn append_line(path: &Path, line: &str) -> Result<()> {
+    let file = File::options().create(true).append(true).open(path);
+    file.and_then(|mut file| writeln!(file, "{line}"))
+        .with_context(|| format!("cannot write {}; choose another --append", path.display()))
+}
+
+const NOT_MEASURED: &str = "not measured";
+
+fn figure(value: Option<f64>, digits: usize) -> String {
+    value.map_or(NOT_MEASURED.to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// The columns of the table of steps.
+pub(crate) const STEP_COLUMNS: [&str; 8] =
+    ["asked/s", "decisions/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "fast path", "CPU us"];
+
+/// The cells of a step, in the order of its columns.
+pub(crate) fn step_cells(step: &Figures) -> [String; 8] {
+    let ms = |of: fn(&Latency) -> u64| figure(step.latency_us.as_ref().map(|it| of(it) as f64 / 1e3), 3);
+    [
+        figure(step.rate, 0),
+        figure(step.decisions_per_second, 0),
+        ms(|latency| latency.p50),
+        ms(|latency| latency.p99),
+        ms(|latency| latency.p999),
+        ms(|latency| latency.max),
+        figure(step.fast_path_ratio, 4),
+        figure(step.replica_cpu_us_per_decision, 3),
+    ]
+}
+
+fn step_table(steps: &[Figures]) -> String {
+    let lines = std::iter::once(STEP_COLUMNS.map(str::to_owned)).chain(steps.iter().map(step_cells));
+    lines.map(|cells| cells.map(|cell| format!("{cell:>12}")).join(" ") + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests;

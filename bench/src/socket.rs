@@ -1,0 +1,93 @@
+//! One connection: a plain socket that never blocks, and what is to be written to it.
+
+use anyhow::{Context, Result};
+use isonomy_wire::client::ConnectError;
+use isonomy_wire::id::{ReplicaId, ShardId};
+use isonomy_wire::session::{Link, LinkError, Received};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// How long a connection may take until the welcome.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause before a lost connection is made again; doubled at each failure up to the second.
+pub(crate) const RECONNECT_PAUSES: (Duration, Duration) =
+    (Duration::from_millis(20), Duration::from_millis(500));
+
+/// A connection that was welcomed.
+pub(crate) struct Up {
+    pub(crate) stream: TcpStream,
+    pub(crate) link: Link,
+    /// What is to be written; a part of it may have been.
+    pub(crate) out: Vec<u8>,
+    written: usize,
+}
+
+impl Up {
+    /// Connects and waits for the welcome, then never blocks again.
+    pub(crate) fn connect(
+        host: &str,
+        base: u16,
+        shard: ShardId,
+        replica: ReplicaId,
+        chunk: usize,
+    ) -> Result<Up> {
+        let member = format!("{host}:{base}");
+        let port = base.checked_add(shard.0).ok_or(ConnectError::Port { member, shard: shard.0 })?;
+        let address = (host, port).to_socket_addrs()?.next().context("the name has no address")?;
+        let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+        let mut out = Vec::new();
+        let mut link = Link::new(shard, chunk, &mut out);
+        stream.write_all(&out)?;
+        loop {
+            match link.poll()? {
+                Some(Received::Welcome(welcome)) if welcome.replica == replica => break,
+                Some(_) => return Err(LinkError::Unexpected.into()),
+                None => {}
+            }
+            match stream.read(link.room())? {
+                0 => return Err(std::io::Error::from(ErrorKind::ConnectionReset).into()),
+                count => link.received(count),
+            }
+        }
+        stream.set_nonblocking(true)?;
+        out.clear();
+        Ok(Up { stream, link, out, written: 0 })
+    }
+
+    /// Whether nothing waits to be written.
+    pub(crate) fn is_written(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// Writes what the socket takes.
+    pub(crate) fn write(&mut self) -> std::io::Result<()> {
+        while self.written < self.out.len() {
+            match self.stream.write(&self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Reads once and tells of every whole message.
+    pub(crate) fn read(&mut self, mut tell: impl FnMut(Received) -> Result<(), LinkError>) -> Result<()> {
+        match self.stream.read(self.link.room()) {
+            Ok(0) => return Err(std::io::Error::from(ErrorKind::ConnectionReset).into()),
+            Ok(count) => self.link.received(count),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error.into()),
+        }
+        while let Some(received) = self.link.poll()? {
+            tell(received)?;
+        }
+        Ok(())
+    }
+}
