@@ -215,7 +215,8 @@ pub(crate) enum RoutingOption {
 }
 
 /// What goes to stdout.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Output {
     /// For people.
     Table,
