@@ -130,6 +130,11 @@ impl Outbox {
         self.replies.pop_front()
     }
 
+    /// Whether anything is held until more of the log is durable.
+    pub(crate) fn awaits_log(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Whether everything was said and is durable.
     pub(crate) fn is_empty(&self) -> bool {
         self.last == self.durable

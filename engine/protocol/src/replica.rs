@@ -520,6 +520,12 @@ impl Replica {
         self.pending_bytes = 0;
     }
 
+    /// Whether somebody waits for more of the log to be durable. What nobody waits for, such as a
+    /// commit that came from another replica, may gather for a while.
+    pub fn awaits_log(&self) -> bool {
+        self.outbox.awaits_log()
+    }
+
     /// After `on_stop`: everything own is executed, said and durable.
     pub fn is_idle(&self) -> bool {
         self.stopped && self.outbox.is_empty()

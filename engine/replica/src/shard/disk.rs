@@ -30,6 +30,8 @@ use super::signal::Signal;
 pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
 /// Bytes of closed groups that may wait for the disk before peers have to wait, too.
 const LOG_BACKLOG_BYTES_MAX: usize = 32 << 20;
+/// How long a group may gather that nobody waits for.
+const GATHER_AT_MOST: Duration = Duration::from_millis(2);
 /// Segments that are filled before they are needed.
 const SEGMENTS_AHEAD: usize = 2;
 /// The same for a log that begins: nothing is filled while its first users come.
@@ -57,6 +59,7 @@ pub(crate) struct Tail {
 
 /// A group that gathers, or waits for its write.
 struct Gathering {
+    since: Instant,
     buffer: DmaBuffer,
     group: Group,
     segment: u64,
@@ -120,7 +123,7 @@ impl Log {
             let mut gathering = self.gathering.take().unwrap_or_else(|| {
                 self.open_group(group_bytes(append.payload.as_ref()), begins_segment(append))
             });
-            let Gathering { buffer, group, segment, offset } = &mut gathering;
+            let Gathering { buffer, group, segment, offset, .. } = &mut gathering;
             let place = self.id.place(*segment).wrapping_add(*offset as u64);
             if self.encoder.append(group, buffer.as_bytes_mut(), place, append) {
                 self.tail.next.0 += 1;
@@ -139,7 +142,8 @@ impl Log {
         }
         let Tail { segment, offset, next } = self.tail;
         let size = GROUP_BYTES_MAX.max(needed).min(SEGMENT_BYTES - offset);
-        Gathering { buffer: glommio::allocate_dma_buffer(size), group: Group::new(next), segment, offset }
+        let buffer = glommio::allocate_dma_buffer(size);
+        Gathering { since: Instant::now(), buffer, group: Group::new(next), segment, offset }
     }
 
     fn close_group(&mut self, gathering: Gathering) {
@@ -164,6 +168,12 @@ impl Log {
         self.waiting > LOG_BACKLOG_BYTES_MAX
     }
 
+    /// Whether it is to be written even if nobody waits for it.
+    pub(crate) fn is_due(&self) -> bool {
+        let gathers = |gathering: &Gathering| gathering.since.elapsed() >= GATHER_AT_MOST;
+        !self.full.is_empty() || self.gathering.as_ref().is_some_and(gathers)
+    }
+
     pub(crate) fn has_work(&self) -> bool {
         self.gathering.is_some() || !self.full.is_empty()
     }
@@ -175,7 +185,7 @@ impl Log {
         {
             self.close_group(gathering);
         }
-        let Gathering { mut buffer, group, segment, offset } = self.full.pop_front()?;
+        let Gathering { mut buffer, group, segment, offset, .. } = self.full.pop_front()?;
         let place = self.id.place(segment).wrapping_add(offset as u64);
         let size = self.encoder.finish(&group, buffer.as_bytes_mut(), place, self.durable);
         buffer.trim_to_size(size);

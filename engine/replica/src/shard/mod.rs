@@ -19,7 +19,7 @@ use crate::checks::Ports;
 use crate::config::{Config, Durability};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason, stop};
-use disk::{Disk, Log};
+use disk::{Disk, Log, Write};
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
@@ -126,6 +126,14 @@ struct Inner {
     /// The last connection's number; none is used twice.
     connections: u64,
     encoder: Encoder,
+}
+
+impl Inner {
+    /// What is to be written now.
+    fn next_write(&mut self) -> Option<Write> {
+        let is_due = self.core.awaits_log() || self.log.is_due();
+        is_due.then(|| self.log.take()).flatten()
+    }
 }
 
 async fn run_shard(setup: Setup) {
@@ -317,7 +325,7 @@ impl Node {
             clients.values().for_each(|sink| sink.flush());
             self.room.notify();
         }
-        if log.has_work() {
+        if log.has_work() && core.awaits_log() {
             self.write.notify();
         }
         if let Some(position) = core.poll_cut() {
@@ -328,10 +336,11 @@ impl Node {
         }
     }
 
-    /// Writes the log, one group after the other: while one is under way the next gathers.
+    /// Writes the log, one group after the other: while one is under way the next gathers, and as long
+    /// as nobody waits for it.
     async fn run_writes(self: Rc<Node>) {
         loop {
-            let write = self.inner.borrow_mut().log.take();
+            let write = self.inner.borrow_mut().next_write();
             let Some(write) = write else {
                 self.write.wait().await;
                 continue;

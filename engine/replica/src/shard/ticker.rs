@@ -60,7 +60,7 @@ impl Node {
     fn mark_log(&self) {
         let log = &mut self.inner.borrow_mut().log;
         log.mark_if_idle();
-        if log.has_work() {
+        if log.is_due() {
             self.write.notify();
         }
     }
