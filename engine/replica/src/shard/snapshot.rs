@@ -20,7 +20,7 @@ use crate::snapshots::{prune, publish, snapshot_path, unfinished_path};
 /// A peer is sent so many bytes of a snapshot at a time.
 const PIECE_BYTES: u64 = 512 << 10;
 /// After each piece the shard goes on with its own work for so many times as long.
-const REST_FACTOR: u32 = 1;
+const REST_FACTOR: u32 = 3;
 /// How long a piece may take to come before it is asked for again.
 const PIECE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a lost link may take to come back before a transfer is given up.
