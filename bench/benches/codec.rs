@@ -8,6 +8,7 @@ use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
+use isonomy_wire::answer::{Answers, ResponseBuilder};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::frame::{Encoder, Kind, Scope, Splitter};
@@ -101,5 +102,28 @@ fn log(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec, log);
+fn reply(c: &mut Criterion) {
+    let mut group = c.benchmark_group("reply");
+    group.throughput(Throughput::Elements(COMMANDS as u64));
+    let mut answers = ResponseBuilder::new(Epoch(1), ShardId(0));
+    let instance = InstanceId::new(ReplicaId(0), 77);
+    let (mut encoder, mut out) = (Encoder::default(), Vec::new());
+    group.bench_function("encode response and frame", |b| {
+        b.iter(|| {
+            (0..COMMANDS as u32).for_each(|index| answers.committed(instance, index, 5));
+            let response = answers.encode();
+            let crc = crc32c::crc32c(&response);
+            out.clear();
+            encoder.frame(&mut out, 0, SCOPE, &ClientMessage::Response { tag: 1 }, &response, crc)
+        });
+    });
+    (0..COMMANDS as u32).for_each(|index| answers.committed(instance, index, 5));
+    let response = answers.encode();
+    group.bench_function("parse response", |b| {
+        b.iter(|| Answers::parse(response.clone()).expect("it is legal").committed());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, codec, log, reply);
 criterion_main!(benches);

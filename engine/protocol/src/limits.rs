@@ -57,6 +57,10 @@ pub const FENCE_PATIENCE_US: u64 = 50_000;
 /// When a write may be tried again that the log's budget refused, in milliseconds.
 pub const ROOM_RETRY_MS: u32 = 100;
 
+/// A replica that lacks more instances than this of what a peer has executed asks clients to go
+/// elsewhere: they would wait for all of them.
+pub const BEHIND_MAX: u64 = 4096;
+
 /// How many state hashes at fences are kept to be compared.
 pub const FENCES_REMEMBERED: usize = 16;
 

@@ -365,6 +365,10 @@ impl Replica {
             );
             return Some(Failure::Unavailable { reason });
         }
+        if self.is_behind() {
+            let reason = "this replica was away and is catching up; ask another".into();
+            return Some(Failure::Unavailable { reason });
+        }
         let unknown =
             |open: &InstanceId| open.row.index() >= self.quorum.n || open.seq > self.space.last(open.row);
         if part.stream.opened_in().is_some_and(|open| unknown(&open)) {
@@ -390,6 +394,16 @@ impl Replica {
             return Some(Failure::Overloaded { retry_after_ms: 1000, why });
         }
         None
+    }
+
+    /// Whether a peer has executed much that has not executed here.
+    fn is_behind(&self) -> bool {
+        let mine = self.executor.executed();
+        self.others().any(|id| {
+            let theirs = &self.peers[id.index()].executed;
+            let lacking = theirs.0.iter().zip(&mine.0).map(|(theirs, mine)| theirs.saturating_sub(*mine));
+            lacking.sum::<u64>() > BEHIND_MAX
+        })
     }
 
     /// Whether the log may grow from here on.
@@ -465,7 +479,7 @@ impl Replica {
     /// After a batch of inputs: what requests have gathered becomes instances. Then poll.
     pub fn end_turn(&mut self, now: Time) {
         while !self.pending.is_empty() && self.unexecuted_own() < ADMISSION_WINDOW as u64 {
-            let Pending { payload, clients } = self.gather();
+            let (payload, clients) = self.gather();
             self.submit(now, payload, clients);
         }
         self.reserve_unless_stopping();
@@ -487,7 +501,7 @@ impl Replica {
     }
 
     /// Joins waiting requests up to a batch.
-    fn gather(&mut self) -> Pending {
+    fn gather(&mut self) -> (Payload, Vec<ClientRef>) {
         let (mut payloads, mut clients) = (Vec::new(), Vec::new());
         let (mut bytes, mut commands) = (0, 0);
         while let Some(next) = self.pending.front() {
@@ -504,7 +518,7 @@ impl Replica {
             clients.extend(next.clients);
         }
         self.pending_bytes -= bytes;
-        Pending { payload: Payload::join(&payloads), clients }
+        (Payload::join(&payloads), clients)
     }
 
     /// No more requests are taken; what is under way comes to its end. Go on driving the replica

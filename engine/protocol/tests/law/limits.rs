@@ -3,9 +3,11 @@
 use crate::support::solo::Solo;
 use crate::support::*;
 use isonomy_protocol::contract::{Busy, ClientRef, Room};
-use isonomy_protocol::limits::{ADMISSION_WINDOW, PENDING_REQUESTS_MAX, ROOM_RETRY_MS};
+use isonomy_protocol::limits::{ADMISSION_WINDOW, BEHIND_MAX, PENDING_REQUESTS_MAX, ROOM_RETRY_MS};
 use isonomy_protocol::log::record::Record;
-use isonomy_wire::message::{Failure, PeerMessage};
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{Failure, Gossip, PeerMessage};
 
 #[test]
 fn a_replica_submits_no_more_than_its_window() {
@@ -17,6 +19,20 @@ fn a_replica_submits_no_more_than_its_window() {
     let proposals = solo.said_to(1);
     assert_eq!(proposals.len(), ADMISSION_WINDOW);
     assert!(proposals.iter().all(|message| matches!(message, PeerMessage::PreAccept { .. })));
+}
+
+#[test]
+fn a_replica_that_is_far_behind_sends_clients_elsewhere() {
+    let mut solo = Solo::new(3, 0);
+    let mut gossip = |executed: u64| {
+        let mut frontier = Deps::NONE;
+        frontier.set(ReplicaId(1), executed);
+        let said = Gossip { committed: frontier, executed: frontier, ..Gossip::default() };
+        solo.hear(1, PeerMessage::Gossip(Box::new(said)), None);
+        refusal(&mut solo)
+    };
+    assert_eq!(gossip(BEHIND_MAX), None);
+    assert!(matches!(gossip(BEHIND_MAX + 1), Some(Failure::Unavailable { .. })));
 }
 
 #[test]
