@@ -65,7 +65,7 @@ fn propose_read_and_status() {
         }
     }
     let table = ok(&cluster, &["status"]);
-    assert!(table.contains("durability fsync") && table.contains("of 2147483648 bytes"), "{table}");
+    assert!(table.contains("durability fsync") && table.contains("of 4294967296 bytes"), "{table}");
 }
 
 #[test]
