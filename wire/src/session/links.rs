@@ -1,5 +1,6 @@
 //! Which replicas can be spoken to, per shard.
 
+use super::config::RETRY_DOUBLINGS_MAX;
 use crate::id::{ReplicaId, ShardId};
 
 /// One connection, as far as the choice of a replica depends on it.
@@ -8,6 +9,8 @@ struct Link {
     connected: bool,
     /// It did not answer in time: others are asked until then, or until it answers.
     suspect_until: u64,
+    /// How often in a row it did not answer in time.
+    silences: u32,
     /// It asked to be left alone until then.
     overloaded_until: u64,
 }
@@ -57,12 +60,24 @@ impl Links {
 
     /// An answer came. Whether it ends a suspicion.
     pub(super) fn on_answer(&mut self, replica: ReplicaId, shard: ShardId) -> bool {
-        std::mem::take(&mut self.at(replica, shard).suspect_until) != 0
+        let link = self.at(replica, shard);
+        link.silences = 0;
+        std::mem::take(&mut link.suspect_until) != 0
     }
 
     pub(super) fn suspect(&mut self, replica: ReplicaId, shard: ShardId, until: u64) {
         let link = self.at(replica, shard);
         link.suspect_until = link.suspect_until.max(until);
+    }
+
+    /// It did not answer in time. Each time in a row it is left alone for twice as long: whoever tries
+    /// it again waits in vain, perhaps.
+    pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, now: u64, pause: u64) {
+        let link = self.at(replica, shard);
+        if link.suspect_until <= now {
+            link.suspect_until = now + (pause << link.silences.min(RETRY_DOUBLINGS_MAX));
+            link.silences += 1;
+        }
     }
 
     pub(super) fn overloaded(&mut self, replica: ReplicaId, shard: ShardId, until: u64) {
@@ -88,6 +103,24 @@ mod tests {
         assert_eq!(links.target(ReplicaId(2), shard, 9), Some(ReplicaId(1)));
         assert_eq!(links.target(ReplicaId(2), shard, 10), Some(ReplicaId(0)));
         assert_eq!(links.target(ReplicaId(2), ShardId(0), 0), None);
+    }
+
+    #[test]
+    fn a_silent_replica_is_left_alone_for_longer_each_time() {
+        let (first, second, shard) = (ReplicaId(0), ReplicaId(1), ShardId(0));
+        let mut links = Links::new(2, 1);
+        links.on_connected(first, shard);
+        links.on_connected(second, shard);
+        links.silent(first, shard, 100, 10);
+        links.silent(first, shard, 101, 10);
+        assert_eq!(links.target(first, shard, 109), Some(second), "what was sent together counts once");
+        assert_eq!(links.target(first, shard, 110), Some(first));
+        links.silent(first, shard, 120, 10);
+        assert_eq!(links.target(first, shard, 139), Some(second));
+        assert_eq!(links.target(first, shard, 140), Some(first));
+        links.on_answer(first, shard);
+        links.silent(first, shard, 150, 10);
+        assert_eq!(links.target(first, shard, 160), Some(first));
     }
 
     #[test]

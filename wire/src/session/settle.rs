@@ -206,7 +206,7 @@ impl Session {
                 && now >= at + patience
             {
                 flight.place = Place::Waiting { not_before: 0 };
-                self.links.suspect(replica, shard, now + retry);
+                self.links.silent(replica, shard, now, retry);
             }
             place += 1;
         }
