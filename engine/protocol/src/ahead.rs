@@ -37,7 +37,7 @@ impl<'a> Keys<'a> {
     /// The next key's spot.
     #[inline]
     pub(crate) fn next(&mut self, state: &State) -> Spot {
-        debug_assert!(self.at < self.accesses.len(), "every key has its access");
+        assert!(self.at < self.accesses.len(), "every key has its access");
         if let Some(far) = self.accesses.get(self.at + SLOTS_AHEAD) {
             state.prefetch(far.hash());
         }

@@ -130,7 +130,7 @@ impl Outbox {
         self.replies.pop_front()
     }
 
-    /// Whether anything is held until more of the log is durable.
+    /// D2: whether anything is held until more of the log is durable.
     pub(crate) fn awaits_log(&self) -> bool {
         !self.held.is_empty()
     }
@@ -175,6 +175,17 @@ mod tests {
         outbox.on_durable(second);
         assert_eq!(polled(&mut outbox), [message(2)]);
         assert!(outbox.poll_reply().is_some());
+    }
+
+    #[test]
+    fn d2_only_what_is_held_asks_for_a_write() {
+        let mut outbox = Outbox::default();
+        let commit = outbox.append(Record::Reserve { end: 1 }, None);
+        assert!(!outbox.awaits_log(), "nobody waits for it");
+        outbox.send(ReplicaId(1), message(1), None);
+        assert!(outbox.awaits_log());
+        outbox.on_durable(commit);
+        assert!(!outbox.awaits_log());
     }
 
     #[test]

@@ -534,7 +534,7 @@ impl Replica {
         self.pending_bytes = 0;
     }
 
-    /// Whether somebody waits for more of the log to be durable. What nobody waits for, such as a
+    /// D2: whether somebody waits for more of the log to be durable. What nobody waits for, such as a
     /// commit that came from another replica, may gather for a while.
     pub fn awaits_log(&self) -> bool {
         self.outbox.awaits_log()

@@ -18,9 +18,6 @@ const INLINE_BYTES: usize = 64;
 /// Entries per block: 2 MiB, so that the system can give a block a huge page.
 const BLOCK_ENTRIES: usize = 16 << 10;
 
-/// A block is filled so many entries at a time.
-const PAGE_ENTRIES: usize = 32;
-
 /// The place of an entry plus one; 0 is none.
 type Place = u32;
 
@@ -132,7 +129,7 @@ pub struct Decision<'a> {
 pub struct State {
     shard: ShardId,
     table: Table<Place>,
-    /// Filled page by page, each up to its capacity.
+    /// Filled one after the other, each up to its capacity.
     blocks: Vec<Vec<Entry>>,
     /// Entries ever used; the next fresh one.
     used: u32,
@@ -270,9 +267,7 @@ impl State {
             if used.is_multiple_of(BLOCK_ENTRIES) {
                 self.blocks.push(Vec::with_capacity(BLOCK_ENTRIES));
             }
-            if used.is_multiple_of(PAGE_ENTRIES) {
-                self.blocks[used / BLOCK_ENTRIES].extend_from_slice(&[Entry::FREE; PAGE_ENTRIES]);
-            }
+            self.blocks[used / BLOCK_ENTRIES].push(Entry::FREE);
             self.used += 1;
             self.used
         });

@@ -35,6 +35,38 @@ unsafe impl GlobalAlloc for Allocator {
         block
     }
 
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.size() < HUGE_PAGE_BYTES {
+            // SAFETY: the layout is the caller's.
+            return unsafe { System.alloc_zeroed(layout) };
+        }
+        // SAFETY: as above, and the block has the layout's size.
+        unsafe {
+            let block = self.alloc(layout);
+            if !block.is_null() {
+                block.write_bytes(0, layout.size());
+            }
+            block
+        }
+    }
+
+    /// Small blocks grow in place where they can, as they do without this allocator.
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if layout.size().max(size) < HUGE_PAGE_BYTES {
+            // SAFETY: it was given for this layout, which was not adapted, and neither is the new one.
+            return unsafe { System.realloc(block, layout, size) };
+        }
+        // SAFETY: the caller vouches for the new layout; both blocks have the bytes that are copied.
+        unsafe {
+            let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !new.is_null() {
+                new.copy_from_nonoverlapping(block, layout.size().min(size));
+                self.dealloc(block, layout);
+            }
+            new
+        }
+    }
+
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: it was given for this layout.
         unsafe { System.dealloc(block, adapted(layout)) };
@@ -54,5 +86,8 @@ mod tests {
         bytes.truncate(10);
         bytes.shrink_to_fit();
         assert_eq!(bytes, [7; 10]);
+        for size in [100, HUGE_PAGE_BYTES] {
+            assert!(vec![0u8; size].iter().all(|byte| *byte == 0));
+        }
     }
 }

@@ -30,7 +30,7 @@ use super::signal::Signal;
 pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
 /// Bytes of closed groups that may wait for the disk before peers have to wait, too.
 const LOG_BACKLOG_BYTES_MAX: usize = 32 << 20;
-/// How long a group may gather that nobody waits for.
+/// How long a group gathers that nobody waits for, until the shard's next beat after it.
 const GATHER_AT_MOST: Duration = Duration::from_millis(2);
 /// Segments that are filled before they are needed.
 const SEGMENTS_AHEAD: usize = 2;
