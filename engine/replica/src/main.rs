@@ -10,6 +10,7 @@ mod fatal;
 mod memory;
 mod propose;
 mod read;
+mod rings;
 mod serve;
 mod shard;
 mod snapshots;

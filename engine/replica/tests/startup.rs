@@ -44,6 +44,14 @@ fn a_data_directory_serves_one_process_and_one_replica() {
     assert!(text.contains("'tested'") && text.contains("'renamed'"), "{text}");
 }
 
+/// Fails on kernels before 5.19, which do not know the flag.
+#[test]
+fn the_kernel_does_not_interrupt_shards() {
+    let cluster = Cluster::start(1, 2);
+    let log = cluster.log(0);
+    assert!(log.contains("serves 2 shard(s)") && !log.contains("interrupts"), "{log}");
+}
+
 #[test]
 fn a_damaged_log_does_not_vote() {
     let mut cluster = Cluster::start(1, 1);

@@ -19,6 +19,7 @@ use crate::checks::Ports;
 use crate::config::{Config, Durability};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason, stop};
+use crate::rings;
 use disk::{Disk, Log, Write};
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
@@ -86,7 +87,16 @@ pub(crate) fn spawn(setup: Setup) -> Result<JoinHandle<()>, Fatal> {
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .make();
         match executor {
-            Ok(executor) => executor.run(run_shard(setup)),
+            Ok(executor) => {
+                if !rings::are_cooperative() {
+                    log::warn!(
+                        "shard {}: the kernel interrupts it for all that arrives, which costs up to a quarter of its \
+                         CPU; use Linux 5.19 or later",
+                        setup.shard.0
+                    );
+                }
+                executor.run(run_shard(setup))
+            }
             Err(error) => stop(Reason::Machine, &failed(error.to_string()).to_string()),
         }
     };
