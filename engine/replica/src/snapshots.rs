@@ -1,8 +1,14 @@
 //! Snapshots as files: one per fence in the directory of a shard, whole or not there.
+//!
+//! A snapshot is written over the one before the last: to give so many blocks back and take others
+//! costs every write of the log 15 to 40 ms where the file system discards what is given back.
 
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotHead, SnapshotId};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// How much is read at a time.
@@ -27,6 +33,11 @@ pub(crate) fn snapshot_path(dir: &Path, fence: u64) -> PathBuf {
 /// The file of a snapshot that is not whole yet.
 pub(crate) fn unfinished_path(dir: &Path) -> PathBuf {
     dir.join("snapshot.tmp")
+}
+
+/// The file of a snapshot that was replaced, which the next is written over.
+fn spare_path(dir: &Path) -> PathBuf {
+    dir.join("snapshot.spare")
 }
 
 /// The fences whose snapshots lie in `dir`, in order.
@@ -80,8 +91,18 @@ pub(crate) fn read_head(path: &Path, id: SnapshotId) -> Result<SnapshotHead, Sna
     Ok(*reader.head().expect("it was just seen"))
 }
 
+/// Opens a snapshot; it is not found if its replica has replaced it meanwhile. As long as it is read it is
+/// locked, so that nothing is written over it.
 fn open(path: &Path) -> Result<File, SnapshotError> {
-    File::open(path).map_err(|error| SnapshotError::Io(path.into(), error))
+    let open = || {
+        let file = File::open(path)?;
+        let is_taken = flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+        // It may have lost its name before it was locked.
+        let (opened, named) = (file.metadata()?, fs::metadata(path)?);
+        let is_named = (opened.dev(), opened.ino()) == (named.dev(), named.ino());
+        if is_taken || !is_named { Err(ErrorKind::NotFound.into()) } else { Ok(file) }
+    };
+    open().map_err(|error| SnapshotError::Io(path.into(), error))
 }
 
 /// The next bytes of a file; none at its end.
@@ -101,10 +122,32 @@ pub(crate) fn publish(dir: &Path, fence: u64) -> std::io::Result<()> {
     sync_dir(dir)
 }
 
-/// Removes all snapshots before the one of this fence.
+/// Whoever writes a snapshot begins here: the file, which may hold something older. Its length counts
+/// when it is whole.
+pub(crate) fn begin(dir: &Path) -> std::io::Result<PathBuf> {
+    let (spare, unfinished) = (spare_path(dir), unfinished_path(dir));
+    match File::open(&spare) {
+        Ok(file) if is_unused(&file)? => {
+            fs::rename(&spare, &unfinished)?;
+            // After a crash no snapshot's name may lead to what is written over it.
+            sync_dir(dir)?;
+        }
+        Ok(_) => fs::remove_file(&spare)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(unfinished)
+}
+
+/// Whether nobody reads it, nor has given it a name of his own.
+fn is_unused(file: &File) -> std::io::Result<bool> {
+    Ok(file.metadata()?.nlink() == 1 && flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
+}
+
+/// Takes their names from all snapshots before the one of this fence, and keeps the file of one.
 pub(crate) fn prune(dir: &Path, newest: u64) -> std::io::Result<()> {
     for fence in list(dir)?.into_iter().filter(|fence| *fence < newest) {
-        fs::remove_file(snapshot_path(dir, fence))?;
+        fs::rename(snapshot_path(dir, fence), spare_path(dir))?;
     }
     Ok(())
 }
@@ -112,4 +155,67 @@ pub(crate) fn prune(dir: &Path, newest: u64) -> std::io::Result<()> {
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: SnapshotId =
+        SnapshotId { cluster: isonomy_wire::id::ClusterId(7), shard: isonomy_wire::id::ShardId(0), fence: 1 };
+
+    /// A directory in which fence 1 has been replaced by fence 2.
+    fn replaced() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(snapshot_path(dir.path(), 1), b"one").unwrap();
+        fs::write(snapshot_path(dir.path(), 2), b"two").unwrap();
+        prune(dir.path(), 2).unwrap();
+        assert_eq!(list(dir.path()).unwrap(), [2]);
+        dir
+    }
+
+    #[test]
+    fn the_next_is_written_over_one_that_was_replaced() {
+        let dir = replaced();
+        let unfinished = begin(dir.path()).unwrap();
+        assert_eq!(fs::read(&unfinished).unwrap(), b"one");
+        publish(dir.path(), 3).unwrap();
+        assert_eq!(fs::read(snapshot_path(dir.path(), 3)).unwrap(), b"one");
+        // Only one file is kept for that.
+        prune(dir.path(), 3).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn nothing_is_written_over_what_somebody_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(snapshot_path(dir.path(), 1), b"one").unwrap();
+        fs::write(snapshot_path(dir.path(), 2), b"two").unwrap();
+        let mut reading = open(&snapshot_path(dir.path(), 1)).unwrap();
+        prune(dir.path(), 2).unwrap();
+        assert!(!begin(dir.path()).unwrap().exists());
+        let mut read = String::new();
+        reading.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "one");
+    }
+
+    #[test]
+    fn nor_over_what_somebody_has_linked() {
+        let dir = replaced();
+        let kept = dir.path().join("kept");
+        fs::hard_link(spare_path(dir.path()), &kept).unwrap();
+        assert!(!begin(dir.path()).unwrap().exists());
+        assert_eq!(fs::read(kept).unwrap(), b"one");
+    }
+
+    #[test]
+    fn what_is_written_over_is_not_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = snapshot_path(dir.path(), 1);
+        fs::write(&path, b"one").unwrap();
+        let writing = File::open(&path).unwrap();
+        assert!(is_unused(&writing).unwrap());
+        let error = read(&path, ID).unwrap_err();
+        assert!(matches!(error, SnapshotError::Io(_, error) if error.kind() == ErrorKind::NotFound));
+    }
 }

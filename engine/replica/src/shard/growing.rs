@@ -1,5 +1,5 @@
 //! A file that is written from its beginning to its end, past the page cache and in small pieces: the
-//! log's writes never wait behind much of it.
+//! log's writes never wait behind much of it. What the file held before is written over.
 
 use glommio::io::{DmaFile, OpenOptions};
 use isonomy_protocol::log::BLOCK_BYTES;
@@ -19,9 +19,9 @@ pub(super) struct Growing {
 }
 
 impl Growing {
-    pub(super) async fn create(path: &Path) -> Result<Growing> {
+    pub(super) async fn open(path: &Path) -> Result<Growing> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).dma_open(path).await?;
+        let file = options.read(true).write(true).create(true).dma_open(path).await?;
         Ok(Growing { file, written: 0, rest: Vec::with_capacity(2 * WRITE_BYTES) })
     }
 
@@ -50,7 +50,7 @@ impl Growing {
         Ok(())
     }
 
-    /// All of it is durable.
+    /// All of it is durable, and nothing else is left.
     pub(super) async fn finish(mut self) -> Result<()> {
         if !self.rest.is_empty() {
             self.write(self.rest.len()).await?;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::Node;
 use super::growing::Growing;
 use super::signal::Signal;
-use crate::snapshots::{prune, publish, snapshot_path, unfinished_path};
+use crate::snapshots::{begin, prune, publish, snapshot_path, unfinished_path};
 
 /// A peer is sent so many bytes of a snapshot at a time.
 const PIECE_BYTES: u64 = 512 << 10;
@@ -83,7 +83,7 @@ impl Node {
     /// Writes the snapshot of a fence.
     async fn take(&self, fence: u64) -> Result<()> {
         let dir = self.dir();
-        let mut file = Growing::create(&unfinished_path(&dir)).await?;
+        let mut file = self.begin_file().await?;
         loop {
             let began = Instant::now();
             let bytes = self.inner.borrow_mut().core.snapshot_bytes();
@@ -102,6 +102,11 @@ impl Node {
         self.inner.borrow_mut().core.on_snapshot(now);
         log::info!("shard {}: snapshot at fence {fence}, {length} bytes", self.shard.0);
         self.prune(fence).await
+    }
+
+    async fn begin_file(&self) -> Result<Growing> {
+        let dir = self.dir();
+        Growing::open(&glommio::executor().spawn_blocking(move || begin(&dir)).await?).await
     }
 
     /// Whether the snapshot that is being taken rests on records that are not durable.
@@ -148,7 +153,7 @@ impl Node {
     async fn fetch(&self, source: ReplicaId, fence: u64) -> Result<()> {
         log::info!("shard {}: fetching the snapshot at fence {fence} from replica {source}", self.shard.0);
         let dir = self.dir();
-        let mut file = Growing::create(&unfinished_path(&dir)).await?;
+        let mut file = self.begin_file().await?;
         let mut reader = Reader::new(self.snapshot_id(fence));
         loop {
             if !self.is_wanted(source, fence).await {
