@@ -8,6 +8,9 @@ use isonomy_wire::id::{InstanceId, ReplicaId};
 
 /// How many accesses ahead the index is prefetched: enough to hide a miss of the last cache.
 const PREFETCH_DISTANCE: usize = 12;
+/// Wide entries per block, 1.75 MiB. Blocks never move: one vector of all would now and then take a
+/// tenth of a second to grow.
+const BLOCK_WIDES: usize = 16 << 10;
 
 /// cf(a, b): a hash is in both footprints and at least one side writes it. The only conflict
 /// rule there is; C1, C2 and R4 must never disagree (trap B12).
@@ -84,12 +87,32 @@ struct Wide {
     reads: Deps,
 }
 
+/// The table of wide entries, in blocks that are full but for the last.
+#[derive(Clone, Debug, Default)]
+struct Wides(Vec<Vec<Wide>>);
+
+impl Wides {
+    fn add(&mut self, wide: Wide) -> Entry {
+        if self.0.last().is_none_or(|block| block.len() == BLOCK_WIDES) {
+            self.0.push(Vec::with_capacity(BLOCK_WIDES));
+        }
+        let before = (self.0.len() - 1) * BLOCK_WIDES;
+        let block = self.0.last_mut().expect("there is one with room");
+        block.push(wide);
+        Entry(WIDE | (before + block.len() - 1) as u64)
+    }
+
+    fn at(&mut self, place: usize) -> &mut Wide {
+        &mut self.0[place / BLOCK_WIDES][place % BLOCK_WIDES]
+    }
+}
+
 /// Per hash and row the last write and the last read. Monotone: no id ever leaves it because of
 /// what became of it (trap B8).
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     table: Table<Entry>,
-    wide: Vec<Wide>,
+    wides: Wides,
     fences: Deps,
 }
 
@@ -131,12 +154,10 @@ impl Index {
                 if let Known::Write(last) = entry.known() {
                     wide.writes.add(last);
                 }
-                *entry = Entry(WIDE | self.wide.len() as u64);
-                self.wide.push(wide);
-                let last = self.wide.len() - 1;
-                touch_wide(&mut self.wide[last], id, access, known);
+                touch_wide(&mut wide, id, access, known);
+                *entry = self.wides.add(wide);
             }
-            Known::Wide(place) => touch_wide(&mut self.wide[place], id, access, known),
+            Known::Wide(place) => touch_wide(self.wides.at(place), id, access, known),
         }
     }
 
@@ -225,6 +246,20 @@ mod tests {
         assert_eq!(index.learn(id(1, 1), &payload(b"", b"k")).0[..3], [1, 0, 0]);
         assert_eq!(index.learn(id(2, 1), &payload(b"", b"k")).0[..3], [1, 0, 0]);
         assert_eq!(index.learn(id(0, 2), &payload(b"k", b"")).0[..3], [1, 1, 1]);
+    }
+
+    #[test]
+    fn blocks_of_wide_entries_follow_each_other() {
+        let mut wides = Wides::default();
+        for row in 0..2 * BLOCK_WIDES + 1 {
+            let mut wide = Wide::default();
+            wide.writes.add(id(0, row as u64));
+            let Known::Wide(place) = wides.add(wide).known() else { panic!("it is wide") };
+            assert_eq!(place, row);
+        }
+        for place in [0, BLOCK_WIDES - 1, BLOCK_WIDES, 2 * BLOCK_WIDES] {
+            assert_eq!(wides.at(place).writes.0[0], place as u64);
+        }
     }
 
     proptest! {
