@@ -38,6 +38,9 @@ const SEGMENTS_AHEAD: usize = 2;
 const SEGMENTS_AT_FIRST: usize = 1 + SEGMENTS_AHEAD;
 /// A log that has written nothing for so long is idle.
 const MARK_AFTER: Duration = Duration::from_millis(50);
+/// Who waits for a write that takes so long waits for the disk: it is told, at most so often.
+const SLOW_WRITE: Duration = Duration::from_millis(100);
+const SLOW_WRITE_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Between two tries to fill a segment on a full disk.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 /// One write while a segment is filled.
@@ -226,6 +229,8 @@ pub(crate) struct Disk {
     next_segment: Cell<u64>,
     is_prepared: Signal,
     is_wanted: Signal,
+    /// Slow writes since they were told of last, and when that was.
+    slow: Cell<(u32, Option<Instant>)>,
 }
 
 impl Disk {
@@ -245,6 +250,7 @@ impl Disk {
             next_segment: Cell::new(recovered.next_segment()),
             is_prepared: Signal::default(),
             is_wanted: Signal::default(),
+            slow: Cell::default(),
         };
         if recovered.in_use {
             let segment = recovered.tail.segment;
@@ -258,13 +264,31 @@ impl Disk {
     /// process (D3): what it did not write it might have written halfway.
     pub(crate) async fn write(&self, write: Write) -> Position {
         let file = self.file(write.segment, write.first).await;
-        let expected = write.buffer.len();
-        match file.write_at(write.buffer, write.offset as u64).await {
+        let (began, expected) = (Instant::now(), write.buffer.len());
+        let written = file.write_at(write.buffer, write.offset as u64).await;
+        if began.elapsed() >= SLOW_WRITE {
+            self.tell_slow(began.elapsed(), expected);
+        }
+        match written {
             Ok(written) if written == expected => write.last,
             Ok(written) => {
                 self.fail(write.segment, &format!("only {written} of {expected} bytes were written"))
             }
             Err(error) => self.fail(write.segment, &error.to_string()),
+        }
+    }
+
+    fn tell_slow(&self, took: Duration, bytes: usize) {
+        let (count, told) = self.slow.get();
+        let (count, is_quiet) = (count + 1, told.is_some_and(|told| told.elapsed() < SLOW_WRITE_TOLD_EVERY));
+        self.slow.set(if is_quiet { (count, told) } else { (0, Some(Instant::now())) });
+        if !is_quiet {
+            log::warn!(
+                "shard {}: the disk took {took:.0?} to write {bytes} bytes of the log, and {} ms or more for {count} \
+                 writes since the last such line; decisions waited for it. See docs/OPERATIONS.md, \"Slow disks\"",
+                self.id.shard.0,
+                SLOW_WRITE.as_millis()
+            );
         }
     }
 
