@@ -1,5 +1,6 @@
 //! Which instances conflict (law, sections 2 and 3): the rule and the index that answers it.
 
+use crate::blocks::Blocks;
 use crate::mutant::{self, Mutant};
 use crate::payload::{Access, Payload};
 use crate::table::Table;
@@ -8,8 +9,7 @@ use isonomy_wire::id::{InstanceId, ReplicaId};
 
 /// How many accesses ahead the index is prefetched: enough to hide a miss of the last cache.
 const PREFETCH_DISTANCE: usize = 12;
-/// Wide entries per block, 1.75 MiB. Blocks never move: one vector of all would now and then take a
-/// tenth of a second to grow.
+/// Wide entries per block, 1.75 MiB.
 const BLOCK_WIDES: usize = 16 << 10;
 
 /// cf(a, b): a hash is in both footprints and at least one side writes it. The only conflict
@@ -87,32 +87,12 @@ struct Wide {
     reads: Deps,
 }
 
-/// The table of wide entries, in blocks that are full but for the last.
-#[derive(Clone, Debug, Default)]
-struct Wides(Vec<Vec<Wide>>);
-
-impl Wides {
-    fn add(&mut self, wide: Wide) -> Entry {
-        if self.0.last().is_none_or(|block| block.len() == BLOCK_WIDES) {
-            self.0.push(Vec::with_capacity(BLOCK_WIDES));
-        }
-        let before = (self.0.len() - 1) * BLOCK_WIDES;
-        let block = self.0.last_mut().expect("there is one with room");
-        block.push(wide);
-        Entry(WIDE | (before + block.len() - 1) as u64)
-    }
-
-    fn at(&mut self, place: usize) -> &mut Wide {
-        &mut self.0[place / BLOCK_WIDES][place % BLOCK_WIDES]
-    }
-}
-
 /// Per hash and row the last write and the last read. Monotone: no id ever leaves it because of
 /// what became of it (trap B8).
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     table: Table<Entry>,
-    wides: Wides,
+    wides: Blocks<Wide, BLOCK_WIDES>,
     fences: Deps,
 }
 
@@ -155,9 +135,9 @@ impl Index {
                     wide.writes.add(last);
                 }
                 touch_wide(&mut wide, id, access, known);
-                *entry = self.wides.add(wide);
+                *entry = Entry(WIDE | self.wides.push(wide) as u64);
             }
-            Known::Wide(place) => touch_wide(self.wides.at(place), id, access, known),
+            Known::Wide(place) => touch_wide(&mut self.wides[place], id, access, known),
         }
     }
 
@@ -249,17 +229,25 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_wide_entries_follow_each_other() {
-        let mut wides = Wides::default();
-        for row in 0..2 * BLOCK_WIDES + 1 {
-            let mut wide = Wide::default();
-            wide.writes.add(id(0, row as u64));
-            let Known::Wide(place) = wides.add(wide).known() else { panic!("it is wide") };
-            assert_eq!(place, row);
+    fn wide_entries_of_many_blocks_are_told_apart() {
+        let mut index = Index::default();
+        let keys: Vec<u32> = (0..BLOCK_WIDES as u32 + 1).collect();
+        // Every row writes each key in an instance that belongs to it alone. The second makes the entry wide,
+        // the third finds it.
+        for row in 0..3 {
+            for key in &keys {
+                let mut builder = RequestBuilder::default();
+                builder.decide(&key.to_le_bytes(), b"").unwrap();
+                let bytes = builder.encode(StreamId::named(&key.to_string()), 1, 0);
+                let crc = crc32c::crc32c(&bytes);
+                let payload = Payload::parse(bytes, crc).unwrap();
+                let known = index.learn(id(row, u64::from(*key) + 1), &payload);
+                let first = if row == 0 { 0 } else { u64::from(*key) + 1 };
+                assert_eq!(known.0[0], first, "key {key}");
+            }
         }
-        for place in [0, BLOCK_WIDES - 1, BLOCK_WIDES, 2 * BLOCK_WIDES] {
-            assert_eq!(wides.at(place).writes.0[0], place as u64);
-        }
+        // Of each key and of its stream, and of what all read that is no fence.
+        assert_eq!(index.wides.len(), 2 * keys.len() + 1);
     }
 
     proptest! {

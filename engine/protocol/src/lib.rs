@@ -6,6 +6,7 @@
 
 mod ahead;
 mod attempt;
+mod blocks;
 pub mod conflict;
 pub mod contract;
 pub mod execute;

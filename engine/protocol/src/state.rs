@@ -8,6 +8,7 @@ mod copy;
 
 use copy::Copying;
 
+use crate::blocks::Blocks;
 use crate::table::{Table, prefetch};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId};
 use std::fmt;
@@ -129,10 +130,8 @@ pub struct Decision<'a> {
 pub struct State {
     shard: ShardId,
     table: Table<Place>,
-    /// Filled one after the other, each up to its capacity.
-    blocks: Vec<Vec<Entry>>,
-    /// Entries ever used; the next fresh one.
-    used: u32,
+    /// Those in use and those that are free.
+    entries: Blocks<Entry, BLOCK_ENTRIES>,
     free: Vec<Place>,
     keys: u64,
     hash: u64,
@@ -150,8 +149,8 @@ impl fmt::Debug for State {
 impl State {
     /// No keys.
     pub fn new(shard: ShardId) -> State {
-        let table = Table::default();
-        State { shard, table, blocks: Vec::new(), used: 0, free: Vec::new(), keys: 0, hash: 0, copying: None }
+        let (table, entries) = (Table::default(), Blocks::default());
+        State { shard, table, entries, free: Vec::new(), keys: 0, hash: 0, copying: None }
     }
 
     /// The sum of all entries' digests: equal at replicas with equal state, whatever the order
@@ -185,15 +184,13 @@ impl State {
 
     #[inline]
     fn at(&self, place: Place) -> &Entry {
-        let at = (place - 1) as usize;
-        &self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]
+        &self.entries[(place - 1) as usize]
     }
 
     #[inline]
     fn at_mut(&mut self, place: Place) -> &mut Entry {
         self.save(place);
-        let at = (place - 1) as usize;
-        &mut self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]
+        &mut self.entries[(place - 1) as usize]
     }
 
     /// The entry of a key that was looked up. Meanwhile it may have come, gone, or moved back in the
@@ -262,15 +259,7 @@ impl State {
 
     /// A fresh entry, first of its hash.
     fn add(&mut self, hash: u64) -> Place {
-        let place = self.free.pop().unwrap_or_else(|| {
-            let used = self.used as usize;
-            if used.is_multiple_of(BLOCK_ENTRIES) {
-                self.blocks.push(Vec::with_capacity(BLOCK_ENTRIES));
-            }
-            self.blocks[used / BLOCK_ENTRIES].push(Entry::FREE);
-            self.used += 1;
-            self.used
-        });
+        let place = self.free.pop().unwrap_or_else(|| self.entries.push(Entry::FREE) as Place + 1);
         let first = self.table.entry(hash);
         let next = std::mem::replace(first, place);
         self.at_mut(place).next = next;

@@ -3,6 +3,7 @@
 //! It grows by splitting one small segment at a time, a few microseconds each, where an ordinary
 //! table would move millions of entries at once. Keys are hashes, already well mixed.
 
+use crate::blocks::Blocks;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -10,9 +11,8 @@ use std::fmt;
 const SEGMENT_SLOTS: usize = 512;
 /// Slots of a cache line. A search begins at the first slot of a line, so that most end in it.
 const LINE_SLOTS: usize = 4;
-/// Segments that are allocated at once: 2 MiB with 8-byte values, so that the system can give them a
-/// huge page.
-const CHUNK_SEGMENTS: usize = 256;
+/// Segments per block: 2 MiB with 8-byte values, so that the system can give a block a huge page.
+const BLOCK_SEGMENTS: usize = 256;
 /// A segment with more slots in use than this share is split.
 const LOAD_PERCENT: usize = 80;
 /// The directory has at most 2 to this power entries. What keys chosen by an attacker add to a
@@ -43,8 +43,7 @@ struct Use {
 pub struct Table<V> {
     depth: u32,
     directory: Vec<u32>,
-    /// Filled one by one, each up to its capacity.
-    chunks: Vec<Vec<Segment<V>>>,
+    segments: Blocks<Segment<V>, BLOCK_SEGMENTS>,
     uses: Vec<Use>,
     overflow: BTreeMap<u64, V>,
     len: usize,
@@ -53,7 +52,7 @@ pub struct Table<V> {
 /// The slots in use.
 impl<V: Copy + Default + fmt::Debug> fmt::Debug for Table<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slots = self.chunks.iter().flatten().flat_map(|segment| &segment.0);
+        let slots = self.segments.iter().flat_map(|segment| &segment.0);
         let used = slots.filter(|slot| slot.key != 0).map(|slot| (&slot.key, &slot.value));
         f.debug_map().entries(used.chain(&self.overflow)).finish()
     }
@@ -119,8 +118,8 @@ impl Use {
 
 impl<V: Copy + Default> Default for Table<V> {
     fn default() -> Table<V> {
-        let (chunks, overflow) = (Vec::new(), BTreeMap::new());
-        let mut table = Table { depth: 0, directory: vec![0], chunks, uses: Vec::new(), overflow, len: 0 };
+        let (segments, overflow) = (Blocks::default(), BTreeMap::new());
+        let mut table = Table { depth: 0, directory: vec![0], segments, uses: Vec::new(), overflow, len: 0 };
         table.add_segment(0);
         table
     }
@@ -143,21 +142,11 @@ impl<V: Copy + Default> Table<V> {
         self.directory[(mix(key) >> 1 >> (63 - self.depth)) as usize] as usize
     }
 
-    #[inline]
-    fn segment(&self, which: usize) -> &Segment<V> {
-        &self.chunks[which / CHUNK_SEGMENTS][which % CHUNK_SEGMENTS]
-    }
-
-    #[inline]
-    fn segment_mut(&mut self, which: usize) -> &mut Segment<V> {
-        &mut self.chunks[which / CHUNK_SEGMENTS][which % CHUNK_SEGMENTS]
-    }
-
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: u64) -> Option<V> {
         let key = key | 1;
-        let segment = self.segment(self.segment_of(key));
+        let segment = &self.segments[self.segment_of(key)];
         let slot = &segment.0[segment.find(key)];
         if slot.key == 0 { self.overflow.get(&key).copied() } else { Some(slot.value) }
     }
@@ -167,11 +156,11 @@ impl<V: Copy + Default> Table<V> {
     pub fn entry(&mut self, key: u64) -> &mut V {
         let key = key | 1;
         let which = self.segment_of(key);
-        let at = self.segment(which).find(key);
-        if self.segment(which).0[at].key == 0 {
+        let at = self.segments[which].find(key);
+        if self.segments[which].0[at].key == 0 {
             return self.add(key);
         }
-        &mut self.segment_mut(which).0[at].value
+        &mut self.segments[which].0[at].value
     }
 
     /// The value of a key that has no slot.
@@ -183,11 +172,11 @@ impl<V: Copy + Default> Table<V> {
         }
         self.len += 1;
         let at = self.insert_new(which, Slot { key, value: V::default() });
-        &mut self.segment_mut(which).0[at].value
+        &mut self.segments[which].0[at].value
     }
 
     fn insert_new(&mut self, which: usize, slot: Slot<V>) -> usize {
-        let segment = self.segment_mut(which);
+        let segment = &mut self.segments[which];
         let at = segment.find(slot.key);
         segment.0[at] = slot;
         self.uses[which].used += 1;
@@ -198,7 +187,7 @@ impl<V: Copy + Default> Table<V> {
     pub fn remove(&mut self, key: u64) -> Option<V> {
         let key = key | 1;
         let which = self.segment_of(key);
-        let segment = self.segment_mut(which);
+        let segment = &mut self.segments[which];
         let at = segment.find(key);
         let slot = segment.0[at];
         if slot.key == 0 {
@@ -216,7 +205,7 @@ impl<V: Copy + Default> Table<V> {
     #[inline]
     pub fn prefetch(&self, key: u64) {
         let key = key | 1;
-        prefetch(&self.segment(self.segment_of(key)).0[home(key)]);
+        prefetch(&self.segments[self.segment_of(key)].0[home(key)]);
     }
 
     /// Splits the key's segment until it has room, or must not be split any more; which it is.
@@ -233,13 +222,8 @@ impl<V: Copy + Default> Table<V> {
 
     /// An empty segment more; which it is.
     fn add_segment(&mut self, depth: u32) -> usize {
-        let which = self.uses.len();
-        if which == self.chunks.len() * CHUNK_SEGMENTS {
-            self.chunks.push(Vec::with_capacity(CHUNK_SEGMENTS));
-        }
-        self.chunks[which / CHUNK_SEGMENTS].push(Segment::empty());
         self.uses.push(Use { depth, used: 0 });
-        which
+        self.segments.push(Segment::empty())
     }
 
     /// Divides a segment in two by the next bit of the mixed keys. `mixed` is one of them.
@@ -251,7 +235,7 @@ impl<V: Copy + Default> Table<V> {
         }
         let sibling = self.add_segment(depth);
         self.uses[which] = Use { depth, used: 0 };
-        let old = std::mem::replace(self.segment_mut(which), Segment::empty());
+        let old = std::mem::replace(&mut self.segments[which], Segment::empty());
         // The directory entries that share the old segment's bits; the upper half moves.
         let span = 1usize << (self.depth - depth);
         let first = (mixed >> 1 >> (63 - self.depth)) as usize & !(2 * span - 1);

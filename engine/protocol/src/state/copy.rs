@@ -5,7 +5,7 @@
 //! entry is encoded once, nothing stops for longer than that takes, and at worst the memory of what
 //! has changed and was not taken away yet is needed twice.
 
-use super::{BLOCK_ENTRIES, Entry, Place, State};
+use super::{Entry, Place, State};
 use bytes::{Buf, BufMut};
 use isonomy_wire::route::hash_key;
 use std::collections::VecDeque;
@@ -43,7 +43,7 @@ pub(crate) struct BadEntry;
 impl State {
     /// The state as it is now is what `copy_some` gives from here on.
     pub(crate) fn begin_copy(&mut self) {
-        let end = self.used as usize;
+        let end = self.entries.len();
         let done = vec![0; end.div_ceil(64)];
         self.copying = Some(Copying { next: 0, end, done, early: VecDeque::new() });
     }
@@ -61,7 +61,7 @@ impl State {
         }
         while out.len() < bytes && copying.next < copying.end {
             let (at, is_done) = (copying.next, copying.is_done(copying.next));
-            let entry = &self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES];
+            let entry = &self.entries[at];
             if !is_done && entry.is_used() {
                 encode(entry, out);
                 entries += 1;
@@ -89,7 +89,7 @@ impl State {
             && at < copying.end
             && !copying.is_done(at)
         {
-            copying.add(at, &self.blocks[at / BLOCK_ENTRIES][at % BLOCK_ENTRIES]);
+            copying.add(at, &self.entries[at]);
         }
     }
 
