@@ -1,7 +1,7 @@
 //! How glommio's rings are set up.
 //!
 //! By default the kernel interrupts a thread for everything that completes in its ring, even if it
-//! runs on another core: for a shard with many connections that was a quarter of its CPU
+//! runs on another core: for a shard with many connections that was a fifth of its CPU
 //! (docs/decisions/0011). Glommio has no option for it, so the linker puts this module between its
 //! liburing and the kernel (`build.rs`).
 
@@ -35,16 +35,15 @@ struct Params {
 /// `params` points to a whole `struct io_uring_params`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap___sys_io_uring_setup(entries: c_uint, params: *mut Params) -> c_int {
-    // SAFETY: as the caller promises. A call that fails leaves the parameters as they were.
-    let setup = |extra: u32| unsafe {
-        (*params).flags |= extra;
-        let ring = libc::syscall(libc::SYS_io_uring_setup, entries, params);
-        (*params).flags &= if ring < 0 { !extra } else { !0 };
-        ring
+    // SAFETY: here and below as the caller promises. A call that fails leaves the parameters as they are.
+    let asked = unsafe { (*params).flags };
+    let setup = |flags: u32| unsafe {
+        (*params).flags = flags;
+        libc::syscall(libc::SYS_io_uring_setup, entries, params)
     };
-    let ring = setup(COOP_TASKRUN);
+    let ring = setup(asked | COOP_TASKRUN);
     // An older kernel does not know the flag.
     let is_refused = ring < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
     COOPERATIVE.store(!is_refused, Ordering::Relaxed);
-    (if is_refused { setup(0) } else { ring }) as c_int
+    (if is_refused { setup(asked) } else { ring }) as c_int
 }

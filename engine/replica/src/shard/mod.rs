@@ -90,7 +90,7 @@ pub(crate) fn spawn(setup: Setup) -> Result<JoinHandle<()>, Fatal> {
             Ok(executor) => {
                 if !rings::are_cooperative() {
                     log::warn!(
-                        "shard {}: the kernel interrupts it for all that arrives, which costs up to a quarter of its \
+                        "shard {}: the kernel interrupts it for all that arrives, which costs up to a fifth of its \
                          CPU; use Linux 5.19 or later",
                         setup.shard.0
                     );

@@ -104,6 +104,7 @@ impl Node {
         self.prune(fence).await
     }
 
+    /// The file of a snapshot that begins.
     async fn begin_file(&self) -> Result<Growing> {
         let dir = self.dir();
         Growing::open(&glommio::executor().spawn_blocking(move || begin(&dir)).await?).await
