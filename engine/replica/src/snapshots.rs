@@ -152,6 +152,11 @@ pub(crate) fn prune(dir: &Path, newest: u64) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Gives back the room of the file that is kept for the next snapshot; whether there was one.
+pub(crate) fn give_up_spare(dir: &Path) -> bool {
+    fs::remove_file(spare_path(dir)).is_ok()
+}
+
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
     File::open(dir)?.sync_all()

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Cluster, PATIENCE, eventually};
+use support::{Cluster, PATIENCE, eventually, program, stderr};
 
 const DISK_BYTES: u64 = 160 << 20;
 /// So large that few decisions fill a segment.
@@ -55,6 +55,11 @@ async fn connect(address: &str) -> Client {
     Client::with(welcome, config)
 }
 
+fn take_snapshot(address: &str) {
+    let output = program().args(["snapshot", "take", "--connect", address]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
 /// Decides these keys one after the other; each is decided once.
 async fn decide(client: &Client, keys: std::ops::Range<u32>) {
     for key in keys {
@@ -77,11 +82,17 @@ async fn a_full_disk_loses_nothing_stops_nobody_and_heals() {
     cluster.wait_linked();
     let client = connect(&cluster.addresses()[0]).await;
     decide(&client, 0..20).await;
+    // The second takes the place of the first, whose file is kept for the third.
+    let spare = cluster.data_dir(0).join("shard-000/snapshot.spare");
+    take_snapshot(&cluster.addresses()[0]);
+    take_snapshot(&cluster.addresses()[0]);
+    eventually("a spare snapshot", || spare.exists());
 
     let ballast = disk.fill();
     // More than the segments that were prepared before hold, and than may wait in memory.
     decide(&client, 20..1800).await;
     eventually("saying that the disk is full", || says(&cluster.log_path(0), "the disk is full"));
+    assert!(!spare.exists(), "the log needs its room more");
     let behind = cluster.status(0, 0).expect("it answers operators");
     let others = cluster.status(1, 0).unwrap();
     assert_ne!(behind.frontier, others.frontier, "it reads its peers only as far as the disk takes it");

@@ -7,7 +7,7 @@
 
 use crate::config::{Config, Durability};
 use crate::fatal::{Reason, stop};
-use crate::snapshots::sync_dir;
+use crate::snapshots::{give_up_spare, sync_dir};
 use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions};
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::group::{GROUP_HEAD_BYTES, Group, GroupEncoder, group_bytes};
@@ -407,14 +407,16 @@ impl Disk {
         self.spares.borrow_mut().extend(spares);
     }
 
-    /// Makes a segment that is empty: a spare one, or one of zeros. It has its name only when it is
-    /// whole. False: the disk has no room.
+    /// Makes a segment that is empty. False: the disk has no room.
     async fn fill(&self, segment: u64) -> bool {
-        let spare = self.spares.borrow_mut().pop();
-        let made = match spare {
-            Some(spare) => self.renew(segment, spare).await,
-            None => self.fill_with_zeros(segment).await,
-        };
+        let mut made = self.make(segment).await;
+        let dir = self.dir.clone();
+        // A snapshot can be written without its spare file, and the log needs the room more.
+        if made.as_ref().is_err_and(|error| is_lack_of_room(error.kind()))
+            && glommio::executor().spawn_blocking(move || give_up_spare(&dir)).await
+        {
+            made = self.make(segment).await;
+        }
         match made {
             Ok(()) => {
                 self.full.set(false);
@@ -428,6 +430,15 @@ impl Disk {
                 false
             }
             Err(error) => self.fail(segment, &error.to_string()),
+        }
+    }
+
+    /// Takes a spare segment, or fills one with zeros. It has its name only when it is whole.
+    async fn make(&self, segment: u64) -> std::io::Result<()> {
+        let spare = self.spares.borrow_mut().pop();
+        match spare {
+            Some(spare) => self.renew(segment, spare).await,
+            None => self.fill_with_zeros(segment).await,
         }
     }
 
