@@ -1,6 +1,8 @@
-//! Puts `src/rings.rs` between glommio and the kernel.
+//! Puts `src/rings` between glommio and the kernel.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-link-arg-bins=-Wl,--wrap=__sys_io_uring_setup");
+    for function in ["__sys_io_uring_setup", "io_uring_submit"] {
+        println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
+    }
 }

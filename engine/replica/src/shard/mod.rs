@@ -19,7 +19,7 @@ use crate::checks::Ports;
 use crate::config::{Config, Durability};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason, stop};
-use crate::rings;
+use crate::rings::{self, PREEMPT};
 use disk::{Disk, Log, Write};
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
@@ -47,10 +47,6 @@ use std::time::{Duration, Instant};
 pub(crate) const EPOCH: Epoch = Epoch(1);
 /// Memory that is registered with the rings: a few groups of the log.
 const IO_MEMORY_BYTES: usize = 4 * disk::GROUP_BYTES_MAX;
-/// Sockets and disk are looked at as soon as one of them has something: this is for a shard that
-/// is busy with itself alone. Long, because a timer that fires at the wrong moment stops the
-/// executor: see [`pulse`].
-const PREEMPT: Duration = Duration::from_secs(10);
 /// The log is cut at fences that come so often in its budget.
 const FENCES_PER_BUDGET: u64 = 4;
 /// How long the own instances may take to end when the process is told to stop.
@@ -87,16 +83,7 @@ pub(crate) fn spawn(setup: Setup) -> Result<JoinHandle<()>, Fatal> {
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .make();
         match executor {
-            Ok(executor) => {
-                if !rings::are_cooperative() {
-                    log::warn!(
-                        "shard {}: the kernel interrupts it for all that arrives, which costs up to a fifth of its \
-                         CPU; use Linux 5.19 or later",
-                        setup.shard.0
-                    );
-                }
-                executor.run(run_shard(setup))
-            }
+            Ok(executor) => executor.run(run_shard(setup)),
             Err(error) => stop(Reason::Machine, &failed(error.to_string()).to_string()),
         }
     };
@@ -115,6 +102,8 @@ pub(crate) struct Node {
     /// Inputs have come since the last turn.
     dirty: Cell<bool>,
     turn: Signal,
+    /// Notified at each beat of the pulse.
+    beat: Signal,
     /// What the log held when the process started.
     log_bytes_before: u64,
     /// The log has something to write.
@@ -207,6 +196,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
         origin: Instant::now(),
         dirty: Cell::new(true),
         turn: Signal::default(),
+        beat: Signal::default(),
         log_bytes_before: recovered.bytes(),
         write: Signal::default(),
         written: Signal::default(),
@@ -249,21 +239,24 @@ async fn serve(
     let first = node.inner.borrow().log.durable;
     let is_ready = || node.inner.borrow().log.durable != first && node.data_dir.is_formed();
     while !is_ready() && !stopping.load(Ordering::Relaxed) {
-        glommio::timer::sleep(Duration::from_millis(5)).await;
+        node.beat.wait().await;
     }
     spawn(Box::pin(node.clone().accept_clients(ports.clients)));
+    if let Some(complaint) = rings::complaint() {
+        log::warn!("shard {}: {complaint}", node.shard.0);
+    }
     // Nobody waits for the readiness of a process that is stopping.
     let _ = ready.send(node.shard);
 
     while !stopping.load(Ordering::Relaxed) {
-        glommio::timer::sleep(Duration::from_millis(20)).await;
+        node.beat.wait().await;
     }
     let now = node.now();
     node.inner.borrow_mut().core.on_stop(now);
     node.touch();
     let began = Instant::now();
     while !node.inner.borrow().core.is_idle() && began.elapsed() < STOP_PATIENCE {
-        glommio::timer::sleep(Duration::from_millis(5)).await;
+        node.beat.wait().await;
     }
     node.close_all().await;
 }
@@ -390,7 +383,7 @@ impl Node {
         };
         let began = Instant::now();
         while sinks.iter().any(|sink| sink.backlog() > 0) && began.elapsed() < STOP_PATIENCE {
-            glommio::timer::sleep(Duration::from_millis(5)).await;
+            self.beat.wait().await;
         }
         sinks.iter().for_each(|sink| sink.close("this replica stops"));
     }

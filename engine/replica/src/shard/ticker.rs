@@ -29,6 +29,7 @@ impl Node {
         let (mut swept, mut fenced) = (Instant::now(), Instant::now());
         loop {
             pulse.wait().await;
+            self.beat.notify();
             let (now, due) = (self.now(), self.inner.borrow().core.next_deadline());
             let is_quiet = due.is_none_or(|due| due > now.after(TICK_US));
             pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });

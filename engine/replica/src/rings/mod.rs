@@ -1,0 +1,63 @@
+//! Between glommio and the kernel: what its rings do that costs a shard dearly.
+//!
+//! Glommio has no options for it, so the linker puts functions of this module in the place of two of
+//! its liburing's (`build.rs`): how rings are set up, here, and what is submitted.
+
+#![allow(unsafe_code)]
+
+mod submit;
+
+pub(crate) use submit::PREEMPT;
+
+use std::ffi::{c_int, c_uint};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// `IORING_SETUP_COOP_TASKRUN`, Linux 5.19: what has completed is told when the thread enters the kernel
+/// for something else, as a shard does all the time. By default the kernel interrupts a thread for
+/// everything that completes in its ring, even if it runs on another core: for a shard with many
+/// connections that was a fifth of its CPU (docs/decisions/0011).
+const COOP_TASKRUN: u32 = 1 << 8;
+
+static COOPERATIVE: AtomicBool = AtomicBool::new(false);
+
+/// What keeps the rings of this process, which has submitted something, from being as cheap as they
+/// can be.
+pub(crate) fn complaint() -> Option<&'static str> {
+    if !submit::is_active() {
+        return Some(
+            "its rings are glommio's own, which costs up to a quarter of its CPU; build it with cargo",
+        );
+    }
+    let interrupts = "the kernel interrupts it for all that arrives, which costs up to a fifth of its CPU; use Linux \
+                      5.19 or later";
+    (!COOPERATIVE.load(Ordering::Relaxed)).then_some(interrupts)
+}
+
+/// The start of `struct io_uring_params`; the rest is of no concern here.
+#[repr(C)]
+struct Params {
+    _entries: [u32; 2],
+    flags: u32,
+}
+
+/// Takes the place of liburing's function of this name.
+///
+/// # Safety
+///
+/// `params` points to a whole `struct io_uring_params`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap___sys_io_uring_setup(entries: c_uint, params: *mut Params) -> c_int {
+    // SAFETY: here and below as the caller promises. A call that fails leaves the parameters as they are.
+    let asked = unsafe { (*params).flags };
+    let setup = |flags: u32| unsafe {
+        (*params).flags = flags;
+        libc::syscall(libc::SYS_io_uring_setup, entries, params)
+    };
+    let cooperative = setup(asked | COOP_TASKRUN);
+    // An older kernel does not know the flag.
+    let is_refused = cooperative < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
+    COOPERATIVE.store(!is_refused, Ordering::Relaxed);
+    let ring = (if is_refused { setup(asked) } else { cooperative }) as c_int;
+    submit::add_ring(ring);
+    ring
+}
