@@ -122,6 +122,8 @@ struct Inner {
     log: Log,
     links: Links,
     clients: BTreeMap<u64, Rc<Sink>>,
+    /// Those that are told something in this turn.
+    told: Vec<Rc<Sink>>,
     /// The last connection's number; none is used twice.
     connections: u64,
     encoder: Encoder,
@@ -190,6 +192,7 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
             log: Log::new(id, tail),
             links: Links::new(config.members.len()),
             clients: BTreeMap::new(),
+            told: Vec::new(),
             connections: 0,
             encoder: Encoder::default(),
         }),
@@ -299,7 +302,7 @@ impl Node {
     fn run_turn(&self) {
         let now = self.now();
         let mut inner = self.inner.borrow_mut();
-        let Inner { core, log, links, clients, encoder, .. } = &mut *inner;
+        let Inner { core, log, links, clients, told, encoder, .. } = &mut *inner;
         core.end_turn(now);
         while let Some(append) = core.poll_append() {
             log.append(&append);
@@ -311,6 +314,7 @@ impl Node {
         while let Some(reply) = core.poll_reply() {
             replied = true;
             let Some(sink) = clients.get(&reply.client.connection) else { continue };
+            told.push(sink.clone());
             let tag = reply.client.tag;
             match reply.outcome {
                 Ok(response) => {
@@ -325,7 +329,7 @@ impl Node {
         }
         links.flush();
         if replied {
-            clients.values().for_each(|sink| sink.flush());
+            told.drain(..).for_each(|sink| sink.flush());
             self.room.notify();
         }
         if log.has_work() && core.awaits_log() {
