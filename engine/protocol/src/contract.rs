@@ -133,6 +133,9 @@ pub struct Send {
     pub message: PeerMessage,
     /// The batch that travels behind it.
     pub payload: Option<Payload>,
+    /// Nobody waits for it: it may leave with the next message to the same replica that is not lazy,
+    /// or some milliseconds later. It must not be overtaken.
+    pub lazy: bool,
 }
 
 /// The answer to a request, which may leave now.

@@ -54,7 +54,7 @@ impl Outbox {
 
     /// An answer to oneself: it counts when it could have left.
     pub(crate) fn send_own(&mut self, me: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
-        let send = Send { to: me, message, payload };
+        let send = Send { to: me, message, payload, lazy: false };
         if self.last <= self.durable {
             self.own.push_back(send);
         } else {
@@ -67,6 +67,11 @@ impl Outbox {
         self.send_behind(self.last, to, message, payload);
     }
 
+    /// The same for what nobody waits for.
+    pub(crate) fn send_lazily(&mut self, to: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
+        self.put(self.last, Send { to, message, payload, lazy: true });
+    }
+
     /// Sends when the record at `position` is durable: only for C1's PreAccept, which needs no
     /// more than its block of sequence numbers.
     pub(crate) fn send_behind(
@@ -76,7 +81,10 @@ impl Outbox {
         message: PeerMessage,
         payload: Option<Payload>,
     ) {
-        let send = Send { to, message, payload };
+        self.put(position, Send { to, message, payload, lazy: false });
+    }
+
+    fn put(&mut self, position: Position, send: Send) {
         if position <= self.durable || mutant::is(Mutant::SpeakBeforeSync) {
             self.sends.push_back(send);
         } else {

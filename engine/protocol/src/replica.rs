@@ -72,6 +72,8 @@ pub struct Replica {
     pub(crate) waiters: BTreeMap<u64, Vec<ClientRef>>,
     /// The last own sequence number used.
     pub(crate) used: u64,
+    /// The last own instance that one of another row is known to come after.
+    pub(crate) named: u64,
     /// Own numbers up to here may be used, once the record at the position is durable.
     pub(crate) reserved: u64,
     pub(crate) reserved_at: Position,
@@ -141,6 +143,7 @@ impl Replica {
             pending_bytes: 0,
             waiters: BTreeMap::new(),
             used: 0,
+            named: 0,
             reserved: 0,
             reserved_at: Position(0),
             reserved_before: (0, Position(0)),

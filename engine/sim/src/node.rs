@@ -38,7 +38,11 @@ pub struct Node {
     pub paused_until: u64,
     /// Its disk is full before.
     pub full_until: u64,
+    /// At the end of this turn even that leaves for which nobody waits.
+    pub is_beat: bool,
     disk: Disk,
+    /// What was said and has not left.
+    said: Vec<Send>,
     /// The file of the snapshot that is being taken.
     unfinished: Vec<u8>,
     /// Clock speed; the real one is 1.
@@ -80,7 +84,9 @@ impl Node {
             is_fetching: false,
             paused_until: 0,
             full_until: 0,
+            is_beat: false,
             disk: Disk::new(log),
+            said: Vec::new(),
             unfinished: Vec::new(),
             speed,
         }
@@ -146,6 +152,7 @@ impl Node {
         self.core = None;
         self.paused_until = 0;
         self.unfinished.clear();
+        self.said.clear();
         self.disk.crash(random)
     }
 
@@ -173,7 +180,7 @@ impl Node {
         }
         while let Some(send) = core.poll_send() {
             ghost.on_send(self.id, &send);
-            turn.sends.push(send);
+            self.said.push(send);
         }
         while let Some(reply) = core.poll_reply() {
             turn.replies.push(reply);
@@ -194,7 +201,17 @@ impl Node {
         turn.takes = core.taking().is_some();
         turn.fetches = core.wants_snapshot().map(|(source, fence)| (source.0, fence));
         turn.writes = self.disk.begin_write(full);
+        turn.sends = self.leave();
         turn
+    }
+
+    /// What leaves now: to each replica either all that was said to it, or nothing.
+    fn leave(&mut self) -> Vec<Send> {
+        let all = std::mem::take(&mut self.is_beat);
+        let urgent: Vec<ReplicaId> = self.said.iter().filter(|send| !send.lazy).map(|send| send.to).collect();
+        let (now, later) = self.said.drain(..).partition(|send| all || urgent.contains(&send.to));
+        self.said = later;
+        now
     }
 
     /// The next piece of the snapshot that is being taken goes to the disk. Whether more follow.

@@ -19,9 +19,11 @@ impl Replica {
     /// C3a and C5: the value is chosen. Commit it, and say so to all.
     pub(crate) fn decide(&mut self, now: Time, id: InstanceId, ballot: Ballot, value: Proposal) {
         self.commit(now, id, ballot, value);
+        // Nobody waits for it at another replica if nothing of theirs comes after it.
+        let lazy = id.row == self.me && id.seq > self.named;
         // The batch is not attached: nearly everybody has it, and who has not says so.
         for to in self.others() {
-            self.send_commit(to, id, false);
+            self.send_commit(to, id, false, lazy);
         }
     }
 
@@ -47,7 +49,7 @@ impl Replica {
         if recovering {
             self.marks.set(Mark::R31);
             for to in self.others().filter(|to| *to != from) {
-                self.send_commit(to, id, true);
+                self.send_commit(to, id, true, false);
             }
         }
     }
@@ -137,7 +139,7 @@ impl Replica {
     }
 
     /// Sends a committed value; the caller knows that it is one.
-    pub(crate) fn send_commit(&mut self, to: ReplicaId, id: InstanceId, attach: bool) {
+    fn send_commit(&mut self, to: ReplicaId, id: InstanceId, attach: bool, lazy: bool) {
         // A floor that was raised meanwhile can have taken it.
         let Some(instance) = self.space.get(id) else { return };
         let message = PeerMessage::Commit {
@@ -148,13 +150,16 @@ impl Replica {
             after: instance.after,
         };
         let payload = instance.payload.clone().filter(|_| attach && instance.cmd == Choice::Initial);
-        self.outbox.send(to, message, payload);
+        match lazy {
+            true => self.outbox.send_lazily(to, message, payload),
+            false => self.outbox.send(to, message, payload),
+        }
     }
 
     /// Any message about a committed instance is answered with its value.
     pub(crate) fn answer_with_commit(&mut self, to: ReplicaId, id: InstanceId) {
         if to != self.me {
-            self.send_commit(to, id, true);
+            self.send_commit(to, id, true, false);
         }
     }
 

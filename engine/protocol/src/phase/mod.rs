@@ -102,7 +102,15 @@ impl Replica {
             }
             return false;
         }
+        if id.row != self.me {
+            mentioned.iter().for_each(|deps| self.is_named(deps));
+        }
         self.see_all(&single(id), now) && mentioned.iter().all(|deps| self.see_all(deps, now))
+    }
+
+    /// An instance of another row comes after these.
+    fn is_named(&mut self, deps: &Deps) {
+        self.named = self.named.max(deps.of(self.me));
     }
 }
 

@@ -218,6 +218,31 @@ fn c5_an_overtaken_attempt_commits_nothing() {
     }
 }
 
+/// Whether the Commit of `0.seq`, which was proposed, is lazy.
+fn commits_lazily(solo: &mut Solo, seq: u64) -> bool {
+    solo.sync();
+    solo.said();
+    solo.hear(2, pre_accept_ok(id(0, seq), deps([seq - 1])), None);
+    solo.sync();
+    solo.said_lazily()
+}
+
+#[test]
+fn c6_a_commit_is_lazy_unless_something_of_another_row_comes_after_it() {
+    let mut solo = Solo::new(3, 0);
+    solo.ask(&decide("s", 1, 0, "a"));
+    assert!(commits_lazily(&mut solo, 1));
+    solo.ask(&decide("s", 2, 0, "b"));
+    solo.hear(1, pre_accept(id(1, 1), Deps::NONE), Some(&decide("t", 1, 0, "b")));
+    assert!(!commits_lazily(&mut solo, 2), "its own answer named it");
+    solo.ask(&decide("s", 3, 0, "c"));
+    assert!(commits_lazily(&mut solo, 3));
+    solo.ask(&decide("s", 4, 0, "d"));
+    let slow = accept(id(1, 2), Ballot::ZERO, Value::Attached, deps([4, 1]));
+    solo.hear(1, slow, Some(&decide("t", 2, 0, "e")));
+    assert!(!commits_lazily(&mut solo, 4), "another's answer named it");
+}
+
 #[test]
 fn c6_a_commit_is_taken_whatever_was_promised_and_ends_all_questions() {
     let mut solo = Solo::new(5, 3);

@@ -148,6 +148,14 @@ impl Solo {
         self.said().into_iter().filter(|(receiver, _)| *receiver == to).map(|(_, message)| message).collect()
     }
 
+    /// Whether nobody waits for anything that it said since this was asked last.
+    pub fn said_lazily(&mut self) -> bool {
+        let said = std::mem::take(&mut self.said);
+        let mut said = said.into_iter().filter(|send| super::is_protocol(&send.message)).peekable();
+        assert!(said.peek().is_some(), "it said nothing");
+        said.all(|send| send.lazy)
+    }
+
     /// A message arrives; nothing is synced.
     pub fn hear(&mut self, from: u8, message: PeerMessage, payload: Option<&Payload>) {
         self.core.on_message(self.now, ReplicaId(from), message, payload.cloned());

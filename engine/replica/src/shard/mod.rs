@@ -382,7 +382,8 @@ impl Node {
     /// Lets what was said leave, and ends all connections.
     async fn close_all(&self) {
         let sinks: Vec<Rc<Sink>> = {
-            let inner = self.inner.borrow();
+            let mut inner = self.inner.borrow_mut();
+            inner.links.flush_all();
             inner.clients.values().cloned().chain(inner.links.sinks()).collect()
         };
         let began = Instant::now();

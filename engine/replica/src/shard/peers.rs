@@ -35,6 +35,8 @@ pub(super) struct Links {
 struct Link {
     outgoing: Option<Rc<Sink>>,
     incoming: Option<Rc<Sink>>,
+    /// Something was pushed that somebody waits for.
+    urgent: bool,
 }
 
 impl Links {
@@ -43,8 +45,10 @@ impl Links {
     }
 
     /// Queues a message; without a link it is lost, which the core expects.
-    pub(super) fn push(&self, encoder: &mut Encoder, scope: Scope, send: &Send) {
-        let Some(sink) = &self.peers[send.to.index()].outgoing else { return };
+    pub(super) fn push(&mut self, encoder: &mut Encoder, scope: Scope, send: &Send) {
+        let link = &mut self.peers[send.to.index()];
+        let Some(sink) = &link.outgoing else { return };
+        link.urgent |= !send.lazy;
         if sink.backlog() > PEER_BACKLOG_BYTES_MAX {
             return sink.close("it fell too far behind");
         }
@@ -59,21 +63,35 @@ impl Links {
 
     /// Queues bytes that the core knows nothing of, such as those of a file.
     pub(super) fn push_bytes(
-        &self,
+        &mut self,
         encoder: &mut Encoder,
         scope: Scope,
         to: ReplicaId,
         message: &PeerMessage,
         bytes: &[u8],
     ) {
-        if let Some(sink) = &self.peers[to.index()].outgoing {
+        let link = &mut self.peers[to.index()];
+        link.urgent = true;
+        if let Some(sink) = &link.outgoing {
             sink.push(encoder, scope, message, bytes, crc32c::crc32c(bytes));
         }
     }
 
-    /// What was pushed may leave.
-    pub(super) fn flush(&self) {
-        self.peers.iter().filter_map(|link| link.outgoing.as_ref()).for_each(|sink| sink.flush());
+    /// What was pushed may leave to those who wait for some of it.
+    pub(super) fn flush(&mut self) {
+        for link in &mut self.peers {
+            if std::mem::take(&mut link.urgent)
+                && let Some(sink) = &link.outgoing
+            {
+                sink.flush();
+            }
+        }
+    }
+
+    /// All that was pushed may leave.
+    pub(super) fn flush_all(&mut self) {
+        self.peers.iter_mut().for_each(|link| link.urgent = true);
+        self.flush();
     }
 
     /// The peers whose links work in both directions.

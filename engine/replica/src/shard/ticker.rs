@@ -30,6 +30,7 @@ impl Node {
         loop {
             pulse.wait().await;
             self.beat.notify();
+            self.inner.borrow_mut().links.flush_all();
             let (now, due) = (self.now(), self.inner.borrow().core.next_deadline());
             let is_quiet = due.is_none_or(|due| due > now.after(TICK_US));
             pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });

@@ -110,6 +110,7 @@ impl World {
         let time = node.time(self.now);
         let Some(core) = &mut node.core else { return };
         core.on_timeout(time);
+        node.is_beat = true;
         let next = core.next_deadline().unwrap_or(time.after(5_000));
         let at = self.nodes[usize::from(id)].real(self.now, next).max(self.now + 1);
         self.queue.push(at, Event::Tick { node: id, life });
