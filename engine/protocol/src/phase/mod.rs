@@ -102,14 +102,15 @@ impl Replica {
             }
             return false;
         }
-        if id.row != self.me {
-            mentioned.iter().for_each(|deps| self.is_named(deps));
+        let sensible = self.see_all(&single(id), now) && mentioned.iter().all(|deps| self.see_all(deps, now));
+        if sensible && id.row != self.me {
+            mentioned.iter().for_each(|deps| self.name(deps));
         }
-        self.see_all(&single(id), now) && mentioned.iter().all(|deps| self.see_all(deps, now))
+        sensible
     }
 
-    /// An instance of another row comes after these.
-    fn is_named(&mut self, deps: &Deps) {
+    /// An instance of another row comes after these: somebody may wait for them.
+    fn name(&mut self, deps: &Deps) {
         self.named = self.named.max(deps.of(self.me));
     }
 }

@@ -149,7 +149,7 @@ impl Replica {
         }
         // A duplicate is answered from what was stored.
         let deps = self.space.get(id).expect("it is there").dep;
-        self.is_named(&deps);
+        self.name(&deps);
         self.outbox.send(from, PeerMessage::PreAcceptOk { id, deps }, None);
     }
 

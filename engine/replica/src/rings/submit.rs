@@ -105,8 +105,9 @@ enum Step {
     Hold,
 }
 
-/// Entries that wait for submission, in a ring of `mask + 1`.
+/// Entries that wait for submission.
 struct Waiting<'a> {
+    /// The whole ring.
     sqes: &'a mut [Sqe],
     head: u32,
     count: u32,
