@@ -68,8 +68,8 @@ impl Outbox {
     }
 
     /// The same for what nobody waits for.
-    pub(crate) fn send_lazily(&mut self, to: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
-        self.put(self.last, Send { to, message, payload, lazy: true });
+    pub(crate) fn send_lazily(&mut self, to: ReplicaId, message: PeerMessage) {
+        self.put(self.last, Send { to, message, payload: None, lazy: true });
     }
 
     /// Sends when the record at `position` is durable: only for C1's PreAccept, which needs no

@@ -8,6 +8,7 @@ use crate::limits::{PULL_BYTES_MAX, PULL_COMMITS_MAX};
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
+use crate::payload::Payload;
 use crate::phase::accept::value_of;
 use crate::replica::{Pending, Replica};
 use isonomy_wire::answer::ResponseBuilder;
@@ -16,14 +17,18 @@ use isonomy_wire::message::PeerMessage;
 use isonomy_wire::route::hash_key;
 
 impl Replica {
-    /// C3a and C5: the value is chosen. Commit it, and say so to all.
+    /// C3a and C5: the value is chosen. Commit it, and say so to all; lazily (C6) if nobody waits for
+    /// it elsewhere.
     pub(crate) fn decide(&mut self, now: Time, id: InstanceId, ballot: Ballot, value: Proposal) {
         self.commit(now, id, ballot, value);
-        // Nobody waits for it at another replica if nothing of theirs comes after it.
-        let lazy = id.row == self.me && id.seq > self.named;
         // The batch is not attached: nearly everybody has it, and who has not says so.
+        let Some((message, _)) = self.commit_of(id, false) else { return };
+        let lazy = id.row == self.me && id.seq > self.named;
         for to in self.others() {
-            self.send_commit(to, id, false, lazy);
+            match lazy {
+                true => self.outbox.send_lazily(to, message.clone()),
+                false => self.outbox.send(to, message.clone(), None),
+            }
         }
     }
 
@@ -49,7 +54,7 @@ impl Replica {
         if recovering {
             self.marks.set(Mark::R31);
             for to in self.others().filter(|to| *to != from) {
-                self.send_commit(to, id, true, false);
+                self.answer_with_commit(to, id);
             }
         }
     }
@@ -138,10 +143,10 @@ impl Replica {
         }
     }
 
-    /// Sends a committed value; the caller knows that it is one.
-    fn send_commit(&mut self, to: ReplicaId, id: InstanceId, attach: bool, lazy: bool) {
-        // A floor that was raised meanwhile can have taken it.
-        let Some(instance) = self.space.get(id) else { return };
+    /// The Commit of a committed value, with its batch or its name. None if a floor that was raised
+    /// meanwhile has taken it.
+    fn commit_of(&self, id: InstanceId, attach: bool) -> Option<(PeerMessage, Option<Payload>)> {
+        let instance = self.space.get(id)?;
         let message = PeerMessage::Commit {
             id,
             ballot: instance.abal,
@@ -150,16 +155,15 @@ impl Replica {
             after: instance.after,
         };
         let payload = instance.payload.clone().filter(|_| attach && instance.cmd == Choice::Initial);
-        match lazy {
-            true => self.outbox.send_lazily(to, message, payload),
-            false => self.outbox.send(to, message, payload),
-        }
+        Some((message, payload))
     }
 
     /// Any message about a committed instance is answered with its value.
     pub(crate) fn answer_with_commit(&mut self, to: ReplicaId, id: InstanceId) {
-        if to != self.me {
-            self.send_commit(to, id, true, false);
+        if to != self.me
+            && let Some((message, payload)) = self.commit_of(id, true)
+        {
+            self.outbox.send(to, message, payload);
         }
     }
 

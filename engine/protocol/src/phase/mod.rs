@@ -109,7 +109,7 @@ impl Replica {
         sensible
     }
 
-    /// An instance of another row comes after these: somebody may wait for them.
+    /// C6: an instance of another row comes after these, so somebody may wait for their Commits.
     fn name(&mut self, deps: &Deps) {
         self.named = self.named.max(deps.of(self.me));
     }

@@ -20,8 +20,7 @@ const COOP_TASKRUN: u32 = 1 << 8;
 
 static COOPERATIVE: AtomicBool = AtomicBool::new(false);
 
-/// What keeps the rings of this process, which has submitted something, from being as cheap as they
-/// can be.
+/// What keeps the rings of this process, whose shards have slept, from being as cheap as they can be.
 pub(crate) fn complaint() -> Option<&'static str> {
     if !submit::is_active() {
         return Some(
@@ -57,7 +56,5 @@ unsafe extern "C" fn __wrap___sys_io_uring_setup(entries: c_uint, params: *mut P
     // An older kernel does not know the flag.
     let is_refused = cooperative < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
     COOPERATIVE.store(!is_refused, Ordering::Relaxed);
-    let ring = (if is_refused { setup(asked) } else { cooperative }) as c_int;
-    submit::add_ring(ring);
-    ring
+    (if is_refused { setup(asked) } else { cooperative }) as c_int
 }

@@ -25,18 +25,24 @@ const IO_LINK: u8 = 1 << 2;
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// The rings of this thread's executor.
+    /// The rings of this thread's executor: those that it submits to. That they were set up is not
+    /// enough: one that only probes the kernel is closed, and a socket can get its number.
     static RINGS: RefCell<Vec<c_int>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether submissions pass through here.
+/// Whether a shard has slept here.
 pub(super) fn is_active() -> bool {
     ACTIVE.load(Ordering::Relaxed)
 }
 
-/// This thread's executor has another ring.
-pub(super) fn add_ring(ring: c_int) {
-    RINGS.with_borrow_mut(|rings| rings.push(ring));
+fn is_ring(fd: c_int) -> bool {
+    RINGS.with_borrow(|rings| rings.contains(&fd))
+}
+
+fn add_ring(fd: c_int) {
+    if !is_ring(fd) {
+        RINGS.with_borrow_mut(|rings| rings.push(fd));
+    }
 }
 
 /// `struct io_uring_sqe` of Linux.
@@ -93,6 +99,10 @@ struct Ring {
     sqes: *mut Sqe,
     sqe_head: u32,
     sqe_tail: u32,
+    _size_place_pad: [u64; 4],
+    _completions: [u64; 11],
+    _flags: u32,
+    fd: c_int,
 }
 
 /// What is to be done with that which waits for submission.
@@ -168,19 +178,22 @@ unsafe extern "C" {
 /// `ring` points to a `struct io_uring` of liburing that was set up, and no other thread uses it.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_io_uring_submit(ring: *mut Ring) -> c_int {
-    ACTIVE.store(true, Ordering::Relaxed);
     // SAFETY: as the caller promises. What lies between head and tail was filled and is not the kernel's yet.
     let step = unsafe {
-        let Ring { mask, sqes, sqe_head, sqe_tail, .. } = *ring;
+        let Ring { mask, sqes, sqe_head, sqe_tail, fd, .. } = *ring;
+        add_ring(fd);
         let sqes = std::slice::from_raw_parts_mut(sqes, *mask as usize + 1);
         let mut waiting = Waiting { sqes, head: sqe_head, count: sqe_tail.wrapping_sub(sqe_head) };
-        waiting.prepare(|fd| RINGS.with_borrow(|rings| rings.contains(&fd)))
+        waiting.prepare(is_ring)
     };
     match step {
         Step::Hold => 0,
-        // SAFETY: as the caller promises.
+        // SAFETY: here and below as the caller promises.
         Step::Submit => unsafe { io_uring_submit_and_wait(ring, 0) },
-        Step::SubmitAndWait => unsafe { io_uring_submit_and_wait(ring, 1) },
+        Step::SubmitAndWait => {
+            ACTIVE.store(true, Ordering::Relaxed);
+            unsafe { io_uring_submit_and_wait(ring, 1) }
+        }
     }
 }
 

@@ -71,10 +71,9 @@ impl Links {
         bytes: &[u8],
     ) {
         let link = &mut self.peers[to.index()];
+        let Some(sink) = &link.outgoing else { return };
         link.urgent = true;
-        if let Some(sink) = &link.outgoing {
-            sink.push(encoder, scope, message, bytes, crc32c::crc32c(bytes));
-        }
+        sink.push(encoder, scope, message, bytes, crc32c::crc32c(bytes));
     }
 
     /// What was pushed may leave to those who wait for some of it.
