@@ -3,8 +3,10 @@
 mod support;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use isonomy_protocol::conflict::Index;
 use isonomy_protocol::execute::{Executor, Vertex};
 use isonomy_protocol::machine::Machine;
+use isonomy_protocol::state::Place;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId};
 use std::hint::black_box;
@@ -22,22 +24,28 @@ fn machine(c: &mut Criterion) {
         // runs on a fresh stream.
         let payloads = payloads(BATCHES, keys);
         let mut machine = Machine::new(Epoch(1), ShardId(0));
+        let mut index = Index::default();
         let mut seq = 0;
-        let mut execute_next = || {
-            let at = seq % BATCHES;
-            let payload = &payloads[at as usize];
+        let mut execute_next = |places: &[Box<[Place]>]| {
+            let at = (seq % BATCHES) as usize;
+            let payload = &payloads[at];
             if at == 0 {
                 machine.streams.end(payload.batch().parts()[0].stream);
             }
             seq += 1;
-            machine.execute(InstanceId::new(ReplicaId(0), seq), payload, true, |_, response| {
+            let places = places.get(at).map_or(&[][..], |places| places);
+            let id = InstanceId::new(ReplicaId(0), seq);
+            machine.execute(id, payload, places, true, |_, response| {
                 black_box(response);
-            });
+            })
         };
         for _ in 0..BATCHES {
-            execute_next();
+            index.note(&execute_next(&[]));
         }
-        group.bench_function(BenchmarkId::new("execute, keys", keys), |b| b.iter(&mut execute_next));
+        // As a shard does it from then on.
+        let learn = |payload| index.learn(InstanceId::new(ReplicaId(0), 1), payload).places;
+        let places: Vec<_> = payloads.iter().map(learn).collect();
+        group.bench_function(BenchmarkId::new("execute, keys", keys), |b| b.iter(|| execute_next(&places)));
     }
     group.finish();
 }

@@ -38,7 +38,8 @@ impl Shared {
         let (machine, seq) = &mut *self.machine.lock().expect("no server thread panics");
         *seq += 1;
         let mut response = Bytes::new();
-        machine.execute(InstanceId::new(ReplicaId(0), *seq), &payload, true, |_, bytes| response = bytes);
+        machine
+            .execute(InstanceId::new(ReplicaId(0), *seq), &payload, &[], true, |_, bytes| response = bytes);
         if self.manner == Manner::Lies { forge(response) } else { response }
     }
 

@@ -29,6 +29,12 @@ impl<T, const N: usize> Blocks<T, N> {
         place
     }
 
+    /// The item at a place, if there is one.
+    #[inline]
+    pub(crate) fn get(&self, place: usize) -> Option<&T> {
+        self.0.get(place / N)?.get(place % N)
+    }
+
     /// All items in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flatten()
@@ -68,6 +74,7 @@ mod tests {
         blocks[4] += 100;
         assert_eq!(blocks.iter().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 104, 5, 6, 7, 8]);
         assert_eq!((blocks.len(), blocks[8]), (9, 8));
+        assert_eq!((blocks.get(8), blocks.get(9), blocks.get(12)), (Some(&8), None, None));
         assert_eq!(first, std::ptr::from_ref(&blocks[0]));
     }
 }

@@ -3,12 +3,13 @@
 use crate::blocks::Blocks;
 use crate::mutant::{self, Mutant};
 use crate::payload::{Access, Payload};
+use crate::state::{Place, Spot};
 use crate::table::Table;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId};
 
 /// How many accesses ahead the index is prefetched: enough to hide a miss of the last cache.
-const PREFETCH_DISTANCE: usize = 12;
+const PREFETCH_DISTANCE: usize = 32;
 /// Wide entries per block, 1.75 MiB.
 const BLOCK_WIDES: usize = 16 << 10;
 
@@ -45,10 +46,18 @@ impl Touched {
     }
 }
 
-/// What is known of one hash: nothing, the last write of the only row that touched it, or a
-/// place in the table of wide entries. Nearly all keys are written by their home alone.
+/// What is known of one hash.
 #[derive(Clone, Copy, Debug, Default)]
-struct Entry(u64);
+struct Entry {
+    /// Nothing, the last write of the only row that touched it, or a place in the table of wide
+    /// entries: nearly all keys are written by their home alone. In halves, as the table wants it.
+    last: [u32; 2],
+    /// Where the state had its key last, for the shard to look there first when it executes.
+    place: Place,
+}
+
+/// Entries that fit a cache line with their hashes.
+const LINE_ENTRIES: usize = 3;
 
 const WIDE: u64 = 1 << 63;
 const ROW_SHIFT: u32 = 56;
@@ -63,20 +72,27 @@ enum Known {
 impl Entry {
     #[inline]
     fn known(self) -> Known {
-        if self.0 == 0 {
+        let last = u64::from(self.last[1]) << 32 | u64::from(self.last[0]);
+        if last == 0 {
             Known::Nothing
-        } else if self.0 & WIDE == 0 {
-            let row = ReplicaId((self.0 >> ROW_SHIFT) as u8);
-            Known::Write(InstanceId::new(row, self.0 & SEQ_MASK))
+        } else if last & WIDE == 0 {
+            Known::Write(InstanceId::new(ReplicaId((last >> ROW_SHIFT) as u8), last & SEQ_MASK))
         } else {
-            Known::Wide((self.0 & !WIDE) as usize)
+            Known::Wide((last & !WIDE) as usize)
         }
     }
 
     #[inline]
-    fn write(id: InstanceId) -> Entry {
-        debug_assert!(id.seq <= SEQ_MASK);
-        Entry(u64::from(id.row.0) << ROW_SHIFT | id.seq)
+    fn set(&mut self, known: Known) {
+        let last = match known {
+            Known::Nothing => 0,
+            Known::Write(id) => {
+                debug_assert!(id.seq <= SEQ_MASK);
+                u64::from(id.row.0) << ROW_SHIFT | id.seq
+            }
+            Known::Wide(place) => WIDE | place as u64,
+        };
+        self.last = [last as u32, (last >> 32) as u32];
     }
 }
 
@@ -87,20 +103,28 @@ struct Wide {
     reads: Deps,
 }
 
+/// What the index knew of a batch before it learnt it.
+#[derive(Debug)]
+pub struct Learnt {
+    /// known(batch). The entry of the id's own row is not meaningful; the rules set it.
+    pub deps: Deps,
+    /// Of the keys, and of whatever else the batch touches, in the order of the footprint.
+    pub places: Box<[Place]>,
+}
+
 /// Per hash and row the last write and the last read. Monotone: no id ever leaves it because of
 /// what became of it (trap B8).
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    table: Table<Entry>,
+    table: Table<Entry, LINE_ENTRIES>,
     wides: Blocks<Wide, BLOCK_WIDES>,
     fences: Deps,
 }
 
 impl Index {
-    /// known(batch), and at the same time the batch becomes known as `id`: C1 and C2. The entry
-    /// of the id's own row is not meaningful; the rules set it.
-    pub fn learn(&mut self, id: InstanceId, payload: &Payload) -> Deps {
-        let mut known = Deps::NONE;
+    /// known(batch), and at the same time the batch becomes known as `id`: C1 and C2.
+    pub fn learn(&mut self, id: InstanceId, payload: &Payload) -> Learnt {
+        let mut deps = Deps::NONE;
         if payload.is_fence() {
             self.fences.add(id);
         }
@@ -111,23 +135,35 @@ impl Index {
         let footprint = if mutant::is(Mutant::StreamsOutside) { payload.keys() } else { footprint };
         let reads_only = mutant::is(Mutant::FencePassesReads) && !footprint.iter().any(|it| it.writes());
         let footprint = &footprint[..footprint.len() - usize::from(reads_only)];
-        for (at, access) in footprint.iter().enumerate() {
+        let places = footprint.iter().enumerate().map(|(at, access)| {
             if let Some(ahead) = footprint.get(at + PREFETCH_DISTANCE) {
                 self.table.prefetch(ahead.hash());
             }
-            self.touch(id, *access, &mut known);
-        }
-        known
+            self.touch(id, *access, &mut deps)
+        });
+        let places = places.collect();
+        Learnt { deps, places }
     }
 
+    /// Where these keys are in the state.
+    pub fn note(&mut self, spots: &[Spot]) {
+        for (at, spot) in spots.iter().enumerate() {
+            if let Some(ahead) = spots.get(at + PREFETCH_DISTANCE) {
+                self.table.prefetch(ahead.hash);
+            }
+            self.table.entry(spot.hash).place = spot.place;
+        }
+    }
+
+    /// Where the key was, or 0.
     #[inline]
-    fn touch(&mut self, id: InstanceId, access: Access, known: &mut Deps) {
+    fn touch(&mut self, id: InstanceId, access: Access, known: &mut Deps) -> Place {
         let entry = self.table.entry(access.hash());
         match entry.known() {
-            Known::Nothing if access.writes() => *entry = Entry::write(id),
+            Known::Nothing if access.writes() => entry.set(Known::Write(id)),
             Known::Write(last) if access.writes() && last.row == id.row => {
                 known.add(last);
-                *entry = Entry::write(InstanceId::new(id.row, last.seq.max(id.seq)));
+                entry.set(Known::Write(InstanceId::new(id.row, last.seq.max(id.seq))));
             }
             Known::Nothing | Known::Write(_) => {
                 let mut wide = Wide::default();
@@ -135,10 +171,11 @@ impl Index {
                     wide.writes.add(last);
                 }
                 touch_wide(&mut wide, id, access, known);
-                *entry = Entry(WIDE | self.wides.push(wide) as u64);
+                entry.set(Known::Wide(self.wides.push(wide)));
             }
             Known::Wide(place) => touch_wide(&mut self.wides[place], id, access, known),
         }
+        entry.place
     }
 
     /// The newest fence of every row.
@@ -223,9 +260,9 @@ mod tests {
     fn reads_see_writes_only_and_writes_see_both() {
         let mut index = Index::default();
         index.learn(id(0, 1), &payload(b"k", b""));
-        assert_eq!(index.learn(id(1, 1), &payload(b"", b"k")).0[..3], [1, 0, 0]);
-        assert_eq!(index.learn(id(2, 1), &payload(b"", b"k")).0[..3], [1, 0, 0]);
-        assert_eq!(index.learn(id(0, 2), &payload(b"k", b"")).0[..3], [1, 1, 1]);
+        assert_eq!(index.learn(id(1, 1), &payload(b"", b"k")).deps.0[..3], [1, 0, 0]);
+        assert_eq!(index.learn(id(2, 1), &payload(b"", b"k")).deps.0[..3], [1, 0, 0]);
+        assert_eq!(index.learn(id(0, 2), &payload(b"k", b"")).deps.0[..3], [1, 1, 1]);
     }
 
     #[test]
@@ -241,7 +278,7 @@ mod tests {
                 let bytes = builder.encode(StreamId::named(&key.to_string()), 1, 0);
                 let crc = crc32c::crc32c(&bytes);
                 let payload = Payload::parse(bytes, crc).unwrap();
-                let known = index.learn(id(row, u64::from(*key) + 1), &payload);
+                let known = index.learn(id(row, u64::from(*key) + 1), &payload).deps;
                 let first = if row == 0 { 0 } else { u64::from(*key) + 1 };
                 assert_eq!(known.0[0], first, "key {key}");
             }
@@ -273,7 +310,7 @@ mod tests {
                         expected.add(*other);
                     }
                 }
-                let mut known = index.learn(new, &payload);
+                let mut known = index.learn(new, &payload).deps;
                 known.set(new.row, expected.of(new.row));
                 prop_assert_eq!(known, expected);
                 learnt.push((new, payload));

@@ -3,6 +3,7 @@
 use crate::contract::Time;
 use crate::limits::ROW_AHEAD_MAX;
 use crate::payload::Payload;
+use crate::state::Place;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::Phase;
@@ -41,6 +42,8 @@ pub(crate) struct Instance {
     pub(crate) init_dep: Option<Deps>,
     /// The payload is in the conflict index.
     pub(crate) indexed: bool,
+    /// What that knew of its keys' places, until it has executed.
+    pub(crate) places: Box<[Place]>,
     /// The payload is in the log.
     pub(crate) logged: bool,
     /// A Validate of the ballot `bal` was answered (R4): a Recover of it is not answered again.
@@ -54,6 +57,11 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
+    /// The index has learnt the payload.
+    pub(crate) fn learn(&mut self, places: Box<[Place]>) {
+        (self.indexed, self.places) = (true, places);
+    }
+
     /// Whether the value is final.
     pub(crate) fn is_committed(&self) -> bool {
         self.phase == Phase::Committed
@@ -92,6 +100,11 @@ impl Space {
     pub(crate) fn get_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
         let row = self.rows.get_mut(id.row.index())?;
         row.instances.get_mut(id.seq.checked_sub(row.forgotten + 1)? as usize)
+    }
+
+    /// Where the index knew the keys of an instance that executes now.
+    pub(crate) fn take_places(&mut self, id: InstanceId) -> Box<[Place]> {
+        self.get_mut(id).map(|instance| std::mem::take(&mut instance.places)).unwrap_or_default()
     }
 
     /// Makes sure that the id and all before it in its row are there; rows have no gaps.

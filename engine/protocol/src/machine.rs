@@ -2,7 +2,7 @@
 
 use crate::ahead::Keys;
 use crate::payload::Payload;
-use crate::state::{Spot, State};
+use crate::state::{Place, Spot, State};
 use crate::streams::{Fate, Streams};
 use bytes::Bytes;
 use isonomy_wire::answer::{Answer, ResponseBuilder};
@@ -45,18 +45,20 @@ impl Machine {
         self.commands
     }
 
-    /// Executes the batch of an instance. `respond` gets the number of each part and its encoded
-    /// response. Reads change nothing: with `reads` false nobody waits for them and they are
+    /// Executes the batch of an instance. `places` is what the conflict index knew of its keys, or
+    /// nothing; what it has to be told is returned. `respond` gets the number of each part and its
+    /// encoded response. Reads change nothing: with `reads` false nobody waits for them and they are
     /// passed over.
     pub fn execute(
         &mut self,
         id: InstanceId,
         payload: &Payload,
+        places: &[Place],
         reads: bool,
         mut respond: impl FnMut(usize, Bytes),
-    ) {
+    ) -> Vec<Spot> {
         let batch = payload.batch();
-        let mut keys = Keys::new(payload.keys(), &self.state);
+        let mut keys = Keys::new(payload.keys(), places, &self.state);
         for (place, part) in batch.parts().iter().enumerate() {
             let mut work = PartWork { machine: self, id, payload, part, keys: &mut keys };
             if part.stream != StreamId::NONE {
@@ -68,6 +70,7 @@ impl Machine {
             }
         }
         self.commands += u64::from(batch.commands());
+        keys.into_found()
     }
 }
 
@@ -204,27 +207,27 @@ impl<'a> PartWork<'_, 'a> {
         let Machine { epoch, shard, state, streams, answers, .. } = &mut *self.machine;
         let id = CommandId { epoch: *epoch, shard: *shard, instance: self.id, index };
         let instance = self.id;
-        let spot = if command.op.has_key() { self.keys.next(state) } else { Spot::default() };
+        let mut spot = if command.op.has_key() { self.keys.next(state) } else { Spot::default() };
         match command.op {
             Op::Decide => {
-                let key_seq = state.decide(spot, command.key_value, command.key.len(), id);
+                let key_seq = state.decide(&mut spot, command.key_value, command.key.len(), id);
                 answers.committed(instance, index, key_seq);
             }
-            Op::DecideIf => match state.get(spot, command.key) {
+            Op::DecideIf => match state.get(&mut spot, command.key) {
                 Some(now) if now.key_seq != command.expected => {
                     answers.rejected(instance, index, now.key_seq, now.value);
                 }
                 None if command.expected != 0 => answers.rejected(instance, index, 0, &[]),
                 _ => {
-                    let key_seq = state.decide(spot, command.key_value, command.key.len(), id);
+                    let key_seq = state.decide(&mut spot, command.key_value, command.key.len(), id);
                     answers.committed(instance, index, key_seq);
                 }
             },
-            Op::Read => match state.get(spot, command.key) {
+            Op::Read => match state.get(&mut spot, command.key) {
                 Some(now) => answers.found(instance, index, now.key_seq, now.value, now.id),
                 None => answers.plain(instance, index, &Answer::Missing),
             },
-            Op::Retire => match state.retire(spot, command.key) {
+            Op::Retire => match state.retire(&mut spot, command.key) {
                 Some(key_seq) => answers.retired(instance, index, key_seq),
                 None => answers.plain(instance, index, &Answer::Missing),
             },
@@ -235,24 +238,33 @@ impl<'a> PartWork<'_, 'a> {
             }
             Op::End | Op::Skip | Op::Fence => answers.plain(instance, index, &Answer::Done),
         }
+        if command.op.has_key() {
+            self.keys.used(spot);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conflict::Index;
     use isonomy_wire::answer::Answers;
     use isonomy_wire::command::RequestBuilder;
     use isonomy_wire::id::ReplicaId;
+    use proptest::prelude::*;
 
     struct Bench {
         machine: Machine,
+        index: Index,
         seq: u64,
+        /// What the index had to be told after the last request.
+        found: usize,
     }
 
     impl Bench {
         fn new() -> Bench {
-            Bench { machine: Machine::new(Epoch(1), ShardId(0)), seq: 0 }
+            let machine = Machine::new(Epoch(1), ShardId(0));
+            Bench { machine, index: Index::default(), seq: 0, found: 0 }
         }
 
         /// Executes one request as an instance of its own.
@@ -270,10 +282,13 @@ mod tests {
             let payload = Payload::parse(bytes, crc).unwrap();
             self.seq += 1;
             let id = InstanceId::new(ReplicaId(0), self.seq);
+            let places = self.index.learn(id, &payload).places;
             let mut answers = Vec::new();
-            self.machine.execute(id, &payload, true, |_, bytes| {
+            let found = self.machine.execute(id, &payload, &places, true, |_, bytes| {
                 answers = Answers::parse(bytes).unwrap().to_vec();
             });
+            self.index.note(&found);
+            self.found = found.len();
             answers
         }
 
@@ -405,6 +420,64 @@ mod tests {
         // A stream that was opened has no numbers but those of its one client.
         let opened = bench.open();
         assert_eq!(bench.run(opened, far, far, fill), [Answer::OutOfWindow]);
+    }
+
+    #[test]
+    fn the_index_is_told_where_keys_are_and_again_when_they_move() {
+        let mut bench = Bench::new();
+        let stream = bench.open();
+        let keys: Vec<[u8; 2]> = (0..200u16).map(u16::to_le_bytes).collect();
+        let decide = |bench: &mut Bench, number: u64, keys: &[[u8; 2]]| {
+            bench.run(stream, number, 0, |request| {
+                keys.iter().for_each(|key| request.decide(key, b"v").unwrap())
+            });
+            bench.found
+        };
+        assert_eq!(decide(&mut bench, 1, &keys), 200, "they are new");
+        assert_eq!(decide(&mut bench, 201, &keys), 0);
+        bench.run(stream, 401, 0, |request| {
+            keys[..2].iter().for_each(|key| request.retire(key).unwrap());
+            request.decide(b"new", b"v").unwrap();
+        });
+        assert_eq!(bench.found, 1, "the new key has the place of a retired one");
+        assert_eq!(
+            decide(&mut bench, 404, &keys),
+            1,
+            "of the retired ones only the first gets its place back"
+        );
+        assert_eq!(decide(&mut bench, 604, &keys), 0);
+    }
+
+    proptest! {
+        /// What the index says is only where to look first.
+        #[test]
+        fn false_places_change_nothing(
+            batches in prop::collection::vec(
+                prop::collection::vec((0u8..40, prop::bool::weighted(0.3), 0u32..50), 1..120), 1..8),
+        ) {
+            let (mut honest, mut fooled) = (Bench::new(), Bench::new());
+            for batch in batches {
+                let mut builder = RequestBuilder::default();
+                for (key, retires, _) in &batch {
+                    if *retires { builder.retire(&[*key]) } else { builder.decide(&[*key], b"v") }.unwrap();
+                }
+                honest.seq += 1;
+                let bytes = builder.encode(StreamId::named("s"), 1 + 200 * honest.seq, 200 * honest.seq);
+                let crc = crc32c::crc32c(&bytes);
+                let payload = Payload::parse(bytes, crc).unwrap();
+                let id = InstanceId::new(ReplicaId(0), honest.seq);
+                let run = |bench: &mut Bench, places: &[Place]| {
+                    let mut answers = Bytes::new();
+                    bench.machine.execute(id, &payload, places, true, |_, bytes| answers = bytes);
+                    answers
+                };
+                // Some of them beyond all entries, and fewer places than keys.
+                let places: Vec<Place> = batch.iter().skip(1).map(|(.., place)| *place).collect();
+                prop_assert_eq!(run(&mut honest, &[]), run(&mut fooled, &places));
+                prop_assert_eq!(honest.machine.hash(), fooled.machine.hash());
+            }
+            prop_assert!(honest.machine.commands() > 0);
+        }
     }
 
     #[test]

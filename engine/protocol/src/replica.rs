@@ -1,7 +1,7 @@
 //! One replica's part in one shard: inputs in, outputs out. The rules are in [`crate::phase`].
 
 use crate::attempt::{Attempts, Stage};
-use crate::conflict::Index;
+use crate::conflict::{Index, Learnt};
 use crate::contract::{Append, Busy, ClientRef, Config, Position, Reply, Room, Send, Time};
 use crate::execute::{Executor, Step, Vertex};
 use crate::instance::{Choice, Space};
@@ -280,7 +280,11 @@ impl Replica {
     fn execute_replayed(&mut self) {
         while let Some(step) = self.executor.poll() {
             match step {
-                Step::Execute(id, Some(payload)) => self.machine.execute(id, &payload, false, |_, _| ()),
+                Step::Execute(id, Some(payload)) => {
+                    let places = self.space.take_places(id);
+                    let found = self.machine.execute(id, &payload, &places, false, |_, _| ());
+                    self.index.note(&found);
+                }
                 Step::Execute(_, None) => {}
                 Step::Fence(_) => self.count_fence(),
             }
@@ -614,8 +618,8 @@ impl Replica {
         if let Some(instance) = self.space.get_mut(id).filter(|instance| !instance.indexed)
             && let Some(payload) = &instance.payload
         {
-            instance.indexed = true;
-            self.index.learn(id, payload);
+            let Learnt { places, .. } = self.index.learn(id, payload);
+            instance.learn(places);
         }
     }
 

@@ -304,7 +304,7 @@ mod tests {
                 let bytes = builder.encode(StreamId::named("s"), first, first);
                 let crc = crc32c::crc32c(&bytes);
                 let id = InstanceId::new(ReplicaId(0), first);
-                machine.execute(id, &Payload::parse(bytes, crc).unwrap(), true, |_, _| ());
+                machine.execute(id, &Payload::parse(bytes, crc).unwrap(), &[], true, |_, _| ());
             }
         }
         machine

@@ -20,7 +20,9 @@ const INLINE_BYTES: usize = 64;
 const BLOCK_ENTRIES: usize = 16 << 10;
 
 /// The place of an entry plus one; 0 is none.
-type Place = u32;
+pub type Place = u32;
+/// Slots of the table that fit a cache line.
+const LINE_PLACES: usize = 5;
 
 // In this order, and so that both lines are fetched: see `look_up`.
 #[derive(Clone, Debug)]
@@ -106,12 +108,12 @@ impl Entry {
 
 const _: () = assert!(size_of::<Entry>() == 128);
 
-/// Where a key was looked up: its hash and the first entry of that hash, if there is one. It stays
-/// valid whatever happens to the state.
+/// Where a key is thought to be: its hash and an entry, or 0. Whatever happens to the state, it is no
+/// more than a guess: who uses it looks whether the entry is the key's, and corrects it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spot {
-    hash: u64,
-    place: Place,
+    pub(crate) hash: u64,
+    pub(crate) place: Place,
 }
 
 /// The latest decision of a key.
@@ -129,7 +131,7 @@ pub struct Decision<'a> {
 #[derive(Clone)]
 pub struct State {
     shard: ShardId,
-    table: Table<Place>,
+    table: Table<Place, LINE_PLACES>,
     /// Those in use and those that are free.
     entries: Blocks<Entry, BLOCK_ENTRIES>,
     free: Vec<Place>,
@@ -170,16 +172,25 @@ impl State {
         self.table.prefetch(hash);
     }
 
-    /// Second step: looks the hash up and fetches the entry.
+    /// Second step: looks the hash up and fetches its first entry.
     #[inline]
     pub fn look_up(&self, hash: u64) -> Spot {
-        let place = self.table.get(hash).unwrap_or_default();
-        if place != 0 {
-            let entry = self.at(place);
+        self.guess(hash, self.table.get(hash).unwrap_or_default())
+    }
+
+    /// Both steps for a key of which a place is known already: fetches the entry, if there is one.
+    #[inline]
+    pub(crate) fn guess(&self, hash: u64, place: Place) -> Spot {
+        if let Some(entry) = self.get_at(place) {
             prefetch(entry);
             prefetch(&entry.inline);
         }
         Spot { hash, place }
+    }
+
+    #[inline]
+    fn get_at(&self, place: Place) -> Option<&Entry> {
+        self.entries.get((place as usize).wrapping_sub(1))
     }
 
     #[inline]
@@ -193,14 +204,13 @@ impl State {
         &mut self.entries[(place - 1) as usize]
     }
 
-    /// The entry of a key that was looked up. Meanwhile it may have come, gone, or moved back in the
-    /// chain of its hash.
+    /// The entry of a key, of which there is at most one. Corrects the spot.
     #[inline]
-    fn find(&self, spot: Spot, key: &[u8]) -> Option<Place> {
-        if spot.place != 0 && self.at(spot.place).holds(key) {
-            return Some(spot.place);
+    fn find(&self, spot: &mut Spot, key: &[u8]) -> Option<Place> {
+        if !self.get_at(spot.place).is_some_and(|entry| entry.holds(key)) {
+            spot.place = self.search(spot.hash, key)?;
         }
-        self.search(spot.hash, key)
+        Some(spot.place)
     }
 
     fn search(&self, hash: u64, key: &[u8]) -> Option<Place> {
@@ -216,7 +226,7 @@ impl State {
     }
 
     /// The latest decision of a key.
-    pub fn get(&self, spot: Spot, key: &[u8]) -> Option<Decision<'_>> {
+    pub fn get(&self, spot: &mut Spot, key: &[u8]) -> Option<Decision<'_>> {
         let entry = self.at(self.find(spot, key)?);
         let row = ReplicaId((entry.row_seq >> ROW_SHIFT) as u8);
         let instance = InstanceId::new(row, entry.row_seq & ((1 << ROW_SHIFT) - 1));
@@ -227,13 +237,12 @@ impl State {
     /// Makes a value the key's latest decision; the new key_seq. `key_value` is key and value in
     /// one piece, the key `key_length` long.
     #[inline]
-    pub fn decide(&mut self, spot: Spot, key_value: &[u8], key_length: usize, id: CommandId) -> u64 {
-        let place = match self.find(spot, &key_value[..key_length]) {
-            Some(place) => place,
-            None => self.add(spot.hash),
-        };
+    pub fn decide(&mut self, spot: &mut Spot, key_value: &[u8], key_length: usize, id: CommandId) -> u64 {
+        if self.find(spot, &key_value[..key_length]).is_none() {
+            spot.place = self.add(spot.hash);
+        }
         let row_seq = u64::from(id.instance.row.0) << ROW_SHIFT | id.instance.seq;
-        let entry = self.at_mut(place);
+        let entry = self.at_mut(spot.place);
         entry.key_seq += 1;
         entry.epoch = id.epoch.0;
         entry.index = id.index;
@@ -247,7 +256,7 @@ impl State {
     }
 
     /// Ends a key's life; the key_seq of its last decision.
-    pub fn retire(&mut self, spot: Spot, key: &[u8]) -> Option<u64> {
+    pub fn retire(&mut self, spot: &mut Spot, key: &[u8]) -> Option<u64> {
         let place = self.find(spot, key)?;
         let entry = std::mem::replace(self.at_mut(place), Entry::FREE);
         self.unlink(spot.hash, place, entry.next);
@@ -313,22 +322,22 @@ mod tests {
     }
 
     fn decide(state: &mut State, hash: u64, key: &[u8], value: &[u8], seq: u64) -> u64 {
-        state.decide(state.look_up(hash), &[key, value].concat(), key.len(), id(seq))
+        state.decide(&mut state.look_up(hash), &[key, value].concat(), key.len(), id(seq))
     }
 
     #[test]
     fn decisions_count_from_one_in_each_life() {
         let mut state = State::new(ShardId(0));
         let hash = hash_key(b"k");
-        assert_eq!(state.get(state.look_up(hash), b"k"), None);
+        assert_eq!(state.get(&mut state.look_up(hash), b"k"), None);
         assert_eq!(decide(&mut state, hash, b"k", b"one", 1), 1);
         assert_eq!(decide(&mut state, hash, b"k", b"two", 2), 2);
         assert_eq!(
-            state.get(state.look_up(hash), b"k"),
+            state.get(&mut state.look_up(hash), b"k"),
             Some(Decision { key_seq: 2, value: b"two", id: id(2) })
         );
-        assert_eq!(state.retire(state.look_up(hash), b"k"), Some(2));
-        assert_eq!(state.retire(state.look_up(hash), b"k"), None);
+        assert_eq!(state.retire(&mut state.look_up(hash), b"k"), Some(2));
+        assert_eq!(state.retire(&mut state.look_up(hash), b"k"), None);
         assert_eq!((state.hash(), state.keys()), (0, 0));
         assert_eq!(decide(&mut state, hash, b"k", b"three", 3), 1);
     }
@@ -339,11 +348,14 @@ mod tests {
         for (seq, key) in [b"a", b"b", b"c"].into_iter().enumerate() {
             assert_eq!(decide(&mut state, 42, key, b"v", seq as u64 + 1), 1);
         }
-        assert_eq!(state.retire(state.look_up(42), b"b"), Some(1));
-        assert_eq!(state.get(state.look_up(42), b"b"), None);
-        assert!(state.get(state.look_up(42), b"a").is_some() && state.get(state.look_up(42), b"c").is_some());
-        assert_eq!(state.retire(state.look_up(42), b"c"), Some(1));
-        assert_eq!(state.retire(state.look_up(42), b"a"), Some(1));
+        assert_eq!(state.retire(&mut state.look_up(42), b"b"), Some(1));
+        assert_eq!(state.get(&mut state.look_up(42), b"b"), None);
+        assert!(
+            state.get(&mut state.look_up(42), b"a").is_some()
+                && state.get(&mut state.look_up(42), b"c").is_some()
+        );
+        assert_eq!(state.retire(&mut state.look_up(42), b"c"), Some(1));
+        assert_eq!(state.retire(&mut state.look_up(42), b"a"), Some(1));
         assert!(state.table.is_empty());
     }
 
@@ -370,7 +382,7 @@ mod tests {
             let key = (step * 7919 % 6000).to_le_bytes().to_vec();
             if step % 5 == 4 {
                 let expected = model.remove(&key).map(|(key_seq, _)| key_seq);
-                assert_eq!(state.retire(state.look_up(hash_key(&key)), &key), expected);
+                assert_eq!(state.retire(&mut state.look_up(hash_key(&key)), &key), expected);
                 continue;
             }
             let value = vec![step as u8; (step % 200) as usize];
@@ -380,7 +392,7 @@ mod tests {
         }
         assert_eq!(state.keys(), model.len() as u64);
         for (key, (key_seq, value)) in &model {
-            let decision = state.get(state.look_up(hash_key(key)), key).unwrap();
+            let decision = state.get(&mut state.look_up(hash_key(key)), key).unwrap();
             assert_eq!((decision.key_seq, decision.value), (*key_seq, &value[..]));
         }
     }

@@ -7,28 +7,35 @@ use crate::blocks::Blocks;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Slots of a segment: 8 KiB with 8-byte values.
-const SEGMENT_SLOTS: usize = 512;
-/// Slots of a cache line. A search begins at the first slot of a line, so that most end in it.
-const LINE_SLOTS: usize = 4;
-/// Segments per block: 2 MiB with 8-byte values, so that the system can give a block a huge page.
+const LINE_BYTES: usize = 64;
+/// Cache lines of a segment, 8 KiB.
+const SEGMENT_LINES: usize = 128;
+/// Segments per block: 2 MiB, so that the system can give a block a huge page.
 const BLOCK_SEGMENTS: usize = 256;
 /// A segment with more slots in use than this share is split.
-const LOAD_PERCENT: usize = 80;
+const LOAD_PERCENT: usize = 60;
 /// The directory has at most 2 to this power entries. What keys chosen by an attacker add to a
 /// segment beyond that goes elsewhere.
 const DEPTH_MAX: u32 = 24;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot<V> {
-    /// The key with its lowest bit set, so that 0 means empty.
-    key: u64,
+    /// The key with its lowest bit set, so that 0 means empty. In halves, since with their alignment
+    /// more slots fit a line.
+    key: [u32; 2],
     value: V,
 }
 
+/// A cache line. A search begins at the first slot of one, so that most end in it.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Segment<V>([Slot<V>; SEGMENT_SLOTS]);
+struct Line<V, const SLOTS: usize>([Slot<V>; SLOTS]);
+
+#[derive(Clone, Copy, Debug)]
+struct Segment<V, const SLOTS: usize>([Line<V, SLOTS>; SEGMENT_LINES]);
+
+/// A slot of a segment: its line, and its place there.
+type At = (usize, usize);
 
 /// What only growth has to know of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -38,23 +45,24 @@ struct Use {
     used: usize,
 }
 
-/// A map from hashes, whose lowest bit is ignored, to small values.
+/// A map from hashes, whose lowest bit is ignored, to small values, of which `SLOTS` fit a cache
+/// line with their keys.
 #[derive(Clone)]
-pub struct Table<V> {
+pub struct Table<V, const SLOTS: usize> {
     depth: u32,
     directory: Vec<u32>,
-    segments: Blocks<Segment<V>, BLOCK_SEGMENTS>,
+    segments: Blocks<Segment<V, SLOTS>, BLOCK_SEGMENTS>,
     uses: Vec<Use>,
     overflow: BTreeMap<u64, V>,
     len: usize,
 }
 
 /// The slots in use.
-impl<V: Copy + Default + fmt::Debug> fmt::Debug for Table<V> {
+impl<V: Copy + Default + fmt::Debug, const SLOTS: usize> fmt::Debug for Table<V, SLOTS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slots = self.segments.iter().flat_map(|segment| &segment.0);
-        let used = slots.filter(|slot| slot.key != 0).map(|slot| (&slot.key, &slot.value));
-        f.debug_map().entries(used.chain(&self.overflow)).finish()
+        let used = self.segments.iter().flat_map(Segment::used).map(|slot| (slot.key(), slot.value));
+        let overflow = self.overflow.iter().map(|(key, value)| (*key, *value));
+        f.debug_map().entries(used.chain(overflow)).finish()
     }
 }
 
@@ -64,60 +72,97 @@ fn mix(key: u64) -> u64 {
     key.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Where the search for a key begins.
+/// The line where the search for a key begins.
 #[inline]
 fn home(key: u64) -> usize {
     // Low bits of the mixed key's high half: independent of the directory's bits for any
     // directory below 2^32.
-    (mix(key) >> 20) as usize % SEGMENT_SLOTS / LINE_SLOTS * LINE_SLOTS
+    (mix(key) >> 22) as usize % SEGMENT_LINES
 }
 
-impl<V: Copy + Default> Segment<V> {
-    fn empty() -> Segment<V> {
-        Segment([Slot { key: 0, value: V::default() }; SEGMENT_SLOTS])
+impl<V: Copy + Default> Slot<V> {
+    fn new(key: u64, value: V) -> Slot<V> {
+        Slot { key: [key as u32, (key >> 32) as u32], value }
+    }
+
+    #[inline]
+    fn key(&self) -> u64 {
+        u64::from(self.key[1]) << 32 | u64::from(self.key[0])
+    }
+}
+
+impl<V: Copy + Default, const SLOTS: usize> Line<V, SLOTS> {
+    /// Which slot has the key. All of them are compared: of a branch for each the processor would
+    /// often guess the wrong way.
+    #[inline]
+    fn find(&self, key: u64) -> Option<usize> {
+        let slots = self.0.iter().enumerate();
+        let found = slots.fold(0, |found: u32, (at, slot)| found | u32::from(slot.key() == key) << at);
+        (found != 0).then(|| found.trailing_zeros() as usize)
+    }
+}
+
+impl<V: Copy + Default, const SLOTS: usize> Segment<V, SLOTS> {
+    /// How many slots it has.
+    const SIZE: usize = SEGMENT_LINES * SLOTS;
+
+    fn empty() -> Self {
+        const { assert!(SLOTS == LINE_BYTES / size_of::<Slot<V>>(), "as many as fit") };
+        Segment([Line([Slot::new(0, V::default()); SLOTS]); SEGMENT_LINES])
+    }
+
+    fn used(&self) -> impl Iterator<Item = &Slot<V>> {
+        self.0.iter().flat_map(|line| &line.0).filter(|slot| slot.key() != 0)
+    }
+
+    #[inline]
+    fn slot(&self, (line, place): At) -> &Slot<V> {
+        &self.0[line].0[place]
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, (line, place): At) -> &mut Slot<V> {
+        &mut self.0[line].0[place]
     }
 
     /// Where the key is, or the empty slot where it would go.
     #[inline]
-    fn find(&self, key: u64) -> usize {
-        let mut at = home(key);
+    fn find(&self, key: u64) -> At {
+        let mut line = home(key);
         loop {
-            let here = self.0[at].key;
-            if here == key || here == 0 {
-                return at;
+            let here = &self.0[line];
+            if let Some(place) = here.find(key).or_else(|| here.find(0)) {
+                return (line, place);
             }
-            at = (at + 1) % SEGMENT_SLOTS;
+            line = (line + 1) % SEGMENT_LINES;
         }
     }
 
     /// Empties the slot and moves up what had to step aside for it.
-    fn remove_at(&mut self, mut hole: usize) {
-        let distance = |from: usize, to: usize| to.wrapping_sub(from) % SEGMENT_SLOTS;
-        let mut at = hole;
+    fn remove_at(&mut self, (line, place): At) {
+        let at = |slot: usize| (slot / SLOTS, slot % SLOTS);
+        let distance = |from: usize, to: usize| (to + Self::SIZE - from) % Self::SIZE;
+        let mut hole = line * SLOTS + place;
+        let mut next = hole;
         loop {
-            at = (at + 1) % SEGMENT_SLOTS;
-            let key = self.0[at].key;
+            next = (next + 1) % Self::SIZE;
+            let key = self.slot(at(next)).key();
             if key == 0 {
                 break;
             }
             // It may move to any place from its home on.
-            if distance(home(key), at) >= distance(hole, at) {
-                self.0[hole] = self.0[at];
-                hole = at;
+            let home = home(key) * SLOTS;
+            if distance(home, next) >= distance(hole, next) {
+                *self.slot_mut(at(hole)) = *self.slot(at(next));
+                hole = next;
             }
         }
-        self.0[hole] = Slot { key: 0, value: V::default() };
+        *self.slot_mut(at(hole)) = Slot::new(0, V::default());
     }
 }
 
-impl Use {
-    fn is_full(&self) -> bool {
-        self.used * 100 >= SEGMENT_SLOTS * LOAD_PERCENT
-    }
-}
-
-impl<V: Copy + Default> Default for Table<V> {
-    fn default() -> Table<V> {
+impl<V: Copy + Default, const SLOTS: usize> Default for Table<V, SLOTS> {
+    fn default() -> Self {
         let (segments, overflow) = (Blocks::default(), BTreeMap::new());
         let mut table = Table { depth: 0, directory: vec![0], segments, uses: Vec::new(), overflow, len: 0 };
         table.add_segment(0);
@@ -125,7 +170,7 @@ impl<V: Copy + Default> Default for Table<V> {
     }
 }
 
-impl<V: Copy + Default> Table<V> {
+impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.len
@@ -147,8 +192,8 @@ impl<V: Copy + Default> Table<V> {
     pub fn get(&self, key: u64) -> Option<V> {
         let key = key | 1;
         let segment = &self.segments[self.segment_of(key)];
-        let slot = &segment.0[segment.find(key)];
-        if slot.key == 0 { self.overflow.get(&key).copied() } else { Some(slot.value) }
+        let slot = segment.slot(segment.find(key));
+        if slot.key() == 0 { self.overflow.get(&key).copied() } else { Some(slot.value) }
     }
 
     /// The value of a key, made if there is none.
@@ -157,28 +202,32 @@ impl<V: Copy + Default> Table<V> {
         let key = key | 1;
         let which = self.segment_of(key);
         let at = self.segments[which].find(key);
-        if self.segments[which].0[at].key == 0 {
+        if self.segments[which].slot(at).key() == 0 {
             return self.add(key);
         }
-        &mut self.segments[which].0[at].value
+        &mut self.segments[which].slot_mut(at).value
     }
 
     /// The value of a key that has no slot.
     fn add(&mut self, key: u64) -> &mut V {
         let which = self.make_room(key);
-        if self.uses[which].is_full() || self.overflow.contains_key(&key) {
+        if self.is_full(which) || self.overflow.contains_key(&key) {
             self.len += usize::from(!self.overflow.contains_key(&key));
             return self.overflow.entry(key).or_default();
         }
         self.len += 1;
-        let at = self.insert_new(which, Slot { key, value: V::default() });
-        &mut self.segments[which].0[at].value
+        let at = self.insert_new(which, Slot::new(key, V::default()));
+        &mut self.segments[which].slot_mut(at).value
     }
 
-    fn insert_new(&mut self, which: usize, slot: Slot<V>) -> usize {
+    fn is_full(&self, which: usize) -> bool {
+        self.uses[which].used * 100 >= SEGMENT_LINES * SLOTS * LOAD_PERCENT
+    }
+
+    fn insert_new(&mut self, which: usize, slot: Slot<V>) -> At {
         let segment = &mut self.segments[which];
-        let at = segment.find(slot.key);
-        segment.0[at] = slot;
+        let at = segment.find(slot.key());
+        *segment.slot_mut(at) = slot;
         self.uses[which].used += 1;
         at
     }
@@ -189,8 +238,8 @@ impl<V: Copy + Default> Table<V> {
         let which = self.segment_of(key);
         let segment = &mut self.segments[which];
         let at = segment.find(key);
-        let slot = segment.0[at];
-        if slot.key == 0 {
+        let slot = *segment.slot(at);
+        if slot.key() == 0 {
             let removed = self.overflow.remove(&key);
             self.len -= usize::from(removed.is_some());
             return removed;
@@ -213,7 +262,7 @@ impl<V: Copy + Default> Table<V> {
         loop {
             let which = self.segment_of(key);
             let Use { depth, .. } = self.uses[which];
-            if !self.uses[which].is_full() || depth >= DEPTH_MAX {
+            if !self.is_full(which) || depth >= DEPTH_MAX {
                 return which;
             }
             self.split(which, mix(key));
@@ -240,9 +289,9 @@ impl<V: Copy + Default> Table<V> {
         let span = 1usize << (self.depth - depth);
         let first = (mixed >> 1 >> (63 - self.depth)) as usize & !(2 * span - 1);
         self.directory[first + span..first + 2 * span].fill(sibling as u32);
-        for slot in old.0.into_iter().filter(|slot| slot.key != 0) {
-            let target = if mix(slot.key) >> (64 - depth) & 1 == 1 { sibling } else { which };
-            self.insert_new(target, slot);
+        for slot in old.used() {
+            let target = if mix(slot.key()) >> (64 - depth) & 1 == 1 { sibling } else { which };
+            self.insert_new(target, *slot);
         }
     }
 }
@@ -271,8 +320,8 @@ mod tests {
     #[test]
     fn it_is_a_map() {
         let mut random = SmallRng::seed_from_u64(7);
-        let (mut table, mut model) = (Table::<u64>::default(), BTreeMap::new());
-        for step in 0..200_000u64 {
+        let (mut table, mut model) = (Table::<u32, 5>::default(), BTreeMap::new());
+        for step in 0..200_000u32 {
             let key = random.random_range(0..40_000u64).wrapping_mul(0xdead_beef_cafe_f00d) & !1;
             if random.random_range(0..4) == 0 {
                 assert_eq!(table.remove(key), model.remove(&key));
@@ -295,7 +344,7 @@ mod tests {
             let factor = mix(1);
             (0..6).fold(factor, |x, _| x.wrapping_mul(2u64.wrapping_sub(factor.wrapping_mul(x))))
         };
-        let mut table = Table::<u32>::default();
+        let mut table = Table::<u32, 5>::default();
         for low in 0..3000u64 {
             *table.entry((low << 1 | 1).wrapping_mul(inverse)) = low as u32;
         }

@@ -101,7 +101,7 @@ impl Replica {
             for (index, command) in (part.index..).zip(payload.batch().commands_of(part)) {
                 let now = {
                     let state = &self.machine.state;
-                    state.get(state.look_up(hash_key(command.key)), command.key)
+                    state.get(&mut state.look_up(hash_key(command.key)), command.key)
                 };
                 answers.committed(id, index, now.map_or(0, |now| now.key_seq) + 1);
             }
@@ -131,12 +131,14 @@ impl Replica {
             };
             let waiters = if id.row == self.me { self.waiters.remove(&id.seq) } else { None };
             let Some(payload) = payload else { continue };
-            let Replica { machine, outbox, stream_used, .. } = self;
-            machine.execute(id, &payload, waiters.is_some(), |part, response| {
+            let places = self.space.take_places(id);
+            let Replica { machine, index, outbox, stream_used, .. } = self;
+            let found = machine.execute(id, &payload, &places, waiters.is_some(), |part, response| {
                 if let Some(client) = waiters.as_ref().and_then(|waiters| waiters.get(part)) {
                     outbox.reply(*client, Ok(response));
                 }
             });
+            index.note(&found);
             for part in payload.batch().parts().iter().filter(|part| part.stream.is_opened()) {
                 stream_used.insert(part.stream, now);
             }

@@ -1,6 +1,7 @@
 //! C1 to C3: the initial coordinator proposes at ballot 0, everybody pre-accepts.
 
 use crate::attempt::{Attempt, Proposal, Stage};
+use crate::conflict::Learnt;
 use crate::contract::{ClientRef, Time};
 use crate::instance::Choice;
 use crate::log::record::Record;
@@ -20,7 +21,7 @@ impl Replica {
         self.used += 1;
         assert!(self.used <= self.reserved, "D5: a number is used only when its block is reserved");
         let id = InstanceId::new(self.me, self.used);
-        let mut deps = self.index.learn(id, &payload);
+        let Learnt { mut deps, places } = self.index.learn(id, &payload);
         deps.merge(&self.open_restart_marks());
         deps.merge(&self.unindexed_anywhere());
         // S1: a batch conflicts with the Opens of its streams. The stream's id names the Open, so
@@ -52,7 +53,8 @@ impl Replica {
         if !clients.is_empty() {
             self.waiters.insert(id.seq, clients);
         }
-        self.space.see(id, now).expect("the own row goes on without gaps").indexed = true;
+        let instance = self.space.see(id, now).expect("the own row goes on without gaps");
+        instance.learn(places);
         self.pre_accept(id, deps, deps, payload);
         if mutant::is(Mutant::EagerCoordinator) {
             return self.on_pre_accept_ok(now, self.me, id, &deps);
@@ -128,7 +130,7 @@ impl Replica {
             return self.outbox.send(from, message, None);
         }
         if instance.phase == Phase::Init {
-            let mut dep = self.index.learn(id, &payload);
+            let Learnt { deps: mut dep, places } = self.index.learn(id, &payload);
             self.leave_out_nops(&mut dep);
             dep.merge(&deps);
             if !mutant::is(Mutant::NoFloorInDeps) {
@@ -142,7 +144,7 @@ impl Replica {
             }
             dep.set(id.row, deps.of(id.row));
             self.see_all(&dep, now);
-            self.space.get_mut(id).expect("it is there").indexed = true;
+            self.space.get_mut(id).expect("it is there").learn(places);
             self.pre_accept(id, dep, deps, payload);
         } else {
             self.marks.set(Mark::C2Again);

@@ -167,18 +167,18 @@ mod tests {
         let instance = InstanceId::new(ReplicaId(2), seq);
         let id = CommandId { epoch: Epoch(1), shard: ShardId(0), instance, index: 3 };
         let key = key.to_le_bytes();
-        state.decide(state.look_up(hash_key(&key)), &[&key, value].concat(), key.len(), id);
+        state.decide(&mut state.look_up(hash_key(&key)), &[&key, value].concat(), key.len(), id);
     }
 
     fn retire(state: &mut State, key: u32) {
         let key = key.to_le_bytes();
-        state.retire(state.look_up(hash_key(&key)), &key);
+        state.retire(&mut state.look_up(hash_key(&key)), &key);
     }
 
     fn all(state: &State) -> BTreeMap<u32, (u64, Vec<u8>)> {
         let keys = (0u32..200).map(|key| (key, key.to_le_bytes()));
         keys.filter_map(|(key, bytes)| {
-            let decision = state.get(state.look_up(hash_key(&bytes)), &bytes)?;
+            let decision = state.get(&mut state.look_up(hash_key(&bytes)), &bytes)?;
             Some((key, (decision.key_seq, decision.value.to_vec())))
         })
         .collect()
