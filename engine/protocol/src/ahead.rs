@@ -7,6 +7,12 @@ use crate::state::{Place, Spot, State};
 const ENTRIES_AHEAD: usize = 32;
 /// How many keys ahead its slot of the table is fetched, if that is needed.
 const SLOTS_AHEAD: usize = 2 * ENTRIES_AHEAD;
+/// How many keys are fetched at a time. Most lie on pages whose addresses the processor has to look
+/// up, for which a fetch waits: close to each other they wait together.
+const BURST: usize = 8;
+/// Keys that have been looked up and not used, at most.
+const LOOKED_UP_MAX: usize = 2 * ENTRIES_AHEAD;
+const _: () = assert!(ENTRIES_AHEAD + BURST <= LOOKED_UP_MAX);
 
 /// The keys of a batch in the order of its commands.
 pub(crate) struct Keys<'a> {
@@ -15,16 +21,15 @@ pub(crate) struct Keys<'a> {
     places: &'a [Place],
     /// The next one.
     at: usize,
-    /// What is thought of it and those after it, as a ring.
-    spots: [Spot; ENTRIES_AHEAD],
+    /// Where it and those after it are thought to be, as a ring.
+    looked_up: [Place; LOOKED_UP_MAX],
     /// Those of which the index has to be told.
     found: Vec<Spot>,
 }
 
 impl<'a> Keys<'a> {
     pub(crate) fn new(accesses: &'a [Access], places: &'a [Place], state: &State) -> Keys<'a> {
-        let spots = [Spot::default(); ENTRIES_AHEAD];
-        let mut keys = Keys { accesses, places, at: 0, spots, found: Vec::new() };
+        let mut keys = Keys { accesses, places, at: 0, looked_up: [0; LOOKED_UP_MAX], found: Vec::new() };
         keys.look(state);
         keys
     }
@@ -33,6 +38,13 @@ impl<'a> Keys<'a> {
     fn look(&mut self, state: &State) {
         (self.at..self.at + SLOTS_AHEAD).for_each(|far| self.fetch_slot(far, state));
         (self.at..self.at + ENTRIES_AHEAD).for_each(|near| self.fetch_entry(near, state));
+        self.burst(state);
+    }
+
+    /// What comes behind that.
+    fn burst(&mut self, state: &State) {
+        (0..BURST).for_each(|next| self.fetch_slot(self.at + SLOTS_AHEAD + next, state));
+        (0..BURST).for_each(|next| self.fetch_entry(self.at + ENTRIES_AHEAD + next, state));
     }
 
     #[inline]
@@ -52,22 +64,24 @@ impl<'a> Keys<'a> {
     #[inline]
     fn fetch_entry(&mut self, at: usize, state: &State) {
         if let Some(access) = self.accesses.get(at) {
-            self.spots[at % ENTRIES_AHEAD] = match self.place(at) {
-                0 => state.look_up(access.hash()),
-                place => state.guess(access.hash(), place),
+            let place = match self.place(at) {
+                0 => state.look_up(access.hash()).place,
+                place => place,
             };
+            state.fetch(place);
+            self.looked_up[at % LOOKED_UP_MAX] = place;
         }
     }
 
     /// The next key's spot.
     #[inline]
     pub(crate) fn next(&mut self, state: &State) -> Spot {
-        assert!(self.at < self.accesses.len(), "every key has its access");
-        let spot = self.spots[self.at % ENTRIES_AHEAD];
-        self.fetch_slot(self.at + SLOTS_AHEAD, state);
-        self.fetch_entry(self.at + ENTRIES_AHEAD, state);
+        if self.at.is_multiple_of(BURST) {
+            self.burst(state);
+        }
+        let (hash, place) = (self.accesses[self.at].hash(), self.looked_up[self.at % LOOKED_UP_MAX]);
         self.at += 1;
-        spot
+        Spot { hash, place }
     }
 
     /// The spot that `next` gave has been used, and perhaps corrected.

@@ -24,7 +24,7 @@ pub type Place = u32;
 /// Slots of the table that fit a cache line.
 const LINE_PLACES: usize = 5;
 
-// In this order, and so that both lines are fetched: see `look_up`.
+// In this order, and so that both lines are fetched: see `fetch`.
 #[derive(Clone, Debug)]
 #[repr(C, align(128))]
 struct Entry {
@@ -172,20 +172,19 @@ impl State {
         self.table.prefetch(hash);
     }
 
-    /// Second step: looks the hash up and fetches its first entry.
+    /// Second step: the first entry of the hash.
     #[inline]
     pub fn look_up(&self, hash: u64) -> Spot {
-        self.guess(hash, self.table.get(hash).unwrap_or_default())
+        Spot { hash, place: self.table.get(hash).unwrap_or_default() }
     }
 
-    /// Both steps for a key of which a place is known already: fetches the entry, if there is one.
+    /// Third step: fetches the entry that is thought to be the key's, if there is one.
     #[inline]
-    pub(crate) fn guess(&self, hash: u64, place: Place) -> Spot {
+    pub(crate) fn fetch(&self, place: Place) {
         if let Some(entry) = self.get_at(place) {
             prefetch(entry);
             prefetch(&entry.inline);
         }
-        Spot { hash, place }
     }
 
     #[inline]
