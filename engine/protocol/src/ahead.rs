@@ -34,17 +34,16 @@ impl<'a> Keys<'a> {
         keys
     }
 
-    /// Looks up what comes next.
+    /// Looks up what comes next, as far as the next burst does not.
     fn look(&mut self, state: &State) {
-        (self.at..self.at + SLOTS_AHEAD).for_each(|far| self.fetch_slot(far, state));
-        (self.at..self.at + ENTRIES_AHEAD).for_each(|near| self.fetch_entry(near, state));
-        self.burst(state);
+        let until_burst = self.at.next_multiple_of(BURST) - self.at;
+        self.fetch_slots(self.at, until_burst + SLOTS_AHEAD, state);
+        self.fetch_entries(self.at, until_burst + ENTRIES_AHEAD, state);
     }
 
-    /// What comes behind that.
     fn burst(&mut self, state: &State) {
-        (0..BURST).for_each(|next| self.fetch_slot(self.at + SLOTS_AHEAD + next, state));
-        (0..BURST).for_each(|next| self.fetch_entry(self.at + ENTRIES_AHEAD + next, state));
+        self.fetch_slots(self.at + SLOTS_AHEAD, BURST, state);
+        self.fetch_entries(self.at + ENTRIES_AHEAD, BURST, state);
     }
 
     #[inline]
@@ -53,17 +52,17 @@ impl<'a> Keys<'a> {
     }
 
     #[inline]
-    fn fetch_slot(&self, at: usize, state: &State) {
-        if let Some(access) = self.accesses.get(at)
-            && self.place(at) == 0
-        {
-            state.prefetch(access.hash());
+    fn fetch_slots(&self, from: usize, count: usize, state: &State) {
+        for (at, access) in self.accesses.iter().enumerate().skip(from).take(count) {
+            if self.place(at) == 0 {
+                state.prefetch(access.hash());
+            }
         }
     }
 
     #[inline]
-    fn fetch_entry(&mut self, at: usize, state: &State) {
-        if let Some(access) = self.accesses.get(at) {
+    fn fetch_entries(&mut self, from: usize, count: usize, state: &State) {
+        for (at, access) in self.accesses.iter().enumerate().skip(from).take(count) {
             let place = match self.place(at) {
                 0 => state.look_up(access.hash()).place,
                 place => place,
@@ -76,6 +75,7 @@ impl<'a> Keys<'a> {
     /// The next key's spot.
     #[inline]
     pub(crate) fn next(&mut self, state: &State) -> Spot {
+        assert!(self.at < self.accesses.len(), "every key has its access");
         if self.at.is_multiple_of(BURST) {
             self.burst(state);
         }

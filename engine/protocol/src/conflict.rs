@@ -4,7 +4,7 @@ use crate::blocks::Blocks;
 use crate::mutant::{self, Mutant};
 use crate::payload::{Access, Payload};
 use crate::state::{Place, Spot};
-use crate::table::Table;
+use crate::table::{Halves, Table};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId};
 
@@ -50,8 +50,8 @@ impl Touched {
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     /// Nothing, the last write of the only row that touched it, or a place in the table of wide
-    /// entries: nearly all keys are written by their home alone. In halves, as the table wants it.
-    last: [u32; 2],
+    /// entries: nearly all keys are written by their home alone.
+    last: Halves,
     /// Where the state had its key last, for the shard to look there first when it executes.
     place: Place,
 }
@@ -72,7 +72,7 @@ enum Known {
 impl Entry {
     #[inline]
     fn known(self) -> Known {
-        let last = u64::from(self.last[1]) << 32 | u64::from(self.last[0]);
+        let last = self.last.joined();
         if last == 0 {
             Known::Nothing
         } else if last & WIDE == 0 {
@@ -92,7 +92,7 @@ impl Entry {
             }
             Known::Wide(place) => WIDE | place as u64,
         };
-        self.last = [last as u32, (last >> 32) as u32];
+        self.last = Halves::of(last);
     }
 }
 

@@ -18,11 +18,26 @@ const LOAD_PERCENT: usize = 60;
 /// segment beyond that goes elsewhere.
 const DEPTH_MAX: u32 = 24;
 
+/// A number in halves: with their alignment more slots fit a line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Halves([u32; 2]);
+
+impl Halves {
+    #[inline]
+    pub(crate) fn of(number: u64) -> Halves {
+        Halves([number as u32, (number >> 32) as u32])
+    }
+
+    #[inline]
+    pub(crate) fn joined(self) -> u64 {
+        u64::from(self.0[1]) << 32 | u64::from(self.0[0])
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Slot<V> {
-    /// The key with its lowest bit set, so that 0 means empty. In halves, since with their alignment
-    /// more slots fit a line.
-    key: [u32; 2],
+    /// The key with its lowest bit set, so that 0 means empty.
+    key: Halves,
     value: V,
 }
 
@@ -82,12 +97,12 @@ fn home(key: u64) -> usize {
 
 impl<V: Copy + Default> Slot<V> {
     fn new(key: u64, value: V) -> Slot<V> {
-        Slot { key: [key as u32, (key >> 32) as u32], value }
+        Slot { key: Halves::of(key), value }
     }
 
     #[inline]
     fn key(&self) -> u64 {
-        u64::from(self.key[1]) << 32 | u64::from(self.key[0])
+        self.key.joined()
     }
 }
 
