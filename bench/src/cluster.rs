@@ -34,6 +34,12 @@ pub(crate) fn program(named: Option<&Path>) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The core of one of those who share this machine, which take them in turn: the replicas, then the load.
+pub(crate) fn core_of(party: usize) -> Option<usize> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.get(party % cores.len().max(1)).map(|core| core.id)
+}
+
 impl Cluster {
     /// Starts replicas with one shard each, on fresh data below `dir`, and waits until they answer.
     /// Up to `clients` can connect to each.
@@ -42,7 +48,6 @@ impl Cluster {
         let ports = free_ports(2 * REPLICAS)?;
         let members: Vec<String> =
             ports.chunks(2).map(|ports| format!("127.0.0.1:{}:{}", ports[0], ports[1])).collect();
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
         for replica in 0..REPLICAS {
             let mut command = Command::new(program);
             command
@@ -51,9 +56,8 @@ impl Cluster {
                 .args(["--connections-max", &(clients + 64).to_string()])
                 .arg("--data-dir")
                 .arg(servers.data_dir(replica));
-            // The replicas share the cores of this one machine.
-            if let Some(core) = cores.get(replica % cores.len().max(1)) {
-                command.args(["--cores", &core.id.to_string()]);
+            if let Some(core) = core_of(replica) {
+                command.args(["--cores", &core.to_string()]);
             }
             // Settings of the user's own cluster must not leak into this one.
             for name in ["CONFIG", "DURABILITY", "LISTEN"] {

@@ -57,6 +57,7 @@ fn the_canonical_loads_give_one_line() {
         assert!(load["decisions"].as_u64().unwrap() > 0, "{name}: {load}");
         assert_eq!((&load["durability"], &load["errors"]), (&"fsync".into(), &serde_json::json!({})));
         assert!(load["probe_ratio"].as_f64().unwrap() > 0.0);
+        assert!(load["config"]["core"].is_number(), "the load does not wander: {load}");
     }
     assert_eq!(result["open_loop"]["config"]["rate"], 2000);
 }

@@ -23,7 +23,8 @@ pub(crate) struct Cluster {
     members: String,
     shards: u16,
     name: String,
-    cores: usize,
+    /// Those of this machine that may be used.
+    cores: Vec<usize>,
     processes: Vec<Option<Child>>,
 }
 
@@ -40,7 +41,7 @@ impl Cluster {
             client_bases,
             shards,
             name: format!("demo-{}", std::process::id()),
-            cores: crate::checks::usable_cores().len().max(1),
+            cores: crate::checks::usable_cores(),
             processes: Vec::new(),
         };
         for index in 0..usize::from(replicas) {
@@ -55,7 +56,7 @@ impl Cluster {
         let program = std::env::current_exe().context("the path of this program")?;
         let log = File::options().create(true).append(true).open(self.log_path(index))?;
         // Each replica is as wide as its shards; the replicas share the cores of this one machine.
-        let cores = (0..usize::from(self.shards)).map(|shard| ((index + shard) % self.cores).to_string());
+        let cores = (0..usize::from(self.shards)).map(|shard| self.core(index + shard).to_string());
         let mut command = Command::new(program);
         command
             .arg("serve")
@@ -73,6 +74,16 @@ impl Cluster {
         }
         self.processes[index] = Some(command.spawn().context("starting a replica")?);
         Ok(())
+    }
+
+    /// Cores are given out in turn.
+    fn core(&self, turn: usize) -> usize {
+        self.cores.get(turn % self.cores.len().max(1)).copied().unwrap_or(0)
+    }
+
+    /// The core whose turn it is behind the last replica's last shard.
+    pub(crate) fn load_core(&self) -> usize {
+        self.core(self.client_bases.len() - 1 + usize::from(self.shards))
     }
 
     fn log_path(&self, index: usize) -> PathBuf {
@@ -167,5 +178,22 @@ mod tests {
         let mut bases = free_ports(6, 4).unwrap();
         bases.sort_unstable();
         assert!(bases.windows(2).all(|pair| pair[1] - pair[0] >= 4));
+    }
+
+    #[test]
+    fn cores_that_may_be_used_are_taken_in_turn() {
+        let cluster = |shards, cores: &[usize]| Cluster {
+            dir: PathBuf::new(),
+            client_bases: vec![1, 2, 3],
+            members: String::new(),
+            shards,
+            name: String::new(),
+            cores: cores.into(),
+            processes: Vec::new(),
+        };
+        assert_eq!([0, 1, 2].map(|turn| cluster(1, &[4, 7]).core(turn)), [4, 7, 4]);
+        assert_eq!(cluster(1, &[4, 7]).load_core(), 7);
+        assert_eq!(cluster(2, &[4, 7, 8, 9, 11]).load_core(), 11);
+        assert_eq!(cluster(1, &[3]).load_core(), 3);
     }
 }

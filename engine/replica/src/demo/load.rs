@@ -13,6 +13,8 @@ pub(crate) struct Load {
     pub(crate) warmup: u64,
     /// Decisions per second; as fast as it goes if there is none.
     pub(crate) rate: Option<u64>,
+    /// Where it runs: one that wanders gets in the way of every replica.
+    pub(crate) core: usize,
     /// Whether progress is shown.
     pub(crate) progress: bool,
 }
@@ -29,6 +31,7 @@ impl Load {
             .args(["load", "--output", "json", "--connect", &self.addresses.join(",")])
             .args(["--seconds", &self.seconds.to_string(), "--warmup", &self.warmup.to_string()])
             .args(["--deadline", &super::PATIENCE.as_secs().to_string()])
+            .args(["--core", &self.core.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         if let Some(rate) = self.rate {

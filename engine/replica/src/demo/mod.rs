@@ -169,6 +169,7 @@ async fn measure(args: &DemoArgs, cluster: &Cluster, report: &mut Report) -> Res
         seconds: args.seconds,
         warmup: WARMUP_SECONDS,
         rate: args.rate,
+        core: cluster.load_core(),
         progress: true,
     };
     let running = load.start()?;
@@ -241,6 +242,7 @@ async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mu
         seconds: KILL_SECONDS.iter().sum(),
         warmup: 0,
         rate: Some(((rate * KILL_LOAD_SHARE) as u64).max(1)),
+        core: cluster.load_core(),
         progress: false,
     };
     say(&format!("{} decisions per second, and kill -9 of replica {victim}", load.rate.unwrap_or_default()));
