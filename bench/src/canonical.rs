@@ -1,6 +1,6 @@
 //! `canonical`: the two loads that commits are compared by, on a cluster started for them.
 
-use crate::cluster::{Cluster, REPLICAS, core_of, program};
+use crate::cluster::{self, Cluster};
 use crate::load;
 use crate::options::{Options, Output, SECONDS_MAX};
 use crate::report::{Host, Report, append_line, commit, probe_file};
@@ -39,7 +39,7 @@ pub(crate) struct CanonicalOptions {
 
 /// Runs both loads; the closed loop first.
 pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
-    let program = program(options.isonomy.as_deref())?;
+    let program = cluster::program(options.isonomy.as_deref())?;
     let probe = options.probe.as_deref().map(probe_file::read).transpose()?;
     let interrupted = load::watch_signals()?;
     let mut reports = Vec::new();
@@ -49,7 +49,7 @@ pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
         eprintln!("canonical: {name}, {} s", options.seconds);
         let arguments =
             format!("--connect {} --seconds {} {shape}", cluster.addresses.join(","), options.seconds);
-        let load = Options { core: core_of(REPLICAS), ..Options::of(&arguments) };
+        let load = Options { core: cluster::core_of(cluster::REPLICAS), ..Options::of(&arguments) };
         let measured = load::measure(&load, &interrupted, &[])?;
         ensure!(!interrupted.load(Ordering::Relaxed), "interrupted: nothing was written");
         let report = Report::new(&load, Host::here(), &measured, probe);

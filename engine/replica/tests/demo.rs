@@ -47,6 +47,7 @@ fn the_demo_shows_what_it_says_and_keeps_its_field_names() {
         assert!(json["load"][field].is_number(), "{field}");
     }
     assert_eq!(json["load"]["durability"], "fsync");
+    assert!(json["load"]["config"]["core"].is_number(), "the load does not wander");
 }
 
 #[test]
