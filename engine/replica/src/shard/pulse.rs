@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// A beat that was not heard is repeated after twice the time, up to this.
-const REPEAT_MAX: Duration = Duration::from_secs(1);
+/// A beat that was not heard is repeated after twice the time, up to this. A shard hears none while it
+/// reads its log; then the others wait for what it does at its first beat.
+const REPEAT_MAX: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 struct Shared {
@@ -70,13 +71,13 @@ impl Pulse {
 
 impl Shared {
     fn beat(&self) {
-        let mut unheard = 0;
+        let mut unheard = 0u32;
         while !self.ended.load(Ordering::Relaxed) {
             let period = Duration::from_micros(self.period_us.load(Ordering::Relaxed));
-            std::thread::sleep((period * (1 << unheard)).min(REPEAT_MAX.max(period)));
+            std::thread::sleep(pause(period, unheard));
             let beats = self.beats.load(Ordering::Relaxed);
             let is_heard = self.heard.load(Ordering::Acquire) == beats;
-            unheard = if is_heard { 0 } else { (unheard + 1).min(10) };
+            unheard = if is_heard { 0 } else { unheard.saturating_add(1) };
             self.beats.store(beats + 1, Ordering::Release);
             // The task may be scheduled already: the wake-up is for the executor.
             if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
@@ -84,6 +85,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// How long until the next beat, after so many that were not heard.
+fn pause(period: Duration, unheard: u32) -> Duration {
+    period.saturating_mul(1u32.checked_shl(unheard).unwrap_or(u32::MAX)).min(REPEAT_MAX.max(period))
 }
 
 impl Drop for Pulse {
@@ -104,6 +110,14 @@ mod tests {
         fn wake(self: Arc<Self>) {
             let _ = self.0.send(());
         }
+    }
+
+    #[test]
+    fn whoever_heard_nothing_for_long_hears_it_soon() {
+        let [millis, micros] = [Duration::from_millis, Duration::from_micros];
+        assert_eq!([0, 1, 2, 3].map(|unheard| pause(millis(5), unheard).as_millis()), [5, 10, 20, 20]);
+        assert_eq!(pause(micros(1), u32::MAX), millis(20));
+        assert_eq!(pause(millis(30), 7), millis(30), "a slow beat stays what it is");
     }
 
     #[test]
