@@ -61,6 +61,10 @@ pub const ROOM_RETRY_MS: u32 = 100;
 /// elsewhere: they would wait for all of them.
 pub const BEHIND_MAX: u64 = 4096;
 
+/// A replica that lacks more instances than this of what a peer has executed proposes no fence by itself.
+/// More than a peer can be ahead by because its gossip is newer than what came of its Commits.
+pub const FENCE_BEHIND_MAX: u64 = 256;
+
 /// How many state hashes at fences are kept to be compared.
 pub const FENCES_REMEMBERED: usize = 16;
 

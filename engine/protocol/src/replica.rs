@@ -42,6 +42,15 @@ pub(crate) struct Peer {
     pub(crate) fence: (u64, u64),
 }
 
+/// A range of a row that was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pulled {
+    /// Its last number; 0 if there is none.
+    pub(crate) to: u64,
+    /// The bytes of its batches that have come.
+    pub(crate) bytes: usize,
+}
+
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {
@@ -109,8 +118,8 @@ pub struct Replica {
     pub(crate) last_gossip: Time,
     pub(crate) gossiped: Option<(Deps, Deps)>,
     pub(crate) last_pull: Time,
-    /// Per row the end of the range that was pulled and has not come; 0 if none was.
-    pub(crate) pulled: Deps,
+    /// Per row the range that was pulled last.
+    pub(crate) pulled: Vec<Pulled>,
     pub(crate) last_idle_check: Time,
     /// When streams were last used, by the local clock; only proposes their end (S4).
     pub(crate) stream_used: BTreeMap<StreamId, Time>,
@@ -166,7 +175,7 @@ impl Replica {
             last_gossip: Time(0),
             gossiped: None,
             last_pull: Time(0),
-            pulled: Deps::NONE,
+            pulled: vec![Pulled::default(); quorum.n],
             last_idle_check: Time(0),
             stream_used: BTreeMap::new(),
             no_quorum_since: None,
@@ -372,7 +381,7 @@ impl Replica {
             );
             return Some(Failure::Unavailable { reason });
         }
-        if self.is_behind() {
+        if self.lacks_more_than(BEHIND_MAX) {
             let reason = "this replica was away and is catching up; ask another".into();
             return Some(Failure::Unavailable { reason });
         }
@@ -403,13 +412,13 @@ impl Replica {
         None
     }
 
-    /// Whether a peer has executed much that has not executed here.
-    fn is_behind(&self) -> bool {
+    /// Whether a peer has executed more than so many instances that have not executed here.
+    pub(crate) fn lacks_more_than(&self, instances: u64) -> bool {
         let mine = self.executor.executed();
         self.others().any(|id| {
             let theirs = &self.peers[id.index()].executed;
             let lacking = theirs.0.iter().zip(&mine.0).map(|(theirs, mine)| theirs.saturating_sub(*mine));
-            lacking.sum::<u64>() > BEHIND_MAX
+            lacking.sum::<u64>() > instances
         })
     }
 

@@ -83,11 +83,6 @@ impl Replica {
         }
         self.execute(now);
         self.on_progress(now);
-        // G5: while catching up, the next range follows at once.
-        let pulled = self.pulled.of(id.row);
-        if pulled > 0 && self.executor.committed().of(id.row) >= pulled {
-            self.pull(now, id.row);
-        }
     }
 
     /// A fault for tests, see [`Mutant::ReplyAtCommit`]: each Decide is told the next key_seq.
@@ -196,7 +191,8 @@ impl Replica {
             let Some(instance) = self.space.get(id).filter(|instance| instance.is_committed()) else {
                 continue;
             };
-            bytes += instance.payload.as_ref().map_or(0, |payload| payload.batch().payload().len());
+            let attached = instance.payload.as_ref().filter(|_| instance.cmd == Choice::Initial);
+            bytes += attached.map_or(0, |payload| payload.batch().payload().len());
             self.answer_with_commit(from, id);
             if bytes > PULL_BYTES_MAX {
                 return;

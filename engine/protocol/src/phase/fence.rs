@@ -4,7 +4,7 @@
 use crate::contract::{Position, Time};
 use crate::execute::Fence;
 use crate::instance::{Choice, Instance};
-use crate::limits::{FENCE_PATIENCE_US, FENCES_REMEMBERED, HOLD_US};
+use crate::limits::{FENCE_BEHIND_MAX, FENCE_PATIENCE_US, FENCES_REMEMBERED, HOLD_US};
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
@@ -60,6 +60,10 @@ impl Replica {
             self.rows().filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0) as u64;
         let budget = self.config.fence_bytes.saturating_mul(4 + place) / 4;
         if self.log_bytes - self.fenced_at < budget || self.is_fencing() {
+            return;
+        }
+        // All would wait until it has caught up far enough to see to its fence.
+        if self.lacks_more_than(FENCE_BEHIND_MAX) {
             return;
         }
         let is_old = |row| {

@@ -2,10 +2,10 @@
 //! forgotten.
 
 use crate::contract::Time;
-use crate::limits::{GOSSIP_REPEAT, PULL_COMMITS_MAX};
+use crate::limits::{GOSSIP_REPEAT, PULL_BYTES_MAX, PULL_COMMITS_MAX};
 use crate::log::record::Record;
 use crate::marks::Mark;
-use crate::replica::{Peer, Replica};
+use crate::replica::{Peer, Pulled, Replica};
 use isonomy_wire::id::{InstanceId, ReplicaId};
 use isonomy_wire::message::{Gossip, PeerMessage};
 
@@ -117,18 +117,31 @@ impl Replica {
     /// Pulls the next range of a row from someone who has it.
     pub(crate) fn pull(&mut self, now: Time, row: ReplicaId) {
         let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
-        self.pulled.set(row, 0);
+        self.pulled[row.index()] = Pulled::default();
         let sources: Vec<ReplicaId> =
             self.others().filter(|peer| self.is_committed_at(*peer, row, next.seq)).collect();
         let of = |id: &ReplicaId| &self.peers[id.index()];
         if let Some(source) = sources.iter().find(|id| !of(id).floor.contains(next)) {
             let to = of(source).committed.of(row).min(next.seq + PULL_COMMITS_MAX - 1);
             self.outbox.send(*source, PeerMessage::Pull { row, from: next.seq, to }, None);
-            self.pulled.set(row, to);
+            self.pulled[row.index()].to = to;
             self.marks.set(Mark::Pulled);
             self.last_pull = now;
         } else if let Some(source) = sources.into_iter().min_by_key(|id| of(id).snapshot) {
             self.on_forgotten(source);
+        }
+    }
+
+    /// A Commit has come with a batch of so many bytes. While catching up, the next range follows this one
+    /// at once, or what one answer brings of it (G5).
+    pub(crate) fn pull_on(&mut self, now: Time, id: InstanceId, bytes: usize) {
+        let pulled = &mut self.pulled[id.row.index()];
+        if id.seq > pulled.to {
+            return;
+        }
+        pulled.bytes += bytes;
+        if pulled.bytes > PULL_BYTES_MAX || self.executor.committed().of(id.row) >= pulled.to {
+            self.pull(now, id.row);
         }
     }
 

@@ -38,8 +38,10 @@ impl Replica {
             }
             PeerMessage::AcceptOk { id, ballot } => self.on_accept_ok(now, from, id, ballot),
             PeerMessage::Commit { id, ballot, value, deps, after } => {
+                let bytes = payload.as_ref().map_or(0, |payload| payload.batch().payload().len());
                 let proposal = self.proposal_of(id, value, deps, after, payload);
                 self.on_commit(now, from, id, ballot, proposal);
+                self.pull_on(now, id, bytes);
             }
             PeerMessage::Nack { id, refused, promised } => self.on_nack(now, id, refused, promised),
             PeerMessage::Lacking { id, ballot } => self.on_lacking(from, id, ballot),

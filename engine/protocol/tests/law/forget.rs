@@ -3,11 +3,13 @@
 use super::recover::{ID, MINE, batch, proposals, recovering};
 use super::validate::waiting;
 use crate::support::solo::*;
-use crate::support::{decide, fence, id, read};
+use crate::support::{decide, fence, id, parse, read};
 use isonomy_protocol::conflict::conflicts;
+use isonomy_protocol::limits::{FENCE_BEHIND_MAX, PULL_BYTES_MAX};
 use isonomy_protocol::payload::Payload;
+use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::{Failure, Gossip, PeerMessage, Value};
 
 /// A fence behind [`ID`].
@@ -260,6 +262,22 @@ fn g4_a_fence_is_proposed_when_the_log_has_grown() {
 }
 
 #[test]
+fn g4_who_lacks_much_proposes_no_fence() {
+    let mut solo = Solo::fencing(3, 0, 1);
+    let mut executed_by_another = |instances: u64| {
+        let executed = deps([0, instances]);
+        let gossip = Gossip { executed, ..Gossip::default() };
+        solo.tell(1, PeerMessage::Gossip(Box::new(gossip)), None);
+        solo.wait(5_000);
+        proposes_a_fence(&mut solo)
+    };
+    assert!(!executed_by_another(FENCE_BEHIND_MAX + 1), "all would wait for it to catch up");
+    solo.tell(1, commit(id(1, 1), Ballot::ZERO, Value::Attached, Deps::NONE), Some(&rival()));
+    solo.wait(5_000);
+    assert!(proposes_a_fence(&mut solo));
+}
+
+#[test]
 fn g4_what_the_log_held_at_the_start_has_grown_too() {
     let mut solo = Solo::fencing(3, 0, 1_000);
     // Never as much between two crashes, so that nobody would ever forget.
@@ -358,6 +376,40 @@ fn g5_who_lacks_the_fence_wants_the_snapshot() {
     assert_eq!(solo.core.wants_snapshot(), Some((ReplicaId(2), 1)));
     solo.install(&forgetful().snapshot.expect("it took one"));
     assert_eq!(solo.core.wants_snapshot(), None);
+}
+
+/// The ranges that it asks others for.
+fn pulls(said: Vec<(u8, PeerMessage)>) -> Vec<(u64, u64)> {
+    let range = |(_, message)| match message {
+        PeerMessage::Pull { from, to, .. } => Some((from, to)),
+        _ => None,
+    };
+    said.into_iter().filter_map(range).collect()
+}
+
+#[test]
+fn g5_a_range_that_is_too_much_for_one_answer_goes_on_where_that_ends() {
+    let mut builder = RequestBuilder::default();
+    builder.decide(b"key", &vec![0; PULL_BYTES_MAX / 9]).expect("it fits");
+    let ninth = parse(builder.encode(StreamId::named("s"), 1, 0));
+    let (mut source, mut solo) = (Solo::new(3, 1), Solo::new(3, 2));
+    let committed = |seq| commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1]));
+    (1..=20).for_each(|seq| drop(source.tell(0, committed(seq), Some(&ninth))));
+    let gossip = Gossip { committed: deps([20]), ..Gossip::default() };
+    solo.tell(1, PeerMessage::Gossip(Box::new(gossip)), None);
+    solo.wait(300_000);
+    let mut asked = pulls(solo.said()).pop();
+    // Each answer is asked for as soon as the last one has come.
+    let mut answers = Vec::new();
+    while let Some((from, to)) = asked.take() {
+        let pull = PeerMessage::Pull { row: ReplicaId(0), from, to };
+        let brought = source.tell(2, pull, None);
+        answers.push(brought.len());
+        for (_, message) in brought {
+            asked = pulls(solo.tell(1, message, Some(&ninth))).pop().or(asked);
+        }
+    }
+    assert_eq!((solo.core.executed(), answers), (&deps([20]), vec![9, 9, 2]));
 }
 
 #[test]
