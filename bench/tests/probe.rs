@@ -31,7 +31,8 @@ fn a_short_probe_tells_both_loops_and_leaves_nothing() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let results = tempfile::tempdir().unwrap();
     let file = results.path().join("probe.json");
-    let arguments = "--seconds 2 --batch 64 --in-flight 4 --keys 1000 --log-mib 16 --rate 6400 --output json";
+    let arguments =
+        "--seconds 2 --batch 64 --in-flight 4 --keys 1000 --log-mib 16 --rate 6400 --shards 2 --output json";
     let output = probe(directory.path(), &format!("{arguments} --json {}", file.display()));
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(std::fs::read(file).unwrap(), output.stdout);
@@ -57,6 +58,7 @@ fn a_short_probe_tells_both_loops_and_leaves_nothing() {
         "loopback_gib_per_second",
         "loopback_round_trip_p50_us",
         "loopback_round_trip_p99_us",
+        "memory_line_ns",
         "cores",
         "measured_at_unix_s",
     ] {

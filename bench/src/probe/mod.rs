@@ -4,6 +4,7 @@ mod direct;
 mod disk;
 mod loopback;
 mod machine;
+mod memory;
 mod options;
 mod report;
 mod skeleton;
@@ -16,13 +17,13 @@ use report::Report;
 pub(crate) use skeleton::replica::run as run_replica;
 use skeleton::words::REPLICAS;
 
-/// Measures the disk, TCP and the skeleton, one after the other, and prints the report.
+/// Measures the disk, TCP, memory and the skeleton, one after the other, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.check()?;
     machine::check_memlock()?;
     let machine = Machine::here();
     let file_system = machine::file_system(&options.dir)?;
-    machine::check_room(&options.dir, REPLICAS as u64 * (options.log_mib << 20))?;
+    machine::check_room(&options.dir, options.shards * REPLICAS as u64 * (options.log_mib << 20))?;
     if file_system == machine::TMPFS {
         eprintln!(
             "warning: {} is on a tmpfs, which syncs nothing; give a --dir on the disk that is meant",
@@ -33,11 +34,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let disk = disk::measure(&options.dir)?;
     eprintln!("measuring TCP on this machine ...");
     let loopback = loopback::measure()?;
-    eprintln!(
-        "measuring the skeleton: three processes that sync, forward and execute without a protocol ..."
-    );
+    eprintln!("measuring memory ...");
+    let line_ns = memory::line_ns();
+    eprintln!("measuring the skeleton: replicas that sync, forward and execute without a protocol ...");
     let skeleton = skeleton::measure(options)?;
-    let report = Report::new(options, machine, file_system, &disk, &loopback, skeleton);
+    let report = Report::new(options, machine, file_system, &disk, &loopback, line_ns, skeleton);
     let json = serde_json::to_string_pretty(&report)?;
     match options.output {
         Output::Json => println!("{json}"),

@@ -13,6 +13,8 @@ use super::skeleton::words::command_bytes;
 const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
 /// Most keys: their table takes up to 8 GiB at each replica.
 const KEYS_MAX: u64 = 1 << 27;
+/// Most shards: each is three processes.
+const SHARDS_MAX: u64 = 64;
 /// Longest measurement, in seconds.
 const SECONDS_MAX: u64 = 3_600;
 
@@ -26,7 +28,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 1024,
           value_parser = clap::value_parser!(u64).range(1..=BATCH_COMMANDS_MAX as u64))]
     pub(crate) batch: u64,
-    /// Closed loop: batches under way at each replica
+    /// Shards of each replica, a process each, among which the keys are divided
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(1..=SHARDS_MAX))]
+    pub(crate) shards: u64,
+    /// Closed loop: batches under way at each shard of each replica
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub(crate) in_flight: u64,
@@ -48,7 +54,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u64).range(16..=1 << 40))]
     pub(crate) log_mib: u64,
-    /// Pin the three replicas and the load to these cores in turn [default: not pinned]
+    /// Pin the shards and the load to these cores in turn [default: not pinned]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub(crate) cores: Vec<usize>,
     /// What to print on stdout
@@ -67,11 +73,11 @@ impl Options {
             batch_bytes <= BATCH_BYTES_MAX as u64,
             "a batch would have {batch_bytes} bytes, more than {BATCH_BYTES_MAX}; lower --batch or --value-bytes"
         );
-        let in_flight_bytes = self.in_flight * batch_bytes;
+        let in_flight_bytes = self.shards * self.in_flight * batch_bytes;
         ensure!(
             in_flight_bytes <= IN_FLIGHT_BYTES_MAX,
             "{in_flight_bytes} bytes would be under way at each replica, more than {IN_FLIGHT_BYTES_MAX}; lower \
-             --in-flight or --batch"
+             --in-flight, --shards or --batch"
         );
         let known = core_affinity::get_core_ids().unwrap_or_default();
         let unknown = self.cores.iter().find(|core| !known.iter().any(|known| known.id == **core));
@@ -79,13 +85,18 @@ impl Options {
         Ok(())
     }
 
-    /// The core of one of the four parties: replicas 0 to 2, then the load.
+    /// How many keys a shard has.
+    pub(crate) fn keys_of_shard(&self) -> u64 {
+        self.keys.div_ceil(self.shards)
+    }
+
+    /// The core of one of those who share the machine: each shard's replicas 0 to 2, then the load.
     pub(crate) fn core(&self, party: usize) -> Option<usize> {
         self.cores.get(party % self.cores.len().max(1)).copied()
     }
 }
 
-/// Options of one replica of the skeleton: the probe gives them to itself.
+/// Options of one shard of one replica of the skeleton: the probe gives them to itself.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReplicaOptions {
     /// Its place, 0 to 2

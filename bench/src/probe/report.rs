@@ -30,6 +30,8 @@ pub(crate) struct Report {
     loopback_gib_per_second: f64,
     loopback_round_trip_p50_us: u64,
     loopback_round_trip_p99_us: u64,
+    /// Of a random cache line.
+    memory_line_ns: f64,
 }
 
 impl Report {
@@ -39,6 +41,7 @@ impl Report {
         file_system: String,
         disk: &Disk,
         loopback: &Loopback,
+        memory_line_ns: f64,
         loops: Loops,
     ) -> Report {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -57,6 +60,7 @@ impl Report {
             loopback_gib_per_second: loopback.gib_per_second,
             loopback_round_trip_p50_us: loopback.round_trip_p50_us,
             loopback_round_trip_p99_us: loopback.round_trip_p99_us,
+            memory_line_ns,
         }
     }
 
@@ -78,11 +82,16 @@ impl Report {
         row("TCP, one stream", format!("{:.2} GiB/s", self.loopback_gib_per_second));
         let (p50, p99) = (self.loopback_round_trip_p50_us, self.loopback_round_trip_p99_us);
         row("TCP, round trip of 64 bytes", format!("p50 {p50} us, p99 {p99} us"));
-        let Options { batch, in_flight, rate, .. } = &self.config;
-        row("skeleton, closed loop", format!("batches of {batch}, {in_flight} under way at each replica"));
+        row("random cache line of memory", format!("{:.1} ns", self.memory_line_ns));
+        let Options { shards, batch, in_flight, rate, .. } = &self.config;
+        row("skeleton", format!("3 replicas with {shards} shard(s) each"));
+        row(
+            "closed loop",
+            format!("batches of {batch}, {in_flight} under way at each shard of each replica"),
+        );
         self.closed_loop.rows(&mut row);
         if let Some((figures, rate)) = self.open_loop.as_ref().zip(*rate) {
-            row("skeleton, open loop", format!("batches of {batch}, {rate} commands/s asked"));
+            row("open loop", format!("batches of {batch}, {rate} commands/s asked"));
             figures.rows(&mut row);
         }
         text

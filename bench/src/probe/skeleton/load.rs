@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant};
 
 use super::wire::Wire;
-use super::words::{KEY_AT, REPLICAS, command_bytes};
+use super::words::{KEY_AT, command_bytes};
 use super::{Figures, Latency};
 use crate::probe::options::Options;
 
@@ -47,7 +47,7 @@ impl Template {
     fn new(options: &Options) -> Template {
         let command_bytes = command_bytes(options.value_bytes);
         let bytes = vec![0; options.batch as usize * command_bytes];
-        Template { bytes, command_bytes, keys: options.keys, random: SmallRng::seed_from_u64(1) }
+        Template { bytes, command_bytes, keys: options.keys_of_shard(), random: SmallRng::seed_from_u64(1) }
     }
 
     fn next(&mut self) -> &[u8] {
@@ -133,9 +133,10 @@ impl Run<'_> {
             }
             Pace::Open { batches_per_second } => {
                 let most = BEHIND_BYTES_MAX / self.template.bytes.len();
+                let wires = self.wires.len() as u64;
                 loop {
                     let due = (self.sent as f64 * 1e6 / batches_per_second) as u64;
-                    let wire = &mut self.wires[self.sent as usize % REPLICAS];
+                    let wire = &mut self.wires[(self.sent % wires) as usize];
                     if due > now {
                         return due;
                     }

@@ -1,4 +1,4 @@
-//! The skeleton: three processes and a load that do the I/O of an Isonomy cluster, and a table
+//! The skeleton: three processes for each shard, and a load that do the I/O of an Isonomy cluster, and a table
 //! that is updated, without any protocol. What remains between its figures and those of Isonomy
 //! on the same machine is what agreement, sessions and execution cost.
 
@@ -52,11 +52,13 @@ pub(crate) struct Loops {
 
 /// Starts the processes, loads them, and ends them.
 pub(crate) fn measure(options: &Options) -> Result<Loops> {
-    let replicas = Replicas::start(options)?;
-    if let Some(id) = options.core(REPLICAS) {
+    let shards = (0..options.shards as usize).map(|shard| Replicas::start(options, shard));
+    let shards = shards.collect::<Result<Vec<_>>>()?;
+    if let Some(id) = options.core(shards.len() * REPLICAS) {
         core_affinity::set_for_current(core_affinity::CoreId { id });
     }
-    let wires: Result<Vec<_>> = replicas.ports.iter().map(|port| Wire::connect(*port)).collect();
+    let ports = shards.iter().flat_map(|replicas| &replicas.ports);
+    let wires: Result<Vec<_>> = ports.map(|port| Wire::connect(*port)).collect();
     let mut wires = wires.context("a replica of the probe takes no connection; see its words above")?;
     let closed = load::run(options, &mut wires, Pace::Closed { in_flight: options.in_flight as usize })?;
     let open = |rate: u64| {
@@ -67,7 +69,7 @@ pub(crate) fn measure(options: &Options) -> Result<Loops> {
     Ok(Loops { closed, open })
 }
 
-/// The processes. They end with this.
+/// The processes of a shard. They end with this.
 struct Replicas {
     children: Vec<Child>,
     ports: Vec<u16>,
@@ -75,10 +77,10 @@ struct Replicas {
 
 impl Replicas {
     /// Starts all at once, since each fills a log first, and links them.
-    fn start(options: &Options) -> Result<Replicas> {
+    fn start(options: &Options, shard: usize) -> Result<Replicas> {
         let mut replicas = Replicas { children: Vec::new(), ports: Vec::new() };
         for id in 0..REPLICAS {
-            replicas.children.push(start_one(options, id)?);
+            replicas.children.push(start_one(options, id, options.core(shard * REPLICAS + id))?);
         }
         let mut words = Vec::new();
         for child in &mut replicas.children {
@@ -100,16 +102,16 @@ impl Replicas {
     }
 }
 
-fn start_one(options: &Options, id: usize) -> Result<Child> {
+fn start_one(options: &Options, id: usize, core: Option<usize>) -> Result<Child> {
     let program = std::env::current_exe().context("this program is not found; start it by its full path")?;
     let mut command = Command::new(program);
     command.arg("probe-replica").arg("--id").arg(id.to_string()).arg("--dir").arg(&options.dir);
-    let numbers =
-        [("--value-bytes", options.value_bytes), ("--keys", options.keys), ("--log-mib", options.log_mib)];
+    let (keys, log_mib) = (options.keys_of_shard(), options.log_mib);
+    let numbers = [("--value-bytes", options.value_bytes), ("--keys", keys), ("--log-mib", log_mib)];
     for (name, number) in numbers {
         command.arg(name).arg(number.to_string());
     }
-    if let Some(core) = options.core(id) {
+    if let Some(core) = core {
         command.arg("--core").arg(core.to_string());
     }
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
