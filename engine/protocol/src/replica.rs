@@ -49,6 +49,8 @@ pub(crate) struct Pulled {
     pub(crate) to: u64,
     /// The bytes of its batches that have come.
     pub(crate) bytes: usize,
+    /// When it was asked for, or something of it came last.
+    pub(crate) heard: Time,
 }
 
 /// Counters since the start.
@@ -117,7 +119,6 @@ pub struct Replica {
     pub(crate) last_tick: Time,
     pub(crate) last_gossip: Time,
     pub(crate) gossiped: Option<(Deps, Deps)>,
-    pub(crate) last_pull: Time,
     /// Per row the range that was pulled last.
     pub(crate) pulled: Vec<Pulled>,
     pub(crate) last_idle_check: Time,
@@ -174,7 +175,6 @@ impl Replica {
             last_tick: Time(0),
             last_gossip: Time(0),
             gossiped: None,
-            last_pull: Time(0),
             pulled: vec![Pulled::default(); quorum.n],
             last_idle_check: Time(0),
             stream_used: BTreeMap::new(),

@@ -103,12 +103,11 @@ impl Replica {
     /// Asks for commits that another replica has and this one still lacks after a while.
     pub(crate) fn maybe_pull(&mut self, now: Time) {
         let patience = self.config.timing.resend_us;
-        if now.since(self.last_pull) < patience {
-            return;
-        }
-        for row in (0..self.quorum.n as u8).map(ReplicaId) {
+        for row in self.rows() {
             let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
-            if self.space.get(next).is_some_and(|instance| now.since(instance.since) >= patience) {
+            let is_old = self.space.get(next).is_some_and(|instance| now.since(instance.since) >= patience);
+            // What comes slowly does not come faster by being asked for twice.
+            if is_old && now.since(self.pulled[row.index()].heard) >= patience {
                 self.pull(now, row);
             }
         }
@@ -117,16 +116,15 @@ impl Replica {
     /// Pulls the next range of a row from someone who has it.
     pub(crate) fn pull(&mut self, now: Time, row: ReplicaId) {
         let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
-        self.pulled[row.index()] = Pulled::default();
+        self.pulled[row.index()].to = 0;
         let sources: Vec<ReplicaId> =
             self.others().filter(|peer| self.is_committed_at(*peer, row, next.seq)).collect();
         let of = |id: &ReplicaId| &self.peers[id.index()];
         if let Some(source) = sources.iter().find(|id| !of(id).floor.contains(next)) {
             let to = of(source).committed.of(row).min(next.seq + PULL_COMMITS_MAX - 1);
             self.outbox.send(*source, PeerMessage::Pull { row, from: next.seq, to }, None);
-            self.pulled[row.index()].to = to;
+            self.pulled[row.index()] = Pulled { to, bytes: 0, heard: now };
             self.marks.set(Mark::Pulled);
-            self.last_pull = now;
         } else if let Some(source) = sources.into_iter().min_by_key(|id| of(id).snapshot) {
             self.on_forgotten(source);
         }
@@ -139,7 +137,7 @@ impl Replica {
         if id.seq > pulled.to {
             return;
         }
-        pulled.bytes += bytes;
+        (pulled.bytes, pulled.heard) = (pulled.bytes + bytes, now);
         if pulled.bytes > PULL_BYTES_MAX || self.executor.committed().of(id.row) >= pulled.to {
             self.pull(now, id.row);
         }

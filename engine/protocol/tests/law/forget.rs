@@ -3,7 +3,7 @@
 use super::recover::{ID, MINE, batch, proposals, recovering};
 use super::validate::waiting;
 use crate::support::solo::*;
-use crate::support::{decide, fence, id, parse, read};
+use crate::support::{decide, fence, id, parse, read, timing};
 use isonomy_protocol::conflict::conflicts;
 use isonomy_protocol::limits::{FENCE_BEHIND_MAX, PULL_BYTES_MAX};
 use isonomy_protocol::payload::Payload;
@@ -410,6 +410,24 @@ fn g5_a_range_that_is_too_much_for_one_answer_goes_on_where_that_ends() {
         }
     }
     assert_eq!((solo.core.executed(), answers), (&deps([20]), vec![9, 9, 2]));
+}
+
+#[test]
+fn g5_what_comes_slowly_is_not_asked_for_twice() {
+    let mut solo = Solo::new(3, 2);
+    let gossip = Gossip { committed: deps([9]), ..Gossip::default() };
+    solo.tell(1, PeerMessage::Gossip(Box::new(gossip)), None);
+    let patience = timing().resend_us;
+    solo.wait(patience);
+    assert_eq!(pulls(solo.said()), [(1, 9)]);
+    for seq in 1..=4 {
+        let committed = commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1]));
+        solo.tell(1, committed, Some(&decide("s", seq, 0, "a")));
+        solo.wait(patience - 5_000);
+        assert_eq!(pulls(solo.said()), []);
+    }
+    solo.wait(5_000);
+    assert_eq!(pulls(solo.said()), [(5, 9)], "nothing comes any more");
 }
 
 #[test]
