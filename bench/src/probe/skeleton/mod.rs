@@ -1,5 +1,5 @@
-//! The skeleton: three processes for each shard, and a load that do the I/O of an Isonomy cluster, and a table
-//! that is updated, without any protocol. What remains between its figures and those of Isonomy
+//! The skeleton: three processes for each shard and a load, which do the I/O of an Isonomy cluster
+//! and update a table, without any protocol. What remains between its figures and those of Isonomy
 //! on the same machine is what agreement, sessions and execution cost.
 
 mod link;
