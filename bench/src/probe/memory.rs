@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// About what a million keys take at a replica; more than caches hold.
 const AREA_BYTES: usize = 256 << 20;
-/// Reads that do not wait for each other: as many overlap as the processor can have under way.
+/// Reads that do not wait for each other: as many overlap as the processor's first cache allows.
 const PASS_READS: usize = 4096;
 /// How long lines are read.
 const SPAN: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const SPAN: Duration = Duration::from_secs(1);
 #[repr(align(64))]
 struct Line(u64);
 
-/// Nanoseconds per read of a random line, with as many reads under way as the processor can have:
+/// Nanoseconds per read of a random line, with as many reads under way as the first cache allows:
 /// what a look-up costs that was announced early enough.
 pub(crate) fn line_ns() -> f64 {
     let lines = vec![Line(1); AREA_BYTES / size_of::<Line>()];
