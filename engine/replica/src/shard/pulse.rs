@@ -9,11 +9,12 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
+use std::thread::Thread;
 use std::time::Duration;
 
-/// A beat that was not heard is repeated after twice the time, up to this. A shard hears none while it
-/// reads its log; then the others wait for what it does at its first beat.
-const REPEAT_MAX: Duration = Duration::from_millis(20);
+/// A beat that was not heard is repeated after twice the time, up to this: until it is heard each holds a
+/// reference to the task, of which glommio allows 32,767.
+const REPEAT_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Shared {
@@ -25,21 +26,24 @@ struct Shared {
 }
 
 /// Beats until it is dropped.
-pub(crate) struct Pulse(Arc<Shared>);
+pub(crate) struct Pulse {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
 
 impl Pulse {
     /// Starts the thread.
     pub(crate) fn start(period: Duration) -> std::io::Result<Pulse> {
         let shared = Arc::new(Shared::default());
-        let pulse = Pulse(shared.clone());
-        pulse.set_period(period);
-        std::thread::Builder::new().name("pulse".into()).spawn(move || shared.beat())?;
-        Ok(pulse)
+        shared.set_period(period);
+        let beating = shared.clone();
+        let thread = std::thread::Builder::new().name("pulse".into()).spawn(move || beating.beat())?;
+        Ok(Pulse { shared, thread: thread.thread().clone() })
     }
 
     /// From the next beat on.
     pub(crate) fn set_period(&self, period: Duration) {
-        self.0.period_us.store(period.as_micros() as u64, Ordering::Relaxed);
+        self.shared.set_period(period);
     }
 
     /// From here on the executor of this task is woken.
@@ -52,32 +56,42 @@ impl Pulse {
     }
 
     fn attach_to(&self, task: &Waker) {
-        let mut waker = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waker = self.shared.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(task)) {
             *waker = Some(task.clone());
         }
     }
 
-    /// Until the next beat. For one task.
+    /// Until the next beat. For one task. Who has missed some, as a shard does while it reads its log, gets
+    /// the next one at once and not when the thread would have repeated it.
     pub(crate) async fn wait(&self) {
         poll_fn(|context| {
             self.attach_to(context.waker());
-            let beats = self.0.beats.load(Ordering::Acquire);
-            if self.0.heard.swap(beats, Ordering::AcqRel) == beats { Poll::Pending } else { Poll::Ready(()) }
+            let beats = self.shared.beats.load(Ordering::Acquire);
+            match beats - self.shared.heard.swap(beats, Ordering::AcqRel) {
+                0 => return Poll::Pending,
+                1 => {}
+                _ => self.thread.unpark(),
+            }
+            Poll::Ready(())
         })
         .await;
     }
 }
 
 impl Shared {
+    fn set_period(&self, period: Duration) {
+        self.period_us.store(period.as_micros() as u64, Ordering::Relaxed);
+    }
+
     fn beat(&self) {
-        let mut unheard = 0u32;
+        let mut unheard = 0;
         while !self.ended.load(Ordering::Relaxed) {
             let period = Duration::from_micros(self.period_us.load(Ordering::Relaxed));
-            std::thread::sleep(pause(period, unheard));
+            std::thread::park_timeout((period * (1 << unheard)).min(REPEAT_MAX.max(period)));
             let beats = self.beats.load(Ordering::Relaxed);
             let is_heard = self.heard.load(Ordering::Acquire) == beats;
-            unheard = if is_heard { 0 } else { unheard.saturating_add(1) };
+            unheard = if is_heard { 0 } else { (unheard + 1).min(10) };
             self.beats.store(beats + 1, Ordering::Release);
             // The task may be scheduled already: the wake-up is for the executor.
             if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
@@ -87,14 +101,9 @@ impl Shared {
     }
 }
 
-/// How long until the next beat, after so many that were not heard.
-fn pause(period: Duration, unheard: u32) -> Duration {
-    period.saturating_mul(1u32.checked_shl(unheard).unwrap_or(u32::MAX)).min(REPEAT_MAX.max(period))
-}
-
 impl Drop for Pulse {
     fn drop(&mut self) {
-        self.0.ended.store(true, Ordering::Relaxed);
+        self.shared.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -112,12 +121,22 @@ mod tests {
         }
     }
 
+    /// Longer than any test.
+    const NEVER: Duration = Duration::from_secs(86_400);
+
     #[test]
-    fn whoever_heard_nothing_for_long_hears_it_soon() {
-        let [millis, micros] = [Duration::from_millis, Duration::from_micros];
-        assert_eq!([0, 1, 2, 3].map(|unheard| pause(millis(5), unheard).as_millis()), [5, 10, 20, 20]);
-        assert_eq!(pause(micros(1), u32::MAX), millis(20));
-        assert_eq!(pause(millis(30), 7), millis(30), "a slow beat stays what it is");
+    fn whoever_missed_some_gets_the_next_at_once() {
+        let pulse = Pulse::start(NEVER).unwrap();
+        pulse.shared.beats.store(12, Ordering::Release);
+        let (woken, wakes) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Counter(woken)));
+        let mut context = std::task::Context::from_waker(&waker);
+        assert!(std::pin::pin!(pulse.wait()).poll(&mut context).is_ready());
+        wakes.recv_timeout(Duration::from_secs(60)).unwrap();
+        let mut wait = std::pin::pin!(pulse.wait());
+        assert!(wait.as_mut().poll(&mut context).is_ready());
+        wait.set(pulse.wait());
+        assert!(wait.as_mut().poll(&mut context).is_pending(), "it misses none any more");
     }
 
     #[test]
