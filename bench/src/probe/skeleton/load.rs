@@ -10,13 +10,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant};
 
 use super::wire::Wire;
-use super::words::{KEY_AT, command_bytes};
+use super::words::{KEY_AT, REPLICAS, command_bytes};
 use super::{Figures, Latency};
 use crate::probe::options::Options;
 
 /// What does not count before each measurement.
 const WARMUP_US: u64 = 1_000_000;
-/// Most bytes under way at a replica in an open loop that falls behind.
+/// Most bytes under way at a replica, all its shards together, in an open loop that falls behind.
 const BEHIND_BYTES_MAX: usize = 64 << 20;
 const _: () = assert!(BEHIND_BYTES_MAX >= BATCH_BYTES_MAX);
 /// Longest wait for anything to happen.
@@ -132,8 +132,9 @@ impl Run<'_> {
                 u64::MAX
             }
             Pace::Open { batches_per_second } => {
-                let most = BEHIND_BYTES_MAX / self.template.bytes.len();
                 let wires = self.wires.len() as u64;
+                let shards = self.wires.len() / REPLICAS;
+                let most = (BEHIND_BYTES_MAX / shards / self.template.bytes.len()).max(1);
                 loop {
                     let due = (self.sent as f64 * 1e6 / batches_per_second) as u64;
                     let wire = &mut self.wires[(self.sent % wires) as usize];
