@@ -64,6 +64,7 @@ fn a_short_probe_tells_both_loops_and_leaves_nothing() {
     ] {
         assert!(report[name].as_f64().is_some_and(|value| value > 0.0), "{name}: {report:#}");
     }
+    assert!(report["memory_address_ns"].as_f64().is_some_and(|value| value >= 0.0), "{report:#}");
     assert_eq!((&report["batch"], &report["config"]["in_flight"]), (&64.into(), &4.into()));
     assert!(["host", "kernel", "file_system"].iter().all(|name| report[name].is_string()), "{report:#}");
 }

@@ -1,33 +1,93 @@
-//! What memory gives: the time of a cache line that no cache has.
+//! What memory gives: the time of a cache line that no cache has, and of the address of a page.
 
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
+use rustix::mm::{Advice, madvise};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// About what a million keys take at a replica; more than caches hold.
-const AREA_BYTES: usize = 256 << 20;
+/// Lines of 4 KiB.
+const PAGE_LINES: usize = (4 << 10) / size_of::<Line>();
+/// Lines of a huge page.
+const HUGE_PAGE_LINES: usize = (2 << 20) / size_of::<Line>();
+/// 256 MiB, about what a million keys take at a replica; more than caches hold.
+const AREA_LINES: usize = 128 * HUGE_PAGE_LINES;
+/// Lines of a chain: 4 MiB, which the third cache holds, or one for each 4 KiB of the area.
+const CHAIN_LINES: usize = AREA_LINES / PAGE_LINES;
 /// Reads that do not wait for each other: as many overlap as the processor's first cache allows.
 const PASS_READS: usize = 4096;
 /// How long lines are read.
 const SPAN: Duration = Duration::from_secs(1);
 
-#[derive(Clone)]
+/// Room for the place of another line.
+#[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line(u64);
+struct Line(usize);
 
-/// Nanoseconds per read of a random line, with as many reads under way as the first cache allows:
-/// what a look-up costs that was announced early enough.
-pub(crate) fn line_ns() -> f64 {
-    let lines = vec![Line(1); AREA_BYTES / size_of::<Line>()];
+/// Times in memory that lies in huge pages, as the tables of a replica do.
+pub(crate) struct Memory {
+    /// Nanoseconds per read of a random line, with as many reads under way as the first cache allows:
+    /// what a look-up costs that was announced early enough.
+    pub(crate) line_ns: f64,
+    /// Nanoseconds that one read after the other of a line in the third cache takes longer if each line
+    /// is on another 4 KiB: the wait for the address. A few in huge pages; many where the kernel has
+    /// none to give, or the host of a virtual machine maps its memory in small ones.
+    pub(crate) address_ns: f64,
+}
+
+impl Memory {
+    pub(crate) fn measure() -> Memory {
+        let mut room = Vec::with_capacity(AREA_LINES + HUGE_PAGE_LINES);
+        let area = area(&mut room);
+        let line_ns = line_ns(area);
+        let together = chain_ns(area, |link| link);
+        // Not the first line of each: few sets of a cache would have to hold them all.
+        let apart = chain_ns(area, |link| link * PAGE_LINES + link % PAGE_LINES);
+        Memory { line_ns, address_ns: (apart - together).max(0.0) }
+    }
+}
+
+/// Lines that begin with a huge page.
+fn area(lines: &mut Vec<Line>) -> &mut [Line] {
+    let room = lines.spare_capacity_mut();
+    let begin = room.as_ptr().align_offset(HUGE_PAGE_LINES * size_of::<Line>());
+    let pages = &mut room[begin..begin + AREA_LINES];
+    // A kernel without huge pages refuses, and is what is measured then.
+    // SAFETY: the range is room of the vector, and advice changes no contents.
+    #[allow(unsafe_code)]
+    let _ = unsafe { madvise(pages.as_mut_ptr().cast(), size_of_val(pages), Advice::LinuxHugepage) };
+    lines.resize(begin + AREA_LINES, Line(1));
+    &mut lines[begin..]
+}
+
+fn line_ns(area: &[Line]) -> f64 {
     let mut random = SmallRng::seed_from_u64(1);
     let (began, mut spent, mut reads) = (Instant::now(), Duration::ZERO, 0);
     while began.elapsed() < SPAN {
-        let places: Vec<usize> = (0..PASS_READS).map(|_| random.random_range(0..lines.len())).collect();
+        let places: Vec<usize> = (0..PASS_READS).map(|_| random.random_range(0..area.len())).collect();
         let pass = Instant::now();
-        black_box(places.iter().fold(0, |all, place| all ^ lines[*place].0));
+        black_box(places.iter().fold(0, |all, place| all ^ area[*place].0));
         spent += pass.elapsed();
         reads += PASS_READS;
     }
     spent.as_nanos() as f64 / reads as f64
+}
+
+/// Nanoseconds per read in a chain whose lines, at these places, name each other in random order.
+fn chain_ns(area: &mut [Line], place: impl Fn(usize) -> usize) -> f64 {
+    let mut order: Vec<usize> = (0..CHAIN_LINES).map(place).collect();
+    order.shuffle(&mut SmallRng::seed_from_u64(1));
+    for (at, line) in order.iter().enumerate() {
+        area[*line].0 = order[(at + 1) % CHAIN_LINES];
+    }
+    let follow = |from: usize| (0..CHAIN_LINES).fold(from, |line, _| area[line].0);
+    let mut line = follow(order[0]);
+    let (began, mut reads) = (Instant::now(), 0);
+    while began.elapsed() < SPAN {
+        line = follow(line);
+        reads += CHAIN_LINES;
+    }
+    black_box(line);
+    began.elapsed().as_nanos() as f64 / reads as f64
 }

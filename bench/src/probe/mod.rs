@@ -12,6 +12,7 @@ mod skeleton;
 use crate::options::Output;
 use anyhow::{Context, Result};
 use machine::Machine;
+use memory::Memory;
 pub(crate) use options::{Options, ReplicaOptions};
 use report::Report;
 pub(crate) use skeleton::replica::run as run_replica;
@@ -35,10 +36,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     eprintln!("measuring TCP on this machine ...");
     let loopback = loopback::measure()?;
     eprintln!("measuring memory ...");
-    let line_ns = memory::line_ns();
+    let memory = Memory::measure();
     eprintln!("measuring the skeleton: replicas that sync, forward and execute without a protocol ...");
     let skeleton = skeleton::measure(options)?;
-    let report = Report::new(options, machine, file_system, &disk, &loopback, line_ns, skeleton);
+    let report = Report::new(options, machine, file_system, &disk, &loopback, &memory, skeleton);
     let json = serde_json::to_string_pretty(&report)?;
     match options.output {
         Output::Json => println!("{json}"),

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::disk::Disk;
 use super::loopback::Loopback;
 use super::machine::Machine;
+use super::memory::Memory;
 use super::options::Options;
 use super::skeleton::{Figures, Loops};
 
@@ -32,6 +33,8 @@ pub(crate) struct Report {
     loopback_round_trip_p99_us: u64,
     /// Of a random cache line.
     memory_line_ns: f64,
+    /// That a read waits for an address.
+    memory_address_ns: f64,
 }
 
 impl Report {
@@ -41,7 +44,7 @@ impl Report {
         file_system: String,
         disk: &Disk,
         loopback: &Loopback,
-        memory_line_ns: f64,
+        memory: &Memory,
         loops: Loops,
     ) -> Report {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -60,7 +63,8 @@ impl Report {
             loopback_gib_per_second: loopback.gib_per_second,
             loopback_round_trip_p50_us: loopback.round_trip_p50_us,
             loopback_round_trip_p99_us: loopback.round_trip_p99_us,
-            memory_line_ns,
+            memory_line_ns: memory.line_ns,
+            memory_address_ns: memory.address_ns,
         }
     }
 
@@ -83,6 +87,7 @@ impl Report {
         let (p50, p99) = (self.loopback_round_trip_p50_us, self.loopback_round_trip_p99_us);
         row("TCP, round trip of 64 bytes", format!("p50 {p50} us, p99 {p99} us"));
         row("random cache line of memory", format!("{:.1} ns", self.memory_line_ns));
+        row("address of a page", format!("{:.0} ns", self.memory_address_ns));
         let Options { shards, batch, in_flight, rate, .. } = &self.config;
         row("skeleton", format!("3 replicas with {shards} shard(s) each"));
         row(
