@@ -12,10 +12,12 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, stdin};
 use std::path::{Path, PathBuf};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
 /// Lines that are under way at once.
 const LINES_MAX: usize = 8192;
+/// Lines that were read and are not under way yet.
+const LINES_AHEAD_MAX: usize = 1024;
 
 /// `isonomy propose`
 #[derive(Args, Debug)]
@@ -101,17 +103,16 @@ async fn propose_lines(args: &ProposeArgs, path: &Path, field: &str) -> Result<(
     let is_stdin = path == Path::new("-");
     let name = if is_stdin { "standard input".into() } else { path.display().to_string() };
     let count = if is_stdin { None } else { Some(check_file(path, field, &name)?) };
-    let reader: Box<dyn BufRead> = if is_stdin {
-        Box::new(stdin().lock())
+    let lines = if is_stdin {
+        read_lines(BufReader::new(stdin()), field, &name)
     } else {
-        Box::new(BufReader::new(File::open(path).with_context(|| name.clone())?))
+        read_lines(BufReader::new(File::open(path).with_context(|| name.clone())?), field, &name)
     };
     let progress = progress(count);
     let mut tally = Tally::default();
-    let read = match &args.source {
-        Some(source) => numbered(args, source, reader, field, &name, &progress, &mut tally).await,
-        None => unnumbered(args, reader, field, &name, &progress, &mut tally).await,
-    };
+    let proposer = Proposer::connect(args).await?;
+    let read = propose_all(&proposer, lines, &progress, &mut tally).await;
+    proposer.close().await;
     progress.finish_and_clear();
     let Tally { committed, before, failed } = tally;
     match args.output {
@@ -156,109 +157,110 @@ fn key_of(line: &str, field: &str) -> Result<Option<String>> {
     Ok(Some(key))
 }
 
-/// The lines that are not empty, numbered from 1, with their keys.
-fn keyed<'a>(
-    reader: Box<dyn BufRead>,
-    field: &'a str,
-    name: &'a str,
-) -> impl Iterator<Item = Result<(u64, String, String)>> + use<'a> {
-    (1..).zip(reader.lines()).filter_map(move |(number, line)| {
+/// A line that is not empty.
+struct Line {
+    /// Counted from 1, empty ones too.
+    number: u64,
+    key: String,
+    text: String,
+}
+
+/// The lines with their keys.
+fn keyed(reader: impl BufRead, field: &str, name: &str) -> impl Iterator<Item = Result<Line>> {
+    (1..).zip(reader.lines()).filter_map(move |(number, text)| {
         let place = || format!("{name}, line {number} (those before it were proposed)");
-        let keyed = line.map_err(anyhow::Error::from).and_then(|line| {
-            let key = key_of(&line, field)?;
-            Ok(key.map(|key| (number, key, line)))
+        let line = text.map_err(anyhow::Error::from).and_then(|text| {
+            let key = key_of(&text, field)?;
+            Ok(key.map(|key| Line { number, key, text }))
         });
-        keyed.with_context(place).transpose()
+        line.with_context(place).transpose()
     })
 }
 
-async fn numbered(
-    args: &ProposeArgs,
-    source: &str,
-    reader: Box<dyn BufRead>,
+/// Reads the lines on a thread of their own: a pipe may have long pauses between them.
+fn read_lines(
+    reader: impl BufRead + Send + 'static,
     field: &str,
     name: &str,
+) -> mpsc::Receiver<Result<Line>> {
+    let (sender, lines) = mpsc::channel(LINES_AHEAD_MAX);
+    let (field, name) = (field.to_owned(), name.to_owned());
+    std::thread::spawn(move || {
+        // Nobody receives any more once a line was not decided.
+        let _ = keyed(reader, &field, &name).try_for_each(|line| sender.blocking_send(line));
+    });
+    lines
+}
+
+/// What lines leave by.
+enum Proposer {
+    Numbered(Source),
+    Unnumbered(Client),
+}
+
+impl Proposer {
+    async fn connect(args: &ProposeArgs) -> Result<Proposer> {
+        let addresses = &args.connect.connect;
+        Ok(match &args.source {
+            Some(name) => Proposer::Numbered(Source::connect(addresses, name, 1).await?),
+            None => Proposer::Unnumbered(Client::connect(addresses).await?),
+        })
+    }
+
+    async fn propose(&self, number: u64, key: String, text: String) -> Result<Proposal, CallError> {
+        match self {
+            Proposer::Numbered(source) => source.propose(number, key, text).await,
+            Proposer::Unnumbered(client) => client.propose(key, text).await,
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Proposer::Numbered(source) => source.close().await,
+            Proposer::Unnumbered(client) => client.close().await,
+        }
+    }
+}
+
+/// Proposes lines until one cannot be read or was not decided.
+async fn propose_all(
+    proposer: &Proposer,
+    mut lines: mpsc::Receiver<Result<Line>>,
     progress: &ProgressBar,
     tally: &mut Tally,
 ) -> Result<()> {
-    let source = Source::connect(&args.connect.connect, source, 1).await?;
     let mut open: VecDeque<(u64, Proposal)> = VecDeque::new();
     let mut read = Ok(());
-    for line in keyed(reader, field, name) {
-        let (number, key, line) = match line {
-            Ok(line) => line,
-            Err(error) => {
-                read = Err(error);
-                break;
-            }
+    while tally.failed.is_none() {
+        let has_room = open.len() < LINES_MAX;
+        let oldest = async {
+            let (number, proposal) = open.front_mut()?;
+            Some((*number, proposal.await))
         };
-        if open.len() == LINES_MAX
-            && let Some((number, proposal)) = open.pop_front()
-        {
-            tally.note(number, proposal.outcome().await);
-            progress.set_position(number);
-        }
-        if tally.failed.is_some() {
-            break;
-        }
-        match source.propose(number, key, line).await {
-            Ok(proposal) => open.push_back((number, proposal)),
-            Err(error) => tally.note(number, Err(error)),
+        tokio::select! {
+            Some((number, outcome)) = oldest => {
+                open.pop_front();
+                tally.note(number, outcome);
+                progress.set_position(number);
+            }
+            line = lines.recv(), if has_room => match line {
+                Some(Ok(Line { number, key, text })) => match proposer.propose(number, key, text).await {
+                    Ok(proposal) => open.push_back((number, proposal)),
+                    Err(error) => tally.note(number, Err(error)),
+                },
+                Some(Err(error)) => {
+                    read = Err(error);
+                    break;
+                }
+                None => break,
+            },
         }
     }
     for (number, proposal) in open {
-        tally.note(number, proposal.outcome().await);
+        tally.note(number, proposal.await);
         progress.set_position(number);
     }
-    source.close().await;
     read
-}
-
-async fn unnumbered(
-    args: &ProposeArgs,
-    reader: Box<dyn BufRead>,
-    field: &str,
-    name: &str,
-    progress: &ProgressBar,
-    tally: &mut Tally,
-) -> Result<()> {
-    let client = Client::connect(&args.connect.connect).await?;
-    let mut open = JoinSet::new();
-    let mut read = Ok(());
-    for line in keyed(reader, field, name) {
-        let (number, key, line) = match line {
-            Ok(line) => line,
-            Err(error) => {
-                read = Err(error);
-                break;
-            }
-        };
-        if open.len() == LINES_MAX
-            && let Some(done) = open.join_next().await
-        {
-            note(done, progress, tally);
-        }
-        if tally.failed.is_some() {
-            break;
-        }
-        let client = client.clone();
-        open.spawn(async move { (number, client.decide(key, line).await.map(Proposed::Committed)) });
-    }
-    while let Some(done) = open.join_next().await {
-        note(done, progress, tally);
-    }
-    client.close().await;
-    read
-}
-
-fn note(
-    done: Result<(u64, Result<Proposed, CallError>), tokio::task::JoinError>,
-    progress: &ProgressBar,
-    tally: &mut Tally,
-) {
-    let (number, outcome) = done.expect("a panic ends the process");
-    tally.note(number, outcome);
-    progress.inc(1);
 }
 
 /// Drawn on a terminal only.
@@ -293,10 +295,10 @@ mod tests {
     #[test]
     fn lines_keep_their_numbers_across_empty_ones() {
         let text = "{\"k\":1}\n\n{\"k\":2}\nnonsense\n";
-        let lines: Vec<_> = keyed(Box::new(text.as_bytes()), "k", "here").collect();
-        let numbers: Vec<u64> = lines[..2].iter().map(|line| line.as_ref().unwrap().0).collect();
-        assert_eq!(numbers, [1, 3]);
-        let error = format!("{:#}", lines[2].as_ref().unwrap_err());
+        let mut lines = keyed(text.as_bytes(), "k", "here");
+        let mut next = || lines.next().unwrap();
+        assert_eq!((next().unwrap().number, next().unwrap().number), (1, 3));
+        let error = format!("{:#}", next().err().unwrap());
         assert!(error.starts_with("here, line 4"), "{error}");
     }
 }

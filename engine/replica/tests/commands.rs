@@ -148,3 +148,25 @@ fn a_bad_line_is_named_and_nothing_of_its_file_is_proposed() {
     assert!(stderr(&output).contains("line 2"), "{}", stderr(&output));
     assert_eq!(ok(&cluster, &["read", "a"]), "{\"id\": \"a\"}\n");
 }
+
+#[test]
+fn lines_of_a_pipe_are_decided_as_they_come() {
+    let cluster = Cluster::start(1, 1);
+    let connect = cluster.addresses().join(",");
+    for source in [&[][..], &["--source", "feed"]] {
+        let mut child = program()
+            .args(["propose", "--connect", &connect, "--from", "-", "--key", "id"])
+            .args(source)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let before = cluster.status(0, 0).map_or(0, |status| status.decisions);
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"{\"id\": \"a\"}\n").unwrap();
+        support::eventually("a line that is not the last", || {
+            cluster.status(0, 0).is_some_and(|status| status.decisions > before)
+        });
+        let output = child.wait_with_output().unwrap();
+        assert!(stdout(&output).starts_with("1 lines committed"), "{}", stdout(&output));
+    }
+}

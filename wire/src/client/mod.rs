@@ -153,7 +153,17 @@ impl Client {
         }
     }
 
-    /// The same if the key has this key_seq; 0 for a key without decisions: the first writer
+    /// The same, but returns once it is queued, so that many can be under way; the proposal says what
+    /// became of it.
+    pub async fn propose(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Proposal, CallError> {
+        Proposal::send(&self.calls, None, key.into(), value.into()).await
+    }
+
+    /// Makes the value the key's latest decision if the key has this key_seq; 0 for a key without decisions: the first writer
     /// wins. Counted within the key's present life, which a Retire ends.
     pub async fn decide_if(
         &self,

@@ -6,13 +6,15 @@ use super::{CallError, Committed};
 use crate::answer::Answer;
 use crate::session::{Config, Session};
 use bytes::Bytes;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// What became of a numbered command.
+/// What became of a proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Proposed {
-    /// It decided, now or when it was first proposed under this number.
+    /// It decided, now or, if it has a number, when it was first proposed under it.
     Committed(Committed),
     /// It was decided under this number before, by an earlier run; the answer is no longer kept.
     Before,
@@ -49,11 +51,7 @@ impl Source {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<Proposal, CallError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Decide { key: key.into(), value: value.into() };
-        let call = Call { command, number: Some(number), reply };
-        self.calls.send(call).await.map_err(|_| CallError::Closed)?;
-        Ok(Proposal { answer })
+        Proposal::send(&self.calls, Some(number), key.into(), value.into()).await
     }
 
     /// Waits until everything proposed has its outcome.
@@ -64,19 +62,36 @@ impl Source {
     }
 }
 
-/// A numbered command on its way.
+/// A decision on its way: a future of what became of it.
 #[derive(Debug)]
 pub struct Proposal {
     answer: oneshot::Receiver<Result<Answer, CallError>>,
 }
 
 impl Proposal {
-    /// What became of it.
-    pub async fn outcome(self) -> Result<Proposed, CallError> {
-        match self.answer.await.map_err(|_| CallError::Closed)?? {
+    /// Queues the decision, numbered or not.
+    pub(super) async fn send(
+        calls: &mpsc::Sender<Call>,
+        number: Option<u64>,
+        key: Bytes,
+        value: Bytes,
+    ) -> Result<Proposal, CallError> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call { command: Command::Decide { key, value }, number, reply };
+        calls.send(call).await.map_err(|_| CallError::Closed)?;
+        Ok(Proposal { answer })
+    }
+}
+
+impl Future for Proposal {
+    type Output = Result<Proposed, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.answer).poll(context));
+        Poll::Ready(match answer.map_err(|_| CallError::Closed).flatten()? {
             Answer::Committed { id, key_seq } => Ok(Proposed::Committed(Committed { id, key_seq })),
             Answer::Duplicate => Ok(Proposed::Before),
             other => Err(CallError::of(&other)),
-        }
+        })
     }
 }

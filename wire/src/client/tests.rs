@@ -230,6 +230,23 @@ async fn overload_is_waited_out() {
 }
 
 #[tokio::test]
+async fn proposals_of_a_key_decide_in_their_order() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let mut proposals = Vec::new();
+    for n in 0..100 {
+        proposals.push(client.propose("k", format!("{n}")).await.unwrap());
+    }
+    for (n, proposal) in (1..).zip(proposals) {
+        let outcome = proposal.await.unwrap();
+        assert!(
+            matches!(outcome, Proposed::Committed(Committed { key_seq, .. }) if key_seq == n),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_named_source_decides_each_number_once() {
     let cluster = Cluster::start(3).await;
     let mut first = Vec::new();
@@ -241,9 +258,9 @@ async fn a_named_source_decides_each_number_once() {
         }
         let mut outcomes = Vec::new();
         for proposal in proposals {
-            outcomes.push(proposal.outcome().await.unwrap());
+            outcomes.push(proposal.await.unwrap());
         }
-        let wrong = source.propose(6, "k", "v").await.unwrap().outcome().await.unwrap_err();
+        let wrong = source.propose(6, "k", "v").await.unwrap().await.unwrap_err();
         assert!(matches!(wrong, CallError::NotAccepted(SubmitError::Order { .. })), "{wrong}");
         source.close().await;
         if first.is_empty() {
