@@ -7,6 +7,10 @@ use isonomy_wire::id::REPLICAS_MAX;
 /// Enough to hide two syncs and a round trip; few, so that requests gather under load.
 pub const ADMISSION_WINDOW: usize = 32;
 
+/// How many own instances can be unexecuted: the window, and the one fence that may be under way,
+/// which does not wait for room in it.
+pub const OWN_UNEXECUTED_MAX: usize = ADMISSION_WINDOW + 1;
+
 /// A batch is closed when it has this many bytes, if more requests wait. A request as large as
 /// this travels alone and is never copied.
 pub const GATHER_BYTES: usize = 64 << 10;
@@ -93,9 +97,9 @@ const _: () = {
     // A client's whole window fits what may wait.
     assert!(STREAM_WINDOW as usize <= BATCH_COMMANDS_MAX);
     // A replica never has to wait for sequence numbers while it may submit.
-    assert!(RESERVE_BLOCK / 2 >= 2 * ADMISSION_WINDOW as u64);
+    assert!(RESERVE_BLOCK / 2 >= 2 * OWN_UNEXECUTED_MAX as u64);
     // One look finds work for all recoveries that may be under way, whatever a crash left unused.
     assert!(RECOVER_SCAN_MAX > RECOVERIES_MAX + 2 * RESERVE_BLOCK as usize);
     // What all members may have unexecuted is far below what an id may lie ahead.
-    assert!(ROW_AHEAD_MAX > (REPLICAS_MAX * ADMISSION_WINDOW) as u64 + 2 * RESERVE_BLOCK);
+    assert!(ROW_AHEAD_MAX > (REPLICAS_MAX * OWN_UNEXECUTED_MAX) as u64 + 2 * RESERVE_BLOCK);
 };

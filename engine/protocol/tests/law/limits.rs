@@ -19,6 +19,13 @@ fn a_replica_submits_no_more_than_its_window() {
     let proposals = solo.said_to(1);
     assert_eq!(proposals.len(), ADMISSION_WINDOW);
     assert!(proposals.iter().all(|message| matches!(message, PeerMessage::PreAccept { .. })));
+    // G4: a fence comes on top, and only one.
+    for more in [1, 0] {
+        let now = solo.now;
+        solo.core.propose_fence(now);
+        solo.sync();
+        assert_eq!(solo.said_to(1).len(), more);
+    }
 }
 
 #[test]

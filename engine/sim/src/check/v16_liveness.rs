@@ -1,7 +1,7 @@
 //! V16: with at most f down and a fair network, everything seen is committed and executed at
 //! every live replica within a bounded time.
 
-use isonomy_protocol::limits::ADMISSION_WINDOW;
+use isonomy_protocol::limits::OWN_UNEXECUTED_MAX;
 use isonomy_protocol::replica::Replica;
 
 /// When the time is over: nothing may be left.
@@ -13,10 +13,10 @@ pub fn assert_all_executed<'a>(live: impl Iterator<Item = &'a Replica>) {
     }
 }
 
-/// A replica submits no more while so many of its own are unexecuted (section 6), and what executes
-/// together was unexecuted together. A crash undoes executions that were not durable, so each start
+/// A replica has no more of its own unexecuted (section 6), and what executes together was unexecuted
+/// together. A crash undoes executions that were not durable, so each start
 /// counts once more.
 pub fn assert_components_are_bounded(largest: usize, starts: usize) {
-    let most = starts * ADMISSION_WINDOW;
+    let most = starts * OWN_UNEXECUTED_MAX;
     assert!(largest <= most, "V16: a component of {largest} instances, {most} are possible");
 }
