@@ -10,7 +10,7 @@ use isonomy_wire::frame::aligned;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-/// Small, so that runs are short and still have many segments.
+/// Small, so that runs are short and still have many segments; a record that needs more gets more.
 const SEGMENT_BYTES: usize = 64 << 10;
 /// A group is closed when it is this large.
 const GROUP_BYTES_MAX: usize = 16 << 10;
@@ -58,20 +58,27 @@ impl Disk {
             snapshot: None,
             waiting: Vec::new(),
             write: None,
-            offset: SEGMENT_BYTES,
+            offset: 0,
             durable: Position(0),
             bytes: 0,
         };
-        disk.next_segment(1);
+        disk.next_segment(1, 0);
         disk
     }
 
-    fn next_segment(&mut self, first: u64) {
+    /// A segment with room for a group of so many bytes.
+    fn next_segment(&mut self, first: u64, needed: usize) {
         let segment = (self.cut + self.segments.len()) as u64 + 1;
-        let mut bytes = self.spare.take().unwrap_or_else(|| vec![0; SEGMENT_BYTES]);
+        let mut bytes = self.spare.take().unwrap_or_default();
+        bytes.resize(bytes.len().max(SEGMENT_BYTES).max(BLOCK_BYTES + needed), 0);
         bytes[..BLOCK_BYTES].copy_from_slice(&self.id.encode_head(SegmentHead { segment, first }));
         self.segments.push(bytes);
         self.offset = BLOCK_BYTES;
+    }
+
+    /// The size of the segment in use.
+    fn segment_bytes(&self) -> usize {
+        self.segments.last().map_or(0, Vec::len)
     }
 
     /// A record waits for its write.
@@ -88,14 +95,14 @@ impl Disk {
         let first = self.waiting[0].position;
         let needed = group_bytes(self.waiting[0].payload.as_ref());
         let begins = |append: &Append| matches!(append.record, Record::Begin { .. });
-        if self.offset + needed > SEGMENT_BYTES || begins(&self.waiting[0]) {
+        if self.offset + needed > self.segment_bytes() || begins(&self.waiting[0]) {
             if full && self.spare.is_none() {
                 return false;
             }
-            self.next_segment(first.0);
+            self.next_segment(first.0, needed);
         }
         let (segment, offset) = (self.cut + self.segments.len(), self.offset);
-        let mut buffer = vec![0; needed.max(GROUP_BYTES_MAX).min(SEGMENT_BYTES - offset)];
+        let mut buffer = vec![0; needed.max(GROUP_BYTES_MAX).min(self.segment_bytes() - offset)];
         let place = self.id.place(segment as u64).wrapping_add(offset as u64);
         let mut group = Group::new(first);
         let taken = self
@@ -104,6 +111,7 @@ impl Disk {
             .take_while(|append| append.position == first || !begins(append))
             .take_while(|append| self.encoder.append(&mut group, &mut buffer, place, append));
         let taken = taken.count();
+        assert!(taken > 0, "a group takes at least one record");
         self.waiting.drain(..taken);
         let size = self.encoder.finish(&group, &mut buffer, place, self.durable);
         buffer.truncate(size);
@@ -186,7 +194,7 @@ impl Disk {
         let place =
             random.random_range(0..=segment.saturating_sub(self.cut + 1).min(self.segments.len() - 1));
         let is_last = self.cut + place + 1 == segment;
-        let end = if is_last { offset } else { SEGMENT_BYTES };
+        let end = if is_last { offset } else { self.segments[place].len() };
         if let Some((_, bytes)) = self.snapshot.as_mut().filter(|_| random.random_bool(0.2)) {
             return flip(bytes, random);
         }
@@ -197,7 +205,7 @@ impl Disk {
             1 => self.segments[place][target].fill(0),
             _ => {
                 let other = random.random_range(0..self.segments.len());
-                let from = random.random_range(0..SEGMENT_BYTES / BLOCK_BYTES) * BLOCK_BYTES;
+                let from = random.random_range(0..self.segments[other].len() / BLOCK_BYTES) * BLOCK_BYTES;
                 let astray = self.segments[other][from..from + BLOCK_BYTES].to_vec();
                 self.segments[place][target].copy_from_slice(&astray);
             }
@@ -227,7 +235,8 @@ impl Disk {
         }
         assert!(next.0 > self.durable.0, "V15: what was durable is gone");
         self.durable = Position(next.0 - 1);
-        self.bytes = ((self.segments.len() - 1) * SEGMENT_BYTES + self.offset) as u64;
+        let before = &self.segments[..self.segments.len() - 1];
+        self.bytes = (before.iter().map(Vec::len).sum::<usize>() + self.offset) as u64;
         Ok(entries)
     }
 }
