@@ -1,6 +1,6 @@
 //! A client: the production session, and what it asks.
 
-use crate::history::{Op, Told};
+use crate::history::{Asked, Op, Told};
 use crate::plan::Plan;
 use crate::source::Source;
 use isonomy_wire::answer::Answer;
@@ -10,6 +10,8 @@ use rand::{Rng, SeedableRng};
 
 /// Commands that a client has under way at once.
 const OUTSTANDING_MAX: usize = 8;
+/// Keys that are retired now and then, behind those that are not.
+const MORTAL_KEYS: usize = 2;
 
 /// See the module.
 pub struct Client {
@@ -50,10 +52,8 @@ impl Client {
         }
         if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX && !self.is_stopped() {
             self.left -= 1;
-            let key = self.random.random_range(0..plan.keys);
-            let reads = self.random.random_bool(plan.reads);
-            let expected = self.random.random_bool(plan.conditional).then(|| self.random.random_range(0..4));
-            self.ask(now, ops, key, reads, expected);
+            let (key, what) = self.choose(plan);
+            self.ask(now, ops, key, what);
         }
         let pause = self.random.random_range(plan.think_us / 2..=plan.think_us * 2);
         // A source looks after its commands until all are answered.
@@ -61,11 +61,23 @@ impl Client {
         goes_on.then_some(now + pause)
     }
 
-    /// Asks this command. A source asks for decisions only.
-    pub fn ask(&mut self, now: u64, ops: &mut Vec<Op>, key: usize, reads: bool, expected: Option<u64>) {
+    /// What it asks next. A source asks for decisions only.
+    fn choose(&mut self, plan: &Plan) -> (usize, Asked) {
+        let key = self.random.random_range(0..plan.keys);
+        let reads = self.random.random_bool(plan.reads) && self.source.is_none();
+        let expected = self.random.random_bool(plan.conditional).then(|| self.random.random_range(0..4));
+        let what = if reads { Asked::Read } else { expected.map_or(Asked::Decide, Asked::DecideIf) };
+        if plan.retires == 0.0 || self.random.random_bool(0.5) {
+            return (key, what);
+        }
+        let retires = self.random.random_bool(plan.retires) && self.source.is_none();
+        (plan.keys + key % MORTAL_KEYS, if retires { Asked::Retire } else { what })
+    }
+
+    /// Asks this command.
+    pub fn ask(&mut self, now: u64, ops: &mut Vec<Op>, key: usize, what: Asked) {
         let token = ops.len() as u64;
-        let reads = reads && self.source.is_none();
-        let op = Op { token, key, reads, expected: expected.filter(|_| !reads), asked: now, told: None };
+        let op = Op { token, key, what, asked: now, told: None };
         ops.push(op);
         match &mut self.source {
             None => {
@@ -132,10 +144,11 @@ fn config(plan: &Plan) -> Config {
 pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
     let (key, value) = (format!("key {}", op.key), op.token.to_le_bytes());
     let (key, value) = (key.as_bytes(), &value[..]);
-    submit(&match op.expected {
-        _ if op.reads => Action::Read { key },
-        Some(expected) => Action::DecideIf { key, value, expected },
-        None => Action::Decide { key, value },
+    submit(&match op.what {
+        Asked::Decide => Action::Decide { key, value },
+        Asked::DecideIf(expected) => Action::DecideIf { key, value, expected },
+        Asked::Read => Action::Read { key },
+        Asked::Retire => Action::Retire { key },
     })
 }
 
@@ -146,6 +159,7 @@ fn told(answer: Result<Answer, Error>) -> Told {
         Ok(Answer::Found { key_seq, value, .. }) => Told::Saw(key_seq, token(&value)),
         Ok(Answer::Rejected { key_seq, value }) => Told::Saw(key_seq, value.and_then(|value| token(&value))),
         Ok(Answer::Missing) => Told::Saw(0, None),
+        Ok(Answer::Retired { key_seq, .. }) => Told::Retired(key_seq),
         Ok(Answer::Duplicate | Answer::Expired) | Err(Error::TimedOut | Error::Expired) => Told::Unknown,
         Err(Error::NotTaken(_)) => Told::Nothing,
         other => panic!("no client can be told this: {other:?}"),

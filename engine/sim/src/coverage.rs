@@ -40,6 +40,8 @@ pub struct Coverage {
     pub failed_write: bool,
     /// A source that was started again got an answer again.
     pub repeated: bool,
+    /// A key's life was ended.
+    pub retired: bool,
 }
 
 impl Coverage {
@@ -62,6 +64,7 @@ impl Coverage {
         self.damaged |= other.damaged;
         self.failed_write |= other.failed_write;
         self.repeated |= other.repeated;
+        self.retired |= other.retired;
     }
 
     /// What was not reached.
@@ -79,6 +82,7 @@ impl Coverage {
         let damaged = (!self.damaged).then(|| "damaged disk".to_string());
         let failed = (!self.failed_write).then(|| "failed write".to_string());
         let repeated = (!self.repeated).then(|| "repeated answer".to_string());
+        let retired = (!self.retired).then(|| "retired key".to_string());
         marks
             .chain(of(self.duplicated, "duplicated"))
             .chain(late)
@@ -86,6 +90,7 @@ impl Coverage {
             .chain(damaged)
             .chain(failed)
             .chain(repeated)
+            .chain(retired)
             .collect()
     }
 }

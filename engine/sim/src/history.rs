@@ -5,7 +5,20 @@
 //! So no search is needed, and histories of any length are judged in full. V14 (an answer before a
 //! question orders the two) follows from the times.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a command asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// A decision.
+    Decide,
+    /// A decision if the key has this key_seq.
+    DecideIf(u64),
+    /// The latest decision.
+    Read,
+    /// The end of the key's life: the next decision is the first again.
+    Retire,
+}
 
 /// What a command did, as its client was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +27,8 @@ pub enum Told {
     Wrote(u64),
     /// It saw this many decisions, and the token of the last.
     Saw(u64, Option<u64>),
+    /// It ended the key's life, which had this many decisions.
+    Retired(u64),
     /// It certainly had no effect.
     Nothing,
     /// It may have had one.
@@ -27,21 +42,41 @@ pub struct Op {
     pub token: u64,
     /// On which key.
     pub key: usize,
-    /// Whether it is a read.
-    pub reads: bool,
-    /// The key_seq that it asked for, of a conditional decision.
-    pub expected: Option<u64>,
+    /// What it asks for.
+    pub what: Asked,
     /// When it was asked.
     pub asked: u64,
     /// When it was answered, and what.
     pub told: Option<(u64, Told)>,
 }
 
-/// Asserts that the history is linearizable, given how many decisions each key has in the end.
+impl Op {
+    /// Whether its decision of this number, if it made it, is the one that it asked for.
+    fn may_write(&self, seq: u64) -> bool {
+        match self.what {
+            Asked::Decide => true,
+            Asked::DecideIf(expected) => expected + 1 == seq,
+            Asked::Read | Asked::Retire => false,
+        }
+    }
+
+    /// Whether it can have had an effect that its client was not told.
+    fn is_open(&self) -> bool {
+        matches!(self.told, None | Some((_, Told::Unknown)))
+    }
+}
+
+/// Asserts that the history is linearizable, given how many decisions each key has in the end. Of keys
+/// that are not named nothing is known in the end, and less is asserted: they may have been retired.
 pub fn judge(ops: &[Op], last: &BTreeMap<usize, u64>) {
     for (key, last) in last {
         let of_key: Vec<&Op> = ops.iter().filter(|op| op.key == *key).collect();
         judge_key(&of_key, *key, *last);
+    }
+    let others: BTreeSet<usize> = ops.iter().map(|op| op.key).filter(|key| !last.contains_key(key)).collect();
+    for key in others {
+        let of_key: Vec<&Op> = ops.iter().filter(|op| op.key == key).collect();
+        judge_mortal_key(&of_key, key);
     }
 }
 
@@ -54,10 +89,11 @@ fn judge_key(ops: &[&Op], key: usize, last: u64) {
                 let before = writers.insert(seq, *op);
                 assert!(before.is_none(), "key {key}: decision {seq} was told twice: {op:?}, {before:?}");
                 assert!(seq >= 1 && seq <= last, "key {key}: decision {seq} of {last} is lost: {op:?}");
-                assert!(op.expected.is_none_or(|expected| expected + 1 == seq), "key {key}: {op:?}");
+                assert!(op.may_write(seq), "key {key}: {op:?}");
             }
-            Some(Told::Unknown) | None => unknown += u64::from(!op.reads),
+            Some(Told::Unknown) | None => unknown += u64::from(op.what != Asked::Read),
             Some(Told::Saw(..) | Told::Nothing) => {}
+            Some(Told::Retired(_)) => panic!("key {key}: nobody asked for {op:?}"),
         }
     }
     let untold = last - writers.len() as u64;
@@ -68,10 +104,49 @@ fn judge_key(ops: &[&Op], key: usize, last: u64) {
     judge_times(ops, key);
 }
 
+/// In each of its lives a key has a decision of each number once, and who sees one sees what was asked.
+fn judge_mortal_key(ops: &[&Op], key: usize) {
+    let ends = |op: &&&Op| op.what == Asked::Retire && (op.is_open() || is_retired(op));
+    let lives = 1 + ops.iter().filter(ends).count();
+    let mut told: BTreeMap<u64, usize> = BTreeMap::new();
+    for op in ops {
+        match op.told.map(|(_, told)| told) {
+            Some(Told::Wrote(seq)) => {
+                assert!(op.may_write(seq), "key {key}: {op:?}");
+                let times = told.entry(seq).or_default();
+                *times += 1;
+                assert!(*times <= lives, "key {key}: decision {seq} in {times} of {lives} lives: {op:?}");
+            }
+            Some(Told::Retired(seq)) => {
+                assert!(seq > 0 && op.what == Asked::Retire, "key {key}: a life without decisions: {op:?}");
+            }
+            Some(Told::Saw(seq, Some(token))) => {
+                assert_refused_rightly(op, seq);
+                let writer = ops.iter().find(|other| other.token == token);
+                let fits = writer.is_some_and(|writer| match writer.told {
+                    Some((_, Told::Wrote(wrote))) => wrote == seq,
+                    _ => writer.is_open() && writer.may_write(seq),
+                });
+                assert!(fits, "key {key}: {op:?} saw what nobody can have decided: {writer:?}");
+            }
+            Some(Told::Saw(seq, None)) => assert_refused_rightly(op, seq),
+            Some(Told::Nothing | Told::Unknown) | None => {}
+        }
+    }
+}
+
+fn is_retired(op: &Op) -> bool {
+    matches!(op.told, Some((_, Told::Retired(_))))
+}
+
+fn assert_refused_rightly(op: &Op, seq: u64) {
+    assert!(op.what != Asked::DecideIf(seq), "{op:?} was refused though it expected what it found");
+}
+
 fn judge_op(op: &Op, key: usize, last: u64, writers: &BTreeMap<u64, &Op>) {
     let Some((told_at, Told::Saw(seq, token))) = op.told else { return };
     assert!(seq <= last, "key {key}: {op:?} saw more decisions than there are");
-    assert!(op.expected != Some(seq), "key {key}: {op:?} was refused though it expected what it found");
+    assert_refused_rightly(op, seq);
     if let Some(writer) = writers.get(&seq) {
         assert!(
             token.is_none_or(|token| token == writer.token),
@@ -110,7 +185,7 @@ mod tests {
     use super::*;
 
     fn op(token: u64, asked: u64, told: Option<(u64, Told)>) -> Op {
-        Op { token, key: 0, reads: false, expected: None, asked, told }
+        Op { token, key: 0, what: Asked::Decide, asked, told }
     }
 
     fn is_fine(ops: &[Op], last: u64) -> bool {
@@ -133,13 +208,31 @@ mod tests {
     #[test]
     fn reads_see_what_is_there_and_never_go_back() {
         let first = op(1, 0, Some((10, Told::Wrote(1))));
-        let read =
-            |asked, told, seq, token| Op { reads: true, ..op(9, asked, Some((told, Told::Saw(seq, token)))) };
+        let read = |asked, told, seq, token| Op {
+            what: Asked::Read,
+            ..op(9, asked, Some((told, Told::Saw(seq, token))))
+        };
         assert!(is_fine(&[first, read(11, 12, 1, Some(1))], 1));
         assert!(is_fine(&[first, read(5, 12, 0, None)], 1), "they overlap");
         assert!(!is_fine(&[first, read(11, 12, 0, None)], 1), "stale");
         assert!(!is_fine(&[first, read(11, 12, 1, Some(7))], 1), "another value");
         let late = op(1, 20, Some((30, Told::Wrote(1))));
         assert!(!is_fine(&[late, read(1, 5, 1, Some(1))], 1), "from the future");
+    }
+
+    #[test]
+    fn a_retired_key_begins_again() {
+        let write = |token, seq| op(token, 0, Some((10, Told::Wrote(seq))));
+        let retire = |told| Op { what: Asked::Retire, ..op(8, 0, told) };
+        let read = |seq, token| Op { what: Asked::Read, ..op(9, 0, Some((10, Told::Saw(seq, token)))) };
+        let is_fine = |ops: &[Op]| std::panic::catch_unwind(|| judge(ops, &BTreeMap::new())).is_ok();
+        let retired = retire(Some((10, Told::Retired(1))));
+        assert!(is_fine(&[write(1, 1), retired, write(2, 1), read(1, Some(2)), read(0, None)]));
+        assert!(is_fine(&[write(1, 1), retire(None), write(2, 1)]), "it may have had its effect");
+        assert!(!is_fine(&[write(1, 1), write(2, 1)]), "twice in one life");
+        assert!(!is_fine(&[write(1, 1), retire(Some((10, Told::Nothing))), write(2, 1)]));
+        assert!(!is_fine(&[retire(Some((10, Told::Retired(0))))]), "nothing to end");
+        assert!(!is_fine(&[write(1, 1), read(1, Some(7))]), "another value");
+        assert!(!is_fine(&[write(1, 1), retired, write(2, 1), read(2, Some(2))]), "another number");
     }
 }

@@ -98,6 +98,8 @@ pub struct Plan {
     pub reads: f64,
     /// Share of conditional decisions.
     pub conditional: f64,
+    /// If not 0, half of the commands go to keys that are retired, and this share of those retires them.
+    pub retires: f64,
     /// Where commands go first.
     pub routing: Routing,
     /// How long a client waits before it asks another replica.
@@ -160,6 +162,7 @@ impl Plan {
             fence_bytes: if r.random_bool(0.6) { r.random_range(20_000..400_000) } else { u64::MAX },
             write_fails: sometimes(r, 0.2, 0.0005..0.02),
             full_every_us: every(r, 0.2, 50_000..1_500_000),
+            retires: sometimes(r, 0.3, 0.02..0.4),
         };
         // A source that stays away for longer than streams live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };
@@ -198,6 +201,7 @@ impl Plan {
             think_us: 1_000,
             reads: 0.0,
             conditional: 0.0,
+            retires: 0.0,
             routing: Routing::Any,
             retry_us: 1_000_000,
             deadline_us: 10_000_000,

@@ -4,7 +4,7 @@ use super::{Event, Stage, Summary, World};
 use crate::check;
 use crate::client::Client;
 use crate::contention::Contention;
-use crate::history::{self, Op, Told};
+use crate::history::{self, Asked, Op, Told};
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use std::collections::BTreeMap;
@@ -84,7 +84,7 @@ impl World {
         plan.deadline_us = PATIENCE_US;
         let mut reader = Client::new(&plan, self.clients.len(), 0);
         for key in 0..plan.keys {
-            reader.ask(self.now, &mut self.ops, key, true, None);
+            reader.ask(self.now, &mut self.ops, key, Asked::Read);
         }
         self.clients.push(reader);
         for replica in 0..plan.n {
@@ -99,6 +99,8 @@ impl World {
         check::rows_have_no_gaps(&self.ghost);
         let marks: Vec<_> = live().map(|core| core.marks()).collect();
         marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
+        let is_retired = |op: &Op| matches!(op.told, Some((_, Told::Retired(_))));
+        self.summary.coverage.retired = self.ops.iter().any(is_retired);
         self.summary.coverage.repeated = self.clients.iter().any(Client::is_repeated);
         let largest = live().map(|core| core.largest_component()).max().unwrap_or(0);
         let starts = self.nodes.iter().map(|node| node.life as usize).sum();
