@@ -7,8 +7,8 @@ use isonomy_wire::id::REPLICAS_MAX;
 /// Enough to hide two syncs and a round trip; few, so that requests gather under load.
 pub const ADMISSION_WINDOW: usize = 32;
 
-/// How many own instances can be unexecuted: the window, and the one fence that may be under way,
-/// which does not wait for room in it.
+/// How many own instances can be unexecuted (section 6): the window, and the one fence that may be under
+/// way (G4), which does not wait for room in it.
 pub const OWN_UNEXECUTED_MAX: usize = ADMISSION_WINDOW + 1;
 
 /// A batch is closed when it has this many bytes, if more requests wait. A request as large as

@@ -103,6 +103,7 @@ async fn propose_lines(args: &ProposeArgs, path: &Path, field: &str) -> Result<(
     let is_stdin = path == Path::new("-");
     let name = if is_stdin { "standard input".into() } else { path.display().to_string() };
     let count = if is_stdin { None } else { Some(check_file(path, field, &name)?) };
+    let proposer = Proposer::connect(args).await?;
     let lines = if is_stdin {
         read_lines(BufReader::new(stdin()), field, &name)
     } else {
@@ -110,7 +111,6 @@ async fn propose_lines(args: &ProposeArgs, path: &Path, field: &str) -> Result<(
     };
     let progress = progress(count);
     let mut tally = Tally::default();
-    let proposer = Proposer::connect(args).await?;
     let read = propose_all(&proposer, lines, &progress, &mut tally).await;
     proposer.close().await;
     progress.finish_and_clear();

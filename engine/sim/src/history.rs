@@ -64,19 +64,23 @@ impl Op {
     fn is_open(&self) -> bool {
         matches!(self.told, None | Some((_, Told::Unknown)))
     }
+
+    /// Whether it has ended a life of its key.
+    pub fn is_retired(&self) -> bool {
+        matches!(self.told, Some((_, Told::Retired(_))))
+    }
 }
 
 /// Asserts that the history is linearizable, given how many decisions each key has in the end. Of keys
 /// that are not named nothing is known in the end, and less is asserted: they may have been retired.
 pub fn judge(ops: &[Op], last: &BTreeMap<usize, u64>) {
+    let of_key = |key| ops.iter().filter(|op| op.key == key).collect::<Vec<&Op>>();
     for (key, last) in last {
-        let of_key: Vec<&Op> = ops.iter().filter(|op| op.key == *key).collect();
-        judge_key(&of_key, *key, *last);
+        judge_key(&of_key(*key), *key, *last);
     }
     let others: BTreeSet<usize> = ops.iter().map(|op| op.key).filter(|key| !last.contains_key(key)).collect();
     for key in others {
-        let of_key: Vec<&Op> = ops.iter().filter(|op| op.key == key).collect();
-        judge_mortal_key(&of_key, key);
+        judge_mortal_key(&of_key(key), key);
     }
 }
 
@@ -106,7 +110,7 @@ fn judge_key(ops: &[&Op], key: usize, last: u64) {
 
 /// In each of its lives a key has a decision of each number once, and who sees one sees what was asked.
 fn judge_mortal_key(ops: &[&Op], key: usize) {
-    let ends = |op: &&&Op| op.what == Asked::Retire && (op.is_open() || is_retired(op));
+    let ends = |op: &&&Op| op.what == Asked::Retire && (op.is_open() || op.is_retired());
     let lives = 1 + ops.iter().filter(ends).count();
     let mut told: BTreeMap<u64, usize> = BTreeMap::new();
     for op in ops {
@@ -133,10 +137,6 @@ fn judge_mortal_key(ops: &[&Op], key: usize) {
             Some(Told::Nothing | Told::Unknown) | None => {}
         }
     }
-}
-
-fn is_retired(op: &Op) -> bool {
-    matches!(op.told, Some((_, Told::Retired(_))))
 }
 
 fn assert_refused_rightly(op: &Op, seq: u64) {

@@ -163,8 +163,8 @@ impl Client {
         Proposal::send(&self.calls, None, key.into(), value.into()).await
     }
 
-    /// Makes the value the key's latest decision if the key has this key_seq; 0 for a key without decisions: the first writer
-    /// wins. Counted within the key's present life, which a Retire ends.
+    /// Makes the value the key's latest decision if the key has this key_seq; 0 for a key without
+    /// decisions: the first writer wins. Counted within the key's present life, which a Retire ends.
     pub async fn decide_if(
         &self,
         key: impl Into<Bytes>,

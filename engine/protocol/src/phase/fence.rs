@@ -80,7 +80,8 @@ impl Replica {
         !self.executor.executed().covers(self.index.fences())
     }
 
-    /// G4: a fence, at once, unless one is under way or this replica stops.
+    /// G4: a fence, at once, however full the window is (section 6), unless one is under way or this replica
+    /// stops.
     pub fn propose_fence(&mut self, now: Time) {
         if !self.is_fencing() && !self.stopping {
             self.marks.set(Mark::FenceProposed);

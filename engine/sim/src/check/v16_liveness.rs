@@ -14,8 +14,7 @@ pub fn assert_all_executed<'a>(live: impl Iterator<Item = &'a Replica>) {
 }
 
 /// A replica has no more of its own unexecuted (section 6), and what executes together was unexecuted
-/// together. A crash undoes executions that were not durable, so each start
-/// counts once more.
+/// together. A crash undoes executions that were not durable, so each start counts once more.
 pub fn assert_components_are_bounded(largest: usize, starts: usize) {
     let most = starts * OWN_UNEXECUTED_MAX;
     assert!(largest <= most, "V16: a component of {largest} instances, {most} are possible");

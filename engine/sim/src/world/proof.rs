@@ -99,8 +99,7 @@ impl World {
         check::rows_have_no_gaps(&self.ghost);
         let marks: Vec<_> = live().map(|core| core.marks()).collect();
         marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
-        let is_retired = |op: &Op| matches!(op.told, Some((_, Told::Retired(_))));
-        self.summary.coverage.retired = self.ops.iter().any(is_retired);
+        self.summary.coverage.retired = self.ops.iter().any(Op::is_retired);
         self.summary.coverage.repeated = self.clients.iter().any(Client::is_repeated);
         let largest = live().map(|core| core.largest_component()).max().unwrap_or(0);
         let starts = self.nodes.iter().map(|node| node.life as usize).sum();
