@@ -11,7 +11,7 @@ use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of frames and messages. Both ends must have the same.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 /// The most conflicts that one ValidateOk reports; more are as good as this many, since any one
 /// of them keeps the recovery from going on (R5).
