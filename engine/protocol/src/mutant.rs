@@ -30,6 +30,8 @@ listed! {
         SpeakBeforeSync,
         /// D4: the coordinator counts its own answer before it is durable.
         EagerCoordinator,
+        /// D6: a hole in the log is taken for its end.
+        HoleIsEnd,
         /// D8: what was forgotten in a crash is not named.
         NoRestartMarks,
         /// S1: streams are not in the footprint.

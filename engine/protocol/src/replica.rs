@@ -209,7 +209,7 @@ impl Replica {
                 self.reserved = used;
                 self.restart_marks.set(self.me, 0);
             }
-            Record::Begin { reserved, floor } => {
+            Record::Begin { reserved, floor, fence: _ } => {
                 self.reserved = reserved;
                 self.restart_marks.set(self.me, reserved);
                 self.replay_floor(&floor);

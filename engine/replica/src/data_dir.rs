@@ -3,6 +3,9 @@
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
 use crate::snapshots::sync_dir;
+use isonomy_protocol::contract::Position;
+use isonomy_protocol::log::LogId;
+use isonomy_protocol::log::chain::Known;
 use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +13,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The layout that this release writes.
 const FORMAT: u32 = 1;
@@ -33,6 +36,10 @@ pub(crate) struct Identity {
     peers: BTreeMap<u8, String>,
     /// All members have confirmed that they never met another directory of this replica.
     formed: bool,
+    /// A record that the log of each shard has held: noted when it has begun, and before a snapshot
+    /// counts. A log that ends before it has lost records (D6).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    reached: BTreeMap<u16, u64>,
 }
 
 impl Identity {
@@ -43,6 +50,19 @@ impl Identity {
             Some(origin) => ClusterId::of_name(&format!("{} restored from {origin}", self.cluster)),
             None => ClusterId::of_name(&self.cluster),
         }
+    }
+
+    /// Whose log a shard's is.
+    pub(crate) fn log_id(&self, shard: ShardId) -> Result<LogId, String> {
+        let none = || "identity.json names no incarnation".to_owned();
+        let incarnation = parse(&self.incarnation).ok_or_else(none)?;
+        Ok(LogId { cluster: self.cluster_id(), incarnation, replica: ReplicaId(self.replica), shard })
+    }
+
+    /// What it knows of the log of a shard, beside which lies the snapshot of this fence, or none (0).
+    pub(crate) fn known(&self, shard: ShardId, snapshot: u64) -> Known {
+        let reached = Position(self.reached.get(&shard.0).copied().unwrap_or(0));
+        Known { reached, restored: self.origin.is_some(), snapshot }
     }
 }
 
@@ -56,7 +76,10 @@ struct Inner {
     path: PathBuf,
     cluster: ClusterId,
     incarnation: u128,
+    /// What the file says. It is held for a moment only: nobody waits for the disk with it.
     identity: Mutex<Identity>,
+    /// Held by whoever writes the file.
+    writing: Mutex<()>,
     /// Who has confirmed so far, and whether all have.
     confirmed: Mutex<BTreeSet<u8>>,
     formed: AtomicBool,
@@ -68,23 +91,33 @@ impl DataDir {
     /// Opens or makes the directory of the configuration.
     pub(crate) fn open(config: &Config) -> Result<DataDir, Fatal> {
         let path = config.data_dir.clone();
-        let lock = make(config)?;
+        let lock = make(&path)?;
         let identity = match known(&path)? {
             Some(identity) => identity,
             None => {
+                make_shards(config)?;
                 check_fresh(config, &path)?;
                 let identity = new_identity(config, None);
-                write(&path, &identity)?;
+                save(&path, &identity).map_err(|error| unwritten(&path, &error))?;
                 identity
             }
         };
         check(config, &identity).map_err(|what| data_dir(&path, &what))?;
+        check_shards(&path, &identity)?;
         let incarnation = parse(&identity.incarnation)
             .ok_or_else(|| data_dir(&path, "identity.json names no incarnation"))?;
         let cluster = identity.cluster_id();
         let formed = AtomicBool::new(identity.formed || identity.replicas == 1);
-        let (identity, confirmed) = (Mutex::new(identity), Mutex::default());
-        Ok(DataDir(Arc::new(Inner { path, cluster, incarnation, identity, confirmed, formed, _lock: lock })))
+        Ok(DataDir(Arc::new(Inner {
+            path,
+            cluster,
+            incarnation,
+            identity: Mutex::new(identity),
+            writing: Mutex::default(),
+            confirmed: Mutex::default(),
+            formed,
+            _lock: lock,
+        })))
     }
 
     /// Makes the directory of the configuration from the backup `origin`: `fill` writes what the
@@ -97,10 +130,11 @@ impl DataDir {
     ) -> Result<(), Fatal> {
         let path = &config.data_dir;
         check_empty(path)?;
-        let _lock = make(config)?;
+        let _lock = make(path)?;
+        make_shards(config)?;
         let identity = new_identity(config, Some(origin.to_owned()));
         fill(identity.cluster_id())?;
-        write(path, &identity)?;
+        save(path, &identity).map_err(|error| unwritten(path, &error))?;
         sync_dir(&path.join("..")).map_err(|error| data_dir(path, &error.to_string()))
     }
 
@@ -133,10 +167,8 @@ impl DataDir {
         }
         let mut confirmed = self.0.confirmed.lock().expect("nobody panics with it");
         confirmed.insert(peer.0);
-        let mut identity = self.0.identity.lock().expect("nobody panics with it");
-        if confirmed.len() + 1 == usize::from(identity.replicas) && !identity.formed {
-            identity.formed = true;
-            write(&self.0.path, &identity)?;
+        let is_formed = confirmed.len() + 1 == usize::from(self.identity().replicas);
+        if is_formed && self.change(|identity| !std::mem::replace(&mut identity.formed, true)).map_err(|error| unwritten(&self.0.path, &error))? {
             self.0.formed.store(true, Ordering::Release);
         }
         Ok(())
@@ -145,15 +177,49 @@ impl DataDir {
     /// Whether a peer may be who it says: the first time its incarnation is noted durably, later
     /// it has to be the same (G6).
     pub(crate) fn accept_peer(&self, peer: ReplicaId, incarnation: u128) -> Result<bool, Fatal> {
-        let mut identity = self.0.identity.lock().expect("nobody panics with it");
-        match identity.peers.get(&peer.0) {
-            Some(known) => Ok(parse(known) == Some(incarnation)),
-            None => {
-                identity.peers.insert(peer.0, format!("{incarnation:032x}"));
-                write(&self.0.path, &identity)?;
-                Ok(true)
-            }
+        if let Some(known) = self.identity().peers.get(&peer.0) {
+            return Ok(parse(known) == Some(incarnation));
         }
+        let is_new = |identity: &mut Identity| {
+            let is_new = !identity.peers.contains_key(&peer.0);
+            identity.peers.entry(peer.0).or_insert_with(|| format!("{incarnation:032x}"));
+            is_new
+        };
+        self.change(is_new).map_err(|error| unwritten(&self.0.path, &error))?;
+        Ok(self.identity().peers.get(&peer.0).is_some_and(|known| parse(known) == Some(incarnation)))
+    }
+
+    /// D6: what is known of the log of a shard, beside which lies the snapshot of this fence, or none (0).
+    pub(crate) fn known(&self, shard: ShardId, snapshot: u64) -> Known {
+        self.identity().known(shard, snapshot)
+    }
+
+    /// D6: the log of a shard holds this record durably. It blocks until that is noted.
+    pub(crate) fn note_reached(&self, shard: ShardId, record: Position) -> std::io::Result<()> {
+        let rises = |identity: &mut Identity| {
+            let reached = identity.reached.entry(shard.0).or_default();
+            let rises = *reached < record.0;
+            *reached = record.0.max(*reached);
+            rises
+        };
+        self.change(rises).map(|_| ())
+    }
+
+    fn identity(&self) -> MutexGuard<'_, Identity> {
+        self.0.identity.lock().expect("nobody panics with it")
+    }
+
+    /// Changes what the file says, durably, if `change` says that it did; whether it did. Nobody sees it
+    /// before it is durable, and who only looks does not wait for the disk.
+    fn change(&self, change: impl FnOnce(&mut Identity) -> bool) -> std::io::Result<bool> {
+        let _writing = self.0.writing.lock().expect("nobody panics with it");
+        let mut identity = self.identity().clone();
+        let is_changed = change(&mut identity);
+        if is_changed {
+            save(&self.0.path, &identity)?;
+            *self.identity() = identity;
+        }
+        Ok(is_changed)
     }
 }
 
@@ -170,14 +236,26 @@ pub(crate) fn shard_dir(path: &Path, shard: ShardId) -> PathBuf {
     path.join(format!("shard-{:03}", shard.0))
 }
 
-/// Makes what is missing of the directories, and keeps other processes out.
-fn make(config: &Config) -> Result<File, Fatal> {
-    let path = &config.data_dir;
-    for shard in 0..config.shards {
-        fs::create_dir_all(shard_dir(path, ShardId(shard)))
-            .map_err(|error| data_dir(path, &format!("{error}; it must be writable")))?;
-    }
+/// Makes the directory if it is missing, and keeps other processes out.
+fn make(path: &Path) -> Result<File, Fatal> {
+    fs::create_dir_all(path).map_err(|error| data_dir(path, &format!("{error}; it must be writable")))?;
     lock(path)
+}
+
+/// Makes the directories of the shards, for a directory that is to get its identity.
+fn make_shards(config: &Config) -> Result<(), Fatal> {
+    let path = &config.data_dir;
+    let mut shards = (0..config.shards).map(|shard| fs::create_dir_all(shard_dir(path, ShardId(shard))));
+    shards.try_for_each(|made| made.map_err(|error| data_dir(path, &format!("{error}; it must be writable"))))
+}
+
+/// Where there is an identity, there are the directories of all shards: they were durable before it.
+pub(crate) fn check_shards(path: &Path, identity: &Identity) -> Result<(), Fatal> {
+    let mut dirs = (0..identity.shards).map(|shard| shard_dir(path, ShardId(shard)));
+    match dirs.find(|dir| !dir.is_dir()) {
+        Some(dir) => Err(Fatal::damaged(&dir, "the directory of this shard is missing, and its log with it")),
+        None => Ok(()),
+    }
 }
 
 /// What identity.json says, if there is one.
@@ -252,21 +330,23 @@ fn new_identity(config: &Config, origin: Option<String>) -> Identity {
         incarnation: format!("{:032x}", rand::random::<u128>()),
         peers: BTreeMap::new(),
         formed: false,
+        reached: BTreeMap::new(),
     }
 }
 
 /// Writes the identity so that it is either the old or the new one, whatever happens.
-fn write(path: &Path, identity: &Identity) -> Result<(), Fatal> {
+fn save(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let text = serde_json::to_string_pretty(identity).expect("plain data encodes");
-    let save = || {
-        let temporary = path.join("identity.tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path.join("identity.json"))?;
-        sync_dir(path)
-    };
-    save().map_err(|error| data_dir(path, &format!("identity.json was not written: {error}")))
+    let temporary = path.join("identity.tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path.join("identity.json"))?;
+    sync_dir(path)
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Fatal {
+    data_dir(path, &format!("identity.json was not written: {error}"))
 }
 
 fn check_format(Identity { format, .. }: &Identity) -> Result<(), String> {

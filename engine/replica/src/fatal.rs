@@ -2,6 +2,7 @@
 //! does the rest.
 
 use std::fmt;
+use std::path::Path;
 use std::process::{ExitCode, exit};
 
 /// A reason to end, with its exit code. 0 is success and 2 a wrong command line, as clap has it.
@@ -16,7 +17,7 @@ pub(crate) enum Reason {
     Machine = 4,
     /// The data directory belongs to another process, replica or cluster.
     DataDir = 5,
-    /// The log is damaged in the middle, or a snapshot or backup is damaged.
+    /// The log is damaged in the middle or a part of it is missing, or a snapshot or backup is damaged.
     Damaged = 6,
     /// The disk failed or is full.
     Disk = 7,
@@ -32,6 +33,14 @@ pub(crate) struct Fatal {
 impl Fatal {
     pub(crate) fn new(reason: Reason, text: impl Into<String>) -> Fatal {
         Fatal { reason, text: text.into() }
+    }
+
+    /// A part of what a replica has to remember is missing or does not read.
+    pub(crate) fn damaged(path: &Path, what: &str) -> Fatal {
+        let remedy = "This replica may have forgotten what it promised, so it must not vote: keep the \
+                      directory for examination and this replica stopped; docs/OPERATIONS.md says under \
+                      \"Lost and damaged replicas\" how to go on";
+        Fatal::new(Reason::Damaged, format!("{}: {what}. {remedy}", path.display()))
     }
 
     /// For commands: anything that went wrong, with all its causes.

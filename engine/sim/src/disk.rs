@@ -2,6 +2,7 @@
 //! crash, or is there whole or in part; what was synced may be damaged.
 
 use isonomy_protocol::contract::{Append, Position};
+use isonomy_protocol::log::chain::{Chain, Known, Use};
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::log::scan::{Entry, Scanner};
@@ -9,6 +10,7 @@ use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
 use isonomy_wire::frame::aligned;
 use rand::Rng;
 use rand::rngs::SmallRng;
+use std::collections::BTreeMap;
 
 /// Small, so that runs are short and still have many segments; a record that needs more gets more.
 const SEGMENT_BYTES: usize = 64 << 10;
@@ -17,7 +19,7 @@ const GROUP_BYTES_MAX: usize = 16 << 10;
 
 /// A write that is under way.
 struct Write {
-    segment: usize,
+    segment: u64,
     offset: usize,
     bytes: Vec<u8>,
     last: Position,
@@ -27,14 +29,19 @@ struct Write {
 pub struct Disk {
     id: LogId,
     encoder: GroupEncoder,
-    /// How many segments were cut from the front.
-    cut: usize,
-    /// What the platters hold of the log; the last segment is the one in use.
-    segments: Vec<Vec<u8>>,
+    /// The files of the segments by number, as the platters hold them: those in use, and one that is
+    /// prepared.
+    files: BTreeMap<u64, Vec<u8>>,
+    /// The segment in use; 0 before the first.
+    segment: u64,
     /// A segment that was cut: the next one has its bytes to begin with.
     spare: Option<Vec<u8>>,
+    /// Records before it are no longer needed.
+    cut: Position,
     /// Segment and offset of the last group that is durable.
-    last_group: (usize, usize),
+    last_group: (u64, usize),
+    /// What the replica has noted besides: a record that the log has held.
+    reached: Position,
     /// The newest snapshot, whole and durable.
     snapshot: Option<(u64, Vec<u8>)>,
     waiting: Vec<Append>,
@@ -48,37 +55,50 @@ pub struct Disk {
 impl Disk {
     /// An empty one.
     pub fn new(id: LogId) -> Disk {
-        let mut disk = Disk {
+        Disk {
             id,
             encoder: GroupEncoder::new(id),
-            cut: 0,
-            segments: Vec::new(),
+            files: BTreeMap::new(),
+            segment: 0,
             spare: None,
-            last_group: (1, BLOCK_BYTES),
+            cut: Position(0),
+            last_group: (0, BLOCK_BYTES),
+            reached: Position(0),
             snapshot: None,
             waiting: Vec::new(),
             write: None,
             offset: 0,
             durable: Position(0),
             bytes: 0,
-        };
-        disk.next_segment(1, 0);
-        disk
+        }
+    }
+
+    /// Makes the next segment before it is needed, as the replica does when one has begun.
+    fn prepare(&mut self) {
+        let next = self.segment + 1;
+        if !self.files.contains_key(&next) {
+            let mut bytes = self.spare.take().unwrap_or_default();
+            bytes.resize(bytes.len().max(SEGMENT_BYTES), 0);
+            let prepared = self.id.encode_prepared(next, self.durable);
+            bytes[..prepared.len()].copy_from_slice(&prepared);
+            self.files.insert(next, bytes);
+        }
     }
 
     /// A segment with room for a group of so many bytes.
     fn next_segment(&mut self, first: u64, needed: usize) {
-        let segment = (self.cut + self.segments.len()) as u64 + 1;
-        let mut bytes = self.spare.take().unwrap_or_default();
-        bytes.resize(bytes.len().max(SEGMENT_BYTES).max(BLOCK_BYTES + needed), 0);
-        bytes[..BLOCK_BYTES].copy_from_slice(&self.id.encode_head(SegmentHead { segment, first }));
-        self.segments.push(bytes);
+        self.prepare();
+        self.segment += 1;
+        let head = self.id.encode_head(SegmentHead { segment: self.segment, first });
+        let bytes = self.files.get_mut(&self.segment).expect("it was just made");
+        bytes.resize(bytes.len().max(BLOCK_BYTES + needed), 0);
+        bytes[..BLOCK_BYTES].copy_from_slice(&head);
         self.offset = BLOCK_BYTES;
     }
 
     /// The size of the segment in use.
     fn segment_bytes(&self) -> usize {
-        self.segments.last().map_or(0, Vec::len)
+        self.files.get(&self.segment).map_or(0, Vec::len)
     }
 
     /// A record waits for its write.
@@ -96,14 +116,14 @@ impl Disk {
         let needed = group_bytes(self.waiting[0].payload.as_ref());
         let begins = |append: &Append| matches!(append.record, Record::Begin { .. });
         if self.offset + needed > self.segment_bytes() || begins(&self.waiting[0]) {
-            if full && self.spare.is_none() {
+            if full && self.spare.is_none() && !self.files.contains_key(&(self.segment + 1)) {
                 return false;
             }
             self.next_segment(first.0, needed);
         }
-        let (segment, offset) = (self.cut + self.segments.len(), self.offset);
+        let (segment, offset) = (self.segment, self.offset);
         let mut buffer = vec![0; needed.max(GROUP_BYTES_MAX).min(self.segment_bytes() - offset)];
-        let place = self.id.place(segment as u64).wrapping_add(offset as u64);
+        let place = self.id.place(segment).wrapping_add(offset as u64);
         let mut group = Group::new(first);
         let taken = self
             .waiting
@@ -117,7 +137,7 @@ impl Disk {
         buffer.truncate(size);
         self.offset += size;
         self.bytes += size as u64;
-        self.write = Some(Write { segment: segment - 1, offset, bytes: buffer, last: group.last() });
+        self.write = Some(Write { segment, offset, bytes: buffer, last: group.last() });
         true
     }
 
@@ -125,15 +145,19 @@ impl Disk {
     pub fn end_write(&mut self) -> Position {
         let write = self.write.take().expect("a write is under way");
         self.put(&write, 0..write.bytes.len());
-        self.last_group = (write.segment + 1, write.offset);
+        self.last_group = (write.segment, write.offset);
         self.durable = write.last;
+        if self.reached == Position(0) {
+            self.reached = self.durable;
+        }
+        self.prepare();
+        self.take_away();
         self.durable
     }
 
     fn put(&mut self, write: &Write, range: std::ops::Range<usize>) {
-        let target = &mut self.segments[write.segment - self.cut]
-            [write.offset + range.start..write.offset + range.end];
-        target.copy_from_slice(&write.bytes[range]);
+        let file = self.files.get_mut(&write.segment).expect("it is in use");
+        file[write.offset + range.start..write.offset + range.end].copy_from_slice(&write.bytes[range]);
     }
 
     /// What the log held when it was last read back, and has taken since, in bytes.
@@ -161,8 +185,9 @@ impl Disk {
         kept > 0 && kept < write.bytes.len()
     }
 
-    /// Keeps a snapshot in place of the one before.
+    /// Keeps a snapshot in place of the one before, and notes how far the log has come.
     pub fn keep_snapshot(&mut self, fence: u64, bytes: Vec<u8>) {
+        self.reached = self.durable;
         self.snapshot = Some((fence, bytes));
     }
 
@@ -173,57 +198,85 @@ impl Disk {
 
     /// Records before this position are no longer needed.
     pub fn cut(&mut self, position: Position) {
-        let is_done = |head: SegmentHead| head.first <= position.0;
-        while self.segments.len() > 1 && self.head(1).is_ok_and(is_done) {
-            self.spare = Some(self.segments.remove(0));
-            self.cut += 1;
+        self.cut = position;
+    }
+
+    /// The oldest segment goes if it holds nothing that is needed. A crash comes before the others go.
+    fn take_away(&mut self) {
+        let mut used = self.files.range(..=self.segment);
+        let (Some((&first, _)), Some((&second, bytes))) = (used.next(), used.next()) else { return };
+        let head = self.id.decode_head(second, &aligned(bytes[..BLOCK_BYTES].to_vec().into()));
+        if head.is_ok_and(|head| head.is_some_and(|head| head.first <= self.cut.0)) {
+            self.spare = self.files.remove(&first);
         }
     }
 
-    fn head(&self, place: usize) -> Result<SegmentHead, String> {
-        let bytes = aligned(self.segments[place][..BLOCK_BYTES].to_vec().into());
-        let head = self.id.decode_head((self.cut + place) as u64 + 1, &bytes);
-        head.map_err(|error| error.to_string())?.ok_or_else(|| "a segment has lost its head".to_string())
-    }
-
-    /// Something that was durable changes on the platters: a bit flips, a block is lost, or a write
-    /// that went astray has hit it. Not in the last group: of that one only a later group could tell
-    /// that it was durable (D6).
+    /// Something that was durable changes on the platters. Not in the last group: of that one only a
+    /// later group could tell that it was durable (D6).
     pub fn damage(&mut self, random: &mut SmallRng) {
-        let (segment, offset) = self.last_group;
-        let place =
-            random.random_range(0..=segment.saturating_sub(self.cut + 1).min(self.segments.len() - 1));
-        let is_last = self.cut + place + 1 == segment;
-        let end = if is_last { offset } else { self.segments[place].len() };
         if let Some((_, bytes)) = self.snapshot.as_mut().filter(|_| random.random_bool(0.2)) {
             return flip(bytes, random);
         }
+        let (last, offset) = self.last_group;
+        let used: Vec<u64> = self.files.range(..=last).map(|(segment, _)| *segment).collect();
+        if used.is_empty() {
+            return;
+        }
+        if random.random_bool(0.3) {
+            return self.make_hole(&used, random);
+        }
+        let segment = used[random.random_range(0..used.len())];
+        let end = if segment == last { offset } else { self.files[&segment].len() };
         let block = random.random_range(0..end / BLOCK_BYTES) * BLOCK_BYTES;
-        let target = block..block + BLOCK_BYTES;
+        let other = self.files.values().nth(random.random_range(0..self.files.len())).expect("there are as many");
+        let from = random.random_range(0..other.len() / BLOCK_BYTES) * BLOCK_BYTES;
+        let astray = other[from..from + BLOCK_BYTES].to_vec();
+        let target = &mut self.files.get_mut(&segment).expect("it is one of them")[block..block + BLOCK_BYTES];
         match random.random_range(0..3) {
-            0 => flip(&mut self.segments[place][target], random),
-            1 => self.segments[place][target].fill(0),
-            _ => {
-                let other = random.random_range(0..self.segments.len());
-                let from = random.random_range(0..self.segments[other].len() / BLOCK_BYTES) * BLOCK_BYTES;
-                let astray = self.segments[other][from..from + BLOCK_BYTES].to_vec();
-                self.segments[place][target].copy_from_slice(&astray);
-            }
+            // A bit flips, a block is lost, or a write that went astray has hit it.
+            0 => flip(target, random),
+            1 => target.fill(0),
+            _ => target.copy_from_slice(&astray),
+        }
+    }
+
+    /// The log loses the head of its first or last segment, one of them, or all.
+    fn make_hole(&mut self, used: &[u64], random: &mut SmallRng) {
+        let ends = [used[0], used[used.len() - 1]];
+        let end = ends[random.random_range(0..2)];
+        let any = used[random.random_range(0..used.len())];
+        match random.random_range(0..4) {
+            0 => self.files.get_mut(&end).expect("it is one of them")[..BLOCK_BYTES].fill(0),
+            1 => self.files.get_mut(&end).expect("it is one of them").fill(0),
+            2 => drop(self.files.remove(&any)),
+            _ => self.files.clear(),
         }
     }
 
     /// Reads the log back as the replica process does, a torn tail cut. The error is damage.
     pub fn recover(&mut self) -> Result<Vec<Entry>, String> {
+        let snapshot = self.snapshot.as_ref().map_or(0, |(fence, _)| *fence);
+        let known = Known { reached: self.reached, restored: false, snapshot };
+        let mut chain = Chain::new(known).map_err(|hole| hole.to_string())?;
         let mut entries = Vec::new();
-        let mut next = Position(self.head(0)?.first);
-        for (place, bytes) in self.segments.iter().enumerate() {
-            let number = (self.cut + place) as u64 + 1;
-            if self.head(place)?.first != next.0 {
-                return Err(format!("segment {number} does not follow the one before"));
-            }
-            let mut scanner = Scanner::new(self.id, number, aligned(bytes.clone().into()), next);
+        (self.segment, self.offset, self.bytes) = (0, 0, 0);
+        let mut next = Position(1);
+        for (&segment, bytes) in &self.files {
+            let bytes = aligned(bytes.clone().into());
+            let head = self.id.decode_head(segment, &bytes.slice(..BLOCK_BYTES));
+            let head = head.map_err(|error| error.to_string())?;
+            let remains = || Scanner::new(self.id, segment, bytes.clone(), next).remains();
+            let Use::Begun(first) = chain.enter(segment, head, remains).map_err(|hole| hole.to_string())? else {
+                continue;
+            };
+            let mut scanner = Scanner::new(self.id, segment, bytes, first);
             loop {
-                match scanner.next_group(|entry| entries.push(entry)) {
+                let take = |entry: Entry| {
+                    if chain.takes(&entry.0) {
+                        entries.push(entry);
+                    }
+                };
+                match scanner.next_group(take) {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(_) if scanner.is_torn() => break,
@@ -231,12 +284,14 @@ impl Disk {
                 }
             }
             next = scanner.next_position();
-            self.offset = scanner.offset();
+            chain.leave(next).map_err(|hole| hole.to_string())?;
+            (self.segment, self.offset) = (segment, scanner.offset());
         }
+        chain.finish().map_err(|hole| hole.to_string())?;
         assert!(next.0 > self.durable.0, "V15: what was durable is gone");
         self.durable = Position(next.0 - 1);
-        let before = &self.segments[..self.segments.len() - 1];
-        self.bytes = (before.iter().map(Vec::len).sum::<usize>() + self.offset) as u64;
+        let before = self.files.range(..self.segment);
+        self.bytes = (before.map(|(_, bytes)| bytes.len()).sum::<usize>() + self.offset) as u64;
         Ok(entries)
     }
 }

@@ -3,7 +3,7 @@
 use crate::disk::Disk;
 use crate::ghost::Ghost;
 use crate::plan::Plan;
-use isonomy_protocol::contract::{Append, Config, Reply, Room, Send, Time};
+use isonomy_protocol::contract::{Append, Config, Position, Reply, Room, Send, Time};
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
@@ -255,6 +255,10 @@ impl Node {
             return;
         }
         let Ok(snapshot) = read_snapshot(fence, &bytes) else { return };
+        // It counts only once the log has begun (D6); until then it is still wanted.
+        if self.disk.durable() == Position(0) {
+            return;
+        }
         self.disk.keep_snapshot(fence, bytes);
         self.unfinished.clear();
         core.install_snapshot(time, snapshot);

@@ -38,6 +38,7 @@ fn a_core_that_breaks_a_rule_fails() {
         Mutant::SmallFastQuorum,
         Mutant::ValidateForgets,
         Mutant::SpeakBeforeSync,
+        Mutant::HoleIsEnd,
         Mutant::EagerCoordinator,
         Mutant::NoRestartMarks,
         Mutant::StreamsOutside,

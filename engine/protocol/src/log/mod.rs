@@ -9,14 +9,21 @@
 //! group   = group frame | record frame* | zeros to 4096
 //! ```
 //!
+//! A segment that is prepared has no head, and where its first group will lie a group without records.
+//! That one says how far the log was durable when the segment was made, so that a log whose end is gone
+//! is not taken for a shorter one ([`chain`]).
+//!
 //! All frames are those of [`isonomy_wire::frame`], and their place is an offset that starts at a
 //! random-looking number for each (cluster, replica, shard, segment). So a block that is stale,
 //! misdirected or torn never passes for one that belongs where it lies.
 
+pub mod chain;
 pub mod group;
 pub mod record;
 pub mod scan;
 
+use crate::contract::Position;
+use group::{Group, GroupEncoder};
 use isonomy_wire::frame::{Encoder, FrameError, Kind, Scope, split};
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -74,7 +81,16 @@ impl LogId {
         block
     }
 
-    /// Reads the first block of a segment. `Ok(None)`: it was prepared and never used.
+    /// The first bytes of a segment that is prepared while the log is durable so far.
+    pub fn encode_prepared(&self, segment: u64, durable: Position) -> Vec<u8> {
+        let mut bytes = vec![0; 2 * BLOCK_BYTES];
+        let group = Group::new(Position(durable.0 + 1));
+        let place = self.place(segment).wrapping_add(BLOCK_BYTES as u64);
+        GroupEncoder::new(*self).finish(&group, &mut bytes[BLOCK_BYTES..], place, durable);
+        bytes
+    }
+
+    /// Reads the first block of a segment. `Ok(None)`: it is empty, as in one that was never used.
     pub fn decode_head(&self, segment: u64, block: &bytes::Bytes) -> Result<Option<SegmentHead>, FrameError> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);

@@ -21,8 +21,9 @@ pub enum Record {
     /// has executed it. What the records before and the snapshot do not show of it are Nops.
     Floor { upto: Deps },
     /// G1: this record and those behind it stand for all before. A segment begins with it, so that
-    /// the segments before can be cut once the floor says so.
-    Begin { reserved: u64, floor: Deps },
+    /// the segments before can be cut once the floor says so. From then on the log needs the snapshot
+    /// of this fence, or a newer one.
+    Begin { reserved: u64, floor: Deps, fence: u64 },
     /// C2: taken at ballot 0, batch attached.
     PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
     /// R2: nothing below the ballot will be taken.

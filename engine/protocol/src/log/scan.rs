@@ -37,6 +37,15 @@ pub enum Broken {
     Batch(isonomy_wire::command::Invalid),
 }
 
+/// What a segment without a head holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Remains {
+    /// Where the first group with records begins, in bytes from the start of the segment.
+    pub group: Option<usize>,
+    /// The last position that groups without records say was durable.
+    pub durable: Position,
+}
+
 impl Scanner {
     /// For the bytes of a whole segment, whose first record has position `first`.
     pub fn new(id: LogId, segment: u64, bytes: Bytes, first: Position) -> Scanner {
@@ -79,6 +88,20 @@ impl Scanner {
     pub fn is_torn(&self) -> bool {
         let blocks = (self.at + BLOCK_BYTES..self.bytes.len()).step_by(BLOCK_BYTES);
         !blocks.into_iter().any(|at| self.head_at(at).is_ok_and(|head| head.first > self.next.0))
+    }
+
+    /// What lies in a segment without a head. Groups that its file held under another number do not
+    /// count.
+    pub fn remains(&self) -> Remains {
+        let mut remains = Remains::default();
+        for at in (BLOCK_BYTES..self.bytes.len()).step_by(BLOCK_BYTES) {
+            let Ok(head) = self.head_at(at) else { continue };
+            if head.records > 0 {
+                return Remains { group: Some(at), ..remains };
+            }
+            remains.durable = remains.durable.max(Position(head.durable));
+        }
+        remains
     }
 
     fn head_at(&self, at: usize) -> Result<GroupHead, FrameError> {

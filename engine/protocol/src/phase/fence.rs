@@ -113,7 +113,7 @@ impl Replica {
             commands: self.machine.commands(),
         };
         let id = self.snapshot_id(self.fences);
-        let cut = self.carry_forward(&frontier);
+        let cut = self.carry_forward(self.fences, &frontier);
         self.taking = Some((cut, Taking::begin(id, head, &mut self.machine)));
     }
 
@@ -180,10 +180,11 @@ impl Replica {
         Some(cut)
     }
 
-    /// G1: writes down again what is above a frontier, so that the log before can be cut. The
-    /// position of the first of these records.
-    fn carry_forward(&mut self, frontier: &Deps) -> Position {
-        let first = self.outbox.append(Record::Begin { reserved: self.reserved, floor: self.floor }, None);
+    /// G1: writes down again what is above the frontier of a fence, so that the log before can be cut
+    /// once its snapshot is durable. The position of the first of these records.
+    fn carry_forward(&mut self, fence: u64, frontier: &Deps) -> Position {
+        let begin = Record::Begin { reserved: self.reserved, floor: self.floor, fence };
+        let first = self.outbox.append(begin, None);
         let above = self.space.iter().filter(|(id, it)| !frontier.contains(*id) && has_records(it));
         let above: Vec<InstanceId> = above.map(|(id, _)| id).collect();
         for id in above {
@@ -251,7 +252,7 @@ impl Replica {
         self.give_back_below(&frontier);
         self.load(snapshot);
         self.raise_floor(&frontier);
-        let cut = self.carry_forward(&self.floor.clone());
+        let cut = self.carry_forward(fence, &self.floor.clone());
         self.take_floor(fence, &frontier, cut);
         self.fenced_at = self.log_bytes;
         self.execute(now);

@@ -2,10 +2,12 @@
 
 use super::manifest::{Manifest, ManifestFile, manifest_path};
 use super::source::{Found, describe, shards, snapshots_of, unless_gone};
-use crate::data_dir::{Identity, look};
+use crate::data_dir::{Identity, check_shards, look, shard_dir};
 use crate::fatal::{Fatal, Reason};
+use crate::shard::verify_log;
 use crate::snapshots::read_with;
 use clap::Args;
+use isonomy_wire::id::ShardId;
 use std::path::{Path, PathBuf};
 
 /// `isonomy snapshot verify`
@@ -51,13 +53,25 @@ fn verify_member(dir: &Path, manifest: &Manifest, file: &ManifestFile) -> Result
 }
 
 fn verify_data_dir(dir: &Path, identity: &Identity) -> Result<(), Fatal> {
+    check_shards(dir, identity)?;
     for shard in shards(identity) {
         let found = snapshots_of(dir, identity, shard)?;
         if found.is_empty() {
             println!("shard {}: no snapshot yet", shard.0);
         }
         found.iter().try_for_each(verify_found)?;
+        verify_log_of(dir, identity, shard)?;
     }
+    Ok(())
+}
+
+/// The log is judged as its replica does when it starts.
+fn verify_log_of(dir: &Path, identity: &Identity, shard: ShardId) -> Result<(), Fatal> {
+    let id = identity.log_id(shard).map_err(|what| unknown(dir, &what))?;
+    let shard_dir = shard_dir(dir, shard);
+    let log = verify_log(id, &shard_dir, || Ok(look(dir)?.known(shard, 0)))?;
+    let (records, segments, prepared) = (log.records(), log.used.len(), log.prepared.len());
+    say(&shard_dir, &format!("log of {records} records in {segments} segments, {prepared} more prepared"));
     Ok(())
 }
 

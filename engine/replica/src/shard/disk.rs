@@ -6,6 +6,7 @@
 //! they are durable.
 
 use crate::config::{Config, Durability};
+use crate::data_dir::DataDir;
 use crate::fatal::{Reason, stop};
 use crate::snapshots::{give_up_spare, sync_dir};
 use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions};
@@ -210,6 +211,7 @@ fn begins_segment(append: &Append) -> bool {
 /// The disk side: the segment in use and those prepared.
 pub(crate) struct Disk {
     id: LogId,
+    data_dir: DataDir,
     dir: PathBuf,
     durability: Durability,
     /// Segments, spare ones included, that the budget allows.
@@ -229,16 +231,22 @@ pub(crate) struct Disk {
     next_segment: Cell<u64>,
     is_prepared: Signal,
     is_wanted: Signal,
+    /// The last record that is durable.
+    reached: Cell<Position>,
+    /// Whether the data directory knows that the log has begun.
+    is_noted: Cell<bool>,
     /// Slow writes since they were told of last, and when that was.
     slow: Cell<(u32, Option<Instant>)>,
 }
 
 impl Disk {
     /// The disk side of a log that was read back. Opens the segment in use.
-    pub(crate) async fn open(id: LogId, dir: PathBuf, config: &Config, recovered: &Recovered) -> Disk {
+    pub(crate) async fn open(id: LogId, data_dir: DataDir, config: &Config, recovered: &Recovered) -> Disk {
+        let is_noted = data_dir.known(id.shard, 0).reached > Position(0);
         let disk = Disk {
             id,
-            dir,
+            dir: data_dir.shard_dir(id.shard),
+            data_dir,
             durability: config.durability,
             segments_max: (config.log_budget / SEGMENT_BYTES as u64) as usize,
             current: RefCell::new(None),
@@ -250,6 +258,8 @@ impl Disk {
             next_segment: Cell::new(recovered.next_segment()),
             is_prepared: Signal::default(),
             is_wanted: Signal::default(),
+            reached: Cell::new(Position(recovered.tail.next.0 - 1)),
+            is_noted: Cell::new(is_noted),
             slow: Cell::default(),
         };
         if recovered.in_use {
@@ -263,19 +273,46 @@ impl Disk {
     /// Writes a group; the position that is durable when it returns. A disk that fails stops the
     /// process (D3): what it did not write it might have written halfway.
     pub(crate) async fn write(&self, write: Write) -> Position {
-        let file = self.file(write.segment, write.first).await;
+        let (file, begins) = self.file(write.segment, write.first).await;
         let (began, expected) = (Instant::now(), write.buffer.len());
         let written = file.write_at(write.buffer, write.offset as u64).await;
         if began.elapsed() >= SLOW_WRITE {
             self.tell_slow(began.elapsed(), expected);
         }
         match written {
-            Ok(written) if written == expected => write.last,
+            Ok(written) if written == expected => {}
             Ok(written) => {
                 self.fail(write.segment, &format!("only {written} of {expected} bytes were written"))
             }
             Err(error) => self.fail(write.segment, &error.to_string()),
         }
+        self.reached.set(write.last);
+        if !self.is_noted.get() {
+            self.note(write.segment, write.last).await;
+        }
+        if begins {
+            // The segment that is prepared now tells that this one has records.
+            self.is_wanted.notify();
+        }
+        write.last
+    }
+
+    /// D6: the data directory notes that the log has begun, before anything rests on it. From then on
+    /// a log without records is not taken for a new one.
+    async fn note(&self, segment: u64, reached: Position) {
+        loop {
+            let (data_dir, shard) = (self.data_dir.clone(), self.id.shard);
+            let noted = glommio::executor().spawn_blocking(move || data_dir.note_reached(shard, reached)).await;
+            match noted {
+                Ok(()) => break self.is_noted.set(true),
+                Err(error) if is_lack_of_room(error.kind()) => {
+                    self.tell_full(segment);
+                    glommio::timer::sleep(FULL_DISK_PAUSE).await;
+                }
+                Err(error) => self.fail(segment, &format!("identity.json was not written ({error})")),
+            }
+        }
+        self.full.set(false);
     }
 
     fn tell_slow(&self, took: Duration, bytes: usize) {
@@ -292,13 +329,13 @@ impl Disk {
         }
     }
 
-    /// The file of a segment: the one in use, or the next, which is begun.
-    async fn file(&self, segment: u64, first: Position) -> Rc<DmaFile> {
+    /// The file of a segment: the one in use, or the next, which is begun; whether it is.
+    async fn file(&self, segment: u64, first: Position) -> (Rc<DmaFile>, bool) {
         let current = self.current.borrow().clone();
         if let Some((number, file)) = &current
             && *number == segment
         {
-            return file.clone();
+            return (file.clone(), false);
         }
         while self.prepared.borrow().front() != Some(&segment) {
             self.is_prepared.wait().await;
@@ -316,8 +353,7 @@ impl Disk {
         self.used.borrow_mut().push_back((segment, first));
         self.current.replace(Some((segment, file.clone())));
         self.prepared.borrow_mut().pop_front();
-        self.is_wanted.notify();
-        file
+        (file, true)
     }
 
     async fn open_segment(&self, segment: u64) -> DmaFile {
@@ -423,13 +459,17 @@ impl Disk {
                 true
             }
             Err(error) if is_lack_of_room(error.kind()) => {
-                if !self.full.replace(true) {
-                    let path = segment_path(&self.dir, segment);
-                    log::warn!("{}: the disk is full; clients are refused until it has room", path.display());
-                }
+                self.tell_full(segment);
                 false
             }
             Err(error) => self.fail(segment, &error.to_string()),
+        }
+    }
+
+    fn tell_full(&self, segment: u64) {
+        if !self.full.replace(true) {
+            let path = segment_path(&self.dir, segment);
+            log::warn!("{}: the disk is full; clients are refused until it has room", path.display());
         }
     }
 
@@ -446,9 +486,10 @@ impl Disk {
     /// there.
     async fn renew(&self, segment: u64, spare: PathBuf) -> std::io::Result<()> {
         let (dir, path) = (self.dir.clone(), segment_path(&self.dir, segment));
+        let prepared = self.id.encode_prepared(segment, self.reached.get());
         let renew = move || {
             let file = std::fs::File::options().write(true).open(&spare)?;
-            file.write_all_at(&[0; BLOCK_BYTES], 0)?;
+            file.write_all_at(&prepared, 0)?;
             file.sync_data()?;
             std::fs::rename(spare, path)?;
             sync_dir(&dir)
@@ -463,6 +504,7 @@ impl Disk {
         let mut zeros = file.alloc_dma_buffer(FILL_BYTES);
         zeros.as_bytes_mut().fill(0);
         let zeros = Rc::new(zeros);
+        // What it begins with is written last: it says how far the log has come.
         for offset in (0..SEGMENT_BYTES).step_by(FILL_BYTES) {
             if let Err(error) = file.write_rc_at(zeros.clone(), offset as u64).await {
                 // What could not be filled gives its room back.
@@ -471,6 +513,10 @@ impl Disk {
                 return Err(error.into());
             }
         }
+        let prepared = self.id.encode_prepared(segment, self.reached.get());
+        let mut first = file.alloc_dma_buffer(prepared.len());
+        first.as_bytes_mut().copy_from_slice(&prepared);
+        file.write_at(first, 0).await?;
         file.fdatasync().await?;
         file.rename(segment_path(&self.dir, segment)).await?;
         file.close().await?;

@@ -33,6 +33,7 @@ use link::Sink;
 use peers::Links;
 use pulse::Pulse;
 use recover::Recovered;
+pub(crate) use recover::verify as verify_log;
 use signal::Signal;
 use snapshot::Fetching;
 use std::cell::{Cell, RefCell};
@@ -178,12 +179,12 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
     probe::check_direct_io(&dir, shard).await?;
     let mut core = Replica::new(core_config, rand::random());
     let snapshot = recover::newest_snapshot(id, &dir)?;
-    let restored = snapshot.is_some();
+    let known = data_dir.known(shard, snapshot.as_ref().map_or(0, |snapshot| snapshot.head.fence));
     snapshot.into_iter().for_each(|snapshot| core.restore(snapshot));
-    let recovered = recover::recover(id, &dir, restored, |(record, payload)| core.replay(record, payload))?;
+    let recovered = recover::recover(id, &dir, known, |(record, payload)| core.replay(record, payload))?;
     let Recovered { tail, .. } = recovered;
     core.start(Time(0), Position(tail.next.0 - 1));
-    let disk = Disk::open(id, dir, &config, &recovered).await;
+    let disk = Disk::open(id, data_dir.clone(), &config, &recovered).await;
     let node = Node {
         shard,
         disk,

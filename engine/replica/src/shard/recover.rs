@@ -3,12 +3,13 @@
 use crate::fatal::{Fatal, Reason};
 use bytes::Bytes;
 use isonomy_protocol::contract::Position;
+use isonomy_protocol::log::chain::{Chain, Hole, Known, Use};
 use isonomy_protocol::log::scan::{Entry, Scanner};
 use isonomy_protocol::log::{BLOCK_BYTES, LogId};
 use isonomy_protocol::snapshot::{Snapshot, SnapshotId};
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub(crate) const SEGMENT_BYTES: usize = 16 << 20;
 /// How long the last writes of a killed process may take, and how often it is looked.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
 const IN_FLIGHT_RETRY: Duration = Duration::from_millis(10);
+/// How often a log is read that its replica changes meanwhile, until what it says is believed.
+const VERIFY_TRIES: u32 = 20;
 
 /// What the log said about itself.
 #[derive(Debug)]
@@ -43,6 +46,11 @@ impl Recovered {
         (done + self.tail.offset) as u64
     }
 
+    /// How many records it holds, those left out that were cut.
+    pub(crate) fn records(&self) -> u64 {
+        self.used.front().map_or(0, |(_, first)| self.tail.next.0 - first.0)
+    }
+
     /// The first number without a file.
     pub(crate) fn next_segment(&self) -> u64 {
         self.tail.segment + u64::from(self.in_use) + self.prepared.len() as u64
@@ -64,6 +72,30 @@ pub(crate) fn spare_path(dir: &Path, segment: u64) -> PathBuf {
     dir.join(format!("{segment:012}.spare"))
 }
 
+/// Why a log could not be read back.
+#[derive(Debug, thiserror::Error)]
+enum LogError {
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Io(PathBuf, std::io::Error),
+    #[error("{path}: {what}", path = .0.display(), what = .1)]
+    Damaged(PathBuf, String),
+}
+
+impl LogError {
+    fn hole(path: &Path, hole: Hole) -> LogError {
+        LogError::Damaged(path.into(), hole.to_string())
+    }
+}
+
+impl From<LogError> for Fatal {
+    fn from(error: LogError) -> Fatal {
+        match error {
+            LogError::Io(..) => Fatal::new(Reason::Disk, error.to_string()),
+            LogError::Damaged(path, what) => Fatal::damaged(&path, &what),
+        }
+    }
+}
+
 /// The newest snapshot, if there is one. One that does not read is damage: the log before it may
 /// have been cut.
 pub(crate) fn newest_snapshot(id: LogId, dir: &Path) -> Result<Option<Snapshot>, Fatal> {
@@ -75,78 +107,131 @@ pub(crate) fn newest_snapshot(id: LogId, dir: &Path) -> Result<Option<Snapshot>,
     match snapshots::read(&path, id) {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(SnapshotError::Io(_, error)) => Err(failed(error)),
-        Err(SnapshotError::Broken(path, broken)) => Err(damaged(&path, &broken.to_string())),
+        Err(SnapshotError::Broken(path, broken)) => Err(Fatal::damaged(&path, &broken.to_string())),
     }
 }
 
-/// The files in `dir` with this extension and their segments' numbers, in order.
-fn numbered(dir: &Path, extension: &str) -> Result<Vec<(u64, PathBuf)>, Fatal> {
-    let failed = |error: std::io::Error| Fatal::new(Reason::Disk, format!("{}: {error}", dir.display()));
+/// The files in `dir` that `name` gives numbers, in order.
+fn numbered(dir: &Path, name: impl Fn(&Path, u64) -> PathBuf) -> Result<Vec<(u64, PathBuf)>, LogError> {
+    let failed = |error: std::io::Error| LogError::Io(dir.into(), error);
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-        if let Some(number) = stem.filter(|_| path.extension().is_some_and(|it| it == extension)) {
-            found.push((number, path));
-        }
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        found.extend(number.filter(|number| name(dir, *number) == path).map(|number| (number, path)));
     }
     found.sort_unstable();
     Ok(found)
 }
 
-/// Reads all segments in `dir` in order and hands over every record. A torn tail is cut: nothing
-/// rests on it. Anything else that does not read is damage, and the replica must not vote (D6).
+/// Reads all segments in `dir` in order and hands over every record that says something. A torn tail
+/// is cut: nothing rests on it. Anything else that does not read, or is not there, is damage, and the
+/// replica must not vote (D6).
 pub(crate) fn recover(
     id: LogId,
     dir: &Path,
-    restored: bool,
-    mut take: impl FnMut(Entry),
+    known: Known,
+    take: impl FnMut(Entry),
 ) -> Result<Recovered, Fatal> {
     // Whatever may still be written to it goes nowhere.
     let _ = fs::remove_file(unfinished_path(dir));
-    let segments = numbered(dir, "log")?;
-    let segment = segments.first().map_or(1, |(number, _)| *number);
-    if segment > 1 && !restored {
-        return Err(damaged(
-            dir,
-            &format!("the log begins with segment {segment}, and its snapshot is missing"),
-        ));
+    let recovered = read_back(id, dir, numbered(dir, segment_path)?, known, read_idle, take)?;
+    let spares = numbered(dir, spare_path)?.into_iter().map(|(_, path)| path).collect();
+    Ok(Recovered { spares, ..recovered })
+}
+
+/// Verifies the log in `dir` and changes nothing: a replica may be running on it, and write to it and
+/// cut it meanwhile. `known` says what its directory knows of the log by now, snapshots apart.
+///
+/// Of a file that is written to, a part may be older than what was read of it before, and a segment that
+/// was cut is filled anew. None of that is found a second time: damage is what stays where it is.
+pub(crate) fn verify(
+    id: LogId,
+    dir: &Path,
+    known: impl Fn() -> Result<Known, Fatal>,
+) -> Result<Recovered, Fatal> {
+    let mut found = String::new();
+    for _ in 0..VERIFY_TRIES {
+        match verify_once(id, dir, &known) {
+            Ok(Ok(recovered)) => return Ok(recovered),
+            Ok(Err(LogError::Io(_, error))) if error.kind() == ErrorKind::NotFound => {}
+            Ok(Err(LogError::Damaged(path, what))) => {
+                let damage = LogError::Damaged(path, what);
+                if damage.to_string() == found {
+                    return Err(damage.into());
+                }
+                found = damage.to_string();
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(fatal) => return Err(fatal),
+        }
     }
+    let what = "its replica writes the log faster than it can be read here; verify it again when less is written";
+    Err(Fatal::new(Reason::Failed, format!("{}: {what}", dir.display())))
+}
+
+/// What the directory knows is read first, then which segments there are, and their bytes last: each
+/// is at least as new as the one before, as in a log that nobody writes.
+fn verify_once(
+    id: LogId,
+    dir: &Path,
+    known: impl Fn() -> Result<Known, Fatal>,
+) -> Result<Result<Recovered, LogError>, Fatal> {
+    let before = known()?;
+    let listed = numbered(dir, segment_path)
+        .and_then(|segments| Ok((segments, snapshots::list(dir).map_err(|error| LogError::Io(dir.into(), error))?)));
+    let (segments, fences) = match listed {
+        Ok(listed) => listed,
+        Err(error) => return Ok(Err(error)),
+    };
+    let known = Known { snapshot: fences.last().copied().unwrap_or(0), ..before };
+    Ok(read_back(id, dir, segments, known, |path| fs::read(path), |_| ()))
+}
+
+fn read_back(
+    id: LogId,
+    dir: &Path,
+    segments: Vec<(u64, PathBuf)>,
+    known: Known,
+    read: impl Fn(&Path) -> std::io::Result<Vec<u8>>,
+    mut take: impl FnMut(Entry),
+) -> Result<Recovered, LogError> {
+    let mut chain = Chain::new(known).map_err(|hole| LogError::hole(dir, hole))?;
+    let first = segments.first().map_or(1, |(number, _)| *number);
     let mut recovered = Recovered {
-        tail: Tail { segment, offset: BLOCK_BYTES, next: Position(1) },
+        tail: Tail { segment: first, offset: BLOCK_BYTES, next: Position(1) },
         in_use: false,
         prepared: Vec::new(),
         used: VecDeque::new(),
-        spares: numbered(dir, "spare")?.into_iter().map(|(_, path)| path).collect(),
+        spares: Vec::new(),
     };
-    for (expected, (segment, path)) in (segment..).zip(segments) {
-        let bytes = read_idle(&path).map(|bytes| isonomy_wire::frame::aligned(Bytes::from(bytes)));
-        let bytes =
-            bytes.map_err(|error| Fatal::new(Reason::Disk, format!("{}: {error}", path.display())))?;
-        if segment != expected {
-            return Err(damaged(&path, &format!("segment {expected} is missing before it")));
-        }
-        let damaged = |what: String| damaged(&path, &what);
+    for (segment, path) in segments {
+        let bytes = read(&path).map_err(|error| LogError::Io(path.clone(), error))?;
+        let bytes = isonomy_wire::frame::aligned(Bytes::from(bytes));
+        let damaged = |what: String| LogError::Damaged(path.clone(), what);
         if bytes.len() != SEGMENT_BYTES {
             return Err(damaged(format!("it has {} bytes, not {SEGMENT_BYTES}", bytes.len())));
         }
         let head = id.decode_head(segment, &bytes.slice(..BLOCK_BYTES));
-        // Where a log begins that was cut, its first segment says.
-        let is_first = recovered.used.is_empty() && segment > 1;
-        let expected = recovered.tail.next;
-        match head.map_err(|error| damaged(format!("its first block is not that of this log: {error}")))? {
-            None => recovered.prepared.push(segment),
-            Some(head) if (head.first != expected.0 && !is_first) || !recovered.prepared.is_empty() => {
-                let what = format!("it begins with record {}, but {expected:?} comes next", head.first);
-                return Err(damaged(what));
-            }
-            Some(head) => {
+        let head = head
+            .map_err(|error| damaged(format!("its first block is not that of this log: {error}")))?;
+        let remains = || Scanner::new(id, segment, bytes.clone(), Position(1)).remains();
+        match chain.enter(segment, head, remains).map_err(|hole| LogError::hole(&path, hole))? {
+            Use::Prepared => recovered.prepared.push(segment),
+            Use::Begun(first) => {
                 recovered.in_use = true;
-                recovered.used.push_back((segment, Position(head.first)));
-                recovered.tail = scan(id, segment, bytes, Position(head.first), &path, &mut take)?;
+                recovered.used.push_back((segment, first));
+                let taken = |entry: Entry| {
+                    if chain.takes(&entry.0) {
+                        take(entry);
+                    }
+                };
+                recovered.tail = scan(id, segment, bytes, first, &path, taken)?;
+                chain.leave(recovered.tail.next).map_err(|hole| LogError::hole(&path, hole))?;
             }
         }
     }
+    chain.finish().map_err(|hole| LogError::hole(dir, hole))?;
     Ok(recovered)
 }
 
@@ -174,11 +259,11 @@ fn scan(
     bytes: Bytes,
     first: Position,
     path: &Path,
-    take: &mut impl FnMut(Entry),
-) -> Result<Tail, Fatal> {
+    mut take: impl FnMut(Entry),
+) -> Result<Tail, LogError> {
     let mut scanner = Scanner::new(id, segment, bytes, first);
     loop {
-        match scanner.next_group(&mut *take) {
+        match scanner.next_group(&mut take) {
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(broken) if scanner.is_torn() => {
@@ -190,21 +275,12 @@ fn scan(
                 break;
             }
             Err(broken) => {
-                return Err(damaged(
-                    path,
-                    &format!("the group at byte {} is damaged: {broken}", scanner.offset()),
-                ));
+                let what = format!("the group at byte {} is damaged: {broken}", scanner.offset());
+                return Err(LogError::Damaged(path.into(), what));
             }
         }
     }
     Ok(Tail { segment, offset: scanner.offset(), next: scanner.next_position() })
-}
-
-fn damaged(path: &Path, what: &str) -> Fatal {
-    let remedy = "This replica may have forgotten what it promised, so it must not vote: keep the \
-                  directory for examination and this replica stopped; docs/OPERATIONS.md says under \
-                  \"Lost and damaged replicas\" how to go on";
-    Fatal::new(Reason::Damaged, format!("{}: {what}. {remedy}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Taking snapshots, and fetching them from a peer (law, G4 and G5), a piece at a time between which
 //! the shard does its own work.
 
+use isonomy_protocol::contract::Position;
 use isonomy_protocol::snapshot::{Reader, SnapshotId};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
@@ -82,7 +83,6 @@ impl Node {
 
     /// Writes the snapshot of a fence.
     async fn take(&self, fence: u64) -> Result<()> {
-        let dir = self.dir();
         let mut file = self.begin_file().await?;
         loop {
             let began = Instant::now();
@@ -97,7 +97,7 @@ impl Node {
         while self.is_ahead_of_log() {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
-        glommio::executor().spawn_blocking(move || publish(&dir, fence)).await?;
+        self.publish(fence).await?;
         let now = self.now();
         self.inner.borrow_mut().core.on_snapshot(now);
         log::info!("shard {}: snapshot at fence {fence}, {length} bytes", self.shard.0);
@@ -108,6 +108,24 @@ impl Node {
     async fn begin_file(&self) -> Result<Growing> {
         let dir = self.dir();
         Growing::open(&glommio::executor().spawn_blocking(move || begin(&dir)).await?).await
+    }
+
+    /// A snapshot that is whole counts from now on. Before that it is noted how far the log has come, so
+    /// that a log that has lost its end is not taken for one that is older than the snapshot (D6).
+    async fn publish(&self, fence: u64) -> Result<()> {
+        while self.durable() == Position(0) {
+            glommio::timer::sleep(LOOK_EVERY).await;
+        }
+        let (data_dir, shard, dir, durable) = (self.data_dir.clone(), self.shard, self.dir(), self.durable());
+        let publish = move || {
+            data_dir.note_reached(shard, durable)?;
+            publish(&dir, fence)
+        };
+        glommio::executor().spawn_blocking(publish).await
+    }
+
+    fn durable(&self) -> Position {
+        self.inner.borrow().log.durable
     }
 
     /// Whether the snapshot that is being taken rests on records that are not durable.
@@ -153,7 +171,6 @@ impl Node {
     /// Fetches the snapshot of a fence from a peer, piece by piece, and installs it.
     async fn fetch(&self, source: ReplicaId, fence: u64) -> Result<()> {
         log::info!("shard {}: fetching the snapshot at fence {fence} from replica {source}", self.shard.0);
-        let dir = self.dir();
         let mut file = self.begin_file().await?;
         let mut reader = Reader::new(self.snapshot_id(fence));
         loop {
@@ -176,7 +193,7 @@ impl Node {
         }
         let snapshot = reader.finish().map_err(Error::other)?;
         file.finish().await?;
-        glommio::executor().spawn_blocking(move || publish(&dir, fence)).await?;
+        self.publish(fence).await?;
         let now = self.now();
         self.inner.borrow_mut().core.install_snapshot(now, snapshot);
         self.fetching.progress.set((0, 0));
