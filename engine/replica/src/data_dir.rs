@@ -168,7 +168,11 @@ impl DataDir {
         let mut confirmed = self.0.confirmed.lock().expect("nobody panics with it");
         confirmed.insert(peer.0);
         let is_formed = confirmed.len() + 1 == usize::from(self.identity().replicas);
-        if is_formed && self.change(|identity| !std::mem::replace(&mut identity.formed, true)).map_err(|error| unwritten(&self.0.path, &error))? {
+        if is_formed
+            && self
+                .change(|identity| !std::mem::replace(&mut identity.formed, true))
+                .map_err(|error| unwritten(&self.0.path, &error))?
+        {
             self.0.formed.store(true, Ordering::Release);
         }
         Ok(())

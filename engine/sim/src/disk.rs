@@ -228,10 +228,12 @@ impl Disk {
         let segment = used[random.random_range(0..used.len())];
         let end = if segment == last { offset } else { self.files[&segment].len() };
         let block = random.random_range(0..end / BLOCK_BYTES) * BLOCK_BYTES;
-        let other = self.files.values().nth(random.random_range(0..self.files.len())).expect("there are as many");
+        let other =
+            self.files.values().nth(random.random_range(0..self.files.len())).expect("there are as many");
         let from = random.random_range(0..other.len() / BLOCK_BYTES) * BLOCK_BYTES;
         let astray = other[from..from + BLOCK_BYTES].to_vec();
-        let target = &mut self.files.get_mut(&segment).expect("it is one of them")[block..block + BLOCK_BYTES];
+        let target =
+            &mut self.files.get_mut(&segment).expect("it is one of them")[block..block + BLOCK_BYTES];
         match random.random_range(0..3) {
             // A bit flips, a block is lost, or a write that went astray has hit it.
             0 => flip(target, random),
@@ -266,7 +268,8 @@ impl Disk {
             let head = self.id.decode_head(segment, &bytes.slice(..BLOCK_BYTES));
             let head = head.map_err(|error| error.to_string())?;
             let remains = || Scanner::new(self.id, segment, bytes.clone(), next).remains();
-            let Use::Begun(first) = chain.enter(segment, head, remains).map_err(|hole| hole.to_string())? else {
+            let Use::Begun(first) = chain.enter(segment, head, remains).map_err(|hole| hole.to_string())?
+            else {
                 continue;
             };
             let mut scanner = Scanner::new(self.id, segment, bytes, first);

@@ -46,7 +46,9 @@ pub enum Hole {
     Records { found: u64, last: u64 },
     #[error("the log begins with segment {0}, and its snapshot is missing")]
     Snapshot(u64),
-    #[error("what is left of the log needs the snapshot of fence {needed}, but the newest is that of {found}")]
+    #[error(
+        "what is left of the log needs the snapshot of fence {needed}, but the newest is that of {found}"
+    )]
     OldSnapshot { needed: u64, found: u64 },
     #[error("the log was cut, and what it was cut for is missing")]
     Cut,

@@ -302,7 +302,8 @@ impl Disk {
     async fn note(&self, segment: u64, reached: Position) {
         loop {
             let (data_dir, shard) = (self.data_dir.clone(), self.id.shard);
-            let noted = glommio::executor().spawn_blocking(move || data_dir.note_reached(shard, reached)).await;
+            let noted =
+                glommio::executor().spawn_blocking(move || data_dir.note_reached(shard, reached)).await;
             match noted {
                 Ok(()) => break self.is_noted.set(true),
                 Err(error) if is_lack_of_room(error.kind()) => {

@@ -166,7 +166,8 @@ pub(crate) fn verify(
             Err(fatal) => return Err(fatal),
         }
     }
-    let what = "its replica writes the log faster than it can be read here; verify it again when less is written";
+    let what =
+        "its replica writes the log faster than it can be read here; verify it again when less is written";
     Err(Fatal::new(Reason::Failed, format!("{}: {what}", dir.display())))
 }
 
@@ -178,8 +179,9 @@ fn verify_once(
     known: impl Fn() -> Result<Known, Fatal>,
 ) -> Result<Result<Recovered, LogError>, Fatal> {
     let before = known()?;
-    let listed = numbered(dir, segment_path)
-        .and_then(|segments| Ok((segments, snapshots::list(dir).map_err(|error| LogError::Io(dir.into(), error))?)));
+    let listed = numbered(dir, segment_path).and_then(|segments| {
+        Ok((segments, snapshots::list(dir).map_err(|error| LogError::Io(dir.into(), error))?))
+    });
     let (segments, fences) = match listed {
         Ok(listed) => listed,
         Err(error) => return Ok(Err(error)),
@@ -213,8 +215,8 @@ fn read_back(
             return Err(damaged(format!("it has {} bytes, not {SEGMENT_BYTES}", bytes.len())));
         }
         let head = id.decode_head(segment, &bytes.slice(..BLOCK_BYTES));
-        let head = head
-            .map_err(|error| damaged(format!("its first block is not that of this log: {error}")))?;
+        let head =
+            head.map_err(|error| damaged(format!("its first block is not that of this log: {error}")))?;
         let remains = || Scanner::new(id, segment, bytes.clone(), Position(1)).remains();
         match chain.enter(segment, head, remains).map_err(|hole| LogError::hole(&path, hole))? {
             Use::Prepared => recovered.prepared.push(segment),
@@ -284,68 +286,4 @@ fn scan(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use isonomy_protocol::log::SegmentHead;
-    use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
-
-    fn log_id() -> LogId {
-        let cluster = ClusterId::of_name("test");
-        LogId { cluster, incarnation: 1, replica: ReplicaId(0), shard: ShardId(0) }
-    }
-
-    fn write(dir: &Path, segment: u64, head: Option<u64>) {
-        let mut bytes = match head {
-            Some(first) => log_id().encode_head(SegmentHead { segment, first }),
-            None => Vec::new(),
-        };
-        bytes.resize(SEGMENT_BYTES, 0);
-        fs::write(segment_path(dir, segment), bytes).unwrap();
-    }
-
-    #[test]
-    fn an_empty_directory_is_an_empty_log() {
-        let dir = tempfile::tempdir().unwrap();
-        let recovered = recover(log_id(), dir.path(), false, |_| ()).unwrap();
-        assert!(!recovered.in_use && recovered.prepared.is_empty());
-        assert_eq!((recovered.tail.segment, recovered.next_segment()), (1, 1));
-    }
-
-    #[test]
-    fn prepared_segments_are_used_again() {
-        let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), 1, Some(1));
-        write(dir.path(), 2, None);
-        let recovered = recover(log_id(), dir.path(), false, |_| ()).unwrap();
-        assert!(recovered.in_use);
-        assert_eq!((recovered.prepared.as_slice(), recovered.next_segment()), (&[2][..], 3));
-    }
-
-    #[test]
-    fn the_last_writes_of_a_killed_process_are_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), 1, Some(1));
-        let writer = File::options().write(true).open(segment_path(dir.path(), 1)).unwrap();
-        writer.lock().unwrap();
-        let began = Instant::now();
-        let ends = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(200));
-            drop(writer);
-        });
-        assert!(recover(log_id(), dir.path(), false, |_| ()).unwrap().in_use);
-        assert!(began.elapsed() >= Duration::from_millis(200));
-        ends.join().unwrap();
-    }
-
-    #[test]
-    fn a_hole_is_damage_and_says_what_to_do() {
-        let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), 1, Some(1));
-        write(dir.path(), 2, Some(5));
-        let fatal = recover(log_id(), dir.path(), false, |_| ()).unwrap_err();
-        assert_eq!(fatal.reason, Reason::Damaged);
-        assert!(fatal.to_string().contains("000000000002.log"), "{fatal}");
-        fs::write(segment_path(dir.path(), 2), b"short").unwrap();
-        assert_eq!(recover(log_id(), dir.path(), false, |_| ()).unwrap_err().reason, Reason::Damaged);
-    }
-}
+mod tests;
