@@ -484,6 +484,33 @@ mod tests {
     }
 
     #[test]
+    fn d6_one_that_lost_a_shard_is_not_taken_for_a_fresh_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        drop(DataDir::open(&config).unwrap());
+        let lost = shard_dir(&config.data_dir, ShardId(1));
+        fs::remove_dir(&lost).unwrap();
+        let fatal = DataDir::open(&config).unwrap_err();
+        assert_eq!(fatal.reason, Reason::Damaged);
+        assert!(fatal.to_string().contains("shard-001") && !lost.exists(), "{fatal}");
+    }
+
+    #[test]
+    fn d6_what_a_log_has_reached_is_known_ever_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let first = DataDir::open(&config).unwrap();
+        let reached = |dir: &DataDir, shard| dir.known(ShardId(shard), 0).reached;
+        assert_eq!(reached(&first, 1), Position(0));
+        first.note_reached(ShardId(1), Position(7)).unwrap();
+        first.note_reached(ShardId(1), Position(5)).unwrap();
+        drop(first);
+        let again = DataDir::open(&config).unwrap();
+        assert_eq!((reached(&again, 0), reached(&again, 1)), (Position(0), Position(7)));
+        assert_eq!(look(&config.data_dir).unwrap().known(ShardId(1), 3).reached, Position(7));
+    }
+
+    #[test]
     fn a_restore_needs_an_empty_directory_and_counts_when_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());

@@ -2,7 +2,11 @@
 
 use crate::support::solo::*;
 use crate::support::*;
+use isonomy_protocol::contract::Position;
+use isonomy_protocol::log::SegmentHead;
+use isonomy_protocol::log::chain::{Chain, Hole, Known, Use};
 use isonomy_protocol::log::record::Record;
+use isonomy_protocol::log::scan::Remains;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Value};
@@ -122,6 +126,40 @@ fn d5_what_others_had_under_way_keeps_its_time() {
     solo.wait(100_000);
     let early = |message: &PeerMessage| matches!(message, PeerMessage::Recover { row: ReplicaId(0), .. });
     assert!(!solo.said_to(1).iter().any(early), "the coordinator lives and is at work");
+}
+
+/// A segment whose head says that it begins with this record.
+fn begins(segment: u64, first: u64) -> Option<SegmentHead> {
+    Some(SegmentHead { segment, first })
+}
+
+#[test]
+pub(crate) fn d6_a_log_that_has_lost_its_end_is_not_a_shorter_one() {
+    let (nothing, known) = (Remains::default, Known { reached: Position(4), ..Known::default() });
+    let read = |known, last| {
+        let mut chain = Chain::new(known)?;
+        assert_eq!(chain.enter(1, begins(1, 1), nothing)?, Use::Begun(Position(1)));
+        chain.leave(Position(last + 1))?;
+        Ok(chain)
+    };
+    // All that was noted is there, and more.
+    assert_eq!(read(known, 4).and_then(Chain::finish), Ok(()));
+    assert_eq!(read(known, 5).and_then(Chain::finish), Ok(()));
+    assert_eq!(read(known, 3).and_then(Chain::finish), Err(Hole::End { last: 3, reached: 4 }));
+    // A segment that is prepared says how far the log had come.
+    let mut chain = read(known, 5).unwrap();
+    let later = Remains { durable: Position(6), ..nothing() };
+    assert_eq!(chain.enter(2, None, || later), Ok(Use::Prepared));
+    assert_eq!(chain.finish(), Err(Hole::End { last: 5, reached: 6 }));
+    // One without a head that holds records is not prepared.
+    let group = Remains { group: Some(4096), ..nothing() };
+    assert_eq!(read(known, 5).unwrap().enter(2, None, || group), Err(Hole::Head(4096)));
+    // Nothing is missing of a log that never began, unless there is a snapshot of its own.
+    let fresh = |known| Chain::new(known).and_then(Chain::finish);
+    assert_eq!(fresh(Known::default()), Ok(()));
+    assert_eq!(fresh(Known { snapshot: 3, ..Known::default() }), Err(Hole::Log(3)));
+    assert_eq!(fresh(Known { snapshot: 3, restored: true, ..Known::default() }), Ok(()));
+    assert_eq!(fresh(Known { restored: true, ..Known::default() }), Err(Hole::Restored));
 }
 
 #[test]

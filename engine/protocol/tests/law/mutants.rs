@@ -20,6 +20,7 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::EagerWaiting => validate::r6c_of_two_that_wait_for_each_other_one_gives_way,
         Mutant::DeafWaiting => validate::r6c_waiting_is_told_to_oneself_too,
         Mutant::SpeakBeforeSync => durable::d1_nothing_before_durable,
+        Mutant::HoleIsEnd => durable::d6_a_log_that_has_lost_its_end_is_not_a_shorter_one,
         Mutant::NoRestartMarks => durable::d8_a_restarted_replica_names_what_it_may_have_forgotten,
         Mutant::StreamsOutside => streams::s1_one_number_through_two_replicas_executes_once,
         Mutant::ClockEndsStreams => streams::s4_an_idle_stream_ends_and_a_used_one_does_not,
