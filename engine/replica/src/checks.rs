@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
+use crate::files;
 use rlimit::{Resource, getrlimit, setrlimit};
 use std::io::ErrorKind;
 use std::net::{TcpListener, ToSocketAddrs};
@@ -10,8 +11,6 @@ use std::time::{Duration, Instant};
 
 /// Locked memory that the rings of one shard need.
 const MEMLOCK_BYTES_PER_SHARD: u64 = 512 << 10;
-/// Open files besides connections: rings, segments, listeners, the lock.
-const FILES_PER_SHARD: u64 = 64;
 
 /// How long a port may stay taken, and how often it is tried.
 const PORT_PATIENCE: Duration = Duration::from_secs(15);
@@ -25,13 +24,13 @@ pub(crate) struct Ports {
     pub(crate) clients: TcpListener,
 }
 
-/// Checks limits and io_uring.
-pub(crate) fn check_machine(config: &Config) -> Result<(), Fatal> {
-    let shards = u64::from(config.shards);
-    check_memlock(MEMLOCK_BYTES_PER_SHARD * shards)?;
-    check_files((FILES_PER_SHARD + u64::from(config.connections_max)) * shards)?;
+/// Checks limits and io_uring. The clients that each shard may have: `connections_max`, or as many as the
+/// limit of open files leaves.
+pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
+    check_memlock(MEMLOCK_BYTES_PER_SHARD * u64::from(config.shards))?;
     check_io_uring()?;
-    check_cores(&config.cores)
+    check_cores(&config.cores)?;
+    files::share_out(config)
 }
 
 fn check_memlock(needed: u64) -> Result<(), Fatal> {
@@ -40,17 +39,6 @@ fn check_memlock(needed: u64) -> Result<(), Fatal> {
         return Err(machine(format!(
             "locked memory is limited to {limit} bytes and {needed} are needed for io_uring; raise it \
              (`ulimit -l`, LimitMEMLOCK= in a systemd unit)"
-        )));
-    }
-    Ok(())
-}
-
-fn check_files(needed: u64) -> Result<(), Fatal> {
-    let limit = raise(Resource::NOFILE, needed)?;
-    if limit < needed {
-        return Err(machine(format!(
-            "{limit} open files are allowed and up to {needed} can be needed; raise the limit (`ulimit -n`, \
-             LimitNOFILE= in a systemd unit) or lower `connections_max`"
         )));
     }
     Ok(())

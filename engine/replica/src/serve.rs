@@ -4,6 +4,7 @@ use crate::checks::{check_machine, take_ports, usable_cores};
 use crate::config::{Config, ServeArgs};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason};
+use crate::resolver::Resolver;
 use crate::shard::{self, Setup};
 use isonomy_wire::id::ShardId;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -19,9 +20,10 @@ const HEAP_BLOCK_BYTES_MAX: i32 = 32 << 20;
 
 /// Runs a replica. Returns when it was told to stop and has.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
-    let config = Arc::new(Config::load(args)?);
+    let mut config = Config::load(args)?;
     keep_freed_memory();
-    check_machine(&config)?;
+    config.connections_max = check_machine(&config)?;
+    let config = Arc::new(config);
     // The directory first: a second process must not even take a port.
     let data_dir = DataDir::open(&config)?;
     let ports = take_ports(&config)?;
@@ -32,6 +34,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
     }
     let cores = if config.cores.is_empty() { usable_cores() } else { config.cores.clone() };
     let (ready, is_ready) = mpsc::channel();
+    let resolver = Resolver::default();
     let mut shards = Vec::new();
     for (index, ports) in ports.into_iter().enumerate() {
         shards.push(shard::spawn(Setup {
@@ -40,6 +43,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
             shard: ShardId(index as u16),
             core: cores.get(index % cores.len().max(1)).copied(),
             ports,
+            resolver: resolver.clone(),
             stopping: stopping.clone(),
             ready: ready.clone(),
         })?);

@@ -8,9 +8,11 @@ use isonomy_wire::message::{ClientMessage, Failure, Handshake, Hello, Member, Re
 use std::rc::Rc;
 
 use super::link::{Connection, LinkError, Sink};
-use super::peers::{ACCEPT_PAUSE, listener_of};
+use super::peers::listener_of;
+use super::ticker::CLIENT_PATIENCE;
 use super::{EPOCH, Node};
 use crate::config::Durability;
+use crate::files::REFUSED_MAX;
 
 /// Answers that may wait for a client before no more of its requests are read.
 const CLIENT_BACKLOG_BYTES_MAX: usize = 1 << 20;
@@ -21,19 +23,13 @@ impl Node {
         let listener = listener_of(listener);
         let open = Rc::new(());
         loop {
-            let stream = match listener.accept().await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    log::warn!("shard {}: a client could not be accepted: {error}", self.shard.0);
-                    glommio::timer::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            // Each connection holds a share of `open` as long as it lives. Those to be refused are
-            // bounded as well: beyond, they are closed without a word.
+            let stream = self.accept(&listener, "a client").await;
+            // Who connects as fast as it can must not keep the shard from its work.
+            futures_lite::future::yield_now().await;
+            // Each connection holds a share of `open` as long as it lives.
             let count = Rc::strong_count(&open) as u32;
             let limit = self.config.connections_max;
-            if count > 2 * limit {
+            if count > limit + REFUSED_MAX {
                 continue;
             }
             let (node, held) = (self.clone(), open.clone());
@@ -46,7 +42,7 @@ impl Node {
     }
 
     async fn serve_client(&self, stream: TcpStream, refuse: bool) {
-        let mut connection = Connection::new(stream);
+        let mut connection = Connection::new(stream, CLIENT_PATIENCE);
         let mut encoder = Encoder::default();
         let error = match self.greet_client(&mut connection, &mut encoder, refuse).await {
             Ok(()) => self.hear_client(connection).await,

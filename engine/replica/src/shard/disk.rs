@@ -8,8 +8,9 @@
 use crate::config::{Config, Durability};
 use crate::data_dir::DataDir;
 use crate::fatal::{Reason, stop};
-use crate::snapshots::{give_up_spare, sync_dir};
-use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions};
+use crate::files::{self, error_of};
+use crate::snapshots::give_up_spare;
+use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::group::{GROUP_HEAD_BYTES, Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
@@ -17,11 +18,13 @@ use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
 use rustix::fs::FlockOperation;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{Error, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::recover::{Recovered, SEGMENT_BYTES, segment_path, spare_path, unfinished_path};
@@ -42,8 +45,8 @@ const MARK_AFTER: Duration = Duration::from_millis(50);
 /// Who waits for a write that takes so long waits for the disk: it is told, at most so often.
 const SLOW_WRITE: Duration = Duration::from_millis(100);
 const SLOW_WRITE_TOLD_EVERY: Duration = Duration::from_secs(10);
-/// Between two tries to fill a segment on a full disk.
-const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
+/// Between two tries to get a segment for which something is lacking.
+const LACK_PAUSE: Duration = Duration::from_secs(1);
 /// One write while a segment is filled.
 const FILL_BYTES: usize = 1 << 20;
 
@@ -213,6 +216,8 @@ pub(crate) struct Disk {
     id: LogId,
     data_dir: DataDir,
     dir: PathBuf,
+    /// The directory, held open to sync its names: that must not fail for want of open files.
+    names: Arc<File>,
     durability: Durability,
     /// Segments, spare ones included, that the budget allows.
     segments_max: usize,
@@ -223,8 +228,8 @@ pub(crate) struct Disk {
     spares: RefCell<Vec<PathBuf>>,
     /// Records before it are no longer needed.
     cut: Cell<Position>,
-    /// Whether the disk has no room for the next segment.
-    full: Cell<bool>,
+    /// What the next segment is lacking, if anything.
+    lack: Cell<Option<Lack>>,
     /// Numbers of the segments that are filled and wait for their use, consecutive.
     prepared: RefCell<VecDeque<u64>>,
     /// The first number without a file.
@@ -243,17 +248,22 @@ impl Disk {
     /// The disk side of a log that was read back. Opens the segment in use.
     pub(crate) async fn open(id: LogId, data_dir: DataDir, config: &Config, recovered: &Recovered) -> Disk {
         let is_noted = data_dir.known(id.shard, 0).reached > Position(0);
+        let dir = data_dir.shard_dir(id.shard);
+        let names = File::open(&dir).unwrap_or_else(|error| {
+            stop(Reason::Disk, &format!("{}: it cannot be opened: {error}", dir.display()))
+        });
         let disk = Disk {
             id,
-            dir: data_dir.shard_dir(id.shard),
+            dir,
             data_dir,
+            names: Arc::new(names),
             durability: config.durability,
             segments_max: (config.log_budget / SEGMENT_BYTES as u64) as usize,
             current: RefCell::new(None),
             used: RefCell::new(recovered.used.clone()),
             spares: RefCell::new(recovered.spares.clone()),
             cut: Cell::new(Position(0)),
-            full: Cell::new(false),
+            lack: Cell::new(None),
             prepared: RefCell::new(recovered.prepared.iter().copied().collect()),
             next_segment: Cell::new(recovered.next_segment()),
             is_prepared: Signal::default(),
@@ -304,16 +314,15 @@ impl Disk {
             let (data_dir, shard) = (self.data_dir.clone(), self.id.shard);
             let noted =
                 glommio::executor().spawn_blocking(move || data_dir.note_reached(shard, reached)).await;
-            match noted {
-                Ok(()) => break self.is_noted.set(true),
-                Err(error) if is_lack_of_room(error.kind()) => {
-                    self.tell_full(segment);
-                    glommio::timer::sleep(FULL_DISK_PAUSE).await;
-                }
-                Err(error) => self.fail(segment, &format!("identity.json was not written ({error})")),
-            }
+            let Err(error) = noted else { break };
+            let Some(lack) = Lack::of(&error) else {
+                self.fail(segment, &format!("identity.json was not written ({error})"))
+            };
+            self.tell_lack(lack);
+            glommio::timer::sleep(LACK_PAUSE).await;
         }
-        self.full.set(false);
+        self.is_noted.set(true);
+        self.lack.set(None);
     }
 
     fn tell_slow(&self, took: Duration, bytes: usize) {
@@ -364,7 +373,17 @@ impl Disk {
             // One write is write and flush.
             options.custom_flags(libc::O_DSYNC);
         }
-        let file = self.check(segment, options.dma_open(segment_path(&self.dir, segment)).await);
+        let path = segment_path(&self.dir, segment);
+        let file = loop {
+            match options.dma_open(&path).await.map_err(error_of) {
+                Err(error) if files::are_lacking(&error) => {
+                    self.tell_lack(Lack::Files);
+                    glommio::timer::sleep(LACK_PAUSE).await;
+                }
+                opened => break opened.unwrap_or_else(|error| self.fail(segment, &error.to_string())),
+            }
+        };
+        self.lack.set(self.lack.get().filter(|lack| *lack != Lack::Files));
         // A write under way keeps the file open, and so locked, even when this process is killed.
         let locked = rustix::fs::flock(descriptor_of(&file), FlockOperation::NonBlockingLockExclusive);
         locked.unwrap_or_else(|error| self.fail(segment, &format!("it cannot be locked ({error})")));
@@ -384,7 +403,7 @@ impl Disk {
 
     /// Whether the disk has no room for the next segment.
     pub(crate) fn is_full(&self) -> bool {
-        self.full.get()
+        self.lack.get() == Some(Lack::Room)
     }
 
     /// Keeps segments prepared, and takes away what was cut, for ever.
@@ -396,7 +415,7 @@ impl Disk {
             while self.prepared.borrow().len() < wanted {
                 let next = self.next_segment.get();
                 if !self.fill(next).await {
-                    glommio::timer::sleep(FULL_DISK_PAUSE).await;
+                    glommio::timer::sleep(LACK_PAUSE).await;
                     self.take_away().await;
                     continue;
                 }
@@ -429,7 +448,8 @@ impl Disk {
         }
         let Some((last, _)) = gone.last().copied() else { return };
         let held = self.used.borrow().len() + self.prepared.borrow().len() + self.spares.borrow().len();
-        let (dir, kept) = (self.dir.clone(), self.segments_max.saturating_sub(held));
+        let (dir, names) = (self.dir.clone(), self.names.clone());
+        let kept = self.segments_max.saturating_sub(held);
         let retire = move || {
             let mut spares = Vec::new();
             for (segment, _) in gone {
@@ -437,63 +457,72 @@ impl Disk {
                 std::fs::rename(path, &spare)?;
                 if spares.len() < kept { spares.push(spare) } else { std::fs::remove_file(spare)? }
             }
-            sync_dir(&dir).map(|()| spares)
+            names.sync_all().map(|()| spares)
         };
         let retired = glommio::executor().spawn_blocking(retire).await;
         let spares = retired.unwrap_or_else(|error| self.fail(last, &format!("it cannot be cut ({error})")));
         self.spares.borrow_mut().extend(spares);
     }
 
-    /// Makes a segment that is empty. False: the disk has no room.
+    /// Makes a segment that is empty. False: something is lacking.
     async fn fill(&self, segment: u64) -> bool {
         let mut made = self.make(segment).await;
         let dir = self.dir.clone();
         // A snapshot can be written without its spare file, and the log needs the room more.
-        if made.as_ref().is_err_and(|error| is_lack_of_room(error.kind()))
+        if made.as_ref().is_err_and(|error| Lack::of(error) == Some(Lack::Room))
             && glommio::executor().spawn_blocking(move || give_up_spare(&dir)).await
         {
             made = self.make(segment).await;
         }
-        match made {
-            Ok(()) => {
-                self.full.set(false);
-                true
-            }
-            Err(error) if is_lack_of_room(error.kind()) => {
-                self.tell_full(segment);
-                false
-            }
-            Err(error) => self.fail(segment, &error.to_string()),
+        let lack = match &made {
+            Ok(()) => None,
+            Err(error) => Some(Lack::of(error).unwrap_or_else(|| self.fail(segment, &error.to_string()))),
+        };
+        match lack {
+            Some(lack) => self.tell_lack(lack),
+            None => self.lack.set(None),
         }
+        lack.is_none()
     }
 
-    fn tell_full(&self, segment: u64) {
-        if !self.full.replace(true) {
-            let path = segment_path(&self.dir, segment);
-            log::warn!("{}: the disk is full; clients are refused until it has room", path.display());
+    /// Says once what is lacking, until it is there.
+    fn tell_lack(&self, lack: Lack) {
+        if self.lack.replace(Some(lack)) == Some(lack) {
+            return;
+        }
+        let dir = self.dir.display();
+        match lack {
+            Lack::Room => log::warn!("{dir}: the disk is full; clients are refused until it has room"),
+            Lack::Files => log::warn!(
+                "{dir}: the log's next segment cannot be opened for want of open files, and decisions wait for that; {}",
+                files::REMEDY
+            ),
         }
     }
 
     /// Takes a spare segment, or fills one with zeros. It has its name only when it is whole.
     async fn make(&self, segment: u64) -> std::io::Result<()> {
         let spare = self.spares.borrow_mut().pop();
-        match spare {
-            Some(spare) => self.renew(segment, spare).await,
-            None => self.fill_with_zeros(segment).await,
+        let Some(spare) = spare else { return self.fill_with_zeros(segment).await };
+        let renewed = self.renew(segment, spare.clone()).await;
+        // For want of open files nothing was done to it.
+        if renewed.as_ref().is_err_and(files::are_lacking) {
+            self.spares.borrow_mut().push(spare);
         }
+        renewed
     }
 
     /// What it held before does not pass for records of another segment; only its head must not be
     /// there.
     async fn renew(&self, segment: u64, spare: PathBuf) -> std::io::Result<()> {
-        let (dir, path) = (self.dir.clone(), segment_path(&self.dir, segment));
+        let (names, path) = (self.names.clone(), segment_path(&self.dir, segment));
         let prepared = self.id.encode_prepared(segment, self.reached.get());
         let renew = move || {
-            let file = std::fs::File::options().write(true).open(&spare)?;
+            let file = File::options().write(true).open(&spare)?;
             file.write_all_at(&prepared, 0)?;
             file.sync_data()?;
             std::fs::rename(spare, path)?;
-            sync_dir(&dir)
+            names.sync_all()
         };
         glommio::executor().spawn_blocking(renew).await
     }
@@ -501,7 +530,8 @@ impl Disk {
     async fn fill_with_zeros(&self, segment: u64) -> std::io::Result<()> {
         let temporary = unfinished_path(&self.dir);
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).dma_open(&temporary).await?;
+        options.read(true).write(true).create(true).truncate(true);
+        let file = options.dma_open(&temporary).await.map_err(error_of)?;
         let mut zeros = file.alloc_dma_buffer(FILL_BYTES);
         zeros.as_bytes_mut().fill(0);
         let zeros = Rc::new(zeros);
@@ -511,7 +541,7 @@ impl Disk {
                 // What could not be filled gives its room back.
                 file.truncate(0).await?;
                 file.close().await?;
-                return Err(error.into());
+                return Err(error_of(error));
             }
         }
         let prepared = self.id.encode_prepared(segment, self.reached.get());
@@ -521,9 +551,8 @@ impl Disk {
         file.fdatasync().await?;
         file.rename(segment_path(&self.dir, segment)).await?;
         file.close().await?;
-        let dir = Directory::open(&self.dir).await?;
-        dir.sync().await?;
-        Ok(dir.close().await?)
+        let names = self.names.clone();
+        glommio::executor().spawn_blocking(move || names.sync_all()).await
     }
 
     fn check<T>(&self, segment: u64, result: Result<T, glommio::GlommioError<()>>) -> T {
@@ -538,8 +567,20 @@ impl Disk {
     }
 }
 
-fn is_lack_of_room(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+/// What can be waited for: nothing was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lack {
+    Room,
+    Files,
+}
+
+impl Lack {
+    fn of(error: &Error) -> Option<Lack> {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(Lack::Room),
+            _ => files::are_lacking(error).then_some(Lack::Files),
+        }
+    }
 }
 
 #[allow(unsafe_code)]

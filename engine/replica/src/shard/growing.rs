@@ -3,14 +3,19 @@
 
 use glommio::io::{DmaFile, OpenOptions};
 use isonomy_protocol::log::BLOCK_BYTES;
+use std::fs::File;
 use std::io::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::aside::Aside;
+use crate::files::error_of;
 
 /// One write.
 const WRITE_BYTES: usize = 256 << 10;
 
 /// See the module.
 pub(super) struct Growing {
+    path: PathBuf,
     file: DmaFile,
     /// What was written.
     written: u64,
@@ -21,8 +26,8 @@ pub(super) struct Growing {
 impl Growing {
     pub(super) async fn open(path: &Path) -> Result<Growing> {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).dma_open(path).await?;
-        Ok(Growing { file, written: 0, rest: Vec::with_capacity(2 * WRITE_BYTES) })
+        let file = options.read(true).write(true).create(true).dma_open(path).await.map_err(error_of)?;
+        Ok(Growing { path: path.into(), file, written: 0, rest: Vec::with_capacity(2 * WRITE_BYTES) })
     }
 
     /// What has been appended, in bytes.
@@ -51,11 +56,13 @@ impl Growing {
     }
 
     /// All of it is durable, and nothing else is left.
-    pub(super) async fn finish(mut self) -> Result<()> {
+    pub(super) async fn finish(mut self, aside: &Aside) -> Result<()> {
         if !self.rest.is_empty() {
             self.write(self.rest.len()).await?;
         }
-        self.file.truncate(self.written).await?;
+        // Glommio would do it on the thread that is the log's.
+        let (path, length) = (self.path, self.written);
+        aside.run(move || File::options().write(true).open(path)?.set_len(length)).await?;
         self.file.fdatasync().await?;
         Ok(self.file.close().await?)
     }

@@ -8,10 +8,12 @@ use isonomy_wire::frame::{Encode, Encoder, Frame, FrameError, Kind, Scope, Split
 use isonomy_wire::id::{Epoch, ShardId};
 use isonomy_wire::message::{Handshake, Refusal, WIRE_VERSION};
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::signal::Signal;
+use super::socket::limit_silence;
 
 /// How much room a read is offered: several frames of the usual size.
 const READ_CHUNK_BYTES: usize = 256 << 10;
@@ -31,6 +33,12 @@ pub(crate) enum LinkError {
     Frame(#[from] FrameError),
     #[error("refused: {0}")]
     Refused(Refusal),
+    #[error("{0}: {1}")]
+    Unreachable(SocketAddr, std::io::Error),
+    #[error("'{host}' has no address: {why}; is the name right, and does the name server answer?")]
+    NoAddress { host: String, why: String },
+    #[error("{error}; that was its last address, because looking up '{host}' has failed ({why})")]
+    LastAddress { host: String, why: String, error: Box<LinkError> },
     #[error("it sent no handshake for {HANDSHAKE_PATIENCE:?}")]
     Silent,
     #[error("{0}")]
@@ -69,7 +77,7 @@ struct Out {
 }
 
 impl Sink {
-    fn new() -> Sink {
+    pub(super) fn new() -> Sink {
         Sink {
             out: RefCell::default(),
             ready: Signal::default(),
@@ -187,9 +195,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Takes over a fresh connection and starts its writing task.
-    pub(crate) fn new(stream: TcpStream) -> Connection {
-        // Fails only on a socket that is closed already, which the first read tells.
+    ///
+    /// It ends when nothing comes from the other side for so long, no acknowledgement either.
+    pub(crate) fn new(stream: TcpStream, patience: Duration) -> Connection {
+        // Both fail only on a socket that is closed already, which the first read tells.
         let _ = stream.set_nodelay(true);
+        let _ = limit_silence(&stream, patience);
         let (reader, writer) = split(stream);
         let sink = Rc::new(Sink::new());
         let writing = sink.clone();
@@ -280,7 +291,7 @@ impl Connection {
         let late = async {
             Timer::new(REFUSAL_PATIENCE).await;
         };
-        heard.or(late).await;
+        heard.or(late).or(self.sink.wait_closed()).await;
         self.sink.close("it was refused");
     }
 }

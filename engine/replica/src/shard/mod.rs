@@ -3,6 +3,7 @@
 //! Tasks hand what arrives to the core at once; the *turn* task runs when they have, takes the
 //! core's outputs in their order, and sleeps. While a write is under way the next batch gathers.
 
+mod aside;
 mod clients;
 mod disk;
 mod growing;
@@ -13,13 +14,17 @@ mod pulse;
 mod recover;
 mod signal;
 mod snapshot;
+mod socket;
+mod strangers;
 mod ticker;
 
 use crate::checks::Ports;
 use crate::config::{Config, Durability};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason, stop};
+use crate::resolver::Resolver;
 use crate::rings::{self, PREEMPT};
+use aside::Aside;
 use disk::{Disk, Log, Write};
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
@@ -60,6 +65,7 @@ pub(crate) struct Setup {
     pub(crate) shard: ShardId,
     pub(crate) core: Option<usize>,
     pub(crate) ports: Ports,
+    pub(crate) resolver: Resolver,
     /// Set when the process is told to stop.
     pub(crate) stopping: Arc<AtomicBool>,
     /// Told once the log is read and the ports are served.
@@ -81,6 +87,7 @@ pub(crate) fn spawn(setup: Setup) -> Result<JoinHandle<()>, Fatal> {
             .name("shard")
             .io_memory(IO_MEMORY_BYTES)
             .preempt_timer(PREEMPT)
+            // One thread, and the log's: nothing else may be given to it.
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .make();
         match executor {
@@ -97,7 +104,9 @@ pub(crate) struct Node {
     config: Arc<Config>,
     data_dir: DataDir,
     shard: ShardId,
+    resolver: Resolver,
     disk: Disk,
+    aside: Aside,
     inner: RefCell<Inner>,
     origin: Instant,
     /// Inputs have come since the last turn.
@@ -143,8 +152,8 @@ async fn run_shard(setup: Setup) {
         stop(Reason::Machine, &format!("no thread for a shard's pulse ({error}); raise the limit on threads"))
     });
     pulse.attach().await;
-    let Setup { config, data_dir, shard, ports, stopping, ready, .. } = setup;
-    let node = match start(config, data_dir, shard).await {
+    let Setup { config, data_dir, shard, ports, resolver, stopping, ready, .. } = setup;
+    let node = match start(config, data_dir, shard, resolver).await {
         Ok(node) => Rc::new(node),
         Err(fatal) => stop(fatal.reason, &fatal.to_string()),
     };
@@ -157,7 +166,12 @@ async fn run_shard(setup: Setup) {
 }
 
 /// Reads the log back and makes the core.
-async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result<Node, Fatal> {
+async fn start(
+    config: Arc<Config>,
+    data_dir: DataDir,
+    shard: ShardId,
+    resolver: Resolver,
+) -> Result<Node, Fatal> {
     let core_config = CoreConfig {
         cluster: data_dir.cluster_id(),
         replica: config.replica,
@@ -184,10 +198,18 @@ async fn start(config: Arc<Config>, data_dir: DataDir, shard: ShardId) -> Result
     let recovered = recover::recover(id, &dir, known, |(record, payload)| core.replay(record, payload))?;
     let Recovered { tail, .. } = recovered;
     core.start(Time(0), Position(tail.next.0 - 1));
+    let aside = Aside::start().map_err(|error| {
+        Fatal::new(
+            Reason::Machine,
+            format!("a shard's thread for files: {error}; raise the limit on threads"),
+        )
+    })?;
     let disk = Disk::open(id, data_dir.clone(), &config, &recovered).await;
     let node = Node {
         shard,
+        resolver,
         disk,
+        aside,
         inner: RefCell::new(Inner {
             core,
             log: Log::new(id, tail),
@@ -225,6 +247,8 @@ async fn serve(
     let spawn = |task: futures_lite::future::BoxedLocal<()>| glommio::spawn_local(task).detach();
     let shared = node.clone();
     spawn(Box::pin(async move { shared.disk.prepare().await }));
+    let shared = node.clone();
+    spawn(Box::pin(async move { shared.aside.listen().await }));
     spawn(Box::pin(node.clone().run_turns()));
     spawn(Box::pin(node.clone().run_writes()));
     spawn(Box::pin(node.clone().run_ticks(pulse)));

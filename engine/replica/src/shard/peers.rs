@@ -8,14 +8,18 @@ use isonomy_wire::frame::{Encoder, Frame, Scope};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Handshake, Hello, PeerMessage, Refusal, Role};
 use isonomy_wire::route::RULE_VERSION;
-use std::net::ToSocketAddrs;
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::link::{Connection, LinkError, Sink};
+use super::socket::connect;
+use super::strangers::{Place, Strangers};
+use super::ticker::PEER_PATIENCE;
 use super::{EPOCH, Node};
 use crate::fatal::stop;
+use crate::files;
 
 /// Bytes that may wait for a peer. Whoever falls behind further loses its queue and catches up by
 /// asking for what it lacks.
@@ -24,7 +28,7 @@ const PEER_BACKLOG_BYTES_MAX: usize = 64 << 20;
 const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 const RECONNECT_LAST: Duration = Duration::from_secs(1);
 /// After a failed accept, such as for want of files.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The links of a shard, by peer.
 pub(super) struct Links {
@@ -146,12 +150,7 @@ impl Node {
     }
 
     async fn open_link(&self, peer: ReplicaId) -> Result<Connection, LinkError> {
-        let member = &self.config.members[peer.index()];
-        let address = (member.host.clone(), member.peer_base + self.shard.0);
-        // Resolving a name can block; the pool's thread may.
-        let addresses = glommio::executor().spawn_blocking(move || address.to_socket_addrs()).await?;
-        let addresses: Vec<_> = addresses.collect();
-        let mut connection = Connection::new(TcpStream::connect(&addresses[..]).await?);
+        let mut connection = Connection::new(self.reach(peer).await?, PEER_PATIENCE);
         let mut encoder = Encoder::default();
         let incarnation = self.data_dir.incarnation();
         let hello = Hello {
@@ -178,6 +177,33 @@ impl Node {
         }
     }
 
+    /// A connection to a peer's port, at the first of its addresses that takes one.
+    async fn reach(&self, peer: ReplicaId) -> Result<TcpStream, LinkError> {
+        let member = &self.config.members[peer.index()];
+        let (host, port) = (member.host.clone(), member.peer_base + self.shard.0);
+        let question = self.resolver.ask(&host);
+        let found = loop {
+            match question.answer() {
+                Some(Ok(found)) => break found,
+                Some(Err(why)) => return Err(LinkError::NoAddress { host, why }),
+                None => self.beat.wait().await,
+            }
+        };
+        let mut last = None;
+        for address in found.addresses {
+            let address = SocketAddr::new(address, port);
+            match connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(LinkError::Unreachable(address, error)),
+            }
+        }
+        let error = last.expect("a host that was found has an address");
+        Err(match found.failure {
+            Some(why) => LinkError::LastAddress { host, why, error: Box::new(error) },
+            None => error,
+        })
+    }
+
     /// Lets the link be used until it ends.
     async fn hold_link(&self, peer: ReplicaId, mut connection: Connection) {
         let sink = connection.sink.clone();
@@ -194,21 +220,42 @@ impl Node {
     /// Serves the peers that connect, for ever.
     pub(super) async fn accept_peers(self: Rc<Node>, listener: std::net::TcpListener) {
         let listener = listener_of(listener);
+        let strangers = Rc::new(Strangers::default());
         loop {
-            match listener.accept().await {
-                Ok(stream) => glommio::spawn_local(self.clone().serve_peer(stream)).detach(),
-                Err(error) => {
-                    log::warn!("shard {}: a peer could not be accepted: {error}", self.shard.0);
-                    glommio::timer::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
+            strangers.room().await;
+            let stream = self.accept(&listener, "a peer").await;
+            // Who connects as fast as it can must not keep the shard from its work.
+            futures_lite::future::yield_now().await;
+            let from = stream.peer_addr().ok().map(|address| address.ip());
+            let connection = Connection::new(stream, PEER_PATIENCE);
+            let place = strangers.admit(from, &connection.sink);
+            glommio::spawn_local(self.clone().serve_peer(connection, place)).detach();
         }
     }
 
-    async fn serve_peer(self: Rc<Node>, stream: TcpStream) {
-        let mut connection = Connection::new(stream);
-        match self.greet_peer(&mut connection).await {
+    /// The next connection to a port. Where one fails, such as for want of open files, the next may too.
+    pub(super) async fn accept(&self, listener: &TcpListener, whose: &str) -> TcpStream {
+        let mut is_told = false;
+        loop {
+            match listener.accept().await {
+                Ok(stream) => return stream,
+                Err(error) if !std::mem::replace(&mut is_told, true) => {
+                    let error = files::error_of(error);
+                    let remedy =
+                        if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
+                    log::warn!("shard {}: {whose} could not be accepted: {error}; {remedy}", self.shard.0);
+                }
+                Err(_) => {}
+            }
+            glommio::timer::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+
+    /// `place` is given up once the peer has said who it is.
+    async fn serve_peer(self: Rc<Node>, mut connection: Connection, place: Place) {
+        let greeted = self.greet_peer(&mut connection).await;
+        drop(place);
+        match greeted {
             Ok(peer) => self.hear_peer(peer, connection).await,
             Err(error) => log::warn!("shard {}: a connection for peers ended: {error}", self.shard.0),
         }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::Node;
 use super::growing::Growing;
 use super::signal::Signal;
+use crate::files;
 use crate::snapshots::{begin, prune, publish, snapshot_path, unfinished_path};
 
 /// A peer is sent so many bytes of a snapshot at a time.
@@ -70,11 +71,14 @@ impl Node {
                 }
             };
             if let Err(error) = done {
-                log::warn!("shard {}: a snapshot was not written: {error}; the log is kept", self.shard.0);
+                let remedy =
+                    if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
+                let shard = self.shard.0;
+                log::warn!("shard {shard}: a snapshot was not written: {error}; the log is kept; {remedy}");
                 self.inner.borrow_mut().core.on_snapshot_failed();
                 // Perhaps it is room that was lacking, and the log needs it more.
                 let path = unfinished_path(&self.dir());
-                let _ = glommio::executor().spawn_blocking(move || std::fs::remove_file(path)).await;
+                let _ = self.aside.run(move || std::fs::remove_file(path)).await;
                 glommio::timer::sleep(RETRY_PAUSE).await;
             }
             self.touch();
@@ -92,7 +96,7 @@ impl Node {
             glommio::timer::sleep(REST_FACTOR * began.elapsed()).await;
         }
         let length = file.length();
-        file.finish().await?;
+        file.finish(&self.aside).await?;
         // What it shows must not be more than the log remembers.
         while self.is_ahead_of_log() {
             glommio::timer::sleep(LOOK_EVERY).await;
@@ -107,7 +111,7 @@ impl Node {
     /// The file of a snapshot that begins.
     async fn begin_file(&self) -> Result<Growing> {
         let dir = self.dir();
-        Growing::open(&glommio::executor().spawn_blocking(move || begin(&dir)).await?).await
+        Growing::open(&self.aside.run(move || begin(&dir)).await?).await
     }
 
     /// A snapshot that is whole counts from now on. Before that it is noted how far the log has come, so
@@ -121,7 +125,7 @@ impl Node {
             data_dir.note_reached(shard, durable)?;
             publish(&dir, fence)
         };
-        glommio::executor().spawn_blocking(publish).await
+        self.aside.run(publish).await
     }
 
     fn durable(&self) -> Position {
@@ -136,7 +140,7 @@ impl Node {
 
     async fn prune(&self, newest: u64) -> Result<()> {
         let dir = self.dir();
-        glommio::executor().spawn_blocking(move || prune(&dir, newest)).await
+        self.aside.run(move || prune(&dir, newest)).await
     }
 
     /// A peer asks for a part of the newest snapshot.
@@ -146,8 +150,9 @@ impl Node {
         let (node, path) = (self.clone(), snapshot_path(&self.dir(), fence));
         let give = async move {
             let read = move || read_piece(&path, from);
-            let read =
-                if is_newest { glommio::executor().spawn_blocking(read).await } else { Ok((0, Vec::new())) };
+            let read = if is_newest { node.aside.try_run(read).await } else { Some(Ok((0, Vec::new()))) };
+            // A piece that there is no time for is asked for again.
+            let Some(read) = read else { return };
             let (total, bytes) = read.unwrap_or_default();
             let message = PeerMessage::Piece { fence, from, total };
             let scope = node.peer_scope();
@@ -192,7 +197,7 @@ impl Node {
             }
         }
         let snapshot = reader.finish().map_err(Error::other)?;
-        file.finish().await?;
+        file.finish(&self.aside).await?;
         self.publish(fence).await?;
         let now = self.now();
         self.inner.borrow_mut().core.install_snapshot(now, snapshot);

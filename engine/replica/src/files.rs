@@ -1,0 +1,132 @@
+//! How the open files that this process may have are shared out. What the log, snapshots and peers need
+//! is set aside; clients and strangers get the rest, and never more.
+
+use crate::checks::machine;
+use crate::config::Config;
+use crate::fatal::Fatal;
+use rlimit::{Resource, getrlimit, setrlimit};
+use std::io::Error;
+
+/// Open files of a process besides those of its shards: standard streams, the lock, what is read and
+/// written now and then.
+const FILES_PER_PROCESS: u64 = 32;
+/// Those of a shard besides connections: rings, listeners, segments, snapshots.
+const FILES_PER_SHARD: u64 = 48;
+/// Those for each peer of a shard: a link in each direction, the one that takes its place, and one
+/// that is being opened.
+const FILES_PER_PEER: u64 = 4;
+/// Connections to the port for peers that have not said who they are, per shard.
+pub(crate) const STRANGERS_MAX: u32 = 16;
+/// Connections of clients beyond the limit that are kept until they have heard so, per shard. More are
+/// closed without a word.
+pub(crate) const REFUSED_MAX: u32 = 16;
+/// A closed connection keeps its file for a moment: what comes after it has a file of its own.
+const CLOSING_MAX: u32 = 16;
+/// With fewer connections for clients per shard a replica does not start.
+const CLIENTS_MIN: u64 = 8;
+
+/// What a replica is configured for.
+#[derive(Clone, Copy)]
+struct Demand {
+    shards: u64,
+    peers: u64,
+    /// Per shard.
+    clients: u64,
+}
+
+/// Raises the limit of open files as far as it goes, and says how many clients each shard may have.
+pub(crate) fn share_out(config: &Config) -> Result<u32, Fatal> {
+    let failed = |error: Error| machine(format!("the limit of open files does not read: {error}"));
+    let (soft, hard) = getrlimit(Resource::NOFILE).map_err(failed)?;
+    if soft < hard {
+        setrlimit(Resource::NOFILE, hard, hard).map_err(failed)?;
+    }
+    let demand = Demand {
+        shards: config.shards.into(),
+        peers: config.members.len() as u64 - 1,
+        clients: config.connections_max.into(),
+    };
+    let clients = demand.clients_within(hard)?;
+    if clients < demand.clients {
+        log::warn!(
+            "{hard} open files are allowed, so each shard serves {clients} clients and not {} (`connections_max`); \
+             raise the limit (`ulimit -Hn`, LimitNOFILE= in a systemd unit) to {}",
+            demand.clients,
+            demand.files()
+        );
+    }
+    Ok(clients as u32)
+}
+
+impl Demand {
+    /// The open files that it takes.
+    fn files(self) -> u64 {
+        let strangers = u64::from(STRANGERS_MAX + REFUSED_MAX + CLOSING_MAX);
+        let per_shard = FILES_PER_SHARD + FILES_PER_PEER * self.peers + strangers + self.clients;
+        FILES_PER_PROCESS + self.shards * per_shard
+    }
+
+    /// The clients that each shard may have with so many open files.
+    fn clients_within(self, limit: u64) -> Result<u64, Fatal> {
+        let fewest = Demand { clients: self.clients.min(CLIENTS_MIN), ..self }.files();
+        if limit < fewest {
+            return Err(machine(format!(
+                "{limit} open files are allowed, and {} shard(s) need {fewest} even for a few clients; raise the limit \
+                 (`ulimit -Hn`, LimitNOFILE= in a systemd unit)",
+                self.shards
+            )));
+        }
+        let without = Demand { clients: 0, ..self }.files();
+        Ok(self.clients.min((limit - without) / self.shards))
+    }
+}
+
+/// Whether something failed for want of open files, of the process or of the whole system. Nothing was
+/// done then, and it may succeed later.
+pub(crate) fn are_lacking(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// What to do about it.
+pub(crate) const REMEDY: &str = "raise the limits on open files: of this process (`ulimit -n`, LimitNOFILE= in a \
+                                 systemd unit) or of the machine (the sysctl fs.file-max)";
+
+/// An error of the runtime with the number that the kernel gave it.
+pub(crate) fn error_of(error: glommio::GlommioError<()>) -> Error {
+    error.raw_os_error().map_or_else(|| error.into(), Error::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(shards: u64, clients: u64) -> Demand {
+        Demand { shards, peers: 2, clients }
+    }
+
+    #[test]
+    fn clients_get_what_the_replica_does_not_need() {
+        let wanted = demand(1, 1024);
+        assert_eq!(wanted.clients_within(wanted.files()).unwrap(), 1024);
+        assert_eq!(wanted.clients_within(wanted.files() - 1).unwrap(), 1023);
+        assert_eq!(demand(256, 1024).clients_within(1 << 20).unwrap(), 1024);
+        let within = demand(2, demand(2, 1024).clients_within(1024).unwrap());
+        assert!(within.clients >= 300 && within.files() <= 1024, "{} clients", within.clients);
+    }
+
+    #[test]
+    fn too_few_even_for_a_few_clients_are_refused() {
+        let error = demand(16, 1024).clients_within(1024).unwrap_err().to_string();
+        assert!(error.contains("1024 open files") && error.contains("16 shard"), "{error}");
+        // Who wants fewer clients than that gets them.
+        assert_eq!(demand(1, 2).clients_within(demand(1, 2).files()).unwrap(), 2);
+    }
+
+    #[test]
+    fn want_of_open_files_is_told_from_other_failures() {
+        for code in [libc::EMFILE, libc::ENFILE] {
+            assert!(are_lacking(&Error::from_raw_os_error(code)));
+        }
+        assert!(!are_lacking(&Error::from_raw_os_error(libc::EIO)));
+    }
+}

@@ -1,0 +1,121 @@
+//! Work that may block and is not the log's: files that are written or read for a snapshot, one's own
+//! or a peer's. It runs on a thread of its own, since the one that glommio has for such work is the
+//! log's: whatever waited there would hold up the next segment, and so every decision.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+use super::signal::Signal;
+
+/// Work that may wait for the thread: the shard's own, and a piece or two for each peer.
+const WAITING_MAX: usize = 16;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// The thread, seen from its shard.
+pub(super) struct Aside {
+    queue: SyncSender<Work>,
+    bell: Arc<Bell>,
+    /// Notified when some work is done.
+    done: Signal,
+}
+
+/// How the thread wakes the shard. The waker is that of a task that never ends and is only dropped by
+/// the shard: glommio 0.9.0 can free a task whose last waker another thread is about to drop.
+#[derive(Default)]
+struct Bell {
+    waker: Mutex<Option<Waker>>,
+    rung: AtomicU64,
+}
+
+impl Aside {
+    /// Starts the thread, which lives as long as the shard.
+    pub(super) fn start() -> std::io::Result<Aside> {
+        let (queue, waiting) = sync_channel(WAITING_MAX);
+        let bell = Arc::new(Bell::default());
+        let ringing = bell.clone();
+        std::thread::Builder::new().name("aside".into()).spawn(move || work_off(&waiting, &ringing))?;
+        Ok(Aside { queue, bell, done: Signal::default() })
+    }
+
+    /// Tells those who wait here that their work is done, for ever. For one task.
+    pub(super) async fn listen(&self) {
+        let mut heard = 0;
+        loop {
+            heard = poll_fn(|context| self.bell.poll_rung(heard, context.waker())).await;
+            self.done.notify();
+        }
+    }
+
+    /// Runs this on the thread, after what is there.
+    pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (work, result) = answering(work);
+        let mut unsent = Some(work);
+        while let Some(work) = unsent.take() {
+            unsent = self.send(work);
+            if unsent.is_some() {
+                self.done.wait().await;
+            }
+        }
+        self.result(result).await
+    }
+
+    /// The same; `None` without having run it if too much is there already.
+    pub(super) async fn try_run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (work, result) = answering(work);
+        if self.send(work).is_some() { None } else { Some(self.result(result).await) }
+    }
+
+    /// Gives the work back if there is no room for it.
+    fn send(&self, work: Work) -> Option<Work> {
+        match self.queue.try_send(work) {
+            Ok(()) => None,
+            Err(TrySendError::Full(work)) => Some(work),
+            Err(TrySendError::Disconnected(_)) => unreachable!("the thread ends after its queue"),
+        }
+    }
+
+    async fn result<T>(&self, result: Receiver<T>) -> T {
+        loop {
+            match result.try_recv() {
+                Ok(result) => return result,
+                Err(TryRecvError::Empty) => self.done.wait().await,
+                Err(TryRecvError::Disconnected) => unreachable!("work that panics ends the process"),
+            }
+        }
+    }
+}
+
+/// The work, and where its result arrives.
+fn answering<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (Work, Receiver<T>) {
+    let (answer, result) = channel();
+    // Nobody may wait any more.
+    (Box::new(move || drop(answer.send(work()))), result)
+}
+
+fn work_off(waiting: &Receiver<Work>, bell: &Bell) {
+    while let Ok(work) = waiting.recv() {
+        work();
+        bell.rung.fetch_add(1, Ordering::Release);
+        if let Some(waker) = bell.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Bell {
+    fn poll_rung(&self, heard: u64, task: &Waker) -> Poll<u64> {
+        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(task)) {
+            *waker = Some(task.clone());
+        }
+        let rung = self.rung.load(Ordering::Acquire);
+        if rung == heard { Poll::Pending } else { Poll::Ready(rung) }
+    }
+}

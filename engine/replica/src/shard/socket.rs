@@ -1,0 +1,64 @@
+//! TCP sockets that end when the network does, not a quarter of an hour later.
+
+use futures_lite::{AsyncWriteExt, FutureExt};
+use glommio::net::TcpStream;
+use glommio::timer::Timer;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use std::io::{Error, ErrorKind, Result};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
+
+/// How long a connection may take to stand. What is lost of its beginning the kernel sends again after
+/// 1, 3, 7, 15 ... seconds: an attempt that began while the network was cut is given up and begun anew.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+/// An idle connection is probed when it was quiet for two of five parts of the patience with it, and
+/// is over when three probes, one part apart, have no answer.
+const PATIENCE_PARTS: u32 = 5;
+const QUIET_PARTS: u32 = 2;
+const PROBES: u32 = PATIENCE_PARTS - QUIET_PARTS;
+
+/// Connects to an address.
+pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut stream = stream_of(socket);
+    // To write nothing takes until the connection stands or has failed.
+    let connected = async { stream.write(&[]).await.map(drop) };
+    let late = async {
+        Timer::new(CONNECT_PATIENCE).await;
+        let text = format!("no answer for {CONNECT_PATIENCE:?}; is the machine up, and the network?");
+        Err(Error::new(ErrorKind::TimedOut, text))
+    };
+    connected.or(late).await?;
+    Ok(stream)
+}
+
+/// Ends the connection when the other side has not acknowledged anything for so long: neither what
+/// was sent to it, nor probes while nothing is.
+pub(super) fn limit_silence(stream: &TcpStream, patience: Duration) -> Result<()> {
+    let socket = descriptor_of(stream);
+    sockopt::set_tcp_user_timeout(socket, patience.as_millis() as u32)?;
+    sockopt::set_tcp_keepidle(socket, patience * QUIET_PARTS / PATIENCE_PARTS)?;
+    sockopt::set_tcp_keepintvl(socket, patience / PATIENCE_PARTS)?;
+    sockopt::set_tcp_keepcnt(socket, PROBES)?;
+    Ok(sockopt::set_socket_keepalive(socket, true)?)
+}
+
+#[allow(unsafe_code)]
+fn stream_of(socket: OwnedFd) -> TcpStream {
+    // SAFETY: the descriptor is that of a socket, and is given up by its owner here.
+    unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) }
+}
+
+#[allow(unsafe_code)]
+fn descriptor_of(stream: &TcpStream) -> BorrowedFd<'_> {
+    // SAFETY: the socket is open for as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+}

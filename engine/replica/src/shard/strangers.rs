@@ -1,0 +1,90 @@
+//! Connections to the port for peers that have not said yet who they are. There are never many, and
+//! whoever opens them by the hundred pushes out its own.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::link::Sink;
+use super::signal::Signal;
+use crate::files::STRANGERS_MAX;
+
+/// Those of a shard, in the order in which they came.
+#[derive(Default)]
+pub(super) struct Strangers {
+    here: RefCell<Vec<Stranger>>,
+    left: Signal,
+}
+
+struct Stranger {
+    from: Option<IpAddr>,
+    sink: Rc<Sink>,
+}
+
+/// A place among the strangers, until it is dropped.
+pub(super) struct Place {
+    strangers: Rc<Strangers>,
+    sink: Rc<Sink>,
+}
+
+impl Strangers {
+    /// Waits until there is room for one more, and makes it.
+    pub(super) async fn room(&self) {
+        loop {
+            match self.victim() {
+                None => return,
+                Some(victim) => victim.close("it said nothing while others came"),
+            }
+            self.left.wait().await;
+        }
+    }
+
+    /// If there is no room: the oldest of the address that most come from.
+    fn victim(&self) -> Option<Rc<Sink>> {
+        let here = self.here.borrow();
+        if here.len() < STRANGERS_MAX as usize {
+            return None;
+        }
+        let from_there = |one: &Stranger| here.iter().filter(|other| other.from == one.from).count();
+        // Of equals the last is the maximum; here the first is wanted.
+        here.iter().rev().max_by_key(|one| from_there(one)).map(|one| one.sink.clone())
+    }
+
+    /// Takes one in.
+    pub(super) fn admit(self: &Rc<Strangers>, from: Option<IpAddr>, sink: &Rc<Sink>) -> Place {
+        self.here.borrow_mut().push(Stranger { from, sink: sink.clone() });
+        Place { strangers: self.clone(), sink: sink.clone() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.strangers.here.borrow_mut().retain(|stranger| !Rc::ptr_eq(&stranger.sink, &self.sink));
+        self.strangers.left.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOOD: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9)));
+    const PEER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)));
+
+    #[test]
+    fn the_oldest_of_those_who_are_many_goes_first() {
+        let strangers = Rc::new(Strangers::default());
+        let sinks: Vec<Rc<Sink>> = (0..STRANGERS_MAX).map(|_| Rc::new(Sink::new())).collect();
+        let mut places = vec![strangers.admit(PEER, &sinks[0])];
+        places.extend(sinks[1..].iter().map(|sink| {
+            assert!(strangers.victim().is_none());
+            strangers.admit(FLOOD, sink)
+        }));
+        assert!(Rc::ptr_eq(&strangers.victim().unwrap(), &sinks[1]));
+        // Its place is free when it has gone, whoever that is.
+        drop(places.remove(1));
+        assert!(strangers.victim().is_none());
+        places.push(strangers.admit(FLOOD, &sinks[1]));
+        assert!(Rc::ptr_eq(&strangers.victim().unwrap(), &sinks[2]));
+    }
+}
