@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench bench-steps sim model soak fuzz chaos
+.PHONY: help demo test verify fix bench bench-steps sim model soak fuzz chaos partitions
 
 CARGO ?= cargo
 # More arguments for the demo: make demo ARGS="--seconds 30"
@@ -50,6 +50,10 @@ soak: ## The same with seeds that nobody has seen, for an hour
 
 chaos: ## Real replicas are killed and paused for SECONDS under load; what the clients were told is judged
 	ISONOMY_CHAOS_SECONDS=$(SECONDS) $(CARGO) test --release --locked -p isonomy --test chaos -- --nocapture
+
+partitions: ## Real replicas are cut off for 15, 65 and 110 s, as root; says when they decide again
+	for cut in 15 65 110; do ISONOMY_CUT_SECONDS=$$cut $(CARGO) test --release --locked -p isonomy --test partition \
+		-- --nocapture; done
 
 fix: ## Format, and apply what clippy can
 	$(CARGO) fmt --all

@@ -46,6 +46,8 @@ fn free_ports(count: usize, length: u16) -> Vec<u16> {
 
 pub struct Cluster {
     pub dir: tempfile::TempDir,
+    /// Where each replica is reached.
+    pub hosts: Vec<String>,
     pub client_bases: Vec<u16>,
     pub peer_bases: Vec<u16>,
     pub shards: u16,
@@ -55,12 +57,18 @@ pub struct Cluster {
 impl Cluster {
     /// Writes the configurations and starts nothing.
     pub fn prepare(replicas: usize, shards: u16) -> Cluster {
+        Cluster::prepare_at(vec!["127.0.0.1".into(); replicas], shards)
+    }
+
+    /// The same for replicas on these hosts.
+    pub fn prepare_at(hosts: Vec<String>, shards: u16) -> Cluster {
+        let replicas = hosts.len();
         // Beside the build, which is on a real file system; the temporary directory may not be.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut peer_bases = free_ports(2 * replicas, shards);
         let client_bases = peer_bases.split_off(replicas);
         let processes = (0..replicas).map(|_| None).collect();
-        let cluster = Cluster { dir, client_bases, peer_bases, shards, processes };
+        let cluster = Cluster { dir, hosts, client_bases, peer_bases, shards, processes };
         for index in 0..replicas {
             fs::write(cluster.config_path(index), cluster.config(index)).unwrap();
         }
@@ -96,8 +104,10 @@ impl Cluster {
     }
 
     pub fn config(&self, index: usize) -> String {
-        let members = self.peer_bases.iter().zip(&self.client_bases).map(|(peers, clients)| {
-            format!("    {{ host = \"127.0.0.1\", peer_base = {peers}, client_base = {clients} }},\n")
+        let members = (0..self.hosts.len()).map(|index| {
+            let (host, peers, clients) =
+                (&self.hosts[index], self.peer_bases[index], self.client_bases[index]);
+            format!("    {{ host = \"{host}\", peer_base = {peers}, client_base = {clients} }},\n")
         });
         // The shards of all replicas share the cores of this machine as evenly as they can, also when
         // one replica stands still.
@@ -112,8 +122,12 @@ impl Cluster {
     }
 
     pub fn spawn(&mut self, index: usize) {
+        self.spawn_by(index, program());
+    }
+
+    /// Starts a replica by a command that becomes the program when it is given its arguments.
+    pub fn spawn_by(&mut self, index: usize, mut command: Command) {
         let log = File::options().create(true).append(true).open(self.log_path(index)).unwrap();
-        let mut command = program();
         command.arg("serve").arg("--config").arg(self.config_path(index));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.processes[index] = Some(command.spawn().unwrap());
@@ -158,7 +172,7 @@ impl Cluster {
     }
 
     pub fn addresses(&self) -> Vec<String> {
-        self.client_bases.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+        self.hosts.iter().zip(&self.client_bases).map(|(host, port)| format!("{host}:{port}")).collect()
     }
 
     pub fn resident_bytes(&self, index: usize) -> u64 {
@@ -169,7 +183,9 @@ impl Cluster {
     }
 
     pub fn status(&self, index: usize, shard: u16) -> Option<ShardStatus> {
-        let mut client = RawClient::connect(self.client_bases[index] + shard, ShardId(shard)).ok()?;
+        let mut client =
+            RawClient::connect_to(&self.hosts[index], self.client_bases[index] + shard, ShardId(shard))
+                .ok()?;
         client.send(&ClientMessage::StatusRequest, &[]);
         match client.receive()?.0 {
             ClientMessage::Status(status) => Some(*status),
@@ -262,7 +278,17 @@ pub fn hello(shard: ShardId) -> Hello {
 impl RawClient {
     /// Connects without a word.
     pub fn open(port: u16, shard: ShardId) -> std::io::Result<RawClient> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        RawClient::open_to("127.0.0.1", port, shard)
+    }
+
+    /// The same on another host.
+    pub fn open_to(host: &str, port: u16, shard: ShardId) -> std::io::Result<RawClient> {
+        let stream = TcpStream::connect((host, port))?;
+        RawClient::over(stream, shard)
+    }
+
+    /// Speaks over this connection.
+    pub fn over(stream: TcpStream, shard: ShardId) -> std::io::Result<RawClient> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let (splitter, encoder) = (Splitter::new(64 << 10), Encoder::default());
         Ok(RawClient { stream, splitter, encoder, place: 0, shard })
@@ -270,9 +296,18 @@ impl RawClient {
 
     /// Connects and is welcomed.
     pub fn connect(port: u16, shard: ShardId) -> std::io::Result<RawClient> {
-        let mut client = RawClient::open(port, shard)?;
-        match client.shake(hello(shard))? {
-            Some(Handshake::Welcome(_)) => Ok(client),
+        RawClient::connect_to("127.0.0.1", port, shard)
+    }
+
+    /// The same on another host.
+    pub fn connect_to(host: &str, port: u16, shard: ShardId) -> std::io::Result<RawClient> {
+        RawClient::open_to(host, port, shard)?.welcomed()
+    }
+
+    /// Is welcomed.
+    pub fn welcomed(mut self) -> std::io::Result<RawClient> {
+        match self.shake(hello(self.shard))? {
+            Some(Handshake::Welcome(_)) => Ok(self),
             other => Err(std::io::Error::other(format!("{other:?}"))),
         }
     }

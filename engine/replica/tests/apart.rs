@@ -1,0 +1,102 @@
+//! What a peer is waited for with never stands in the log's way: the name of a member, and the snapshot
+//! that it fetches, each at a place that does not answer.
+
+mod support;
+
+use isonomy_wire::client::{Client, discover};
+use isonomy_wire::session::Config;
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use support::{Cluster, PATIENCE, eventually, program, stderr};
+
+/// So large that few decisions fill a segment, and so many that more are filled than were prepared.
+const VALUE_BYTES: usize = 60_000;
+const DECISIONS: u32 = 1500;
+/// Only the file of hosts knows it, and not for ever.
+const NAME: &str = "third.isonomy.test";
+
+/// A server that is heard of nowhere else and answers nobody.
+fn silent_server() -> Option<UdpSocket> {
+    let [a, b] = rand::random::<[u8; 2]>();
+    UdpSocket::bind((std::net::Ipv4Addr::new(127, 53, a, b), 53)).ok()
+}
+
+/// The program where names are looked up in this file first and then at that server, each for longer
+/// than anything here may take.
+fn with_names(dir: &Path, server: &UdpSocket) -> Command {
+    let resolv = format!("nameserver {}\noptions timeout:30 attempts:5\n", server.local_addr().unwrap().ip());
+    fs::write(dir.join("resolv.conf"), resolv).unwrap();
+    fs::write(dir.join("nsswitch.conf"), "hosts: files dns\n").unwrap();
+    let mounts = ["hosts", "resolv.conf", "nsswitch.conf"]
+        .map(|file| format!("mount --bind '{}' /etc/{file}", dir.join(file).display()));
+    let script = format!("touch /etc/nsswitch.conf && {} && exec \"$0\" \"$@\"", mounts.join(" && "));
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).arg(program().get_program());
+    command
+}
+
+async fn decide(cluster: &Cluster, keys: std::ops::Range<u32>) {
+    let welcome = discover(&cluster.addresses()[..1]).await.unwrap();
+    let config = Config { deadline_us: PATIENCE.as_micros() as u64, ..Config::of(&welcome) };
+    let client = Client::with(welcome, config);
+    for key in keys {
+        client.decide(key.to_string(), vec![key as u8; VALUE_BYTES]).await.unwrap();
+    }
+    client.close().await;
+}
+
+/// It takes root, who may bind the server's port and mount.
+#[tokio::test]
+async fn a_name_server_that_does_not_answer_holds_up_nobody() {
+    let may_mount = Command::new("unshare").args(["--mount", "true"]).status();
+    let server = silent_server().filter(|_| may_mount.is_ok_and(|status| status.success()));
+    let Some(server) = server else {
+        return eprintln!(
+            "NOT TESTED: this user cannot answer for a name server here; run the tests as root"
+        );
+    };
+    let mut cluster = Cluster::prepare_at(["127.0.0.1", "127.0.0.1", NAME].map(String::from).into(), 1);
+    let hosts = cluster.dir.path().join("hosts");
+    fs::write(&hosts, format!("127.0.0.1 localhost {NAME}\n")).unwrap();
+    for index in 0..3 {
+        fs::write(cluster.config_path(index), cluster.config(index) + "listen = \"127.0.0.1\"\n").unwrap();
+        cluster.spawn_by(index, with_names(cluster.dir.path(), &server));
+    }
+    // This process does not know the name.
+    cluster.hosts[2] = "127.0.0.1".into();
+    cluster.wait_linked();
+
+    // The same file, so that what is mounted changes too.
+    fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+    cluster.kill(2);
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    server.recv_from(&mut [0; 512]).expect("the member is looked up once the link to it has ended");
+    decide(&cluster, 0..DECISIONS).await;
+
+    cluster.spawn_by(2, with_names(cluster.dir.path(), &server));
+    cluster.wait_linked();
+    cluster.wait_agreed();
+}
+
+#[tokio::test]
+async fn a_snapshot_that_does_not_read_holds_up_nobody() {
+    let mut cluster = Cluster::start(3, 1);
+    cluster.kill(2);
+    decide(&cluster, 0..20).await;
+    let output = program().args(["snapshot", "take", "--connect", &cluster.addresses()[0]]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let is_cut = |index| !cluster.shard_files(index, 0, "log")[0].ends_with("000000000001.log");
+    eventually("the cut", || is_cut(0) && is_cut(1));
+    // To open it takes until somebody writes to it.
+    for index in 0..2 {
+        let snapshot = cluster.shard_files(index, 0, "snapshot").pop().unwrap();
+        fs::remove_file(&snapshot).unwrap();
+        assert!(Command::new("mkfifo").arg(snapshot).status().unwrap().success());
+    }
+    cluster.spawn(2);
+    eventually("the transfer", || cluster.log(2).contains("fetching the snapshot"));
+    decide(&cluster, 20..DECISIONS).await;
+    cluster.assert_running();
+}
