@@ -98,5 +98,8 @@ async fn a_snapshot_that_does_not_read_holds_up_nobody() {
     cluster.spawn(2);
     eventually("the transfer", || cluster.log(2).contains("fetching the snapshot"));
     decide(&cluster, 20..DECISIONS).await;
+    // Whichever of the two is asked for the snapshot keeps up with the other.
+    let frontier = |index| cluster.status(index, 0).map(|status| status.frontier);
+    eventually("the same at both", || frontier(0).is_some() && frontier(0) == frontier(1));
     cluster.assert_running();
 }
