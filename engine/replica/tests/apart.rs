@@ -38,7 +38,9 @@ fn with_names(dir: &Path, server: &UdpSocket) -> Command {
 }
 
 async fn decide(cluster: &Cluster, keys: std::ops::Range<u32>) {
-    let welcome = discover(&cluster.addresses()[..1]).await.unwrap();
+    let mut welcome = discover(&cluster.addresses()[..1]).await.unwrap();
+    // The replicas have names that this process does not know.
+    welcome.members.iter_mut().zip(&cluster.hosts).for_each(|(member, host)| member.host = host.clone());
     let config = Config { deadline_us: PATIENCE.as_micros() as u64, ..Config::of(&welcome) };
     let client = Client::with(welcome, config);
     for key in keys {
