@@ -75,8 +75,11 @@ impl Resolver {
         if known.began.is_none() {
             known.began = Some(Instant::now());
             let (lookup, name, asked) = (self.lookup, name.to_owned(), host.clone());
-            let thread = std::thread::Builder::new().name("lookup".into());
-            if let Err(error) = thread.spawn(move || lock(&asked).end(lookup(&name))) {
+            let work = move || {
+                let found = lookup(&name);
+                lock(&asked).end(found);
+            };
+            if let Err(error) = std::thread::Builder::new().name("lookup".into()).spawn(work) {
                 known.end(Err(error));
             }
         }
