@@ -10,8 +10,9 @@ use std::io::Error;
 /// Open files of a process besides those of its shards: standard streams, the lock, what is read and
 /// written now and then.
 const FILES_PER_PROCESS: u64 = 32;
-/// Those of a shard besides connections: rings, listeners, segments, snapshots.
-const FILES_PER_SHARD: u64 = 48;
+/// Those of a shard besides connections: eight for its rings, listeners, directory and log, and what it
+/// opens to prepare a segment, to take a snapshot and to read a piece of one for a peer.
+const FILES_PER_SHARD: u64 = 24;
 /// Those for each peer of a shard: a link in each direction, the one that takes its place, and one
 /// that is being opened.
 const FILES_PER_PEER: u64 = 4;
