@@ -98,6 +98,8 @@ pub enum PeerMessage {
     Gone { floor: Deps, snapshot: u64 },
     /// Said every now and then: how far the sender is, and what deps should take in (C1).
     Gossip(Box<Gossip>),
+    /// D9: the sender's disk hangs. Said again for as long as it does.
+    Stalled,
     /// G5: send the snapshot of a fence from this byte on.
     Fetch { fence: u64, from: u64 },
     /// A piece of a snapshot's file; the bytes are the payload. Empty: there is no such snapshot.
@@ -233,6 +235,11 @@ pub struct ShardStatus {
     pub process_cpu_us: u64,
     /// Whether every group is synced before anything is said.
     pub durable: bool,
+    /// For how long a write of the log has been under way that is taken for one that hangs, in
+    /// milliseconds; 0 if none is.
+    pub disk_hung_ms: u64,
+    /// Lines that the process could not log since it started, because nobody took them.
+    pub log_lines_dropped: u64,
     /// Peers with a link that works in both directions.
     pub peers_connected: Vec<ReplicaId>,
 }

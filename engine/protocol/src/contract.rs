@@ -111,6 +111,9 @@ pub enum Room {
     /// It cannot, for this reason: clients have to ask another replica, for reads, too, since their
     /// place in the order is written down as well.
     Gone(String),
+    /// A write does not end, for this reason (law, D9): clients have to ask another replica, those who wait
+    /// already as well, and nothing is begun until it has ended.
+    Hung(String),
 }
 
 /// A record to append to the log. The payload is the batch's bytes when the record carries them.

@@ -84,6 +84,18 @@ pub const RECOVER_DOUBLINGS_MAX: u32 = 6;
 /// How long without a quorum until requests are refused, in microseconds.
 pub const UNAVAILABLE_AFTER_US: u64 = 1_000_000;
 
+/// A write of the log that takes so long is taken for one that hangs (D9), in microseconds: far above
+/// what a healthy disk takes, and so short that a client hears of it before it would have asked elsewhere.
+pub const HUNG_AFTER_US: u64 = 700_000;
+
+/// A peer counts as not reached for so many periods of gossip after it has said that its disk hangs (D9):
+/// it says so every period, and some of that may be lost.
+pub const STALLED_PERIODS: u64 = 5;
+
+/// Messages and answers that may wait for the disk before peers have to wait, too. Far more than wait for
+/// one write under load; while the disk hangs some are made without a record that would bound them.
+pub const HELD_MAX: usize = 256 << 10;
+
 /// What was told before is told again after this many periods of gossip.
 pub const GOSSIP_REPEAT: u64 = 20;
 

@@ -46,6 +46,7 @@ listed! {
         FloorAdopted,
         Resent,
         StreamEnded,
+        Stalled,
         /// A component of two.
         Cycle,
         /// A component of three or more.

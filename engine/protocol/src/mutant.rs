@@ -68,6 +68,14 @@ listed! {
         AfterIsNoOrder,
         /// Section 6: the gate waits for what does not conflict, too.
         StrictGate,
+        /// D9: a refusal waits for the disk as answers do.
+        RefusalsWait,
+        /// D9: a replica whose disk hangs goes on proposing.
+        HungProposes,
+        /// D9: who waits at a replica whose disk hangs goes on waiting.
+        HungKeepsWaiters,
+        /// D9: nobody counts a replica out whose disk hangs.
+        StalledIsReached,
     }
 }
 

@@ -92,10 +92,17 @@ impl Outbox {
         }
     }
 
-    /// Answers when everything appended so far is durable.
+    /// Sends at once what rests on no record (D9).
+    pub(crate) fn send_at_once(&mut self, to: ReplicaId, message: PeerMessage) {
+        self.sends.push_back(Send { to, message, payload: None, lazy: false });
+    }
+
+    /// Answers when everything appended so far is durable. That there is no answer rests on no record, and
+    /// a client is to ask elsewhere while the disk hangs (D9): it is said at once.
     pub(crate) fn reply(&mut self, client: ClientRef, outcome: Result<Bytes, Failure>) {
         let reply = Reply { client, outcome };
-        if self.last <= self.durable {
+        let rests_on_nothing = reply.outcome.is_err() && !mutant::is(Mutant::RefusalsWait);
+        if rests_on_nothing || self.last <= self.durable {
             self.replies.push_back(reply);
         } else {
             self.hold(self.last, Held::Reply(reply));
@@ -143,6 +150,11 @@ impl Outbox {
         !self.held.is_empty()
     }
 
+    /// How much is held until more of the log is durable.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether everything was said and is durable.
     pub(crate) fn is_empty(&self) -> bool {
         self.last == self.durable
@@ -183,6 +195,19 @@ mod tests {
         outbox.on_durable(second);
         assert_eq!(polled(&mut outbox), [message(2)]);
         assert!(outbox.poll_reply().is_some());
+    }
+
+    #[test]
+    fn d9_a_refusal_and_a_word_about_the_disk_rest_on_nothing() {
+        let mut outbox = Outbox::default();
+        outbox.append(Record::Reserve { end: 1 }, None);
+        outbox.send(ReplicaId(1), message(1), None);
+        outbox.send_at_once(ReplicaId(1), PeerMessage::Stalled);
+        outbox.reply(ClientRef::default(), Ok(Bytes::new()));
+        outbox.reply(ClientRef::default(), Err(Failure::Unavailable { reason: "hung".into() }));
+        assert_eq!(polled(&mut outbox), [PeerMessage::Stalled]);
+        assert!(outbox.poll_reply().is_some_and(|reply| reply.outcome.is_err()));
+        assert!(outbox.poll_reply().is_none());
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) struct Pending {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) linked: bool,
+    /// Until then its disk hangs, as it says (D9).
+    pub(crate) stalled_until: Option<Time>,
     pub(crate) committed: Deps,
     pub(crate) executed: Deps,
     pub(crate) state_hash: u64,
@@ -127,6 +129,8 @@ pub struct Replica {
     pub(crate) no_quorum_since: Option<Time>,
     /// Why requests that write are refused for want of room, if they are.
     pub(crate) room: Room,
+    /// When this replica last said that its disk hangs (D9), if it does.
+    pub(crate) said_stalled: Option<Time>,
     pub(crate) stopping: bool,
     pub(crate) stopped: bool,
 }
@@ -180,6 +184,7 @@ impl Replica {
             stream_used: BTreeMap::new(),
             no_quorum_since: None,
             room: Room::Enough,
+            said_stalled: None,
             stopping: false,
             stopped: false,
             config,
@@ -397,7 +402,9 @@ impl Replica {
         }
         let mut commands = payload.batch().commands_of(part);
         match &self.room {
-            Room::Gone(reason) => return Some(Failure::Unavailable { reason: reason.clone() }),
+            Room::Gone(reason) | Room::Hung(reason) => {
+                return Some(Failure::Unavailable { reason: reason.clone() });
+            }
             Room::Short(why) if commands.any(|command| command.op != Op::Read) => {
                 return Some(Failure::Overloaded { retry_after_ms: ROOM_RETRY_MS, why: why.clone() });
             }
@@ -422,9 +429,13 @@ impl Replica {
         })
     }
 
-    /// Whether the log may grow from here on.
+    /// Whether the log may grow from here on, and whether the disk answers.
     pub fn on_room(&mut self, room: Room) {
         self.room = room;
+        self.give_back_for_room();
+        if self.is_hung() && !mutant::is(Mutant::HungKeepsWaiters) {
+            self.give_up_waiters();
+        }
     }
 
     /// What the log held on its disk when the process started, and has taken since, in bytes. What it
@@ -444,7 +455,7 @@ impl Replica {
         self.look_for_quorum(now);
     }
 
-    fn look_for_quorum(&mut self, now: Time) {
+    pub(crate) fn look_for_quorum(&mut self, now: Time) {
         let reachable = self.live().len() >= self.quorum.slow();
         self.no_quorum_since = if reachable { None } else { self.no_quorum_since.or(Some(now)) };
     }
@@ -452,7 +463,13 @@ impl Replica {
     /// This replica and all that it can reach.
     pub(crate) fn live(&self) -> ReplicaSet {
         let all = (0..self.quorum.n as u8).map(ReplicaId);
-        all.filter(|id| *id == self.me || self.peers[id.index()].linked).collect()
+        all.filter(|id| *id == self.me || self.is_reached(*id)).collect()
+    }
+
+    /// Whether another replica is linked and its disk takes what it is told (D9).
+    pub(crate) fn is_reached(&self, id: ReplicaId) -> bool {
+        let peer = &self.peers[id.index()];
+        peer.linked && peer.stalled_until.is_none()
     }
 
     /// All replicas, each of which has a row.
@@ -470,7 +487,13 @@ impl Replica {
     pub fn on_timeout(&mut self, now: Time) {
         if now.since(self.last_tick) >= TICK_US {
             self.last_tick = now;
-            self.tick(now);
+            self.end_stalls(now);
+            if self.is_hung() {
+                self.say_stalled(now);
+            } else {
+                self.end_own_stall(now);
+                self.tick(now);
+            }
             self.deliver_to_self(now);
         }
     }
@@ -483,7 +506,8 @@ impl Replica {
     /// Nothing is under way that a tick could further.
     fn is_quiet(&self) -> bool {
         let progress = (*self.executor.committed(), *self.executor.executed());
-        self.attempts.is_empty() && self.pending.is_empty() && self.gossiped == Some(progress)
+        let is_told = self.gossiped == Some(progress) && !self.is_hung();
+        self.attempts.is_empty() && self.pending.is_empty() && is_told
     }
 
     /// All records up to `position` are durable.
@@ -494,6 +518,7 @@ impl Replica {
 
     /// After a batch of inputs: what requests have gathered becomes instances. Then poll.
     pub fn end_turn(&mut self, now: Time) {
+        self.give_back_for_room();
         while !self.pending.is_empty() && self.unexecuted_own() < ADMISSION_WINDOW as u64 {
             let (payload, clients) = self.gather();
             self.submit(now, payload, clients);
@@ -541,19 +566,18 @@ impl Replica {
     /// until `is_idle`, or give up after a while: a stop in bad order loses nothing either.
     pub fn on_stop(&mut self, _now: Time) {
         self.stopping = true;
-        for Pending { clients, .. } in std::mem::take(&mut self.pending) {
-            for client in clients {
-                let reason = "this replica is shutting down and proposed nothing; ask another".into();
-                self.outbox.reply(client, Err(Failure::Unavailable { reason }));
-            }
-        }
-        self.pending_bytes = 0;
+        self.give_back_pending("this replica is shutting down and proposed nothing; ask another");
     }
 
     /// D2: whether somebody waits for more of the log to be durable. What nobody waits for, such as a
     /// commit that came from another replica, may gather for a while.
     pub fn awaits_log(&self) -> bool {
         self.outbox.awaits_log()
+    }
+
+    /// Whether so much waits for the disk that peers should not be read.
+    pub fn is_behind(&self) -> bool {
+        self.outbox.held() > HELD_MAX
     }
 
     /// After `on_stop`: everything own is executed, said and durable.

@@ -9,6 +9,8 @@ mod commit;
 mod durable;
 #[path = "law/forget.rs"]
 mod forget;
+#[path = "law/hung.rs"]
+mod hung;
 #[path = "law/limits.rs"]
 mod limits;
 #[cfg(feature = "mutants")]

@@ -6,48 +6,14 @@ mod support;
 
 use isonomy_wire::client::{Client, discover};
 use isonomy_wire::session::Config;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
+use std::path::Path;
+use support::disk::OwnDisk;
 use support::{Cluster, PATIENCE, eventually, program, stderr};
 
 const DISK_BYTES: u64 = 160 << 20;
 /// So large that few decisions fill a segment.
 const VALUE_BYTES: usize = 60_000;
-
-/// A file system in a file.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one at this path, if this machine lets the test do so.
-    fn mount(path: PathBuf) -> Option<SmallDisk> {
-        let image = path.with_extension("image");
-        File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
-        fs::create_dir(&path).unwrap();
-        let run = |command: &mut Command| command.status().is_ok_and(|status| status.success());
-        let mounted = rustix::process::geteuid().is_root()
-            && run(Command::new("mkfs.ext4").arg("-q").arg(&image))
-            && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&path));
-        mounted.then_some(SmallDisk(path))
-    }
-
-    /// Leaves no room.
-    fn fill(&self) -> PathBuf {
-        let ballast = self.0.join("ballast");
-        let mut file = File::create(&ballast).unwrap();
-        for size in [1 << 20, 4096] {
-            while file.write_all(&vec![1; size]).is_ok() {}
-        }
-        ballast
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
 
 async fn connect(address: &str) -> Client {
     let welcome = discover(&[address.to_string()]).await.unwrap();
@@ -75,7 +41,7 @@ fn says(log: &Path, what: &str) -> bool {
 #[tokio::test]
 async fn a_full_disk_loses_nothing_stops_nobody_and_heals() {
     let mut cluster = Cluster::prepare(3, 1);
-    let Some(disk) = SmallDisk::mount(cluster.data_dir(0)) else {
+    let Some(disk) = OwnDisk::mount(cluster.data_dir(0), DISK_BYTES) else {
         return eprintln!("NOT TESTED: this user cannot mount a file system here; run the tests as root");
     };
     (0..3).for_each(|index| cluster.spawn(index));

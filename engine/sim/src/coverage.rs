@@ -5,7 +5,7 @@ use isonomy_wire::id::InstanceId;
 use isonomy_wire::message::PeerMessage;
 
 /// The kinds of messages, in the order of [`kind_of`].
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 16] = [
     "PreAccept",
     "PreAcceptOk",
     "Accept",
@@ -21,6 +21,7 @@ const KINDS: [&str; 15] = [
     "Pull",
     "Gossip",
     "Gone",
+    "Stalled",
 ];
 
 /// What was reached.
@@ -76,7 +77,7 @@ impl Coverage {
                 .filter(move |(kind, _)| bits & 1 << kind == 0)
                 .map(move |(_, name)| format!("{what} {name}"))
         };
-        let about_all = |name: &str| ["Pull", "Gossip", "Gone"].iter().any(|kind| name.ends_with(kind));
+        let about_all = |name: &str| ["Pull", "Gossip", "Gone", "Stalled"].iter().any(|kind| name.ends_with(kind));
         let late = of(self.late, "late").filter(|name| !about_all(name));
         let torn = (!self.torn).then(|| "torn group".to_string());
         let damaged = (!self.damaged).then(|| "damaged disk".to_string());
@@ -112,6 +113,7 @@ fn kind_of(message: &PeerMessage) -> usize {
         PeerMessage::Pull { .. } => 12,
         PeerMessage::Gossip(_) => 13,
         PeerMessage::Gone { .. } => 14,
+        PeerMessage::Stalled => 15,
         PeerMessage::Fetch { .. } | PeerMessage::Piece { .. } => unreachable!("cores do not send them"),
     }
 }
@@ -134,6 +136,7 @@ pub fn id_of(message: &PeerMessage) -> Option<InstanceId> {
         PeerMessage::Pull { .. }
         | PeerMessage::Gossip(_)
         | PeerMessage::Gone { .. }
+        | PeerMessage::Stalled
         | PeerMessage::Fetch { .. }
         | PeerMessage::Piece { .. } => None,
     }

@@ -4,6 +4,7 @@ use crate::disk::Disk;
 use crate::ghost::Ghost;
 use crate::plan::Plan;
 use isonomy_protocol::contract::{Append, Config, Position, Reply, Room, Send, Time};
+use isonomy_protocol::limits::HUNG_AFTER_US;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
@@ -38,6 +39,10 @@ pub struct Node {
     pub paused_until: u64,
     /// Its disk is full before.
     pub full_until: u64,
+    /// No write of its disk ends before.
+    pub hung_until: u64,
+    /// When the write that is under way began.
+    written_since: Option<u64>,
     /// At the end of this turn even that leaves for which nobody waits.
     pub is_beat: bool,
     disk: Disk,
@@ -84,6 +89,8 @@ impl Node {
             is_fetching: false,
             paused_until: 0,
             full_until: 0,
+            hung_until: 0,
+            written_since: None,
             is_beat: false,
             disk: Disk::new(log),
             said: Vec::new(),
@@ -153,6 +160,7 @@ impl Node {
         self.paused_until = 0;
         self.unfinished.clear();
         self.said.clear();
+        self.written_since = None;
         self.disk.crash(random)
     }
 
@@ -166,9 +174,10 @@ impl Node {
     pub fn turn(&mut self, now: u64, trace: bool, ghost: &mut Ghost) -> Turn {
         let time = self.time(now);
         let full = now < self.full_until;
+        let room = self.room(now);
         let mut turn = Turn::default();
         let Some(core) = &mut self.core else { return turn };
-        core.on_room(if full { Room::Gone("the simulated disk is full".into()) } else { Room::Enough });
+        core.on_room(room);
         core.on_log_bytes(self.disk.bytes());
         core.end_turn(time);
         while let Some(append) = core.poll_append() {
@@ -201,8 +210,22 @@ impl Node {
         turn.takes = core.taking().is_some();
         turn.fetches = core.wants_snapshot().map(|(source, fence)| (source.0, fence));
         turn.writes = self.disk.begin_write(full);
+        if turn.writes {
+            self.written_since = Some(now);
+        }
         turn.sends = self.leave();
         turn
+    }
+
+    /// Whether its log may grow, and whether its disk answers.
+    fn room(&self, now: u64) -> Room {
+        if self.written_since.is_some_and(|since| now - since >= HUNG_AFTER_US) {
+            Room::Hung("the simulated disk hangs".into())
+        } else if now < self.full_until {
+            Room::Gone("the simulated disk is full".into())
+        } else {
+            Room::Enough
+        }
     }
 
     /// What leaves now: to each replica either all that was said to it, or nothing.
@@ -267,6 +290,7 @@ impl Node {
     /// The write that was under way is done.
     pub fn synced(&mut self, now: u64, ghost: &mut Ghost) {
         let before = self.disk.durable().0;
+        self.written_since = None;
         let position = self.disk.end_write();
         ghost.on_durable(self.id, (position.0 - before) as usize);
         let time = self.time(now);

@@ -76,6 +76,8 @@ pub struct Plan {
     pub write_fails: f64,
     /// Between two times at which a disk has no room for more segments or a snapshot; 0 for none.
     pub full_every_us: u64,
+    /// Between two times at which no write of a disk ends for 1 to 5 seconds; 0 for none.
+    pub hang_every_us: u64,
     /// How long a sync takes at most, usually.
     pub sync_us: u64,
     /// A sync takes a hundred times as long.
@@ -163,6 +165,7 @@ impl Plan {
             write_fails: sometimes(r, 0.2, 0.0005..0.02),
             full_every_us: every(r, 0.2, 50_000..1_500_000),
             retires: sometimes(r, 0.3, 0.02..0.4),
+            hang_every_us: every(r, 0.2, 200_000..3_000_000),
         };
         // A source that stays away for longer than streams live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };
@@ -190,6 +193,7 @@ impl Plan {
             pause_every_us: 0,
             write_fails: 0.0,
             full_every_us: 0,
+            hang_every_us: 0,
             sync_us: 20_000,
             sync_tail: 0.0,
             drift: 0.0,
@@ -206,6 +210,19 @@ impl Plan {
             retry_us: 1_000_000,
             deadline_us: 10_000_000,
             ..Plan::of(seed)
+        }
+    }
+
+    /// Disks that hang one after the other and nothing else, under clients that send commands to the
+    /// homes of their keys, for so long.
+    pub fn hung(seed: u64, seconds: u64) -> Plan {
+        Plan {
+            hang_every_us: 4_000_000,
+            sync_us: 2_000,
+            keys: 8,
+            think_us: 5_000,
+            routing: Routing::Home,
+            ..Plan::hot_key(seed, seconds)
         }
     }
 

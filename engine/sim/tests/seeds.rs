@@ -1,5 +1,6 @@
 //! A few seeds, so that every test run has some; `make sim` runs as many as you like.
 
+use isonomy_protocol::marks::Mark;
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 use isonomy_sim::contention::SPAN_US;
 use isonomy_sim::plan::Plan;
@@ -26,6 +27,29 @@ fn commands_on_one_key_get_on_steadily() {
         assert!(contention.slowest_us < 1_000_000, "somebody starves: {contention:?}");
         let spans = seconds * 1_000_000 / SPAN_US;
         assert!(2 * contention.quietest_span * spans > decisions, "of {decisions}: {contention:?}");
+    }
+}
+
+/// A disk that hangs for up to 5 seconds holds nobody up for longer than it takes to be noticed, to ask
+/// elsewhere and to recover what was under way there (law, D9).
+fn hung_disks_stop_nobody(seed: u64) {
+    let Summary { contention, decisions, coverage, .. } = run_plan(Plan::hung(seed, 30));
+    assert!(coverage.marks.has(Mark::Stalled), "a disk is to hang");
+    assert!(decisions > 1_000, "{decisions} decisions");
+    assert!(contention.slowest_us < HUNG_BOUND_US, "somebody waits for the disk: {contention:?}");
+}
+
+/// Far below the seconds for which disks hang.
+const HUNG_BOUND_US: u64 = 1_500_000;
+
+#[test]
+fn disks_that_hang_stop_nobody() {
+    for seed in 0..4 {
+        hung_disks_stop_nobody(seed);
+    }
+    for mutant in [Mutant::RefusalsWait, Mutant::HungProposes, Mutant::HungKeepsWaiters, Mutant::StalledIsReached] {
+        let is_caught = (0..8).any(|seed| is_noticed(mutant, || hung_disks_stop_nobody(seed)));
+        assert!(is_caught, "{mutant:?} passes");
     }
 }
 

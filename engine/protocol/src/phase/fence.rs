@@ -81,9 +81,9 @@ impl Replica {
     }
 
     /// G4: a fence, at once, however full the window is (section 6), unless one is under way or this replica
-    /// stops.
+    /// stops or its disk hangs (D9).
     pub fn propose_fence(&mut self, now: Time) {
-        if !self.is_fencing() && !self.stopping {
+        if !self.is_fencing() && !self.stopping && !self.is_hung() {
             self.marks.set(Mark::FenceProposed);
             let mut request = RequestBuilder::default();
             request.fence();
@@ -217,7 +217,7 @@ impl Replica {
     /// G5: nobody has kept what is lacking here: the snapshot of this fence is needed, from this
     /// peer.
     pub fn wants_snapshot(&self) -> Option<(ReplicaId, u64)> {
-        let source = self.wanted_from.filter(|from| self.peers[from.index()].linked)?;
+        let source = self.wanted_from.filter(|from| self.is_reached(*from))?;
         let fence = self.peers[source.index()].snapshot;
         (fence > self.fences).then_some((source, fence))
     }

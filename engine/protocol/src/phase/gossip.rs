@@ -145,7 +145,6 @@ impl Replica {
 
     /// Whether a replica that can be reached has committed this and all before it.
     pub(crate) fn is_committed_at(&self, peer: ReplicaId, row: ReplicaId, seq: u64) -> bool {
-        let peer = &self.peers[peer.index()];
-        peer.linked && peer.committed.of(row) >= seq
+        self.is_reached(peer) && self.peers[peer.index()].committed.of(row) >= seq
     }
 }

@@ -6,6 +6,7 @@ mod fence;
 mod gossip;
 mod propose;
 mod recover;
+mod stall;
 mod timers;
 mod validate;
 
@@ -63,6 +64,7 @@ impl Replica {
             PeerMessage::Waiting { id, supporters } => self.on_waiting(now, id, supporters),
             PeerMessage::Pull { row, from: first, to } => self.on_pull(from, row, first, to),
             PeerMessage::Gone { floor, snapshot } => self.on_gone(now, from, &floor, snapshot),
+            PeerMessage::Stalled => self.on_stalled(now, from),
             PeerMessage::Gossip(gossip) => self.on_gossip(now, from, &gossip),
             // The bytes of snapshots are moved by whoever has the files.
             PeerMessage::Fetch { .. } | PeerMessage::Piece { .. } => {}

@@ -184,10 +184,13 @@ impl Replica {
     pub(crate) fn maybe_go_slow(&mut self, now: Time, id: InstanceId) {
         let Some(attempt) = self.attempts.get(&id) else { return };
         let Stage::PreAccepting { oks, equal, union } = &attempt.stage else { return };
-        let possible = equal + (self.quorum.n - oks.len()) >= self.quorum.fast();
+        if oks.len() < self.quorum.slow() || !oks.contains(self.me) {
+            return;
+        }
+        let answers_to_come = self.others().filter(|id| !oks.contains(*id) && self.is_reached(*id)).count();
+        let possible = equal + answers_to_come >= self.quorum.fast();
         let late = now.since(attempt.began) >= self.config.timing.fast_path_us;
-        let enough = oks.len() >= self.quorum.slow() && oks.contains(self.me);
-        if !enough || (possible && !late) {
+        if possible && !late {
             return;
         }
         let value = Proposal { cmd: Choice::Initial, dep: *union, after: Deps::NONE, payload: None };

@@ -2,7 +2,7 @@
 //!
 //! DropAbal, ReplyAtCommit and StrictGate are caught by stories, see there.
 
-use crate::{commit, durable, forget, recover, streams, validate};
+use crate::{commit, durable, forget, hung, recover, streams, validate};
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 
 /// The test of the rule that the mutant breaks.
@@ -36,6 +36,12 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::AfterLostInAccept => forget::c4_after_stays_with_the_accepted_value,
         Mutant::AfterLostInReplay => forget::section_6_what_comes_after_waits_for_what_conflicts,
         Mutant::AfterIsNoOrder => validate::r4_what_comes_after_by_its_after_is_not_reported,
+        Mutant::RefusalsWait | Mutant::HungProposes | Mutant::HungKeepsWaiters => {
+            hung::d9_a_replica_whose_disk_hangs_sends_all_elsewhere_and_proposes_nothing
+        }
+        Mutant::StalledIsReached => {
+            hung::d9_whoever_says_that_its_disk_hangs_counts_as_not_reached_for_a_while
+        }
         Mutant::DropAbal | Mutant::ReplyAtCommit | Mutant::StrictGate => return None,
     })
 }

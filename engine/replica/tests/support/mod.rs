@@ -1,6 +1,8 @@
 //! Real replica processes for tests, each test with its own directory and ports.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
 
+pub mod disk;
+
 use isonomy_wire::frame::{Encoder, Frame, Kind, Scope, Splitter};
 use isonomy_wire::id::{Epoch, ShardId};
 use isonomy_wire::message::{ClientMessage, Handshake, Hello, Role, ShardStatus};

@@ -35,6 +35,15 @@ impl World {
                 self.queue.push(until, Event::Room { node });
                 self.every(self.plan.full_every_us, Event::Fill);
             }
+            Event::Hang => {
+                // A minority at most, so that the others have to go on.
+                let hung = self.nodes.iter().filter(|node| node.hung_until > self.now).count();
+                if hung < self.ghost.quorum.f {
+                    let until = self.now + self.faults.random_range(1_000_000..5_000_000);
+                    self.nodes[usize::from(node)].hung_until = until;
+                }
+                self.every(self.plan.hang_every_us, Event::Hang);
+            }
             Event::CrashSome => {
                 let all = self.faults.random_bool(self.plan.all_crash);
                 (0..n).filter(|id| all || *id == node).for_each(|id| self.crash(id));

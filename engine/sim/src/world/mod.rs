@@ -83,6 +83,8 @@ enum Event {
     Pause,
     /// A disk has no room for a while.
     Fill,
+    /// No write of a disk ends for a while.
+    Hang,
     /// Whoever waited for room goes on.
     Room {
         node: u8,
@@ -194,6 +196,7 @@ impl World {
         world.every(plan.pause_every_us, Event::Pause);
         world.every(plan.crash_every_us, Event::CrashSome);
         world.every(plan.full_every_us, Event::Fill);
+        world.every(plan.hang_every_us, Event::Hang);
         world.queue.push(plan.faults_us, Event::Heal);
         world
     }
@@ -253,7 +256,12 @@ impl World {
             Event::Heal => self.heal(),
             Event::Look => self.look(),
             Event::Room { node } => self.room(node),
-            Event::Partition | Event::Reset | Event::Pause | Event::Fill | Event::CrashSome
+            Event::Partition
+            | Event::Reset
+            | Event::Pause
+            | Event::Fill
+            | Event::Hang
+            | Event::CrashSome
                 if !self.is_calm() =>
             {
                 self.fail(event)

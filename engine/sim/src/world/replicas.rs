@@ -126,6 +126,10 @@ impl World {
         if let Some(until) = self.is_paused(id) {
             return self.queue.push(until, Event::Synced { node: id, life });
         }
+        let hung_until = self.nodes[usize::from(id)].hung_until;
+        if hung_until > self.now {
+            return self.queue.push(hung_until, Event::Synced { node: id, life });
+        }
         if !self.is_calm() && self.disks.random_bool(self.plan.write_fails) {
             self.summary.coverage.failed_write = true;
             return self.crash(id);
