@@ -402,6 +402,7 @@ impl Replica {
         }
         let mut commands = payload.batch().commands_of(part);
         match &self.room {
+            Room::Hung(_) if mutant::is(Mutant::HungProposes) => {}
             Room::Gone(reason) | Room::Hung(reason) => {
                 return Some(Failure::Unavailable { reason: reason.clone() });
             }

@@ -178,6 +178,13 @@ impl DataDir {
         Ok(())
     }
 
+    /// The same from memory, without waiting for the disk; `None` if that does not tell.
+    pub(crate) fn knows_peer(&self, peer: ReplicaId, incarnation: u128) -> Option<bool> {
+        // Whoever holds the lock may be writing.
+        let identity = self.0.identity.try_lock().ok()?;
+        Some(parse(identity.peers.get(&peer.0)?) == Some(incarnation))
+    }
+
     /// Whether a peer may be who it says: the first time its incarnation is noted durably, later
     /// it has to be the same (G6).
     pub(crate) fn accept_peer(&self, peer: ReplicaId, incarnation: u128) -> Result<bool, Fatal> {

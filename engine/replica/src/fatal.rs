@@ -1,6 +1,7 @@
 //! Why the process ends, and with which exit code. Doubt stops the process; a replay of the log
 //! does the rest.
 
+use crate::logging;
 use std::fmt;
 use std::path::Path;
 use std::process::{ExitCode, exit};
@@ -50,7 +51,7 @@ impl Fatal {
 
     /// Says why, and ends `main`.
     pub(crate) fn report(self) -> ExitCode {
-        eprintln!("isonomy: {self}");
+        logging::say_last(&format!("isonomy: {self}"));
         ExitCode::from(self.reason as u8)
     }
 }
@@ -65,6 +66,6 @@ impl std::error::Error for Fatal {}
 
 /// Ends the process from wherever it is: nothing more is said or written.
 pub(crate) fn stop(reason: Reason, text: &str) -> ! {
-    eprintln!("isonomy: {text}");
+    logging::say_last(&format!("isonomy: {text}"));
     exit(i32::from(reason as u8))
 }

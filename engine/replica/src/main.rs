@@ -8,6 +8,7 @@ mod data_dir;
 mod demo;
 mod fatal;
 mod files;
+mod logging;
 mod memory;
 mod propose;
 mod read;
@@ -17,6 +18,7 @@ mod serve;
 mod shard;
 mod snapshots;
 mod status;
+mod told;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -50,7 +52,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,isonomy=info")).init();
+    logging::start();
     let done = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(*args),

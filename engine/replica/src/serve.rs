@@ -4,6 +4,7 @@ use crate::checks::{check_machine, take_ports, usable_cores};
 use crate::config::{Config, ServeArgs};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason};
+use crate::logging;
 use crate::resolver::Resolver;
 use crate::shard::{self, Setup};
 use isonomy_wire::id::ShardId;
@@ -20,6 +21,9 @@ const HEAP_BLOCK_BYTES_MAX: i32 = 32 << 20;
 
 /// Runs a replica. Returns when it was told to stop and has.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
+    logging::speak_apart().map_err(|error| {
+        Fatal::new(Reason::Machine, format!("no thread for the log ({error}); raise the limit on threads"))
+    })?;
     let mut config = Config::load(args)?;
     keep_freed_memory();
     config.connections_max = check_machine(&config)?;
@@ -55,7 +59,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
     for shard in shards {
         shard.join().map_err(|_| Fatal::new(Reason::Failed, "a shard has panicked; see the text above"))?;
     }
-    eprintln!("isonomy: replica {} has stopped in good order", config.replica);
+    logging::say_last(&format!("isonomy: replica {} has stopped in good order", config.replica));
     Ok(())
 }
 
@@ -75,7 +79,7 @@ fn keep_freed_memory() {}
 
 fn announce(config: &Config) {
     let own = config.own();
-    eprintln!(
+    logging::say(&format!(
         "isonomy: replica {} of {} in cluster '{}' serves {} shard(s), clients on {}:{}, durability {}",
         config.replica,
         config.members.len(),
@@ -84,5 +88,5 @@ fn announce(config: &Config) {
         own.host,
         own.client_base,
         config.durability.name()
-    );
+    ));
 }

@@ -85,6 +85,8 @@ fn to_json(welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "fast": status.fast,
             "slow": status.slow,
             "recoveries": status.recoveries,
+            "disk_hung_ms": (status.disk_hung_ms > 0).then_some(status.disk_hung_ms),
+            "log_lines_dropped": status.log_lines_dropped,
             "peers_connected": status.peers_connected.iter().map(|id| id.0).collect::<Vec<_>>(),
         })
     });
@@ -148,4 +150,16 @@ fn print_shard(welcome: &Welcome, status: &ShardStatus) {
         status.log_budget_bytes,
         fetching.unwrap_or_default(),
     );
+    if status.disk_hung_ms > 0 {
+        let seconds = status.disk_hung_ms as f64 / 1000.0;
+        println!(
+            "            its disk has not answered for {seconds:.1} s: it proposes nothing and sends clients elsewhere"
+        );
+    }
+    if status.log_lines_dropped > 0 {
+        println!(
+            "            {} lines of its process's log were dropped: nobody reads its standard error fast enough",
+            status.log_lines_dropped
+        );
+    }
 }

@@ -77,7 +77,8 @@ impl Coverage {
                 .filter(move |(kind, _)| bits & 1 << kind == 0)
                 .map(move |(_, name)| format!("{what} {name}"))
         };
-        let about_all = |name: &str| ["Pull", "Gossip", "Gone", "Stalled"].iter().any(|kind| name.ends_with(kind));
+        let about_all =
+            |name: &str| ["Pull", "Gossip", "Gone", "Stalled"].iter().any(|kind| name.ends_with(kind));
         let late = of(self.late, "late").filter(|name| !about_all(name));
         let torn = (!self.torn).then(|| "torn group".to_string());
         let damaged = (!self.damaged).then(|| "damaged disk".to_string());

@@ -213,15 +213,17 @@ impl Plan {
         }
     }
 
-    /// Disks that hang one after the other and nothing else, under clients that send commands to the
-    /// homes of their keys, for so long.
+    /// Disks that hang and nothing else, under clients that send commands to the homes of their keys and
+    /// do not ask elsewhere unless they are told to, for so long.
     pub fn hung(seed: u64, seconds: u64) -> Plan {
         Plan {
-            hang_every_us: 4_000_000,
+            hang_every_us: 2_000_000,
             sync_us: 2_000,
             keys: 8,
-            think_us: 5_000,
+            think_us: 20_000,
             routing: Routing::Home,
+            retry_us: 20_000_000,
+            deadline_us: 60_000_000,
             ..Plan::hot_key(seed, seconds)
         }
     }

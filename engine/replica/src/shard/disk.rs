@@ -10,8 +10,10 @@ use crate::data_dir::DataDir;
 use crate::fatal::{Reason, stop};
 use crate::files::{self, error_of};
 use crate::snapshots::give_up_spare;
+use crate::told::{Kind, Told};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use isonomy_protocol::contract::{Append, Position};
+use isonomy_protocol::limits::HUNG_AFTER_US;
 use isonomy_protocol::log::group::{GROUP_HEAD_BYTES, Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
@@ -42,11 +44,14 @@ const SEGMENTS_AHEAD: usize = 2;
 const SEGMENTS_AT_FIRST: usize = 1 + SEGMENTS_AHEAD;
 /// A log that has written nothing for so long is idle.
 const MARK_AFTER: Duration = Duration::from_millis(50);
-/// Who waits for a write that takes so long waits for the disk: it is told, at most so often.
+/// Who waits for a write that takes so long waits for the disk: it is told.
 const SLOW_WRITE: Duration = Duration::from_millis(100);
-const SLOW_WRITE_TOLD_EVERY: Duration = Duration::from_secs(10);
 /// Between two tries to get a segment for which something is lacking.
 const LACK_PAUSE: Duration = Duration::from_secs(1);
+/// D9: a write that takes so long hangs.
+const HUNG_AFTER: Duration = Duration::from_micros(HUNG_AFTER_US);
+/// The same for the first one of a log that begins: its segments have to be filled first.
+const FIRST_HUNG_AFTER: Duration = Duration::from_secs(15);
 /// One write while a segment is filled.
 const FILL_BYTES: usize = 1 << 20;
 
@@ -240,13 +245,20 @@ pub(crate) struct Disk {
     reached: Cell<Position>,
     /// Whether the data directory knows that the log has begun.
     is_noted: Cell<bool>,
-    /// Slow writes since they were told of last, and when that was.
-    slow: Cell<(u32, Option<Instant>)>,
+    /// Since when a write has been under way, the wait for its segment included, and from when on it hangs.
+    writing: Cell<Option<(Instant, Duration)>>,
+    told: Rc<Told>,
 }
 
 impl Disk {
     /// The disk side of a log that was read back. Opens the segment in use.
-    pub(crate) async fn open(id: LogId, data_dir: DataDir, config: &Config, recovered: &Recovered) -> Disk {
+    pub(crate) async fn open(
+        id: LogId,
+        data_dir: DataDir,
+        config: &Config,
+        recovered: &Recovered,
+        told: Rc<Told>,
+    ) -> Disk {
         let is_noted = data_dir.known(id.shard, 0).reached > Position(0);
         let dir = data_dir.shard_dir(id.shard);
         let names = File::open(&dir).unwrap_or_else(|error| {
@@ -270,7 +282,8 @@ impl Disk {
             is_wanted: Signal::default(),
             reached: Cell::new(Position(recovered.tail.next.0 - 1)),
             is_noted: Cell::new(is_noted),
-            slow: Cell::default(),
+            writing: Cell::default(),
+            told,
         };
         if recovered.in_use {
             let segment = recovered.tail.segment;
@@ -283,9 +296,12 @@ impl Disk {
     /// Writes a group; the position that is durable when it returns. A disk that fails stops the
     /// process (D3): what it did not write it might have written halfway.
     pub(crate) async fn write(&self, write: Write) -> Position {
+        let patience = if self.current.borrow().is_some() { HUNG_AFTER } else { FIRST_HUNG_AFTER };
+        self.writing.set(Some((Instant::now(), patience)));
         let (file, begins) = self.file(write.segment, write.first).await;
         let (began, expected) = (Instant::now(), write.buffer.len());
         let written = file.write_at(write.buffer, write.offset as u64).await;
+        self.writing.set(None);
         if began.elapsed() >= SLOW_WRITE {
             self.tell_slow(began.elapsed(), expected);
         }
@@ -326,17 +342,19 @@ impl Disk {
     }
 
     fn tell_slow(&self, took: Duration, bytes: usize) {
-        let (count, told) = self.slow.get();
-        let (count, is_quiet) = (count + 1, told.is_some_and(|told| told.elapsed() < SLOW_WRITE_TOLD_EVERY));
-        self.slow.set(if is_quiet { (count, told) } else { (0, Some(Instant::now())) });
-        if !is_quiet {
+        if self.told.may(Kind::SlowDisk) {
             log::warn!(
-                "shard {}: the disk took {took:.0?} to write {bytes} bytes of the log, and {} ms or more for {count} \
-                 writes since the last such line; decisions waited for it. See docs/OPERATIONS.md, \"Slow disks\"",
+                "shard {}: the disk took {took:.0?} to write {bytes} bytes of the log; decisions waited for it. See \
+                 docs/OPERATIONS.md, \"Slow disks\"",
                 self.id.shard.0,
-                SLOW_WRITE.as_millis()
             );
         }
+    }
+
+    /// D9: for how long a write has been under way that hangs, if one does.
+    pub(crate) fn hung_for(&self) -> Option<Duration> {
+        let (since, patience) = self.writing.get()?;
+        Some(since.elapsed()).filter(|elapsed| *elapsed >= patience)
     }
 
     /// The file of a segment: the one in use, or the next, which is begun; whether it is.
@@ -487,7 +505,7 @@ impl Disk {
 
     /// Says once what is lacking, until it is there.
     fn tell_lack(&self, lack: Lack) {
-        if self.lack.replace(Some(lack)) == Some(lack) {
+        if self.lack.replace(Some(lack)) == Some(lack) || !self.told.may(Kind::FullDisk) {
             return;
         }
         let dir = self.dir.display();

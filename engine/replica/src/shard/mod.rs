@@ -22,8 +22,10 @@ use crate::checks::Ports;
 use crate::config::{Config, Durability};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason, stop};
+use crate::logging;
 use crate::resolver::Resolver;
 use crate::rings::{self, PREEMPT};
+use crate::told::Told;
 use aside::Aside;
 use disk::{Disk, Log, Write};
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
@@ -125,6 +127,9 @@ pub(crate) struct Node {
     fetching: Fetching,
     /// Replies have left: a request that was too much may be offered again.
     room: Signal,
+    /// Since when its disk hangs, as far as that was told (D9).
+    hung_since: Cell<Option<Instant>>,
+    told: Rc<Told>,
 }
 
 struct Inner {
@@ -144,6 +149,11 @@ impl Inner {
     fn next_write(&mut self) -> Option<Write> {
         let is_due = self.core.awaits_log() || self.log.is_due();
         is_due.then(|| self.log.take()).flatten()
+    }
+
+    /// Whether so much waits for the disk that peers are not read.
+    fn is_behind(&self) -> bool {
+        self.log.is_behind() || self.core.is_behind()
     }
 }
 
@@ -204,7 +214,8 @@ async fn start(
             format!("a shard's thread for files: {error}; raise the limit on threads"),
         )
     })?;
-    let disk = Disk::open(id, data_dir.clone(), &config, &recovered).await;
+    let told = Rc::new(Told::default());
+    let disk = Disk::open(id, data_dir.clone(), &config, &recovered, told.clone()).await;
     let node = Node {
         shard,
         resolver,
@@ -229,6 +240,8 @@ async fn start(
         snapshots: Signal::default(),
         fetching: Fetching::default(),
         room: Signal::default(),
+        hung_since: Cell::default(),
+        told,
         config,
         data_dir,
     };
@@ -399,6 +412,8 @@ impl Node {
             fetched: self.fetching.progress.get(),
             process_cpu_us: process_cpu_us(),
             durable: self.config.durability == Durability::Fsync,
+            disk_hung_ms: self.disk.hung_for().map_or(0, |hung| hung.as_millis() as u64),
+            log_lines_dropped: logging::dropped(),
             peers_connected: inner.links.linked().collect(),
             ..inner.core.status()
         }

@@ -20,6 +20,7 @@ use super::ticker::PEER_PATIENCE;
 use super::{EPOCH, Node};
 use crate::fatal::stop;
 use crate::files;
+use crate::told::Kind;
 
 /// Bytes that may wait for a peer. Whoever falls behind further loses its queue and catches up by
 /// asking for what it lacks.
@@ -138,7 +139,7 @@ impl Node {
                 // The same trouble is told once, not at every try.
                 Err(error) => {
                     let error = error.to_string();
-                    if error != said {
+                    if error != said && self.told.may(Kind::NoLink) {
                         log::warn!("shard {}: no link to replica {peer}: {error}", self.shard.0);
                         said = error;
                     }
@@ -164,9 +165,7 @@ impl Node {
         connection.shake(&mut encoder, self.shard, &Handshake::Hello(hello));
         match connection.hear(&mut encoder, self.shard).await? {
             Handshake::Welcome(welcome) if welcome.replica == peer => {
-                self.data_dir
-                    .on_accepted(peer)
-                    .unwrap_or_else(|fatal| stop(fatal.reason, &fatal.to_string()));
+                self.note_acceptance(peer).await;
                 Ok(connection)
             }
             Handshake::Welcome(_) => {
@@ -204,6 +203,16 @@ impl Node {
         })
     }
 
+    /// G6: a peer accepts this directory. While the file is written that says so, other tasks go on: the
+    /// disk may hang.
+    async fn note_acceptance(&self, peer: ReplicaId) {
+        if !self.data_dir.is_formed() {
+            let data_dir = self.data_dir.clone();
+            let noted = self.aside.run(move || data_dir.on_accepted(peer)).await;
+            noted.unwrap_or_else(|fatal| stop(fatal.reason, &fatal.to_string()));
+        }
+    }
+
     /// Lets the link be used until it ends.
     async fn hold_link(&self, peer: ReplicaId, mut connection: Connection) {
         let sink = connection.sink.clone();
@@ -214,7 +223,9 @@ impl Node {
             Err(error) => error,
         };
         self.relink(|links| links.peers[peer.index()].outgoing = None);
-        log::info!("shard {}: the link to replica {peer} has ended: {error}", self.shard.0);
+        if self.told.may(Kind::LinkEnd) {
+            log::info!("shard {}: the link to replica {peer} has ended: {error}", self.shard.0);
+        }
     }
 
     /// Serves the peers that connect, for ever.
@@ -235,11 +246,10 @@ impl Node {
 
     /// The next connection to a port. Where one fails, such as for want of open files, the next may too.
     pub(super) async fn accept(&self, listener: &TcpListener, whose: &str) -> TcpStream {
-        let mut is_told = false;
         loop {
             match listener.accept().await {
                 Ok(stream) => return stream,
-                Err(error) if !std::mem::replace(&mut is_told, true) => {
+                Err(error) if self.told.may(Kind::Accept) => {
                     let error = files::error_of(error);
                     let remedy =
                         if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
@@ -257,7 +267,10 @@ impl Node {
         drop(place);
         match greeted {
             Ok(peer) => self.hear_peer(peer, connection).await,
-            Err(error) => log::warn!("shard {}: a connection for peers ended: {error}", self.shard.0),
+            Err(error) if self.told.may(Kind::Stranger) => {
+                log::warn!("shard {}: a connection for peers ended: {error}", self.shard.0);
+            }
+            Err(_) => {}
         }
     }
 
@@ -265,7 +278,7 @@ impl Node {
         let mut encoder = Encoder::default();
         let word = connection.hear(&mut encoder, self.shard).await?;
         let judged = match word {
-            Handshake::Hello(hello) => self.judge_peer(&hello),
+            Handshake::Hello(hello) => self.judge_peer(&hello).await,
             _ => Err(Refusal::NoHello),
         };
         match judged {
@@ -280,7 +293,7 @@ impl Node {
         }
     }
 
-    fn judge_peer(&self, hello: &Hello) -> Result<ReplicaId, Refusal> {
+    async fn judge_peer(&self, hello: &Hello) -> Result<ReplicaId, Refusal> {
         self.judge_hello(hello)?;
         let Role::Replica { id, incarnation } = hello.role else {
             return Err(Refusal::WrongPort { expected: "replicas".into() });
@@ -294,7 +307,16 @@ impl Node {
         if id.index() >= self.config.members.len() || id == self.config.replica {
             return Err(Refusal::NotAPeer { id });
         }
-        match self.data_dir.accept_peer(id, incarnation) {
+        // A peer that is met for the first time is written down, and the disk may hang.
+        let known = self.data_dir.knows_peer(id, incarnation).map(Ok);
+        let accepted = match known {
+            Some(accepted) => accepted,
+            None => {
+                let data_dir = self.data_dir.clone();
+                glommio::executor().spawn_blocking(move || data_dir.accept_peer(id, incarnation)).await
+            }
+        };
+        match accepted {
             Ok(true) => Ok(id),
             Ok(false) => Err(Refusal::WrongIncarnation { id }),
             Err(fatal) => stop(fatal.reason, &fatal.to_string()),
@@ -327,7 +349,7 @@ impl Node {
         });
         let error = loop {
             // What peers say becomes records: while the disk does not take them, nobody is read.
-            while self.inner.borrow().log.is_behind() && !sink.is_closed() {
+            while self.inner.borrow().is_behind() && !sink.is_closed() {
                 sink.wait_closed().or(self.written.wait()).await;
             }
             let frame = match connection.next_frame().await {
@@ -338,7 +360,9 @@ impl Node {
                 break error;
             }
         };
-        log::info!("shard {}: replica {peer} is no longer heard: {error}", self.shard.0);
+        if self.told.may(Kind::LinkEnd) {
+            log::info!("shard {}: replica {peer} is no longer heard: {error}", self.shard.0);
+        }
         self.relink(|links| {
             links.peers[peer.index()].incoming.take_if(|current| Rc::ptr_eq(current, &sink));
         });
@@ -354,6 +378,12 @@ impl Node {
             PeerMessage::Piece { fence, from, total } => {
                 self.on_piece(peer, fence, from, total, frame.payload);
                 return Ok(());
+            }
+            PeerMessage::Stalled if self.told.may(Kind::PeerDisk) => {
+                log::warn!(
+                    "shard {}: replica {peer} says that its disk hangs; it is done without until that ends",
+                    self.shard.0
+                );
             }
             _ => {}
         }

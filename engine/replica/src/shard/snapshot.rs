@@ -18,6 +18,7 @@ use super::growing::Growing;
 use super::signal::Signal;
 use crate::files;
 use crate::snapshots::{begin, prune, publish, snapshot_path, unfinished_path};
+use crate::told::Kind;
 
 /// A peer is sent so many bytes of a snapshot at a time.
 const PIECE_BYTES: u64 = 512 << 10;
@@ -71,10 +72,14 @@ impl Node {
                 }
             };
             if let Err(error) = done {
-                let remedy =
-                    if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
-                let shard = self.shard.0;
-                log::warn!("shard {shard}: a snapshot was not written: {error}; the log is kept; {remedy}");
+                if self.told.may(Kind::Snapshot) {
+                    let remedy =
+                        if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
+                    let shard = self.shard.0;
+                    log::warn!(
+                        "shard {shard}: a snapshot was not written: {error}; the log is kept; {remedy}"
+                    );
+                }
                 self.inner.borrow_mut().core.on_snapshot_failed();
                 // Perhaps it is room that was lacking, and the log needs it more.
                 let path = unfinished_path(&self.dir());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Node;
 use super::link::Sink;
 use super::pulse::Pulse;
+use crate::told::Kind;
 
 /// How long a client may take for a frame that it has begun, leave its answers unread, and let its
 /// machine be silent.
@@ -37,7 +38,8 @@ impl Node {
             let (now, due) = (self.now(), self.inner.borrow().core.next_deadline());
             let is_quiet = due.is_none_or(|due| due > now.after(TICK_US));
             pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });
-            if due.is_some_and(|due| due <= now) {
+            let disk_turned = self.look_at_disk();
+            if disk_turned || due.is_some_and(|due| due <= now) {
                 let room = self.room();
                 let super::Inner { core, log, .. } = &mut *self.inner.borrow_mut();
                 core.on_room(room);
@@ -70,7 +72,40 @@ impl Node {
         }
     }
 
+    /// D9: whether the disk has begun to hang since the last beat, or answers again.
+    fn look_at_disk(&self) -> bool {
+        let (hung, since) = (self.disk.hung_for(), self.hung_since.get());
+        if hung.is_some() == since.is_some() {
+            return false;
+        }
+        self.hung_since.set(hung.and_then(|hung| Instant::now().checked_sub(hung)));
+        if !self.told.may(Kind::HungDisk) {
+            return true;
+        }
+        match (hung, since) {
+            (Some(hung), _) => log::warn!(
+                "shard {}: the disk has not answered for {hung:.1?}. Until it does, this replica proposes nothing, \
+                 sends clients to others, and nothing acknowledged is lost. See docs/OPERATIONS.md, \"A disk that \
+                 hangs\"",
+                self.shard.0
+            ),
+            (None, since) => log::info!(
+                "shard {}: the disk answers again; it took {:.1?}",
+                self.shard.0,
+                since.map_or(Duration::ZERO, |since| since.elapsed())
+            ),
+        }
+        true
+    }
+
     fn room(&self) -> Room {
+        if let Some(hung) = self.disk.hung_for() {
+            return Room::Hung(if self.disk.is_full() {
+                "its disk is full; make room on it, or ask another replica".into()
+            } else {
+                format!("its disk has not answered for {hung:.1?}; ask another replica")
+            });
+        }
         if self.disk.is_full() {
             return Room::Gone("its disk is full; make room on it, or ask another replica".into());
         }
@@ -84,8 +119,15 @@ impl Node {
     }
 
     fn sweep(&self) {
+        for (kind, count) in self.told.held_back() {
+            log::warn!("shard {}: {count} more lines about {kind} were held back", self.shard.0);
+        }
         let inner = self.inner.borrow();
         inner.clients.values().for_each(|sink| close_if_stuck(sink));
+        // Peers that are not read look silent.
+        if inner.is_behind() {
+            return;
+        }
         for sink in inner.links.incoming() {
             if sink.silent_for() > PEER_PATIENCE {
                 sink.close("it was silent for too long");

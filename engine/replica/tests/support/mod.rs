@@ -135,6 +135,25 @@ impl Cluster {
         self.processes[index] = Some(command.spawn().unwrap());
     }
 
+    /// The same with another standard error and level of the log.
+    pub fn spawn_saying(&mut self, index: usize, log: impl Into<Stdio>, level: &str) {
+        let mut command = program();
+        command.arg("serve").arg("--config").arg(self.config_path(index)).env("RUST_LOG", level);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.processes[index] = Some(command.spawn().unwrap());
+    }
+
+    /// The exit code of a replica that ends by itself.
+    pub fn wait_ended(&mut self, index: usize) -> Option<i32> {
+        let mut process = self.processes[index].take().expect("it was started");
+        let mut code = None;
+        eventually("its end", || {
+            code = process.try_wait().unwrap();
+            code.is_some()
+        });
+        code.and_then(|code| code.code())
+    }
+
     /// Runs a replica that is expected to end by itself.
     pub fn run_to_end(&self, index: usize) -> Output {
         program().arg("serve").arg("--config").arg(self.config_path(index)).output().unwrap()

@@ -256,12 +256,7 @@ impl World {
             Event::Heal => self.heal(),
             Event::Look => self.look(),
             Event::Room { node } => self.room(node),
-            Event::Partition
-            | Event::Reset
-            | Event::Pause
-            | Event::Fill
-            | Event::Hang
-            | Event::CrashSome
+            Event::Partition | Event::Reset | Event::Pause | Event::Fill | Event::Hang | Event::CrashSome
                 if !self.is_calm() =>
             {
                 self.fail(event)

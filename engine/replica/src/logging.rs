@@ -1,0 +1,174 @@
+//! What a replica says on standard error. A pipe or terminal that nobody reads blocks whoever writes to it,
+//! so a thread of its own does: all others leave their lines to it and never wait. When too many wait,
+//! lines are dropped and counted.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::Write;
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Lines that may wait to be written: some hundred KiB, as much as a process says in its worst seconds.
+const LINES_MAX: usize = 1024;
+/// How long the process waits at its end for its last words to be taken.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is tried meanwhile to leave them.
+const LAST_WORDS_RETRY: Duration = Duration::from_millis(5);
+
+/// What the writing thread is handed.
+enum Said {
+    Line(Vec<u8>),
+    /// Everything before was written.
+    Mark(SyncSender<()>),
+}
+
+struct Voice {
+    said: SyncSender<Said>,
+    /// Lines that nobody will read, since the start.
+    dropped: AtomicU64,
+}
+
+/// There is one from `speak_apart` on.
+static VOICE: OnceLock<Voice> = OnceLock::new();
+
+/// Sets the logger up. A command writes its lines by itself.
+pub(crate) fn start() {
+    let filter = env_logger::Env::default().default_filter_or("warn,isonomy=info");
+    let target = env_logger::Target::Pipe(Box::new(Lines));
+    env_logger::Builder::from_env(filter).target(target).init();
+}
+
+/// From here on a thread of its own writes, as a replica needs it; the text of a panic, too.
+pub(crate) fn speak_apart() -> std::io::Result<()> {
+    let (said, heard) = sync_channel(LINES_MAX);
+    std::thread::Builder::new().name("log".into()).spawn(move || write_all(&heard))?;
+    let voice = Voice { said, dropped: AtomicU64::new(0) };
+    assert!(VOICE.set(voice).is_ok(), "a process speaks apart once");
+    std::panic::set_hook(Box::new(on_panic));
+    Ok(())
+}
+
+/// Says a line, if there is room for it.
+pub(crate) fn say(text: &str) {
+    put(format!("{text}\n").into_bytes());
+}
+
+/// Says why the process ends, and gives that some time to be written.
+pub(crate) fn say_last(text: &str) {
+    let Some(voice) = VOICE.get() else { return say(text) };
+    let end = Instant::now() + LAST_WORDS_PATIENCE;
+    let (written, is_written) = sync_channel(1);
+    let left = leave(voice, Said::Line(format!("{text}\n").into_bytes()), end);
+    if left && leave(voice, Said::Mark(written), end) {
+        // Whoever does not read loses it.
+        let _ = is_written.recv_timeout(end.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Lines that nobody will read, since the start.
+pub(crate) fn dropped() -> u64 {
+    VOICE.get().map_or(0, |voice| voice.dropped.load(Ordering::Relaxed))
+}
+
+fn put(line: Vec<u8>) {
+    let Some(voice) = VOICE.get() else {
+        // A command has nothing better to do than to wait for its reader; one that has gone is no failure.
+        let _ = std::io::stderr().write_all(&line);
+        return;
+    };
+    if voice.said.try_send(Said::Line(line)).is_err() {
+        voice.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Leaves something to the writing thread; whether there was room for it in time.
+fn leave(voice: &Voice, mut said: Said, end: Instant) -> bool {
+    loop {
+        match voice.said.try_send(said) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(back)) if Instant::now() < end => said = back,
+            Err(_) => return false,
+        }
+        std::thread::sleep(LAST_WORDS_RETRY);
+    }
+}
+
+/// The writing thread.
+fn write_all(heard: &Receiver<Said>) {
+    let mut told = 0;
+    while let Ok(said) = heard.recv() {
+        match said {
+            Said::Line(line) => {
+                told = tell_dropped(told);
+                if !write_to_end(&line) {
+                    count_dropped();
+                }
+            }
+            Said::Mark(written) => {
+                // Nobody waits for it any more if it took too long.
+                let _ = written.try_send(());
+            }
+        }
+    }
+}
+
+/// Says how many lines were dropped since `told` of them had been; how many were told now.
+fn tell_dropped(told: u64) -> u64 {
+    let dropped = dropped();
+    if dropped == told {
+        return told;
+    }
+    let text = format!(
+        "isonomy: {} lines were dropped here because nobody took them; read standard error faster\n",
+        dropped - told
+    );
+    if write_to_end(text.as_bytes()) { dropped } else { told }
+}
+
+fn count_dropped() {
+    if let Some(voice) = VOICE.get() {
+        voice.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Writes to standard error without the lock of the standard library's handle, which this thread would
+/// hold for as long as nobody reads. False: nobody can read it any more.
+fn write_to_end(mut line: &[u8]) -> bool {
+    while !line.is_empty() {
+        match rustix::io::write(std::io::stderr(), line) {
+            Ok(0) => return false,
+            Ok(count) => line = &line[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => std::thread::sleep(LAST_WORDS_RETRY),
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// A broken invariant: the process aborts when this returns.
+fn on_panic(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture();
+    let mut text = format!("thread '{}' {info}", thread.name().unwrap_or("unnamed"));
+    if backtrace.status() == BacktraceStatus::Captured {
+        text += &format!("\nstack backtrace:\n{backtrace}");
+    }
+    say_last(&text);
+}
+
+/// Where the logger writes; it hands over a whole line at a time.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        put(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
