@@ -40,6 +40,9 @@ impl Replica {
     /// asks elsewhere under the same number, so that it takes effect once.
     pub(crate) fn give_up_waiters(&mut self) {
         let Room::Hung(reason) = &self.room else { return };
+        if self.waiters.is_empty() {
+            return;
+        }
         let reason = format!("{reason}; what was proposed here may still be decided");
         for client in std::mem::take(&mut self.waiters).into_values().flatten() {
             let reason = reason.clone();
