@@ -150,6 +150,19 @@ impl Outbox {
         !self.held.is_empty()
     }
 
+    /// Answers that wait for the disk are not given (D9): whose they would have been.
+    pub(crate) fn take_held_answers(&mut self) -> Vec<ClientRef> {
+        let mut clients = Vec::new();
+        self.held.retain(|(_, held)| match held {
+            Held::Reply(reply) => {
+                clients.push(reply.client);
+                false
+            }
+            Held::Send(_) | Held::Own(_) => true,
+        });
+        clients
+    }
+
     /// How much is held until more of the log is durable.
     pub(crate) fn held(&self) -> usize {
         self.held.len()

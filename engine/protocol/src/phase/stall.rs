@@ -36,15 +36,18 @@ impl Replica {
         self.pending_bytes = 0;
     }
 
-    /// D9: what was proposed may be decided, by others or when the disk answers again. Whoever waits for it
-    /// asks elsewhere under the same number, so that it takes effect once.
+    /// D9: what was proposed may be decided, by others or when the disk answers again, and may have been,
+    /// without an answer that could leave. Whoever waits for it asks elsewhere under the same number, so that
+    /// it takes effect once.
     pub(crate) fn give_up_waiters(&mut self) {
         let Room::Hung(reason) = &self.room else { return };
-        if self.waiters.is_empty() {
+        let answered = self.outbox.take_held_answers();
+        if self.waiters.is_empty() && answered.is_empty() {
             return;
         }
         let reason = format!("{reason}; what was proposed here may still be decided");
-        for client in std::mem::take(&mut self.waiters).into_values().flatten() {
+        let waiters = std::mem::take(&mut self.waiters).into_values().flatten();
+        for client in waiters.chain(answered) {
             let reason = reason.clone();
             self.outbox.reply(client, Err(Failure::Unavailable { reason }));
         }

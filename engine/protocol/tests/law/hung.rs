@@ -47,6 +47,20 @@ pub(crate) fn d9_a_replica_whose_disk_hangs_sends_all_elsewhere_and_proposes_not
 }
 
 #[test]
+fn d9_an_answer_that_waits_for_the_disk_is_asked_for_elsewhere() {
+    let mut solo = Solo::new(3, 0);
+    solo.ask(&decide("s", 1, 0, "a"));
+    solo.sync();
+    solo.hear(1, pre_accept_ok(id(0, 1), Deps::NONE), None);
+    assert!(solo.replies.is_empty(), "it is decided, and its record is not durable");
+    solo.core.on_room(hung());
+    solo.hear(1, PeerMessage::Stalled, None);
+    assert_eq!(refused(&mut solo), [1]);
+    solo.sync();
+    assert!(solo.replies.is_empty(), "no client is answered twice");
+}
+
+#[test]
 fn d9_it_says_so_for_as_long_as_it_lasts() {
     let mut solo = Solo::new(3, 0);
     let stalled = |said: Vec<PeerMessage>| said.iter().filter(|it| **it == PeerMessage::Stalled).count();
