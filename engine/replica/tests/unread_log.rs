@@ -2,7 +2,7 @@
 
 mod support;
 
-use isonomy_wire::client::{Client, discover};
+use isonomy_wire::client::Client;
 use isonomy_wire::id::ShardId;
 use serde_json::Value;
 use std::fs::File;
