@@ -102,8 +102,10 @@ pub enum PeerMessage {
     Stalled,
     /// G5: send the snapshot of a fence from this byte on.
     Fetch { fence: u64, from: u64 },
-    /// A piece of a snapshot's file; the bytes are the payload. Empty: there is no such snapshot.
+    /// A piece of a snapshot's file; the bytes are the payload. A total of 0: there is no such snapshot.
     Piece { fence: u64, from: u64, total: u64 },
+    /// G5: what came of the receiver's snapshot of this fence does not read.
+    Unreadable { fence: u64 },
 }
 
 /// How far a replica is.
@@ -211,6 +213,10 @@ pub struct ShardStatus {
     pub snapshot: u64,
     /// The bytes of a peer's snapshot that have come, and all of them; 0 if none is fetched.
     pub fetched: (u64, u64),
+    /// Why no snapshot comes from a peer, or what is wrong with the own one; empty if all is well.
+    pub snapshot_trouble: String,
+    /// How often the file of the own snapshot was found damaged since the process started.
+    pub snapshots_damaged: u64,
     /// Bytes that the log holds on disk.
     pub log_held_bytes: u64,
     /// Bytes that it may hold before clients are refused.

@@ -26,3 +26,4 @@ pub mod snapshot;
 pub mod state;
 pub mod streams;
 pub mod table;
+pub mod transfer;

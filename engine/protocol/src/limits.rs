@@ -72,8 +72,26 @@ pub const FENCE_BEHIND_MAX: u64 = 256;
 /// How many state hashes at fences are kept to be compared.
 pub const FENCES_REMEMBERED: usize = 16;
 
-/// How long after a peer's last Fetch its snapshot stays the newest, in microseconds.
-pub const HOLD_US: u64 = 2_000_000;
+/// How long a source waits for the next bytes that a peer asks for before it takes another snapshot, in
+/// microseconds. Longer than a piece that was lost takes to be asked for again.
+pub const HOLD_US: u64 = 5_000_000;
+
+/// How often a peer may begin the same snapshot again and be waited for.
+pub const HOLD_RESTARTS_MAX: u32 = 3;
+
+/// A source waits for nobody any more when its log has grown by so many times the distance of two fences
+/// since its snapshot: the log's budget has four, and the next snapshot takes time.
+pub const HOLD_FENCES: u64 = 3;
+
+/// The first wait before a snapshot is tried again that could not be fetched or written, in microseconds.
+pub const RETRY_US: u64 = 1_000_000;
+
+/// That wait doubles up to this many times.
+pub const RETRY_DOUBLINGS_MAX: u32 = 5;
+
+/// A snapshot's file that was verified and is whole is not verified again for so long, in microseconds:
+/// whoever says that it does not read costs this replica a read of all of it.
+pub const VERIFY_AGAIN_US: u64 = 60_000_000;
 
 /// Log growth between two fences in bytes.
 pub const FENCE_BYTES: u64 = 256 << 20;

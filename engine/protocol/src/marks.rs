@@ -43,6 +43,8 @@ listed! {
         FenceProposed,
         SnapshotTaken,
         SnapshotInstalled,
+        FetchFailed,
+        SnapshotDamaged,
         FloorAdopted,
         Resent,
         StreamEnded,

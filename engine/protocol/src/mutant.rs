@@ -66,6 +66,10 @@ listed! {
         AfterLostInReplay,
         /// R4, R6a, R6b: what comes after by its `after` only does not count as coming after.
         AfterIsNoOrder,
+        /// G5: a transfer that failed is tried again as it was, and nobody hears of it.
+        SameSourceForever,
+        /// G5: whoever asks is waited for, whether it gets on or not.
+        EndlessHold,
         /// Section 6: the gate waits for what does not conflict, too.
         StrictGate,
         /// D9: a refusal waits for the disk as answers do.

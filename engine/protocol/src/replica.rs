@@ -14,6 +14,7 @@ use crate::outbox::Outbox;
 use crate::payload::Payload;
 use crate::quorum::{Quorum, ReplicaSet};
 use crate::snapshot::{Snapshot, Taking};
+use crate::transfer::{Holds, OwnFile, Pause, Sources};
 use isonomy_wire::command::Op;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
@@ -61,6 +62,7 @@ pub(crate) struct Counters {
     pub(crate) fast: u64,
     pub(crate) slow: u64,
     pub(crate) recoveries: u64,
+    pub(crate) snapshots_damaged: u64,
     pub(crate) replayed_commands: u64,
 }
 
@@ -109,12 +111,19 @@ pub struct Replica {
     pub(crate) snapshot: u64,
     /// The snapshot that is being taken, and where the log may be cut when it is durable.
     pub(crate) taking: Option<(Position, Taking)>,
-    /// Until then no other snapshot is taken.
-    pub(crate) hold_until: Time,
+    /// What the log had taken when the newest durable snapshot was begun, and the one being taken.
+    pub(crate) snapshot_log_bytes: u64,
+    pub(crate) taking_log_bytes: u64,
+    /// After a snapshot that could not be written.
+    pub(crate) take_pause: Pause,
+    /// Who fetches the newest snapshot.
+    pub(crate) holds: Holds,
+    /// What is known of its file.
+    pub(crate) own_file: OwnFile,
     /// Once the first record is durable, those before the second position may go.
     pub(crate) cut: Option<(Position, Position)>,
     /// Whose snapshot is needed.
-    pub(crate) wanted_from: Option<ReplicaId>,
+    pub(crate) sources: Sources,
     pub(crate) peers: Vec<Peer>,
     pub(crate) counters: Counters,
     pub(crate) marks: Marks,
@@ -170,9 +179,13 @@ impl Replica {
             fenced_at: 0,
             snapshot: 0,
             taking: None,
-            hold_until: Time(0),
+            snapshot_log_bytes: 0,
+            taking_log_bytes: 0,
+            take_pause: Pause::default(),
+            holds: Holds::new(quorum.n),
+            own_file: OwnFile::default(),
             cut: None,
-            wanted_from: None,
+            sources: Sources::new(quorum.n),
             peers: vec![Peer::default(); quorum.n],
             counters: Counters::default(),
             marks: Marks::default(),
@@ -706,6 +719,7 @@ impl Replica {
             fast: self.counters.fast,
             slow: self.counters.slow,
             recoveries: self.counters.recoveries,
+            snapshots_damaged: self.counters.snapshots_damaged,
             ..ShardStatus::default()
         }
     }

@@ -203,6 +203,8 @@ pub struct Reader {
     checksum: u64,
     head: Option<SnapshotHead>,
     machine: Option<Machine>,
+    /// Whether the state is kept, or only verified piece by piece.
+    keeps: bool,
     ended: bool,
 }
 
@@ -210,7 +212,13 @@ impl Reader {
     /// For the snapshot of this name.
     pub fn new(id: SnapshotId) -> Reader {
         let splitter = Splitter::at(id.place(), PIECE_BYTES);
-        Reader { id, splitter, checksum: 0, head: None, machine: None, ended: false }
+        Reader { id, splitter, checksum: 0, head: None, machine: None, keeps: true, ended: false }
+    }
+
+    /// For a file that is verified beside its running replica: every byte is, but nothing is kept, so
+    /// that it takes no memory.
+    pub fn verifying(id: SnapshotId) -> Reader {
+        Reader { keeps: false, ..Reader::new(id) }
     }
 
     /// The next bytes of the file.
@@ -246,6 +254,7 @@ impl Reader {
                 self.machine = Some(Machine::new(head.epoch, self.id.shard));
                 self.head = Some(head);
             }
+            (Piece::Keys(_) | Piece::Streams(_), Some(_)) if !self.keeps => {}
             (Piece::Keys(entries), Some(machine)) => {
                 let loaded = machine.state.load(&frame.payload);
                 loaded.ok().filter(|loaded| *loaded == entries).ok_or(Broken::Piece)?;
@@ -262,12 +271,16 @@ impl Reader {
         Ok(())
     }
 
+    /// All bytes were given, and are those that were written.
+    pub fn verify(&self) -> Result<(), Broken> {
+        let is_whole = self.head.is_some() && self.ended && !self.splitter.has_partial();
+        if is_whole { Ok(()) } else { Err(Broken::CutOff) }
+    }
+
     /// All bytes were given.
     pub fn finish(self) -> Result<Snapshot, Broken> {
+        self.verify()?;
         let (Some(head), Some(mut machine)) = (self.head, self.machine) else { return Err(Broken::CutOff) };
-        if !self.ended || self.splitter.has_partial() {
-            return Err(Broken::CutOff);
-        }
         machine.resume(head.commands);
         let counts = (machine.state.keys(), machine.streams.len() as u64);
         if machine.hash() != head.hash || counts != (head.keys, head.streams) {
@@ -328,6 +341,12 @@ mod tests {
         reader.finish()
     }
 
+    fn verify(bytes: &[u8]) -> Result<(), Broken> {
+        let mut reader = Reader::verifying(ID);
+        bytes.chunks(4096).try_for_each(|chunk| reader.push(chunk))?;
+        reader.verify()
+    }
+
     #[test]
     fn a_snapshot_is_read_as_it_was_written() {
         let mut machine = machine(9000);
@@ -336,6 +355,7 @@ mod tests {
         for cut in [1000, 4096, bytes.len()] {
             let snapshot = read(&bytes, cut).unwrap();
             assert_eq!(snapshot.head, head);
+            assert_eq!(verify(&bytes), Ok(()));
             assert_eq!((snapshot.machine.hash(), snapshot.machine.commands()), (head.hash, 9000));
         }
     }
@@ -346,12 +366,15 @@ mod tests {
         assert!(read(&bytes, 64).is_ok());
         for length in 0..bytes.len() {
             assert!(read(&bytes[..length], 4096).is_err(), "cut to {length}");
+            assert!(verify(&bytes[..length]).is_err(), "cut to {length}");
         }
         let mut harmless = Vec::new();
         for bit in 0..8 * bytes.len() {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            if read(&flipped, 4096).is_ok() {
+            let is_read = read(&flipped, 4096).is_ok();
+            assert_eq!(verify(&flipped).is_ok(), is_read, "byte {}", bit / 8);
+            if is_read {
                 harmless.push(bit / 8);
             }
         }

@@ -20,5 +20,7 @@ mod mutants;
 mod recover;
 #[path = "law/streams.rs"]
 mod streams;
+#[path = "law/transfer.rs"]
+mod transfer;
 #[path = "law/validate.rs"]
 mod validate;

@@ -93,7 +93,7 @@ pub(crate) fn read_head(path: &Path, id: SnapshotId) -> Result<SnapshotHead, Sna
 
 /// Opens a snapshot; it is not found if its replica has replaced it meanwhile. As long as it is read it is
 /// locked, so that nothing is written over it.
-fn open(path: &Path) -> Result<File, SnapshotError> {
+pub(crate) fn open(path: &Path) -> Result<File, SnapshotError> {
     let open = || {
         let file = File::open(path)?;
         let is_taken = flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
@@ -142,6 +142,12 @@ pub(crate) fn begin(dir: &Path) -> std::io::Result<PathBuf> {
 /// Whether nobody reads it, nor has given it a name of his own.
 fn is_unused(file: &File) -> std::io::Result<bool> {
     Ok(file.metadata()?.nlink() == 1 && flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
+}
+
+/// Takes the name from a snapshot that turned out not to be needed, and keeps its file for the next.
+pub(crate) fn retire(dir: &Path, fence: u64) -> std::io::Result<()> {
+    fs::rename(snapshot_path(dir, fence), spare_path(dir))?;
+    sync_dir(dir)
 }
 
 /// Takes their names from all snapshots before the one of this fence, and keeps the file of one.

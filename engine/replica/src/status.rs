@@ -75,6 +75,8 @@ fn to_json(welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "fence_hash": hash_text(status.fence_hash),
             "snapshot": status.snapshot,
             "fetched": fetched(status).map(|(bytes, of)| json!({"bytes": bytes, "of": of})),
+            "snapshot_trouble": (!status.snapshot_trouble.is_empty()).then_some(&status.snapshot_trouble),
+            "snapshots_damaged": status.snapshots_damaged,
             "log_bytes": status.log_bytes,
             "log_held_bytes": status.log_held_bytes,
             "log_budget_bytes": status.log_budget_bytes,
@@ -161,5 +163,11 @@ fn print_shard(welcome: &Welcome, status: &ShardStatus) {
             "            {} lines of its process's log were dropped: nobody reads its standard error fast enough",
             status.log_lines_dropped
         );
+    }
+    if !status.snapshot_trouble.is_empty() {
+        println!("            no snapshot: {}", status.snapshot_trouble);
+    }
+    if status.snapshots_damaged > 0 {
+        println!("            snapshots found damaged: {}; check the disk", status.snapshots_damaged);
     }
 }

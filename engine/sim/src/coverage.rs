@@ -5,7 +5,7 @@ use isonomy_wire::id::InstanceId;
 use isonomy_wire::message::PeerMessage;
 
 /// The kinds of messages, in the order of [`kind_of`].
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 17] = [
     "PreAccept",
     "PreAcceptOk",
     "Accept",
@@ -22,6 +22,7 @@ const KINDS: [&str; 16] = [
     "Gossip",
     "Gone",
     "Stalled",
+    "Unreadable",
 ];
 
 /// What was reached.
@@ -77,8 +78,9 @@ impl Coverage {
                 .filter(move |(kind, _)| bits & 1 << kind == 0)
                 .map(move |(_, name)| format!("{what} {name}"))
         };
-        let about_all =
-            |name: &str| ["Pull", "Gossip", "Gone", "Stalled"].iter().any(|kind| name.ends_with(kind));
+        let about_all = |name: &str| {
+            ["Pull", "Gossip", "Gone", "Stalled", "Unreadable"].iter().any(|kind| name.ends_with(kind))
+        };
         let late = of(self.late, "late").filter(|name| !about_all(name));
         let torn = (!self.torn).then(|| "torn group".to_string());
         let damaged = (!self.damaged).then(|| "damaged disk".to_string());
@@ -115,6 +117,7 @@ fn kind_of(message: &PeerMessage) -> usize {
         PeerMessage::Gossip(_) => 13,
         PeerMessage::Gone { .. } => 14,
         PeerMessage::Stalled => 15,
+        PeerMessage::Unreadable { .. } => 16,
         PeerMessage::Fetch { .. } | PeerMessage::Piece { .. } => unreachable!("cores do not send them"),
     }
 }
@@ -138,6 +141,7 @@ pub fn id_of(message: &PeerMessage) -> Option<InstanceId> {
         | PeerMessage::Gossip(_)
         | PeerMessage::Gone { .. }
         | PeerMessage::Stalled
+        | PeerMessage::Unreadable { .. }
         | PeerMessage::Fetch { .. }
         | PeerMessage::Piece { .. } => None,
     }

@@ -44,6 +44,7 @@ pub struct Disk {
     reached: Position,
     /// The newest snapshot, whole and durable.
     snapshot: Option<(u64, Vec<u8>)>,
+    is_rotten: bool,
     waiting: Vec<Append>,
     write: Option<Write>,
     offset: usize,
@@ -65,6 +66,7 @@ impl Disk {
             last_group: (0, BLOCK_BYTES),
             reached: Position(0),
             snapshot: None,
+            is_rotten: false,
             waiting: Vec::new(),
             write: None,
             offset: 0,
@@ -189,6 +191,20 @@ impl Disk {
     pub fn keep_snapshot(&mut self, fence: u64, bytes: Vec<u8>) {
         self.reached = self.durable;
         self.snapshot = Some((fence, bytes));
+        self.is_rotten = false;
+    }
+
+    /// A bit of the newest snapshot flips, and nobody sees it yet.
+    pub fn rot(&mut self, random: &mut SmallRng) {
+        if let Some((_, bytes)) = &mut self.snapshot {
+            flip(bytes, random);
+            self.is_rotten = true;
+        }
+    }
+
+    /// Whether the newest snapshot is not what was kept.
+    pub fn is_rotten(&self) -> bool {
+        self.is_rotten
     }
 
     /// The newest snapshot: its fence and its bytes.

@@ -8,6 +8,7 @@ use isonomy_protocol::limits::HUNG_AFTER_US;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
+use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::command::Part;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use rand::Rng;
@@ -35,6 +36,8 @@ pub struct Node {
     pub is_writing: bool,
     /// A peer's snapshot is on its way to it.
     pub is_fetching: bool,
+    /// The file of its own snapshot is being verified.
+    pub is_verifying: bool,
     /// Nothing reaches it before.
     pub paused_until: u64,
     /// Its disk is full before.
@@ -67,6 +70,8 @@ pub struct Turn {
     pub takes: bool,
     /// The snapshot of this fence is needed, from this replica.
     pub fetches: Option<(u8, u64)>,
+    /// The file of the own snapshot is to be verified.
+    pub verifies: bool,
 }
 
 impl Node {
@@ -87,6 +92,7 @@ impl Node {
             life: 0,
             is_writing: false,
             is_fetching: false,
+            is_verifying: false,
             paused_until: 0,
             full_until: 0,
             hung_until: 0,
@@ -150,7 +156,7 @@ impl Node {
         core.check();
         self.core = Some(core);
         self.life += 1;
-        (self.is_writing, self.is_fetching) = (false, false);
+        (self.is_writing, self.is_fetching, self.is_verifying) = (false, false, false);
         true
     }
 
@@ -162,6 +168,21 @@ impl Node {
         self.said.clear();
         self.written_since = None;
         self.disk.crash(random)
+    }
+
+    /// A bit of its snapshot's file flips while it runs.
+    pub fn rot(&mut self, random: &mut SmallRng) {
+        self.disk.rot(random);
+    }
+
+    /// Its disk is damaged, or it will find it so when it is started again.
+    pub fn is_at_risk(&self) -> bool {
+        self.is_damaged || self.disk.is_rotten()
+    }
+
+    /// The fence of the snapshot that its disk keeps.
+    pub fn kept_snapshot(&self) -> Option<u64> {
+        self.disk.snapshot().map(|(fence, _)| *fence)
     }
 
     /// Something on its disk changes while it is down.
@@ -209,6 +230,7 @@ impl Node {
         }
         turn.takes = core.taking().is_some();
         turn.fetches = core.wants_snapshot().map(|(source, fence)| (source.0, fence));
+        turn.verifies = core.doubted_snapshot().is_some();
         turn.writes = self.disk.begin_write(full);
         if turn.writes {
             self.written_since = Some(now);
@@ -254,7 +276,7 @@ impl Node {
         }
         let file = std::mem::take(&mut self.unfinished);
         if now < self.full_until {
-            core.on_snapshot_failed();
+            core.on_snapshot_failed(time);
             return false;
         }
         self.disk.keep_snapshot(fence, file);
@@ -262,29 +284,56 @@ impl Node {
         false
     }
 
-    /// A peer asks for the snapshot of a fence.
-    pub fn give_snapshot(&mut self, now: u64, fence: u64) -> Option<Vec<u8>> {
+    /// A peer asks for a piece of the snapshot of a fence: all of it, of which the last piece makes a
+    /// whole.
+    pub fn give_snapshot(&mut self, now: u64, peer: u8, fence: u64, piece: u64) -> Option<Vec<u8>> {
         let time = self.time(now);
-        let is_newest = self.core.as_mut()?.on_fetch(time, fence);
+        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), fence, piece);
         let (kept, bytes) = self.disk.snapshot()?;
         (is_newest && *kept == fence).then(|| bytes.clone())
     }
 
-    /// The snapshot of a peer has come whole.
-    pub fn install_snapshot(&mut self, now: u64, fence: u64, bytes: Vec<u8>) {
+    /// Whether it is this snapshot that it fetches.
+    pub fn wants_snapshot(&self, source: u8, fence: u64) -> bool {
+        self.core.as_ref().and_then(Replica::wants_snapshot) == Some((ReplicaId(source), fence))
+    }
+
+    /// The snapshot of a peer could not be had.
+    pub fn fetch_failed(&mut self, now: u64, source: u8, fence: u64, why: FetchFailure) {
         let time = self.time(now);
         let Some(core) = &mut self.core else { return };
-        if core.wants_snapshot().is_none_or(|(_, wanted)| wanted != fence) {
-            return;
+        core.on_fetch_failed(time, ReplicaId(source), fence, why);
+    }
+
+    /// The snapshot of a peer has come whole.
+    pub fn install_snapshot(&mut self, now: u64, source: u8, fence: u64, bytes: Vec<u8>) {
+        let time = self.time(now);
+        if now < self.full_until {
+            return self.fetch_failed(now, source, fence, FetchFailure::Own);
         }
-        let Ok(snapshot) = read_snapshot(fence, &bytes) else { return };
         // It counts only once the log has begun (D6); until then it is still wanted.
         if self.disk.durable() == Position(0) {
             return;
         }
+        let Ok(snapshot) = read_snapshot(fence, &bytes) else {
+            return self.fetch_failed(now, source, fence, FetchFailure::Damaged);
+        };
+        let Some(core) = &mut self.core else { return };
         self.disk.keep_snapshot(fence, bytes);
         self.unfinished.clear();
         core.install_snapshot(time, snapshot);
+    }
+
+    /// The file of the own snapshot is read.
+    pub fn verify_snapshot(&mut self, now: u64) {
+        let time = self.time(now);
+        let Some(core) = &mut self.core else { return };
+        let (Some(fence), Some((kept, bytes))) = (core.doubted_snapshot(), self.disk.snapshot()) else {
+            return;
+        };
+        let mut reader = Reader::verifying(id_of(*kept));
+        let is_whole = reader.push(bytes).and_then(|()| reader.verify()).is_ok();
+        core.on_snapshot_verified(time, fence, is_whole);
     }
 
     /// The write that was under way is done.
@@ -300,9 +349,12 @@ impl Node {
     }
 }
 
+fn id_of(fence: u64) -> SnapshotId {
+    SnapshotId { cluster: ClusterId::of_name(CLUSTER), shard: ShardId(0), fence }
+}
+
 fn read_snapshot(fence: u64, bytes: &[u8]) -> Result<Snapshot, Broken> {
-    let id = SnapshotId { cluster: ClusterId::of_name(CLUSTER), shard: ShardId(0), fence };
-    let mut reader = Reader::new(id);
+    let mut reader = Reader::new(id_of(fence));
     reader.push(bytes)?;
     reader.finish()
 }

@@ -78,6 +78,8 @@ pub struct Plan {
     pub full_every_us: u64,
     /// Between two times at which no write of a disk ends for 1 to 5 seconds; 0 for none.
     pub hang_every_us: u64,
+    /// A bit of a snapshot's file flips while its replica runs, for up to f replicas.
+    pub rot: f64,
     /// How long a sync takes at most, usually.
     pub sync_us: u64,
     /// A sync takes a hundred times as long.
@@ -166,6 +168,7 @@ impl Plan {
             full_every_us: every(r, 0.2, 50_000..1_500_000),
             retires: sometimes(r, 0.3, 0.02..0.4),
             hang_every_us: every(r, 0.2, 200_000..3_000_000),
+            rot: sometimes(r, 0.3, 0.1..0.9),
         };
         // A source that stays away for longer than streams live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };

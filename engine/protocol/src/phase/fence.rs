@@ -1,10 +1,9 @@
-//! G1 to G5: floors, fences, snapshots, and how a replica catches up whose peers have forgotten what
-//! it lacks.
+//! G1 to G5: floors, fences and snapshots. How those travel is in [`super::transfer`].
 
 use crate::contract::{Position, Time};
 use crate::execute::Fence;
 use crate::instance::{Choice, Instance};
-use crate::limits::{FENCE_BEHIND_MAX, FENCE_PATIENCE_US, FENCES_REMEMBERED, HOLD_US};
+use crate::limits::{FENCE_BEHIND_MAX, FENCE_PATIENCE_US, FENCES_REMEMBERED};
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
@@ -12,6 +11,7 @@ use crate::payload::Payload;
 use crate::phase::accept::value_of;
 use crate::replica::Replica;
 use crate::snapshot::{Snapshot, SnapshotHead, SnapshotId, Taking};
+use crate::transfer::{OwnFile, Pause};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
@@ -51,15 +51,16 @@ impl Replica {
         self.waiting.retain(|id, _| !floor.contains(*id));
     }
 
-    /// G4: proposes a fence when the log has grown enough, and not while something is undecided for
-    /// longer than a moment: a fence waits for all, and all wait for it.
+    /// G4: proposes a fence when the log has grown enough or the newest snapshot is damaged, and not
+    /// while something is undecided for longer than a moment: a fence waits for all, and all wait for it.
     pub(crate) fn maybe_fence(&mut self, now: Time) {
         // One replica after the other, so that not all of them propose the same one.
         let live = self.live();
         let place =
             self.rows().filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0) as u64;
         let budget = self.config.fence_bytes.saturating_mul(4 + place) / 4;
-        if self.log_bytes - self.fenced_at < budget || self.is_fencing() {
+        let has_grown = self.log_bytes - self.fenced_at >= budget;
+        if !(has_grown || self.must_renew_snapshot(now)) || self.is_fencing() {
             return;
         }
         // All would wait until it has caught up far enough to see to its fence.
@@ -93,14 +94,15 @@ impl Replica {
     }
 
     /// G4: a fence has executed. The state is the same at every replica now; if no snapshot is under
-    /// way, and nobody fetches the last one, this one is taken.
+    /// way, nobody fetches the last one, and none has just failed, this one is taken.
     pub(crate) fn on_fence(&mut self, now: Time, fence: &Fence) {
         self.count_fence();
         self.fenced_at = self.log_bytes;
-        if self.taking.is_some() || now < self.hold_until {
+        if self.taking.is_some() || self.is_held(now) || !self.take_pause.is_over(now) {
             return;
         }
         self.marks.set(Mark::SnapshotTaken);
+        self.taking_log_bytes = self.log_bytes;
         let frontier = if mutant::is(Mutant::CutAtE) { *self.executor.executed() } else { fence.frontier };
         let head = SnapshotHead {
             epoch: self.config.epoch,
@@ -120,6 +122,7 @@ impl Replica {
     /// One more fence has executed; what the state was is remembered to be compared (V13).
     pub(crate) fn count_fence(&mut self) {
         self.fences += 1;
+        self.sources.on_fence(self.fences);
         self.fence_hashes.push_back((self.fences, self.machine.hash()));
         if self.fence_hashes.len() > FENCES_REMEMBERED {
             self.fence_hashes.pop_front();
@@ -151,18 +154,21 @@ impl Replica {
     /// forgotten.
     pub fn on_snapshot(&mut self, now: Time) {
         let (cut, taking) = self.taking.take().expect("one is being taken");
+        self.take_pause = Pause::default();
+        self.snapshot_log_bytes = self.taking_log_bytes;
         self.take_floor(taking.head.fence, &taking.head.frontier, cut);
         self.deliver_to_self(now);
     }
 
-    /// The snapshot could not be written: the log is kept.
-    pub fn on_snapshot_failed(&mut self) {
+    /// The snapshot could not be written: the log is kept, and the next is not tried at once.
+    pub fn on_snapshot_failed(&mut self, now: Time) {
         self.taking = None;
+        self.take_pause.on_failure(now);
         self.machine.state.end_copy();
     }
 
-    fn take_floor(&mut self, fence: u64, frontier: &Deps, cut: Position) {
-        self.snapshot = fence;
+    pub(crate) fn take_floor(&mut self, fence: u64, frontier: &Deps, cut: Position) {
+        (self.snapshot, self.own_file) = (fence, OwnFile::default());
         // Nops that it covers can still be on their way to execution here.
         let mut upto = *frontier;
         for (mine, executed) in upto.0.iter_mut().zip(&self.executor.executed().0) {
@@ -182,7 +188,7 @@ impl Replica {
 
     /// G1: writes down again what is above the frontier of a fence, so that the log before can be cut
     /// once its snapshot is durable. The position of the first of these records.
-    fn carry_forward(&mut self, fence: u64, frontier: &Deps) -> Position {
+    pub(crate) fn carry_forward(&mut self, fence: u64, frontier: &Deps) -> Position {
         let begin = Record::Begin { reserved: self.reserved, floor: self.floor, fence };
         let first = self.outbox.append(begin, None);
         let above = self.space.iter().filter(|(id, it)| !frontier.contains(*id) && has_records(it));
@@ -207,59 +213,6 @@ impl Replica {
         first
     }
 
-    /// A peer asks for the newest snapshot: no other is taken meanwhile, so that what it lacks
-    /// besides stays here (G5). Whether this is the newest.
-    pub fn on_fetch(&mut self, now: Time, fence: u64) -> bool {
-        self.hold_until = now.after(HOLD_US);
-        fence == self.snapshot
-    }
-
-    /// G5: nobody has kept what is lacking here: the snapshot of this fence is needed, from this
-    /// peer.
-    pub fn wants_snapshot(&self) -> Option<(ReplicaId, u64)> {
-        let source = self.wanted_from.filter(|from| self.is_reached(*from))?;
-        let fence = self.peers[source.index()].snapshot;
-        (fence > self.fences).then_some((source, fence))
-    }
-
-    /// G5: no peer has kept the next instance of a row. If the fence of their snapshot has executed
-    /// here, what is lacking below their floor are Nops; else the snapshot is needed.
-    pub(crate) fn on_forgotten(&mut self, source: ReplicaId) {
-        let peer = self.peers[source.index()];
-        if peer.snapshot > self.fences {
-            self.wanted_from = Some(source);
-            return;
-        }
-        self.marks.set(Mark::FloorAdopted);
-        self.give_back_below(&peer.floor);
-        let batches = self.executor.skip_to(&peer.floor);
-        assert_eq!(batches, 0, "G5: what a floor covers behind an executed fence are Nops");
-        self.unindexed.merge(&peer.floor);
-        self.raise_floor(&peer.floor);
-        self.outbox.append(Record::Floor { upto: self.floor }, None);
-    }
-
-    /// G5: installs a snapshot that came from a peer and is durable here. One whose fence has
-    /// executed here meanwhile is not needed.
-    pub fn install_snapshot(&mut self, now: Time, snapshot: Snapshot) {
-        self.wanted_from = None;
-        if snapshot.head.fence <= self.fences {
-            return;
-        }
-        self.marks.set(Mark::SnapshotInstalled);
-        self.taking = None;
-        let (fence, frontier) = (snapshot.head.fence, snapshot.head.frontier);
-        self.give_back_below(&frontier);
-        self.load(snapshot);
-        self.raise_floor(&frontier);
-        let cut = self.carry_forward(fence, &self.floor.clone());
-        self.take_floor(fence, &frontier, cut);
-        self.fenced_at = self.log_bytes;
-        self.execute(now);
-        self.on_progress(now);
-        self.deliver_to_self(now);
-    }
-
     /// The state is that of a snapshot. Whatever has executed here beyond it are Nops.
     pub(crate) fn load(&mut self, snapshot: Snapshot) {
         let Snapshot { head, machine } = snapshot;
@@ -274,7 +227,7 @@ impl Replica {
 
     /// Own instances at or below a floor were decided elsewhere, and what became of them is not known
     /// here any more: whoever waits asks again, and its stream knows whether they have executed.
-    fn give_back_below(&mut self, floor: &Deps) {
+    pub(crate) fn give_back_below(&mut self, floor: &Deps) {
         let above = self.waiters.split_off(&(floor.of(self.me) + 1));
         let below = std::mem::replace(&mut self.waiters, above);
         for client in below.into_values().flatten() {

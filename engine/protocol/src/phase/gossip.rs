@@ -126,7 +126,7 @@ impl Replica {
             self.pulled[row.index()] = Pulled { to, bytes: 0, heard: now };
             self.marks.set(Mark::Pulled);
         } else if let Some(source) = sources.into_iter().min_by_key(|id| of(id).snapshot) {
-            self.on_forgotten(source);
+            self.on_forgotten(now, source);
         }
     }
 

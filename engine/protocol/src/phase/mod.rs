@@ -8,6 +8,7 @@ mod propose;
 mod recover;
 mod stall;
 mod timers;
+mod transfer;
 mod validate;
 
 use crate::contract::Time;
@@ -66,6 +67,7 @@ impl Replica {
             PeerMessage::Gone { floor, snapshot } => self.on_gone(now, from, &floor, snapshot),
             PeerMessage::Stalled => self.on_stalled(now, from),
             PeerMessage::Gossip(gossip) => self.on_gossip(now, from, &gossip),
+            PeerMessage::Unreadable { fence } => self.doubt_snapshot(now, fence),
             // The bytes of snapshots are moved by whoever has the files.
             PeerMessage::Fetch { .. } | PeerMessage::Piece { .. } => {}
         }

@@ -35,7 +35,7 @@ fn fenced(solo: Solo) -> Solo {
 }
 
 /// It has forgotten all that the last fence covers.
-fn forgotten(mut solo: Solo) -> Solo {
+pub(crate) fn forgotten(mut solo: Solo) -> Solo {
     solo.take_snapshot();
     solo.sync();
     solo.said();
@@ -43,7 +43,7 @@ fn forgotten(mut solo: Solo) -> Solo {
 }
 
 /// Replica 2 of five has forgotten ID and the fence.
-fn forgetful() -> Solo {
+pub(crate) fn forgetful() -> Solo {
     forgotten(fenced(Solo::new(5, 2)))
 }
 
@@ -230,7 +230,7 @@ pub(crate) fn g4_the_floor_is_what_the_fence_names() {
 }
 
 /// What the core itself proposed among what it said.
-fn proposes_a_fence(solo: &mut Solo) -> bool {
+pub(crate) fn proposes_a_fence(solo: &mut Solo) -> bool {
     solo.said_to(1).iter().any(|message| matches!(message, PeerMessage::PreAccept { .. }))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! DropAbal, ReplyAtCommit and StrictGate are caught by stories, see there.
 
-use crate::{commit, durable, forget, hung, recover, streams, validate};
+use crate::{commit, durable, forget, hung, recover, streams, transfer, validate};
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 
 /// The test of the rule that the mutant breaks.
@@ -42,6 +42,10 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::StalledIsReached => {
             hung::d9_whoever_says_that_its_disk_hangs_counts_as_not_reached_for_a_while
         }
+        Mutant::SameSourceForever => {
+            transfer::g5_after_a_failure_another_source_is_asked_and_the_first_hears_of_it
+        }
+        Mutant::EndlessHold => transfer::g5_who_does_not_get_on_is_not_waited_for,
         Mutant::DropAbal | Mutant::ReplyAtCommit | Mutant::StrictGate => return None,
     })
 }

@@ -254,7 +254,7 @@ impl World {
     pub fn fetch_snapshot(&mut self, id: u8) -> bool {
         let now = self.now;
         let Some((source, fence)) = self.core(id).wants_snapshot() else { return false };
-        assert!(self.core(source.0).on_fetch(now, fence));
+        assert!(self.core(source.0).on_fetch(now, ReplicaId(id), fence, 0));
         let (kept, bytes) = self.nodes[source.index()].snapshot.clone().expect("it has the one it announced");
         assert_eq!(kept, fence);
         self.nodes[id as usize].snapshot = Some((fence, bytes.clone()));

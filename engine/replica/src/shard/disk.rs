@@ -39,7 +39,7 @@ const LOG_BACKLOG_BYTES_MAX: usize = 32 << 20;
 /// How long a group gathers that nobody waits for, until the shard's next beat after it.
 const GATHER_AT_MOST: Duration = Duration::from_millis(2);
 /// Segments that are filled before they are needed.
-const SEGMENTS_AHEAD: usize = 2;
+pub(super) const SEGMENTS_AHEAD: usize = 2;
 /// The same for a log that begins: nothing is filled while its first users come.
 const SEGMENTS_AT_FIRST: usize = 1 + SEGMENTS_AHEAD;
 /// A log that has written nothing for so long is idle.
@@ -599,6 +599,11 @@ impl Lack {
             _ => files::are_lacking(error).then_some(Lack::Files),
         }
     }
+}
+
+/// Whether it is room that is lacking.
+pub(super) fn is_lack_of_room(error: &Error) -> bool {
+    Lack::of(error) == Some(Lack::Room)
 }
 
 #[allow(unsafe_code)]

@@ -6,6 +6,7 @@
 mod aside;
 mod clients;
 mod disk;
+mod fetch;
 mod growing;
 mod link;
 mod peers;
@@ -28,6 +29,7 @@ use crate::rings::{self, PREEMPT};
 use crate::told::Told;
 use aside::Aside;
 use disk::{Disk, Log, Write};
+use fetch::Fetching;
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
@@ -42,7 +44,6 @@ use pulse::Pulse;
 use recover::Recovered;
 pub(crate) use recover::verify as verify_log;
 use signal::Signal;
-use snapshot::Fetching;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -124,6 +125,8 @@ pub(crate) struct Node {
     written: Signal,
     /// The core takes or needs a snapshot.
     snapshots: Signal,
+    /// The own snapshot is to be verified.
+    doubts: Signal,
     fetching: Fetching,
     /// Replies have left: a request that was too much may be offered again.
     room: Signal,
@@ -238,6 +241,7 @@ async fn start(
         write: Signal::default(),
         written: Signal::default(),
         snapshots: Signal::default(),
+        doubts: Signal::default(),
         fetching: Fetching::default(),
         room: Signal::default(),
         hung_since: Cell::default(),
@@ -266,6 +270,7 @@ async fn serve(
     spawn(Box::pin(node.clone().run_writes()));
     spawn(Box::pin(node.clone().run_ticks(pulse)));
     spawn(Box::pin(node.clone().run_snapshots()));
+    spawn(Box::pin(node.clone().run_verifications()));
     for peer in (0..node.config.members.len() as u8).map(ReplicaId).filter(|id| *id != node.config.replica) {
         spawn(Box::pin(node.clone().run_link(peer)));
     }
@@ -379,6 +384,9 @@ impl Node {
         if core.taking().is_some() || core.wants_snapshot().is_some() {
             self.snapshots.notify();
         }
+        if core.doubted_snapshot().is_some() {
+            self.doubts.notify();
+        }
     }
 
     /// Writes the log, one group after the other: while one is under way the next gathers, and as long
@@ -403,6 +411,7 @@ impl Node {
 
     /// How this shard stands.
     fn status(&self) -> ShardStatus {
+        let snapshot_trouble = self.snapshot_trouble();
         let inner = self.inner.borrow();
         ShardStatus {
             log_bytes: inner.log.bytes,
@@ -410,6 +419,7 @@ impl Node {
             log_held_bytes: self.disk.held_bytes(),
             log_budget_bytes: self.config.log_budget,
             fetched: self.fetching.progress.get(),
+            snapshot_trouble,
             process_cpu_us: process_cpu_us(),
             durable: self.config.durability == Durability::Fsync,
             disk_hung_ms: self.disk.hung_for().map_or(0, |hung| hung.as_millis() as u64),

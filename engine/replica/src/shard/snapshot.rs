@@ -1,97 +1,76 @@
-//! Taking snapshots, and fetching them from a peer (law, G4 and G5), a piece at a time between which
-//! the shard does its own work.
+//! Taking snapshots and giving them to peers (law, G4 and G5), a piece at a time between which the
+//! shard does its own work. Fetching one is in [`super::fetch`].
 
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::snapshot::{Reader, SnapshotId};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{Error, Result};
+use std::io::{Error, ErrorKind, Read, Result};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Node;
 use super::growing::Growing;
-use super::signal::Signal;
 use crate::files;
-use crate::snapshots::{begin, prune, publish, snapshot_path, unfinished_path};
+use crate::snapshots::{SnapshotError, begin, open, prune, publish, snapshot_path, unfinished_path};
 use crate::told::Kind;
 
 /// A peer is sent so many bytes of a snapshot at a time.
-const PIECE_BYTES: u64 = 512 << 10;
+pub(super) const PIECE_BYTES: u64 = 512 << 10;
 /// After each piece the shard goes on with its own work for so many times as long.
 const REST_FACTOR: u32 = 3;
-/// How long a piece may take to come before it is asked for again.
-const PIECE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a lost link may take to come back before a transfer is given up.
-const LINK_PATIENCE: Duration = Duration::from_secs(10);
-/// After something failed.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the log is durable so far.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-
-/// What a peer has sent, not yet written.
-struct Piece {
-    source: ReplicaId,
-    fence: u64,
-    from: u64,
-    total: u64,
-    bytes: bytes::Bytes,
-}
-
-/// How far the transfer of a peer's snapshot has come.
-#[derive(Default)]
-pub(super) struct Fetching {
-    pieces: RefCell<VecDeque<Piece>>,
-    arrived: Signal,
-    /// The bytes that have come, and all of them.
-    pub(super) progress: Cell<(u64, u64)>,
-}
+/// How often it is looked whether a file has been verified.
+const VERIFIED_EVERY: Duration = Duration::from_millis(50);
 
 impl Node {
-    fn snapshot_id(&self, fence: u64) -> SnapshotId {
+    pub(super) fn snapshot_id(&self, fence: u64) -> SnapshotId {
         SnapshotId { cluster: self.data_dir.cluster_id(), shard: self.shard, fence }
     }
 
-    /// Writes the snapshots that the core takes and fetches those that it needs, for ever.
+    /// Writes the snapshots that the core takes and fetches those that it needs, for ever. What is being
+    /// taken comes first: until it is written, all that changes is kept twice.
     pub(super) async fn run_snapshots(self: Rc<Node>) {
         loop {
             let (taking, wanted) = {
                 let inner = self.inner.borrow();
                 (inner.core.taking(), inner.core.wants_snapshot())
             };
-            let done = match (taking, wanted) {
-                (_, Some((source, fence))) => self.fetch(source, fence).await,
-                (Some((fence, _)), None) => self.take(fence).await,
+            match (taking, wanted) {
+                (Some((fence, _)), _) => self.take(fence).await,
+                (None, Some((source, fence))) => self.fetch(source, fence).await,
                 (None, None) => {
                     self.snapshots.wait().await;
                     continue;
                 }
-            };
-            if let Err(error) = done {
-                if self.told.may(Kind::Snapshot) {
-                    let remedy =
-                        if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
-                    let shard = self.shard.0;
-                    log::warn!(
-                        "shard {shard}: a snapshot was not written: {error}; the log is kept; {remedy}"
-                    );
-                }
-                self.inner.borrow_mut().core.on_snapshot_failed();
-                // Perhaps it is room that was lacking, and the log needs it more.
-                let path = unfinished_path(&self.dir());
-                let _ = self.aside.run(move || std::fs::remove_file(path)).await;
-                glommio::timer::sleep(RETRY_PAUSE).await;
             }
             self.touch();
         }
     }
 
-    /// Writes the snapshot of a fence.
-    async fn take(&self, fence: u64) -> Result<()> {
+    /// Writes the snapshot of a fence. The core waits longer after each that fails.
+    async fn take(&self, fence: u64) {
+        if let Err(error) = self.write_snapshot(fence).await {
+            if self.told.may(Kind::Snapshot) {
+                let remedy =
+                    if files::are_lacking(&error) { files::REMEDY } else { "look at the free space" };
+                log::warn!(
+                    "shard {}: the snapshot at fence {fence} was not written: {error}; the log is kept, and a later \
+                     fence tries again; {remedy} of {}",
+                    self.shard.0,
+                    self.dir().display()
+                );
+            }
+            let now = self.now();
+            self.inner.borrow_mut().core.on_snapshot_failed(now);
+            self.give_up_unfinished().await;
+        }
+    }
+
+    async fn write_snapshot(&self, fence: u64) -> Result<()> {
         let mut file = self.begin_file().await?;
         loop {
             let began = Instant::now();
@@ -110,18 +89,19 @@ impl Node {
         let now = self.now();
         self.inner.borrow_mut().core.on_snapshot(now);
         log::info!("shard {}: snapshot at fence {fence}, {length} bytes", self.shard.0);
-        self.prune(fence).await
+        self.prune(fence).await;
+        Ok(())
     }
 
     /// The file of a snapshot that begins.
-    async fn begin_file(&self) -> Result<Growing> {
+    pub(super) async fn begin_file(&self) -> Result<Growing> {
         let dir = self.dir();
         Growing::open(&self.aside.run(move || begin(&dir)).await?).await
     }
 
     /// A snapshot that is whole counts from now on. Before that it is noted how far the log has come, so
     /// that a log that has lost its end is not taken for one that is older than the snapshot (D6).
-    async fn publish(&self, fence: u64) -> Result<()> {
+    pub(super) async fn publish(&self, fence: u64) -> Result<()> {
         while self.durable() == Position(0) {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
@@ -137,127 +117,142 @@ impl Node {
         self.inner.borrow().log.durable
     }
 
+    /// A file that was begun gives its room back: perhaps that is what was lacking, and the log needs it
+    /// more.
+    pub(super) async fn give_up_unfinished(&self) {
+        let path = unfinished_path(&self.dir());
+        let _ = self.aside.run(move || std::fs::remove_file(path)).await;
+    }
+
     /// Whether the snapshot that is being taken rests on records that are not durable.
     fn is_ahead_of_log(&self) -> bool {
         let inner = self.inner.borrow();
         inner.core.taking().is_some_and(|(_, cut)| inner.log.durable < cut)
     }
 
-    async fn prune(&self, newest: u64) -> Result<()> {
+    /// Snapshots before the newest go. That one counts whether they do or not.
+    pub(super) async fn prune(&self, newest: u64) {
         let dir = self.dir();
-        self.aside.run(move || prune(&dir, newest)).await
+        if let Err(error) = self.aside.run(move || prune(&dir, newest)).await {
+            log::warn!(
+                "shard {}: a snapshot that was replaced could not be taken away: {error}; the next tries again",
+                self.shard.0
+            );
+        }
     }
 
     /// A peer asks for a part of the newest snapshot.
     pub(super) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, fence: u64, from: u64) {
         let now = self.now();
-        let is_newest = self.inner.borrow_mut().core.on_fetch(now, fence);
+        let is_newest = self.inner.borrow_mut().core.on_fetch(now, peer, fence, from);
         let (node, path) = (self.clone(), snapshot_path(&self.dir(), fence));
         let give = async move {
             let read = move || read_piece(&path, from);
             let read = if is_newest { node.aside.try_run(read).await } else { Some(Ok((0, Vec::new()))) };
             // A piece that there is no time for is asked for again.
             let Some(read) = read else { return };
-            let (total, bytes) = read.unwrap_or_default();
-            let message = PeerMessage::Piece { fence, from, total };
-            let scope = node.peer_scope();
-            let mut inner = node.inner.borrow_mut();
-            let super::Inner { links, encoder, .. } = &mut *inner;
-            links.push_bytes(encoder, scope, peer, &message, &bytes);
-            links.flush();
+            let (total, bytes) = read.unwrap_or_else(|error| {
+                if node.told.may(Kind::Snapshot) {
+                    log::warn!("shard {}: a peer cannot be given a snapshot: {error}", node.shard.0);
+                }
+                node.doubt_snapshot(fence);
+                (0, Vec::new())
+            });
+            node.say_to_peer(peer, &PeerMessage::Piece { fence, from, total }, &bytes);
         };
         glommio::spawn_local(give).detach();
     }
 
-    /// A part of a peer's snapshot has come.
-    pub(super) fn on_piece(&self, source: ReplicaId, fence: u64, from: u64, total: u64, bytes: bytes::Bytes) {
-        // One is asked for at a time; what nobody waits for is dropped with the next.
-        let mut pieces = self.fetching.pieces.borrow_mut();
-        pieces.clear();
-        pieces.push_back(Piece { source, fence, from, total, bytes });
-        self.fetching.arrived.notify();
+    /// Says something about the bytes of a snapshot.
+    pub(super) fn say_to_peer(&self, peer: ReplicaId, message: &PeerMessage, bytes: &[u8]) {
+        let scope = self.peer_scope();
+        let mut inner = self.inner.borrow_mut();
+        let super::Inner { links, encoder, .. } = &mut *inner;
+        links.push_bytes(encoder, scope, peer, message, bytes);
+        links.flush();
     }
 
-    /// Fetches the snapshot of a fence from a peer, piece by piece, and installs it.
-    async fn fetch(&self, source: ReplicaId, fence: u64) -> Result<()> {
-        log::info!("shard {}: fetching the snapshot at fence {fence} from replica {source}", self.shard.0);
-        let mut file = self.begin_file().await?;
-        let mut reader = Reader::new(self.snapshot_id(fence));
-        loop {
-            if !self.is_wanted(source, fence).await {
-                self.fetching.progress.set((0, 0));
-                return Ok(());
-            }
-            let Some(piece) = self.next_piece(source, fence, file.length()).await else { continue };
-            if piece.total == 0 {
-                // It has a newer one by now, and says so with its next gossip.
-                glommio::timer::sleep(RETRY_PAUSE).await;
-                continue;
-            }
-            reader.push(&piece.bytes).map_err(Error::other)?;
-            file.append(&piece.bytes).await?;
-            self.fetching.progress.set((file.length(), piece.total));
-            if file.length() >= piece.total {
-                break;
-            }
-        }
-        let snapshot = reader.finish().map_err(Error::other)?;
-        file.finish(&self.aside).await?;
-        self.publish(fence).await?;
+    /// The own snapshot could not be read.
+    fn doubt_snapshot(&self, fence: u64) {
         let now = self.now();
-        self.inner.borrow_mut().core.install_snapshot(now, snapshot);
-        self.fetching.progress.set((0, 0));
-        log::info!("shard {}: installed the snapshot at fence {fence}", self.shard.0);
-        self.prune(fence).await
+        self.inner.borrow_mut().core.doubt_snapshot(now, fence);
+        self.touch();
     }
 
-    /// Whether it still is this snapshot that is needed. A link that is lost may come back: the
-    /// transfer goes on where it was.
-    async fn is_wanted(&self, source: ReplicaId, fence: u64) -> bool {
-        let began = Instant::now();
+    /// Verifies the file of the own snapshot whenever somebody could not read it, for ever: on a thread
+    /// of its own, which lets the log's writes pass.
+    pub(super) async fn run_verifications(self: Rc<Node>) {
         loop {
-            match self.inner.borrow().core.wants_snapshot() {
-                Some(wanted) => return wanted == (source, fence),
-                None if began.elapsed() > LINK_PATIENCE => return false,
-                None => {}
+            let doubted = self.inner.borrow().core.doubted_snapshot();
+            let Some(fence) = doubted else {
+                self.doubts.wait().await;
+                continue;
+            };
+            let outcome = self.verify_own(fence).await;
+            let now = self.now();
+            let mut inner = self.inner.borrow_mut();
+            if inner.core.doubted_snapshot() == Some(fence) {
+                inner.core.on_snapshot_verified(now, fence, outcome.is_ok());
+                self.tell_verified(fence, outcome);
             }
-            glommio::timer::sleep(LOOK_EVERY).await;
+            drop(inner);
+            self.touch();
         }
     }
 
-    /// Asks for the piece at this byte and waits for it; `None` if it does not come.
-    async fn next_piece(&self, source: ReplicaId, fence: u64, from: u64) -> Option<Piece> {
-        {
-            let scope = self.peer_scope();
-            let mut inner = self.inner.borrow_mut();
-            let super::Inner { links, encoder, .. } = &mut *inner;
-            links.push_bytes(encoder, scope, source, &PeerMessage::Fetch { fence, from }, &[]);
-            links.flush();
+    async fn verify_own(&self, fence: u64) -> std::result::Result<(), SnapshotError> {
+        let (path, id) = (snapshot_path(&self.dir(), fence), self.snapshot_id(fence));
+        let read = path.clone();
+        let thread = std::thread::Builder::new().name("verify".into()).spawn(move || verify(&read, id));
+        let thread = thread.map_err(|error| SnapshotError::Io(path, error))?;
+        while !thread.is_finished() {
+            glommio::timer::sleep(VERIFIED_EVERY).await;
         }
-        let arrived = async {
-            loop {
-                let piece = self.fetching.pieces.borrow_mut().pop_front();
-                match piece {
-                    Some(piece) if (piece.source, piece.fence, piece.from) == (source, fence, from) => {
-                        return Some(piece);
-                    }
-                    _ => self.fetching.arrived.wait().await,
-                }
-            }
-        };
-        let late = async {
-            glommio::timer::sleep(PIECE_PATIENCE).await;
-            None
-        };
-        futures_lite::future::or(arrived, late).await
+        thread.join().expect("reading does not panic")
+    }
+
+    fn tell_verified(&self, fence: u64, outcome: std::result::Result<(), SnapshotError>) {
+        match outcome {
+            Ok(()) => log::warn!(
+                "shard {}: a peer could not read what was sent of the snapshot at fence {fence}, but the file is \
+                 whole: the memory of that peer's machine or of this one changes data",
+                self.shard.0
+            ),
+            Err(error) => log::error!(
+                "shard {}: {error}: this replica's disk changes or loses data; check it. This replica goes on from \
+                 memory and takes a new snapshot at once; stopped before that is durable, it does not start again",
+                self.shard.0
+            ),
+        }
     }
 }
 
 /// The piece of a file at a byte, and the file's length.
-fn read_piece(path: &std::path::Path, from: u64) -> Result<(u64, Vec<u8>)> {
-    let file = File::open(path)?;
-    let total = file.metadata()?.len();
-    let mut bytes = vec![0; total.saturating_sub(from).min(PIECE_BYTES) as usize];
-    file.read_exact_at(&mut bytes, from)?;
-    Ok((total, bytes))
+fn read_piece(path: &Path, from: u64) -> std::result::Result<(u64, Vec<u8>), SnapshotError> {
+    let file = open(path)?;
+    let read = || {
+        let total = file.metadata()?.len();
+        let mut bytes = vec![0; total.saturating_sub(from).min(PIECE_BYTES) as usize];
+        file.read_exact_at(&mut bytes, from)?;
+        Ok((total, bytes))
+    };
+    read().map_err(|error| SnapshotError::Io(path.into(), error))
+}
+
+/// Reads a whole snapshot and keeps nothing of it, with a rest after each piece.
+fn verify(path: &Path, id: SnapshotId) -> std::result::Result<(), SnapshotError> {
+    let io = |error: Error| SnapshotError::Io(path.into(), error);
+    let broken = |broken| SnapshotError::Broken(path.into(), broken);
+    let mut file = open(path)?;
+    let (mut reader, mut piece) = (Reader::verifying(id), vec![0; PIECE_BYTES as usize]);
+    loop {
+        let began = Instant::now();
+        match file.read(&mut piece) {
+            Ok(0) => return reader.verify().map_err(broken),
+            Ok(count) => reader.push(&piece[..count]).map_err(broken)?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(io(error)),
+        }
+        std::thread::sleep(REST_FACTOR * began.elapsed());
+    }
 }

@@ -42,12 +42,18 @@ enum Event {
         node: u8,
         life: u32,
     },
-    /// The snapshot of a peer arrives.
+    /// A piece of a peer's snapshot arrives, of so many.
     Fetched {
         node: u8,
         life: u32,
         source: u8,
         fence: u64,
+        piece: u64,
+    },
+    /// The file of a snapshot was read.
+    Verified {
+        node: u8,
+        life: u32,
     },
     /// All replicas notice who can be reached.
     Links,
@@ -232,7 +238,10 @@ impl World {
             Event::Tick { node, life } => self.tick(node, life),
             Event::Synced { node, life } => self.synced(node, life),
             Event::Snapshot { node, life } => self.write_snapshot(node, life),
-            Event::Fetched { node, life, source, fence } => self.fetched(node, life, source, fence),
+            Event::Fetched { node, life, source, fence, piece } => {
+                self.fetched(node, life, source, fence, piece);
+            }
+            Event::Verified { node, life } => self.verified(node, life),
             Event::Links => self.relink(),
             Event::Request { client, replica, connection, tag, payload } => {
                 self.request(client, replica, connection, tag, payload);

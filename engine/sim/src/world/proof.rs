@@ -25,7 +25,7 @@ impl World {
         self.enter(Stage::Minority);
         self.network.heal();
         self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
-        let lost: Vec<u8> = (0..self.plan.n).filter(|id| self.nodes[usize::from(*id)].is_damaged).collect();
+        let lost: Vec<u8> = (0..self.plan.n).filter(|id| self.nodes[usize::from(*id)].is_at_risk()).collect();
         let most = self.ghost.quorum.f - lost.len();
         let dead = if self.faults.random_bool(0.5) { self.faults.random_range(0..=most) } else { 0 };
         let all: Vec<u8> = (0..self.plan.n).filter(|id| !lost.contains(id)).collect();

@@ -1,16 +1,20 @@
 //! The replicas: they start, crash, hear, write and speak.
 
-use super::{Event, World};
+use super::{Event, Stage, World};
 use crate::coverage;
 use crate::network::Sent;
+use crate::node::Node;
 use crate::plan::Bias;
 use isonomy_protocol::contract::Send;
+use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{PeerMessage, Phase};
 use rand::Rng;
 
 /// Every how many turns a core is asked to check all that it has.
 const CHECK_EVERY: u64 = 64;
+/// The last piece of a snapshot that is fetched.
+const LAST_PIECE: u64 = 3;
 
 impl World {
     pub(super) fn start(&mut self, id: u8) {
@@ -49,7 +53,7 @@ impl World {
             self.disconnect(client, id);
         }
         self.after(5_000, 50_000, Event::Links);
-        let damaged = self.nodes.iter().filter(|node| node.is_damaged).count();
+        let damaged = self.nodes.iter().filter(|node| node.is_at_risk()).count();
         if damaged < self.ghost.quorum.f && !self.is_calm() && self.disks.random_bool(self.plan.damage) {
             self.nodes[usize::from(id)].damage(&mut self.disks);
         }
@@ -154,31 +158,78 @@ impl World {
             return self.queue.push(until, Event::Snapshot { node: id, life });
         }
         let node = &mut self.nodes[usize::from(id)];
+        let before = node.kept_snapshot();
         node.is_writing = node.write_snapshot(self.now);
         if node.is_writing {
             self.after(100, 20_000, Event::Snapshot { node: id, life });
         }
+        self.maybe_rot(id, before);
         self.note(6, id.into(), 0);
         self.turn(id);
     }
 
-    /// A snapshot comes whole or not at all: its pieces are the business of the replica process.
-    pub(super) fn fetched(&mut self, id: u8, life: u32, source: u8, fence: u64) {
+    /// A piece of a peer's snapshot arrives; the last makes a whole of them. What lies between is the
+    /// business of the replica process.
+    pub(super) fn fetched(&mut self, id: u8, life: u32, source: u8, fence: u64, piece: u64) {
         if self.nodes[usize::from(id)].life != life {
             return;
         }
         if let Some(until) = self.is_paused(id).or_else(|| self.is_paused(source)) {
-            return self.queue.push(until, Event::Fetched { node: id, life, source, fence });
+            return self.queue.push(until, Event::Fetched { node: id, life, source, fence, piece });
         }
         self.nodes[usize::from(id)].is_fetching = false;
+        self.note(7, id.into(), fence);
+        if self.nodes[usize::from(id)].wants_snapshot(source, fence) {
+            self.take_piece(id, source, fence, piece);
+        }
+        self.turn(id);
+    }
+
+    fn take_piece(&mut self, id: u8, source: u8, fence: u64, piece: u64) {
+        let now = self.now;
         let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
         let is_linked = self.network.linked(id, &up).contains(&ReplicaId(source));
-        let bytes =
-            if is_linked { self.nodes[usize::from(source)].give_snapshot(self.now, fence) } else { None };
-        if let Some(bytes) = bytes {
-            self.nodes[usize::from(id)].install_snapshot(self.now, fence, bytes);
+        let give = |nodes: &mut Vec<Node>| nodes[usize::from(source)].give_snapshot(now, id, fence, piece);
+        let Some(bytes) = is_linked.then(|| give(&mut self.nodes)).flatten() else {
+            return self.nodes[usize::from(id)].fetch_failed(now, source, fence, FetchFailure::Source);
+        };
+        let node = &mut self.nodes[usize::from(id)];
+        if piece < LAST_PIECE {
+            node.is_fetching = true;
+            let life = node.life;
+            return self.after(
+                100,
+                10_000,
+                Event::Fetched { node: id, life, source, fence, piece: piece + 1 },
+            );
         }
-        self.note(7, id.into(), fence);
+        let before = node.kept_snapshot();
+        node.install_snapshot(now, source, fence, bytes);
+        self.maybe_rot(id, before);
+    }
+
+    /// A snapshot that was just kept does not always stay as it is.
+    fn maybe_rot(&mut self, id: u8, before: Option<u64>) {
+        let at_risk = self.nodes.iter().filter(|node| node.is_at_risk()).count();
+        let node = &mut self.nodes[usize::from(id)];
+        let is_new = node.kept_snapshot() != before;
+        let may_rot = is_new && self.stage == Stage::Faults && at_risk < self.ghost.quorum.f;
+        if may_rot && self.disks.random_bool(self.plan.rot) {
+            node.rot(&mut self.disks);
+        }
+    }
+
+    pub(super) fn verified(&mut self, id: u8, life: u32) {
+        if self.nodes[usize::from(id)].life != life {
+            return;
+        }
+        if let Some(until) = self.is_paused(id) {
+            return self.queue.push(until, Event::Verified { node: id, life });
+        }
+        let node = &mut self.nodes[usize::from(id)];
+        node.is_verifying = false;
+        node.verify_snapshot(self.now);
+        self.note(8, id.into(), 0);
         self.turn(id);
     }
 
@@ -219,7 +270,11 @@ impl World {
             && !self.nodes[usize::from(id)].is_fetching
         {
             self.nodes[usize::from(id)].is_fetching = true;
-            self.after(1_000, 50_000, Event::Fetched { node: id, life, source, fence });
+            self.after(1_000, 50_000, Event::Fetched { node: id, life, source, fence, piece: 0 });
+        }
+        if turn.verifies && !self.nodes[usize::from(id)].is_verifying {
+            self.nodes[usize::from(id)].is_verifying = true;
+            self.after(100, 20_000, Event::Verified { node: id, life });
         }
         for send in turn.sends {
             self.send(id, send);

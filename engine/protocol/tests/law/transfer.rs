@@ -1,0 +1,171 @@
+//! G5: snapshots that cannot be had, and those who keep asking for one.
+
+use super::forget::{forgetful, forgotten, proposes_a_fence};
+use crate::support::solo::*;
+use crate::support::{decide, fence, id};
+use isonomy_protocol::limits::{HOLD_FENCES, HOLD_RESTARTS_MAX, HOLD_US, RETRY_US, VERIFY_AGAIN_US};
+use isonomy_protocol::transfer::FetchFailure;
+use isonomy_wire::id::{Ballot, ReplicaId};
+use isonomy_wire::message::{Gossip, PeerMessage, Value};
+
+const PEER: ReplicaId = ReplicaId(3);
+
+/// Replica 3 of five needs the snapshot that 1 and 2 have.
+fn lacking() -> Solo {
+    let mut solo = Solo::new(5, 3);
+    for peer in [1, 2] {
+        let gossip = Gossip { committed: deps([2]), floor: deps([2]), snapshot: 1, ..Gossip::default() };
+        solo.tell(peer, PeerMessage::Gossip(Box::new(gossip)), None);
+    }
+    solo.wait(100_000);
+    solo.said();
+    solo
+}
+
+/// Whose snapshot it fetches.
+fn source(solo: &Solo) -> Option<u8> {
+    solo.core.wants_snapshot().map(|(source, _)| source.0)
+}
+
+fn fail(solo: &mut Solo, source: u8, why: FetchFailure) -> Vec<(u8, PeerMessage)> {
+    solo.core.on_fetch_failed(solo.now, ReplicaId(source), 1, why);
+    solo.sync();
+    solo.said()
+}
+
+#[test]
+pub(crate) fn g5_after_a_failure_another_source_is_asked_and_the_first_hears_of_it() {
+    let mut solo = lacking();
+    let first = source(&solo).expect("it needs one");
+    let second = 3 - first;
+    assert_eq!(
+        fail(&mut solo, first, FetchFailure::Damaged),
+        [(first, PeerMessage::Unreadable { fence: 1 })]
+    );
+    assert_eq!(source(&solo), Some(second));
+    assert_eq!(fail(&mut solo, second, FetchFailure::Source), [], "nobody read anything of it");
+    solo.wait(RETRY_US / 2);
+    assert_eq!(source(&solo), None, "not at once");
+    solo.wait(RETRY_US);
+    let third = source(&solo).expect("after a while");
+    fail(&mut solo, third, FetchFailure::Source);
+    fail(&mut solo, 3 - third, FetchFailure::Source);
+    assert_eq!(source(&solo), None);
+    // Whoever has a newer one has not failed with it.
+    let gossip = Gossip { snapshot: 2, floor: deps([3]), ..Gossip::default() };
+    solo.tell(third, PeerMessage::Gossip(Box::new(gossip)), None);
+    solo.wait(5_000);
+    assert_eq!(solo.core.wants_snapshot(), Some((ReplicaId(third), 2)));
+}
+
+#[test]
+fn g5_want_of_room_lets_all_sources_wait() {
+    let mut solo = lacking();
+    let first = source(&solo).expect("it needs one");
+    assert_eq!(fail(&mut solo, first, FetchFailure::Own), [], "it is not the source's fault");
+    assert_eq!(source(&solo), None);
+    solo.wait(2 * RETRY_US);
+    assert!(source(&solo).is_some());
+}
+
+/// Another fence executes, at which a snapshot would be taken.
+fn next_fence(solo: &mut Solo, seq: u64) {
+    solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1])), Some(&fence()));
+}
+
+#[test]
+fn g5_no_other_snapshot_is_taken_while_somebody_gets_on() {
+    let mut solo = forgetful();
+    for piece in 0..20 {
+        assert!(solo.core.on_fetch(solo.now, PEER, 1, piece));
+        solo.wait(HOLD_US / 2);
+        next_fence(&mut solo, 3 + piece);
+        assert_eq!(solo.core.taking(), None);
+    }
+    solo.wait(HOLD_US);
+    next_fence(&mut solo, 23);
+    assert!(solo.core.taking().is_some(), "it has had enough time to ask for more");
+    assert!(!solo.core.on_fetch(solo.now, PEER, 2, 0), "that is none of its snapshots");
+}
+
+#[test]
+pub(crate) fn g5_who_does_not_get_on_is_not_waited_for() {
+    for from in [0, 7] {
+        let mut solo = forgetful();
+        for _ in 0..2 * (HOLD_RESTARTS_MAX + 2) {
+            assert!(solo.core.on_fetch(solo.now, PEER, 1, from), "it is given what it asks for");
+            solo.wait(HOLD_US / 2);
+        }
+        solo.core.on_fetch(solo.now, PEER, 1, from);
+        next_fence(&mut solo, 3);
+        assert!(solo.core.taking().is_some(), "from {from}");
+    }
+}
+
+#[test]
+fn g5_nobody_is_waited_for_beyond_the_room_of_the_log() {
+    let fence_bytes = 10_000;
+    let mut solo = Solo::fencing(3, 2, fence_bytes);
+    solo.tell(0, commit(id(0, 1), Ballot::ZERO, Value::Attached, deps([])), Some(&fence()));
+    let mut solo = forgotten(solo);
+    let (mut seq, mut fences) = (2, 0);
+    while solo.core.taking().is_none() {
+        // Its log grows by a little more than from one fence to the next.
+        for _ in 0..fence_bytes / 200 + 1 {
+            let decided = decide("s", seq, 0, "a");
+            solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1])), Some(&decided));
+            seq += 1;
+        }
+        assert!(solo.core.on_fetch(solo.now, ReplicaId(1), 1, seq), "it gets on");
+        next_fence(&mut solo, seq);
+        (seq, fences) = (seq + 1, fences + 1);
+    }
+    assert!(fences <= HOLD_FENCES, "{fences}");
+    assert!(fences > 1, "it is waited for at first");
+}
+
+#[test]
+fn g5_a_snapshot_that_somebody_cannot_read_is_verified() {
+    let mut solo = forgetful();
+    solo.tell(3, PeerMessage::Unreadable { fence: 9 }, None);
+    assert_eq!(solo.core.doubted_snapshot(), None, "that is none of its snapshots");
+    solo.tell(3, PeerMessage::Unreadable { fence: 1 }, None);
+    assert_eq!(solo.core.doubted_snapshot(), Some(1));
+    solo.core.on_snapshot_verified(solo.now, 1, true);
+    solo.tell(3, PeerMessage::Unreadable { fence: 1 }, None);
+    assert_eq!(solo.core.doubted_snapshot(), None, "not all the time");
+    assert!(solo.core.on_fetch(solo.now, PEER, 1, 0), "it is whole");
+    solo.wait(VERIFY_AGAIN_US);
+    solo.tell(3, PeerMessage::Unreadable { fence: 1 }, None);
+    assert_eq!(solo.core.doubted_snapshot(), Some(1));
+}
+
+#[test]
+fn g5_a_damaged_snapshot_is_given_to_nobody_and_another_is_taken() {
+    let mut solo = forgetful();
+    assert!(solo.core.on_fetch(solo.now, PEER, 1, 0));
+    solo.tell(3, PeerMessage::Unreadable { fence: 1 }, None);
+    solo.core.on_snapshot_verified(solo.now, 1, false);
+    assert!(!solo.core.on_fetch(solo.now, PEER, 1, 1) && solo.core.is_snapshot_damaged());
+    assert_eq!(solo.core.status().snapshots_damaged, 1);
+    solo.wait(5_000);
+    assert!(proposes_a_fence(&mut solo), "however little the log has grown");
+    solo.wait(100_000);
+    // Whoever fetched the damaged one is not waited for.
+    next_fence(&mut solo, 3);
+    solo.take_snapshot();
+    assert!(!solo.core.is_snapshot_damaged());
+    assert!(solo.core.on_fetch(solo.now, PEER, 2, 0));
+}
+
+#[test]
+fn g4_after_a_snapshot_that_could_not_be_written_the_next_is_not_tried_at_once() {
+    let mut solo = forgetful();
+    next_fence(&mut solo, 3);
+    solo.core.on_snapshot_failed(solo.now);
+    next_fence(&mut solo, 4);
+    assert_eq!(solo.core.taking(), None);
+    solo.wait(RETRY_US);
+    next_fence(&mut solo, 5);
+    assert!(solo.core.taking().is_some());
+}

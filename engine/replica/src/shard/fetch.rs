@@ -1,0 +1,282 @@
+//! Fetching the snapshot of a peer (law, G5): piece by piece, and only what this replica has room for.
+//! Whose is fetched, and when one is tried again, the core decides.
+
+use isonomy_protocol::snapshot::{Broken, Reader};
+use isonomy_protocol::transfer::FetchFailure;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::PeerMessage;
+use rustix::fs::statvfs;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::Node;
+use super::disk::{SEGMENTS_AHEAD, is_lack_of_room};
+use super::growing::Growing;
+use super::recover::SEGMENT_BYTES;
+use super::signal::Signal;
+use super::snapshot::PIECE_BYTES;
+use crate::snapshots::{retire, unfinished_path};
+use crate::told::Kind;
+
+/// How long a piece may take to come before it is asked for again.
+const PIECE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a source may be silent, such as for a lost link, before the transfer is given up.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
+/// What a snapshot must leave free: the segments that the log takes next.
+const ROOM_FOR_LOG: u64 = (SEGMENTS_AHEAD * SEGMENT_BYTES) as u64;
+/// Bytes of a file's block, as `stat` counts them.
+const STAT_BLOCK_BYTES: u64 = 512;
+
+/// What a peer has sent, not yet written.
+struct Piece {
+    source: ReplicaId,
+    fence: u64,
+    from: u64,
+    total: u64,
+    bytes: bytes::Bytes,
+}
+
+/// How far the transfer of a peer's snapshot has come.
+#[derive(Default)]
+pub(super) struct Fetching {
+    pieces: RefCell<VecDeque<Piece>>,
+    arrived: Signal,
+    /// The bytes that have come, and all of them.
+    pub(super) progress: Cell<(u64, u64)>,
+    /// Why the last transfer failed, until one succeeds.
+    trouble: RefCell<String>,
+}
+
+/// Why a transfer ended before its end.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("this snapshot is no longer needed from there")]
+    NotWanted,
+    #[error("what came does not read ({0}); that replica verifies its file")]
+    Damaged(Broken),
+    #[error("it says that it has no such snapshot any more")]
+    Missing,
+    #[error("it has sent nothing for {} s", SOURCE_PATIENCE.as_secs())]
+    Silent,
+    #[error("it sent a piece that cannot be one ({0}); do all members run the same release?")]
+    Nonsense(&'static str),
+    #[error("{path}: {lacking} bytes are lacking for its {total} bytes and the next segments of the log; make room there", path = .dir.display())]
+    NoRoom { dir: PathBuf, lacking: u64, total: u64 },
+    #[error("{path}: it could not be written ({error}); look at the disk and its free space", path = .0.display(), error = .1)]
+    Disk(PathBuf, std::io::Error),
+}
+
+impl FetchError {
+    /// What the core makes of it, if it is a failure.
+    fn failure(&self) -> Option<FetchFailure> {
+        match self {
+            FetchError::NotWanted => None,
+            FetchError::Damaged(_) => Some(FetchFailure::Damaged),
+            FetchError::Missing | FetchError::Silent | FetchError::Nonsense(_) => Some(FetchFailure::Source),
+            FetchError::NoRoom { .. } | FetchError::Disk(..) => Some(FetchFailure::Own),
+        }
+    }
+}
+
+impl Node {
+    /// A part of a peer's snapshot has come.
+    pub(super) fn on_piece(&self, source: ReplicaId, fence: u64, from: u64, total: u64, bytes: bytes::Bytes) {
+        // One is asked for at a time; what nobody waits for is dropped with the next.
+        let mut pieces = self.fetching.pieces.borrow_mut();
+        pieces.clear();
+        pieces.push_back(Piece { source, fence, from, total, bytes });
+        self.fetching.arrived.notify();
+    }
+
+    /// Why this replica has no snapshot that it should have; empty if all is well.
+    pub(super) fn snapshot_trouble(&self) -> String {
+        if self.inner.borrow().core.is_snapshot_damaged() {
+            return "the own snapshot is damaged on disk, and a new one is not durable yet: check the disk"
+                .into();
+        }
+        self.fetching.trouble.borrow().clone()
+    }
+
+    /// Fetches the snapshot of a fence from a peer and installs it, or tells the core why not.
+    pub(super) async fn fetch(&self, source: ReplicaId, fence: u64) {
+        log::info!("shard {}: fetching the snapshot at fence {fence} from replica {source}", self.shard.0);
+        let fetched = self.try_to_fetch(source, fence).await;
+        self.fetching.progress.set((0, 0));
+        let Err(error) = fetched else {
+            self.fetching.trouble.take();
+            return;
+        };
+        self.give_up_unfinished().await;
+        let Some(failure) = error.failure() else { return };
+        let text = format!("the snapshot of replica {source} at fence {fence}: {error}");
+        if self.told.may(Kind::Snapshot) {
+            log::warn!("shard {}: {text}", self.shard.0);
+        }
+        self.fetching.trouble.replace(text);
+        let now = self.now();
+        self.inner.borrow_mut().core.on_fetch_failed(now, source, fence, failure);
+    }
+
+    async fn try_to_fetch(&self, source: ReplicaId, fence: u64) -> Result<(), FetchError> {
+        let dir = self.dir();
+        let disk = |error| FetchError::Disk(dir.clone(), error);
+        // How much room it takes, its first piece says.
+        let mut piece = self.piece(source, fence, 0, None).await?;
+        let total = piece.total;
+        let mut file = self.begin_file().await.map_err(disk)?;
+        self.look_for_room(total).await?;
+        let mut reader = Reader::new(self.snapshot_id(fence));
+        loop {
+            reader.push(&piece.bytes).map_err(FetchError::Damaged)?;
+            self.append(&mut file, &piece.bytes, total).await?;
+            self.fetching.progress.set((file.length(), total));
+            if file.length() == total {
+                break;
+            }
+            piece = self.piece(source, fence, file.length(), Some(total)).await?;
+        }
+        let snapshot = reader.finish().map_err(FetchError::Damaged)?;
+        file.finish(&self.aside).await.map_err(disk)?;
+        self.publish(fence).await.map_err(disk)?;
+        let now = self.now();
+        if !self.inner.borrow_mut().core.install_snapshot(now, snapshot) {
+            // The own one, which the log goes on from, is the newest again.
+            let retired = self.aside.run(move || retire(&dir, fence)).await;
+            retired.map_err(|error| FetchError::Disk(self.dir(), error))?;
+            return Err(FetchError::NotWanted);
+        }
+        log::info!("shard {}: installed the snapshot at fence {fence}", self.shard.0);
+        self.prune(fence).await;
+        Ok(())
+    }
+
+    async fn append(&self, file: &mut Growing, bytes: &[u8], total: u64) -> Result<(), FetchError> {
+        let (dir, length) = (self.dir(), file.length());
+        file.append(bytes).await.map_err(|error| {
+            if is_lack_of_room(&error) {
+                FetchError::NoRoom { dir, lacking: total - length, total }
+            } else {
+                FetchError::Disk(dir, error)
+            }
+        })
+    }
+
+    /// Whether the disk has room for the file that was begun and the next segments of the log.
+    async fn look_for_room(&self, total: u64) -> Result<(), FetchError> {
+        let (dir, needed) = (self.dir(), total + ROOM_FOR_LOG);
+        let measured = dir.clone();
+        let room = self.aside.run(move || room(&measured)).await;
+        let room = room.map_err(|error| FetchError::Disk(dir.clone(), error))?;
+        match needed.checked_sub(room).filter(|lacking| *lacking > 0) {
+            Some(lacking) => Err(FetchError::NoRoom { dir, lacking, total }),
+            None => Ok(()),
+        }
+    }
+
+    /// The piece at this byte, asked for until it comes or the source has had its time. A link that is
+    /// lost may come back meanwhile: the transfer goes on where it was.
+    async fn piece(
+        &self,
+        source: ReplicaId,
+        fence: u64,
+        from: u64,
+        total: Option<u64>,
+    ) -> Result<Piece, FetchError> {
+        let began = Instant::now();
+        loop {
+            let wanted = self.inner.borrow().core.wants_snapshot();
+            if wanted != Some((source, fence)) {
+                return Err(FetchError::NotWanted);
+            }
+            if let Some(piece) = self.next_piece(source, fence, from).await {
+                piece.check(total)?;
+                return Ok(piece);
+            }
+            if began.elapsed() >= SOURCE_PATIENCE {
+                return Err(FetchError::Silent);
+            }
+        }
+    }
+
+    /// Asks for the piece at this byte and waits for it; `None` if it does not come.
+    async fn next_piece(&self, source: ReplicaId, fence: u64, from: u64) -> Option<Piece> {
+        self.say_to_peer(source, &PeerMessage::Fetch { fence, from }, &[]);
+        let arrived = async {
+            loop {
+                let piece = self.fetching.pieces.borrow_mut().pop_front();
+                match piece {
+                    Some(piece) if (piece.source, piece.fence, piece.from) == (source, fence, from) => {
+                        return Some(piece);
+                    }
+                    _ => self.fetching.arrived.wait().await,
+                }
+            }
+        };
+        let late = async {
+            glommio::timer::sleep(PIECE_PATIENCE).await;
+            None
+        };
+        futures_lite::future::or(arrived, late).await
+    }
+}
+
+impl Piece {
+    /// Whether it can be the piece of a file of this length, which its first piece said.
+    fn check(&self, total: Option<u64>) -> Result<(), FetchError> {
+        let length = self.bytes.len() as u64;
+        let what = match total {
+            _ if self.total == 0 => return Err(FetchError::Missing),
+            Some(total) if total != self.total => "the length of the whole has changed",
+            _ if length > PIECE_BYTES => "it is too long",
+            _ if length == 0 => "it is empty before the end",
+            _ if length > self.total.saturating_sub(self.from) => "it goes beyond the end",
+            _ => return Ok(()),
+        };
+        Err(FetchError::Nonsense(what))
+    }
+}
+
+/// What may be written to a directory's file system, the file that was begun there counted as room.
+fn room(dir: &Path) -> std::io::Result<u64> {
+    let stat = statvfs(dir)?;
+    let begun = std::fs::metadata(unfinished_path(dir))?.blocks() * STAT_BLOCK_BYTES;
+    Ok(stat.f_bavail * stat.f_frsize + begun)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(from: u64, total: u64, length: usize) -> Piece {
+        Piece { source: ReplicaId(0), fence: 1, from, total, bytes: vec![0; length].into() }
+    }
+
+    #[test]
+    fn a_piece_that_cannot_be_one_is_refused() {
+        assert!(piece(0, 9, 9).check(None).is_ok() && piece(5, 9, 2).check(Some(9)).is_ok());
+        assert!(matches!(piece(0, 0, 0).check(None), Err(FetchError::Missing)));
+        let long = PIECE_BYTES as usize + 1;
+        for (piece, total) in [
+            (piece(5, 9, 0), Some(9)),
+            (piece(5, 9, 5), Some(9)),
+            (piece(9, 9, 0), Some(9)),
+            (piece(20, 9, 1), Some(9)),
+            (piece(5, 8, 3), Some(9)),
+            (piece(0, u64::MAX, long), None),
+        ] {
+            assert!(matches!(piece.check(total), Err(FetchError::Nonsense(_))), "{}", piece.bytes.len());
+        }
+    }
+
+    #[test]
+    fn the_file_that_was_begun_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(unfinished_path(dir.path()), vec![1; 1 << 20]).unwrap();
+        let begun = std::fs::metadata(unfinished_path(dir.path())).unwrap().blocks() * STAT_BLOCK_BYTES;
+        assert!(begun >= 1 << 20);
+        assert!(room(dir.path()).unwrap() >= begun);
+    }
+}
