@@ -54,7 +54,7 @@ async fn a_full_disk_loses_nothing_stops_nobody_and_heals() {
     take_snapshot(&cluster.addresses()[0]);
     eventually("a spare snapshot", || spare.exists());
 
-    let ballast = disk.fill();
+    let ballast = disk.fill(0);
     // More than the segments that were prepared before hold, and than may wait in memory.
     decide(&client, 20..1800).await;
     eventually("saying that the disk is full", || says(&cluster.log_path(0), "the disk is full"));

@@ -21,13 +21,14 @@ impl OwnDisk {
         mounted.then_some(OwnDisk(path))
     }
 
-    /// Leaves no room.
-    pub fn fill(&self) -> PathBuf {
+    /// Leaves room for so many bytes, about. The file that takes the rest.
+    pub fn fill(&self, left: u64) -> PathBuf {
         let ballast = self.0.join("ballast");
         let mut file = File::create(&ballast).unwrap();
         for size in [1 << 20, 4096] {
             while file.write_all(&vec![1; size]).is_ok() {}
         }
+        file.set_len(file.metadata().unwrap().len().saturating_sub(left)).unwrap();
         ballast
     }
 
