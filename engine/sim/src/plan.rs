@@ -231,6 +231,23 @@ impl Plan {
         }
     }
 
+    /// Replicas are often away for longer than the others remember, and the files of snapshots rot.
+    pub fn rotten(seed: u64) -> Plan {
+        let plan = Plan::of(seed);
+        Plan {
+            n: if seed.is_multiple_of(2) { 3 } else { 5 },
+            fence_bytes: 20_000,
+            rot: 0.9,
+            crash_every_us: 200_000,
+            full_every_us: 0,
+            damage: 0.0,
+            faults_us: plan.faults_us.max(1_500_000),
+            commands: 40,
+            clients: 5,
+            ..plan
+        }
+    }
+
     /// Enough replicas for a recovery to miss both coordinators, and commands that conflict.
     fn for_orphans(self) -> Plan {
         let timing = Timing { recover_us: self.timing.recover_us.min(100_000), ..self.timing };

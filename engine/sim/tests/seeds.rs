@@ -76,3 +76,15 @@ fn a_core_that_breaks_a_rule_fails() {
         assert!(is_caught, "{mutant:?} passes 40 seeds");
     }
 }
+
+/// A snapshot that cannot be had keeps nobody away for ever.
+#[test]
+fn who_sticks_to_a_source_whose_snapshot_is_damaged_fails() {
+    let seeds = 0..60;
+    let passes = |seed: u64| {
+        run_plan(Plan::rotten(seed));
+    };
+    let is_caught = seeds.clone().any(|seed| is_noticed(Mutant::SameSourceForever, || passes(seed)));
+    assert!(is_caught, "it passes {seeds:?}");
+    seeds.for_each(passes);
+}
