@@ -136,7 +136,7 @@ fn begins(segment: u64, first: u64) -> Option<SegmentHead> {
 #[test]
 pub(crate) fn d6_a_log_that_has_lost_its_end_is_not_a_shorter_one() {
     let (nothing, known) = (Remains::default, Known { reached: Position(4), ..Known::default() });
-    let read = |known, last| {
+    let read = |known, last: u64| {
         let mut chain = Chain::new(known)?;
         assert_eq!(chain.enter(1, begins(1, 1), nothing)?, Use::Begun(Position(1)));
         chain.leave(Position(last + 1))?;
