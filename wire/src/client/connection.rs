@@ -3,7 +3,11 @@
 use crate::id::ShardId;
 use crate::message::{Member, ShardStatus, Welcome};
 use crate::session::{Link, LinkError, Received};
+use socket2::{SockRef, TcpKeepalive};
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -13,6 +17,15 @@ use tokio::time::timeout;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a replica may take to tell how it stands.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// An idle connection is asked for a sign of life after this time, and again after the second. Whoever sits
+/// between, such as a NAT, learns that it is still in use.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+/// So many questions without an answer end it.
+const KEEPALIVE_TRIES: u32 = 3;
+/// How long what was sent may wait for its acknowledgement: the system itself would try for a quarter of
+/// an hour.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much room a read is offered, in bytes.
 pub const READ_CHUNK_BYTES: usize = 64 << 10;
 
@@ -59,6 +72,15 @@ pub enum ConnectError {
     Nobody(Vec<ConnectError>),
 }
 
+/// Has the system find out that the other side of a connection is gone, also when nothing comes back from
+/// there. A socket that refuses an option still works.
+pub fn notice_death(stream: &impl AsFd) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_EVERY);
+    let _ = socket.set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_TRIES));
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
+}
+
 /// Where the clients of a replica connect, from "host:port" with the port of shard 0.
 pub fn parse_address(address: &str) -> Result<Member, ConnectError> {
     let wrong = || ConnectError::Address(address.to_owned());
@@ -78,6 +100,8 @@ pub struct Connection {
     out: Vec<u8>,
     written: usize,
     welcome: Option<Welcome>,
+    /// Bytes that have come, also for who watches from outside.
+    heard: Arc<AtomicU64>,
 }
 
 impl Connection {
@@ -113,10 +137,11 @@ impl Connection {
         // Frames are whole when they are written; waiting for more only delays them. A socket
         // that refuses the option still works.
         let _ = stream.set_nodelay(true);
+        notice_death(&stream);
         let mut out = Vec::new();
         let link = Link::new(shard, chunk, &mut out);
-        let mut connection =
-            Connection { address: address.to_owned(), stream, link, out, written: 0, welcome: None };
+        let (address, heard) = (address.to_owned(), Arc::default());
+        let mut connection = Connection { address, stream, link, out, written: 0, welcome: None, heard };
         match connection.receive().await? {
             Received::Welcome(welcome) => connection.welcome = Some(welcome),
             _ => return Err(connection.broken(LinkError::Unexpected)),
@@ -132,6 +157,11 @@ impl Connection {
     /// Where it leads.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Counts the bytes that come from here on in this counter.
+    pub(super) fn count_in(&mut self, heard: Arc<AtomicU64>) {
+        self.heard = heard;
     }
 
     /// The socket, registered with the runtime; the codec; and what the replica said: for
@@ -182,7 +212,10 @@ impl Connection {
         if ready.is_readable() {
             match self.stream.try_read(self.link.room()) {
                 Ok(0) => return Err(ErrorKind::ConnectionReset.into()),
-                Ok(count) => self.link.received(count),
+                Ok(count) => {
+                    self.link.received(count);
+                    self.heard.fetch_add(count as u64, Ordering::Relaxed);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }

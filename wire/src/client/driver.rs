@@ -108,7 +108,13 @@ impl Driver {
                     }
                 }
                 () = sleep_until(deadline.unwrap_or(self.origin)), if deadline.is_some() => {
+                    for (replica, shard) in self.links.heard() {
+                        self.session.on_heard(replica, shard);
+                    }
                     self.session.on_timeout(self.now());
+                    while let Some((replica, shard)) = self.session.poll_reset() {
+                        self.links.reset(replica, shard);
+                    }
                 }
             }
             if !open && self.held.is_none() {

@@ -5,6 +5,7 @@ use crate::id::{ReplicaId, ShardId};
 use crate::message::{Member, Welcome};
 use crate::session::{Received, Transmit};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -35,11 +36,21 @@ pub(super) enum What {
     Lost,
 }
 
+/// The driver's end of a connection.
+#[derive(Debug)]
+struct Handle {
+    outgoing: mpsc::Sender<Transmit>,
+    reset: Arc<Notify>,
+    /// Bytes that have come, and how many of them the driver knows of.
+    heard: Arc<AtomicU64>,
+    known: u64,
+}
+
 /// All connections of a client.
 #[derive(Debug)]
 pub(super) struct Links {
     replicas: usize,
-    outgoing: Vec<(mpsc::Sender<Transmit>, Arc<Notify>)>,
+    handles: Vec<Handle>,
     pub(super) events: mpsc::Receiver<Event>,
     /// Ends the tasks when it is dropped.
     _tasks: JoinSet<()>,
@@ -50,37 +61,48 @@ impl Links {
     pub(super) fn new(welcome: &Welcome) -> Links {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let mut tasks = JoinSet::new();
-        let mut outgoing = Vec::new();
+        let mut handles = Vec::new();
         for shard in 0..welcome.shards {
             for (replica, member) in (0..).zip(&welcome.members) {
-                let (out, queue) = mpsc::channel(OUTGOING_MAX);
-                let reset = Arc::new(Notify::new());
-                outgoing.push((out, reset.clone()));
+                let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
+                let (reset, heard) = (Arc::new(Notify::new()), Arc::<AtomicU64>::default());
+                handles.push(Handle { outgoing, reset: reset.clone(), heard: heard.clone(), known: 0 });
                 let task = Task {
                     replica: ReplicaId(replica),
                     shard: ShardId(shard),
                     member: member.clone(),
                     queue,
                     reset,
+                    heard,
                     events: sender.clone(),
                 };
                 tasks.spawn(task.run());
             }
         }
-        Links { replicas: welcome.members.len(), outgoing, events, _tasks: tasks }
+        Links { replicas: welcome.members.len(), handles, events, _tasks: tasks }
     }
 
     /// Hands a request to its connection, which is made anew if it is too far behind.
     pub(super) fn send(&self, transmit: Transmit) {
         let (replica, shard) = (transmit.replica, transmit.shard);
-        if self.outgoing[self.place(replica, shard)].0.try_send(transmit).is_err() {
+        if self.handles[self.place(replica, shard)].outgoing.try_send(transmit).is_err() {
             self.reset(replica, shard);
         }
     }
 
     /// Makes a connection anew; its loss is told as any other.
     pub(super) fn reset(&self, replica: ReplicaId, shard: ShardId) {
-        self.outgoing[self.place(replica, shard)].1.notify_one();
+        self.handles[self.place(replica, shard)].reset.notify_one();
+    }
+
+    /// The connections on which bytes have come since the last call.
+    pub(super) fn heard(&mut self) -> impl Iterator<Item = (ReplicaId, ShardId)> {
+        let replicas = self.replicas;
+        self.handles.iter_mut().enumerate().filter_map(move |(place, handle)| {
+            let heard = handle.heard.load(Ordering::Relaxed);
+            let is_new = std::mem::replace(&mut handle.known, heard) != heard;
+            is_new.then_some((ReplicaId((place % replicas) as u8), ShardId((place / replicas) as u16)))
+        })
     }
 
     fn place(&self, replica: ReplicaId, shard: ShardId) -> usize {
@@ -94,6 +116,7 @@ struct Task {
     member: Member,
     queue: mpsc::Receiver<Transmit>,
     reset: Arc<Notify>,
+    heard: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
 }
 
@@ -127,6 +150,7 @@ impl Task {
 
     /// Until the connection breaks, is given up or the client is gone.
     async fn converse(&mut self, mut connection: Connection) {
+        connection.count_in(self.heard.clone());
         loop {
             tokio::select! {
                 transmit = self.queue.recv() => {

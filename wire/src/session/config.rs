@@ -21,6 +21,9 @@ pub(super) const RETIRING_MAX: usize = 16;
 pub(super) const TICK_US: u64 = 5_000;
 /// Retry intervals double up to this many times.
 pub(super) const RETRY_DOUBLINGS_MAX: u32 = 3;
+/// A connection on which something was asked is dead when not a byte has come for so many retry intervals:
+/// by then the request has been sent elsewhere, and no other one was risked on it.
+pub(super) const DEAD_AFTER_RETRIES: u64 = 2;
 /// Vectors of tokens that are kept for reuse.
 pub(super) const SPARE_TOKENS_MAX: usize = 256;
 /// Builders of a lane that are kept for reuse, of each kind.

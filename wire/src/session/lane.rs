@@ -1,6 +1,7 @@
 //! One lane: the commands of a shard that go to one home, on a stream of their own.
 
 use super::config::{Config, RETIRING_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX};
+use super::links::{Class, Targets};
 use super::outcome::{Charge, NO_TOKEN};
 use crate::answer::{Answer, Answers};
 use crate::command::{Batch, Op, RequestBuilder};
@@ -120,11 +121,21 @@ pub(super) enum Kind {
     End,
 }
 
+impl Kind {
+    pub(super) fn class(self) -> Class {
+        match self {
+            Kind::Open => Class::Opens,
+            Kind::Writes | Kind::End => Class::Writes,
+            Kind::Reads => Class::Reads,
+        }
+    }
+}
+
 /// Where a request frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
-    /// Here, to be sent from then on.
-    Waiting { not_before: u64 },
+    /// Here, to be sent when a replica takes it.
+    Waiting,
     /// At a replica.
     Sent { replica: ReplicaId, at: u64 },
 }
@@ -253,15 +264,26 @@ impl Lane {
         }
     }
 
-    /// The next new request that may leave, if any.
+    /// The next new request that may leave, if any: one that a replica takes.
     pub(super) fn launch(
         &mut self,
         config: &Config,
         scratch: &mut RequestBuilder,
         now: u64,
+        targets: &Targets,
     ) -> Option<Flight> {
-        let flight = self.launch_end(scratch, now);
-        flight.or_else(|| self.launch_writes(config, scratch, now)).or_else(|| self.launch_reads(config))
+        let opens = self.stream == Stream::Closed;
+        let takes = |class: Class| targets.of(class).is_some();
+        let ended = if takes(Class::Writes) { self.launch_end(scratch, now) } else { None };
+        if ended.is_some() {
+            return ended;
+        }
+        if takes(if opens { Class::Opens } else { Class::Writes })
+            && let Some(flight) = self.launch_writes(config, scratch, now)
+        {
+            return Some(flight);
+        }
+        if takes(Class::Reads) { self.launch_reads(config) } else { None }
     }
 
     /// Ends a stream of which nothing is under way.
@@ -343,7 +365,7 @@ impl Flight {
             tokens,
             charge,
             since,
-            place: Place::Waiting { not_before: 0 },
+            place: Place::Waiting,
             sends: 0,
             unsettled: 0,
         }

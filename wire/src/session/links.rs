@@ -1,7 +1,52 @@
 //! Which replicas can be spoken to, per shard.
 
-use super::config::RETRY_DOUBLINGS_MAX;
+use super::config::{DEAD_AFTER_RETRIES, RETRY_DOUBLINGS_MAX, TICK_US};
 use crate::id::{ReplicaId, ShardId};
+
+/// Requests of one class meet the same limits at a replica: it may refuse one class and take the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Class {
+    /// A replica has room for so many streams.
+    Opens,
+    /// What changes something grows the log.
+    Writes,
+    /// Reads change nothing.
+    Reads,
+}
+
+/// The number of classes.
+const CLASSES: usize = 3;
+
+/// Where the requests of a lane go now, by class.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Targets([Option<ReplicaId>; CLASSES]);
+
+impl Targets {
+    /// `None`: wait, for a connection, for a suspicion to end or for an overload to pass.
+    pub(super) fn of(&self, class: Class) -> Option<ReplicaId> {
+        self.0[class as usize]
+    }
+}
+
+/// How a replica limits one class of requests.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pause {
+    /// The replica asked to be left alone until then.
+    until: u64,
+    /// When it said so last.
+    since: u64,
+    /// How often in a row it said so, with a pause between.
+    refusals: u32,
+    /// After the pause one request shows whether the overload has passed; others wait for its answer,
+    /// and no longer than until then.
+    trial_until: u64,
+}
+
+impl Pause {
+    fn is_over(&self, now: u64) -> bool {
+        self.until <= now && self.trial_until <= now
+    }
+}
 
 /// One connection, as far as the choice of a replica depends on it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,8 +56,32 @@ struct Link {
     suspect_until: u64,
     /// How often in a row it did not answer in time.
     silences: u32,
-    /// It asked to be left alone until then.
-    overloaded_until: u64,
+    /// A request was not answered in time, and since it was sent not a byte has come: others are asked until
+    /// one comes or there is another connection.
+    mute: bool,
+    /// How often in a row the connection was taken for dead.
+    resets: u32,
+    /// Requests that were sent on this connection and have no answer of any kind.
+    asked: u32,
+    /// Since when nothing has come, as far as it was looked at; meaningful while something is asked.
+    quiet_since: u64,
+    /// Something has come since it was looked at last.
+    heard: bool,
+    /// By class.
+    pauses: [Pause; CLASSES],
+}
+
+impl Link {
+    fn is_trusted(&self, now: u64) -> bool {
+        self.connected && !self.mute && self.suspect_until <= now
+    }
+
+    /// Whether nothing has come for so long that the connection is taken for dead. A replica that is connected
+    /// again and still does not answer gets twice as long each time.
+    fn is_dead(&self, now: u64, retry: u64) -> bool {
+        let patience = (DEAD_AFTER_RETRIES * retry) << self.resets.min(RETRY_DOUBLINGS_MAX);
+        self.connected && self.asked > 0 && now >= self.quiet_since + patience
+    }
 }
 
 /// All connections of a session.
@@ -31,38 +100,104 @@ impl Links {
         &mut self.links[usize::from(shard.0) * usize::from(self.replicas) + replica.index()]
     }
 
-    /// Where a request goes: to the first replica from `home` on that is connected and answers.
-    /// `None`: wait, for a connection, for a suspicion to end or for an overload to pass.
-    pub(super) fn target(&self, home: ReplicaId, shard: ShardId, now: u64) -> Option<ReplicaId> {
+    fn of_shard(&self, shard: ShardId) -> &[Link] {
         let first = usize::from(shard.0) * usize::from(self.replicas);
-        let links = &self.links[first..first + usize::from(self.replicas)];
-        let found = (0..self.replicas).find_map(|step| {
-            let replica = (home.0 + step) % self.replicas;
-            let link = &links[usize::from(replica)];
-            (link.connected && link.suspect_until <= now).then_some((replica, link.overloaded_until))
-        });
-        let (replica, overloaded_until) = found?;
-        (overloaded_until <= now).then_some(ReplicaId(replica))
+        &self.links[first..first + usize::from(self.replicas)]
+    }
+
+    /// Where requests go: to the first replica from `home` on that is connected, answers, and is not overloaded.
+    /// Only when none takes them do they wait.
+    pub(super) fn targets(&self, home: ReplicaId, shard: ShardId, now: u64) -> Targets {
+        let links = self.of_shard(shard);
+        let mut targets = Targets::default();
+        for step in 0..self.replicas {
+            let replica = ReplicaId((home.0 + step) % self.replicas);
+            let link = &links[replica.index()];
+            if !link.is_trusted(now) {
+                continue;
+            }
+            for (target, pause) in targets.0.iter_mut().zip(&link.pauses) {
+                if target.is_none() && pause.is_over(now) {
+                    *target = Some(replica);
+                }
+            }
+            if targets.0.iter().all(Option::is_some) {
+                break;
+            }
+        }
+        targets
     }
 
     pub(super) fn is_connected(&self, shard: ShardId) -> bool {
-        let first = usize::from(shard.0) * usize::from(self.replicas);
-        self.links[first..first + usize::from(self.replicas)].iter().any(|link| link.connected)
+        self.of_shard(shard).iter().any(|link| link.connected)
     }
 
+    /// Whether anything was sent that no replica has answered.
+    pub(super) fn is_asking(&self) -> bool {
+        self.links.iter().any(|link| link.connected && link.asked > 0)
+    }
+
+    /// A connection was welcomed. One that takes the place of a dead one inherits how often its replica was
+    /// silent: the welcome shows that the replica lives, not yet that it decides.
     pub(super) fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
-        *self.at(replica, shard) = Link { connected: true, ..Link::default() };
+        let link = self.at(replica, shard);
+        let Link { suspect_until, silences, resets, .. } = *link;
+        *link = Link { connected: true, suspect_until, silences, resets, ..Link::default() };
     }
 
     pub(super) fn on_disconnected(&mut self, replica: ReplicaId, shard: ShardId) {
-        *self.at(replica, shard) = Link::default();
+        let link = self.at(replica, shard);
+        // Else it was taken for dead before, which is remembered.
+        if link.connected {
+            *link = Link::default();
+        }
     }
 
-    /// An answer came. Whether it ends a suspicion.
-    pub(super) fn on_answer(&mut self, replica: ReplicaId, shard: ShardId) -> bool {
+    /// A request was sent.
+    pub(super) fn on_sent(&mut self, replica: ReplicaId, shard: ShardId, class: Class, now: u64, retry: u64) {
         let link = self.at(replica, shard);
-        link.silences = 0;
-        std::mem::take(&mut link.suspect_until) != 0
+        if link.asked == 0 {
+            (link.quiet_since, link.heard) = (now, false);
+        }
+        link.asked += 1;
+        let pause = &mut link.pauses[class as usize];
+        if pause.refusals > 0 {
+            pause.trial_until = now + retry;
+        }
+    }
+
+    /// A request has an answer of any kind. Whether that makes a replica usable that was not.
+    pub(super) fn on_reply(&mut self, replica: ReplicaId, shard: ShardId) -> bool {
+        let link = self.at(replica, shard);
+        link.asked = link.asked.saturating_sub(1);
+        self.on_heard(replica, shard)
+    }
+
+    /// Bytes have come. Whether that makes a replica usable that was not.
+    pub(super) fn on_heard(&mut self, replica: ReplicaId, shard: ShardId) -> bool {
+        let link = self.at(replica, shard);
+        link.heard = true;
+        std::mem::take(&mut link.mute)
+    }
+
+    /// The answer to a request that was sent at `at`, if that is known. Whether it ends a suspicion or an
+    /// overload.
+    pub(super) fn on_answer(
+        &mut self,
+        replica: ReplicaId,
+        shard: ShardId,
+        class: Class,
+        at: Option<u64>,
+    ) -> bool {
+        let link = self.at(replica, shard);
+        (link.silences, link.resets) = (0, 0);
+        let pause = &mut link.pauses[class as usize];
+        // What was sent before the replica refused says nothing of now.
+        let passed = pause.refusals > 0 && at.is_some_and(|at| at > pause.since);
+        if passed {
+            *pause = Pause::default();
+        }
+        std::mem::take(&mut link.suspect_until) != 0 || passed
     }
 
     pub(super) fn suspect(&mut self, replica: ReplicaId, shard: ShardId, until: u64) {
@@ -70,19 +205,60 @@ impl Links {
         link.suspect_until = link.suspect_until.max(until);
     }
 
-    /// It did not answer in time. Each time in a row it is left alone for twice as long: whoever tries
-    /// it again waits in vain, perhaps.
-    pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, now: u64, pause: u64) {
+    /// It did not answer what was sent at `at` in time. Each time in a row it is left alone for twice as
+    /// long: whoever tries it again waits in vain, perhaps.
+    pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, at: u64, now: u64, pause: u64) {
         let link = self.at(replica, shard);
         if link.suspect_until <= now {
             link.suspect_until = now + (pause << link.silences.min(RETRY_DOUBLINGS_MAX));
             link.silences += 1;
         }
+        link.mute |= !link.heard && link.quiet_since <= at;
     }
 
-    pub(super) fn overloaded(&mut self, replica: ReplicaId, shard: ShardId, until: u64) {
-        let link = self.at(replica, shard);
-        link.overloaded_until = link.overloaded_until.max(until);
+    /// It refuses a class of requests for `pause` from now on. If it still does after that, the next pause is
+    /// twice as long, up to `longest` if it does not ask for more: when all replicas are overloaded, each request
+    /// that was sent to one of them before is sent to all of them now, and must not come more often for that.
+    pub(super) fn overloaded(
+        &mut self,
+        replica: ReplicaId,
+        shard: ShardId,
+        class: Class,
+        now: u64,
+        pause: u64,
+        longest: u64,
+    ) {
+        let current = &mut self.at(replica, shard).pauses[class as usize];
+        let doubled = pause << current.refusals.min(RETRY_DOUBLINGS_MAX);
+        // What was sent together counts once.
+        if current.until <= now {
+            current.refusals += 1;
+        }
+        let wait = pause.max(doubled.min(longest)).max(TICK_US);
+        *current = Pause { until: current.until.max(now + wait), since: now, trial_until: 0, ..*current };
+    }
+
+    /// Takes connections for dead on which something was asked and nothing came for too long. Time in which the
+    /// session was not asked for, `skipped`, does not count: what came meanwhile may lie in a socket.
+    pub(super) fn bury(
+        &mut self,
+        now: u64,
+        skipped: u64,
+        retry: u64,
+        mut dead: impl FnMut(ReplicaId, ShardId),
+    ) {
+        let replicas = usize::from(self.replicas);
+        for (place, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.asked > 0) {
+            if std::mem::take(&mut link.heard) {
+                link.quiet_since = now;
+            }
+            link.quiet_since = now.min(link.quiet_since + skipped);
+            if link.is_dead(now, retry) {
+                let Link { suspect_until, silences, resets, .. } = *link;
+                *link = Link { suspect_until, silences, resets: resets + 1, ..Link::default() };
+                dead(ReplicaId((place % replicas) as u8), ShardId((place / replicas) as u16));
+            }
+        }
     }
 }
 
@@ -90,46 +266,128 @@ impl Links {
 mod tests {
     use super::*;
 
+    const SHARD: ShardId = ShardId(0);
+    const FIRST: ReplicaId = ReplicaId(0);
+    const SECOND: ReplicaId = ReplicaId(1);
+
+    fn two() -> Links {
+        let mut links = Links::new(2, 1);
+        links.on_connected(FIRST, SHARD);
+        links.on_connected(SECOND, SHARD);
+        links
+    }
+
+    fn target(links: &Links, now: u64) -> Option<ReplicaId> {
+        links.targets(FIRST, SHARD, now).of(Class::Writes)
+    }
+
+    fn refuse(links: &mut Links, replica: ReplicaId, now: u64) {
+        links.overloaded(replica, SHARD, Class::Writes, now, 10_000, 40_000);
+    }
+
     #[test]
     fn the_home_comes_first_and_the_next_ones_after_it() {
         let shard = ShardId(1);
         let mut links = Links::new(3, 2);
-        assert_eq!(links.target(ReplicaId(2), shard, 0), None);
+        let from_last = |links: &Links, shard, now| links.targets(ReplicaId(2), shard, now).of(Class::Reads);
+        assert_eq!(from_last(&links, shard, 0), None);
         links.on_connected(ReplicaId(1), shard);
-        assert_eq!(links.target(ReplicaId(2), shard, 0), Some(ReplicaId(1)));
+        assert_eq!(from_last(&links, shard, 0), Some(ReplicaId(1)));
         links.on_connected(ReplicaId(0), shard);
-        assert_eq!(links.target(ReplicaId(2), shard, 0), Some(ReplicaId(0)));
+        assert_eq!(from_last(&links, shard, 0), Some(ReplicaId(0)));
         links.suspect(ReplicaId(0), shard, 10);
-        assert_eq!(links.target(ReplicaId(2), shard, 9), Some(ReplicaId(1)));
-        assert_eq!(links.target(ReplicaId(2), shard, 10), Some(ReplicaId(0)));
-        assert_eq!(links.target(ReplicaId(2), ShardId(0), 0), None);
+        assert_eq!(from_last(&links, shard, 9), Some(ReplicaId(1)));
+        assert_eq!(from_last(&links, shard, 10), Some(ReplicaId(0)));
+        assert_eq!(from_last(&links, SHARD, 0), None);
     }
 
     #[test]
-    fn a_silent_replica_is_left_alone_for_longer_each_time() {
-        let (first, second, shard) = (ReplicaId(0), ReplicaId(1), ShardId(0));
-        let mut links = Links::new(2, 1);
-        links.on_connected(first, shard);
-        links.on_connected(second, shard);
-        links.silent(first, shard, 100, 10);
-        links.silent(first, shard, 101, 10);
-        assert_eq!(links.target(first, shard, 109), Some(second), "what was sent together counts once");
-        assert_eq!(links.target(first, shard, 110), Some(first));
-        links.silent(first, shard, 120, 10);
-        assert_eq!(links.target(first, shard, 139), Some(second));
-        assert_eq!(links.target(first, shard, 140), Some(first));
-        links.on_answer(first, shard);
-        links.silent(first, shard, 150, 10);
-        assert_eq!(links.target(first, shard, 160), Some(first));
+    fn a_slow_replica_is_left_alone_for_longer_each_time() {
+        let mut links = two();
+        let silent = |links: &mut Links, now: u64| {
+            // It says something else meanwhile.
+            links.on_heard(FIRST, SHARD);
+            links.silent(FIRST, SHARD, now - 10, now, 10);
+        };
+        silent(&mut links, 100);
+        silent(&mut links, 101);
+        assert_eq!(target(&links, 109), Some(SECOND), "what was sent together counts once");
+        assert_eq!(target(&links, 110), Some(FIRST));
+        silent(&mut links, 120);
+        assert_eq!(target(&links, 139), Some(SECOND));
+        assert_eq!(target(&links, 140), Some(FIRST));
+        links.on_answer(FIRST, SHARD, Class::Writes, None);
+        silent(&mut links, 150);
+        assert_eq!(target(&links, 160), Some(FIRST));
     }
 
     #[test]
-    fn an_overloaded_replica_is_waited_for_and_not_avoided() {
-        let mut links = Links::new(2, 1);
-        links.on_connected(ReplicaId(0), ShardId(0));
-        links.on_connected(ReplicaId(1), ShardId(0));
-        links.overloaded(ReplicaId(0), ShardId(0), 10);
-        assert_eq!(links.target(ReplicaId(0), ShardId(0), 9), None);
-        assert_eq!(links.target(ReplicaId(0), ShardId(0), 10), Some(ReplicaId(0)));
+    fn an_overloaded_replica_is_avoided_and_waited_for_when_all_are() {
+        let mut links = two();
+        refuse(&mut links, FIRST, 0);
+        assert_eq!(target(&links, 0), Some(SECOND));
+        let reads = links.targets(FIRST, SHARD, 0).of(Class::Reads);
+        assert_eq!(reads, Some(FIRST), "it refuses what makes its log grow");
+        refuse(&mut links, SECOND, 5_000);
+        assert_eq!(target(&links, 9_999), None);
+        assert_eq!(target(&links, 10_000), Some(FIRST));
+        refuse(&mut links, FIRST, 10_000);
+        assert_eq!(target(&links, 15_000), Some(SECOND));
+        refuse(&mut links, SECOND, 15_000);
+        assert_eq!(target(&links, 29_999), None, "the second pause is twice as long");
+        assert_eq!(target(&links, 30_000), Some(FIRST));
+        for _ in 0..9 {
+            refuse(&mut links, FIRST, 100_000_000);
+        }
+        assert_eq!(target(&links, 100_039_999), Some(SECOND));
+        assert_eq!(target(&links, 100_040_000), Some(FIRST), "what was sent together counts once");
+    }
+
+    #[test]
+    fn one_request_shows_whether_an_overload_has_passed() {
+        let mut links = two();
+        refuse(&mut links, FIRST, 0);
+        let sent = |links: &mut Links, now| links.on_sent(FIRST, SHARD, Class::Writes, now, 1_000_000);
+        sent(&mut links, 10_000);
+        assert_eq!(target(&links, 10_000), Some(SECOND));
+        assert!(!links.on_answer(FIRST, SHARD, Class::Writes, Some(0)), "it was sent before");
+        assert_eq!(target(&links, 10_000), Some(SECOND));
+        assert!(links.on_answer(FIRST, SHARD, Class::Writes, Some(10_000)));
+        assert_eq!(target(&links, 10_000), Some(FIRST));
+        refuse(&mut links, FIRST, 20_000);
+        sent(&mut links, 30_000);
+        assert_eq!(target(&links, 1_030_000), Some(FIRST), "nobody waits for ever for the one");
+    }
+
+    #[test]
+    fn a_connection_that_says_nothing_is_dead_and_the_next_has_longer() {
+        let mut links = two();
+        let dead = |links: &mut Links, now: u64, skipped: u64| {
+            let mut found = Vec::new();
+            links.bury(now, skipped, 10, |replica, _| found.push(replica));
+            found
+        };
+        assert_eq!(dead(&mut links, 1_000, 0), [], "nothing was asked");
+        let ask = |links: &mut Links, now: u64| links.on_sent(FIRST, SHARD, Class::Writes, now, 10);
+        ask(&mut links, 1_000);
+        links.silent(FIRST, SHARD, 1_000, 1_010, 10);
+        assert_eq!(dead(&mut links, 1_019, 0), []);
+        assert!(links.on_heard(FIRST, SHARD), "a byte does");
+        assert_eq!(dead(&mut links, 1_020, 0), []);
+        assert_eq!(dead(&mut links, 1_530, 500), [], "nobody looked");
+        assert_eq!(dead(&mut links, 1_540, 0), [FIRST]);
+        assert_eq!(target(&links, 1_540), Some(SECOND));
+        links.on_disconnected(FIRST, SHARD);
+        links.on_connected(FIRST, SHARD);
+        assert_eq!(target(&links, 1_540), Some(FIRST), "it was welcomed");
+        ask(&mut links, 1_540);
+        links.silent(FIRST, SHARD, 1_540, 1_550, 10);
+        assert_eq!(target(&links, 1_570), Some(SECOND), "nothing but a byte or a welcome helps");
+        assert_eq!(dead(&mut links, 1_579, 0), []);
+        assert_eq!(dead(&mut links, 1_580, 0), [FIRST]);
+        links.on_connected(FIRST, SHARD);
+        links.on_answer(FIRST, SHARD, Class::Writes, None);
+        ask(&mut links, 1_600);
+        assert_eq!(dead(&mut links, 1_620, 0), [FIRST], "an answer starts afresh");
     }
 }

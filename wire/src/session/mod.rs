@@ -6,9 +6,9 @@
 //! under the same numbers, so that it happens once.
 //!
 //! Inputs: [`Session::submit`], [`Session::on_connected`], [`Session::on_disconnected`],
-//! [`Session::on_response`], [`Session::on_failure`], [`Session::on_timeout`]. Outputs, polled
-//! after each batch of inputs: [`Session::poll_transmit`], [`Session::poll_outcome`],
-//! [`Session::next_deadline`]. Times are microseconds since an origin that the caller chooses.
+//! [`Session::on_heard`], [`Session::on_response`], [`Session::on_failure`], [`Session::on_timeout`].
+//! Outputs, polled after each batch of inputs: [`Session::poll_reset`], [`Session::poll_transmit`],
+//! [`Session::poll_outcome`], [`Session::next_deadline`]. Times are microseconds since an origin that the caller chooses.
 
 mod config;
 mod lane;
@@ -122,6 +122,8 @@ pub struct Session {
     named: bool,
     lanes: Vec<Lane>,
     links: Links,
+    /// Connections that are to be made anew; none is named again before it is connected.
+    resets: VecDeque<(ReplicaId, ShardId)>,
     /// Lanes that may have something to send.
     ready: VecDeque<usize>,
     outcomes: VecDeque<Outcome>,
@@ -168,6 +170,7 @@ impl Session {
         config.check();
         Session {
             links: Links::new(config.replicas, config.shards),
+            resets: VecDeque::new(),
             config,
             named,
             lanes,
@@ -339,13 +342,13 @@ impl Session {
         if self.closing {
             lane.maybe_retire(now + self.config.deadline_us);
         }
-        let target = self.links.target(lane.home, lane.shard, now)?;
-        let is_due =
-            |flight: &Flight| matches!(flight.place, Place::Waiting { not_before } if not_before <= now);
-        let place = match lane.flights.iter().position(is_due) {
+        let targets = self.links.targets(lane.home, lane.shard, now);
+        let may_leave =
+            |flight: &Flight| flight.place == Place::Waiting && targets.of(flight.kind.class()).is_some();
+        let place = match lane.flights.iter().position(may_leave) {
             Some(place) => place,
             None => {
-                let mut flight = lane.launch(&self.config, &mut self.scratch, now)?;
+                let mut flight = lane.launch(&self.config, &mut self.scratch, now, &targets)?;
                 self.sent += 1;
                 flight.tag = self.sent << LANE_BITS | index as u64;
                 lane.flights.push_back(flight);
@@ -353,6 +356,8 @@ impl Session {
             }
         };
         let flight = &mut lane.flights[place];
+        let target = targets.of(flight.kind.class()).expect("only what a replica takes leaves");
+        self.links.on_sent(target, lane.shard, flight.kind.class(), now, self.config.retry_us);
         flight.place = Place::Sent { replica: target, at: now };
         flight.sends += 1;
         flight.unsettled += 1;
@@ -383,7 +388,7 @@ impl Session {
     /// When [`Session::on_timeout`] is to be called, if anything is under way.
     pub fn next_deadline(&self) -> Option<u64> {
         let busy = self.outstanding.commands > 0 || self.closing || self.lanes.iter().any(Lane::is_busy);
-        busy.then_some(self.next_tick)
+        (busy || self.links.is_asking()).then_some(self.next_tick)
     }
 
     /// No further commands. Those outstanding are seen through, then the streams are ended, so

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 const REPLICAS: u8 = 3;
 const SHARDS: u16 = 2;
+/// How often a session is looked after: so often that it does not take itself for the one that stood still.
+const LOOK_US: u64 = 400_000;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -30,6 +32,14 @@ enum Step {
     Refuse {
         place: usize,
         overloaded: bool,
+    },
+    /// All that is under way is refused, and so are its next copies: nobody takes anything.
+    RefuseAll {
+        rounds: u8,
+    },
+    /// A part of an answer comes.
+    Hear {
+        replica: u8,
     },
     Connect {
         replica: u8,
@@ -52,6 +62,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(|place| Step::Lose { place }),
         1 => (any::<usize>(), any::<bool>())
             .prop_map(|(place, overloaded)| Step::Refuse { place, overloaded }),
+        1 => (1u8..6).prop_map(|rounds| Step::RefuseAll { rounds }),
+        1 => (0..REPLICAS).prop_map(|replica| Step::Hear { replica }),
         2 => (0..REPLICAS).prop_map(|replica| Step::Connect { replica }),
         1 => (0..REPLICAS).prop_map(|replica| Step::Disconnect { replica }),
         1 => prop::bool::weighted(0.2).prop_map(|end| if end { Step::EndStreams } else { Step::Send }),
@@ -124,6 +136,16 @@ impl World {
                 };
                 self.session.on_failure(self.now, copy.replica, copy.tag, failure);
             }
+            Step::RefuseAll { rounds } => {
+                for _ in 0..rounds {
+                    self.step(Step::Send);
+                    (0..self.copies.len())
+                        .for_each(|_| self.step(Step::Refuse { place: 0, overloaded: true }));
+                }
+            }
+            Step::Hear { replica } => {
+                self.each_shard(|session, shard| session.on_heard(ReplicaId(replica), shard));
+            }
             Step::Connect { replica } => {
                 self.each_shard(|session, shard| session.on_connected(ReplicaId(replica), shard));
             }
@@ -132,11 +154,24 @@ impl World {
             }
             Step::EndStreams => self.shards.iter_mut().for_each(Model::end_all),
             Step::Pass { millis } => {
-                self.now += 1000 * u64::from(millis);
-                self.session.on_timeout(self.now);
+                let until = self.now + 1000 * u64::from(millis);
+                while self.now < until {
+                    self.now = until.min(self.now + LOOK_US);
+                    self.session.on_timeout(self.now);
+                    self.lose_dead();
+                }
             }
         }
         self.collect();
+    }
+
+    /// A connection that is made anew loses what was sent on it before, and the answers to that.
+    fn lose_dead(&mut self) {
+        while let Some((replica, shard)) = self.session.poll_reset() {
+            self.copies.retain(|copy| (copy.replica, copy.shard) != (replica, shard));
+            self.session.on_disconnected(replica, shard);
+            self.session.on_connected(replica, shard);
+        }
     }
 
     fn collect(&mut self) {

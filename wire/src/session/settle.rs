@@ -11,6 +11,11 @@ use crate::message::Failure;
 /// How long a replica without a quorum is left alone, in microseconds.
 const UNAVAILABLE_PAUSE_US: u64 = 100_000;
 
+/// The index of the lane that a tag names.
+fn lane_of(tag: u64) -> usize {
+    (tag & ((1 << LANE_BITS) - 1)) as usize
+}
+
 impl Session {
     /// The connection to a replica for a shard works.
     pub fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
@@ -21,19 +26,39 @@ impl Session {
     /// The connection was lost. What was sent on it goes elsewhere, unchanged.
     pub fn on_disconnected(&mut self, replica: ReplicaId, shard: ShardId) {
         self.links.on_disconnected(replica, shard);
+        self.take_back(replica, shard);
+    }
+
+    fn take_back(&mut self, replica: ReplicaId, shard: ShardId) {
         for lane in self.lanes.iter_mut().filter(|lane| lane.shard == shard) {
             for flight in &mut lane.flights {
                 if matches!(flight.place, Place::Sent { replica: at, .. } if at == replica) {
-                    flight.place = Place::Waiting { not_before: 0 };
+                    flight.place = Place::Waiting;
                 }
             }
         }
         self.mark_shard_ready(shard);
     }
 
+    /// Bytes have come on a connection, if not yet a whole message: it is not dead.
+    pub fn on_heard(&mut self, replica: ReplicaId, shard: ShardId) {
+        if self.links.on_heard(replica, shard) {
+            self.mark_shard_ready(shard);
+        }
+    }
+
+    /// A request has an answer of any kind.
+    fn on_reply(&mut self, replica: ReplicaId, tag: u64) {
+        let Some(shard) = self.lanes.get(lane_of(tag)).map(|lane| lane.shard) else { return };
+        if self.links.on_reply(replica, shard) {
+            self.mark_shard_ready(shard);
+        }
+    }
+
     /// A response. Whatever answers a request first counts; later copies are passed over. An
     /// error says that the replica does not follow the protocol: close the connection.
     pub fn on_response(&mut self, replica: ReplicaId, tag: u64, answers: Answers) -> Result<(), BadResponse> {
+        self.on_reply(replica, tag);
         let Some((index, place)) = self.find(tag) else { return Ok(()) };
         let lane = &mut self.lanes[index];
         let flight = &lane.flights[place];
@@ -46,7 +71,11 @@ impl Session {
             return Err(BadResponse);
         }
         let (shard, flight) = (lane.shard, lane.land(place));
-        if self.links.on_answer(replica, shard) {
+        let sent_at = match flight.place {
+            Place::Sent { replica: to, at } if to == replica => Some(at),
+            _ => None,
+        };
+        if self.links.on_answer(replica, shard, flight.kind.class(), sent_at) {
             self.mark_shard_ready(shard);
         }
         self.mark_ready(index);
@@ -98,6 +127,7 @@ impl Session {
 
     /// The replica has no answers to a request.
     pub fn on_failure(&mut self, now: u64, replica: ReplicaId, tag: u64, failure: Failure) {
+        self.on_reply(replica, tag);
         let Some((index, place)) = self.find(tag) else { return };
         let lane = &mut self.lanes[index];
         let (shard, flight) = (lane.shard, &mut lane.flights[place]);
@@ -107,16 +137,14 @@ impl Session {
         self.last_refusal = Some(format!("replica {replica} is {failure}"));
         match failure {
             Failure::Overloaded { retry_after_ms, .. } => {
-                let not_before = now + 1000 * u64::from(retry_after_ms);
+                // Another replica may take it at once.
+                let (pause, class) = (1000 * u64::from(retry_after_ms), flight.kind.class());
                 flight.unsettled -= 1;
-                flight.place = Place::Waiting { not_before };
-                // What limits Opens does not limit the rest.
-                if flight.kind != Kind::Open {
-                    self.links.overloaded(replica, shard, not_before);
-                }
+                flight.place = Place::Waiting;
+                self.links.overloaded(replica, shard, class, now, pause, self.config.retry_us);
             }
             Failure::Unavailable { .. } => {
-                flight.place = Place::Waiting { not_before: 0 };
+                flight.place = Place::Waiting;
                 self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US);
             }
             Failure::Invalid { why } => {
@@ -132,7 +160,7 @@ impl Session {
     }
 
     fn find(&self, tag: u64) -> Option<(usize, usize)> {
-        let index = (tag & ((1 << LANE_BITS) - 1)) as usize;
+        let index = lane_of(tag);
         let place = self.lanes.get(index)?.flights.iter().position(|flight| flight.tag == tag)?;
         Some((index, place))
     }
@@ -176,7 +204,9 @@ impl Session {
         if now < self.next_tick {
             return;
         }
+        let late = now - self.next_tick;
         self.next_tick = now + TICK_US;
+        self.look_at_links(now, late);
         for index in 0..self.lanes.len() {
             if self.lanes[index].is_busy() {
                 self.look_at_flights(now, index);
@@ -189,6 +219,24 @@ impl Session {
                 self.mark_ready(index);
             }
         }
+    }
+
+    /// Connections that are dead are made anew, and what was sent on them goes elsewhere.
+    fn look_at_links(&mut self, now: u64, late: u64) {
+        let retry = self.config.retry_us;
+        let skipped = if late > retry / 2 { late } else { 0 };
+        let first = self.resets.len();
+        self.links.bury(now, skipped, retry, |replica, shard| self.resets.push_back((replica, shard)));
+        for place in first..self.resets.len() {
+            let (replica, shard) = self.resets[place];
+            self.take_back(replica, shard);
+        }
+    }
+
+    /// A connection that is to be closed and made anew: it does not carry anything any more. It counts as
+    /// lost already, and counts again when it is told that the new one is connected.
+    pub fn poll_reset(&mut self) -> Option<(ReplicaId, ShardId)> {
+        self.resets.pop_front()
     }
 
     fn look_at_flights(&mut self, now: u64, index: usize) {
@@ -205,8 +253,8 @@ impl Session {
             if let Place::Sent { replica, at } = flight.place
                 && now >= at + patience
             {
-                flight.place = Place::Waiting { not_before: 0 };
-                self.links.silent(replica, shard, now, retry);
+                flight.place = Place::Waiting;
+                self.links.silent(replica, shard, at, now, retry);
             }
             place += 1;
         }

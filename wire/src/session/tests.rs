@@ -336,23 +336,176 @@ fn a_silent_replica_is_avoided_until_it_speaks() {
     assert_eq!(rig.outcomes.len(), 3);
 }
 
+fn overloaded(retry_after_ms: u32) -> Failure {
+    Failure::Overloaded { retry_after_ms, why: "full".into() }
+}
+
 #[test]
-fn an_overloaded_replica_is_asked_again_after_its_pause() {
+fn an_overloaded_replica_is_left_for_the_next_one_and_asked_again_after_its_pause() {
     let mut rig = Rig::new(|_| ());
-    rig.decide(b"k", 0);
+    let key = key_of_home(1);
+    rig.decide(&key, 0);
     rig.settle();
-    rig.decide(b"k", 1);
+    rig.decide(&key, 1);
     let first = rig.one();
-    rig.fail(&first, Failure::Overloaded { retry_after_ms: 20, why: "full".into() });
+    rig.fail(&first, overloaded(20));
+    let second = rig.one();
+    assert_eq!((second.replica, second.tag, &second.payload), (ReplicaId(2), first.tag, &first.payload));
+    rig.answer(&second);
+    assert!(rig.is_committed(1), "nothing but another replica was needed");
+    rig.session.submit(rig.now, &Action::Read { key: &key }, 2).unwrap();
+    let read = rig.one();
+    assert_eq!(read.replica, ReplicaId(1), "reads make no log grow");
+    rig.answer(&read);
+    rig.decide(&key, 3);
+    let third = rig.one();
+    assert_eq!(third.replica, ReplicaId(2), "the pause goes on");
+    rig.answer(&third);
+    rig.pass(20_000);
+    rig.decide(&key, 4);
+    let home = rig.one();
+    assert_eq!(home.replica, ReplicaId(1), "new commands return to the home");
+    rig.answer(&home);
+    assert_eq!(rig.outcomes.len(), 5);
+}
+
+#[test]
+fn when_all_replicas_are_overloaded_the_first_whose_pause_ends_is_asked() {
+    let mut rig = Rig::new(|_| ());
+    let key = key_of_home(0);
+    rig.decide(&key, 0);
+    rig.settle();
+    rig.decide(&key, 1);
+    for retry_after_ms in [60_000, 20, 60_000] {
+        let sent = rig.one();
+        rig.fail(&sent, overloaded(retry_after_ms));
+    }
     rig.pass(19_999);
     assert!(rig.sent().is_empty());
     rig.pass(TICK_US);
-    let second = rig.one();
-    assert_eq!((second.replica, second.tag, &second.payload), (first.replica, first.tag, &first.payload));
-    rig.fail(&second, Failure::Overloaded { retry_after_ms: 60_000, why: "full".into() });
+    let again = rig.one();
+    assert_eq!(again.replica, ReplicaId(1));
+    rig.fail(&again, overloaded(60_000));
     rig.pass(10_000_000);
     let Err(Error::NotTaken(why)) = &rig.outcomes[&1] else { panic!("{:?}", rig.outcomes) };
     assert!(why.contains("overloaded (full)"), "{why}");
+}
+
+#[test]
+fn a_cluster_that_is_overloaded_as_a_whole_is_asked_no_more_often_for_that() {
+    let mut rig = Rig::new(|config| config.frame_commands = 1);
+    (0..3).for_each(|home| rig.decide(&key_of_home(home), home.into()));
+    rig.settle();
+    for token in 10..40 {
+        rig.decide(&key_of_home((token % 3) as u8), token);
+    }
+    let mut frames = 0;
+    for _ in 0..600 {
+        for sent in rig.sent() {
+            frames += 1;
+            rig.fail(&sent, overloaded(100));
+        }
+        rig.pass(TICK_US);
+    }
+    // Each of the 30 frames, every 100 ms for 3 s, if each went to its home alone.
+    assert!(frames < 900 / 5, "{frames} frames");
+    rig.settle();
+    (0..3).for_each(|_| {
+        rig.pass(1_000_000);
+        rig.settle();
+    });
+    assert!((10..40).all(|token| rig.is_committed(token)));
+}
+
+#[test]
+fn a_stream_that_one_replica_has_no_room_for_is_opened_at_another() {
+    let mut rig = Rig::new(|_| ());
+    let key = key_of_home(0);
+    rig.decide(&key, 0);
+    let open = rig.one();
+    rig.fail(&open, overloaded(1000));
+    let open = rig.one();
+    assert_eq!((open.replica, ops(&open)), (ReplicaId(1), vec![Op::Open]));
+    rig.answer(&open);
+    assert_eq!(rig.one().replica, ReplicaId(0), "what limits streams does not limit the rest");
+}
+
+/// Ticks for so long; which connections were given up meanwhile.
+fn tick(rig: &mut Rig, micros: u64) -> Vec<ReplicaId> {
+    let mut resets = Vec::new();
+    for _ in 0..micros / TICK_US {
+        rig.pass(TICK_US);
+        resets.extend(std::iter::from_fn(|| rig.session.poll_reset()).map(|(replica, _)| replica));
+    }
+    resets
+}
+
+#[test]
+fn a_connection_that_died_in_silence_costs_one_stall_and_is_made_anew() {
+    let mut rig = Rig::new(|_| ());
+    let (key, shard) = (key_of_home(0), ShardId(0));
+    rig.decide(&key, 0);
+    rig.settle();
+    rig.decide(&key, 1);
+    assert_eq!(rig.one().replica, ReplicaId(0));
+    assert_eq!(tick(&mut rig, 1_010_000), []);
+    let second = rig.one();
+    assert_eq!(second.replica, ReplicaId(1), "the one stall");
+    rig.answer(&second);
+    assert!(rig.session.next_deadline().is_some(), "somebody has to notice");
+    let mut token = 2;
+    let mut resets = Vec::new();
+    for _ in 0..900 {
+        rig.decide(&key, token);
+        let sent = rig.one();
+        assert_ne!(sent.replica, ReplicaId(0), "nothing came from it since");
+        rig.answer(&sent);
+        assert!(rig.is_committed(token));
+        resets.extend(tick(&mut rig, 1_000_000));
+        token += 1;
+    }
+    assert_eq!(resets, [ReplicaId(0)]);
+    // Its loss is told as well, then it is there again.
+    rig.session.on_disconnected(ReplicaId(0), shard);
+    rig.session.on_connected(ReplicaId(0), shard);
+    rig.decide(&key, token);
+    let home = rig.one();
+    assert_eq!(home.replica, ReplicaId(0));
+    rig.answer(&home);
+    assert_eq!(tick(&mut rig, 10_000_000), []);
+    assert_eq!(rig.session.next_deadline(), None);
+}
+
+#[test]
+fn a_connection_on_which_bytes_come_is_slow_and_not_dead() {
+    let mut rig = Rig::new(|_| ());
+    let key = key_of_home(0);
+    rig.decide(&key, 0);
+    rig.settle();
+    rig.decide(&key, 1);
+    let slow = rig.one();
+    for _ in 0..20 {
+        assert_eq!(tick(&mut rig, 400_000), []);
+        rig.session.on_heard(ReplicaId(0), ShardId(0));
+        // The others lose whatever they are sent, and their connections do not last.
+        rig.sent();
+        (1..3).for_each(|replica| rig.session.on_disconnected(ReplicaId(replica), ShardId(0)));
+        (1..3).for_each(|replica| rig.session.on_connected(ReplicaId(replica), ShardId(0)));
+    }
+    rig.answer(&slow);
+    assert!(rig.is_committed(1));
+}
+
+#[test]
+fn a_session_that_stood_still_itself_blames_nobody() {
+    let mut rig = Rig::new(|_| ());
+    rig.decide(b"k", 0);
+    let open = rig.one();
+    rig.pass(5_000_000);
+    assert_eq!(rig.session.poll_reset(), None);
+    rig.answer(&open);
+    rig.settle();
+    assert!(rig.is_committed(0));
 }
 
 #[test]
