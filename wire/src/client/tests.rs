@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const SHARD: ShardId = ShardId(0);
@@ -17,11 +18,18 @@ struct Shared {
     model: Mutex<Model>,
     members: Vec<Member>,
     frames: AtomicUsize,
+    /// The same at each replica.
+    by_replica: Vec<AtomicUsize>,
     /// Requests that are executed and then not answered: the connection is closed instead.
     hang_ups: AtomicUsize,
     /// Requests answered "overloaded".
     refusals: AtomicUsize,
+    /// The replica that answers all requests so, and asks to be left alone for longer than anybody waits.
+    overloaded: AtomicUsize,
 }
+
+/// A replica that is not there.
+const NONE: usize = usize::MAX;
 
 /// A cluster on loopback. Dropping a task stops a replica with all its connections.
 struct Cluster {
@@ -41,8 +49,10 @@ impl Cluster {
             model: Mutex::new(Model::new(SHARD)),
             members: listeners.iter().map(member).collect(),
             frames: AtomicUsize::new(0),
+            by_replica: (0..replicas).map(|_| AtomicUsize::new(0)).collect(),
             hang_ups: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
+            overloaded: AtomicUsize::new(NONE),
         });
         let mut cluster = Cluster { shared: shared.clone(), replicas: Vec::new() };
         for (replica, listener) in (0..).zip(listeners) {
@@ -129,8 +139,11 @@ async fn converse(shared: Arc<Shared>, replica: ReplicaId, stream: TcpStream) {
         match frame.decode(Scope { kind: Kind::Client, ..scope }).unwrap() {
             ClientMessage::Request { tag } => {
                 shared.frames.fetch_add(1, Ordering::Relaxed);
-                if take_one(&shared.refusals) {
-                    let failure = Failure::Overloaded { retry_after_ms: 1, why: "test".into() };
+                shared.by_replica[replica.index()].fetch_add(1, Ordering::Relaxed);
+                let overloaded = shared.overloaded.load(Ordering::Relaxed) == replica.index();
+                if overloaded || take_one(&shared.refusals) {
+                    let retry_after_ms = if overloaded { 3_600_000 } else { 1 };
+                    let failure = Failure::Overloaded { retry_after_ms, why: "test".into() };
                     peer.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]).await;
                     continue;
                 }
@@ -227,6 +240,107 @@ async fn overload_is_waited_out() {
     let client = cluster.client().await;
     cluster.shared.refusals.store(3, Ordering::Relaxed);
     assert_eq!(client.decide("k", "v").await.unwrap().key_seq, 1);
+}
+
+#[tokio::test]
+async fn an_overloaded_replica_holds_nothing_up() {
+    let cluster = Cluster::start(3).await;
+    cluster.shared.overloaded.store(1, Ordering::Relaxed);
+    let client = cluster.client().await;
+    for n in 0..30 {
+        assert_eq!(client.decide(format!("key {n}"), "v").await.unwrap().key_seq, 1);
+    }
+}
+
+/// What lies between a client and a replica, and can fall silent: then nothing comes out of it any more and
+/// nothing is closed, as when a cable is cut.
+struct Hole {
+    address: Member,
+    silent: watch::Sender<bool>,
+    /// Connections that were made, and those that the client has closed.
+    made: watch::Receiver<usize>,
+    closed: watch::Receiver<usize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Hole {
+    async fn before(target: &Member) -> Hole {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Member { host: "127.0.0.1".into(), client_base: listener.local_addr().unwrap().port() };
+        let target = (target.host.clone(), target.client_base);
+        let (silent, is_silent) = watch::channel(false);
+        let (count, made) = watch::channel(0);
+        let (ended, closed) = watch::channel(0);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut wires = JoinSet::new();
+            loop {
+                let (near, _) = listener.accept().await.unwrap();
+                count.send_modify(|count| *count += 1);
+                wires.spawn(carry(near, target.clone(), is_silent.clone(), ended.clone()));
+            }
+        });
+        Hole { address, silent, made, closed, _tasks: tasks }
+    }
+}
+
+/// Carries bytes both ways until it falls silent; swallows what the client says from then on.
+async fn carry(
+    mut near: TcpStream,
+    target: (String, u16),
+    mut silent: watch::Receiver<bool>,
+    ended: watch::Sender<usize>,
+) {
+    if !*silent.borrow() {
+        let mut far = TcpStream::connect(target).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+            _ = silent.wait_for(|silent| *silent) => {}
+        }
+    }
+    let _ = near.read_to_end(&mut Vec::new()).await;
+    ended.send_modify(|ended| *ended += 1);
+}
+
+/// Something that comes with time, on a loaded machine too.
+async fn come<T>(what: &str, awaited: impl Future<Output = T>) -> T {
+    let patience = std::time::Duration::from_secs(120);
+    tokio::time::timeout(patience, awaited).await.unwrap_or_else(|_| panic!("{what} did not come"))
+}
+
+#[tokio::test]
+async fn a_connection_that_died_in_silence_is_given_up_and_made_anew() {
+    let cluster = Cluster::start(3).await;
+    let mut hole = Hole::before(&cluster.shared.members[0]).await;
+    let mut welcome = cluster.client().await.welcome().clone();
+    welcome.members[0] = hole.address.clone();
+    let client = Client::with(welcome.clone(), Config::of(&welcome));
+    // Some of the keys have their home there.
+    for n in 0..30 {
+        client.decide(format!("key {n}"), "before").await.unwrap();
+    }
+    assert_eq!((*hole.made.borrow(), *hole.closed.borrow()), (1, 0));
+    hole.silent.send_replace(true);
+    for n in 0..30 {
+        assert_eq!(client.decide(format!("key {n}"), "meanwhile").await.unwrap().key_seq, 2);
+    }
+    come("the end of the dead connection", hole.closed.wait_for(|closed| *closed == 1)).await.unwrap();
+    // What takes its place is not welcomed, so nothing is risked on it.
+    come("another connection", hole.made.wait_for(|made| *made == 2)).await.unwrap();
+    let frames = cluster.shared.frames.load(Ordering::Relaxed);
+    for n in 0..30 {
+        assert_eq!(client.decide(format!("key {n}"), "elsewhere").await.unwrap().key_seq, 3);
+    }
+    assert_eq!(cluster.shared.frames.load(Ordering::Relaxed), frames + 30, "each is asked once");
+    hole.silent.send_replace(false);
+    cluster.shared.by_replica[0].store(0, Ordering::Relaxed);
+    let carried = async {
+        let mut keys = (0..30).cycle();
+        while cluster.shared.by_replica[0].load(Ordering::Relaxed) == 0 {
+            client.decide(format!("key {}", keys.next().unwrap()), "back").await.unwrap();
+        }
+    };
+    come("the way home", carried).await;
 }
 
 #[tokio::test]

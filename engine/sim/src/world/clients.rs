@@ -49,6 +49,11 @@ impl World {
     pub(super) fn attend(&mut self, index: usize) {
         let client = &mut self.clients[index];
         client.collect(self.now, &mut self.ops);
+        let mut dead = Vec::new();
+        while let Some((replica, _)) = client.session.poll_reset() {
+            client.connections[replica.index()] = None;
+            dead.push(replica.0);
+        }
         while let Some(transmit) = client.session.poll_transmit(self.now) {
             let replica = transmit.replica.0;
             let connection =
@@ -62,6 +67,12 @@ impl World {
         {
             client.wake_at = Some(at.max(self.now + 1));
             self.queue.push(at.max(self.now + 1), Event::Wake { client: index });
+        }
+        for replica in dead {
+            // A replica that stands still does not welcome it either.
+            let delay = self.faults.random_range(1_000..30_000);
+            let at = self.now.max(self.is_paused(replica).unwrap_or(0)) + delay;
+            self.queue.push(at, Event::Connect { client: index, replica });
         }
     }
 
