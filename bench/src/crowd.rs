@@ -54,7 +54,8 @@ struct Crowd<'a> {
     clients: Vec<Client>,
     idle: VecDeque<usize>,
     unwritten: Vec<Place>,
-    to_connect: Sender<Place>,
+    /// By member.
+    to_connect: Vec<Sender<Place>>,
     made: Receiver<(Place, Up)>,
     next_timeouts: u64,
 }
@@ -68,30 +69,35 @@ impl<'a> Crowd<'a> {
             let ups = (0..*shards).map(|_| None).collect();
             Client { session: Session::new(config.clone()), ups, idle: false }
         };
-        let (to_connect, wanted) = channel();
         let (maker, made) = channel();
         // Threads begin with different replicas.
         let mut members: Vec<_> = (0..).map(ReplicaId).zip(members.iter().cloned()).collect();
         let first = thread as usize % members.len();
         members.rotate_left(first);
-        std::thread::spawn(move || connect_all(&members, &wanted, &maker));
-        for client in 0..count {
-            for shard in 0..usize::from(*shards) {
-                to_connect.send(Place { client, shard }).context("the connecting thread has ended")?;
-            }
-        }
-        Ok(Crowd {
+        // Each on a thread of its own: one that does not answer holds up nobody's clients but its own.
+        let connecting = members.into_iter().map(|(replica, member)| {
+            let (to_connect, wanted) = channel();
+            let maker = maker.clone();
+            std::thread::spawn(move || connect_all(replica, &member, &wanted, &maker));
+            to_connect
+        });
+        let crowd = Crowd {
             shared,
             generator,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("creating an epoll instance")?,
             clients: (0..count).map(client).collect(),
             idle: VecDeque::new(),
             unwritten: Vec::new(),
-            to_connect,
+            to_connect: connecting.collect(),
             made,
             next_timeouts: 0,
-        })
+        };
+        for client in 0..count {
+            (0..usize::from(*shards)).for_each(|shard| crowd.connect(Place { client, shard }));
+        }
+        Ok(crowd)
     }
+
     fn run(&mut self) -> Result<()> {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut closing_since = None;
@@ -189,6 +195,7 @@ impl<'a> Crowd<'a> {
         let now = self.shared.now();
         let Client { session, ups, .. } = &mut self.clients[place.client];
         let Some(up) = &mut ups[place.shard] else { return };
+        session.on_heard(ONLY, ShardId(place.shard as u16));
         let heard = up.read(|received| {
             match received {
                 Received::Response { tag, answers } => session.on_response(ONLY, tag, answers)?,
@@ -205,10 +212,16 @@ impl<'a> Crowd<'a> {
 
     fn lose(&mut self, place: Place) {
         let client = &mut self.clients[place.client];
-        client.ups[place.shard] = None;
         client.session.on_disconnected(ONLY, ShardId(place.shard as u16));
-        // The other thread ends only after this one.
-        let _ = self.to_connect.send(place);
+        if client.ups[place.shard].take().is_some() {
+            self.connect(place);
+        }
+    }
+
+    fn connect(&self, place: Place) {
+        let member = place.client % self.to_connect.len();
+        // The other threads end only after this one.
+        let _ = self.to_connect[member].send(place);
     }
 
     /// Takes what a client has heard, and lets it go on.
@@ -230,6 +243,9 @@ impl<'a> Crowd<'a> {
         self.next_timeouts = now + TIMEOUTS_EVERY_US;
         for client in 0..self.clients.len() {
             self.clients[client].session.on_timeout(now);
+            while let Some((_, shard)) = self.clients[client].session.poll_reset() {
+                self.lose(Place { client, shard: usize::from(shard.0) });
+            }
             self.pump(client);
         }
     }
@@ -253,32 +269,24 @@ impl<'a> Crowd<'a> {
     }
 }
 
-/// Makes the connections that are wanted, one after the other, until nobody wants any more. The
-/// clients take the members in turn.
-fn connect_all(members: &[(ReplicaId, Member)], wanted: &Receiver<Place>, made: &Sender<(Place, Up)>) {
-    let mut failed = VecDeque::new();
+/// Makes the connections to a member that are wanted, one after the other, until nobody wants any more.
+fn connect_all(replica: ReplicaId, member: &Member, wanted: &Receiver<Place>, made: &Sender<(Place, Up)>) {
     let (mut pause, longest) = RECONNECT_PAUSES;
-    loop {
-        let place = if failed.is_empty() { wanted.recv().ok() } else { wanted.try_recv().ok() };
-        let retry = place.is_none();
-        let Some(place) = place.or_else(|| failed.pop_front()) else { return };
-        if retry {
-            std::thread::sleep(pause);
-        }
-        let (replica, member) = &members[place.client % members.len()];
+    while let Ok(place) = wanted.recv() {
         let shard = ShardId(place.shard as u16);
-        match Up::connect(&member.host, member.client_base, shard, *replica, READ_CHUNK_BYTES) {
-            Ok(up) => {
-                pause = RECONNECT_PAUSES.0;
-                // Nobody takes it when the run has ended.
-                if made.send((place, up)).is_err() {
-                    return;
+        let up = loop {
+            match Up::connect(&member.host, member.client_base, shard, replica, READ_CHUNK_BYTES) {
+                Ok(up) => break up,
+                Err(_) => {
+                    std::thread::sleep(pause);
+                    pause = (2 * pause).min(longest);
                 }
             }
-            Err(_) => {
-                failed.push_back(place);
-                pause = (2 * pause).min(longest);
-            }
+        };
+        pause = RECONNECT_PAUSES.0;
+        // Nobody takes it when the run has ended.
+        if made.send((place, up)).is_err() {
+            return;
         }
     }
 }

@@ -116,6 +116,8 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
         recorded.merge(&thread.join().map_err(|_| anyhow!("a load thread panicked; see above"))??);
     }
     let (steps, series) = watch.finish();
+    // A name that is still looked up holds nobody up.
+    runtime.shutdown_background();
     let contradictions = shared.ledger.as_ref().and_then(Ledger::contradictions);
     let is_wrong = contradictions.as_ref().is_some_and(|found| found.count > 0);
     ensure!(is_wrong || !steps.is_empty(), "interrupted during the warm-up: nothing was measured");

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result};
 use isonomy_wire::client::ConnectError;
+use isonomy_wire::client::connection::notice_death;
 use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::session::{Link, LinkError, Received};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// How long a connection may take until the welcome.
@@ -34,8 +35,8 @@ impl Up {
     ) -> Result<Up> {
         let member = format!("{host}:{base}");
         let port = base.checked_add(shard.0).ok_or(ConnectError::Port { member, shard: shard.0 })?;
-        let address = (host, port).to_socket_addrs()?.next().context("the name has no address")?;
-        let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+        let mut stream = connect_any((host, port).to_socket_addrs()?)?;
+        notice_death(&stream);
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
         let mut out = Vec::new();
@@ -90,4 +91,16 @@ impl Up {
         }
         Ok(())
     }
+}
+
+/// Connects to the first of the addresses of a name that takes it.
+fn connect_any(addresses: impl Iterator<Item = SocketAddr>) -> Result<TcpStream> {
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.context("the name has no address")?.into())
 }

@@ -1,8 +1,15 @@
 //! What the replicas say of themselves before and after.
 
 use isonomy_wire::client::Connection;
+use isonomy_wire::client::connection::CONNECT_TIMEOUT;
 use isonomy_wire::id::ShardId;
-use isonomy_wire::message::{ShardStatus, Welcome};
+use isonomy_wire::message::{Member, ShardStatus, Welcome};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long replicas may take to say how they stand during a run. They are asked every second: whoever waited
+/// longer would fall behind, and end the run late.
+const STATUS_PATIENCE: Duration = Duration::from_millis(900);
 
 /// The sums of the figures that the report needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,30 +31,61 @@ impl Totals {
 
 /// A connection to every shard of every replica.
 pub(crate) struct Probes {
-    replicas: usize,
-    /// `None` where there is none.
+    members: Vec<Member>,
+    shards: u16,
+    /// Of shard 0, then of shard 1 and so on; `None` where there is none.
     connections: Vec<Option<Connection>>,
 }
 
 impl Probes {
+    /// Connects to all at once, so that those who do not answer cost no more than one of them.
     pub(crate) async fn connect(welcome: &Welcome) -> Probes {
-        let mut connections = Vec::new();
-        for shard in 0..welcome.shards {
-            for member in &welcome.members {
-                connections.push(Connection::open(member, ShardId(shard)).await.ok());
-            }
-        }
-        Probes { replicas: welcome.members.len(), connections }
+        let (members, shards) = (welcome.members.clone(), welcome.shards);
+        let connections = (0..members.len() * usize::from(shards)).map(|_| None).collect();
+        let mut probes = Probes { members, shards, connections };
+        probes.ask(CONNECT_TIMEOUT).await;
+        probes
     }
 
-    /// What all of them say; `None` if one does not: a sum without it would be wrong.
+    /// What all of them say; `None` if one does not in time: a sum without it would be wrong.
     pub(crate) async fn totals(&mut self) -> Option<Totals> {
-        let mut all = Vec::new();
-        for connection in &mut self.connections {
-            all.push(connection.as_mut()?.status().await.ok()?);
-        }
-        Some(add(&all, self.replicas))
+        let all: Option<Vec<ShardStatus>> = self.ask(STATUS_PATIENCE).await.into_iter().collect();
+        Some(add(&all?, self.members.len()))
     }
+
+    /// Asks all at once. Whoever does not answer in time is connected to again the next time: what comes late
+    /// would be taken for the answer to another question.
+    async fn ask(&mut self, patience: Duration) -> Vec<Option<ShardStatus>> {
+        let members = self.members.iter();
+        let places = (0..self.shards).flat_map(|shard| members.clone().map(move |member| (member, shard)));
+        let mut asked = Vec::new();
+        for (slot, (member, shard)) in self.connections.iter_mut().zip(places) {
+            let (connection, member) = (slot.take(), member.clone());
+            asked.push(tokio::spawn(timeout(patience, status(connection, member, ShardId(shard)))));
+        }
+        let mut all = Vec::new();
+        for (slot, asked) in self.connections.iter_mut().zip(asked) {
+            let answer = asked.await.expect("asking does not panic").ok().flatten();
+            let (connection, status) = answer.unzip();
+            *slot = connection;
+            all.push(status);
+        }
+        all
+    }
+}
+
+/// Asks a shard of a replica, over this connection or a new one.
+async fn status(
+    connection: Option<Connection>,
+    member: Member,
+    shard: ShardId,
+) -> Option<(Connection, ShardStatus)> {
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => Connection::open(&member, shard).await.ok()?,
+    };
+    let status = connection.status().await.ok()?;
+    Some((connection, status))
 }
 
 /// Statuses of all replicas for shard 0, then for shard 1 and so on.

@@ -31,6 +31,8 @@ impl Wire {
 pub(crate) enum Event {
     Connected,
     Lost,
+    /// Bytes have come, if not a whole message.
+    Heard,
     Received(Received),
 }
 
@@ -81,8 +83,20 @@ impl Wires {
 
     /// The link to a replica for a shard and where its bytes go; `None` while it is down.
     pub(crate) fn link(&mut self, replica: ReplicaId, shard: ShardId) -> Option<(&mut Link, &mut Vec<u8>)> {
-        let place = usize::from(shard.0) * self.welcome.members.len() + replica.index();
+        let place = self.place(replica, shard);
         self.wires[place].up.as_mut().map(|up| (&mut up.link, &mut up.out))
+    }
+
+    /// Closes a connection that does not carry anything any more, and makes another.
+    pub(crate) fn reset(&mut self, replica: ReplicaId, shard: ShardId) {
+        let place = self.place(replica, shard);
+        if self.wires[place].up.take().is_some() {
+            self.connect(place);
+        }
+    }
+
+    fn place(&self, replica: ReplicaId, shard: ShardId) -> usize {
+        usize::from(shard.0) * self.welcome.members.len() + replica.index()
     }
 
     /// Writes what is queued, one write per connection, then waits for bytes, room or time.
@@ -107,9 +121,11 @@ impl Wires {
             let Wire { replica, shard, up, readable } = &mut self.wires[place];
             let Some(up) = up else { continue };
             let (replica, shard) = (*replica, *shard);
-            if std::mem::take(readable)
-                && up.read(|received| tell(replica, shard, Event::Received(received))).is_err()
-            {
+            if !std::mem::take(readable) {
+                continue;
+            }
+            tell(replica, shard, Event::Heard)?;
+            if up.read(|received| tell(replica, shard, Event::Received(received))).is_err() {
                 self.lose(place, &mut tell)?;
             }
         }

@@ -64,6 +64,7 @@ impl Worker<'_> {
                 match event {
                     Event::Connected => session.on_connected(replica, shard),
                     Event::Lost => session.on_disconnected(replica, shard),
+                    Event::Heard => session.on_heard(replica, shard),
                     Event::Received(Received::Response { tag, answers }) => {
                         session.on_response(replica, tag, answers)?;
                     }
@@ -78,6 +79,9 @@ impl Worker<'_> {
             })?;
             let now = self.shared.now();
             self.session.on_timeout(now);
+            while let Some((replica, shard)) = self.session.poll_reset() {
+                wires.reset(replica, shard);
+            }
             self.generator.take_outcomes(&mut self.session, now);
         }
     }

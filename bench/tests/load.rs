@@ -11,7 +11,9 @@ use isonomy_wire::message::{ClientMessage, Failure, Handshake, Member, ShardStat
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 const REPLICAS: u8 = 3;
 const SHARD: ShardId = ShardId(0);
@@ -20,6 +22,8 @@ struct Shared {
     members: Vec<Member>,
     machine: Mutex<(Machine, u64)>,
     manner: Manner,
+    /// Requests at the one that falls silent.
+    requests: AtomicU64,
 }
 
 /// How the cluster treats its clients.
@@ -30,7 +34,14 @@ enum Manner {
     Refuses,
     /// Every decision is said to be its key's first.
     Lies,
+    /// One replica falls silent after some requests, as if it had been cut off: it answers nobody any more and
+    /// closes nothing.
+    FallsSilent,
 }
+
+/// The one that falls silent, and after how many requests.
+const SILENT: ReplicaId = ReplicaId(0);
+const REQUESTS_BEFORE: u64 = 20;
 
 impl Shared {
     fn execute(&self, request: Bytes, crc: u32) -> Bytes {
@@ -41,6 +52,11 @@ impl Shared {
         machine
             .execute(InstanceId::new(ReplicaId(0), *seq), &payload, &[], true, |_, bytes| response = bytes);
         if self.manner == Manner::Lies { forge(response) } else { response }
+    }
+
+    fn is_silent(&self, replica: ReplicaId) -> bool {
+        let falls = self.manner == Manner::FallsSilent && replica == SILENT;
+        falls && self.requests.load(Ordering::Relaxed) >= REQUESTS_BEFORE
     }
 
     fn status(&self, replica: ReplicaId) -> ShardStatus {
@@ -70,7 +86,7 @@ fn cluster(manner: Manner) -> String {
     let members: Vec<_> = listeners.iter().map(member).collect();
     let address = format!("127.0.0.1:{}", members[2].client_base);
     let machine = Mutex::new((Machine::new(Epoch(1), SHARD), 0));
-    let shared = Arc::new(Shared { members, machine, manner });
+    let shared = Arc::new(Shared { members, machine, manner, requests: AtomicU64::new(0) });
     for (replica, listener) in (0..).map(ReplicaId).zip(listeners) {
         let shared = shared.clone();
         std::thread::spawn(move || {
@@ -116,6 +132,11 @@ impl Peer {
         let _ = self.stream.write_all(&out);
     }
 
+    /// Hears and says nothing until the other side is gone.
+    fn swallow(mut self) {
+        while self.hear().is_some() {}
+    }
+
     fn converse(mut self, shared: &Shared, replica: ReplicaId) {
         let welcome = Welcome {
             cluster: ClusterId(1),
@@ -126,16 +147,25 @@ impl Peer {
             durable: false,
         };
         let Some(_hello) = self.hear() else { return };
+        if shared.is_silent(replica) {
+            return self.swallow();
+        }
         self.say(Kind::Handshake, &Handshake::Welcome(welcome), &[]);
         self.splitter.trust();
         let scope = Scope { kind: Kind::Client, epoch: Epoch(0), shard: SHARD };
         while let Some(frame) = self.hear() {
+            if shared.is_silent(replica) {
+                return self.swallow();
+            }
             match frame.decode(scope).unwrap() {
                 ClientMessage::Request { tag } if shared.manner == Manner::Refuses => {
                     let failure = Failure::Invalid { why: "this is a test".into() };
                     self.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]);
                 }
                 ClientMessage::Request { tag } => {
+                    if replica == SILENT {
+                        shared.requests.fetch_add(1, Ordering::Relaxed);
+                    }
                     let response = shared.execute(frame.payload, frame.payload_crc);
                     self.say(Kind::Client, &ClientMessage::Response { tag }, &response);
                 }
@@ -212,6 +242,21 @@ fn many_small_clients_have_a_connection_each() {
     assert_eq!((&report["contradictions"], &report["errors"]), (&0.into(), &serde_json::json!({})));
     let report = json(&load(&cluster(Manner::Good), "--clients 5 --rate 200"));
     assert!((1..=200).contains(&report["decisions"].as_u64().unwrap()), "{report}");
+}
+
+/// It ended as many times five seconds late as it took seconds.
+#[test]
+fn a_replica_that_falls_silent_neither_stops_a_run_nor_its_end() {
+    for arguments in ["--window 100 --batch 10", "--clients 30"] {
+        let began = Instant::now();
+        let output = load(&cluster(Manner::FallsSilent), &format!("{arguments} --seconds 8 --deadline 3"));
+        assert!(began.elapsed() < Duration::from_secs(30), "{arguments}: it took {:?}", began.elapsed());
+        let report = json(&output);
+        let series = report["series"].as_array().unwrap();
+        let last = series.last().unwrap();
+        assert!(last["decisions"].as_f64().unwrap() > 0.0, "{arguments}: the others go on: {last}");
+        assert_eq!(report["fast_path_ratio"], serde_json::Value::Null, "a sum without one is none");
+    }
 }
 
 #[test]
