@@ -4,9 +4,11 @@
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
 use crate::files;
+use crate::waiting::{Trouble, list, look_up};
 use rlimit::{Resource, getrlimit, setrlimit};
 use std::io::ErrorKind;
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Locked memory that the rings of one shard need.
@@ -85,43 +87,85 @@ pub(crate) fn usable_cores() -> Vec<usize> {
     cores.into_iter().map(|core| core.id).collect()
 }
 
-/// Takes all ports. A process that was killed keeps its sockets for a moment: its rings are taken
-/// down after its end, and its last writes before that.
-pub(crate) fn take_ports(config: &Config) -> Result<Vec<Ports>, Fatal> {
+/// Takes all ports at the addresses that `listen` stands for.
+pub(crate) fn take_ports(
+    stopping: &AtomicBool,
+    config: &Config,
+    addresses: &[SocketAddr],
+) -> Result<Vec<Ports>, Fatal> {
     let own = config.own();
-    let take = |base: u16, what: &str, shard: u16| {
-        let port = base + shard;
-        let address = (config.listen.as_str(), port);
-        let addresses = address.to_socket_addrs().map_err(|error| {
-            machine(format!("`listen` is '{}', which is no address here: {error}", config.listen))
-        })?;
-        let addresses: Vec<_> = addresses.collect();
-        let (began, mut told) = (Instant::now(), false);
-        let listener = loop {
-            match TcpListener::bind(&addresses[..]) {
-                Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < PORT_PATIENCE => {
-                    if !std::mem::replace(&mut told, true) {
-                        log::info!("port {port} is taken; trying for {PORT_PATIENCE:?}");
-                    }
-                    std::thread::sleep(PORT_RETRY);
-                }
-                result => break result,
-            }
-        };
-        listener.map_err(|error| {
-            machine(format!(
-                "port {port} of {} ({what}, shard {shard}) cannot be had: {error}; stop whoever has it, or \
-                 change `{what}`",
-                config.listen
-            ))
-        })
-    };
     let shards = (0..config.shards).map(|shard| {
-        let peers = take(own.peer_base, "peer_base", shard)?;
-        let clients = take(own.client_base, "client_base", shard)?;
+        let peers = take_port(stopping, config, addresses, "peer_base", own.peer_base, shard)?;
+        let clients = take_port(stopping, config, addresses, "client_base", own.client_base, shard)?;
         Ok(Ports { peers, clients })
     });
     shards.collect()
+}
+
+/// Takes a port. A process that was killed keeps its sockets for a moment: its rings are taken down after its
+/// end, and its last writes before that.
+fn take_port(
+    stopping: &AtomicBool,
+    config: &Config,
+    addresses: &[SocketAddr],
+    what: &str,
+    base: u16,
+    shard: u16,
+) -> Result<TcpListener, Fatal> {
+    let port = base + shard;
+    let places: Vec<_> = addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+    let (began, mut told) = (Instant::now(), false);
+    loop {
+        let error = match TcpListener::bind(&places[..]) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::AddrInUse if began.elapsed() < PORT_PATIENCE && !stopping.load(Ordering::Relaxed) => {
+                if !std::mem::replace(&mut told, true) {
+                    log::info!("port {port} is taken; trying for {PORT_PATIENCE:?}");
+                }
+                std::thread::sleep(PORT_RETRY);
+            }
+            ErrorKind::AddrNotAvailable => {
+                let (host, addresses) = (config.listen.clone(), addresses.to_vec());
+                return Err(Trouble::NoAddress { host, addresses, source: error }.into());
+            }
+            _ => {
+                return Err(machine(format!(
+                    "port {port} of {} at {} ({what}, shard {shard}) cannot be had: {error}; stop whoever has it, \
+                     or change `{what}`",
+                    config.listen,
+                    list(addresses)
+                )));
+            }
+        }
+    }
+}
+
+/// What is wrong with listening at these addresses: nobody on another machine reaches a loopback address,
+/// which is what some systems give a machine's own name.
+pub(crate) fn check_loopback(
+    stopping: &AtomicBool,
+    config: &Config,
+    addresses: &[SocketAddr],
+) -> Option<String> {
+    let is_local = |addresses: &[SocketAddr]| addresses.iter().all(|address| address.ip().is_loopback());
+    if !is_local(addresses) {
+        return None;
+    }
+    let mut others = config.members.iter().filter(|member| **member != *config.own());
+    let far = others.find(|member| {
+        member.host != config.listen
+            && !look_up(stopping, &member.host).is_ok_and(|addresses| is_local(&addresses))
+    })?;
+    Some(format!(
+        "'{}' stands for {} here, which only this machine reaches, and {} is another machine: peers and clients there \
+         cannot connect. Set `listen` to an address of the network or to 0.0.0.0, or mend the name (/etc/hosts)",
+        config.listen,
+        list(addresses),
+        far.host
+    ))
 }
 
 pub(crate) fn machine(text: String) -> Fatal {

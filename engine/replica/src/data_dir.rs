@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
 use crate::snapshots::sync_dir;
+use crate::waiting::Trouble;
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::chain::Known;
@@ -98,7 +99,7 @@ impl DataDir {
                 make_shards(config)?;
                 check_fresh(config, &path)?;
                 let identity = new_identity(config, None);
-                save(&path, &identity).map_err(|error| unwritten(&path, &error))?;
+                save(&path, &identity).map_err(|error| unwritten(&path, error))?;
                 identity
             }
         };
@@ -134,7 +135,7 @@ impl DataDir {
         make_shards(config)?;
         let identity = new_identity(config, Some(origin.to_owned()));
         fill(identity.cluster_id())?;
-        save(path, &identity).map_err(|error| unwritten(path, &error))?;
+        save(path, &identity).map_err(|error| unwritten(path, error))?;
         sync_dir(&path.join("..")).map_err(|error| data_dir(path, &error.to_string()))
     }
 
@@ -171,7 +172,7 @@ impl DataDir {
         if is_formed
             && self
                 .change(|identity| !std::mem::replace(&mut identity.formed, true))
-                .map_err(|error| unwritten(&self.0.path, &error))?
+                .map_err(|error| unwritten(&self.0.path, error))?
         {
             self.0.formed.store(true, Ordering::Release);
         }
@@ -196,7 +197,7 @@ impl DataDir {
             identity.peers.entry(peer.0).or_insert_with(|| format!("{incarnation:032x}"));
             is_new
         };
-        self.change(is_new).map_err(|error| unwritten(&self.0.path, &error))?;
+        self.change(is_new).map_err(|error| unwritten(&self.0.path, error))?;
         Ok(self.identity().peers.get(&peer.0).is_some_and(|known| parse(known) == Some(incarnation)))
     }
 
@@ -249,15 +250,16 @@ pub(crate) fn shard_dir(path: &Path, shard: ShardId) -> PathBuf {
 
 /// Makes the directory if it is missing, and keeps other processes out.
 fn make(path: &Path) -> Result<File, Fatal> {
-    fs::create_dir_all(path).map_err(|error| data_dir(path, &format!("{error}; it must be writable")))?;
+    fs::create_dir_all(path).map_err(|error| not_written(path, path, error))?;
     lock(path)
 }
 
 /// Makes the directories of the shards, for a directory that is to get its identity.
 fn make_shards(config: &Config) -> Result<(), Fatal> {
     let path = &config.data_dir;
-    let mut shards = (0..config.shards).map(|shard| fs::create_dir_all(shard_dir(path, ShardId(shard))));
-    shards.try_for_each(|made| made.map_err(|error| data_dir(path, &format!("{error}; it must be writable"))))
+    (0..config.shards)
+        .map(|shard| shard_dir(path, ShardId(shard)))
+        .try_for_each(|dir| fs::create_dir_all(&dir).map_err(|error| not_written(path, &dir, error)))
 }
 
 /// Where there is an identity, there are the directories of all shards: they were durable before it.
@@ -318,7 +320,8 @@ fn check_empty(path: &Path) -> Result<(), Fatal> {
 }
 
 fn lock(path: &Path) -> Result<File, Fatal> {
-    let file = File::create(path.join("LOCK")).map_err(|error| data_dir(path, &error.to_string()))?;
+    let name = path.join("LOCK");
+    let file = File::create(&name).map_err(|error| not_written(path, &name, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(data_dir(
@@ -356,8 +359,18 @@ fn save(path: &Path, identity: &Identity) -> std::io::Result<()> {
     sync_dir(path)
 }
 
-fn unwritten(path: &Path, error: &std::io::Error) -> Fatal {
-    data_dir(path, &format!("identity.json was not written: {error}"))
+fn unwritten(path: &Path, error: std::io::Error) -> Fatal {
+    not_written(path, &path.join("identity.json"), error)
+}
+
+/// Why a file or directory could not be made: for want of room, which passes, or for good.
+fn not_written(path: &Path, file: &Path, error: std::io::Error) -> Fatal {
+    match Trouble::of_file(file, error) {
+        Ok(trouble) => trouble.into(),
+        Err(error) => {
+            data_dir(path, &format!("{} was not written: {error}; it must be writable", file.display()))
+        }
+    }
 }
 
 fn check_format(Identity { format, .. }: &Identity) -> Result<(), String> {

@@ -2,6 +2,7 @@
 //! does the rest.
 
 use crate::logging;
+use crate::waiting::Trouble;
 use std::fmt;
 use std::path::Path;
 use std::process::{ExitCode, exit};
@@ -28,12 +29,14 @@ pub(crate) enum Reason {
 #[derive(Debug)]
 pub(crate) struct Fatal {
     pub(crate) reason: Reason,
+    /// A start that meets it waits instead of ending.
+    pub(crate) passes: bool,
     text: String,
 }
 
 impl Fatal {
     pub(crate) fn new(reason: Reason, text: impl Into<String>) -> Fatal {
-        Fatal { reason, text: text.into() }
+        Fatal { reason, passes: false, text: text.into() }
     }
 
     /// A part of what a replica has to remember is missing or does not read.
@@ -53,6 +56,17 @@ impl Fatal {
     pub(crate) fn report(self) -> ExitCode {
         logging::say_last(&format!("isonomy: {self}"));
         ExitCode::from(self.reason as u8)
+    }
+}
+
+/// For whoever cannot wait until it has passed.
+impl From<Trouble> for Fatal {
+    fn from(trouble: Trouble) -> Fatal {
+        let reason = match trouble {
+            Trouble::NoRoom { .. } => Reason::Disk,
+            Trouble::NoName { .. } | Trouble::NoAddress { .. } => Reason::Machine,
+        };
+        Fatal { reason, passes: true, text: trouble.to_string() }
     }
 }
 

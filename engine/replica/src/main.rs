@@ -19,6 +19,7 @@ mod shard;
 mod snapshots;
 mod status;
 mod told;
+mod waiting;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

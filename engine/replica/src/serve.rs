@@ -1,14 +1,16 @@
 //! `isonomy serve`: one replica, until it is told to stop.
 
-use crate::checks::{check_machine, take_ports, usable_cores};
+use crate::checks::{Ports, check_loopback, check_machine, take_ports, usable_cores};
 use crate::config::{Config, ServeArgs};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::resolver::Resolver;
 use crate::shard::{self, Setup};
+use crate::waiting::{look_up, patiently};
 use isonomy_wire::id::ShardId;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -28,14 +30,26 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
     keep_freed_memory();
     config.connections_max = check_machine(&config)?;
     let config = Arc::new(config);
-    // The directory first: a second process must not even take a port.
-    let data_dir = DataDir::open(&config)?;
-    let ports = take_ports(&config)?;
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, stopping.clone())
             .map_err(|error| Fatal::new(Reason::Machine, format!("signals cannot be handled: {error}")))?;
     }
+    // The directory first: a second process must not even take a port.
+    let Some(data_dir) = patiently(&stopping, || DataDir::open(&config))? else {
+        say_stopped(&config);
+        return Ok(());
+    };
+    let listen = || -> Result<_, Fatal> {
+        let addresses = look_up(&stopping, &config.listen)?;
+        Ok((take_ports(&stopping, &config, &addresses)?, addresses))
+    };
+    let Some((ports, addresses)) = patiently(&stopping, listen)? else {
+        say_stopped(&config);
+        return Ok(());
+    };
+    let unreachable = check_loopback(&stopping, &config, &addresses);
+    say_addresses(&config, &ports, unreachable.as_deref());
     let cores = if config.cores.is_empty() { usable_cores() } else { config.cores.clone() };
     let (ready, is_ready) = mpsc::channel();
     let resolver = Resolver::default();
@@ -48,6 +62,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
             core: cores.get(index % cores.len().max(1)).copied(),
             ports,
             resolver: resolver.clone(),
+            unreachable: unreachable.clone(),
             stopping: stopping.clone(),
             ready: ready.clone(),
         })?);
@@ -59,8 +74,34 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
     for shard in shards {
         shard.join().map_err(|_| Fatal::new(Reason::Failed, "a shard has panicked; see the text above"))?;
     }
-    logging::say_last(&format!("isonomy: replica {} has stopped in good order", config.replica));
+    say_stopped(&config);
     Ok(())
+}
+
+fn say_stopped(config: &Config) {
+    eprintln!("isonomy: replica {} has stopped in good order", config.replica);
+}
+
+/// Where it is reached, before it waits for anything else.
+fn say_addresses(config: &Config, ports: &[Ports], unreachable: Option<&str>) {
+    let range = |listener: fn(&Ports) -> &TcpListener| {
+        let ends = [ports.first(), ports.last()];
+        let ends = ends.map(|ports| ports.and_then(|ports| listener(ports).local_addr().ok()));
+        match ends {
+            [Some(first), Some(last)] if first != last => format!("{first} to {}", last.port()),
+            [Some(first), _] => first.to_string(),
+            _ => "an unknown address".into(),
+        }
+    };
+    eprintln!(
+        "isonomy: replica {} listens for peers on {}, for clients on {}",
+        config.replica,
+        range(|ports| &ports.peers),
+        range(|ports| &ports.clients)
+    );
+    if let Some(unreachable) = unreachable {
+        eprintln!("isonomy: warning: {unreachable}");
+    }
 }
 
 #[cfg(target_env = "gnu")]

@@ -80,3 +80,37 @@ async fn a_full_disk_loses_nothing_stops_nobody_and_heals() {
     cluster.wait_linked();
     cluster.wait_agreed();
 }
+
+#[tokio::test]
+async fn a_disk_that_is_full_at_the_start_is_waited_for() {
+    let mut cluster = Cluster::prepare(1, 1);
+    let Some(disk) = SmallDisk::mount(cluster.data_dir(0)) else {
+        return eprintln!("NOT TESTED: this user cannot mount a file system here; run the tests as root");
+    };
+    let ballast = disk.fill();
+    cluster.spawn(0);
+    let waits = |cluster: &Cluster| says(&cluster.log_path(0), "no room on the disk");
+    eventually("saying what it waits for", || waits(&cluster));
+    assert_eq!(cluster.stop(0), Some(0), "it is stopped while it waits: {}", cluster.log(0));
+    cluster.spawn(0);
+    // Room for the directories, not for a segment.
+    let length = fs::metadata(&ballast).unwrap().len();
+    File::options().write(true).open(&ballast).unwrap().set_len(length - (1 << 20)).unwrap();
+    eventually("a shard that waits", || says(&cluster.log_path(0), "a segment of"));
+    fs::remove_file(&ballast).unwrap();
+    let address = cluster.addresses()[0].clone();
+    eventually("the start", || says(&cluster.log_path(0), "serves 1 shard(s)"));
+    let client = connect(&address).await;
+    decide(&client, 0..10).await;
+    client.close().await;
+    assert_eq!(cluster.stop(0), Some(0), "{}", cluster.log(0));
+    // With a log, too.
+    let ballast = disk.fill();
+    fs::remove_file(cluster.log_path(0)).unwrap();
+    cluster.spawn(0);
+    eventually("saying what it waits for", || waits(&cluster));
+    fs::remove_file(ballast).unwrap();
+    eventually("the start", || says(&cluster.log_path(0), "serves 1 shard(s)"));
+    let client = connect(&address).await;
+    assert_eq!(client.read("3").await.unwrap().expect("it was decided").key_seq, 1);
+}

@@ -1,9 +1,11 @@
-//! Starts that must be refused: what is printed, and the exit code.
+//! Starts that must be refused: what is printed, and the exit code. And those that wait for what passes.
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use support::{Cluster, program, stderr};
 
 #[test]
@@ -94,4 +96,99 @@ fn missing_settings_and_wrong_command_lines_have_their_codes() {
     assert_eq!(program().arg("nonsense").output().unwrap().status.code(), Some(2));
     let help = program().args(["propose", "--help"]).output().unwrap();
     assert!(help.status.success() && support::stdout(&help).contains("Example"));
+}
+
+/// Runs a replica whose name `db-own` is what this hosts file says, in a mount namespace of its own.
+struct Named {
+    process: Child,
+    log: PathBuf,
+}
+
+impl Named {
+    fn start(cluster: &Cluster, hosts: &Path) -> Named {
+        let log = cluster.log_path(0);
+        let stderr = File::create(&log).unwrap();
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        let process = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .arg(hosts)
+            .arg(env!("CARGO_BIN_EXE_isonomy"))
+            .args(["serve", "--config"])
+            .arg(cluster.config_path(0))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn();
+        Named { process: process.unwrap(), log }
+    }
+
+    fn says(&self, what: &str) -> bool {
+        fs::read_to_string(&self.log).is_ok_and(|text| text.contains(what))
+    }
+
+    /// SIGTERM; the exit code.
+    fn stop(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A cluster whose first member is called `db-own`; none where this user has no namespaces.
+fn named(replicas: usize) -> Option<(Cluster, PathBuf)> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT TESTED: this user has no mount namespace here; run the tests as root");
+        return None;
+    }
+    let cluster = Cluster::prepare(replicas, 1);
+    let config = cluster.config(0).replacen("127.0.0.1", "db-own", 1).replace("127.0.0.1", "192.0.2.1");
+    fs::write(cluster.config_path(0), config).unwrap();
+    let hosts = cluster.dir.path().join("hosts");
+    Some((cluster, hosts))
+}
+
+#[test]
+fn a_name_that_is_not_known_yet_is_waited_for() {
+    let Some((cluster, hosts)) = named(1) else { return };
+    fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+    let mut replica = Named::start(&cluster, &hosts);
+    support::eventually("what it waits for", || replica.says("'db-own'") && replica.says("the start waits"));
+    assert_eq!(replica.stop(), Some(0), "it is stopped while it waits");
+    let mut replica = Named::start(&cluster, &hosts);
+    support::eventually("what it waits for", || replica.says("'db-own'"));
+    fs::write(&hosts, "127.0.0.1 localhost db-own\n").unwrap();
+    support::eventually("the start", || replica.says("serves 1 shard(s)"));
+    let listens = format!("listens for peers on 127.0.0.1:{}", cluster.peer_bases[0]);
+    assert!(replica.says(&listens), "{listens}");
+    assert_eq!(replica.stop(), Some(0));
+}
+
+#[test]
+fn an_address_that_no_interface_has_yet_is_waited_for() {
+    let Some((cluster, hosts)) = named(1) else { return };
+    fs::write(&hosts, "192.0.2.7 db-own\n").unwrap();
+    let mut replica = Named::start(&cluster, &hosts);
+    support::eventually("what it waits for", || replica.says("192.0.2.7 of 'db-own' is no address"));
+    fs::write(&hosts, "127.0.0.1 db-own\n").unwrap();
+    support::eventually("the start", || replica.says("serves 1 shard(s)"));
+    assert_eq!(replica.stop(), Some(0));
+}
+
+#[test]
+fn a_name_that_stands_for_loopback_is_told_where_other_machines_are_members() {
+    let Some((cluster, hosts)) = named(3) else { return };
+    fs::write(&hosts, "127.0.1.1 db-own\n").unwrap();
+    let mut replica = Named::start(&cluster, &hosts);
+    support::eventually("the warning", || replica.says("'db-own' stands for 127.0.1.1"));
+    support::eventually("who is missing", || replica.says("not linked with replica 1 (192.0.2.1:"));
+    assert_eq!(replica.stop(), Some(0));
+    let local = Cluster::start(3, 1);
+    assert!(!local.log(0).contains("stands for"), "all members are on this machine");
 }

@@ -11,6 +11,7 @@ use crate::fatal::{Reason, stop};
 use crate::files::{self, error_of};
 use crate::snapshots::give_up_spare;
 use crate::told::{Kind, Told};
+use crate::waiting::{Reminder, Trouble};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::limits::HUNG_AFTER_US;
@@ -233,8 +234,9 @@ pub(crate) struct Disk {
     spares: RefCell<Vec<PathBuf>>,
     /// Records before it are no longer needed.
     cut: Cell<Position>,
-    /// What the next segment is lacking, if anything.
+    /// What the next segment is lacking, if anything, and when that is told next.
     lack: Cell<Option<Lack>>,
+    lack_told: RefCell<Option<Reminder>>,
     /// Numbers of the segments that are filled and wait for their use, consecutive.
     prepared: RefCell<VecDeque<u64>>,
     /// The first number without a file.
@@ -276,6 +278,7 @@ impl Disk {
             spares: RefCell::new(recovered.spares.clone()),
             cut: Cell::new(Position(0)),
             lack: Cell::new(None),
+            lack_told: RefCell::default(),
             prepared: RefCell::new(recovered.prepared.iter().copied().collect()),
             next_segment: Cell::new(recovered.next_segment()),
             is_prepared: Signal::default(),
@@ -334,11 +337,11 @@ impl Disk {
             let Some(lack) = Lack::of(&error) else {
                 self.fail(segment, &format!("identity.json was not written ({error})"))
             };
-            self.tell_lack(lack);
+            self.tell_lack(lack, segment, error);
             glommio::timer::sleep(LACK_PAUSE).await;
         }
         self.is_noted.set(true);
-        self.lack.set(None);
+        self.lacks_nothing();
     }
 
     fn tell_slow(&self, took: Duration, bytes: usize) {
@@ -395,13 +398,15 @@ impl Disk {
         let file = loop {
             match options.dma_open(&path).await.map_err(error_of) {
                 Err(error) if files::are_lacking(&error) => {
-                    self.tell_lack(Lack::Files);
+                    self.tell_lack(Lack::Files, segment, error);
                     glommio::timer::sleep(LACK_PAUSE).await;
                 }
                 opened => break opened.unwrap_or_else(|error| self.fail(segment, &error.to_string())),
             }
         };
-        self.lack.set(self.lack.get().filter(|lack| *lack != Lack::Files));
+        if self.lack.get() == Some(Lack::Files) {
+            self.lacks_nothing();
+        }
         // A write under way keeps the file open, and so locked, even when this process is killed.
         let locked = rustix::fs::flock(descriptor_of(&file), FlockOperation::NonBlockingLockExclusive);
         locked.unwrap_or_else(|error| self.fail(segment, &format!("it cannot be locked ({error})")));
@@ -496,25 +501,37 @@ impl Disk {
             Ok(()) => None,
             Err(error) => Some(Lack::of(error).unwrap_or_else(|| self.fail(segment, &error.to_string()))),
         };
-        match lack {
-            Some(lack) => self.tell_lack(lack),
-            None => self.lack.set(None),
+        match (lack, made) {
+            (Some(lack), Err(error)) => self.tell_lack(lack, segment, error),
+            _ => self.lacks_nothing(),
         }
         lack.is_none()
     }
 
-    /// Says once what is lacking, until it is there.
-    fn tell_lack(&self, lack: Lack) {
-        if self.lack.replace(Some(lack)) == Some(lack) || !self.told.may(Kind::FullDisk) {
+    fn lacks_nothing(&self) {
+        self.lack.set(None);
+        self.lack_told.replace(None);
+    }
+
+    /// Says what is lacking, again and again until it is there.
+    fn tell_lack(&self, lack: Lack, segment: u64, error: Error) {
+        self.lack.set(Some(lack));
+        let is_due =
+            self.lack_told.borrow_mut().get_or_insert_with(|| Reminder::new(Duration::ZERO)).is_due();
+        if !is_due || !self.told.may(Kind::FullDisk) {
             return;
         }
-        let dir = self.dir.display();
-        match lack {
-            Lack::Room => log::warn!("{dir}: the disk is full; clients are refused until it has room"),
-            Lack::Files => log::warn!(
-                "{dir}: the log's next segment cannot be opened for want of open files, and decisions wait for that; {}",
+        let shard = self.id.shard.0;
+        match (lack, Trouble::of_file(&segment_path(&self.dir, segment), error)) {
+            (Lack::Room, Ok(trouble)) => log::warn!(
+                "shard {shard}: the disk is full, a segment of {SEGMENT_BYTES} bytes is needed and clients are refused \
+                 until it has room: {trouble}"
+            ),
+            (_, Err(error)) => log::warn!(
+                "shard {shard}: the log's next segment cannot be opened ({error}), and decisions wait for that; {}",
                 files::REMEDY
             ),
+            (Lack::Files, Ok(_)) => unreachable!("a lack of files is not one of room"),
         }
     }
 

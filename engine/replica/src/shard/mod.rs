@@ -9,6 +9,7 @@ mod disk;
 mod fetch;
 mod growing;
 mod link;
+mod missing;
 mod peers;
 mod probe;
 mod pulse;
@@ -27,6 +28,7 @@ use crate::logging;
 use crate::resolver::Resolver;
 use crate::rings::{self, PREEMPT};
 use crate::told::Told;
+use crate::waiting::Wait;
 use aside::Aside;
 use disk::{Disk, Log, Write};
 use fetch::Fetching;
@@ -39,6 +41,7 @@ use isonomy_wire::frame::{Encoder, Kind, Scope};
 use isonomy_wire::id::{Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::{ClientMessage, ShardStatus};
 use link::Sink;
+use missing::Missing;
 use peers::Links;
 use pulse::Pulse;
 use recover::Recovered;
@@ -46,6 +49,7 @@ pub(crate) use recover::verify as verify_log;
 use signal::Signal;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +73,8 @@ pub(crate) struct Setup {
     pub(crate) core: Option<usize>,
     pub(crate) ports: Ports,
     pub(crate) resolver: Resolver,
+    /// Why other machines do not reach it, if they do not.
+    pub(crate) unreachable: Option<String>,
     /// Set when the process is told to stop.
     pub(crate) stopping: Arc<AtomicBool>,
     /// Told once the log is read and the ports are served.
@@ -133,6 +139,7 @@ pub(crate) struct Node {
     /// Since when its disk hangs, as far as that was told (D9).
     hung_since: Cell<Option<Instant>>,
     told: Rc<Told>,
+    missing: Missing,
 }
 
 struct Inner {
@@ -165,8 +172,12 @@ async fn run_shard(setup: Setup) {
         stop(Reason::Machine, &format!("no thread for a shard's pulse ({error}); raise the limit on threads"))
     });
     pulse.attach().await;
-    let Setup { config, data_dir, shard, ports, resolver, stopping, ready, .. } = setup;
-    let node = match start(config, data_dir, shard, resolver).await {
+    let Setup { config, data_dir, shard, ports, resolver, unreachable, stopping, ready, .. } = setup;
+    let is_usable = wait_for_room(&data_dir.shard_dir(shard), shard, &stopping).await;
+    if !is_usable.unwrap_or_else(|fatal| stop(fatal.reason, &fatal.to_string())) {
+        return;
+    }
+    let node = match start(config, data_dir, shard, resolver, unreachable).await {
         Ok(node) => Rc::new(node),
         Err(fatal) => stop(fatal.reason, &fatal.to_string()),
     };
@@ -178,12 +189,28 @@ async fn run_shard(setup: Setup) {
     main.expect("the queue was just made").await;
 }
 
+/// Until the directory takes writes; false if the process was told to stop meanwhile.
+async fn wait_for_room(dir: &Path, shard: ShardId, stopping: &AtomicBool) -> Result<bool, Fatal> {
+    let mut wait = Wait::new();
+    while !stopping.load(Ordering::Relaxed) {
+        match probe::check_direct_io(dir, shard).await {
+            Ok(()) => {
+                wait.on_success();
+                return Ok(true);
+            }
+            Err(fatal) => glommio::timer::sleep(wait.on_failure(fatal)?).await,
+        }
+    }
+    Ok(false)
+}
+
 /// Reads the log back and makes the core.
 async fn start(
     config: Arc<Config>,
     data_dir: DataDir,
     shard: ShardId,
     resolver: Resolver,
+    unreachable: Option<String>,
 ) -> Result<Node, Fatal> {
     let core_config = CoreConfig {
         cluster: data_dir.cluster_id(),
@@ -203,7 +230,6 @@ async fn start(
         shard,
     };
     let dir = data_dir.shard_dir(shard);
-    probe::check_direct_io(&dir, shard).await?;
     let mut core = Replica::new(core_config, rand::random());
     let snapshot = recover::newest_snapshot(id, &dir)?;
     let known = data_dir.known(shard, snapshot.as_ref().map_or(0, |snapshot| snapshot.head.fence));
@@ -246,6 +272,7 @@ async fn start(
         room: Signal::default(),
         hung_since: Cell::default(),
         told,
+        missing: Missing::new(unreachable),
         config,
         data_dir,
     };

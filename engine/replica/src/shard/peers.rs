@@ -105,6 +105,12 @@ impl Links {
         linked.map(|(index, _)| ReplicaId(index as u8))
     }
 
+    /// Whether a peer is reached from here, and whether it reaches this replica.
+    pub(super) fn directions(&self, peer: ReplicaId) -> (bool, bool) {
+        let link = &self.peers[peer.index()];
+        (link.outgoing.is_some(), link.incoming.is_some())
+    }
+
     pub(super) fn incoming(&self) -> impl Iterator<Item = &Rc<Sink>> {
         self.peers.iter().filter_map(|link| link.incoming.as_ref())
     }

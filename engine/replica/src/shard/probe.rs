@@ -2,6 +2,7 @@
 
 use crate::checks::machine;
 use crate::fatal::Fatal;
+use crate::waiting::Trouble;
 use glommio::io::OpenOptions;
 use isonomy_protocol::log::BLOCK_BYTES;
 use isonomy_wire::id::ShardId;
@@ -18,13 +19,14 @@ pub(super) async fn check_direct_io(dir: &Path, shard: ShardId) -> Result<(), Fa
     let checked = open_direct(&probe).await;
     // It is in nobody's way, and the next start makes it anew.
     let _ = std::fs::remove_file(&probe);
-    checked.map_err(|error| {
-        machine(format!(
+    checked.map_err(|error| match Trouble::of_file(&probe, error) {
+        Ok(trouble) => trouble.into(),
+        Err(error) => machine(format!(
             "{}: shard {} cannot write past the page cache here ({error}); put `data_dir` on a local file \
              system such as ext4 or XFS",
             dir.display(),
             shard.0
-        ))
+        )),
     })
 }
 

@@ -51,6 +51,7 @@ impl Node {
             if swept.elapsed() >= SWEEP_EVERY {
                 swept = Instant::now();
                 self.sweep();
+                self.tell_missing();
             }
             if self.is_over_budget() && !self.disk.is_full() && fenced.elapsed() >= FENCE_EVERY {
                 fenced = Instant::now();

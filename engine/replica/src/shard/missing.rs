@@ -1,0 +1,61 @@
+//! Who is missing: told while a member is not linked, less often each time.
+
+use super::Node;
+use crate::waiting::Reminder;
+use isonomy_wire::id::ReplicaId;
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// How long a member may be missing before that is told: a cluster that starts needs some seconds.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct Missing {
+    /// Why other machines do not reach this one, if that is known.
+    unreachable: Option<String>,
+    /// When it is told next; `None` while all are there.
+    reminder: RefCell<Option<Reminder>>,
+}
+
+impl Missing {
+    pub(super) fn new(unreachable: Option<String>) -> Missing {
+        Missing { unreachable, reminder: RefCell::default() }
+    }
+}
+
+impl Node {
+    /// Tells who is missing, if it is time.
+    pub(super) fn tell_missing(&self) {
+        let members = self.config.members.len();
+        let mut reminder = self.missing.reminder.borrow_mut();
+        if self.inner.borrow().links.linked().count() + 1 == members {
+            *reminder = None;
+            return;
+        }
+        if !reminder.get_or_insert_with(|| Reminder::new(TOLD_AFTER)).is_due() {
+            return;
+        }
+        let peers = (0..members as u8).map(ReplicaId).filter(|peer| *peer != self.config.replica);
+        let missing: Vec<String> = peers.filter_map(|peer| self.describe_missing(peer)).collect();
+        let own = self.config.own();
+        log::warn!(
+            "shard {}: not linked with {}. This replica is expected at {}:{} by them{}",
+            self.shard.0,
+            missing.join(", "),
+            own.host,
+            own.peer_base + self.shard.0,
+            self.missing.unreachable.as_ref().map_or(String::new(), |why| format!("; {why}"))
+        );
+    }
+
+    fn describe_missing(&self, peer: ReplicaId) -> Option<String> {
+        let how = match self.inner.borrow().links.directions(peer) {
+            (true, true) => return None,
+            (true, false) => "is reached from here, but does not reach this replica",
+            (false, true) => "reaches this replica, but is not reached from here",
+            (false, false) => "is not reached",
+        };
+        let member = &self.config.members[peer.index()];
+        Some(format!("replica {peer} ({}:{}), which {how}", member.host, member.peer_base + self.shard.0))
+    }
+}
