@@ -254,7 +254,10 @@ fn a_replica_that_falls_silent_neither_stops_a_run_nor_its_end() {
         let report = json(&output);
         let series = report["series"].as_array().unwrap();
         let last = series.last().unwrap();
-        assert!(last["decisions"].as_f64().unwrap() > 0.0, "{arguments}: the others go on: {last}");
+        assert!(
+            last["decisions_per_second"].as_f64().unwrap() > 0.0,
+            "{arguments}: the others go on: {last}"
+        );
         assert_eq!(report["fast_path_ratio"], serde_json::Value::Null, "a sum without one is none");
     }
 }
