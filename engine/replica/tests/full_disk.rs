@@ -6,7 +6,7 @@ mod support;
 
 use isonomy_wire::client::{Client, discover};
 use isonomy_wire::session::Config;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use support::disk::OwnDisk;
 use support::{Cluster, PATIENCE, eventually, program, stderr};
@@ -84,10 +84,10 @@ async fn a_full_disk_loses_nothing_stops_nobody_and_heals() {
 #[tokio::test]
 async fn a_disk_that_is_full_at_the_start_is_waited_for() {
     let mut cluster = Cluster::prepare(1, 1);
-    let Some(disk) = SmallDisk::mount(cluster.data_dir(0)) else {
+    let Some(disk) = OwnDisk::mount(cluster.data_dir(0), DISK_BYTES) else {
         return eprintln!("NOT TESTED: this user cannot mount a file system here; run the tests as root");
     };
-    let ballast = disk.fill();
+    let ballast = disk.fill(0);
     cluster.spawn(0);
     let waits = |cluster: &Cluster| says(&cluster.log_path(0), "no room on the disk");
     eventually("saying what it waits for", || waits(&cluster));
@@ -105,7 +105,7 @@ async fn a_disk_that_is_full_at_the_start_is_waited_for() {
     client.close().await;
     assert_eq!(cluster.stop(0), Some(0), "{}", cluster.log(0));
     // With a log, too.
-    let ballast = disk.fill();
+    let ballast = disk.fill(0);
     fs::remove_file(cluster.log_path(0)).unwrap();
     cluster.spawn(0);
     eventually("saying what it waits for", || waits(&cluster));
