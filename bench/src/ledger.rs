@@ -175,7 +175,7 @@ impl Book {
             }
             (Op::Read, Answer::Missing) => (0, Told { id: None, committed: false }),
             // These are errors, and counted as such.
-            (_, Answer::Duplicate | Answer::Expired | Answer::OutOfWindow) => return Ok(()),
+            (_, Answer::Duplicate | Answer::Expired | Answer::Early | Answer::Ended { .. }) => return Ok(()),
             (op, _) => return Err(wrong(0, format!("to a {op:?}"))),
         };
         if number < floor {

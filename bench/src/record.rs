@@ -251,7 +251,8 @@ impl Recorded {
 fn error_name(answer: &Result<Answer, Error>) -> &'static str {
     match answer {
         Ok(Answer::Duplicate) => "duplicate",
-        Ok(Answer::OutOfWindow) => "out_of_window",
+        Ok(Answer::Early) => "early",
+        Ok(Answer::Ended { .. }) => "ended",
         Ok(Answer::Expired) => "expired",
         Ok(_) => "unexpected",
         Err(error) => error.name(),

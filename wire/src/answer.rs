@@ -51,14 +51,19 @@ pub enum Answer {
         /// Its id.
         stream: StreamId,
     },
-    /// The stream has ended, or the numbers were skipped.
+    /// The stream has ended.
+    Ended {
+        /// All lower numbers were executed before, and none else ever will be (S4).
+        low: u64,
+    },
+    /// The numbers were skipped, or an idle stream was looked at.
     Done,
     /// The stream has ended before: the outcome of earlier tries is unknown.
     Expired,
     /// Executed before; the answer is no longer kept.
     Duplicate,
-    /// The number is too far above what the stream has executed.
-    OutOfWindow,
+    /// Not executed: the number before it was not yet (S2). Send it again behind that.
+    Early,
 }
 
 const COMMITTED: u64 = 1;
@@ -70,9 +75,10 @@ const OPENED: u64 = 6;
 const DONE: u64 = 7;
 const EXPIRED: u64 = 8;
 const DUPLICATE: u64 = 9;
-const OUT_OF_WINDOW: u64 = 10;
+const EARLY: u64 = 10;
 const OMITTED: u64 = 11;
 const REJECTED_BARE: u64 = 12;
+const ENDED: u64 = 13;
 
 /// The values of one response in bytes, with what frames them. The first value always fits; those
 /// that no longer do are left out.
@@ -157,6 +163,11 @@ impl ResponseBuilder {
         self.push(instance, index, RETIRED << STATUS_SHIFT | key_seq);
     }
 
+    /// The stream has ended when all numbers below `low` had been executed.
+    pub fn ended(&mut self, instance: InstanceId, index: u32, low: u64) {
+        self.push(instance, index, ENDED << STATUS_SHIFT | low);
+    }
+
     /// Any answer without further content.
     pub fn plain(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
         let status = match answer {
@@ -166,7 +177,7 @@ impl ResponseBuilder {
             Answer::Done => DONE,
             Answer::Expired => EXPIRED,
             Answer::Duplicate => DUPLICATE,
-            Answer::OutOfWindow => OUT_OF_WINDOW,
+            Answer::Early => EARLY,
             _ => unreachable!("this answer has content"),
         };
         self.push(instance, index, status << STATUS_SHIFT);
@@ -184,6 +195,7 @@ impl ResponseBuilder {
             }
             Answer::Found { key_seq, value, id } => self.found(instance, index, *key_seq, value, *id),
             Answer::Retired { id, key_seq } => self.retired(id.instance, id.index, *key_seq),
+            Answer::Ended { low } => self.ended(instance, index, *low),
             _ => self.plain(instance, index, answer),
         }
     }
@@ -254,9 +266,9 @@ impl Answers {
         self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == EXPIRED)
     }
 
-    /// Whether any of the answers is `OutOfWindow`, without decoding the others.
-    pub fn any_out_of_window(&self) -> bool {
-        self.any(OUT_OF_WINDOW)
+    /// Whether the request came before an earlier one of its stream: then all its answers are `Early`.
+    pub fn are_early(&self) -> bool {
+        self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == EARLY)
     }
 
     /// Whether any of the answers is `Omitted`, without decoding the others.
@@ -309,7 +321,8 @@ impl Answers {
             DONE => Answer::Done,
             EXPIRED => Answer::Expired,
             DUPLICATE => Answer::Duplicate,
-            OUT_OF_WINDOW => Answer::OutOfWindow,
+            EARLY => Answer::Early,
+            ENDED => Answer::Ended { low: key_seq },
             _ => unreachable!("validated when parsed"),
         }
     }
@@ -344,7 +357,7 @@ fn check(response: &ArchivedResponse) -> Option<()> {
     let mut blob: &[u8] = &response.blob;
     for word in response.words.iter() {
         let status = word.to_native() >> STATUS_SHIFT;
-        (COMMITTED..=REJECTED_BARE).contains(&status).then_some(())?;
+        (COMMITTED..=ENDED).contains(&status).then_some(())?;
         if status == FOUND {
             blob = blob.get(ID_BYTES..)?;
         }
@@ -399,6 +412,8 @@ mod tests {
         builder.repeat(at, 4, &Answer::Committed { id: id(before, 2), key_seq: 6 });
         builder.plain(at, 5, &Answer::Missing);
         builder.plain(at, 6, &Answer::Opened { stream: StreamId::NONE });
+        builder.repeat(at, 7, &Answer::Ended { low: 12 });
+        builder.repeat(at, 8, &Answer::Early);
         let expected = vec![
             Answer::Committed { id: id(at, 0), key_seq: 7 },
             Answer::Committed { id: id(at, 1), key_seq: 1 },
@@ -407,6 +422,8 @@ mod tests {
             Answer::Committed { id: id(before, 2), key_seq: 6 },
             Answer::Missing,
             Answer::Opened { stream: StreamId::opened_by(id(at, 6)) },
+            Answer::Ended { low: 12 },
+            Answer::Early,
         ];
         (expected, builder.encode())
     }
@@ -417,7 +434,7 @@ mod tests {
         let answers = Answers::parse(bytes).unwrap();
         assert_eq!(answers.to_vec(), expected);
         assert_eq!(answers.first().as_ref(), expected.first());
-        assert!(!answers.are_expired() && !answers.any_out_of_window());
+        assert!(!answers.are_expired() && !answers.are_early());
         assert_eq!(answers.committed(), 3);
     }
 

@@ -29,14 +29,17 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Most commands in one instance: an index fits 16 bits of a stream id.
 pub const BATCH_COMMANDS_MAX: usize = 1 << 16;
-/// How many numbers of a stream can be under way at once (S2).
-pub const STREAM_WINDOW: u64 = 1 << 16;
-/// Highest request number: leaves room for every addition of a window.
+/// The most numbers that one request takes.
+pub const REQUEST_NUMBERS_MAX: u64 = 1 << 16;
+/// Highest request number: leaves room for every addition of a request.
 pub const NUMBER_MAX: u64 = 1 << 56;
+
+/// The value of an idle End: the stream's next number.
+pub const IDLE_END_BYTES: usize = 8;
 
 const PART_HEADER: usize = 16;
 const _: () = assert!(BATCH_BYTES_MAX >= 2 * (VALUE_BYTES_MAX + KEY_BYTES_MAX + 4 * PART_HEADER));
-const _: () = assert!(NUMBER_MAX.checked_add(2 * STREAM_WINDOW).is_some());
+const _: () = assert!(NUMBER_MAX.checked_add(2 * REQUEST_NUMBERS_MAX).is_some());
 
 /// What a command does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +55,8 @@ pub enum Op {
     Retire = 4,
     /// Opens the stream that is named after this command.
     Open = 5,
-    /// Ends its stream. Unnumbered, it ends an idle stream that still looks as its value says.
+    /// Ends its stream, whatever was executed before (S4). Unnumbered, it ends an idle stream that still
+    /// looks as its value says.
     End = 6,
     /// Fills a run of numbers that mean nothing here; the run's length stands as value length.
     Skip = 7,
@@ -141,7 +145,7 @@ pub enum Invalid {
         "{0:?} does not fit a request of this kind; reads, Opens and Fences go without a stream, all else with one"
     )]
     WrongKind(Op),
-    #[error("request numbers go from 1 to {NUMBER_MAX}, at most {STREAM_WINDOW} in one request")]
+    #[error("request numbers go from 1 to {NUMBER_MAX}, at most {REQUEST_NUMBERS_MAX} in one request")]
     Numbers,
 }
 
@@ -175,7 +179,7 @@ impl RequestBuilder {
     /// Whether `bytes` more of key and value and one command fit a batch.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.commands() < BATCH_COMMANDS_MAX
-            && self.numbers < STREAM_WINDOW
+            && self.numbers < REQUEST_NUMBERS_MAX
             && self.bytes() + bytes + 64 <= BATCH_BYTES_MAX
     }
 
@@ -226,23 +230,22 @@ impl RequestBuilder {
         self.request.headers.push(header(Op::Fence, 0, 0));
     }
 
-    /// Adds the End of the request's stream; the last command of a stream.
+    /// Adds the End of the request's stream; alone in its request.
     pub fn end(&mut self) {
         self.request.headers.push(header(Op::End, 0, 0));
         self.numbers += 1;
     }
 
-    /// Adds the End of a stream that was idle when `low` and `highest` were its numbers (S4);
-    /// alone in its request, which is encoded with `first` = 0.
-    pub fn end_idle(&mut self, low: u64, highest: u64) {
-        self.request.headers.push(header(Op::End, 0, 16));
+    /// Adds the End of a stream that was idle when `low` was its next number (S4); alone in its
+    /// request, which is encoded with `first` = 0.
+    pub fn end_idle(&mut self, low: u64) {
+        self.request.headers.push(header(Op::End, 0, IDLE_END_BYTES));
         self.request.blob.extend_from_slice(&low.to_le_bytes());
-        self.request.blob.extend_from_slice(&highest.to_le_bytes());
     }
 
-    /// Fills `run` numbers, 1 to [`STREAM_WINDOW`], with nothing.
+    /// Fills `run` numbers, 1 to [`REQUEST_NUMBERS_MAX`], with nothing.
     pub fn skip(&mut self, run: u64) -> Result<(), Invalid> {
-        if run == 0 || self.numbers + run > STREAM_WINDOW {
+        if run == 0 || self.numbers + run > REQUEST_NUMBERS_MAX {
             return Err(Invalid::Numbers);
         }
         self.request.headers.push(header(Op::Skip, 0, run as usize));
@@ -519,8 +522,8 @@ fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
             Op::Read | Op::Retire | Op::Open | Op::Fence if value != 0 => {
                 return Err(Invalid::Superfluous(op));
             }
-            Op::Skip if value == 0 || value as u64 > STREAM_WINDOW => return Err(Invalid::Numbers),
-            Op::End if value != 0 && value != 16 => return Err(Invalid::Superfluous(op)),
+            Op::Skip if value == 0 || value as u64 > REQUEST_NUMBERS_MAX => return Err(Invalid::Numbers),
+            Op::End if value != 0 && value != IDLE_END_BYTES => return Err(Invalid::Superfluous(op)),
             Op::Skip => {}
             Op::DecideIf => total += 8 + key + value,
             _ => total += key + value,
@@ -547,14 +550,14 @@ fn check_commands(
         number: part.first,
     };
     let (mut numbers, alone) = (0, part.commands == 1);
-    for (place, command) in commands.enumerate() {
+    for command in commands {
         let fits = match command.op {
             Op::Read => part.stream == StreamId::NONE && part.first == 0,
             Op::Open | Op::Fence => part.stream == StreamId::NONE && part.first == 0 && alone,
-            Op::End if part.first == 0 => part.stream.is_opened() && alone && command.value.len() == 16,
-            Op::End => {
-                part.stream.is_opened() && command.value.is_empty() && place + 1 == part.commands as usize
+            Op::End if part.first == 0 => {
+                part.stream.is_opened() && alone && command.value.len() == IDLE_END_BYTES
             }
+            Op::End => part.stream.is_opened() && alone && command.value.is_empty(),
             Op::Decide | Op::DecideIf | Op::Retire | Op::Skip => has_stream && part.first > 0,
         };
         if !fits {
@@ -563,7 +566,7 @@ fn check_commands(
         numbers += command.run;
         visit(&command);
     }
-    if numbers > STREAM_WINDOW { Err(Invalid::Numbers) } else { Ok(numbers) }
+    if numbers > REQUEST_NUMBERS_MAX { Err(Invalid::Numbers) } else { Ok(numbers) }
 }
 
 #[cfg(test)]
@@ -652,7 +655,7 @@ mod tests {
             builder.decide(b"k", &long[1..]).unwrap();
         }
         assert_eq!(builder.decide(b"k", &long[1..]), Err(Invalid::TooManyBytes));
-        assert_eq!(builder.skip(STREAM_WINDOW), Err(Invalid::Numbers));
+        assert_eq!(builder.skip(REQUEST_NUMBERS_MAX), Err(Invalid::Numbers));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every bound of the core, and how they depend on each other.
 
-use isonomy_wire::command::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, STREAM_WINDOW};
+use isonomy_wire::command::BATCH_BYTES_MAX;
 use isonomy_wire::id::REPLICAS_MAX;
 
 /// How many own instances may be unexecuted before a replica stops submitting: W of section 6.
@@ -124,8 +124,6 @@ const _: () = {
     // A gathered batch stays a legal one whatever joins it last.
     assert!(GATHER_BYTES < BATCH_BYTES_MAX);
     assert!(PENDING_BYTES_MAX >= 2 * BATCH_BYTES_MAX);
-    // A client's whole window fits what may wait.
-    assert!(STREAM_WINDOW as usize <= BATCH_COMMANDS_MAX);
     // A replica never has to wait for sequence numbers while it may submit.
     assert!(RESERVE_BLOCK / 2 >= 2 * OWN_UNEXECUTED_MAX as u64);
     // One look finds work for all recoveries that may be under way, whatever a crash left unused.

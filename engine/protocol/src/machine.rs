@@ -111,13 +111,15 @@ impl<'a> PartWork<'_, 'a> {
         let known = self.machine.streams.with(stream_id, |stream| {
             stream.on_answered_below(answered_below);
             if stream_id.is_named() {
-                stream.skip_below(answered_below);
+                stream.advance(answered_below);
             }
-            (stream.is_fresh(first, numbers), stream.response(first, numbers))
+            let is_next = stream.low() == first;
+            (is_next, if is_next { None } else { stream.response(first, numbers) })
         });
         match known {
-            None => self.expired(),
+            None => self.all(&Answer::Expired),
             Some(_) if first == 0 => self.end_if_idle(),
+            Some(_) if self.is_end() => self.end(),
             Some((true, _)) => {
                 for (index, command) in self.commands() {
                     self.apply(index, &command);
@@ -128,19 +130,29 @@ impl<'a> PartWork<'_, 'a> {
                 self.skip_keys();
                 response
             }
-            Some((false, None)) => {
-                self.one_by_one();
-                self.finish()
-            }
+            Some((false, None)) => self.one_by_one(),
         }
     }
 
-    /// The stream is not open: whatever these numbers did before is unknown.
-    fn expired(&mut self) -> Bytes {
+    /// The same answer to all commands, of which none has an effect.
+    fn all(&mut self, answer: &Answer) -> Bytes {
         for (index, _) in self.commands() {
-            self.machine.answers.plain(self.id, index, &Answer::Expired);
+            self.machine.answers.plain(self.id, index, answer);
         }
         self.skip_keys();
+        self.machine.answers.encode()
+    }
+
+    fn is_end(&self) -> bool {
+        self.commands().next().is_some_and(|(_, command)| command.op == Op::End)
+    }
+
+    /// S4: the stream ends where it stands. What its client sent and did not see executed never will be.
+    fn end(&mut self) -> Bytes {
+        let stream = self.part.stream;
+        let low = self.machine.streams.get(stream).expect("the stream is open").low();
+        self.machine.streams.end(stream);
+        self.machine.answers.ended(self.id, self.part.index, low);
         self.machine.answers.encode()
     }
 
@@ -152,52 +164,53 @@ impl<'a> PartWork<'_, 'a> {
     /// S4: an idle stream ends only if it still is as the proposer of its end saw it.
     fn end_if_idle(&mut self) -> Bytes {
         let (index, command) = self.commands().next().expect("a request has commands");
-        let word = |at: usize| u64::from_le_bytes(command.value[at..at + 8].try_into().expect("8 bytes"));
-        let seen = (word(0), word(8));
+        let seen = u64::from_le_bytes(command.value.try_into().expect("checked when it was parsed"));
         let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
-        if (stream.low(), stream.highest()) == seen {
+        if stream.low() == seen {
             self.machine.streams.end(self.part.stream);
         }
         self.machine.answers.plain(self.id, index, &Answer::Done);
         self.machine.answers.encode()
     }
 
-    /// A request some of whose numbers were executed before, or come out of order.
-    fn one_by_one(&mut self) {
+    /// A request that does not come next: some of its numbers were executed before, or it is early.
+    fn one_by_one(&mut self) -> Bytes {
+        let is_early = {
+            let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
+            stream.fate(self.part.first, 1) == Fate::Early
+        };
+        if is_early {
+            return self.all(&Answer::Early);
+        }
         for (index, command) in self.commands() {
             let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
-            match stream.fate(command.number) {
+            let (number, run) = (command.number, command.run);
+            match stream.fate(number, run) {
                 Fate::Execute => {
                     self.apply(index, &command);
-                    let (number, run) = (command.number, command.run);
-                    self.machine.streams.with(self.part.stream, |stream| stream.mark(number, run));
+                    self.machine.streams.with(self.part.stream, |stream| stream.advance(number + run));
                     continue;
                 }
                 Fate::Executed(answer) => self.machine.answers.repeat(self.id, index, &answer),
-                Fate::OutOfWindow => self.machine.answers.plain(self.id, index, &Answer::OutOfWindow),
+                Fate::Early => unreachable!("the number before it was just executed"),
             }
             if command.op.has_key() {
                 self.keys.next(&self.machine.state);
             }
         }
+        self.finish()
     }
 
-    /// Marks the numbers, keeps the answers for retries, and ends the stream if it was told to.
+    /// All its numbers are executed; keeps the answers for retries.
     fn finish(&mut self) -> Bytes {
         let Part { stream, first, numbers, .. } = *self.part;
         let response = self.machine.answers.encode();
         let uneven = numbers != u64::from(self.part.commands);
         let starts = uneven.then(|| self.commands().map(|(_, command)| command.number).collect());
-        let ends = self.commands().last().is_some_and(|(_, command)| command.op == Op::End);
         self.machine.streams.with(stream, |stream| {
-            if stream.is_fresh(first, numbers) {
-                stream.mark(first, numbers);
-            }
+            stream.advance(first + numbers);
             stream.store(first, numbers, starts, response.clone());
         });
-        if ends {
-            self.machine.streams.end(stream);
-        }
         response
     }
 
@@ -360,19 +373,21 @@ mod tests {
     }
 
     #[test]
-    fn s2_numbers_out_of_order_execute_once_each() {
+    fn s2_a_number_executes_behind_the_one_before_it_or_not_at_all() {
         let mut bench = Bench::new();
         let stream = bench.open();
-        let late = bench.run(stream, 5, 0, |request| request.decide(b"k", b"5").unwrap());
-        assert_eq!(committed(&late), [1]);
-        let early = bench.run(stream, 1, 0, |request| {
+        let hash = bench.machine.hash();
+        let early = bench.run(stream, 5, 0, |request| request.decide(b"k", b"5").unwrap());
+        assert_eq!(early, [Answer::Early]);
+        assert_eq!(bench.machine.hash(), hash, "it has no effect");
+        let before = bench.run(stream, 1, 0, |request| {
             (0..4).for_each(|_| request.decide(b"k", b"x").unwrap());
         });
-        assert_eq!(committed(&early), [2, 3, 4, 5]);
+        assert_eq!(committed(&before), [1, 2, 3, 4]);
         let whole = bench.run(stream, 1, 0, |request| {
             (0..6).for_each(|_| request.decide(b"k", b"x").unwrap());
         });
-        assert_eq!(committed(&whole), [2, 3, 4, 5, 1, 6]);
+        assert_eq!(committed(&whole), [1, 2, 3, 4, 5, 6]);
     }
 
     #[test]
@@ -380,13 +395,15 @@ mod tests {
         let mut bench = Bench::new();
         let stream = bench.open();
         bench.run(stream, 1, 0, |request| request.decide(b"k", b"v").unwrap());
-        bench.run(stream, 0, 0, |request| request.end_idle(1, 1));
+        bench.run(stream, 0, 0, |request| request.end_idle(1));
         assert!(bench.machine.streams.get(stream).is_some(), "it was not as the proposer saw it");
-        bench.run(stream, 0, 0, |request| request.end_idle(2, 2));
+        bench.run(stream, 0, 0, |request| request.end_idle(2));
         let answers = bench.run(stream, 1, 0, |request| request.decide(b"k", b"v").unwrap());
         assert_eq!(answers, [Answer::Expired]);
         let other = bench.open();
-        assert_eq!(bench.run(other, 1, 0, RequestBuilder::end), [Answer::Done]);
+        bench.run(other, 1, 0, |request| request.decide(b"k", b"v").unwrap());
+        let early = bench.run(other, 9, 0, RequestBuilder::end);
+        assert_eq!(early, [Answer::Ended { low: 2 }], "an End waits for nothing");
         assert_eq!(bench.run(other, 1, 0, RequestBuilder::end), [Answer::Expired]);
     }
 
@@ -419,7 +436,7 @@ mod tests {
         assert_eq!(bench.run(named, far - 1, 0, fill), [Answer::Duplicate], "it was said to be done");
         // A stream that was opened has no numbers but those of its one client.
         let opened = bench.open();
-        assert_eq!(bench.run(opened, far, far, fill), [Answer::OutOfWindow]);
+        assert_eq!(bench.run(opened, far, far, fill), [Answer::Early]);
     }
 
     #[test]
@@ -478,15 +495,5 @@ mod tests {
             }
             prop_assert!(honest.machine.commands() > 0);
         }
-    }
-
-    #[test]
-    fn a_number_beyond_the_window_changes_nothing() {
-        let mut bench = Bench::new();
-        let stream = bench.open();
-        let hash = bench.machine.hash();
-        let answers = bench.run(stream, 1 << 20, 0, |request| request.decide(b"k", b"v").unwrap());
-        assert_eq!(answers, [Answer::OutOfWindow]);
-        assert_eq!(bench.machine.hash(), hash);
     }
 }

@@ -36,6 +36,8 @@ listed! {
         NoRestartMarks,
         /// S1: streams are not in the footprint.
         StreamsOutside,
+        /// S2: a number is executed though the one before it was not.
+        EarlyNumbers,
         /// S4: a stream is ended by the clock of each replica.
         ClockEndsStreams,
         /// Section 6: the client is answered when its command is committed.

@@ -6,9 +6,9 @@
 mod copy;
 
 use crate::limits::STREAM_RESULT_BYTES_MAX;
+use crate::mutant::{self, Mutant};
 use bytes::Bytes;
 use isonomy_wire::answer::{Answer, Answers};
-use isonomy_wire::command::STREAM_WINDOW;
 use isonomy_wire::id::StreamId;
 use std::collections::{BTreeMap, VecDeque};
 use xxhash_rust::xxh3::xxh3_64;
@@ -38,53 +38,33 @@ impl Stored {
 /// What is to be done with a number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It was not executed yet.
+    /// It comes next.
     Execute,
-    /// It was; this is the answer it got, or `Duplicate`.
+    /// It was executed; this is the answer it got, or `Duplicate`.
     Executed(Answer),
-    /// It lies above the window.
-    OutOfWindow,
+    /// The number before it was not executed yet.
+    Early,
 }
 
 /// One open or named stream (S2).
 #[derive(Clone, Debug)]
 pub struct Stream {
     low: u64,
-    /// Executed numbers above `low`: disjoint, ascending, not adjacent, each [start, end).
-    executed: Vec<(u64, u64)>,
     answered_below: u64,
-    /// The number behind the highest that was executed.
-    highest: u64,
     stored: VecDeque<Stored>,
     stored_bytes: usize,
 }
 
 impl Default for Stream {
     fn default() -> Stream {
-        Stream {
-            low: 1,
-            executed: Vec::new(),
-            answered_below: 0,
-            highest: 1,
-            stored: VecDeque::new(),
-            stored_bytes: 0,
-        }
+        Stream { low: 1, answered_below: 0, stored: VecDeque::new(), stored_bytes: 0 }
     }
 }
 
 impl Stream {
-    /// All numbers below are executed.
+    /// The next number: all below are executed, and none else.
     pub fn low(&self) -> u64 {
         self.low
-    }
-
-    /// The number behind the highest that was executed.
-    pub fn highest(&self) -> u64 {
-        self.highest
-    }
-
-    fn limit(&self) -> u64 {
-        self.low.min(self.answered_below.max(1)) + STREAM_WINDOW
     }
 
     /// S3: the client has the answers to all lower numbers.
@@ -95,38 +75,23 @@ impl Stream {
         }
     }
 
-    /// S5: the source knows that all lower numbers are done, or do not exist.
-    pub fn skip_below(&mut self, below: u64) {
-        if below > self.low {
-            self.mark(self.low, below - self.low);
-        }
-    }
-
     fn drop_oldest(&mut self) {
         if let Some(stored) = self.stored.pop_front() {
             self.stored_bytes -= stored.response.len();
         }
     }
 
-    /// Whether none of these numbers was executed and all are in the window: a whole request at
-    /// once, which is what nearly always comes.
+    /// What is to be done with the numbers of a command. A run of skipped numbers of which some are
+    /// done is executed for the rest.
     #[inline]
-    pub fn is_fresh(&self, first: u64, numbers: u64) -> bool {
-        first >= self.highest && first + numbers <= self.limit()
-    }
-
-    /// Whether all numbers from `first` to before `end` are marked above `low`, as one range.
-    fn is_marked(&self, first: u64, end: u64) -> bool {
-        let next = self.executed.partition_point(|(start, _)| *start <= first);
-        next.checked_sub(1).is_some_and(|at| end <= self.executed[at].1)
-    }
-
-    /// What is to be done with one number.
-    pub fn fate(&self, number: u64) -> Fate {
-        if number >= self.limit() {
-            return Fate::OutOfWindow;
+    pub fn fate(&self, number: u64, run: u64) -> Fate {
+        if mutant::is(Mutant::EarlyNumbers) && number > self.low {
+            return Fate::Execute;
         }
-        if number >= self.low && !self.is_marked(number, number + 1) {
+        if number > self.low {
+            return Fate::Early;
+        }
+        if number + run > self.low {
             return Fate::Execute;
         }
         let stored = self.stored.iter().find(|stored| (stored.first..stored.end).contains(&number));
@@ -135,39 +100,13 @@ impl Stream {
 
     /// The answers to a request that was executed, whole and exactly as it is.
     pub fn response(&self, first: u64, numbers: u64) -> Option<Bytes> {
-        let end = first + numbers;
-        if end > self.low && !self.is_marked(first, end) {
-            return None;
-        }
-        let same = |stored: &&Stored| stored.first == first && stored.end == end;
+        let same = |stored: &&Stored| stored.first == first && stored.end == first + numbers;
         self.stored.iter().find(same).map(|stored| stored.response.clone())
     }
 
-    /// These numbers were executed.
-    pub fn mark(&mut self, first: u64, numbers: u64) {
-        let mut end = first + numbers;
-        self.highest = self.highest.max(end);
-        if first > self.low {
-            self.mark_above(first, end);
-            return;
-        }
-        end = end.max(self.low);
-        // What was marked above may now follow without a gap.
-        let joined = self.executed.partition_point(|(start, _)| *start <= end);
-        for (_, range_end) in self.executed.drain(..joined) {
-            end = end.max(range_end);
-        }
-        self.low = end;
-    }
-
-    fn mark_above(&mut self, mut first: u64, mut end: u64) {
-        let from = self.executed.partition_point(|(_, range_end)| *range_end < first);
-        let to = self.executed.partition_point(|(start, _)| *start <= end);
-        for (start, range_end) in self.executed.drain(from..to) {
-            first = first.min(start);
-            end = end.max(range_end);
-        }
-        self.executed.insert(from, (first, end));
+    /// All numbers below `end` are executed, or do not exist (S5).
+    pub fn advance(&mut self, end: u64) {
+        self.low = self.low.max(end);
     }
 
     /// Keeps the answers of a request until they are known to have arrived.
@@ -186,11 +125,10 @@ impl Stream {
     /// This stream's share of the state hash.
     #[inline]
     fn digest(&self, id: StreamId) -> u64 {
-        let mut bytes = [0; 32];
+        let mut bytes = [0; 24];
         bytes[..8].copy_from_slice(&id.high.to_le_bytes());
         bytes[8..16].copy_from_slice(&id.low.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.low.to_le_bytes());
-        bytes[24..].copy_from_slice(&self.highest.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.low.to_le_bytes());
         xxh3_64(&bytes)
     }
 }
@@ -266,7 +204,6 @@ mod tests {
     use super::*;
     use isonomy_wire::answer::ResponseBuilder;
     use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId};
-    use proptest::prelude::*;
 
     fn response(count: u32) -> Bytes {
         let mut builder = ResponseBuilder::new(Epoch(1), ShardId(0));
@@ -286,46 +223,43 @@ mod tests {
     #[test]
     fn s2_a_repeated_number_gets_its_first_answer() {
         let mut stream = Stream::default();
-        assert!(stream.is_fresh(1, 4));
-        stream.mark(1, 4);
+        stream.advance(5);
         stream.store(1, 4, None, response(4));
-        assert!(!stream.is_fresh(4, 2));
-        assert_eq!(key_seq(stream.fate(3)), 12);
+        assert_eq!(key_seq(stream.fate(3, 1)), 12);
         assert_eq!(stream.response(1, 4), Some(response(4)));
-        assert_eq!(stream.fate(5), Fate::Execute);
+        assert_eq!(stream.response(1, 3), None);
+        assert_eq!(stream.fate(5, 1), Fate::Execute);
+    }
+
+    #[test]
+    fn s2_a_number_waits_for_the_one_before() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.fate(2, 1), Fate::Early);
+        stream.advance(2);
+        assert_eq!(stream.fate(2, 1), Fate::Execute);
     }
 
     #[test]
     fn s2_skips_take_many_numbers_and_one_answer() {
         let mut stream = Stream::default();
-        stream.mark(1, 12);
+        stream.advance(13);
         stream.store(1, 12, Some([1, 2, 12].into()), response(3));
-        assert_eq!(key_seq(stream.fate(1)), 10);
-        assert_eq!(key_seq(stream.fate(11)), 11);
-        assert_eq!(key_seq(stream.fate(12)), 12);
+        assert_eq!(key_seq(stream.fate(1, 1)), 10);
+        assert_eq!(key_seq(stream.fate(2, 10)), 11);
+        assert_eq!(key_seq(stream.fate(12, 1)), 12);
+        assert_eq!(stream.fate(10, 5), Fate::Execute, "a run of which some numbers are done");
     }
 
     #[test]
     fn s3_answered_below_drops_answers_and_refuses_nothing() {
         let mut stream = Stream::default();
-        stream.mark(1, 4);
+        stream.advance(5);
         stream.store(1, 4, None, response(4));
         stream.on_answered_below(5);
-        assert_eq!(stream.fate(3), Fate::Executed(Answer::Duplicate));
-        assert_eq!(stream.fate(5), Fate::Execute);
+        assert_eq!(stream.fate(3, 1), Fate::Executed(Answer::Duplicate));
+        assert_eq!(stream.fate(5, 1), Fate::Execute);
         stream.on_answered_below(2);
         assert_eq!(stream.answered_below, 5, "a late copy does not turn it back");
-    }
-
-    #[test]
-    fn s2_the_window_starts_at_what_is_unanswered() {
-        let mut stream = Stream::default();
-        stream.mark(1, 100);
-        assert_eq!(stream.fate(STREAM_WINDOW), Fate::Execute);
-        assert_eq!(stream.fate(STREAM_WINDOW + 1), Fate::OutOfWindow);
-        stream.on_answered_below(50);
-        assert_eq!(stream.fate(STREAM_WINDOW + 49), Fate::Execute);
-        assert_eq!(stream.fate(STREAM_WINDOW + 50), Fate::OutOfWindow);
     }
 
     #[test]
@@ -333,11 +267,11 @@ mod tests {
         let mut stream = Stream::default();
         let large = Bytes::from(vec![0; STREAM_RESULT_BYTES_MAX / 3]);
         for first in 1..10 {
-            stream.mark(first, 1);
+            stream.advance(first + 1);
             stream.store(first, 1, None, large.clone());
         }
         assert_eq!(stream.stored.len(), 3);
-        assert_eq!(stream.fate(1), Fate::Executed(Answer::Duplicate));
+        assert_eq!(stream.fate(1, 1), Fate::Executed(Answer::Duplicate));
     }
 
     #[test]
@@ -348,29 +282,8 @@ mod tests {
         assert_eq!(streams.with(opened, |stream| stream.low()), None);
         streams.open(opened);
         let hash = streams.hash();
-        streams.with(opened, |stream| stream.mark(1, 3));
+        streams.with(opened, |stream| stream.advance(4));
         assert_ne!(streams.hash(), hash);
         assert!(streams.end(opened) && !streams.end(opened));
-    }
-
-    proptest! {
-        /// The ranges against a set of numbers.
-        #[test]
-        fn marks_are_a_set(runs in prop::collection::vec((1u64..60, 1u64..12), 1..40)) {
-            let mut stream = Stream::default();
-            let mut model = std::collections::BTreeSet::new();
-            for (first, numbers) in runs {
-                stream.mark(first, numbers);
-                model.extend(first..first + numbers);
-                for number in 1..80 {
-                    let executed = matches!(stream.fate(number), Fate::Executed(_));
-                    prop_assert_eq!(executed, model.contains(&number), "{}", number);
-                }
-                let low = (1..).find(|number| !model.contains(number)).unwrap();
-                prop_assert_eq!(stream.low(), low);
-                let ranges = &stream.executed;
-                prop_assert!(ranges.windows(2).all(|pair| pair[0].1 < pair[1].0));
-            }
-        }
     }
 }

@@ -21,6 +21,7 @@ pub struct Client {
     pub connections: Vec<Option<u64>>,
     /// When it is woken next, if it is.
     pub wake_at: Option<u64>,
+    index: usize,
     /// If it numbers its commands by itself.
     source: Option<Source>,
     /// Commands that it has still to ask.
@@ -38,6 +39,7 @@ impl Client {
                 .map_or_else(|| Session::new(config(plan)), |it| it.session(config(plan))),
             connections: vec![None; usize::from(plan.n)],
             wake_at: None,
+            index,
             source,
             left: commands,
             random: SmallRng::seed_from_u64(plan.seed ^ 0x636c_6965 ^ (index as u64) << 40),
@@ -77,7 +79,7 @@ impl Client {
     /// Asks this command.
     pub fn ask(&mut self, now: u64, ops: &mut Vec<Op>, key: usize, what: Asked) {
         let token = ops.len() as u64;
-        let op = Op { token, key, what, asked: now, told: None };
+        let op = Op { token, client: self.index, key, what, asked: now, told: None };
         ops.push(op);
         match &mut self.source {
             None => {

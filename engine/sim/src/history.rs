@@ -38,8 +38,10 @@ pub enum Told {
 /// One command. Times are microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Op {
-    /// What it writes; unique.
+    /// What it writes; unique, and higher than that of what was asked before.
     pub token: u64,
+    /// Who asks.
+    pub client: usize,
     /// On which key.
     pub key: usize,
     /// What it asks for.
@@ -73,10 +75,14 @@ impl Op {
 
 /// Asserts that the history is linearizable, given how many decisions each key has in the end. Of keys
 /// that are not named nothing is known in the end, and less is asserted: they may have been retired.
-pub fn judge(ops: &[Op], last: &BTreeMap<usize, u64>) {
+/// `in_order`: what one client asks of one key takes effect in the order in which it asked (S2).
+pub fn judge(ops: &[Op], last: &BTreeMap<usize, u64>, in_order: bool) {
     let of_key = |key| ops.iter().filter(|op| op.key == key).collect::<Vec<&Op>>();
     for (key, last) in last {
         judge_key(&of_key(*key), *key, *last);
+        if in_order {
+            judge_order(&of_key(*key), *key);
+        }
     }
     let others: BTreeSet<usize> = ops.iter().map(|op| op.key).filter(|key| !last.contains_key(key)).collect();
     for key in others {
@@ -106,6 +112,17 @@ fn judge_key(ops: &[&Op], key: usize, last: u64) {
         judge_op(op, key, last, &writers);
     }
     judge_times(ops, key);
+}
+
+/// S2: of two decisions of one client the one that was asked first is the earlier one.
+fn judge_order(ops: &[&Op], key: usize) {
+    let mut before: BTreeMap<usize, (u64, &Op)> = BTreeMap::new();
+    for op in ops {
+        let Some((_, Told::Wrote(seq))) = op.told else { continue };
+        if let Some((earlier, first)) = before.insert(op.client, (seq, op)) {
+            assert!(earlier < seq, "S2: key {key}: {op:?} has overtaken {first:?}");
+        }
+    }
 }
 
 /// In each of its lives a key has a decision of each number once, and who sees one sees what was asked.
@@ -185,11 +202,11 @@ mod tests {
     use super::*;
 
     fn op(token: u64, asked: u64, told: Option<(u64, Told)>) -> Op {
-        Op { token, key: 0, what: Asked::Decide, asked, told }
+        Op { token, client: 0, key: 0, what: Asked::Decide, asked, told }
     }
 
     fn is_fine(ops: &[Op], last: u64) -> bool {
-        std::panic::catch_unwind(|| judge(ops, &BTreeMap::from([(0, last)]))).is_ok()
+        std::panic::catch_unwind(|| judge(ops, &BTreeMap::from([(0, last)]), false)).is_ok()
     }
 
     #[test]
@@ -203,6 +220,17 @@ mod tests {
         assert!(!is_fine(&[first, op(2, 5, Some((20, Told::Wrote(1))))], 2), "twice");
         let swapped = [op(1, 0, Some((10, Told::Wrote(2)))), op(2, 11, Some((20, Told::Wrote(1))))];
         assert!(!is_fine(&swapped, 2), "V14");
+    }
+
+    #[test]
+    fn what_one_client_asks_takes_effect_in_its_order() {
+        let write = |token, client, seq| Op { client, ..op(token, 0, Some((10, Told::Wrote(seq)))) };
+        let is_fine = |ops: &[Op]| {
+            let last = BTreeMap::from([(0, ops.len() as u64)]);
+            std::panic::catch_unwind(|| judge(ops, &last, true)).is_ok()
+        };
+        assert!(is_fine(&[write(1, 0, 1), write(2, 1, 3), write(3, 0, 2)]));
+        assert!(!is_fine(&[write(1, 0, 3), write(2, 1, 1), write(3, 0, 2)]));
     }
 
     #[test]
@@ -225,7 +253,7 @@ mod tests {
         let write = |token, seq| op(token, 0, Some((10, Told::Wrote(seq))));
         let retire = |told| Op { what: Asked::Retire, ..op(8, 0, told) };
         let read = |seq, token| Op { what: Asked::Read, ..op(9, 0, Some((10, Told::Saw(seq, token)))) };
-        let is_fine = |ops: &[Op]| std::panic::catch_unwind(|| judge(ops, &BTreeMap::new())).is_ok();
+        let is_fine = |ops: &[Op]| std::panic::catch_unwind(|| judge(ops, &BTreeMap::new(), false)).is_ok();
         let retired = retire(Some((10, Told::Retired(1))));
         assert!(is_fine(&[write(1, 1), retired, write(2, 1), read(1, Some(2)), read(0, None)]));
         assert!(is_fine(&[write(1, 1), retire(None), write(2, 1)]), "it may have had its effect");

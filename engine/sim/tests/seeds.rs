@@ -63,6 +63,7 @@ fn a_core_that_breaks_a_rule_fails() {
         Mutant::EagerCoordinator,
         Mutant::NoRestartMarks,
         Mutant::StreamsOutside,
+        Mutant::EarlyNumbers,
         Mutant::ClockEndsStreams,
         Mutant::ReplyAtCommit,
         Mutant::NoRowEdge,

@@ -46,9 +46,6 @@ pub enum CallError {
     /// Its number was executed before.
     #[error("it was executed before and the answer is no longer kept; read the key")]
     Duplicate,
-    /// The client does not follow the protocol, or another uses its stream.
-    #[error("its number is out of the stream's window; let only one process use a source name")]
-    OutOfWindow,
     /// The replica answers something that does not fit the question.
     #[error("the answer is of the wrong kind; run the same release on both sides")]
     WrongAnswer,
@@ -63,7 +60,6 @@ impl CallError {
         match answer {
             Answer::Expired => CallError::Failed(Error::Expired),
             Answer::Duplicate => CallError::Duplicate,
-            Answer::OutOfWindow => CallError::OutOfWindow,
             _ => CallError::WrongAnswer,
         }
     }

@@ -1,22 +1,13 @@
 //! How a session behaves, and every bound that it keeps.
 
-use crate::command::{BATCH_BYTES_MAX, STREAM_WINDOW};
+use crate::command::{BATCH_BYTES_MAX, REQUEST_NUMBERS_MAX};
 use crate::id::{REPLICAS_MAX, SHARDS_MAX};
 use crate::message::Welcome;
 
-/// Most commands in one frame of a session, and most numbers: a quarter of the window, so that
-/// several frames are under way whatever they skip.
+/// Most commands in one frame of a session, and most numbers.
 pub const FRAME_COMMANDS_MAX: usize = 1 << 14;
-/// Most numbers of a lane without an answer: half of the window, since a retry elsewhere may lag.
-pub const UNANSWERED_MAX: u64 = STREAM_WINDOW / 2;
-/// Runs of skipped numbers never cross a multiple of this. A source that starts again from
-/// another place thus cuts the same gap at the same numbers, and each run is executed whole or
-/// not at all.
-pub const SKIP_ALIGN: u64 = FRAME_COMMANDS_MAX as u64;
-/// The longest gap between two numbers of a named source.
-pub const GAP_MAX: u64 = 1 << 22;
-/// Streams of a lane that wait for their end; more are left to the cluster, which ends idle ones.
-pub(super) const RETIRING_MAX: usize = 16;
+/// Most numbers of a lane without an answer.
+pub const UNANSWERED_MAX: u64 = 1 << 15;
 /// How often timeouts are looked at, in microseconds.
 pub(super) const TICK_US: u64 = 5_000;
 /// Retry intervals double up to this many times.
@@ -24,14 +15,17 @@ pub(super) const RETRY_DOUBLINGS_MAX: u32 = 3;
 /// A connection on which something was asked is dead when not a byte has come for so many retry intervals:
 /// by then the request has been sent elsewhere, and no other one was risked on it.
 pub(super) const DEAD_AFTER_RETRIES: u64 = 2;
+/// A request that was sent so often and comes early once more waits a moment before it goes again.
+pub(super) const EARLY_SENDS_MAX: u32 = 4;
 /// Vectors of tokens that are kept for reuse.
 pub(super) const SPARE_TOKENS_MAX: usize = 256;
 /// Builders of a lane that are kept for reuse, of each kind.
 pub(super) const SPARE_BUILDERS_MAX: usize = 16;
 
 const _: () = {
+    // Several frames are under way whatever they skip.
     assert!(FRAME_COMMANDS_MAX as u64 <= UNANSWERED_MAX / 2);
-    assert!(UNANSWERED_MAX < STREAM_WINDOW);
+    assert!(FRAME_COMMANDS_MAX as u64 <= REQUEST_NUMBERS_MAX);
     // A lane's index has its place in a tag.
     assert!(REPLICAS_MAX * SHARDS_MAX <= 1 << LANE_BITS);
 };

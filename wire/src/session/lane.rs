@@ -1,6 +1,6 @@
 //! One lane: the commands of a shard that go to one home, on a stream of their own.
 
-use super::config::{Config, RETIRING_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX};
+use super::config::{Config, EARLY_SENDS_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX};
 use super::links::{Class, Targets};
 use super::outcome::{Charge, NO_TOKEN};
 use crate::answer::{Answer, Answers};
@@ -17,6 +17,10 @@ pub(super) struct Pending {
     pub(super) charge: Charge,
     /// When the first of them was submitted.
     pub(super) since: u64,
+    /// Its place in the order in which the session's requests began to gather.
+    pub(super) serial: u64,
+    /// The number of its first command, of a named source that left out many before it.
+    pub(super) begins_at: Option<u64>,
 }
 
 impl Pending {
@@ -32,7 +36,8 @@ impl Pending {
             };
             fits.expect("it fitted before");
         }
-        Pending { builder, tokens: flight.tokens, charge: flight.charge, since: flight.since }
+        let Flight { tokens, charge, since, serial, .. } = flight;
+        Pending { builder, tokens, charge, since, serial, begins_at: None }
     }
 }
 
@@ -51,15 +56,15 @@ impl Flight {
             charge.add(Charge::of(command.key.len()));
         }
         self.charge.take(charge);
-        Pending { builder, tokens, charge, since: self.since }
+        Pending { builder, tokens, charge, since: self.since, serial: self.serial, begins_at: None }
     }
 }
 
 /// What waits to be sent, and how much of its kind is under way.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Requests that lost their stream; they go first.
-    pub(super) again: VecDeque<Pending>,
+    /// Requests that lost their stream, in the order of their serials; they go first.
+    again: VecDeque<Pending>,
     pub(super) full: VecDeque<Pending>,
     pub(super) gathering: Option<Pending>,
     pub(super) in_flight: usize,
@@ -88,6 +93,12 @@ impl Queue {
             return Some(pending);
         }
         self.gathering.as_ref().filter(|pending| self.in_flight == 0 && !pending.tokens.is_empty())
+    }
+
+    /// A request goes once more, in the place that it had among the others.
+    pub(super) fn put_back(&mut self, pending: Pending) {
+        let place = self.again.partition_point(|other| other.serial < pending.serial);
+        self.again.insert(place, pending);
     }
 
     fn take(&mut self) -> Option<Pending> {
@@ -136,6 +147,8 @@ impl Kind {
 pub(super) enum Place {
     /// Here, to be sent when a replica takes it.
     Waiting,
+    /// Here, since a copy came before an earlier request of the stream: to be sent once that is answered.
+    Held,
     /// At a replica.
     Sent { replica: ReplicaId, at: u64 },
 }
@@ -152,6 +165,7 @@ pub(super) struct Flight {
     pub(super) tokens: Vec<u64>,
     pub(super) charge: Charge,
     pub(super) since: u64,
+    pub(super) serial: u64,
     pub(super) place: Place,
     pub(super) sends: u32,
     /// How many of them may have had an effect: those that were not answered "nothing proposed".
@@ -165,14 +179,11 @@ pub(super) enum Stream {
     Opening,
     Open(StreamId),
     Named(StreamId),
-}
-
-/// A stream that gets no further commands and is to be ended.
-#[derive(Debug)]
-pub(super) struct Retiring {
-    pub(super) stream: StreamId,
-    next: u64,
-    pub(super) until: u64,
+    /// Gets no further commands and is to be ended before another is opened: else what is under way on it
+    /// could take effect behind what comes later.
+    Ending(StreamId),
+    /// The cluster has ended it; requests that were sent on it are still to be answered.
+    Gone(StreamId),
 }
 
 /// See the module.
@@ -189,7 +200,8 @@ pub(super) struct Lane {
     pub(super) reads: Queue,
     /// In the order of their first sending.
     pub(super) flights: VecDeque<Flight>,
-    pub(super) retiring: Vec<Retiring>,
+    /// When a closing session gives the end of its stream up.
+    until: u64,
     /// Whether it is among the lanes that may have something to send.
     pub(super) ready: bool,
     /// The number of a named source that failed.
@@ -207,7 +219,7 @@ impl Lane {
             writes: Queue::default(),
             reads: Queue::default(),
             flights: VecDeque::new(),
-            retiring: Vec::new(),
+            until: u64::MAX,
             ready: false,
             stopped: None,
         }
@@ -220,7 +232,7 @@ impl Lane {
     /// Whether anything is to be sent or answered.
     pub(super) fn is_busy(&self) -> bool {
         let queued = !self.writes.is_empty() || !self.reads.is_empty();
-        queued || !self.flights.is_empty() || !self.retiring.is_empty()
+        queued || !self.flights.is_empty() || matches!(self.stream, Stream::Ending(_))
     }
 
     /// Whether nothing is left to do for a session that closes.
@@ -228,39 +240,130 @@ impl Lane {
         !self.is_busy() && !matches!(self.stream, Stream::Open(_))
     }
 
+    /// The requests of a kind that are under way, and their places.
+    fn flights_of(&self, kind: Kind) -> impl Iterator<Item = (usize, &Flight)> {
+        self.flights.iter().enumerate().filter(move |(_, flight)| flight.kind == kind)
+    }
+
     /// All lower numbers of the stream are answered (S3).
-    fn answered_below(&self, stream: StreamId) -> u64 {
-        let oldest =
-            self.flights.iter().find(|flight| flight.kind == Kind::Writes && flight.stream == stream);
-        oldest.map_or(self.next, |flight| flight.first)
+    fn answered_below(&self) -> u64 {
+        self.flights_of(Kind::Writes).next().map_or(self.next, |(_, flight)| flight.first)
     }
 
-    /// New commands go on a fresh stream; the present one is ended once nothing of it is under
-    /// way. Numbers that are given up would stand in its window for ever (S2).
-    pub(super) fn rotate(&mut self, until: u64) {
-        let Stream::Open(stream) = self.stream else { return };
-        if self.retiring.len() < RETIRING_MAX {
-            self.retiring.push(Retiring { stream, next: self.next, until });
+    /// The request that is to be sent again, if one is that a replica takes. Writes go in their order:
+    /// none passes one that waits before it.
+    pub(super) fn due(&self, targets: &Targets) -> Option<usize> {
+        let write = self.flights_of(Kind::Writes).find(|(_, flight)| !flight.is_sent());
+        let may_leave = |flight: &Flight, target| flight.place == Place::Waiting && self.may_write_to(target);
+        let write = write
+            .filter(|(_, flight)| targets.of(Class::Writes).is_some_and(|target| may_leave(flight, target)));
+        let is_due = |flight: &Flight| {
+            let is_taken = targets.of(flight.kind.class()).is_some();
+            flight.kind != Kind::Writes && flight.place == Place::Waiting && is_taken
+        };
+        let mut others = self.flights.iter().enumerate().filter(|(_, flight)| is_due(flight));
+        write.or_else(|| others.next()).map(|(place, _)| place)
+    }
+
+    /// Whether writes may go to a replica: those under way have gone there, too, and the stream lives.
+    fn may_write_to(&self, target: ReplicaId) -> bool {
+        let goes_on = matches!(self.stream, Stream::Open(_) | Stream::Named(_));
+        let elsewhere =
+            |flight: &Flight| matches!(flight.place, Place::Sent { replica, .. } if replica != target);
+        goes_on && !self.flights_of(Kind::Writes).any(|(_, flight)| elsewhere(flight))
+    }
+
+    /// What was sent to a silent replica goes elsewhere: of the writes all go once more, since they have
+    /// to arrive in their order.
+    pub(super) fn on_silence(&mut self, mut is_silent: impl FnMut(ReplicaId, &Flight) -> bool) {
+        let mut writes = false;
+        for flight in &mut self.flights {
+            if let Place::Sent { replica, .. } = flight.place
+                && is_silent(replica, flight)
+            {
+                flight.place = Place::Waiting;
+                writes |= flight.kind == Kind::Writes;
+            }
         }
-        self.forget_stream();
+        if writes {
+            self.take_back(0);
+        }
     }
 
-    fn forget_stream(&mut self) {
-        (self.stream, self.next) = (Stream::Closed, 1);
+    /// A replica did not take a request: it goes again, and of the writes those behind it.
+    pub(super) fn send_again(&mut self, place: usize) {
+        self.flights[place].place = Place::Waiting;
+        if self.flights[place].kind == Kind::Writes {
+            self.take_back(place);
+        }
     }
 
-    /// The cluster has ended a stream.
+    /// A copy of a write came before an earlier one was executed, and had no effect (S2). If all before
+    /// it are answered by now it goes again, at the next tick if that happens to it often.
+    pub(super) fn on_early(&mut self, place: usize) {
+        let is_first = self.flights_of(Kind::Writes).next().is_some_and(|(first, _)| first == place);
+        let flight = &mut self.flights[place];
+        flight.unsettled = flight.unsettled.saturating_sub(1);
+        if is_first && flight.sends <= EARLY_SENDS_MAX {
+            self.take_back(place);
+        } else if flight.is_sent() {
+            flight.place = Place::Held;
+        }
+    }
+
+    /// Writes from this place on go once more, in order.
+    fn take_back(&mut self, place: usize) {
+        for flight in self.flights.range_mut(place..).filter(|flight| flight.kind == Kind::Writes) {
+            flight.place = Place::Waiting;
+        }
+    }
+
+    /// Nothing is before the first write any more: if it came early, it goes again, and all behind it.
+    pub(super) fn release(&mut self) {
+        let first = self.flights_of(Kind::Writes).next();
+        if let Some((place, _)) = first.filter(|(_, flight)| flight.place == Place::Held) {
+            self.take_back(place);
+        }
+    }
+
+    /// New commands go on a fresh stream once this one is ended. A number that is given up would hold up
+    /// those behind it for ever (S2).
+    pub(super) fn end_stream(&mut self, until: u64) {
+        if let Stream::Open(stream) = self.stream {
+            (self.stream, self.until) = (Stream::Ending(stream), until);
+        }
+    }
+
+    /// Nothing more happens on this stream.
     pub(super) fn on_stream_gone(&mut self, stream: StreamId) {
-        self.retiring.retain(|retiring| retiring.stream != stream);
-        if self.stream == Stream::Open(stream) {
-            self.forget_stream();
+        if matches!(self.stream, Stream::Open(it) | Stream::Ending(it) if it == stream) {
+            self.stream = Stream::Gone(stream);
+        }
+        self.maybe_begin_afresh();
+    }
+
+    /// Opens another stream when it is needed, once all requests on the one that is gone have come to
+    /// their end.
+    pub(super) fn maybe_begin_afresh(&mut self) {
+        if matches!(self.stream, Stream::Gone(_)) && self.writes.in_flight == 0 {
+            (self.stream, self.next) = (Stream::Closed, 1);
         }
     }
 
-    /// A closing session ends the streams that it has no more commands for.
-    pub(super) fn maybe_retire(&mut self, until: u64) {
+    /// A closing session ends the stream that it has no more commands for.
+    pub(super) fn maybe_end(&mut self, until: u64) {
         if self.writes.is_empty() && self.writes.in_flight == 0 {
-            self.rotate(until);
+            self.end_stream(until);
+        }
+    }
+
+    /// A closing session leaves a stream whose end nobody takes to the cluster.
+    pub(super) fn maybe_leave_stream(&mut self, now: u64) {
+        if let Stream::Ending(stream) = self.stream
+            && now >= self.until
+        {
+            self.flights.retain(|flight| flight.kind != Kind::End);
+            self.on_stream_gone(stream);
         }
     }
 
@@ -272,47 +375,52 @@ impl Lane {
         now: u64,
         targets: &Targets,
     ) -> Option<Flight> {
-        let opens = self.stream == Stream::Closed;
         let takes = |class: Class| targets.of(class).is_some();
         let ended = if takes(Class::Writes) { self.launch_end(scratch, now) } else { None };
-        if ended.is_some() {
-            return ended;
-        }
-        if takes(if opens { Class::Opens } else { Class::Writes })
-            && let Some(flight) = self.launch_writes(config, scratch, now)
-        {
-            return Some(flight);
-        }
-        if takes(Class::Reads) { self.launch_reads(config) } else { None }
+        let opened =
+            ended.or_else(|| if takes(Class::Opens) { self.launch_open(config, scratch, now) } else { None });
+        let wrote = opened.or_else(|| self.launch_writes(config, targets.of(Class::Writes)?));
+        wrote.or_else(|| if takes(Class::Reads) { self.launch_reads(config) } else { None })
     }
 
-    /// Ends a stream of which nothing is under way.
+    /// Ends a stream, whatever of it is under way.
     fn launch_end(&mut self, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
-        let in_use = |stream: StreamId| self.flights.iter().any(|flight| flight.stream == stream);
-        let place = self.retiring.iter().position(|retiring| !in_use(retiring.stream))?;
-        let Retiring { stream, next, .. } = self.retiring.remove(place);
-        scratch.end();
-        let payload = scratch.encode(stream, next, next);
-        Some(Flight::new(Kind::End, stream, next, payload, Pending { since: now, ..Pending::default() }, 1))
-    }
-
-    fn launch_writes(&mut self, config: &Config, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
-        if self.stopped.is_some() {
+        let Stream::Ending(stream) = self.stream else { return None };
+        if self.flights_of(Kind::End).next().is_some() {
             return None;
         }
-        let numbers = self.writes.next(config)?.builder.numbers();
-        let stream = match self.stream {
-            Stream::Open(stream) | Stream::Named(stream) => stream,
-            Stream::Opening => return None,
-            Stream::Closed => {
-                self.stream = Stream::Opening;
-                scratch.open();
-                let payload = scratch.encode(StreamId::NONE, 0, 0);
-                let pending = Pending { since: now, ..Pending::default() };
-                return Some(Flight::new(Kind::Open, StreamId::NONE, 0, payload, pending, 1));
-            }
-        };
-        let below = self.answered_below(stream);
+        scratch.end();
+        let payload = scratch.encode(stream, self.next, 0);
+        let pending = Pending { since: now, ..Pending::default() };
+        Some(Flight::new(Kind::End, stream, self.next, payload, pending, 1))
+    }
+
+    fn launch_open(&mut self, config: &Config, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
+        if self.stream != Stream::Closed {
+            return None;
+        }
+        self.writes.next(config)?;
+        self.stream = Stream::Opening;
+        scratch.open();
+        let payload = scratch.encode(StreamId::NONE, 0, 0);
+        let pending = Pending { since: now, ..Pending::default() };
+        Some(Flight::new(Kind::Open, StreamId::NONE, 0, payload, pending, 1))
+    }
+
+    fn launch_writes(&mut self, config: &Config, target: ReplicaId) -> Option<Flight> {
+        let (Stream::Open(stream) | Stream::Named(stream)) = self.stream else { return None };
+        let waits = self.flights_of(Kind::Writes).any(|(_, flight)| !flight.is_sent());
+        if self.stopped.is_some() || waits || !self.may_write_to(target) {
+            return None;
+        }
+        let pending = self.writes.next(config)?;
+        let (numbers, begins_at) = (pending.builder.numbers(), pending.begins_at);
+        // What a source leaves out is passed over when all before is done: it need not be skipped.
+        if begins_at.is_some() && self.writes.in_flight > 0 {
+            return None;
+        }
+        self.next = begins_at.unwrap_or(self.next);
+        let below = self.answered_below();
         if self.next + numbers - below > UNANSWERED_MAX {
             return None;
         }
@@ -335,6 +443,12 @@ impl Lane {
         Some(Flight::new(Kind::Reads, StreamId::NONE, 0, payload, pending, commands))
     }
 
+    /// Takes out the first write from a number on.
+    pub(super) fn land_write_from(&mut self, first: u64) -> Option<Flight> {
+        let place = self.flights_of(Kind::Writes).find(|(_, flight)| flight.first >= first)?.0;
+        Some(self.land(place))
+    }
+
     /// Takes a request out: it was answered or given up.
     pub(super) fn land(&mut self, place: usize) -> Flight {
         let flight = self.flights.remove(place).expect("the caller found it there");
@@ -346,6 +460,10 @@ impl Lane {
 }
 
 impl Flight {
+    fn is_sent(&self) -> bool {
+        matches!(self.place, Place::Sent { .. })
+    }
+
     fn new(
         kind: Kind,
         stream: StreamId,
@@ -354,7 +472,7 @@ impl Flight {
         pending: Pending,
         commands: usize,
     ) -> Flight {
-        let Pending { tokens, charge, since, .. } = pending;
+        let Pending { tokens, charge, since, serial, .. } = pending;
         Flight {
             tag: 0,
             kind,
@@ -365,6 +483,7 @@ impl Flight {
             tokens,
             charge,
             since,
+            serial,
             place: Place::Waiting,
             sends: 0,
             unsettled: 0,

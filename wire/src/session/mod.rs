@@ -23,7 +23,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, FRAME_COMMANDS_MAX, GAP_MAX, Routing, SKIP_ALIGN, UNANSWERED_MAX};
+pub use config::{Config, FRAME_COMMANDS_MAX, Routing, UNANSWERED_MAX};
 pub use link::{Link, LinkError, Received};
 pub use outcome::{Error, NO_TOKEN, Outcome, SubmitError};
 
@@ -32,7 +32,7 @@ use crate::id::{ReplicaId, ShardId, StreamId};
 use crate::route::{hash_key, hash_stream, home_of, shard_of};
 use bytes::Bytes;
 use config::{LANE_BITS, SPARE_TOKENS_MAX};
-use lane::{Flight, Kind, Lane, Pending, Place, Stream};
+use lane::{Kind, Lane, Pending, Place, Stream};
 use links::Links;
 use outcome::Charge;
 use std::collections::VecDeque;
@@ -129,6 +129,8 @@ pub struct Session {
     outcomes: VecDeque<Outcome>,
     outstanding: Charge,
     sent: u64,
+    /// How many requests have begun to gather: the number of the last.
+    gathered: u64,
     /// The replica whose turn it is, of [`Routing::Any`].
     turn: u8,
     scratch: RequestBuilder,
@@ -178,6 +180,7 @@ impl Session {
             outcomes: VecDeque::new(),
             outstanding: Charge::default(),
             sent: 0,
+            gathered: 0,
             turn: 0,
             scratch: RequestBuilder::default(),
             spare_tokens: Vec::new(),
@@ -230,9 +233,6 @@ impl Session {
         if number < next {
             return Err(SubmitError::Order { number, next });
         }
-        if number - next > GAP_MAX {
-            return Err(SubmitError::Gap(number - next));
-        }
         self.skip(now, index, number);
         self.push(now, index, action, token)?;
         self.lanes[index].tail = number + 1;
@@ -255,17 +255,23 @@ impl Session {
         if full && commands > 0 { Err(SubmitError::Full) } else { Ok(()) }
     }
 
-    /// Skips the numbers of a named lane up to `number`.
+    /// Skips the numbers of a named lane up to `number`. A gap that a frame can hold is filled there; a
+    /// longer one is passed over between two frames, once all before it are answered.
     fn skip(&mut self, now: u64, index: usize, number: u64) {
-        while self.lanes[index].tail < number {
-            let tail = self.lanes[index].tail;
-            let run = (tail / SKIP_ALIGN + 1) * SKIP_ALIGN - tail;
-            let run = run.min(number - tail);
-            let pending = self.gathering(now, index, Kind::Writes, 0, run);
-            pending.builder.skip(run).expect("a frame has room for a run");
-            pending.tokens.push(NO_TOKEN);
-            self.lanes[index].tail += run;
+        let lane = &mut self.lanes[index];
+        let run = number - lane.tail;
+        if run == 0 {
+            return;
         }
+        lane.tail = number;
+        if run > FRAME_COMMANDS_MAX as u64 {
+            lane.writes.full.extend(lane.writes.gathering.take_if(|pending| !pending.tokens.is_empty()));
+            self.gathering(now, index, Kind::Writes, 0, 0).begins_at = Some(number);
+            return;
+        }
+        let pending = self.gathering(now, index, Kind::Writes, 0, run);
+        pending.builder.skip(run).expect("a frame has room for a run");
+        pending.tokens.push(NO_TOKEN);
     }
 
     #[inline]
@@ -300,7 +306,9 @@ impl Session {
         }
         if queue.gathering.is_none() {
             let (builder, tokens) = (queue.builder(), self.spare_tokens.pop().unwrap_or_default());
-            queue.gathering = Some(Pending { builder, tokens, ..Pending::default() });
+            self.gathered += 1;
+            let serial = self.gathered;
+            queue.gathering = Some(Pending { builder, tokens, serial, ..Pending::default() });
         }
         let pending = queue.gathering.as_mut().expect("it was just made");
         if pending.tokens.is_empty() {
@@ -340,12 +348,10 @@ impl Session {
     fn transmit(&mut self, now: u64, index: usize) -> Option<Transmit> {
         let lane = &mut self.lanes[index];
         if self.closing {
-            lane.maybe_retire(now + self.config.deadline_us);
+            lane.maybe_end(now + self.config.deadline_us);
         }
         let targets = self.links.targets(lane.home, lane.shard, now);
-        let may_leave =
-            |flight: &Flight| flight.place == Place::Waiting && targets.of(flight.kind.class()).is_some();
-        let place = match lane.flights.iter().position(may_leave) {
+        let place = match lane.due(&targets) {
             Some(place) => place,
             None => {
                 let mut flight = lane.launch(&self.config, &mut self.scratch, now, &targets)?;

@@ -2,7 +2,7 @@
 //! number by number, and remembers how often each value was decided.
 
 use crate::answer::{Answer, ResponseBuilder};
-use crate::command::{Batch, Command, Op, Part, STREAM_WINDOW};
+use crate::command::{Batch, Command, Op, Part};
 use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -11,12 +11,11 @@ use std::collections::BTreeMap;
 struct Stream {
     answers: BTreeMap<u64, Answer>,
     low: u64,
-    answered_below: u64,
 }
 
 impl Default for Stream {
     fn default() -> Stream {
-        Stream { answers: BTreeMap::new(), low: 1, answered_below: 1 }
+        Stream { answers: BTreeMap::new(), low: 1 }
     }
 }
 
@@ -28,11 +27,18 @@ pub(crate) struct Model {
     keys: BTreeMap<Vec<u8>, (u64, Bytes, CommandId)>,
     /// How often each value was decided.
     pub(crate) decided: BTreeMap<Vec<u8>, u32>,
+    /// The values of each key in the order in which they were decided.
+    pub(crate) orders: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
 }
 
 impl Model {
     pub(crate) fn new(shard: ShardId) -> Model {
         Model { shard, ..Model::default() }
+    }
+
+    /// The latest decision of a key.
+    pub(crate) fn value(&self, key: &[u8]) -> Option<&Bytes> {
+        self.keys.get(key).map(|(_, value, _)| value)
     }
 
     pub(crate) fn streams(&self) -> usize {
@@ -67,27 +73,24 @@ impl Model {
             self.streams.entry(part.stream).or_default();
         }
         let Some(stream) = self.streams.get_mut(&part.stream) else { return Answer::Expired };
-        stream.answered_below = stream.answered_below.max(part.answered_below);
         if part.stream.is_named() {
             stream.low = stream.low.max(part.answered_below);
         }
-        if let Some(answer) = stream.answers.get(&command.number) {
-            return answer.clone();
+        if command.op == Op::End {
+            let low = stream.low;
+            self.streams.remove(&part.stream);
+            return Answer::Ended { low };
         }
-        let limit = stream.low.min(stream.answered_below) + STREAM_WINDOW;
-        if command.number + command.run > limit {
-            return Answer::OutOfWindow;
+        if command.number > stream.low {
+            return Answer::Early;
+        }
+        if command.number + command.run <= stream.low {
+            return stream.answers.get(&command.number).cloned().unwrap_or(Answer::Duplicate);
         }
         let answer = self.apply(command, id);
-        if command.op == Op::End {
-            self.streams.remove(&part.stream);
-            return answer;
-        }
         let stream = self.streams.get_mut(&part.stream).expect("it is open");
-        stream.answers.extend((command.number..command.number + command.run).map(|n| (n, answer.clone())));
-        while stream.answers.contains_key(&stream.low) {
-            stream.low += 1;
-        }
+        stream.answers.insert(command.number, answer.clone());
+        stream.low = command.number + command.run;
         answer
     }
 
@@ -101,6 +104,7 @@ impl Model {
             }
             Op::Decide | Op::DecideIf => {
                 *self.decided.entry(command.value.to_vec()).or_default() += 1;
+                self.orders.entry(command.key.to_vec()).or_default().push(command.value.to_vec());
                 let value = Bytes::copy_from_slice(command.value);
                 self.keys.insert(command.key.to_vec(), (key_seq + 1, value, id));
                 Answer::Committed { id, key_seq: key_seq + 1 }

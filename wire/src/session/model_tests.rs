@@ -1,5 +1,5 @@
-//! Random losses, retries and timeouts against the model: each command happens at most once,
-//! and its submitter hears what became of it exactly once.
+//! Random losses, retries and timeouts against the model: each command happens at most once, those of
+//! a key in their order, and its submitter hears what became of it exactly once.
 
 use super::model::Model;
 use super::*;
@@ -206,6 +206,10 @@ impl World {
     }
 }
 
+fn token_of(value: &[u8]) -> u64 {
+    u64::from_le_bytes(value.try_into().expect("a token is 8 bytes"))
+}
+
 proptest! {
     #[test]
     fn each_command_happens_at_most_once_and_is_told_once(
@@ -226,6 +230,11 @@ proptest! {
                 Err(Error::TimedOut | Error::Expired) => prop_assert!(times <= 1, "{}", token),
                 other => prop_assert!(false, "{}: {:?}", token, other),
             }
+        }
+        // S2: tokens ascend, and so do their effects on a key.
+        for (key, order) in world.shards.iter().flat_map(|shard| &shard.orders) {
+            let tokens: Vec<u64> = order.iter().map(|value| token_of(value)).collect();
+            prop_assert!(tokens.is_sorted(), "key {:?}: {:?}", key, tokens);
         }
     }
 }

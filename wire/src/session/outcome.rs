@@ -117,9 +117,6 @@ pub enum SubmitError {
         /// The lowest that is possible.
         next: u64,
     },
-    /// A gap between the numbers of a named source is too long.
-    #[error("{0} numbers are left out in one piece; at most {max} may be", max = super::config::GAP_MAX)]
-    Gap(u64),
     /// An earlier number of a named source failed.
     #[error("number {0} has no answer; start the source again from there")]
     Stopped(u64),

@@ -5,7 +5,7 @@ use super::config::{LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
 use super::lane::{Flight, Kind, Pending, Place, Stream};
 use super::outcome::{Charge, Error, NO_TOKEN, Outcome};
 use crate::answer::{Answer, Answers, BadResponse};
-use crate::id::{ReplicaId, ShardId};
+use crate::id::{ReplicaId, ShardId, StreamId};
 use crate::message::Failure;
 
 /// How long a replica without a quorum is left alone, in microseconds.
@@ -31,11 +31,7 @@ impl Session {
 
     fn take_back(&mut self, replica: ReplicaId, shard: ShardId) {
         for lane in self.lanes.iter_mut().filter(|lane| lane.shard == shard) {
-            for flight in &mut lane.flights {
-                if matches!(flight.place, Place::Sent { replica: at, .. } if at == replica) {
-                    flight.place = Place::Waiting;
-                }
-            }
+            lane.on_silence(|at, _| at == replica);
         }
         self.mark_shard_ready(shard);
     }
@@ -62,57 +58,86 @@ impl Session {
         let Some((index, place)) = self.find(tag) else { return Ok(()) };
         let lane = &mut self.lanes[index];
         let flight = &lane.flights[place];
-        let opened = match (flight.kind, answers.first()) {
-            (Kind::Open, Some(Answer::Opened { stream })) => Some(stream),
-            (Kind::Open, _) => return Err(BadResponse),
-            _ => None,
-        };
+        let first = answers.first();
+        match (flight.kind, &first) {
+            (Kind::Open, Some(Answer::Opened { .. })) => {}
+            (Kind::End, Some(Answer::Ended { .. } | Answer::Expired)) => {}
+            (Kind::Open | Kind::End, _) => return Err(BadResponse),
+            (Kind::Writes | Kind::Reads, _) => {}
+        }
         if answers.len() != flight.commands {
             return Err(BadResponse);
         }
-        let (shard, flight) = (lane.shard, lane.land(place));
+        let (shard, kind) = (lane.shard, flight.kind);
         let sent_at = match flight.place {
             Place::Sent { replica: to, at } if to == replica => Some(at),
             _ => None,
         };
-        if self.links.on_answer(replica, shard, flight.kind.class(), sent_at) {
+        if self.links.on_answer(replica, shard, kind.class(), sent_at) {
             self.mark_shard_ready(shard);
         }
         self.mark_ready(index);
-        match (flight.kind, opened) {
-            (_, Some(stream)) => {
-                let lane = &mut self.lanes[index];
+        let lane = &mut self.lanes[index];
+        if kind == Kind::Writes && answers.are_early() {
+            lane.on_early(place);
+            return Ok(());
+        }
+        let flight = lane.land(place);
+        match (kind, first) {
+            (Kind::Open, Some(Answer::Opened { stream })) => {
                 assert_eq!(lane.stream, Stream::Opening, "a lane opens one stream at a time");
                 (lane.stream, lane.next) = (Stream::Open(stream), 1);
             }
+            (Kind::End, Some(Answer::Ended { low })) => self.on_ended(index, flight.stream, Some(low)),
+            (Kind::End, _) => self.on_ended(index, flight.stream, None),
             (Kind::Writes, _) => self.on_written(index, flight, answers),
             (Kind::Reads, _) => self.on_read(index, flight, answers),
-            (Kind::Open | Kind::End, _) => {}
+            (Kind::Open, _) => unreachable!("looked at above"),
         }
         Ok(())
     }
 
     fn on_written(&mut self, index: usize, flight: Flight, answers: Answers) {
-        let deadline = self.config.deadline_us;
-        if answers.are_expired() {
-            self.lanes[index].on_stream_gone(flight.stream);
-            // The only copy there ever was came too late for its stream: it had no effect.
-            if flight.unsettled == 1 && !self.named {
-                let writes = &mut self.lanes[index].writes;
-                let builder = writes.builder();
-                writes.again.push_back(Pending::again(flight, builder));
-            } else {
-                self.stop(index, flight.first);
-                self.settle(flight, Err(Error::Expired));
-            }
-            return;
+        if !answers.are_expired() {
+            self.settle(flight, Ok(answers));
+            self.lanes[index].release();
+            return self.lanes[index].maybe_begin_afresh();
         }
-        if answers.any_out_of_window() {
-            // Nobody who keeps the window gets here; what did not execute is a gap all the same.
-            self.lanes[index].rotate(flight.since + deadline);
+        if self.named {
             self.stop(index, flight.first);
+            return self.settle(flight, Err(Error::Expired));
         }
-        self.settle(flight, Ok(answers));
+        // The only copy there ever was came too late for its stream: it had no effect, and so had none of
+        // those behind it (S2).
+        let (stream, first) = (flight.stream, flight.first);
+        let low = (flight.unsettled == 1).then_some(first);
+        self.resolve(index, flight, low);
+        self.resolve_from(index, first, low);
+        self.lanes[index].on_stream_gone(stream);
+    }
+
+    /// The stream of a lane is no more; where it stood at its end, if that is known.
+    fn on_ended(&mut self, index: usize, stream: StreamId, low: Option<u64>) {
+        self.resolve_from(index, 0, low);
+        self.lanes[index].on_stream_gone(stream);
+    }
+
+    /// What becomes of the requests from a number on whose stream is no more.
+    fn resolve_from(&mut self, index: usize, first: u64, low: Option<u64>) {
+        while let Some(flight) = self.lanes[index].land_write_from(first) {
+            self.resolve(index, flight, low);
+        }
+    }
+
+    /// A request whose stream is no more: what certainly had no effect is sent again on another stream.
+    fn resolve(&mut self, index: usize, flight: Flight, low: Option<u64>) {
+        let may_have_effect = low.map_or(flight.unsettled > 0, |low| flight.first < low);
+        if may_have_effect {
+            return self.settle(flight, Err(Error::Expired));
+        }
+        let writes = &mut self.lanes[index].writes;
+        let builder = writes.builder();
+        writes.put_back(Pending::again(flight, builder));
     }
 
     /// Values that did not fit the response are asked for again.
@@ -120,7 +145,7 @@ impl Session {
         if answers.any_omitted() {
             let reads = &mut self.lanes[index].reads;
             let builder = reads.builder();
-            reads.again.push_back(flight.take_omitted(&answers, builder));
+            reads.put_back(flight.take_omitted(&answers, builder));
         }
         self.settle(flight, Ok(answers));
     }
@@ -140,11 +165,11 @@ impl Session {
                 // Another replica may take it at once.
                 let (pause, class) = (1000 * u64::from(retry_after_ms), flight.kind.class());
                 flight.unsettled -= 1;
-                flight.place = Place::Waiting;
+                lane.send_again(place);
                 self.links.overloaded(replica, shard, class, now, pause, self.config.retry_us);
             }
             Failure::Unavailable { .. } => {
-                flight.place = Place::Waiting;
+                lane.send_again(place);
                 self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US);
             }
             Failure::Invalid { why } => {
@@ -165,18 +190,22 @@ impl Session {
         Some((index, place))
     }
 
-    /// A request will not be answered. Its numbers stay without an end: the lane goes on
-    /// with a fresh stream, and the old one is ended when nothing else of it is under way.
-    /// A named source stops instead: it can ask again under the same number.
+    /// A request will not be answered. What is behind it on its stream cannot be executed without it, so
+    /// the stream is ended, which tells what was. A named source stops instead: it can ask again under
+    /// the same number.
     fn give_up(&mut self, now: u64, index: usize, place: usize, error: Error) {
         let until = now + self.config.deadline_us;
         let lane = &mut self.lanes[index];
         let flight = lane.land(place);
         match flight.kind {
             Kind::Open => lane.stream = Stream::Closed,
-            Kind::Writes if lane.stream == Stream::Open(flight.stream) => lane.rotate(until),
-            Kind::Writes => self.stop(index, flight.first),
-            Kind::Reads | Kind::End => {}
+            Kind::Writes if self.named => self.stop(index, flight.first),
+            Kind::Writes => {
+                lane.end_stream(until);
+                lane.maybe_begin_afresh();
+            }
+            Kind::End => self.on_ended(index, flight.stream, None),
+            Kind::Reads => {}
         }
         self.settle(flight, Err(error));
     }
@@ -210,12 +239,13 @@ impl Session {
         for index in 0..self.lanes.len() {
             if self.lanes[index].is_busy() {
                 self.look_at_flights(now, index);
+                self.lanes[index].release();
                 self.give_up_pending(now, index);
-                self.lanes[index].retiring.retain(|retiring| now < retiring.until);
                 self.mark_ready(index);
             }
             if self.closing {
-                self.lanes[index].maybe_retire(now + self.config.deadline_us);
+                self.lanes[index].maybe_leave_stream(now);
+                self.lanes[index].maybe_end(now + self.config.deadline_us);
                 self.mark_ready(index);
             }
         }
@@ -242,22 +272,21 @@ impl Session {
     fn look_at_flights(&mut self, now: u64, index: usize) {
         let (retry, deadline) = (self.config.retry_us, self.config.deadline_us);
         let shard = self.lanes[index].shard;
-        let mut place = 0;
-        while let Some(flight) = self.lanes[index].flights.get_mut(place) {
-            if now >= flight.since + deadline {
-                let error = if flight.unsettled > 0 { Error::TimedOut } else { self.not_taken(index) };
-                self.give_up(now, index, place, error);
-                continue;
-            }
-            let patience = retry << (flight.sends - 1).min(RETRY_DOUBLINGS_MAX);
-            if let Place::Sent { replica, at } = flight.place
-                && now >= at + patience
-            {
-                flight.place = Place::Waiting;
-                self.links.silent(replica, shard, at, now, retry);
-            }
-            place += 1;
+        let is_old = |flight: &Flight| flight.kind != Kind::End && now >= flight.since + deadline;
+        while let Some(place) = self.lanes[index].flights.iter().position(is_old) {
+            let is_open = self.lanes[index].flights[place].unsettled > 0;
+            let error = if is_open { Error::TimedOut } else { self.not_taken(index) };
+            self.give_up(now, index, place, error);
         }
+        let links = &mut self.links;
+        self.lanes[index].on_silence(|replica, flight| {
+            let Place::Sent { at, .. } = flight.place else { return false };
+            let is_late = now >= at + (retry << (flight.sends - 1).min(RETRY_DOUBLINGS_MAX));
+            if is_late {
+                links.silent(replica, shard, at, now, retry);
+            }
+            is_late
+        });
     }
 
     /// Commands that waited here too long; all of them behind a number of a named source that

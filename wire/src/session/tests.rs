@@ -176,10 +176,13 @@ fn s3_answered_below_is_the_oldest_number_without_an_answer() {
     (1..4).for_each(|token| rig.decide(b"k", token));
     let frames = rig.sent();
     assert!(frames.iter().all(|frame| look(frame).2 == 2));
-    rig.answer(&frames[1]);
+    let answer =
+        |rig: &mut Rig, frame: &Transmit| rig.shards.get_mut(&frame.shard).unwrap().execute(&frame.payload);
+    let answers: Vec<Bytes> = frames.iter().map(|frame| answer(&mut rig, frame)).collect();
+    rig.give(&frames[1], answers[1].clone());
     rig.decide(b"k", 4);
     assert_eq!(look(&rig.one()).2, 2, "number 2 has no answer yet");
-    rig.answer(&frames[0]);
+    rig.give(&frames[0], answers[0].clone());
     rig.decide(b"k", 5);
     assert_eq!(look(&rig.one()).2, 4);
 }
@@ -192,7 +195,7 @@ fn frames_in_flight_and_unanswered_numbers_are_bounded() {
     (1..10).for_each(|token| rig.decide(b"k", token));
     let frames = rig.sent();
     assert_eq!(frames.len(), 3);
-    rig.answer(&frames[2]);
+    rig.answer(&frames[0]);
     assert_eq!(rig.sent().len(), 1);
 
     let mut rig = Rig::new(|config| {
@@ -205,9 +208,7 @@ fn frames_in_flight_and_unanswered_numbers_are_bounded() {
     (1..=4 * FRAME_COMMANDS_MAX as u64).for_each(|token| rig.decide(b"k", token));
     let frames = rig.sent();
     assert_eq!(frames.len(), (UNANSWERED_MAX / FRAME_COMMANDS_MAX as u64) as usize);
-    rig.answer(&frames[1]);
-    assert!(rig.sent().is_empty(), "the oldest number holds the window");
-    rig.answer(&frames[0]);
+    frames.iter().for_each(|frame| rig.answer(frame));
     rig.settle();
     assert_eq!(rig.outcomes.len(), 4 * FRAME_COMMANDS_MAX + 1);
 }
@@ -538,10 +539,13 @@ fn a_command_without_an_answer_is_given_up_and_its_stream_replaced() {
     assert_eq!(rig.outcomes[&1], Err(Error::TimedOut));
     rig.pass(1_000_000);
     rig.decide(b"k", 2);
-    let sent = rig.sent();
-    assert_eq!(sent.iter().map(ops).collect::<Vec<_>>(), [[Op::End], [Op::Open]]);
-    assert_eq!(look(&sent[0]).0, [(Op::End, 3, 1)]);
-    sent.iter().for_each(|transmit| rig.answer(transmit));
+    let end = rig.one();
+    assert_eq!(look(&end).0, [(Op::End, 3, 1)]);
+    assert!(rig.sent().is_empty(), "what comes later waits until the lost one can no longer happen");
+    rig.answer(&end);
+    let open = rig.one();
+    assert_eq!(ops(&open), [Op::Open]);
+    rig.answer(&open);
     rig.settle();
     assert!(rig.is_committed(2));
     assert_eq!(rig.shards[&ShardId(0)].streams(), 1);
@@ -676,25 +680,29 @@ fn s5_gaps_of_a_named_source_are_skipped_in_runs() {
     rig.answer(&frame);
     assert_eq!(rig.outcomes.keys().copied().collect::<Vec<_>>(), [3, 4]);
     assert_eq!(propose(&mut rig, 4), Err(SubmitError::Order { number: 4, next: 5 }));
-    assert_eq!(propose(&mut rig, GAP_MAX + 6), Err(SubmitError::Gap(GAP_MAX + 1)));
-    propose(&mut rig, 200_000).unwrap();
-    let mut numbers = 4;
-    loop {
-        let frames = rig.sent();
-        for frame in &frames {
-            let (commands, ..) = look(frame);
-            assert!(
-                commands.iter().all(|(_, first, run)| first / SKIP_ALIGN == (first + run - 1) / SKIP_ALIGN)
-            );
-            numbers += commands.iter().map(|(_, _, run)| run).sum::<u64>();
-            rig.answer(frame);
-        }
-        if frames.is_empty() {
-            break;
-        }
-    }
-    assert_eq!(numbers, 200_000);
-    assert!(rig.is_committed(200_000));
+    // A gap as long as a frame is skipped, a longer one passed over.
+    propose(&mut rig, 5 + FRAME_COMMANDS_MAX as u64).unwrap();
+    rig.settle();
+    propose(&mut rig, 1 << 40).unwrap();
+    propose(&mut rig, (1 << 40) + 1).unwrap();
+    let frame = rig.one();
+    let first = 1 << 40;
+    assert_eq!(look(&frame).0, [(Op::Decide, first, 1), (Op::Decide, first + 1, 1)]);
+    assert_eq!(look(&frame).2, first, "all before it is done, or does not exist");
+    rig.answer(&frame);
+    assert!(rig.is_committed(first) && rig.is_committed(first + 1));
+}
+
+#[test]
+fn s5_a_long_gap_waits_for_what_is_before_it() {
+    let mut rig = named(1, 1);
+    propose(&mut rig, 1).unwrap();
+    let frame = rig.one();
+    propose(&mut rig, 1 << 40).unwrap();
+    assert!(rig.sent().is_empty(), "number 1 has no answer yet");
+    rig.answer(&frame);
+    rig.settle();
+    assert!(rig.is_committed(1 << 40));
 }
 
 #[test]
@@ -725,4 +733,89 @@ fn a_number_without_an_answer_stops_a_named_source() {
     assert_eq!(rig.outcomes[&1], Err(Error::TimedOut));
     assert!(matches!(rig.outcomes[&2], Err(Error::NotTaken(_))));
     assert_eq!(propose(&mut rig, 3), Err(SubmitError::Stopped(1)));
+}
+
+/// A key's commands and their frames, one each; the stream is open.
+fn in_flight(count: u64) -> (Rig, Vec<Transmit>) {
+    let mut rig = Rig::new(|config| config.frame_commands = 1);
+    let key = key_of_home(0);
+    rig.decide(&key, 0);
+    rig.settle();
+    (1..=count).for_each(|token| rig.decide(&key, token));
+    let frames = rig.sent();
+    assert_eq!(frames.len() as u64, count);
+    (rig, frames)
+}
+
+fn last_value(rig: &Rig) -> String {
+    let value = rig.shards[&ShardId(0)].value(&key_of_home(0));
+    String::from_utf8(value.expect("it was decided").to_vec()).unwrap()
+}
+
+#[test]
+fn s2_what_was_sent_to_a_silent_replica_goes_elsewhere_in_its_order_and_nothing_passes_it() {
+    let (mut rig, frames) = in_flight(3);
+    // The home has only answered the first of them.
+    rig.answer(&frames[0]);
+    rig.pass(1_000_000 + TICK_US);
+    rig.decide(&key_of_home(0), 4);
+    let again = rig.sent();
+    assert!(again.iter().all(|frame| frame.replica == ReplicaId(1)));
+    let payloads: Vec<&Bytes> = again.iter().map(|frame| &frame.payload).collect();
+    assert_eq!(payloads[..2], [&frames[1].payload, &frames[2].payload]);
+    assert_eq!(again.len(), 3, "the new one comes last");
+    again.iter().for_each(|frame| rig.answer(frame));
+    assert!((1..=4).all(|token| rig.is_committed(token)));
+    // The home wakes up, and its copies come late.
+    frames[1..].iter().for_each(|frame| rig.answer(frame));
+    assert_eq!(last_value(&rig), "4");
+}
+
+#[test]
+fn s2_a_request_that_comes_early_goes_again_behind_the_one_before_it() {
+    let (mut rig, frames) = in_flight(3);
+    rig.answer(&frames[1]);
+    rig.answer(&frames[2]);
+    assert!(rig.outcomes.len() == 1 && rig.sent().is_empty(), "they wait for the first");
+    rig.answer(&frames[0]);
+    let again = rig.sent();
+    assert_eq!(again.len(), 2);
+    again.iter().for_each(|frame| rig.answer(frame));
+    assert!((1..=3).all(|token| rig.is_committed(token)));
+    assert_eq!(last_value(&rig), "3");
+}
+
+#[test]
+fn s2_a_refused_request_takes_those_behind_it_along() {
+    let (mut rig, frames) = in_flight(3);
+    rig.fail(&frames[1], Failure::Unavailable { reason: "1 of 3".into() });
+    assert!(rig.sent().is_empty(), "the first is still under way at the other replica");
+    rig.answer(&frames[0]);
+    let again = rig.sent();
+    let payloads: Vec<&Bytes> = again.iter().map(|frame| &frame.payload).collect();
+    assert_eq!(payloads, [&frames[1].payload, &frames[2].payload]);
+    again.iter().for_each(|frame| rig.answer(frame));
+    assert_eq!(last_value(&rig), "3");
+}
+
+#[test]
+fn s4_the_end_of_a_stream_tells_what_became_of_the_rest() {
+    let (mut rig, frames) = in_flight(1);
+    rig.pass(2_000_000);
+    let key = key_of_home(0);
+    // The second goes behind the first, whose answer is lost.
+    rig.decide(&key, 2);
+    let second = rig.sent().into_iter().find(|frame| look(frame).0[0].1 == 3).unwrap();
+    let model = rig.shards.get_mut(&ShardId(0)).unwrap();
+    model.execute(&frames[0].payload);
+    rig.pass(8_000_000);
+    assert_eq!(rig.outcomes[&1], Err(Error::TimedOut));
+    let end = rig.sent().into_iter().find(|frame| ops(frame) == [Op::End]).unwrap();
+    rig.answer(&end);
+    rig.settle();
+    assert!(rig.is_committed(2), "it was not executed before the end, so it goes on another stream");
+    let late = rig.shards.get_mut(&ShardId(0)).unwrap().execute(&second.payload);
+    assert!(Answers::parse(late).unwrap().are_expired());
+    assert_eq!(rig.shards[&ShardId(0)].decided[&b"2"[..]], 1);
+    assert_eq!(last_value(&rig), "2");
 }

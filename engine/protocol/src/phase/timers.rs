@@ -178,7 +178,7 @@ impl Replica {
         self.marks.set(Mark::StreamEnded);
         let Some(stream) = self.machine.streams.get(id) else { return };
         let mut builder = RequestBuilder::default();
-        builder.end_idle(stream.low(), stream.highest());
+        builder.end_idle(stream.low());
         let payload = Payload::of_request(&mut builder, id);
         self.pending_bytes += payload.batch().payload().len();
         // Nobody waits for the answer: the reference belongs to no connection.

@@ -14,14 +14,8 @@ impl Streams {
     pub(crate) fn encode(id: StreamId, stream: &Stream, out: &mut Vec<u8>) {
         out.put_u64_le(id.high);
         out.put_u64_le(id.low);
-        for number in [stream.low, stream.answered_below, stream.highest] {
-            out.put_u64_le(number);
-        }
-        out.put_u32_le(stream.executed.len() as u32);
-        for (first, end) in &stream.executed {
-            out.put_u64_le(*first);
-            out.put_u64_le(*end);
-        }
+        out.put_u64_le(stream.low);
+        out.put_u64_le(stream.answered_below);
         out.put_u32_le(stream.stored.len() as u32);
         stream.stored.iter().for_each(|stored| stored.encode(out));
     }
@@ -45,17 +39,8 @@ impl Streams {
 
 impl Stream {
     fn decode(bytes: &mut Bytes) -> Result<Stream, BadStream> {
-        let (low, answered_below, highest) = (number(bytes)?, number(bytes)?, number(bytes)?);
-        let mut stream = Stream { low, answered_below, highest, ..Stream::default() };
-        let mut before = low;
-        for _ in 0..count(bytes)? {
-            let (first, end) = (number(bytes)?, number(bytes)?);
-            if first <= before || end <= first || end > highest {
-                return Err(BadStream);
-            }
-            stream.executed.push((first, end));
-            before = end;
-        }
+        let (low, answered_below) = (number(bytes)?, number(bytes)?);
+        let mut stream = Stream { low, answered_below, ..Stream::default() };
         for _ in 0..count(bytes)? {
             let stored = Stored::decode(bytes)?;
             stream.stored_bytes += stored.response.len();
@@ -115,10 +100,9 @@ mod tests {
             builder.committed(InstanceId::new(ReplicaId(0), 1), 1, 8);
             let response = builder.encode();
             streams.with(StreamId::named(name), |stream| {
-                stream.mark(1, 4);
-                stream.mark(9, 2);
+                stream.advance(7);
                 stream.store(1, 4, Some([1, 2].into()), response.clone());
-                stream.store(9, 2, None, response);
+                stream.store(5, 2, None, response);
                 stream.on_answered_below(2);
             });
         }

@@ -35,8 +35,8 @@ fn write(stream: StreamId, number: u64) -> Payload {
 pub(crate) fn s1_one_number_through_two_replicas_executes_once() {
     // B18: without the stream in the footprint each of the two executes what it sees first.
     let mut world = World::new(3);
-    world.decide(0, "s", 7, "a");
-    world.decide(1, "s", 7, "b");
+    world.decide(0, "s", 1, "a");
+    world.decide(1, "s", 1, "b");
     world.run(500_000);
     let (left, right) = (world.answers(0), world.answers(1));
     assert_eq!(left, right);
@@ -93,10 +93,38 @@ fn s2_a_retry_while_the_first_copy_is_recovered_executes_once() {
 }
 
 #[test]
-fn s2_numbers_far_ahead_are_refused_the_same_everywhere() {
+pub(crate) fn s2_a_number_ahead_of_the_next_is_refused_the_same_everywhere() {
     let mut world = World::new(3);
-    let far = 2 * isonomy_wire::command::STREAM_WINDOW;
-    assert_eq!(asked(&mut world, 0, decide("s", far, 0, "a")), [Answer::OutOfWindow]);
+    assert_eq!(asked(&mut world, 0, decide("s", 2, 0, "a")), [Answer::Early]);
+    assert_eq!(asked(&mut world, 1, decide("s", 1, 0, "a")).iter().map(key_seq).collect::<Vec<_>>(), [1]);
+    assert_eq!(asked(&mut world, 2, decide("s", 2, 0, "a")).iter().map(key_seq).collect::<Vec<_>>(), [2]);
+    world.assert_converged();
+}
+
+/// B27: the coordinator of the earlier command is lost before anybody else has it; the later one is sent
+/// to another replica.
+#[test]
+fn s2_a_later_command_does_not_pass_one_that_is_lost() {
+    let mut world = World::new(3);
+    world.settle();
+    world.isolate(0);
+    world.decide(0, "s", 1, "a");
+    world.sync(0);
+    assert_eq!(asked(&mut world, 1, decide("s", 2, 0, "a")), [Answer::Early]);
+    world.rejoin();
+    world.run(5_000_000);
+    assert_eq!(world.answers(0).iter().map(|(_, answer)| key_seq(answer)).collect::<Vec<_>>(), [1]);
+    assert_eq!(asked(&mut world, 2, decide("s", 2, 0, "a")).iter().map(key_seq).collect::<Vec<_>>(), [2]);
+    world.assert_converged();
+}
+
+#[test]
+fn s4_an_end_says_where_its_stream_stood() {
+    let mut world = World::new(3);
+    let stream = open(&mut world, 1);
+    asked(&mut world, 1, write(stream, 1));
+    assert_eq!(asked(&mut world, 2, request(stream, 7, RequestBuilder::end)), [Answer::Ended { low: 2 }]);
+    assert_eq!(asked(&mut world, 1, write(stream, 2)), [Answer::Expired], "it never happens any more");
     world.assert_converged();
 }
 
@@ -115,7 +143,7 @@ fn s4_a_stream_is_named_by_its_open_and_ends_for_good() {
     let stream = open(&mut world, 1);
     assert_ne!(stream, open(&mut world, 1), "a doubled Open makes a second stream");
     assert_eq!(asked(&mut world, 1, write(stream, 1)).iter().map(key_seq).collect::<Vec<_>>(), [1]);
-    assert_eq!(asked(&mut world, 1, request(stream, 2, RequestBuilder::end)), [Answer::Done]);
+    assert_eq!(asked(&mut world, 1, request(stream, 2, RequestBuilder::end)), [Answer::Ended { low: 2 }]);
     assert_eq!(asked(&mut world, 2, write(stream, 1)), [Answer::Expired], "B20, against an End");
     assert_eq!(asked(&mut world, 1, write(stream, 3)), [Answer::Expired]);
     world.assert_converged();

@@ -5,6 +5,7 @@ use crate::check;
 use crate::client::Client;
 use crate::contention::Contention;
 use crate::history::{self, Asked, Op, Told};
+use isonomy_wire::session::Routing;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use std::collections::BTreeMap;
@@ -108,7 +109,7 @@ impl World {
         self.summary.contention = Contention::of(&self.ops, asked_until, largest);
         let reads = &self.ops[self.ops.len() - self.plan.keys..];
         let last: BTreeMap<usize, u64> = reads.iter().map(|op| (op.key, seen(op))).collect();
-        history::judge(&self.ops, &last);
+        history::judge(&self.ops, &last, self.plan.routing == Routing::Home);
         self.summary.decisions =
             self.ops.iter().filter(|op| matches!(op.told, Some((_, Told::Wrote(_))))).count() as u64;
         self.summary.micros = self.now;
