@@ -2,6 +2,7 @@
 //!
 //! Plain data without I/O. Feature `client` adds an asynchronous client on tokio.
 
+pub mod address;
 pub mod answer;
 #[cfg(feature = "client")]
 pub mod client;

@@ -1,5 +1,6 @@
 //! One connection to a replica's client port for one shard.
 
+use crate::address::{bare_host, is_host, with_port};
 use crate::id::ShardId;
 use crate::message::{Member, ShardStatus, Welcome};
 use crate::session::{Link, LinkError, Received};
@@ -85,9 +86,9 @@ pub fn notice_death(stream: &impl AsFd) {
 pub fn parse_address(address: &str) -> Result<Member, ConnectError> {
     let wrong = || ConnectError::Address(address.to_owned());
     let (host, port) = address.trim().rsplit_once(':').ok_or_else(wrong)?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = bare_host(host);
     let client_base = port.parse().map_err(|_| wrong())?;
-    if host.is_empty() { Err(wrong()) } else { Ok(Member { host: host.to_owned(), client_base }) }
+    if !is_host(host) { Err(wrong()) } else { Ok(Member { host: host.to_owned(), client_base }) }
 }
 
 /// A connection to a replica, for one shard, past the handshake.
@@ -116,10 +117,10 @@ impl Connection {
         shard: ShardId,
         chunk: usize,
     ) -> Result<Connection, ConnectError> {
-        let name = format!("{}:{}", member.host, member.client_base);
+        let name = with_port(&member.host, member.client_base);
         let port = member.client_base.checked_add(shard.0);
         let port = port.ok_or(ConnectError::Port { member: name, shard: shard.0 })?;
-        let address = format!("{}:{port}", member.host);
+        let address = with_port(&member.host, port);
         let opening = Connection::shake_hands(&member.host, port, shard, chunk, &address);
         let silent = || ConnectError::Silent { address: address.clone(), seconds: CONNECT_TIMEOUT.as_secs() };
         timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| silent())?
