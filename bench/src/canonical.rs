@@ -3,7 +3,8 @@
 use crate::cluster::{self, Cluster};
 use crate::load;
 use crate::options::{Options, Output, SECONDS_MAX};
-use crate::report::{Host, Report, append_line, commit, probe_file};
+use crate::out::{self, ResultFile, say};
+use crate::report::{Host, Report, commit, probe_file};
 use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::json;
@@ -40,13 +41,14 @@ pub(crate) struct CanonicalOptions {
 /// Runs both loads; the closed loop first.
 pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
     let program = cluster::program(options.isonomy.as_deref())?;
+    let append = ResultFile::append(options.append.as_deref())?;
     let probe = options.probe.as_deref().map(probe_file::read).transpose()?;
     let interrupted = load::watch_signals()?;
-    let mut reports = Vec::new();
+    let (mut reports, mut printed) = (Vec::new(), Ok(()));
     for (name, shape) in [("closed loop", String::new()), ("open loop", format!("--rate {}", options.rate))] {
         // Neither finds what the other has left.
         let cluster = Cluster::start(&program, &options.dir, 0)?;
-        eprintln!("canonical: {name}, {} s", options.seconds);
+        say(format_args!("canonical: {name}, {} s", options.seconds));
         let arguments =
             format!("--connect {} --seconds {} {shape}", cluster.addresses.join(","), options.seconds);
         let load = Options { core: cluster::core_of(cluster::REPLICAS), ..Options::of(&arguments) };
@@ -54,7 +56,7 @@ pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
         ensure!(!interrupted.load(Ordering::Relaxed), "interrupted: nothing was written");
         let report = Report::new(&load, Host::here(), &measured, probe);
         if options.output == Output::Table {
-            println!("{name}\n{}", report.table());
+            printed = printed.and(out::print(format_args!("{name}\n{}\n", report.table())));
         }
         reports.push(report);
     }
@@ -64,11 +66,9 @@ pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
         "closed_loop": reports[0],
         "open_loop": reports[1],
     });
-    if let Some(path) = &options.append {
-        append_line(path, &line.to_string())?;
-    }
     if options.output == Output::Json {
-        println!("{line}");
+        printed = out::print(format_args!("{line}\n"));
     }
+    printed.and(append.map_or(Ok(()), |mut file| file.write(format!("{line}\n").as_bytes())))?;
     Ok(reports)
 }

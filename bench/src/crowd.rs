@@ -29,7 +29,8 @@ const ONLY: ReplicaId = ReplicaId(0);
 pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Result<Recorded> {
     let mut crowd = Crowd::new(shared, thread, Generator::new(shared, thread, seconds))?;
     crowd.run()?;
-    Ok(crowd.generator.finish())
+    let clients_connected = crowd.clients.iter().filter(|client| client.has_connected).count() as u64;
+    Ok(Recorded { clients_connected, ..crowd.generator.finish() })
 }
 
 /// A connection: of which client, for which shard.
@@ -45,6 +46,8 @@ struct Client {
     ups: Vec<Option<Up>>,
     /// Whether it is among those that wait for a command.
     idle: bool,
+    /// Whether it had all its connections at some time.
+    has_connected: bool,
 }
 
 struct Crowd<'a> {
@@ -67,7 +70,7 @@ impl<'a> Crowd<'a> {
         let config = shared.options.session(1, *shards);
         let client = |_| {
             let ups = (0..*shards).map(|_| None).collect();
-            Client { session: Session::new(config.clone()), ups, idle: false }
+            Client { session: Session::new(config.clone()), ups, idle: false, has_connected: false }
         };
         let (maker, made) = channel();
         // Threads begin with different replicas.
@@ -227,9 +230,11 @@ impl<'a> Crowd<'a> {
     /// Takes what a client has heard, and lets it go on.
     fn pump(&mut self, client: usize) {
         let now = self.shared.now();
-        let Client { session, ups, idle } = &mut self.clients[client];
+        let Client { session, ups, idle, has_connected } = &mut self.clients[client];
         self.generator.take_outcomes(session, now);
-        let ready = session.outstanding() == 0 && ups.iter().all(Option::is_some);
+        let is_connected = ups.iter().all(Option::is_some);
+        *has_connected |= is_connected;
+        let ready = session.outstanding() == 0 && is_connected;
         if ready && !std::mem::replace(idle, true) {
             self.idle.push_back(client);
         }

@@ -4,8 +4,9 @@ use crate::crowd;
 use crate::generator::Shared;
 use crate::ledger::{Contradictions, Ledger};
 use crate::options::{Options, Progress};
+use crate::out::say;
 use crate::record::{Recorded, Second};
-use crate::report::{Host, Report, probe_file};
+use crate::report::{Files, Host, Report, probe_file};
 use crate::schedule::{START_US, Schedule};
 use crate::series::{Point, Series};
 use crate::servers::cpu_us;
@@ -16,6 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::discover;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -63,21 +65,34 @@ pub(crate) struct Sample {
 /// Notes that the user wants an end. The second time the process ends at once.
 pub(crate) fn watch_signals() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // nohup keeps a program running when its terminal closes.
+        if signal == SIGHUP && is_ignored(signal) {
+            continue;
+        }
         signal_hook::flag::register_conditional_default(signal, interrupted.clone())?;
         signal_hook::flag::register(signal, interrupted.clone())?;
     }
     Ok(interrupted)
 }
 
-/// Runs the load and puts the report where it was asked for.
-pub(crate) fn run(options: &Options) -> Result<Report> {
+/// Whether the process began with this signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// Runs the load and puts the report where it was asked for; besides the report, whether that went well.
+pub(crate) fn run(options: &Options) -> Result<(Report, Result<()>)> {
+    let files = Files::open(&options.results)?;
     let probe = options.results.probe.as_deref().map(probe_file::read).transpose()?;
     let interrupted = watch_signals()?;
     let measured = measure(options, &interrupted, &[])?;
     let report = Report::new(options, Host::here(), &measured, probe);
-    report.publish(&options.results, &measured)?;
-    Ok(report)
+    let published = report.publish(options.results.output, files, &measured);
+    Ok((report, published))
 }
 
 /// Runs the load. `servers` are the processes of the replicas, where they are known.
@@ -280,7 +295,7 @@ impl Display {
             bar.println(format!("{second:4} s  {text}"));
             bar.set_position(second);
         } else if self.kind == Progress::Plain {
-            eprintln!("{second:4} s  {text}");
+            say(format_args!("{second:4} s  {text}"));
         }
     }
 

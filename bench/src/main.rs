@@ -8,6 +8,7 @@ mod generator;
 mod ledger;
 mod load;
 mod options;
+mod out;
 mod probe;
 mod record;
 mod report;
@@ -26,6 +27,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use compare::CompareOptions;
 use options::Options;
+use out::{ReaderLeft, say};
 use report::Report;
 use std::process::ExitCode;
 
@@ -40,8 +42,8 @@ enum Cli {
     /// of each counts from when it was due, however late it was sent.
     ///
     /// Exit codes: 0 all requests were answered; 1 the cluster could not be reached or the
-    /// report not written; 2 the arguments are wrong; 3 some requests failed; 4 an answer
-    /// contradicts another (`--verify`).
+    /// report not written; 2 the arguments are wrong; 3 some requests failed, or some clients never
+    /// connected; 4 an answer contradicts another (`--verify`).
     #[command(
         after_help = "Example:\n  isonomy-bench load --connect 127.0.0.1:7200 --seconds 10 --rate 200000"
     )]
@@ -70,7 +72,7 @@ enum Cli {
     ProbeReplica(probe::ReplicaOptions),
 }
 
-/// Some requests failed.
+/// Some requests failed, or some clients never connected.
 const EXIT_FAILED_REQUESTS: u8 = 3;
 /// An answer contradicts another.
 const EXIT_CONTRADICTION: u8 = 4;
@@ -81,17 +83,32 @@ fn main() -> ExitCode {
             if let Err(wrong) = options.check() {
                 Cli::command().error(ErrorKind::ValueValidation, wrong).exit();
             }
-            load::run(&options).map(|report| judge(&report))
+            load::run(&options).map(|(report, published)| conclude(&report, published))
         }
         Cli::Probe(options) => probe::run(&options).map(|()| ExitCode::SUCCESS),
         Cli::ProbeReplica(options) => probe::run_replica(&options).map(|()| ExitCode::SUCCESS),
         Cli::Compare(options) => compare::run(&options).map(|()| ExitCode::SUCCESS),
         Cli::Canonical(options) => canonical::run(&options).map(|reports| judge_all(&reports)),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    result.unwrap_or_else(tell)
+}
+
+/// Says what went wrong.
+fn tell(error: anyhow::Error) -> ExitCode {
+    if !error.is::<ReaderLeft>() {
+        say(format_args!("error: {error:#}"));
+    }
+    ExitCode::FAILURE
+}
+
+/// The exit code of a run whose report may not have got everywhere. That its answers are wrong weighs
+/// more.
+fn conclude(report: &Report, published: anyhow::Result<()>) -> ExitCode {
+    let judged = judge(report);
+    match published.map_err(tell) {
+        Err(failed) if judged != ExitCode::from(EXIT_CONTRADICTION) => failed,
+        _ => judged,
+    }
 }
 
 /// The first that is not good, or success.
@@ -102,16 +119,25 @@ fn judge_all(reports: &[Report]) -> ExitCode {
 /// What the exit code says of a result.
 fn judge(report: &Report) -> ExitCode {
     if report.contradictions.is_some_and(|count| count > 0) {
-        report.contradictions_told.iter().for_each(|text| eprintln!("contradiction: {text}"));
-        eprintln!(
+        report.contradictions_told.iter().for_each(|text| say(format_args!("contradiction: {text}")));
+        say(
             "the cluster has given answers that cannot all be true; keep its data directories and logs, and \
-             report this with the text above"
+             report this with the text above",
         );
         return ExitCode::from(EXIT_CONTRADICTION);
     }
+    let missing = report.clients_missing();
+    if missing > 0 {
+        say(format_args!(
+            "{missing} clients never connected; raise `connections_max` of the replicas, --warmup or --seconds, or \
+             lower --clients"
+        ));
+    }
     if !report.errors.is_empty() {
         let errors: Vec<_> = report.errors.iter().map(|(name, count)| format!("{count} {name}")).collect();
-        eprintln!("some requests failed: {}; see the replicas' logs and status", errors.join(", "));
+        say(format_args!("some requests failed: {}; see the replicas' logs and status", errors.join(", ")));
+    }
+    if missing > 0 || !report.errors.is_empty() {
         return ExitCode::from(EXIT_FAILED_REQUESTS);
     }
     ExitCode::SUCCESS

@@ -41,16 +41,19 @@ pub(crate) struct Tally {
     pub(crate) latency: Histogram<u64>,
     /// What was answered in it.
     pub(crate) counts: Counts,
+    /// Commands that were due in it and have no answer, so they have no latency either.
+    pub(crate) unanswered: u64,
 }
 
 impl Tally {
     pub(crate) fn new() -> Tally {
-        Tally { latency: latencies(), counts: Counts::default() }
+        Tally { latency: latencies(), counts: Counts::default(), unanswered: 0 }
     }
 
     pub(crate) fn merge(&mut self, other: &Tally) {
         self.latency.add(&other.latency).expect("all histograms have the same bounds");
         self.counts.add(&other.counts);
+        self.unanswered += other.unanswered;
     }
 }
 
@@ -146,7 +149,7 @@ impl Record {
     pub(crate) fn finish(mut self) -> Recorded {
         let over = std::mem::replace(&mut self.live, Live::new(0, 0, None));
         self.file(over);
-        Recorded { steps: self.steps, errors: self.errors, not_sent: self.not_sent }
+        Recorded { steps: self.steps, errors: self.errors, not_sent: self.not_sent, clients_connected: 0 }
     }
 
     #[inline]
@@ -183,7 +186,7 @@ impl Record {
             Ok(Answer::Found { .. }) => counts.found = 1,
             Ok(Answer::Missing) => counts.missing = 1,
             _ => {
-                self.on_failure(error_name(answer));
+                self.on_failure(due, error_name(answer));
                 return;
             }
         }
@@ -198,8 +201,11 @@ impl Record {
     }
 
     /// A command has no answer, for a reason of this name.
-    pub(crate) fn on_failure(&mut self, name: &'static str) {
+    pub(crate) fn on_failure(&mut self, due: u64, name: &'static str) {
         *self.errors.entry(name).or_default() += 1;
+        if let Some(step) = self.step_at(due) {
+            self.steps[step].unanswered += 1;
+        }
     }
 
     fn count(&mut self, now: u64, end: u64, counts: Counts) {
@@ -230,11 +236,18 @@ pub(crate) struct Recorded {
     pub(crate) steps: Vec<Tally>,
     pub(crate) errors: BTreeMap<&'static str, u64>,
     pub(crate) not_sent: u64,
+    /// Clients that had all their connections at some time, where there are many small ones.
+    pub(crate) clients_connected: u64,
 }
 
 impl Recorded {
     pub(crate) fn new(steps: usize) -> Recorded {
-        Recorded { steps: (0..steps).map(|_| Tally::new()).collect(), errors: BTreeMap::new(), not_sent: 0 }
+        Recorded {
+            steps: (0..steps).map(|_| Tally::new()).collect(),
+            errors: BTreeMap::new(),
+            not_sent: 0,
+            clients_connected: 0,
+        }
     }
 
     /// Takes another thread's figures in.
@@ -244,6 +257,7 @@ impl Recorded {
             *self.errors.entry(name).or_default() += count;
         }
         self.not_sent += other.not_sent;
+        self.clients_connected += other.clients_connected;
     }
 }
 
@@ -354,5 +368,6 @@ mod tests {
         assert_eq!(figures.errors, BTreeMap::from([("duplicate", 1)]));
         let expected = Counts { committed: 1, missing: 1, ..Counts::default() };
         assert_eq!((figures.steps[0].latency.len(), figures.steps[0].counts), (2, expected));
+        assert_eq!(figures.steps[0].unanswered, 1);
     }
 }

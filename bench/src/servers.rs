@@ -1,8 +1,10 @@
 //! Server processes that are measured: started here, on free ports, in a directory of their own.
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -38,10 +40,19 @@ impl Servers {
         self.dir.path().join(format!("log-{index}.txt"))
     }
 
-    /// Starts one more; what it says goes to its log.
+    /// Starts one more; what it says goes to its log. The system kills it when this program has ended, in
+    /// whatever way. Called on the main thread, since the system looks at the thread that starts it.
     pub(crate) fn spawn(&mut self, command: &mut Command) -> std::io::Result<()> {
         let log = File::create(self.log_path(self.processes.len()))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let bench = getpid();
+        // A group of its own: Ctrl-C is for this program, which ends the servers.
+        command.process_group(0);
+        // SAFETY: between fork and exec only system calls are made; nothing is allocated or locked.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(move || end_with(bench));
+        }
         self.processes.push(command.spawn()?);
         Ok(())
     }
@@ -62,6 +73,13 @@ impl Servers {
     pub(crate) fn ids(&self) -> Vec<u32> {
         self.processes.iter().map(Child::id).collect()
     }
+}
+
+/// Asks the system to kill this process when the one that starts it has ended.
+fn end_with(bench: Pid) -> std::io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have ended before that.
+    if getppid() == Some(bench) { Ok(()) } else { Err(std::io::ErrorKind::Interrupted.into()) }
 }
 
 impl Drop for Servers {

@@ -1,6 +1,7 @@
 //! One connection: a plain socket that never blocks, and what is to be written to it.
 
 use anyhow::{Context, Result};
+use isonomy_wire::address::with_port;
 use isonomy_wire::client::ConnectError;
 use isonomy_wire::client::connection::notice_death;
 use isonomy_wire::id::{ReplicaId, ShardId};
@@ -33,7 +34,7 @@ impl Up {
         replica: ReplicaId,
         chunk: usize,
     ) -> Result<Up> {
-        let member = format!("{host}:{base}");
+        let member = with_port(host, base);
         let port = base.checked_add(shard.0).ok_or(ConnectError::Port { member, shard: shard.0 })?;
         let mut stream = connect_any((host, port).to_socket_addrs()?)?;
         notice_death(&stream);

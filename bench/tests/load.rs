@@ -10,12 +10,14 @@ use isonomy_wire::id::{ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
 use isonomy_wire::message::{ClientMessage, Failure, Handshake, Member, ShardStatus, Welcome};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const REPLICAS: u8 = 3;
+/// Connections that a crowded replica takes; the load's own questions need a few.
+const ROOM: usize = 8;
 const SHARD: ShardId = ShardId(0);
 
 struct Shared {
@@ -24,6 +26,8 @@ struct Shared {
     manner: Manner,
     /// Requests at the one that falls silent.
     requests: AtomicU64,
+    /// Requests at one that forgets.
+    asked: AtomicU64,
 }
 
 /// How the cluster treats its clients.
@@ -37,6 +41,10 @@ enum Manner {
     /// One replica falls silent after some requests, as if it had been cut off: it answers nobody any more and
     /// closes nothing.
     FallsSilent,
+    /// Every third request gets no answer.
+    Forgets,
+    /// A replica has room for few clients.
+    Crowded,
 }
 
 /// The one that falls silent, and after how many requests.
@@ -57,6 +65,10 @@ impl Shared {
     fn is_silent(&self, replica: ReplicaId) -> bool {
         let falls = self.manner == Manner::FallsSilent && replica == SILENT;
         falls && self.requests.load(Ordering::Relaxed) >= REQUESTS_BEFORE
+    }
+
+    fn forgets(&self) -> bool {
+        self.manner == Manner::Forgets && self.asked.fetch_add(1, Ordering::Relaxed) % 3 == 2
     }
 
     fn status(&self, replica: ReplicaId) -> ShardStatus {
@@ -86,11 +98,13 @@ fn cluster(manner: Manner) -> String {
     let members: Vec<_> = listeners.iter().map(member).collect();
     let address = format!("127.0.0.1:{}", members[2].client_base);
     let machine = Mutex::new((Machine::new(Epoch(1), SHARD), 0));
-    let shared = Arc::new(Shared { members, machine, manner, requests: AtomicU64::new(0) });
+    let shared =
+        Arc::new(Shared { members, machine, manner, requests: AtomicU64::new(0), asked: AtomicU64::new(0) });
     for (replica, listener) in (0..).map(ReplicaId).zip(listeners) {
         let shared = shared.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            let is_crowded = manner == Manner::Crowded;
+            for stream in listener.incoming().take(if is_crowded { ROOM } else { usize::MAX }) {
                 let shared = shared.clone();
                 std::thread::spawn(move || Peer::new(stream.unwrap()).converse(&shared, replica));
             }
@@ -162,6 +176,7 @@ impl Peer {
                     let failure = Failure::Invalid { why: "this is a test".into() };
                     self.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]);
                 }
+                ClientMessage::Request { .. } if shared.forgets() => {}
                 ClientMessage::Request { tag } => {
                     if replica == SILENT {
                         shared.requests.fetch_add(1, Ordering::Relaxed);
@@ -179,13 +194,18 @@ impl Peer {
     }
 }
 
-fn load(address: &str, arguments: &str) -> Output {
+fn load_command(address: &str, arguments: &str) -> Command {
     let seconds = if arguments.contains("--seconds") { "" } else { "--seconds 1" };
-    Command::new(env!("CARGO_BIN_EXE_isonomy-bench"))
-        .args(["load", "--connect", address, "--warmup", "0", "--output", "json"])
-        .args(seconds.split_whitespace().chain(arguments.split_whitespace()))
-        .output()
-        .unwrap()
+    let output = if arguments.contains("--output") { "" } else { "--output json" };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isonomy-bench"));
+    command
+        .args(["load", "--connect", address, "--warmup", "0"])
+        .args([seconds, output, arguments].iter().flat_map(|part| part.split_whitespace()));
+    command
+}
+
+fn load(address: &str, arguments: &str) -> Output {
+    load_command(address, arguments).output().unwrap()
 }
 
 fn json(output: &Output) -> serde_json::Value {
@@ -320,8 +340,73 @@ fn results_are_written_where_they_are_asked_for() {
     assert_eq!(decisions.filter(|decisions| *decisions > 0).count(), 2, "{lines}");
     assert!(std::fs::read_to_string(path("a.hgrm")).unwrap().contains("Total count"));
     assert!(std::fs::read_to_string(path("a.html")).unwrap().contains("Latency by percentile"));
-    let wrong = load(&address, "--append /nowhere/x");
-    assert_eq!(wrong.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("choose another --append"));
+    // A place that cannot be written is told before the run, not an hour later.
+    for option in ["--append", "--hgrm", "--html"] {
+        let wrong = load(&address, &format!("{option} /nowhere/x --seconds 3600"));
+        assert_eq!(wrong.status.code(), Some(1));
+        let stderr = String::from_utf8_lossy(&wrong.stderr);
+        assert!(stderr.contains(&format!("choose another {option}")), "{stderr}");
+    }
     assert_eq!(load(&address, "--reads 60 --decide-ifs 60").status.code(), Some(2));
+}
+
+#[test]
+fn a_place_that_takes_nothing_keeps_the_figures_from_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let runs = directory.path().join("runs.jsonl").display().to_string();
+    let decided = |line: &[u8]| {
+        let report: serde_json::Value = serde_json::from_slice(line).unwrap();
+        report["decisions"].as_u64().unwrap() > 0
+    };
+    let full = load(&cluster(Manner::Good), &format!("--hgrm /dev/full --html /dev/full --append {runs}"));
+    assert_eq!(full.status.code(), Some(1));
+    assert!(decided(&full.stdout) && decided(&std::fs::read(&runs).unwrap()));
+    let stderr = String::from_utf8_lossy(&full.stderr);
+    assert!(stderr.contains("/dev/full; choose another --hgrm: No space left"), "{stderr}");
+
+    // Nobody reads the output any more.
+    std::fs::remove_file(&runs).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let address = cluster(Manner::Good);
+    let unread = load_command(&address, &format!("--append {runs}"))
+        .stdout(Stdio::from(writer.try_clone().unwrap()))
+        .stderr(Stdio::from(writer))
+        .status()
+        .unwrap();
+    assert_eq!(unread.code(), Some(1), "no signal, and no broken invariant");
+    assert!(decided(&std::fs::read(&runs).unwrap()));
+}
+
+#[test]
+fn commands_without_an_answer_are_told_beside_the_latencies() {
+    let directory = tempfile::tempdir().unwrap();
+    let html = directory.path().join("a.html").display().to_string();
+    let arguments = format!("--clients 3 --deadline 1 --seconds 2 --html {html}");
+    let output = load(&cluster(Manner::Forgets), &arguments);
+    assert_eq!(output.status.code(), Some(3));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let unanswered = report["unanswered"].as_u64().unwrap();
+    assert!(unanswered > 0, "{report}");
+    // Errors are of the whole run, also of what was due before it is measured.
+    let errors = report["errors"].as_object().unwrap().values().filter_map(serde_json::Value::as_u64);
+    assert!(errors.sum::<u64>() >= unanswered, "{report}");
+    let told = format!("without {unanswered} that got no answer");
+    assert!(std::fs::read_to_string(&html).unwrap().contains(&told));
+    let table = load(&cluster(Manner::Forgets), "--clients 3 --deadline 1 --seconds 2 --output table");
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("latencies are of") && table.contains("that got no answer"), "{table}");
+}
+
+#[test]
+fn clients_that_never_connected_are_counted() {
+    let output = load(&cluster(Manner::Crowded), "--clients 60");
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let connected = report["clients_connected"].as_u64().unwrap();
+    assert!((1..=3 * ROOM as u64).contains(&connected), "{report}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains(&format!("{} clients never connected", 60 - connected)), "{stderr}");
+    let all = json(&load(&cluster(Manner::Good), "--clients 60"));
+    assert_eq!(all["clients_connected"], 60);
 }

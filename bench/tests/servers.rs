@@ -1,9 +1,14 @@
 //! What starts servers by itself: `canonical` and `compare`, with real processes where they are to
 //! be had.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything that must happen may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn bench(arguments: &str) -> Output {
     let program =
@@ -60,6 +65,42 @@ fn the_canonical_loads_give_one_line() {
         assert!(load["config"]["core"].is_number(), "the load does not wander: {load}");
     }
     assert_eq!(result["open_loop"]["config"]["rate"], 2000);
+}
+
+/// The replicas whose command line names this directory.
+fn replicas_in(dir: &Path) -> usize {
+    let lines = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("cmdline"));
+    let words = lines.map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    words.filter(|line| line.contains("\0serve\0") && line.contains(dir.to_str().unwrap())).count()
+}
+
+#[test]
+fn replicas_end_with_the_program_that_started_them_however_it_ends() {
+    if isonomy().is_none() {
+        return;
+    }
+    for signal in [Signal::HUP, Signal::TERM, Signal::KILL] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_isonomy-bench"))
+            .args(["canonical", "--seconds", "600", "--dir"])
+            .arg(dir.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let wait_for = |count: usize| {
+            let began = Instant::now();
+            while replicas_in(dir.path()) != count {
+                assert!(began.elapsed() < PATIENCE, "there are not {count} replicas within {PATIENCE:?}");
+                std::thread::yield_now();
+            }
+        };
+        wait_for(3);
+        kill_process(Pid::from_child(&bench), signal).unwrap();
+        bench.wait().unwrap();
+        wait_for(0);
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert!(signal == Signal::KILL || left == 0, "{signal:?} leaves the data");
+    }
 }
 
 #[test]

@@ -243,7 +243,7 @@ async fn ask(mut grpc: Grpc<Channel>, plan: Arc<Plan>, desk: Rc<RefCell<(Workloa
         match answer {
             Ok(()) => record(&|record| record.on_committed(now, plan.end(), asked)),
             Err(_) => {
-                record(&|record| record.on_failure("refused"));
+                record(&|record| record.on_failure(asked, "refused"));
                 tokio::time::sleep(REFUSED_PAUSE).await;
             }
         }

@@ -6,6 +6,7 @@ mod result;
 use crate::cluster::{self, Cluster};
 use crate::load::{self, MeasuredStep};
 use crate::options::{Options, Output};
+use crate::out::{ResultFile, say};
 use crate::record::Recorded;
 use crate::report::Host;
 use anyhow::{Context, Result, ensure};
@@ -81,6 +82,7 @@ enum Against {
 
 /// Measures both in turn and prints the result.
 pub(crate) fn run(options: &CompareOptions) -> Result<()> {
+    let append = ResultFile::append(options.append.as_deref())?;
     let isonomy = cluster::program(options.isonomy.as_deref())?;
     let version = etcd::version(&options.etcd)?;
     let interrupted = load::watch_signals()?;
@@ -89,7 +91,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<()> {
     let mut rounds = Vec::new();
     for round in 1..=options.rounds {
         for system in &systems {
-            eprintln!("compare: round {round} of {}: {}", options.rounds, system.name());
+            say(format_args!("compare: round {round} of {}: {}", options.rounds, system.name()));
             rounds.push(match system {
                 System::Etcd => on_etcd(options, &interrupted)?,
                 _ => on_isonomy(options, *system, &isonomy, &interrupted)?,
@@ -98,7 +100,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<()> {
         }
     }
     let comparison = Comparison::new(options, Host::here(), version, rounds);
-    comparison.publish(options.output, options.append.as_deref())
+    comparison.publish(options.output, append)
 }
 
 /// The load that both get.
@@ -131,6 +133,12 @@ fn on_isonomy(
     let cluster = Cluster::start(program, &options.dir, options.clients)?;
     let load = load_options(options, system, &cluster.addresses);
     let measured = load::measure(&load, interrupted, &cluster.servers.ids())?;
+    let connected = measured.recorded.clients_connected;
+    ensure!(
+        system == System::Pipelined || connected == options.clients,
+        "only {connected} of {} clients could connect; lower --clients",
+        options.clients
+    );
     ensure!(measured.durable, "the replicas do not sync what they write; unset `durability`");
     let MeasuredStep { seconds, before, after, .. } =
         *measured.steps.first().context("nothing was measured")?;

@@ -2,12 +2,12 @@
 
 use super::CompareOptions;
 use crate::options::Output;
-use crate::report::{Host, append_line, commit};
+use crate::out::{self, ResultFile};
+use crate::report::{Host, commit};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 /// What was measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -118,16 +118,13 @@ impl Comparison<'_> {
         Comparison { commit: commit(), host, config, etcd_version, rounds, medians, ratios }
     }
 
-    pub(super) fn publish(&self, output: Output, append: Option<&Path>) -> Result<()> {
-        let line = serde_json::to_string(self)?;
-        if let Some(path) = append {
-            append_line(path, &line)?;
-        }
-        match output {
-            Output::Json => println!("{line}"),
-            Output::Table => print!("{}", self.table()),
-        }
-        Ok(())
+    pub(super) fn publish(&self, output: Output, append: Option<ResultFile>) -> Result<()> {
+        let line = format!("{}\n", serde_json::to_string(self)?);
+        let printed = out::print(match output {
+            Output::Json => line.clone(),
+            Output::Table => self.table(),
+        });
+        printed.and(append.map_or(Ok(()), |mut file| file.write(line.as_bytes())))
     }
 
     fn table(&self) -> String {

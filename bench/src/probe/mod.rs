@@ -10,7 +10,8 @@ mod report;
 mod skeleton;
 
 use crate::options::Output;
-use anyhow::{Context, Result};
+use crate::out::{self, ResultFile, say};
+use anyhow::Result;
 use machine::Machine;
 use memory::Memory;
 pub(crate) use options::{Options, ReplicaOptions};
@@ -21,33 +22,30 @@ use skeleton::words::REPLICAS;
 /// Measures the disk, TCP, memory and the skeleton, one after the other, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.check()?;
+    let file = ResultFile::replace(options.json.as_deref(), "--json")?;
     machine::check_memlock()?;
     let machine = Machine::here();
     let file_system = machine::file_system(&options.dir)?;
     machine::check_room(&options.dir, options.shards * REPLICAS as u64 * (options.log_mib << 20))?;
     if file_system == machine::TMPFS {
-        eprintln!(
+        say(format_args!(
             "warning: {} is on a tmpfs, which syncs nothing; give a --dir on the disk that is meant",
             options.dir.display()
-        );
+        ));
     }
-    eprintln!("measuring the disk ...");
+    say("measuring the disk ...");
     let disk = disk::measure(&options.dir)?;
-    eprintln!("measuring TCP on this machine ...");
+    say("measuring TCP on this machine ...");
     let loopback = loopback::measure()?;
-    eprintln!("measuring memory ...");
+    say("measuring memory ...");
     let memory = Memory::measure();
-    eprintln!("measuring the skeleton: replicas that sync, forward and execute without a protocol ...");
+    say("measuring the skeleton: replicas that sync, forward and execute without a protocol ...");
     let skeleton = skeleton::measure(options)?;
     let report = Report::new(options, machine, file_system, &disk, &loopback, &memory, skeleton);
-    let json = serde_json::to_string_pretty(&report)?;
-    match options.output {
-        Output::Json => println!("{json}"),
-        Output::Table => print!("{}", report.table()),
-    }
-    if let Some(path) = &options.json {
-        std::fs::write(path, format!("{json}\n"))
-            .with_context(|| format!("cannot write {}; choose another --json", path.display()))?;
-    }
-    Ok(())
+    let json = format!("{}\n", serde_json::to_string_pretty(&report)?);
+    let printed = out::print(match options.output {
+        Output::Json => json.clone(),
+        Output::Table => report.table(),
+    });
+    printed.and(file.map_or(Ok(()), |mut file| file.write(json.as_bytes())))
 }

@@ -1,15 +1,19 @@
 //! The percentile file of HdrHistogram.
 
 use hdrhistogram::Histogram;
-use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::io::Write;
 
 /// Lines per halving of the distance to the maximum in a percentile file.
 const HGRM_STEPS: u32 = 5;
 
 /// The percentile file that HdrHistogram's plotters read, in milliseconds.
-pub(crate) fn write(latency: &Histogram<u64>, path: &Path) -> std::io::Result<()> {
-    let mut out = BufWriter::new(std::fs::File::create(path)?);
+pub(crate) fn text(latency: &Histogram<u64>) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(latency, &mut out).expect("writing to memory cannot fail");
+    out
+}
+
+fn write(latency: &Histogram<u64>, out: &mut Vec<u8>) -> std::io::Result<()> {
     writeln!(out, "{:>12} {:>14} {:>10} {:>14}\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)")?;
     let mut count = 0;
     for step in latency.iter_quantiles(HGRM_STEPS) {
@@ -23,8 +27,7 @@ pub(crate) fn write(latency: &Histogram<u64>, path: &Path) -> std::io::Result<()
     }
     let (mean, deviation) = (latency.mean() / 1e3, latency.stdev() / 1e3);
     writeln!(out, "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]")?;
-    writeln!(out, "#[Max     = {:12.3}, Total count    = {:12}]", latency.max() as f64 / 1e3, latency.len())?;
-    out.flush()
+    writeln!(out, "#[Max     = {:12.3}, Total count    = {:12}]", latency.max() as f64 / 1e3, latency.len())
 }
 
 #[cfg(test)]
@@ -34,12 +37,9 @@ mod tests {
 
     #[test]
     fn a_percentile_file_ends_with_all_of_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("latency.hgrm");
         let mut latency = latencies();
         (1..=1000).for_each(|us| latency.record(us).unwrap());
-        write(&latency, &path).unwrap();
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = String::from_utf8(text(&latency)).unwrap();
         assert!(text.contains("1.000 1.000000000000       1000"), "{text}");
         assert!(text.contains("Total count    =         1000]"), "{text}");
     }

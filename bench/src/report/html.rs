@@ -57,6 +57,12 @@ fn header(report: &Report) -> String {
     let began = report.began_unix_seconds;
     facts.push(format!("<time datetime=\"{began}\">{began} s after 1970</time>"));
     let mut text = format!("<h1>Isonomy under load</h1>\n<p>{}</p>\n", facts.join(" · "));
+    if report.figures.unanswered + report.not_sent > 0 {
+        text += &format!("<p class=\"wrong\">latencies are of {}</p>\n", report.latencies_are_of());
+    }
+    if report.clients_missing() > 0 {
+        text += &format!("<p class=\"wrong\">{} clients never connected</p>\n", report.clients_missing());
+    }
     for told in &report.contradictions_told {
         text += &format!("<p class=\"wrong\">contradiction: {}</p>\n", escape(told));
     }
@@ -256,11 +262,21 @@ mod tests {
     #[test]
     fn a_page_has_everything_and_needs_nothing() {
         let measured = measured(2, None);
-        let mut report = Report::new(&parsed("--steps 50,60"), Host::here(), &measured, None);
+        let mut report = Report::new(&parsed("--steps 50,60 --clients 9"), Host::here(), &measured, None);
         report.contradictions_told = vec!["key <a>".into()];
         let page = page(&report, &measured);
         assert_eq!(page.matches("<svg").count(), 4, "{page}");
-        for text in ["Steps", "uniform", "1,000", "50, 60", "p99.9", "key &lt;a&gt;", "durability fsync"] {
+        for text in [
+            "Steps",
+            "uniform",
+            "1,000",
+            "50, 60",
+            "p99.9",
+            "key &lt;a&gt;",
+            "durability fsync",
+            "4 that got no answer",
+            "3 clients never",
+        ] {
             assert!(page.replace("1000000", "1,000,000").contains(text), "{text} in {page}");
         }
         for text in ["http:", "https:", "<link", "NaN", "inf"] {

@@ -10,16 +10,14 @@ pub(crate) use host::{Host, commit};
 
 use crate::load::{Measured, MeasuredStep};
 use crate::options::{Options, Output, Results};
+use crate::out::{self, ResultFile};
 use crate::record::{Counts, Tally};
 use crate::series::Point;
 use crate::status::Totals;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
 
 /// Latencies in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -39,7 +37,10 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     pub(crate) decisions: u64,
     pub(crate) decisions_per_second: Option<f64>,
+    /// Of the commands that were answered.
     pub(crate) latency_us: Option<Latency>,
+    /// Commands that were due in this time and have no answer: they are in no latency.
+    pub(crate) unanswered: u64,
     pub(crate) fast_path_ratio: Option<f64>,
     pub(crate) replica_cpu_us_per_decision: Option<f64>,
     pub(crate) load_cpu_us_per_decision: Option<f64>,
@@ -57,6 +58,8 @@ pub(crate) struct Report {
     pub(crate) durability: &'static str,
     #[serde(flatten)]
     pub(crate) figures: Figures,
+    /// Of the many small clients, those that had all their connections at some time; null without such.
+    pub(crate) clients_connected: Option<u64>,
     /// Commands that were due and not sent before the end.
     pub(crate) not_sent: u64,
     pub(crate) errors: BTreeMap<&'static str, u64>,
@@ -97,6 +100,7 @@ impl Figures {
             decisions,
             decisions_per_second: (seconds > 0.0).then(|| decisions as f64 / seconds),
             latency_us: (!tally.latency.is_empty()).then(latency),
+            unanswered: tally.unanswered,
             fast_path_ratio: replicas.and_then(|(before, after)| Totals::fast_path_ratio(&before, &after)),
             replica_cpu_us_per_decision: delta(|totals| totals.cpu_us).and_then(per_decision),
             load_cpu_us_per_decision: load_cpu_us.and_then(per_decision),
@@ -126,6 +130,7 @@ impl Report {
             durability: if measured.durable { "fsync" } else { "os" },
             probe_ratio: figures.decisions_per_second.zip(probe).map(|(own, probe)| own / probe),
             figures,
+            clients_connected: options.clients.map(|_| recorded.clients_connected),
             not_sent: recorded.not_sent,
             errors: recorded.errors.clone(),
             contradictions: contradictions.as_ref().map(|found| found.count),
@@ -135,25 +140,40 @@ impl Report {
         }
     }
 
-    /// Puts it where it was asked for.
-    pub(crate) fn publish(&self, results: &Results, measured: &Measured) -> Result<()> {
-        if let Some(path) = &results.hgrm {
-            hgrm::write(&measured.whole().latency, path)
-                .with_context(|| format!("cannot write {}; choose another --hgrm", path.display()))?;
+    /// Puts it where it was asked for: what one place does not take, the others still get. The first
+    /// error.
+    pub(crate) fn publish(&self, output: Output, files: Files, measured: &Measured) -> Result<()> {
+        let line = format!("{}\n", serde_json::to_string(self)?);
+        let mut published = out::print(match output {
+            Output::Json => line.clone(),
+            Output::Table => self.table(),
+        });
+        let Files { append, hgrm, html } = files;
+        let mut put = |file: Option<ResultFile>, bytes: &dyn Fn() -> Vec<u8>| {
+            let written = file.map_or(Ok(()), |mut file| file.write(&bytes()));
+            published = std::mem::replace(&mut published, Ok(())).and(written);
+        };
+        put(append, &|| line.clone().into_bytes());
+        put(hgrm, &|| hgrm::text(&measured.whole().latency));
+        put(html, &|| html::page(self, measured).into_bytes());
+        published
+    }
+
+    /// How many of the clients never had all their connections.
+    pub(crate) fn clients_missing(&self) -> u64 {
+        let asked = self.config.clients.unwrap_or_default();
+        self.clients_connected.map_or(0, |connected| asked - connected)
+    }
+
+    /// Which commands the latencies are of, and which they leave out.
+    pub(crate) fn latencies_are_of(&self) -> String {
+        let Figures { answers, unanswered, .. } = &self.figures;
+        let Counts { committed, rejected, found, missing } = answers;
+        let mut text = format!("{} answered commands", committed + rejected + found + missing);
+        if unanswered + self.not_sent > 0 {
+            text += &format!("; without {unanswered} that got no answer and {} never sent", self.not_sent);
         }
-        if let Some(path) = &results.html {
-            std::fs::write(path, html::page(self, measured))
-                .with_context(|| format!("cannot write {}; choose another --html", path.display()))?;
-        }
-        let line = serde_json::to_string(self)?;
-        if let Some(path) = &results.append {
-            append_line(path, &line)?;
-        }
-        match results.output {
-            Output::Json => println!("{line}"),
-            Output::Table => print!("{}", self.table()),
-        }
-        Ok(())
+        text
     }
 
     /// For people.
@@ -185,6 +205,10 @@ impl Report {
                 rows.extend(names.into_iter().zip(percentiles));
             }
         }
+        rows.push(("latencies are of", self.latencies_are_of()));
+        if let Some((connected, asked)) = self.clients_connected.zip(self.config.clients) {
+            rows.push(("clients connected", format!("{connected} of {asked}")));
+        }
         rows.push(("fast path ratio", figure(figures.fast_path_ratio, 4)));
         rows.push(("replica CPU us per decision", figure(figures.replica_cpu_us_per_decision, 3)));
         rows.push(("load CPU us per decision", figure(figures.load_cpu_us_per_decision, 3)));
@@ -215,11 +239,21 @@ impl Measured {
     }
 }
 
-/// Appends a result to a file of results.
-pub(crate) fn append_line(path: &Path, line: &str) -> Result<()> {
-    let file = File::options().create(true).append(true).open(path);
-    file.and_then(|mut file| writeln!(file, "{line}"))
-        .with_context(|| format!("cannot write {}; choose another --append", path.display()))
+/// The files that a result goes to, open before the run.
+pub(crate) struct Files {
+    append: Option<ResultFile>,
+    hgrm: Option<ResultFile>,
+    html: Option<ResultFile>,
+}
+
+impl Files {
+    pub(crate) fn open(results: &Results) -> Result<Files> {
+        Ok(Files {
+            append: ResultFile::append(results.append.as_deref())?,
+            hgrm: ResultFile::replace(results.hgrm.as_deref(), "--hgrm")?,
+            html: ResultFile::replace(results.html.as_deref(), "--html")?,
+        })
+    }
 }
 
 const NOT_MEASURED: &str = "not measured";
@@ -229,11 +263,11 @@ fn figure(value: Option<f64>, digits: usize) -> String {
 }
 
 /// The columns of the table of steps.
-pub(crate) const STEP_COLUMNS: [&str; 8] =
-    ["asked/s", "decisions/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "fast path", "CPU us"];
+pub(crate) const STEP_COLUMNS: [&str; 9] =
+    ["asked/s", "decisions/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "no answer", "fast path", "CPU us"];
 
 /// The cells of a step, in the order of its columns.
-pub(crate) fn step_cells(step: &Figures) -> [String; 8] {
+pub(crate) fn step_cells(step: &Figures) -> [String; 9] {
     let ms = |of: fn(&Latency) -> u64| figure(step.latency_us.as_ref().map(|it| of(it) as f64 / 1e3), 3);
     [
         figure(step.rate, 0),
@@ -242,6 +276,7 @@ pub(crate) fn step_cells(step: &Figures) -> [String; 8] {
         ms(|latency| latency.p99),
         ms(|latency| latency.p999),
         ms(|latency| latency.max),
+        step.unanswered.to_string(),
         figure(step.fast_path_ratio, 4),
         figure(step.replica_cpu_us_per_decision, 3),
     ]

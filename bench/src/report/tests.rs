@@ -17,9 +17,11 @@ pub(super) fn measured(steps: usize, replicas: Option<(Totals, Totals)>) -> Meas
     let mut recorded = Recorded::new(steps);
     for tally in &mut recorded.steps {
         tally.counts.committed = 100;
+        tally.unanswered = 2;
         (1..=100).for_each(|us| tally.latency.record(us).unwrap());
     }
     recorded.errors.insert("timed_out", 2);
+    recorded.clients_connected = 6;
     let latency_us = Some(PointLatency { p50: 50, p99: 99, max: 100 });
     let point = |second| Point {
         second,
@@ -65,9 +67,11 @@ fn the_names_are_a_contract() {
         "rate",
         "replica_cpu_us_per_decision",
         "seconds",
+        "unanswered",
     ];
     let others = [
         "began_unix_seconds",
+        "clients_connected",
         "commit",
         "config",
         "contradictions",
@@ -92,6 +96,12 @@ fn the_names_are_a_contract() {
     assert_eq!((&json["config"]["rate"], &json["config"]["window"]), (&50.into(), &Value::Null));
     assert_eq!(json["config"].get("hgrm"), None, "where results go is no part of what was measured");
     assert!(report.table().contains("fast path ratio  0.7500"), "{}", report.table());
+
+    let told = "latencies are of  100 answered commands; without 2 that got no answer and 0 never sent";
+    assert!(report.table().contains(told), "{}", report.table());
+    assert_eq!((&json["unanswered"], &json["clients_connected"]), (&2.into(), &Value::Null));
+    let clients = Report::new(&parsed("--clients 8"), Host::here(), &measured(1, None), None);
+    assert!(clients.table().contains("clients connected  6 of 8"), "{}", clients.table());
 
     let (report, json) = self::report(&measured(2, Some((Totals::default(), AFTER))));
     assert_eq!(names(&json["steps"][1]), figures);

@@ -3,6 +3,7 @@
 //! It tells its port on stdout, hears the ports of all on stdin, tells that it is linked, and ends
 //! when stdin ends: with the probe, however that ends.
 
+use crate::out;
 use anyhow::{Context, Result, bail, ensure};
 use glommio::io::{DmaFile, OpenOptions};
 use glommio::net::{TcpListener, TcpStream};
@@ -186,6 +187,6 @@ impl Shared {
 }
 
 fn stop(why: &str) -> ! {
-    eprintln!("error: a replica of the probe: {why}");
+    out::say(format_args!("error: a replica of the probe: {why}"));
     std::process::exit(1);
 }
