@@ -33,8 +33,3 @@ pub(crate) fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> Res
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Fatal::failed)?.block_on(command).map_err(Fatal::failed)
 }
-
-/// Keys and values are bytes; people see them as text where they are text.
-pub(crate) fn text_of(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}

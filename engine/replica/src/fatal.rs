@@ -7,12 +7,14 @@ use std::fmt;
 use std::path::Path;
 use std::process::{ExitCode, exit};
 
-/// A reason to end, with its exit code. 0 is success and 2 a wrong command line, as clap has it.
+/// A reason to end, with its exit code. 0 is success.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Reason {
     /// The command did not reach its aim; the text says why.
     Failed = 1,
+    /// The command line is wrong; clap has the same code.
+    CommandLine = 2,
     /// The configuration is wrong.
     Config = 3,
     /// The machine or its limits do not let a replica run.
@@ -23,6 +25,10 @@ pub(crate) enum Reason {
     Damaged = 6,
     /// The disk failed or is full.
     Disk = 7,
+    /// The key has no decision.
+    Missing = 10,
+    /// The key is not as a conditional decision expects it; it is unchanged.
+    Rejected = 11,
 }
 
 /// An error that ends the process.
@@ -47,14 +53,23 @@ impl Fatal {
         Fatal::new(Reason::Damaged, format!("{}: {what}. {remedy}", path.display()))
     }
 
-    /// For commands: anything that went wrong, with all its causes.
+    /// An end of which nobody wants to hear the reason.
+    pub(crate) fn quiet(reason: Reason) -> Fatal {
+        Fatal { reason, passes: false, text: String::new() }
+    }
+
+    /// For commands: anything that went wrong, with all its causes. What has an exit code of its own
+    /// keeps it.
     pub(crate) fn failed(error: impl Into<anyhow::Error>) -> Fatal {
-        Fatal::new(Reason::Failed, format!("{:#}", error.into()))
+        let error = error.into();
+        error.downcast().unwrap_or_else(|error| Fatal::new(Reason::Failed, format!("{error:#}")))
     }
 
     /// Says why, and ends `main`.
     pub(crate) fn report(self) -> ExitCode {
-        logging::say_last(&format!("isonomy: {self}"));
+        if !self.text.is_empty() {
+            logging::say_last(&format!("isonomy: {self}"));
+        }
         ExitCode::from(self.reason as u8)
     }
 }

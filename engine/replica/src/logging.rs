@@ -2,6 +2,7 @@
 //! so a thread of its own does: all others leave their lines to it and never wait. When too many wait,
 //! lines are dropped and counted.
 
+use crate::environment::is_empty;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write;
 use std::panic::PanicHookInfo;
@@ -10,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
+/// What is logged unless RUST_LOG says otherwise.
+const FILTER: &str = "warn,isonomy=info";
 /// Lines that may wait to be written: some hundred KiB, as much as a process says in its worst seconds.
 const LINES_MAX: usize = 1024;
 /// How long the process waits at its end for its last words to be taken.
@@ -35,9 +38,12 @@ static VOICE: OnceLock<Voice> = OnceLock::new();
 
 /// Sets the logger up. A command writes its lines by itself.
 pub(crate) fn start() {
-    let filter = env_logger::Env::default().default_filter_or("warn,isonomy=info");
     let target = env_logger::Target::Pipe(Box::new(Lines));
-    env_logger::Builder::from_env(filter).target(target).init();
+    let mut logger = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(FILTER));
+    if is_empty("RUST_LOG") {
+        logger.parse_filters(FILTER);
+    }
+    logger.target(target).init();
 }
 
 /// From here on a thread of its own writes, as a replica needs it; the text of a panic, too.

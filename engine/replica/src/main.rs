@@ -1,15 +1,19 @@
 //! The replica process of Isonomy, and the commands that talk to it.
 
 mod backup;
+mod bytes;
 mod checks;
 mod commands;
 mod config;
 mod data_dir;
+mod delete;
 mod demo;
+mod environment;
 mod fatal;
 mod files;
 mod logging;
 mod memory;
+mod out;
 mod propose;
 mod read;
 mod resolver;
@@ -21,7 +25,8 @@ mod status;
 mod told;
 mod waiting;
 
-use clap::{Parser, Subcommand};
+use crate::fatal::Reason;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -48,18 +53,37 @@ enum Command {
     Propose(propose::ProposeArgs),
     /// Print the latest decision of a key
     Read(read::ReadArgs),
+    /// End a key's life, and drop its state
+    Delete(delete::DeleteArgs),
     /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
     Snapshot(backup::SnapshotArgs),
 }
 
+/// The command line; an exit code if it is wrong or asks for help.
+fn parse() -> Result<Cli, ExitCode> {
+    let command = Cli::command();
+    let matches = environment::ignore_empty(command.clone()).try_get_matches();
+    environment::tell_empty(&command, matches.as_ref().ok());
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|told| {
+        let is_shown = told.print().is_ok();
+        let code = if is_shown { told.exit_code() as u8 } else { Reason::Failed as u8 };
+        ExitCode::from(code)
+    })
+}
+
 fn main() -> ExitCode {
     logging::start();
-    let done = match Cli::parse().command {
+    let command = match parse() {
+        Ok(cli) => cli.command,
+        Err(code) => return code,
+    };
+    let done = match command {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(*args),
         Command::Status(args) => status::run(&args),
         Command::Propose(args) => propose::run(&args),
         Command::Read(args) => read::run(&args),
+        Command::Delete(args) => delete::run(&args),
         Command::Snapshot(args) => backup::run(args),
     };
     match done {

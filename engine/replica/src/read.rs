@@ -1,39 +1,90 @@
 //! `isonomy read`: the latest decision of a key.
 
-use crate::commands::{ConnectArgs, Output, block_on, text_of};
-use crate::fatal::Fatal;
-use anyhow::{Context, bail};
-use clap::Args;
-use isonomy_wire::client::Client;
-use serde_json::json;
+use crate::bytes::{self, KeyArgs, quoted};
+use crate::commands::{ConnectArgs, block_on};
+use crate::fatal::{Fatal, Reason};
+use crate::logging;
+use crate::out;
+use anyhow::{Context, Result, anyhow};
+use clap::{Args, ValueEnum};
+use isonomy_wire::client::{CallError, Client, Found};
+use isonomy_wire::session::Error;
+use serde_json::{Map, Value};
 
 /// `isonomy read`
 #[derive(Args, Debug)]
-#[command(after_help = "Example: isonomy read --connect 127.0.0.1:7400 order-17")]
+#[command(after_help = "\
+Examples:
+  isonomy read --connect 127.0.0.1:7400 order-17
+  isonomy read --connect 127.0.0.1:7400 --output raw picture-3 > picture.png
+  isonomy read --connect 127.0.0.1:7400 --key-hex 00ff17
+
+Ends with code 10 if the key has no decision, and with 1 if that could not be found out.")]
 pub(crate) struct ReadArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// The key
-    key: String,
+    #[command(flatten)]
+    key: KeyArgs,
     /// How the decision is printed
     #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    output: ReadOutput,
+}
+
+/// How a decision is printed.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum ReadOutput {
+    /// For people: the value and a newline, or its base64 if it is no text
+    #[default]
+    Table,
+    /// One JSON object; a value that is no text stands in `value_base64`
+    Json,
+    /// Exactly the bytes of the value
+    Raw,
 }
 
 /// Prints the key's latest decision; an error if it has none.
 pub(crate) fn run(args: &ReadArgs) -> Result<(), Fatal> {
     block_on(async {
+        let key = args.key.get();
         let client = Client::connect(&args.connect.connect).await?;
-        let found = client.read(args.key.clone()).await.with_context(|| format!("reading '{}'", args.key))?;
+        let found = client.read(key.clone()).await.map_err(unread);
+        let found = found.with_context(|| format!("reading {}", quoted(&key)))?;
         client.close().await;
-        let Some(found) = found else { bail!("'{}' has no decision", args.key) };
-        let (value, id) = (text_of(&found.value), found.id.to_string());
-        match args.output {
-            Output::Table => println!("{value}"),
-            Output::Json => {
-                println!("{}", json!({"key": args.key, "value": value, "key_seq": found.key_seq, "id": id}));
-            }
-        }
-        Ok(())
+        let missing = || Fatal::new(Reason::Missing, format!("{} has no decision", quoted(&key)));
+        print(args.output, &key, &found.ok_or_else(missing)?)
     })
+}
+
+/// A read has no effect, so there is nothing to find out about it: it is repeated.
+fn unread(error: CallError) -> anyhow::Error {
+    match error {
+        CallError::Failed(Error::TimedOut | Error::NotTaken(_)) => anyhow!(
+            "no answer in time, since no majority of the replicas answered; see `isonomy status`, and read again"
+        ),
+        other => other.into(),
+    }
+}
+
+fn print(output: ReadOutput, key: &[u8], found: &Found) -> Result<()> {
+    match output {
+        ReadOutput::Raw => out::print_bytes(&found.value)?,
+        ReadOutput::Table => match std::str::from_utf8(&found.value) {
+            Ok(text) => out::print(text)?,
+            Err(_) => {
+                logging::say(
+                    "isonomy: the value is no text, so it is shown in base64; --output raw gives its bytes",
+                );
+                out::print(bytes::base64(&found.value))?;
+            }
+        },
+        ReadOutput::Json => {
+            let mut object = Map::new();
+            bytes::put(&mut object, "key", key);
+            bytes::put(&mut object, "value", &found.value);
+            object.insert("key_seq".into(), found.key_seq.into());
+            object.insert("id".into(), found.id.to_string().into());
+            out::print(Value::Object(object))?;
+        }
+    }
+    Ok(())
 }

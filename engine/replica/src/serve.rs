@@ -8,6 +8,7 @@ use crate::logging;
 use crate::resolver::Resolver;
 use crate::shard::{self, Setup};
 use crate::waiting::{look_up, patiently};
+use isonomy_wire::address::with_port;
 use isonomy_wire::id::ShardId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::net::TcpListener;
@@ -79,7 +80,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
 }
 
 fn say_stopped(config: &Config) {
-    eprintln!("isonomy: replica {} has stopped in good order", config.replica);
+    logging::say_last(&format!("isonomy: replica {} has stopped in good order", config.replica));
 }
 
 /// Where it is reached, before it waits for anything else.
@@ -93,14 +94,14 @@ fn say_addresses(config: &Config, ports: &[Ports], unreachable: Option<&str>) {
             _ => "an unknown address".into(),
         }
     };
-    eprintln!(
+    logging::say(&format!(
         "isonomy: replica {} listens for peers on {}, for clients on {}",
         config.replica,
         range(|ports| &ports.peers),
         range(|ports| &ports.clients)
-    );
+    ));
     if let Some(unreachable) = unreachable {
-        eprintln!("isonomy: warning: {unreachable}");
+        logging::say(&format!("isonomy: warning: {unreachable}"));
     }
 }
 
@@ -121,13 +122,13 @@ fn keep_freed_memory() {}
 fn announce(config: &Config) {
     let own = config.own();
     logging::say(&format!(
-        "isonomy: replica {} of {} in cluster '{}' serves {} shard(s), clients on {}:{}, durability {}",
+        "isonomy: replica {} of {} in cluster '{}' serves {} shard(s), clients on {}, data in {}, durability {}",
         config.replica,
         config.members.len(),
         config.cluster,
         config.shards,
-        own.host,
-        own.client_base,
+        with_port(&own.host, own.client_base),
+        config.data_dir.display(),
         config.durability.name()
     ));
 }

@@ -2,6 +2,8 @@
 
 use crate::commands::{ConnectArgs, Output, block_on};
 use crate::fatal::Fatal;
+use crate::out;
+use anyhow::ensure;
 use clap::Args;
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
 use isonomy_wire::deps::Deps;
@@ -11,7 +13,10 @@ use serde_json::{Value, json};
 
 /// `isonomy status`
 #[derive(Args, Debug)]
-#[command(after_help = "Example: isonomy status --connect 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400")]
+#[command(after_help = "\
+Example: isonomy status --connect 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400
+
+All are asked at once, and each gets its lines, or one that says why there are none; then the code at the end is 1.")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -20,22 +25,45 @@ pub(crate) struct StatusArgs {
     output: Output,
 }
 
-/// Prints the status of each replica named; an error if one does not answer.
+/// Prints the status of each replica named, or why there is none; an error if one does not answer.
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
+    let addresses = &args.connect.connect;
     block_on(async {
-        for address in &args.connect.connect {
-            let (welcome, shards) = replica_status(address).await?;
-            match args.output {
-                Output::Table => print_table(&welcome, &shards),
-                Output::Json => println!("{}", to_json(&welcome, &shards)),
+        let mut silent = 0;
+        for (address, answer) in addresses.iter().zip(ask_all(addresses).await) {
+            match (answer, args.output) {
+                (Ok((welcome, shards)), Output::Table) => out::print(to_table(&welcome, &shards))?,
+                (Ok((welcome, shards)), Output::Json) => out::print(to_json(address, &welcome, &shards))?,
+                (Err(error), output) => {
+                    silent += 1;
+                    match output {
+                        Output::Table => out::print(format_args!("no status of {address}: {error}"))?,
+                        Output::Json => out::print(json!({"address": address, "error": error.to_string()}))?,
+                    }
+                }
             }
         }
+        ensure!(silent == 0, "{silent} of {} replicas gave no status; see above", addresses.len());
         Ok(())
     })
 }
 
+/// How a replica stands, or why that is not known.
+type ReplicaStatus = Result<(Welcome, Vec<ShardStatus>), ConnectError>;
+
+/// Asks all at once: those that answer do not wait for one that is silent.
+async fn ask_all(addresses: &[String]) -> Vec<ReplicaStatus> {
+    let asked = addresses.iter().cloned();
+    let asked: Vec<_> = asked.map(|it| tokio::spawn(async move { replica_status(&it).await })).collect();
+    let mut answers = Vec::new();
+    for answer in asked {
+        answers.push(answer.await.expect("no status panics"));
+    }
+    answers
+}
+
 /// All shards of the replica whose shard 0 listens for clients at this address.
-pub(crate) async fn replica_status(address: &str) -> Result<(Welcome, Vec<ShardStatus>), ConnectError> {
+pub(crate) async fn replica_status(address: &str) -> ReplicaStatus {
     let member = parse_address(address)?;
     let mut first = Connection::open(&member, ShardId(0)).await?;
     let welcome = first.welcome().clone();
@@ -61,7 +89,7 @@ fn fetched(status: &ShardStatus) -> Option<(u64, u64)> {
     (status.fetched != (0, 0)).then_some(status.fetched)
 }
 
-fn to_json(welcome: &Welcome, shards: &[ShardStatus]) -> Value {
+fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
     let members = welcome.members.iter().map(|it| json!({"host": it.host, "client_base": it.client_base}));
     let shards = shards.iter().map(|status| {
         json!({
@@ -93,6 +121,7 @@ fn to_json(welcome: &Welcome, shards: &[ShardStatus]) -> Value {
         })
     });
     json!({
+        "address": address,
         "replica": welcome.replica.0,
         "epoch": welcome.epoch.0,
         "members": members.collect::<Vec<_>>(),
@@ -101,8 +130,8 @@ fn to_json(welcome: &Welcome, shards: &[ShardStatus]) -> Value {
     })
 }
 
-fn print_table(welcome: &Welcome, shards: &[ShardStatus]) {
-    println!(
+fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
+    let mut text = format!(
         "replica {} of {}, epoch {}, cluster {}, durability {}",
         welcome.replica,
         welcome.members.len(),
@@ -111,14 +140,16 @@ fn print_table(welcome: &Welcome, shards: &[ShardStatus]) {
         if welcome.durable { "fsync" } else { "os" }
     );
     for status in shards {
-        print_shard(welcome, status);
+        text += &shard_lines(welcome, status);
     }
+    text
 }
 
-fn print_shard(welcome: &Welcome, status: &ShardStatus) {
+/// A shard's lines, each with a newline before it.
+fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
     let peers: Vec<String> = status.peers_connected.iter().map(ToString::to_string).collect();
-    println!(
-        "  shard {:<3} keys {}  decisions {}  fast/slow {}/{}  recoveries {}  log {} bytes  peers [{}]",
+    let counts = format!(
+        "\n  shard {:<3} keys {}  decisions {}  fast/slow {}/{}  recoveries {}  log {} bytes  peers [{}]",
         status.shard.0,
         status.keys,
         status.decisions,
@@ -132,8 +163,8 @@ fn print_shard(welcome: &Welcome, status: &ShardStatus) {
         [] => String::new(),
         ids => format!("  waiting on {ids:?}"),
     };
-    println!(
-        "            state {}  frontier {:?}  unexecuted {}{waiting}",
+    let state = format!(
+        "\n            state {}  frontier {:?}  unexecuted {}{waiting}",
         hash_text(status.state_hash),
         rows(&status.frontier, welcome),
         status.unexecuted,
@@ -143,8 +174,8 @@ fn print_shard(welcome: &Welcome, status: &ShardStatus) {
         fence => format!("at fence {fence}"),
     };
     let fetching = fetched(status).map(|(bytes, of)| format!("  fetching {bytes} of {of} bytes"));
-    println!(
-        "            fence {} state {}  snapshot {snapshot}  floor {:?}  log held {} of {} bytes{}",
+    let fence = format!(
+        "\n            fence {} state {}  snapshot {snapshot}  floor {:?}  log held {} of {} bytes{}",
         status.fence,
         hash_text(status.fence_hash),
         rows(&status.floor, welcome),
@@ -152,22 +183,25 @@ fn print_shard(welcome: &Welcome, status: &ShardStatus) {
         status.log_budget_bytes,
         fetching.unwrap_or_default(),
     );
+    let mut text = counts + &state + &fence;
+    let mut also = |line: String| text += &format!("\n            {line}");
     if status.disk_hung_ms > 0 {
         let seconds = status.disk_hung_ms as f64 / 1000.0;
-        println!(
-            "            its disk has not answered for {seconds:.1} s: it proposes nothing and sends clients elsewhere"
-        );
+        also(format!(
+            "its disk has not answered for {seconds:.1} s: it proposes nothing and sends clients elsewhere"
+        ));
     }
     if status.log_lines_dropped > 0 {
-        println!(
-            "            {} lines of its process's log were dropped: nobody reads its standard error fast enough",
+        also(format!(
+            "{} lines of its process's log were dropped: nobody reads its standard error fast enough",
             status.log_lines_dropped
-        );
+        ));
     }
     if !status.snapshot_trouble.is_empty() {
-        println!("            no snapshot: {}", status.snapshot_trouble);
+        also(format!("no snapshot: {}", status.snapshot_trouble));
     }
     if status.snapshots_damaged > 0 {
-        println!("            snapshots found damaged: {}; check the disk", status.snapshots_damaged);
+        also(format!("snapshots found damaged: {}; check the disk", status.snapshots_damaged));
     }
+    text
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::Value;
+use std::io::Write;
 use std::process::{Output, Stdio};
 use support::{Cluster, program, stderr, stdout, write_lines};
 
@@ -18,9 +19,28 @@ fn ok(cluster: &Cluster, arguments: &[&str]) -> String {
 }
 
 fn error(cluster: &Cluster, arguments: &[&str]) -> String {
+    error_of(cluster, 1, arguments)
+}
+
+/// What is said by a command that ends with this code.
+fn error_of(cluster: &Cluster, code: i32, arguments: &[&str]) -> String {
     let output = run(cluster, arguments);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stdout(&output));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {} {}", stdout(&output), stderr(&output));
     stderr(&output)
+}
+
+/// The same with something on standard input.
+fn run_with_input(cluster: &Cluster, arguments: &[&str], input: &[u8]) -> Output {
+    let connect = cluster.addresses().join(",");
+    let mut command = program();
+    command.args(&arguments[..1]).args(["--connect", &connect]).args(&arguments[1..]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A program that has seen enough closes its end.
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    child.wait_with_output().unwrap()
 }
 
 #[test]
@@ -33,7 +53,7 @@ fn propose_read_and_status() {
     assert_eq!(ok(&cluster, &["read", "order-17"]), "paid\n");
     let json: Value = serde_json::from_str(&ok(&cluster, &["read", "order-17", "--output", "json"])).unwrap();
     assert_eq!((&json["value"], &json["key_seq"]), (&"paid".into(), &2.into()));
-    assert!(error(&cluster, &["read", "nothing"]).contains("'nothing' has no decision"));
+    assert!(error_of(&cluster, 10, &["read", "nothing"]).contains("'nothing' has no decision"));
     let long = "k".repeat(1025);
     assert!(error(&cluster, &["propose", &long, "v"]).contains("1025 bytes; 1 to 1024"));
 
@@ -131,7 +151,7 @@ fn a_bad_line_is_named_and_nothing_of_its_file_is_proposed() {
     let file = file.to_str().unwrap().to_owned();
     let text = error(&cluster, &["propose", "--from", &file, "--key", "id"]);
     assert!(text.contains("line 4") && text.contains("no field 'id'"), "{text}");
-    assert!(error(&cluster, &["read", "a"]).contains("has no decision"));
+    assert!(error_of(&cluster, 10, &["read", "a"]).contains("has no decision"));
 
     // Standard input cannot be looked at beforehand: what came before the bad line is proposed.
     let connect = cluster.addresses().join(",");
@@ -169,4 +189,232 @@ fn lines_of_a_pipe_are_decided_as_they_come() {
         let output = child.wait_with_output().unwrap();
         assert!(stdout(&output).starts_with("1 lines committed"), "{}", stdout(&output));
     }
+}
+
+#[test]
+fn what_can_be_read_only_once_is_read_once() {
+    let cluster = Cluster::start(1, 1);
+    let lines = b"{\"id\": \"a\"}\n\n{\"id\": \"b\"}";
+    let from = |path: &str| {
+        let output = run_with_input(&cluster, &["propose", "--from", path, "--key", "id"], lines);
+        assert!(output.status.success(), "{path}: {}", stderr(&output));
+        stdout(&output)
+    };
+    for path in ["-", "/dev/stdin", "/proc/self/fd/0"] {
+        assert!(from(path).starts_with("2 lines committed"), "{path}: {}", from(path));
+    }
+    // A named pipe has a writer only once.
+    let fifo = cluster.dir.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let writer = {
+        let fifo = fifo.clone();
+        std::thread::spawn(move || std::fs::write(fifo, lines))
+    };
+    let connect = cluster.addresses().join(",");
+    let mut child = program()
+        .args(["propose", "--connect", &connect, "--key", "id", "--from"])
+        .arg(&fifo)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    support::ends(&mut child);
+    writer.join().unwrap().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(stdout(&output).starts_with("2 lines committed"), "{}", stdout(&output));
+    let empty = run_with_input(&cluster, &["propose", "--from", "-", "--key", "id"], b"\n\n");
+    assert!(
+        empty.status.success() && stdout(&empty).contains("the input has no lines"),
+        "{}",
+        stdout(&empty)
+    );
+}
+
+#[test]
+fn a_number_is_the_text_that_stands_there() {
+    let cluster = Cluster::start(1, 1);
+    let numbers = ["18446744073709551616", "18446744073709551617", "1.0", "1.00", "1e0"];
+    let lines: String = numbers.iter().map(|number| format!("{{\"k\": {number}}}\n")).collect();
+    let output = run_with_input(&cluster, &["propose", "--from", "-", "--key", "k"], lines.as_bytes());
+    assert!(stdout(&output).starts_with("5 lines committed"), "{}", stderr(&output));
+    for number in numbers {
+        let json: Value = serde_json::from_str(&ok(&cluster, &["read", number, "--output", "json"])).unwrap();
+        assert_eq!((&json["key_seq"], &json["key"]), (&1.into(), &number.into()));
+    }
+}
+
+#[test]
+fn each_kind_of_input_that_is_no_lines_says_what_to_do() {
+    let cluster = Cluster::start(1, 1);
+    let long = [b"{\"id\": \"", &vec![b'x'; 3 << 20][..]].concat();
+    let kinds = [
+        (&b"[{\"id\":1},{\"id\":2}]\n"[..], "line 1: an array begins here", "jq -c '.[]'"),
+        (b"{\n  \"id\": 1\n}\n", "line 1: an object begins here", "jq -c ."),
+        (b"\x1f\x8b\x08\0\0\0\0\0\n", "line 1: the input is compressed by gzip", "zcat"),
+        (b"\xff\xfe{\0}\0\n\0", "line 1: the input is UTF-16", "iconv"),
+        (b"{\"id\":1}\n{\"id\": 2, \"n", "line 2: the input ends in the middle", "run again"),
+        (&long, "line 1: it has more than 1048576 bytes", "elsewhere"),
+        (b"{\"id\":1,\"id\":2}\n", "line 1: it has the field 'id' more than once", "keep one"),
+    ];
+    for (input, what, advice) in kinds {
+        let output = run_with_input(&cluster, &["propose", "--from", "-", "--key", "id"], input);
+        assert_eq!(output.status.code(), Some(1), "{what}");
+        let text = stderr(&output);
+        assert!(text.contains(what) && text.contains(advice), "{what}: {text}");
+        let numbers = text.split("line ").filter(|rest| rest.starts_with(|it: char| it.is_ascii_digit()));
+        assert_eq!(numbers.count(), 1, "one number of a line: {text}");
+    }
+    let marked = b"\xef\xbb\xbf{\"id\": \"marked\", \"n\": 1e999, \"text\": \"\xff\"}\n";
+    let output = run_with_input(&cluster, &["propose", "--from", "-", "--key", "id"], marked);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let value = run(&cluster, &["read", "marked", "--output", "raw"]).stdout;
+    assert_eq!(value, marked[3..marked.len() - 1], "the value is the line, byte for byte");
+}
+
+#[test]
+fn values_and_keys_can_be_any_bytes() {
+    let cluster = Cluster::start(1, 1);
+    let bytes = b"\xff\0\n";
+    let file = cluster.dir.path().join("value");
+    std::fs::write(&file, bytes).unwrap();
+    let file = file.to_str().unwrap();
+    ok(&cluster, &["propose", "picture", "--value-file", file]);
+    assert_eq!(run(&cluster, &["read", "picture", "--output", "raw"]).stdout, bytes);
+    let table = run(&cluster, &["read", "picture"]);
+    assert_eq!(stdout(&table), "/wAK\n");
+    assert!(stderr(&table).contains("base64"), "{}", stderr(&table));
+    let output = run_with_input(&cluster, &["propose", "--key-hex", "00ff", "-"], bytes);
+    assert!(stdout(&output).contains("decision 1 of 0x00ff"), "{}", stderr(&output));
+    let json: Value =
+        serde_json::from_str(&ok(&cluster, &["read", "--key-base64", "AP8=", "--output", "json"])).unwrap();
+    assert_eq!((&json["key"], &json["key_base64"]), (&Value::Null, &"AP8=".into()));
+    assert_eq!((&json["value"], &json["value_base64"]), (&Value::Null, &"/wAK".into()));
+    let large = vec![0; (1 << 20) + 1];
+    let output = run_with_input(&cluster, &["propose", "large", "-"], &large);
+    assert!(stderr(&output).contains("more than 1048576 bytes"), "{}", stderr(&output));
+    for unclear in [&["propose", "key"][..], &["propose", "key", "value", "--value-file", file]] {
+        assert!(error_of(&cluster, 2, unclear).contains("propose --help"));
+    }
+}
+
+#[test]
+fn a_key_is_compared_and_set_and_deleted() {
+    let cluster = Cluster::start(1, 1);
+    assert!(ok(&cluster, &["propose", "k", "one", "--if-seq", "0"]).contains("decision 1 of 'k'"));
+    let rejected = run(&cluster, &["propose", "k", "two", "--if-seq", "0"]);
+    assert_eq!(rejected.status.code(), Some(11), "{}", stderr(&rejected));
+    assert!(stdout(&rejected).contains("rejected, 'k' has decision 1, 'one'"), "{}", stdout(&rejected));
+    assert!(stderr(&rejected).contains("'k' is at decision 1, not 0"), "{}", stderr(&rejected));
+    let rejected = run(&cluster, &["propose", "new", "v", "--if-seq", "3", "--output", "json"]);
+    let json: Value = serde_json::from_str(&stdout(&rejected)).unwrap();
+    assert_eq!((&json["committed"], &json["key_seq"]), (&false.into(), &0.into()));
+    assert_eq!((&json["value"], rejected.status.code()), (&Value::Null, Some(11)));
+    assert!(ok(&cluster, &["propose", "k", "two", "--if-seq", "1"]).contains("decision 2"));
+    let json: Value = serde_json::from_str(&ok(&cluster, &["delete", "k", "--output", "json"])).unwrap();
+    assert_eq!((&json["key"], &json["key_seq"]), (&"k".into(), &2.into()));
+    assert!(error_of(&cluster, 10, &["read", "k"]).contains("has no decision"));
+    assert!(error_of(&cluster, 10, &["delete", "k"]).contains("no decision to delete"));
+}
+
+#[test]
+fn a_read_without_a_majority_says_so_and_is_no_missing_key() {
+    let mut cluster = Cluster::start(3, 1);
+    cluster.kill(1);
+    cluster.kill(2);
+    let text = error(&cluster, &["read", "k"]);
+    assert!(text.contains("no majority of the replicas answered") && text.contains("read again"), "{text}");
+    assert!(!text.contains("decided"), "{text}");
+}
+
+#[test]
+fn status_has_a_line_for_each_replica() {
+    let mut cluster = Cluster::start(3, 1);
+    cluster.kill(0);
+    let addresses = cluster.addresses();
+    let output = run(&cluster, &["status", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let replicas: Vec<Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(replicas.len(), 3, "{replicas:?}");
+    for (replica, address) in replicas.iter().zip(&addresses) {
+        assert_eq!(&replica["address"], address);
+    }
+    assert!(replicas[0]["error"].as_str().unwrap().contains(&addresses[0]), "{}", replicas[0]);
+    assert_eq!((&replicas[1]["replica"], &replicas[2]["replica"]), (&1.into(), &2.into()));
+    assert!(stderr(&output).contains("1 of 3 replicas"), "{}", stderr(&output));
+    let table = stdout(&run(&cluster, &["status"]));
+    assert!(table.contains(&format!("no status of {}", addresses[0])) && table.contains("replica 2 of 3"));
+}
+
+/// A pipe that nobody reads.
+fn nobody() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn what_cannot_be_printed_is_an_ordinary_error_of_every_command() {
+    let cluster = Cluster::start(1, 1);
+    ok(&cluster, &["propose", "k", "v"]);
+    let file = cluster.dir.path().join("events.jsonl");
+    write_lines(&file, ["{\"id\": 1}".to_owned()]);
+    let connect = cluster.addresses().join(",");
+    let (file, data) = (file.to_str().unwrap().to_owned(), cluster.data_dir(0));
+    let (data, connect) = (data.to_str().unwrap(), connect.as_str());
+    let taken = program().args(["snapshot", "take", "--connect", connect]).output().unwrap();
+    assert!(taken.status.success(), "{}", stderr(&taken));
+    let export = |name: &str| cluster.dir.path().join(name).to_str().unwrap().to_owned();
+    let commands = |export: &str| -> Vec<Vec<String>> {
+        let commands = [
+            format!("status --connect {connect}"),
+            format!("status --connect {connect} --output json"),
+            format!("propose --connect {connect} k v"),
+            format!("propose --connect {connect} k v --if-seq 0"),
+            format!("propose --connect {connect} --from {file} --key id"),
+            format!("read --connect {connect} k"),
+            format!("read --connect {connect} k --output raw"),
+            format!("delete --connect {connect} k"),
+            format!("snapshot take --connect {connect}"),
+            format!("snapshot list --dir {data}"),
+            format!("snapshot verify {data}"),
+            format!("snapshot export --dir {data} --to {export}"),
+            "--help".to_owned(),
+        ];
+        commands.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+    };
+    for arguments in commands(&export("to-nobody")) {
+        ok(&cluster, &["propose", "k", "v"]);
+        let output = program().args(&arguments).stdout(nobody()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{arguments:?}: a reader that left wants to hear nothing");
+        let output = program().args(&arguments).stdout(nobody()).stderr(nobody()).output().unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 10)), "{arguments:?}: {:?}", output.status);
+    }
+    for arguments in commands(&export("to-full")) {
+        ok(&cluster, &["propose", "k", "v"]);
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = program().args(&arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+        let is_help = arguments == ["--help"];
+        assert!(is_help || stderr(&output).contains("No space left"), "{arguments:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panicked"), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn variables_that_are_set_but_empty_count_as_not_set() {
+    let mut cluster = Cluster::prepare(1, 1);
+    let names = ["REPLICA", "SHARDS", "DATA_DIR", "DURABILITY", "CORES", "LISTEN", "MEMBERS", "CLUSTER"];
+    let names = names.map(|name| format!("ISONOMY_{name}"));
+    let mut command = program();
+    command.envs(names.iter().map(|name| (name, ""))).env("RUST_LOG", "");
+    cluster.spawn_by(0, command);
+    cluster.wait_linked();
+    for name in names {
+        assert!(cluster.log(0).contains(&format!("{name} is set but empty")), "{name}: {}", cluster.log(0));
+    }
+    assert_eq!(cluster.stop(0), Some(0));
+    let none = program().args(["read", "k"]).env("ISONOMY_CONNECT", "").output().unwrap();
+    assert_eq!(none.status.code(), Some(2));
+    assert!(stderr(&none).contains("ISONOMY_CONNECT is set but empty"), "{}", stderr(&none));
 }

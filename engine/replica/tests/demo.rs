@@ -2,7 +2,11 @@
 
 mod support;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
 use support::{program, stderr, stdout};
 
 #[test]
@@ -59,4 +63,43 @@ fn a_directory_that_cannot_be_used_is_named() {
         "{}",
         stderr(&output)
     );
+}
+
+/// The processes whose command line names this directory.
+fn processes_of(dir: &Path) -> Vec<String> {
+    let dir = dir.to_str().unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        if words.get(1).is_some_and(|word| word == "serve") && words.iter().any(|word| word.contains(dir)) {
+            found.push(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+/// The load generator lies beside the program only if it was built: this is also what happens without.
+#[test]
+fn every_way_to_end_the_demo_ends_all_of_it() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::KILL] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut demo = program()
+            .args(["demo", "--seconds", "600", "--rate", "100", "--dir"])
+            .arg(dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        support::eventually("three replicas", || {
+            assert!(demo.try_wait().unwrap().is_none(), "the demo has ended; is isonomy-bench built?");
+            processes_of(dir.path()).len() == 3
+        });
+        kill_process(Pid::from_child(&demo), signal).unwrap();
+        support::ends(&mut demo);
+        support::eventually("the end of the replicas", || processes_of(dir.path()).is_empty());
+        let left = fs::read_dir(dir.path()).unwrap().count();
+        assert!(signal == Signal::KILL || left == 0, "{signal:?} leaves its data");
+    }
 }

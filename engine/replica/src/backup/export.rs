@@ -4,6 +4,7 @@ use super::manifest::{FORMAT, Manifest, ManifestFile, Sum, file_name, manifest_p
 use super::source::{Found, io, shards, snapshots_of, unless_gone};
 use crate::data_dir::{Identity, look};
 use crate::fatal::{Fatal, Reason};
+use crate::out;
 use crate::snapshots::{SnapshotError, read_with, sync_dir};
 use clap::Args;
 use isonomy_wire::id::ShardId;
@@ -42,9 +43,11 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Fatal> {
     }
     let manifest = written?;
     let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
-    println!("{}: {} shards, {bytes} bytes", to.display(), manifest.shards);
-    println!("next: isonomy snapshot verify {}, wherever it is kept", to.display());
-    Ok(())
+    out::print(format_args!(
+        "{to}: {} shards, {bytes} bytes\nnext: isonomy snapshot verify {to}, wherever it is kept",
+        manifest.shards,
+        to = to.display(),
+    ))
 }
 
 /// The directory that becomes the backup, beside it.

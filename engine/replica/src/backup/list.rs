@@ -4,6 +4,7 @@ use super::source::{Found, describe, shards, snapshots_of, unless_gone};
 use crate::commands::Output;
 use crate::data_dir::look;
 use crate::fatal::Fatal;
+use crate::out;
 use crate::snapshots::{SnapshotError, read_head};
 use crate::status::hash_text;
 use clap::Args;
@@ -29,11 +30,11 @@ pub(super) fn run(args: &ListArgs) -> Result<(), Fatal> {
     for shard in shards(&identity) {
         let found = snapshots_of(&args.dir, &identity, shard)?;
         if found.is_empty() && args.output == Output::Table {
-            println!("shard {}: no snapshot yet", shard.0);
+            out::print(format_args!("shard {}: no snapshot yet", shard.0))?;
         }
         for found in found {
             if let Some(listed) = unless_gone(&found, Listed::of)? {
-                listed.print(&found, args.output);
+                listed.print(&found, args.output)?;
             }
         }
     }
@@ -57,28 +58,26 @@ impl Listed {
         Ok(Listed { head, bytes: metadata.len(), age })
     }
 
-    fn print(&self, found: &Found, output: Output) {
+    fn print(&self, found: &Found, output: Output) -> Result<(), Fatal> {
         let Listed { head, bytes, age } = self;
         let shard = found.id.shard.0;
         match output {
             Output::Table => {
                 let age = age.map_or("of unknown age".to_owned(), |age| format!("{age} s old"));
-                println!("shard {shard}: {}: {}, {age}", found.path.display(), describe(head, *bytes));
+                let (path, head) = (found.path.display(), describe(head, *bytes));
+                out::print(format_args!("shard {shard}: {path}: {head}, {age}"))
             }
-            Output::Json => println!(
-                "{}",
-                json!({
-                    "shard": shard,
-                    "file": found.path,
-                    "fence": head.fence,
-                    "epoch": head.epoch.0,
-                    "bytes": bytes,
-                    "keys": head.keys,
-                    "streams": head.streams,
-                    "state_hash": hash_text(head.hash),
-                    "age_seconds": age,
-                })
-            ),
+            Output::Json => out::print(json!({
+                "shard": shard,
+                "file": found.path,
+                "fence": head.fence,
+                "epoch": head.epoch.0,
+                "bytes": bytes,
+                "keys": head.keys,
+                "streams": head.streams,
+                "state_hash": hash_text(head.hash),
+                "age_seconds": age,
+            })),
         }
     }
 }

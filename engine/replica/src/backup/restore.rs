@@ -6,6 +6,7 @@ use super::verify::verify_backup;
 use crate::config::{Config, ServeArgs};
 use crate::data_dir::{DataDir, shard_dir};
 use crate::fatal::{Fatal, Reason};
+use crate::out;
 use crate::snapshots::{publish, unfinished_path};
 use clap::Args;
 use isonomy_protocol::snapshot::{Snapshot, SnapshotId, rebrand};
@@ -44,9 +45,12 @@ pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
     verify_backup(&args.from, &manifest)?;
     DataDir::restore(&config, &manifest.checksum, |cluster| fill(&config, &args.from, &manifest, cluster))?;
     let Config { replica, members, cluster, data_dir, .. } = &config;
-    println!("{}: restored for replica {replica} of cluster '{cluster}'", data_dir.display());
-    println!("next: restore the same backup for all {} members, then start each with: {next}", members.len());
-    Ok(())
+    out::print(format_args!(
+        "{}: restored for replica {replica} of cluster '{cluster}'\n\
+         next: restore the same backup for all {} members, then start each with: {next}",
+        data_dir.display(),
+        members.len()
+    ))
 }
 
 /// The numbers that are fixed for a cluster's life are those of the backup: rows and shards of

@@ -3,6 +3,7 @@
 use crate::commands::{ConnectArgs, Output, block_on};
 use crate::data_dir::shard_dir;
 use crate::fatal::Fatal;
+use crate::out;
 use crate::snapshots::snapshot_path;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -51,7 +52,7 @@ pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
         let progress = progress(welcome.shards);
         for shard in asked {
             let taken = shard.wait(until).await?;
-            progress.suspend(|| print(&taken, &welcome, args.output));
+            progress.suspend(|| print(&taken, &welcome, args.output))?;
             progress.inc(1);
         }
         progress.finish_and_clear();
@@ -110,23 +111,22 @@ impl Asked {
     }
 }
 
-fn print(status: &ShardStatus, welcome: &Welcome, output: Output) {
+fn print(status: &ShardStatus, welcome: &Welcome, output: Output) -> Result<(), Fatal> {
     let (shard, fence) = (status.shard, status.snapshot);
     let file = snapshot_path(&shard_dir(Path::new(""), shard), fence);
     let floor = &status.floor.0[..welcome.members.len()];
     match output {
-        Output::Table => println!(
+        Output::Table => out::print(format_args!(
             "replica {}, shard {}: {} in its data directory, fence {fence}, position {floor:?}",
             welcome.replica,
             shard.0,
             file.display()
-        ),
+        )),
         Output::Json => {
             let replica = welcome.replica.0;
-            println!(
-                "{}",
-                json!({"replica": replica, "shard": shard.0, "file": file, "fence": fence, "floor": floor})
-            );
+            out::print(
+                json!({"replica": replica, "shard": shard.0, "file": file, "fence": fence, "floor": floor}),
+            )
         }
     }
 }

@@ -4,6 +4,7 @@ use super::manifest::{Manifest, ManifestFile, manifest_path};
 use super::source::{Found, describe, shards, snapshots_of, unless_gone};
 use crate::data_dir::{Identity, check_shards, look, shard_dir};
 use crate::fatal::{Fatal, Reason};
+use crate::out;
 use crate::shard::verify_log;
 use crate::snapshots::read_with;
 use clap::Args;
@@ -48,8 +49,7 @@ pub(super) fn verify_backup(dir: &Path, manifest: &Manifest) -> Result<(), Fatal
 
 fn verify_member(dir: &Path, manifest: &Manifest, file: &ManifestFile) -> Result<(), Fatal> {
     let snapshot = manifest.read(dir, file)?;
-    say(&dir.join(&file.file), &describe(&snapshot.head, file.bytes));
-    Ok(())
+    print_whole(&dir.join(&file.file), &describe(&snapshot.head, file.bytes))
 }
 
 fn verify_data_dir(dir: &Path, identity: &Identity) -> Result<(), Fatal> {
@@ -57,7 +57,7 @@ fn verify_data_dir(dir: &Path, identity: &Identity) -> Result<(), Fatal> {
     for shard in shards(identity) {
         let found = snapshots_of(dir, identity, shard)?;
         if found.is_empty() {
-            println!("shard {}: no snapshot yet", shard.0);
+            out::print(format_args!("shard {}: no snapshot yet", shard.0))?;
         }
         found.iter().try_for_each(verify_found)?;
         verify_log_of(dir, identity, shard)?;
@@ -71,8 +71,8 @@ fn verify_log_of(dir: &Path, identity: &Identity, shard: ShardId) -> Result<(), 
     let shard_dir = shard_dir(dir, shard);
     let log = verify_log(id, &shard_dir, || Ok(look(dir)?.known(shard, 0)))?;
     let (records, segments, prepared) = (log.records(), log.used.len(), log.prepared.len());
-    say(&shard_dir, &format!("log of {records} records in {segments} segments, {prepared} more prepared"));
-    Ok(())
+    let what = format!("log of {records} records in {segments} segments, {prepared} more prepared");
+    print_whole(&shard_dir, &what)
 }
 
 fn verify_found(found: &Found) -> Result<(), Fatal> {
@@ -86,10 +86,11 @@ fn verify_found(found: &Found) -> Result<(), Fatal> {
         Ok((snapshot.head, bytes))
     })?;
     match verified {
-        Some((head, bytes)) => say(&found.path, &describe(&head, bytes)),
-        None => println!("{}: the replica has replaced it by a newer one", found.path.display()),
+        Some((head, bytes)) => print_whole(&found.path, &describe(&head, bytes)),
+        None => {
+            out::print(format_args!("{}: the replica has replaced it by a newer one", found.path.display()))
+        }
     }
-    Ok(())
 }
 
 /// A file alone does not say whose it is: what lies around it does.
@@ -123,6 +124,6 @@ fn unknown(path: &Path, what: &str) -> Fatal {
     Fatal::new(Reason::Failed, format!("{}: {what}; check the path", path.display()))
 }
 
-fn say(path: &Path, what: &str) {
-    println!("{}: whole: {what}", path.display());
+fn print_whole(path: &Path, what: &str) -> Result<(), Fatal> {
+    out::print(format_args!("{}: whole: {what}", path.display()))
 }

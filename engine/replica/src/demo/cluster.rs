@@ -1,5 +1,6 @@
 //! Real replica processes on this machine, on free ports, in a directory of their own.
 
+use super::processes::spawn;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -72,7 +73,7 @@ impl Cluster {
         for name in ["CONFIG", "DURABILITY", "LISTEN", "CONNECTIONS_MAX"] {
             command.env_remove(format!("ISONOMY_{name}"));
         }
-        self.processes[index] = Some(command.spawn().context("starting a replica")?);
+        self.processes[index] = Some(spawn(&mut command).context("starting a replica")?);
         Ok(())
     }
 

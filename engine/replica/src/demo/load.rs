@@ -1,7 +1,9 @@
 //! The load generator as a process of its own: its CPU time is not that of the demo or a replica.
 
+use super::processes::spawn;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -21,7 +23,7 @@ pub(crate) struct Load {
 
 /// A load that is under way. It ends with it.
 #[derive(Debug)]
-pub(crate) struct Running(Option<Child>);
+pub(crate) struct Running(Child);
 
 impl Load {
     /// Starts the load generator, which lies beside this program.
@@ -38,26 +40,29 @@ impl Load {
             command.args(["--rate", &rate.to_string()]);
         }
         command.args(["--progress", if self.progress { "bar" } else { "none" }]);
-        Ok(Running(Some(command.spawn().context("starting isonomy-bench")?)))
+        Ok(Running(spawn(&mut command).context("starting isonomy-bench")?))
     }
 }
 
 impl Running {
-    /// Waits for the end; what was measured.
-    pub(crate) fn finish(mut self) -> Result<Value> {
-        let child = self.0.take().expect("it is finished once");
-        let output = child.wait_with_output().context("waiting for isonomy-bench")?;
-        serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("the load generator measured nothing ({})", output.status))
+    /// Waits for the end; what was measured. Whoever stops waiting ends the load.
+    pub(crate) async fn finish(mut self) -> Result<Value> {
+        let mut stdout = self.0.stdout.take().expect("it is finished once");
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            stdout.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let bytes = read.await?.context("reading the figures of isonomy-bench")?;
+        let status = self.0.wait().context("waiting for isonomy-bench")?;
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("the load generator measured nothing ({status})"))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

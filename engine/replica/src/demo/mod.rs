@@ -4,11 +4,14 @@
 mod cluster;
 mod load;
 mod prober;
+mod processes;
 mod report;
 mod stalls;
 
-use crate::commands::Output;
+use crate::commands::{Output, block_on};
 use crate::fatal::{Fatal, Reason};
+use crate::logging;
+use crate::out;
 use crate::status::{hash_text, replica_status};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -18,11 +21,9 @@ use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
 use isonomy_wire::message::ShardStatus;
 use load::Load;
 use prober::Probers;
+use processes::Interrupt;
 use report::{Kill, Report};
-use signal_hook::consts::SIGINT;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long replicas may take to start, to answer, and to agree once the load has ended. A pause is
@@ -69,22 +70,22 @@ pub(crate) struct DemoArgs {
 
 /// Runs the demo; an error if any check fails.
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Fatal> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fatal::failed)?;
-    match runtime.block_on(show(args)).map_err(Fatal::failed)? {
-        true => Ok(()),
-        false => Err(Fatal::new(Reason::Failed, "the demo has failed: see the checks above")),
-    }
+    block_on(async {
+        let failed = || Fatal::new(Reason::Failed, "the demo has failed: see the checks above");
+        Ok(show(args).await?.then_some(()).ok_or_else(failed)?)
+    })
 }
 
 /// Tells what happens, on standard error: standard output is for the result.
 fn say(text: &str) {
-    eprintln!("demo: {text}");
+    logging::say(&format!("demo: {text}"));
 }
 
 /// The whole demo. The replicas end with it, however it ends.
 async fn show(args: &DemoArgs) -> Result<bool> {
-    let made = tempfile::Builder::new().prefix("isonomy-demo-").tempdir_in(&args.dir);
+    let interrupt = Interrupt::watch()?;
+    let made =
+        tempfile::Builder::new().prefix("isonomy-demo-").disable_cleanup(args.keep).tempdir_in(&args.dir);
     let dir = made.with_context(|| format!("{}: choose another directory with --dir", args.dir.display()))?;
     say(&format!(
         "{} replicas with {} shard(s) each, in {}",
@@ -95,17 +96,17 @@ async fn show(args: &DemoArgs) -> Result<bool> {
     let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards)?;
     let report = tokio::select! {
         report = check_all(args, &mut cluster) => report?,
-        () = interrupted() => bail!("interrupted; the replicas were ended"),
+        () = interrupt.wanted() => bail!("interrupted; the replicas were ended"),
     };
     match args.output {
-        Output::Table => report.print_table(),
-        Output::Json => println!("{}", report.to_json()),
+        Output::Table => out::print(report.table())?,
+        Output::Json => out::print(report.to_json())?,
     }
     if args.keep {
         let addresses = cluster.addresses(0..cluster.client_bases.len()).join(",");
-        say(&format!("the cluster runs until Ctrl-C; its data stay in {}", dir.keep().display()));
+        say(&format!("the cluster runs until Ctrl-C; its data stay in {}", dir.path().display()));
         say(&format!("try: isonomy status --connect {addresses}"));
-        interrupted().await;
+        interrupt.wanted().await;
     }
     cluster.stop()?;
     Ok(report.ok())
@@ -121,17 +122,6 @@ async fn check_all(args: &DemoArgs, cluster: &mut Cluster) -> Result<Report> {
         wait_agreed(cluster, args.replicas, &mut report, "after kill and return").await?;
     }
     Ok(report)
-}
-
-/// Until Ctrl-C.
-async fn interrupted() {
-    let flag = Arc::new(AtomicBool::new(false));
-    if let Err(error) = signal_hook::flag::register(SIGINT, flag.clone()) {
-        say(&format!("Ctrl-C will not end the replicas: {error}"));
-    }
-    while !flag.load(Ordering::Relaxed) {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 /// The statuses of these replicas, by replica and shard; `None` while one does not answer.
@@ -173,7 +163,7 @@ async fn measure(args: &DemoArgs, cluster: &Cluster, report: &mut Report) -> Res
         progress: true,
     };
     let running = load.start()?;
-    let figures = tokio::task::spawn_blocking(|| running.finish()).await??;
+    let figures = running.finish().await?;
     let number = |name: &str| figures.get(name).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
     let (decisions, rate) = (number("decisions"), number("decisions_per_second"));
     let (none, errors) = errors_of(&figures);
@@ -260,7 +250,7 @@ async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mu
     let caught_up = catch_up(cluster, victim, &survivors).await?;
     tokio::time::sleep(after.saturating_sub(returned.elapsed())).await;
     let at_return = probers.finish().await.context("a client of the others got an error")?;
-    let figures = tokio::task::spawn_blocking(|| running.finish()).await??;
+    let figures = running.finish().await?;
     let (none, errors) = errors_of(&figures);
     report.check("no request failed while one was down", none, errors);
     report.check_pause("the others went on without it", at_kill, PAUSE_MAX);

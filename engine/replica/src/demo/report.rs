@@ -78,26 +78,29 @@ impl Report {
         })
     }
 
-    pub(crate) fn print_table(&self) {
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
         if let Some(load) = &self.load {
-            println!();
+            text.push('\n');
             for (name, value) in figures(load) {
-                println!("  {name:<34} {value}");
+                text += &format!("  {name:<34} {value}\n");
             }
         }
         if let Some(kill) = &self.kill {
             let ms = |pause: Pause| pause.total.as_secs_f64() * 1e3;
-            println!("  {:<34} {:.0} ms", "kill -9: longest pause of others", ms(kill.at_kill));
-            println!("  {:<34} {:.0} ms", "restart: longest pause of others", ms(kill.at_return));
+            let mut row = |name: &str, ms: f64| text += &format!("  {name:<34} {ms:.0} ms\n");
+            row("kill -9: longest pause of others", ms(kill.at_kill));
+            row("restart: longest pause of others", ms(kill.at_return));
             if let Some(caught_up) = kill.caught_up {
-                println!("  {:<34} {:.0} ms", "restart: caught up after", caught_up.as_secs_f64() * 1e3);
+                row("restart: caught up after", caught_up.as_secs_f64() * 1e3);
             }
         }
-        println!();
+        text.push('\n');
         for Check { name, ok, detail } in &self.checks {
-            println!("  {} {name}: {detail}", if *ok { "ok  " } else { "FAIL" });
+            text += &format!("  {} {name}: {detail}\n", if *ok { "ok  " } else { "FAIL" });
         }
-        println!();
+        text
     }
 }
 

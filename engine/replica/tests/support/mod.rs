@@ -33,6 +33,18 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for the end of a process that must end by itself; one that does not is killed.
+pub fn ends(child: &mut Child) {
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("the process did not end within {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Ports that no other test of this run has: processes of tests run side by side.
 fn free_ports(count: usize, length: u16) -> Vec<u16> {
     let mut bases = Vec::new();
@@ -156,7 +168,11 @@ impl Cluster {
 
     /// Runs a replica that is expected to end by itself.
     pub fn run_to_end(&self, index: usize) -> Output {
-        program().arg("serve").arg("--config").arg(self.config_path(index)).output().unwrap()
+        let mut command = program();
+        command.arg("serve").arg("--config").arg(self.config_path(index));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        ends(&mut child);
+        child.wait_with_output().unwrap()
     }
 
     /// The files of a shard of a replica with this extension, in order.

@@ -1,0 +1,187 @@
+//! Decides the lines of an input, many at a time, and counts what became of them.
+
+use super::ProposeArgs;
+use super::input::{Held, Input};
+use super::lines::{BadLine, Line};
+use crate::commands::Output;
+use crate::out;
+use anyhow::{Context, Result, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
+use isonomy_wire::client::{CallError, Client, Proposal, Proposed, Source};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::path::Path;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+/// Lines that are under way at once.
+const LINES_MAX: usize = 8192;
+
+/// What became of the lines before one that cannot be proposed, where there are none or all were looked at.
+const NOTHING: &str = "nothing was proposed";
+
+/// What came of the lines.
+#[derive(Default)]
+struct Tally {
+    committed: u64,
+    before: u64,
+    /// Without a decision that is known of.
+    failed: u64,
+    /// The first of those.
+    first_failed: Option<(u64, CallError)>,
+}
+
+impl Tally {
+    fn note(&mut self, line: u64, outcome: Result<Proposed, CallError>) {
+        match outcome {
+            Ok(Proposed::Committed(_)) => self.committed += 1,
+            Ok(Proposed::Before) => self.before += 1,
+            Err(error) => {
+                self.failed += 1;
+                let earlier = self.first_failed.as_ref().is_some_and(|(first, _)| *first < line);
+                if !earlier {
+                    self.first_failed = Some((line, error));
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.committed + self.before + self.failed == 0
+    }
+
+    fn print(&self, output: Output, was_empty: bool) -> Result<()> {
+        let Tally { committed, before, failed, .. } = self;
+        match output {
+            Output::Table if was_empty => out::print("0 lines committed: the input has no lines")?,
+            Output::Table => {
+                let failed = if *failed == 0 { String::new() } else { format!(", {failed} failed") };
+                out::print(format_args!(
+                    "{committed} lines committed, {before} were committed before{failed}"
+                ))?;
+            }
+            Output::Json => {
+                out::print(json!({"committed": committed, "committed_before": before, "failed": failed}))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decides every line of the file.
+pub(super) async fn run(args: &ProposeArgs, path: &Path, field: &str) -> Result<()> {
+    let mut input = Input::open(path)?;
+    let name = input.name.clone();
+    let checked = input.check(field);
+    let count = checked.map_err(|bad| anyhow!("{name}, {bad} ({NOTHING})"))?;
+    let proposer = Proposer::connect(args).await?;
+    let progress = progress(count);
+    let mut tally = Tally::default();
+    let read = propose_all(&proposer, input.read(field), &progress, &mut tally).await;
+    proposer.close().await;
+    progress.finish_and_clear();
+    let was_empty = read.as_ref().is_ok_and(|lines| *lines == 0);
+    tally.print(args.output, was_empty)?;
+    let rest = if tally.is_empty() { NOTHING } else { "the lines before it were proposed" };
+    read.map_err(|bad| anyhow!("{name}, {bad} ({rest})"))?;
+    match tally.first_failed {
+        Some((line, error)) => {
+            Err(error).with_context(|| format!("{name}, line {line}, and perhaps later ones"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What lines leave by.
+enum Proposer {
+    Numbered(Source),
+    Unnumbered(Client),
+}
+
+impl Proposer {
+    async fn connect(args: &ProposeArgs) -> Result<Proposer> {
+        let addresses = &args.connect.connect;
+        Ok(match &args.source {
+            Some(name) => Proposer::Numbered(Source::connect(addresses, name, 1).await?),
+            None => Proposer::Unnumbered(Client::connect(addresses).await?),
+        })
+    }
+
+    async fn propose(&self, line: Line) -> Result<Proposal, CallError> {
+        let Line { number, key, value } = line;
+        match self {
+            Proposer::Numbered(source) => source.propose(number, key, value).await,
+            Proposer::Unnumbered(client) => client.propose(key, value).await,
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Proposer::Numbered(source) => source.close().await,
+            Proposer::Unnumbered(client) => client.close().await,
+        }
+    }
+}
+
+/// A line that is under way, with the room in memory that it takes.
+struct Open {
+    number: u64,
+    proposal: Proposal,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Proposes lines until one cannot be read or was not decided; how many there were.
+async fn propose_all(
+    proposer: &Proposer,
+    mut lines: mpsc::Receiver<Result<Held, BadLine>>,
+    progress: &ProgressBar,
+    tally: &mut Tally,
+) -> Result<u64, BadLine> {
+    let mut open: VecDeque<Open> = VecDeque::new();
+    let mut read = Ok(0);
+    while tally.first_failed.is_none() {
+        let has_room = open.len() < LINES_MAX;
+        let oldest = async {
+            let oldest = open.front_mut()?;
+            Some((oldest.number, (&mut oldest.proposal).await))
+        };
+        tokio::select! {
+            Some((number, outcome)) = oldest => {
+                open.pop_front();
+                tally.note(number, outcome);
+                progress.inc(1);
+            }
+            line = lines.recv(), if has_room => match line {
+                Some(Ok(Held { line, room })) => {
+                    let number = line.number;
+                    read = read.map(|count| count + 1);
+                    match proposer.propose(line).await {
+                        Ok(proposal) => open.push_back(Open { number, proposal, _room: room }),
+                        Err(error) => tally.note(number, Err(error)),
+                    }
+                }
+                Some(Err(bad)) => {
+                    read = Err(bad);
+                    break;
+                }
+                None => break,
+            },
+        }
+    }
+    for Open { number, proposal, .. } in open {
+        tally.note(number, proposal.await);
+        progress.inc(1);
+    }
+    read
+}
+
+/// Drawn on a terminal only.
+fn progress(count: Option<u64>) -> ProgressBar {
+    match count {
+        Some(count) => {
+            let style =
+                ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} lines, {per_sec}, {eta}");
+            ProgressBar::new(count).with_style(style.expect("the template is right"))
+        }
+        None => ProgressBar::new_spinner(),
+    }
+}

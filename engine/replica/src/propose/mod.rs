@@ -1,0 +1,72 @@
+//! `isonomy propose`: decides one key, or every line of a file.
+
+mod import;
+mod input;
+mod key;
+mod lines;
+mod single;
+
+use crate::bytes::KeyBytesArgs;
+use crate::commands::{ConnectArgs, Output, block_on};
+use crate::fatal::Fatal;
+use clap::Args;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// `isonomy propose`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  isonomy propose --connect 127.0.0.1:7400 order-17 accepted
+  isonomy propose --connect 127.0.0.1:7400 order-17 paid --if-seq 1
+  isonomy propose --connect 127.0.0.1:7400 picture-3 --value-file picture.png
+  date | isonomy propose --connect 127.0.0.1:7400 --key-hex 00ff17 -
+  isonomy propose --connect 127.0.0.1:7400 --from events.jsonl --key order --source import-1
+  zcat events.jsonl.gz | isonomy propose --connect 127.0.0.1:7400 --from - --key order
+
+A file is checked as a whole before its first line is proposed; what is no regular file is proposed as it comes.
+With --source, running the same file again, after an interruption or by mistake, decides each line exactly once;
+without, it decides each line again. Only one process at a time may use a source name, and lines may be added to the
+file but not changed.
+
+With --if-seq it ends with code 11 if the key is at another decision, and prints which and its value.")]
+pub(crate) struct ProposeArgs {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    /// The key to decide; left out with --key-hex and --key-base64
+    #[arg(value_name = "KEY", required_unless_present_any = ["from", "key_hex", "key_base64"])]
+    first: Option<OsString>,
+    /// Its value, or - for the bytes of standard input
+    #[arg(value_name = "VALUE")]
+    second: Option<OsString>,
+    #[command(flatten)]
+    key_bytes: KeyBytesArgs,
+    /// The value is what this file holds
+    #[arg(long, value_name = "FILE")]
+    value_file: Option<PathBuf>,
+    /// Decide only if this is the number of the key's latest decision; 0: only if it has none
+    #[arg(long, value_name = "N")]
+    if_seq: Option<u64>,
+    /// Propose the lines of this file (JSON objects), or of standard input if it is -
+    #[arg(long, value_name = "FILE", requires = "key",
+          conflicts_with_all = ["first", "second", "key_hex", "key_base64", "value_file", "if_seq"])]
+    from: Option<PathBuf>,
+    /// The field that holds a line's key; the value is the whole line
+    #[arg(long, value_name = "FIELD", requires = "from")]
+    key: Option<String>,
+    /// Number the lines under this name, so that none is decided twice
+    #[arg(long, value_name = "NAME", requires = "from")]
+    source: Option<String>,
+    /// How the outcome is printed
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Proposes what the arguments say; an error if anything was not decided.
+pub(crate) fn run(args: &ProposeArgs) -> Result<(), Fatal> {
+    if let (Some(path), Some(field)) = (&args.from, &args.key) {
+        return block_on(import::run(args, path, field));
+    }
+    let asked = single::Asked::of(args)?;
+    block_on(single::run(args, asked))
+}
