@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 /// Locked memory that the rings of one shard need.
 const MEMLOCK_BYTES_PER_SHARD: u64 = 512 << 10;
 
-/// How long a port may stay taken, and how often it is tried.
-const PORT_PATIENCE: Duration = Duration::from_secs(15);
-const PORT_RETRY: Duration = Duration::from_millis(20);
+/// How long a port or the lock of a data directory may stay taken, and how often it is tried.
+pub(crate) const RESTART_PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const RESTART_RETRY: Duration = Duration::from_millis(20);
 
 /// The listening ports of a shard, taken before anything else happens: a replica that cannot
 /// have all of them does not start.
@@ -121,11 +121,13 @@ fn take_port(
             Err(error) => error,
         };
         match error.kind() {
-            ErrorKind::AddrInUse if began.elapsed() < PORT_PATIENCE && !stopping.load(Ordering::Relaxed) => {
+            ErrorKind::AddrInUse
+                if began.elapsed() < RESTART_PATIENCE && !stopping.load(Ordering::Relaxed) =>
+            {
                 if !std::mem::replace(&mut told, true) {
-                    log::info!("port {port} is taken; trying for {PORT_PATIENCE:?}");
+                    log::info!("port {port} is taken; trying for {RESTART_PATIENCE:?}");
                 }
-                std::thread::sleep(PORT_RETRY);
+                std::thread::sleep(RESTART_RETRY);
             }
             ErrorKind::AddrNotAvailable => {
                 let (host, addresses) = (config.listen.clone(), addresses.to_vec());

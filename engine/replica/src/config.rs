@@ -2,8 +2,10 @@
 
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
+use isonomy_wire::address::{bare_host, is_host};
 use isonomy_wire::id::{REPLICAS_MAX, ReplicaId, SHARDS_MAX};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -38,7 +40,8 @@ impl Durability {
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemberConfig {
-    /// Name or address.
+    /// Name or address; one of IPv6 has no brackets here, though it may have them in the file.
+    #[serde(deserialize_with = "read_host")]
     pub(crate) host: String,
     /// Shard `s` listens for peers on this port plus `s`.
     pub(crate) peer_base: u16,
@@ -55,8 +58,16 @@ impl FromStr for MemberConfig {
             return Err("a member is HOST:PEER_BASE:CLIENT_BASE".into());
         };
         let port = |text: &str| text.parse().map_err(|_| format!("'{text}' is not a port"));
-        Ok(MemberConfig { host: host.into(), peer_base: port(peer_base)?, client_base: port(client_base)? })
+        Ok(MemberConfig {
+            host: bare_host(host).into(),
+            peer_base: port(peer_base)?,
+            client_base: port(client_base)?,
+        })
     }
+}
+
+fn read_host<'de, D: Deserializer<'de>>(host: D) -> Result<String, D::Error> {
+    String::deserialize(host).map(|host| bare_host(&host).to_owned())
 }
 
 /// The file, all of it optional.
@@ -147,14 +158,16 @@ impl Config {
         let replica = args.replica.or(file.replica).ok_or_else(|| missing("replica"))?;
         let own = members.get(usize::from(replica));
         let listen = args.listen.or(file.listen).or_else(|| own.map(|own| own.host.clone()));
+        let typed = args.data_dir.as_deref().map(absolute).transpose()?;
+        let data_dir = typed.or(file.data_dir);
         let config = Config {
             cluster: args.cluster.or(file.cluster).ok_or_else(|| missing("cluster"))?,
             replica: ReplicaId(replica),
             shards: args.shards.or(file.shards).unwrap_or(1),
-            data_dir: args.data_dir.or(file.data_dir).ok_or_else(|| missing("data_dir"))?,
+            data_dir: data_dir.ok_or_else(|| missing("data_dir"))?,
             durability: args.durability.or(file.durability).unwrap_or_default(),
             cores: args.cores.or(file.cores).unwrap_or_default(),
-            listen: listen.unwrap_or_default(),
+            listen: listen.map(|listen| bare_host(&listen).to_owned()).unwrap_or_default(),
             connections_max: args.connections_max.or(file.connections_max).unwrap_or(CONNECTIONS_MAX),
             log_budget: args.log_budget_mib.or(file.log_budget_mib).unwrap_or(LOG_BUDGET_MIB) << 20,
             members,
@@ -187,6 +200,7 @@ impl Config {
             )));
         }
         for (index, member) in self.members.iter().enumerate() {
+            check_host(index, &member.host)?;
             self.check_ports(index, member)?;
         }
         Ok(())
@@ -220,10 +234,43 @@ impl Config {
     }
 }
 
+/// Others find a member under its host.
+fn check_host(index: usize, host: &str) -> Result<(), Fatal> {
+    if !is_host(host) {
+        let text = format!("member {index}: '{host}' is no host; give a name or an address, without a port");
+        return Err(bad(text));
+    }
+    if host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified()) {
+        return Err(bad(format!(
+            "member {index}: nobody finds a member under {host}; give the address that the others and the clients \
+             connect to, and set `listen` to {host} to listen on all"
+        )));
+    }
+    Ok(())
+}
+
+/// Reads the file. A path in it means the same wherever the program is started: a relative one begins
+/// at the file.
 fn read(path: &Path) -> Result<File, Fatal> {
     let text = std::fs::read_to_string(path).map_err(|error| bad(format!("{}: {error}", path.display())))?;
     // The parser's text names line, column and the keys that exist.
-    toml::from_str(&text).map_err(|error| bad(format!("{}: {error}", path.display())))
+    let mut file: File =
+        toml::from_str(&text).map_err(|error| bad(format!("{}: {error}", path.display())))?;
+    if let Some(data_dir) = &file.data_dir {
+        if data_dir.as_os_str().is_empty() {
+            return Err(bad(format!("{}: `data_dir` is empty; name a directory", path.display())));
+        }
+        // What is no file, such as a pipe, lies nowhere.
+        let base = if path.is_file() { path.parent().unwrap_or(path) } else { Path::new("") };
+        file.data_dir = Some(absolute(&base.join(data_dir))?);
+    }
+    Ok(file)
+}
+
+/// A path as the working directory of the program completes it, which no file system call has to know.
+fn absolute(path: &Path) -> Result<PathBuf, Fatal> {
+    let refused = |error| bad(format!("the path '{}' is no place for data: {error}", path.display()));
+    std::path::absolute(path).map_err(refused)
 }
 
 fn bad(text: String) -> Fatal {
@@ -288,10 +335,50 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_ipv6_may_have_brackets_everywhere() {
+        let file =
+            FILE.replace("10.0.0.2", "[fd00::2]").replace("replica = 1", "replica = 1\nlisten = \"[::]\"");
+        let config = load(&file, |_| ()).unwrap();
+        assert_eq!((config.own().host.as_str(), config.listen.as_str()), ("fd00::2", "::"));
+        let text = error(&FILE.replace("10.0.0.2", "[fd00::2]").replace("10.0.0.1", "fd00::2"));
+        assert!(text.contains("share ports of fd00::2"), "{text}");
+    }
+
+    #[test]
+    fn a_member_has_an_address_under_which_others_find_it() {
+        for nowhere in ["0.0.0.0", "::", "[::]"] {
+            let text = error(&FILE.replace("10.0.0.2", nowhere));
+            assert!(text.contains("member 1: nobody finds") && text.contains("`listen`"), "{text}");
+        }
+        for wrong in ["", "10.0.0.2:7100", "http://db2", "[fd00::2"] {
+            let text = error(&FILE.replace("10.0.0.2", wrong));
+            assert!(text.contains("member 1") && text.contains("without a port"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_relative_data_dir_begins_at_the_file_and_a_typed_one_where_it_was_typed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("isonomy.toml");
+        std::fs::write(&path, FILE.replace("/var/lib/isonomy", "data/0")).unwrap();
+        let load = |data_dir: Option<&str>| {
+            let config = Some(path.clone());
+            Config::load(ServeArgs { config, data_dir: data_dir.map(Into::into), ..ServeArgs::default() })
+        };
+        assert_eq!(load(None).unwrap().data_dir, dir.path().join("data/0"));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(load(Some("typed")).unwrap().data_dir, here.join("typed"));
+        std::fs::write(&path, FILE.replace("/var/lib/isonomy", "")).unwrap();
+        assert!(load(None).unwrap_err().to_string().contains("`data_dir` is empty"));
+    }
+
+    #[test]
     fn members_are_read_from_text() {
         let member: MemberConfig = "db1.example:7100:7400".parse().unwrap();
         assert_eq!((member.host.as_str(), member.peer_base, member.client_base), ("db1.example", 7100, 7400));
-        assert_eq!("::1:7100:7400".parse::<MemberConfig>().unwrap().host, "::1");
+        for v6 in ["::1:7100:7400", "[::1]:7100:7400"] {
+            assert_eq!(v6.parse::<MemberConfig>().unwrap().host, "::1");
+        }
         assert!("db1:7100".parse::<MemberConfig>().is_err());
     }
 }

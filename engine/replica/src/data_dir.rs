@@ -1,6 +1,7 @@
 //! The data directory: one process at a time, and for ever the same cluster, replica and shards.
 
-use crate::config::Config;
+use crate::checks::{RESTART_PATIENCE, RESTART_RETRY};
+use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
 use crate::snapshots::sync_dir;
 use crate::waiting::Trouble;
@@ -15,9 +16,15 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 /// The layout that this release writes.
 const FORMAT: u32 = 1;
+/// What may lie in a directory besides the shards; a file system of its own comes with the last.
+const OWN_NAMES: [&str; 4] = ["identity.json", "identity.tmp", "LOCK", "lost+found"];
+/// File systems that keep nothing, by the numbers that statfs has for them.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
 /// What `identity.json` says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -92,7 +99,10 @@ impl DataDir {
     /// Opens or makes the directory of the configuration.
     pub(crate) fn open(config: &Config) -> Result<DataDir, Fatal> {
         let path = config.data_dir.clone();
+        let is_known = known(&path)?.is_some();
+        check_others(&path, is_known)?;
         let lock = make(&path)?;
+        tell_if_lost(config);
         let identity = match known(&path)? {
             Some(identity) => identity,
             None => {
@@ -319,16 +329,61 @@ fn check_empty(path: &Path) -> Result<(), Fatal> {
     Ok(())
 }
 
+/// A directory is a replica's alone: a path that leads to something else must not get a replica's files,
+/// and whatever else lies there takes room and is mistaken for a part of it.
+fn check_others(path: &Path, is_known: bool) -> Result<(), Fatal> {
+    let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
+    let own = |name: &str| OWN_NAMES.contains(&name) || name.starts_with("shard-");
+    let names = entries.flatten().map(|entry| entry.file_name().display().to_string());
+    let Some(other) = names.filter(|name| !own(name)).min() else { return Ok(()) };
+    if is_known {
+        let path = path.display();
+        log::warn!("data directory {path}: {other} is no file of a replica; keep it elsewhere");
+        return Ok(());
+    }
+    let what =
+        format!("{other} is in it, and it is no replica's; check `data_dir`, and name one that is empty");
+    Err(data_dir(path, &what))
+}
+
+/// Says so if the directory does not keep what is synced.
+fn tell_if_lost(config: &Config) {
+    let kind = rustix::fs::statfs(&config.data_dir).map(|about| about.f_type);
+    let keeps_nothing = kind.is_ok_and(|kind| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(kind as u64)));
+    if keeps_nothing && config.durability == Durability::Fsync {
+        log::warn!(
+            "data directory {}: its file system is in memory (tmpfs) and is lost with the machine's power, whatever \
+             durability \"fsync\" says; use a directory on a disk",
+            config.data_dir.display()
+        );
+    }
+}
+
+/// Takes the lock. A process that was killed keeps it for a moment, as it does its ports: its rings are
+/// taken down after its end, and its last writes before that.
 fn lock(path: &Path) -> Result<File, Fatal> {
     let name = path.join("LOCK");
     let file = File::create(&name).map_err(|error| not_written(path, &name, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(data_dir(
-            path,
-            "another process uses it; stop that one, or give each replica a directory of its own",
-        )),
-        Err(TryLockError::Error(error)) => Err(data_dir(path, &error.to_string())),
+    let (began, mut told) = (Instant::now(), false);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if began.elapsed() < RESTART_PATIENCE => {
+                if !std::mem::replace(&mut told, true) {
+                    let path = path.display();
+                    log::info!(
+                        "data directory {path}: another process uses it; trying for {RESTART_PATIENCE:?}"
+                    );
+                }
+                std::thread::sleep(RESTART_RETRY);
+            }
+            Err(TryLockError::WouldBlock) => {
+                let what =
+                    "another process uses it; stop that one, or give each replica a directory of its own";
+                return Err(data_dir(path, what));
+            }
+            Err(TryLockError::Error(error)) => return Err(data_dir(path, &error.to_string())),
+        }
     }
 }
 
@@ -421,7 +476,7 @@ fn data_dir(path: &Path, what: &str) -> Fatal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Durability, MemberConfig};
+    use crate::config::MemberConfig;
 
     fn config(path: &Path) -> Config {
         let member =
@@ -487,6 +542,23 @@ mod tests {
         assert!(refused(&Config { cluster: "other".into(), ..config.clone() }).contains("'test'"));
         assert!(refused(&Config { replica: ReplicaId(1), ..config.clone() }).contains("replica 0"));
         assert!(refused(&Config { shards: 3, ..config.clone() }).contains("2 shards"));
+    }
+
+    #[test]
+    fn a_directory_with_other_files_is_no_place_for_a_new_replica() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        fs::create_dir_all(config.data_dir.join("lost+found")).unwrap();
+        fs::write(config.data_dir.join("thesis.tex"), b"years of work").unwrap();
+        let refused = DataDir::open(&config).unwrap_err();
+        assert_eq!(refused.reason, Reason::DataDir);
+        assert!(refused.to_string().contains("thesis.tex is in it"), "{refused}");
+        assert_eq!(fs::read_dir(&config.data_dir).unwrap().count(), 2, "nothing was made in it");
+        fs::rename(config.data_dir.join("thesis.tex"), dir.path().join("thesis.tex")).unwrap();
+        drop(DataDir::open(&config).unwrap());
+        // What comes to a replica's directory later does not keep it from starting.
+        fs::write(config.data_dir.join("notes"), b"").unwrap();
+        DataDir::open(&config).unwrap();
     }
 
     #[test]

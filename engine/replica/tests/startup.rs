@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -191,4 +192,129 @@ fn a_name_that_stands_for_loopback_is_told_where_other_machines_are_members() {
     assert_eq!(replica.stop(), Some(0));
     let local = Cluster::start(3, 1);
     assert!(!local.log(0).contains("stands for"), "all members are on this machine");
+}
+
+#[test]
+fn a_lock_that_is_left_over_for_a_moment_is_waited_for() {
+    let mut cluster = Cluster::prepare(1, 1);
+    fs::create_dir_all(cluster.data_dir(0)).unwrap();
+    let lock = fs::File::create(cluster.data_dir(0).join("LOCK")).unwrap();
+    lock.lock().unwrap();
+    cluster.spawn(0);
+    support::eventually("the wait", || cluster.log(0).contains("another process uses it"));
+    drop(lock);
+    support::eventually("the start", || {
+        cluster.assert_running();
+        cluster.log(0).contains("serves 1 shard(s)")
+    });
+    assert_eq!(cluster.log(0).matches("another process uses it").count(), 1, "{}", cluster.log(0));
+}
+
+#[test]
+fn a_relative_data_dir_begins_at_the_configuration_file() {
+    let mut cluster = Cluster::prepare(1, 1);
+    let absolute = format!("data_dir = \"{}\"", cluster.data_dir(0).display());
+    let relative = cluster.config(0).replace(&absolute, "data_dir = \"data-0\"");
+    assert!(relative.contains("\"data-0\""));
+    fs::write(cluster.config_path(0), &relative).unwrap();
+    // Started from elsewhere.
+    let mut command = program();
+    command.current_dir("/");
+    cluster.spawn_by(0, command);
+    cluster.wait_linked();
+    assert!(
+        cluster.log(0).contains(&format!("data in {}", cluster.data_dir(0).display())),
+        "{}",
+        cluster.log(0)
+    );
+    let run = |dir: &Path, arguments: &[&str]| {
+        let output = program().args(arguments).current_dir(dir).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        support::stdout(&output)
+    };
+    let here = cluster.dir.path().to_owned();
+    let connect = cluster.addresses().remove(0);
+    run(&here, &["propose", "--connect", &connect, "k", "v"]);
+    run(&here, &["snapshot", "take", "--connect", &connect]);
+    assert!(run(&here, &["snapshot", "list", "--dir", "data-0"]).contains("fence"));
+    run(&here, &["snapshot", "export", "--dir", "data-0", "--to", "backup"]);
+    run(&here, &["snapshot", "verify", "backup"]);
+    assert_eq!(cluster.stop(0), Some(0), "{}", cluster.log(0));
+    fs::rename(cluster.data_dir(0), here.join("old")).unwrap();
+    let config = cluster.config_path(0);
+    let config = config.to_str().unwrap();
+    let restored = ["snapshot", "restore", "--config", config, "--from"];
+    let backup = here.join("backup");
+    run(Path::new("/"), &[&restored[..], &[backup.to_str().unwrap()]].concat());
+    assert!(cluster.data_dir(0).join("identity.json").exists());
+    run(&here, &[&restored[..], &["backup", "--to", "typed"]].concat());
+    assert!(here.join("typed/identity.json").exists());
+    cluster.spawn(0);
+    cluster.wait_linked();
+    assert_eq!(run(&here, &["read", "--connect", &connect, "k"]), "v\n");
+}
+
+#[test]
+fn a_member_may_have_an_address_of_ipv6_in_brackets() {
+    let mut cluster = Cluster::prepare(3, 1);
+    for index in 0..3 {
+        fs::write(cluster.config_path(index), cluster.config(index).replace("127.0.0.1", "[::1]")).unwrap();
+        cluster.spawn(index);
+    }
+    let connect = format!("[::1]:{}", cluster.client_bases[0]);
+    let output = || program().args(["propose", "--connect", &connect, "k", "v"]).output().unwrap();
+    support::eventually("a decision", || {
+        cluster.assert_running();
+        output().status.success()
+    });
+    assert!(cluster.log(0).contains(&format!("clients on {connect}")), "{}", cluster.log(0));
+    cluster.kill(0);
+    let dead = program().args(["status", "--connect", &connect]).output().unwrap();
+    assert!(support::stdout(&dead).contains(&connect), "{}", support::stdout(&dead));
+}
+
+#[test]
+fn a_member_that_nobody_can_find_is_refused() {
+    let cluster = Cluster::prepare(3, 1);
+    fs::write(cluster.config_path(0), cluster.config(0).replace("127.0.0.1", "0.0.0.0")).unwrap();
+    let output = cluster.run_to_end(0);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("`listen`"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_directory_with_other_files_is_named() {
+    let cluster = Cluster::prepare(1, 1);
+    fs::create_dir_all(cluster.data_dir(0)).unwrap();
+    fs::write(cluster.data_dir(0).join("thesis.tex"), b"").unwrap();
+    let output = cluster.run_to_end(0);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).contains("thesis.tex is in it"), "{}", stderr(&output));
+}
+
+/// Where /dev/shm is a tmpfs, as it is on every Linux that was not changed.
+#[test]
+fn a_file_system_in_memory_is_told() {
+    let mut cluster = Cluster::prepare(1, 1);
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let config = cluster.config(0);
+    let here = cluster.data_dir(0).display().to_string();
+    fs::write(cluster.config_path(0), config.replace(&here, &memory.path().display().to_string())).unwrap();
+    cluster.spawn(0);
+    support::eventually("the warning", || cluster.log(0).contains("is in memory (tmpfs)"));
+}
+
+#[test]
+fn a_broken_standard_error_changes_no_exit_code() {
+    let cluster = Cluster::prepare(1, 1);
+    let mut command: Command = program();
+    command.arg("serve").arg("--config").arg(cluster.config_path(0)).stderr(Stdio::piped());
+    let mut replica = command.spawn().unwrap();
+    let mut lines = BufReader::new(replica.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("serves 1 shard(s)")));
+    drop(lines);
+    let pid = rustix::process::Pid::from_child(&replica);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    support::ends(&mut replica);
+    assert_eq!(replica.wait().unwrap().code(), Some(0));
 }
