@@ -2,7 +2,7 @@
 //! crash, or is there whole or in part; what was synced may be damaged.
 
 use isonomy_protocol::contract::{Append, Position};
-use isonomy_protocol::log::chain::{Chain, Known, Use};
+use isonomy_protocol::log::chain::{Chain, Known, Start, Use};
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::log::scan::{Entry, Scanner};
@@ -282,10 +282,14 @@ impl Disk {
         for (&segment, bytes) in &self.files {
             let bytes = aligned(bytes.clone().into());
             let head = self.id.decode_head(segment, &bytes.slice(..BLOCK_BYTES));
-            let head = head.map_err(|error| error.to_string())?;
-            let remains = || Scanner::new(self.id, segment, bytes.clone(), next).remains();
-            let Use::Begun(first) = chain.enter(segment, head, remains).map_err(|hole| hole.to_string())?
-            else {
+            let start = match head.map_err(|error| error.to_string())? {
+                Some(head) => Start::Head(head),
+                None => {
+                    let Ok(remains) = Scanner::new(self.id, segment, bytes.clone(), next).remains();
+                    Start::Empty(remains)
+                }
+            };
+            let Use::Begun(first) = chain.enter(segment, start).map_err(|hole| hole.to_string())? else {
                 continue;
             };
             let mut scanner = Scanner::new(self.id, segment, bytes, first);
@@ -298,8 +302,13 @@ impl Disk {
                 match scanner.next_group(take) {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
-                    Err(_) if scanner.is_torn() => break,
-                    Err(broken) => return Err(broken.to_string()),
+                    Err(broken) => {
+                        let Ok(is_torn) = scanner.is_torn();
+                        if is_torn {
+                            break;
+                        }
+                        return Err(broken.to_string());
+                    }
                 }
             }
             next = scanner.next_position();

@@ -65,7 +65,7 @@ libfuzzer_sys::fuzz_target!(|edits: Vec<Edit>| {
             Ok(Some(_)) => {}
             Ok(None) => return,
             Err(_) => {
-                scanner.is_torn();
+                let Ok(_) = scanner.is_torn();
                 return;
             }
         }

@@ -60,6 +60,15 @@ pub enum Hole {
     End { last: u64, reached: u64 },
 }
 
+/// What a segment begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// A head.
+    Head(SegmentHead),
+    /// An empty block, and this lies behind it.
+    Empty(Remains),
+}
+
 /// What a segment is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {
@@ -102,13 +111,8 @@ impl Chain {
         })
     }
 
-    /// The next segment, by number, its head if it has one, and what lies in it if it has none.
-    pub fn enter(
-        &mut self,
-        segment: u64,
-        head: Option<SegmentHead>,
-        remains: impl FnOnce() -> Remains,
-    ) -> Result<Use, Hole> {
+    /// The next segment, by number.
+    pub fn enter(&mut self, segment: u64, start: Start) -> Result<Use, Hole> {
         let (first, expected) = self.segments.unwrap_or((segment, segment.max(1)));
         if segment != expected {
             return Err(Hole::Segment(expected));
@@ -118,19 +122,9 @@ impl Chain {
             return Err(Hole::Snapshot(first));
         }
         self.segments = Some((first, segment + 1));
-        let Some(head) = head else {
-            if mutant::is(Mutant::HoleIsEnd) {
-                self.prepared = true;
-                return Ok(Use::Prepared);
-            }
-            let Remains { group, durable } = remains();
-            self.prepared = true;
-            self.reached = self.reached.max(durable);
-            return match group {
-                Some(at) => Err(Hole::Head(at)),
-                None if is_cut_here => Err(Hole::Beginning),
-                None => Ok(Use::Prepared),
-            };
+        let head = match start {
+            Start::Head(head) => head,
+            Start::Empty(remains) => return self.prepare(remains, is_cut_here),
         };
         // Where a log begins that was cut, its first segment says.
         if self.prepared || (head.first != self.next.0 && !is_cut_here) {
@@ -139,6 +133,19 @@ impl Chain {
         self.skips |= is_cut_here;
         self.next = Position(head.first);
         Ok(Use::Begun(self.next))
+    }
+
+    fn prepare(&mut self, remains: Remains, is_cut_here: bool) -> Result<Use, Hole> {
+        self.prepared = true;
+        if mutant::is(Mutant::HoleIsEnd) {
+            return Ok(Use::Prepared);
+        }
+        self.reached = self.reached.max(remains.durable);
+        match remains.group {
+            Some(at) => Err(Hole::Head(at)),
+            None if is_cut_here => Err(Hole::Beginning),
+            None => Ok(Use::Prepared),
+        }
     }
 
     /// Whether the next record of the segment says something. Before the one for which the log was cut

@@ -7,18 +7,68 @@ use crate::log::{BLOCK_BYTES, LogId};
 use crate::payload::Payload;
 use bytes::Bytes;
 use isonomy_wire::frame::{FrameError, split};
+use std::convert::Infallible;
+use std::ops::Range;
 
 /// A record that was read, and its batch.
 pub type Entry = (Record, Option<Payload>);
 
+/// Where the bytes of a segment come from. The scanner asks for blocks and groups and keeps none of
+/// them, so no more than the longest of these has to be in memory.
+pub trait Source {
+    /// Why bytes could not be read.
+    type Error;
+
+    /// How long the segment is.
+    fn length(&self) -> usize;
+
+    /// Bytes of the segment; the range lies in it.
+    fn read(&mut self, range: Range<usize>) -> Result<Bytes, Self::Error>;
+}
+
+impl<S: Source> Source for &mut S {
+    type Error = S::Error;
+
+    fn length(&self) -> usize {
+        S::length(self)
+    }
+
+    fn read(&mut self, range: Range<usize>) -> Result<Bytes, S::Error> {
+        S::read(self, range)
+    }
+}
+
+/// A segment that is in memory as a whole.
+impl Source for Bytes {
+    type Error = Infallible;
+
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn read(&mut self, range: Range<usize>) -> Result<Bytes, Infallible> {
+        Ok(self.slice(range))
+    }
+}
+
 /// Reads the groups of one segment in order.
 #[derive(Debug)]
-pub struct Scanner {
+pub struct Scanner<S = Bytes> {
     id: LogId,
     segment: u64,
-    bytes: Bytes,
+    source: S,
     at: usize,
     next: Position,
+}
+
+/// Why a scan ends before its segment does.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The texts are the documentation.
+pub enum ScanError<E> {
+    #[error("the segment could not be read")]
+    Source(E),
+    #[error(transparent)]
+    Broken(#[from] Broken),
 }
 
 /// Why the bytes at an offset are not the group that was expected.
@@ -46,10 +96,10 @@ pub struct Remains {
     pub durable: Position,
 }
 
-impl Scanner {
-    /// For the bytes of a whole segment, whose first record has position `first`.
-    pub fn new(id: LogId, segment: u64, bytes: Bytes, first: Position) -> Scanner {
-        Scanner { id, segment, bytes, at: BLOCK_BYTES, next: first }
+impl<S: Source> Scanner<S> {
+    /// For a whole segment, whose first record has position `first`.
+    pub fn new(id: LogId, segment: u64, source: S, first: Position) -> Scanner<S> {
+        Scanner { id, segment, source, at: BLOCK_BYTES, next: first }
     }
 
     /// Where the next group begins, in bytes from the start of the segment.
@@ -63,21 +113,27 @@ impl Scanner {
     }
 
     /// Reads the next group. `Ok(None)`: the segment ends here, with zeros or with its last
-    /// byte. After an error look at [`Scanner::is_torn`].
-    pub fn next_group(&mut self, mut take: impl FnMut(Entry)) -> Result<Option<GroupHead>, Broken> {
-        if self.at + BLOCK_BYTES > self.bytes.len() {
+    /// byte. If it is broken look at [`Scanner::is_torn`].
+    pub fn next_group(
+        &mut self,
+        mut take: impl FnMut(Entry),
+    ) -> Result<Option<GroupHead>, ScanError<S::Error>> {
+        if self.at + BLOCK_BYTES > self.source.length() {
             return Ok(None);
         }
-        if self.bytes[self.at..self.at + BLOCK_BYTES].iter().all(|byte| *byte == 0) {
-            return if self.is_torn() { Ok(None) } else { Err(Broken::Lost) };
+        let block = self.source.read(self.at..self.at + BLOCK_BYTES).map_err(ScanError::Source)?;
+        if block.iter().all(|byte| *byte == 0) {
+            let is_torn = self.is_torn().map_err(ScanError::Source)?;
+            return if is_torn { Ok(None) } else { Err(Broken::Lost.into()) };
         }
-        let head = self.head_at(self.at)?;
+        let head = self.head_at(self.at).map_err(ScanError::Source)?.map_err(Broken::Frame)?;
         if head.first != self.next.0 {
-            return Err(Broken::Position { found: head.first, expected: self.next.0 });
+            return Err(Broken::Position { found: head.first, expected: self.next.0 }.into());
         }
-        let entries = self.entries(&head)?;
-        entries.into_iter().for_each(&mut take);
-        self.at += (GROUP_HEAD_BYTES + head.bytes as usize).next_multiple_of(BLOCK_BYTES);
+        let start = self.at + GROUP_HEAD_BYTES;
+        let body = self.source.read(start..start + head.bytes as usize).map_err(ScanError::Source)?;
+        self.entries(&head, body)?.into_iter().for_each(&mut take);
+        self.at = (start + head.bytes as usize).next_multiple_of(BLOCK_BYTES);
         self.next.0 += u64::from(head.records);
         Ok(Some(head))
     }
@@ -85,38 +141,48 @@ impl Scanner {
     /// Whether nothing that was written later than the broken group follows it: then it was the
     /// one in flight when the process died, nothing rests on it, and it is cut (D6). Groups are
     /// written one after the other, so a whole one behind it says that it was durable once.
-    pub fn is_torn(&self) -> bool {
-        let blocks = (self.at + BLOCK_BYTES..self.bytes.len()).step_by(BLOCK_BYTES);
-        !blocks.into_iter().any(|at| self.head_at(at).is_ok_and(|head| head.first > self.next.0))
+    pub fn is_torn(&mut self) -> Result<bool, S::Error> {
+        for at in (self.at + BLOCK_BYTES..self.source.length()).step_by(BLOCK_BYTES) {
+            if self.head_at(at)?.is_ok_and(|head| head.first > self.next.0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What lies in a segment without a head. Groups that its file held under another number do not
     /// count.
-    pub fn remains(&self) -> Remains {
+    pub fn remains(&mut self) -> Result<Remains, S::Error> {
         let mut remains = Remains::default();
-        for at in (BLOCK_BYTES..self.bytes.len()).step_by(BLOCK_BYTES) {
-            let Ok(head) = self.head_at(at) else { continue };
+        for at in (BLOCK_BYTES..self.source.length()).step_by(BLOCK_BYTES) {
+            let Ok(head) = self.head_at(at)? else { continue };
             if head.records > 0 {
-                return Remains { group: Some(at), ..remains };
+                return Ok(Remains { group: Some(at), ..remains });
             }
             remains.durable = remains.durable.max(Position(head.durable));
         }
-        remains
+        Ok(remains)
     }
 
-    fn head_at(&self, at: usize) -> Result<GroupHead, FrameError> {
+    /// The head of a group lies in its first block.
+    fn head_at(&mut self, at: usize) -> Result<Result<GroupHead, FrameError>, S::Error> {
+        let rest = self.source.length() - at;
+        let block = self.source.read(at..at + rest.min(BLOCK_BYTES))?;
+        Ok(self.head_in(&block, at, rest))
+    }
+
+    fn head_in(&self, block: &Bytes, at: usize, rest: usize) -> Result<GroupHead, FrameError> {
         let place = self.id.place(self.segment).wrapping_add(at as u64);
-        let rest = self.bytes.slice(at..);
-        let (frame, size) = split(&rest, place, rest.len())?.ok_or(FrameError::Length(rest.len()))?;
+        let (frame, size) = split(block, place, block.len())?.ok_or(FrameError::Length(block.len()))?;
         let head: GroupHead = frame.decode(self.id.scope())?;
-        let fits = size == GROUP_HEAD_BYTES && head.bytes as usize <= rest.len() - GROUP_HEAD_BYTES;
+        let fits = size == GROUP_HEAD_BYTES && head.bytes as usize <= rest - GROUP_HEAD_BYTES;
         if fits { Ok(head) } else { Err(FrameError::Length(head.bytes as usize)) }
     }
 
-    fn entries(&self, head: &GroupHead) -> Result<Vec<Entry>, Broken> {
+    fn entries(&self, head: &GroupHead, body: Bytes) -> Result<Vec<Entry>, Broken> {
         let start = self.at + GROUP_HEAD_BYTES;
         let mut place = self.id.place(self.segment).wrapping_add(start as u64);
-        let mut rest = self.bytes.slice(start..start + head.bytes as usize);
+        let mut rest = body;
         let mut entries = Vec::new();
         while !rest.is_empty() {
             let Some((frame, size)) = split(&rest, place, rest.len())? else { return Err(Broken::Records) };
@@ -124,7 +190,9 @@ impl Scanner {
             let payload = if frame.payload.is_empty() {
                 None
             } else {
-                Some(Payload::parse(frame.payload, frame.payload_crc).map_err(Broken::Batch)?)
+                // A batch that is kept for long must not keep what was read with it.
+                let own = Bytes::copy_from_slice(&frame.payload);
+                Some(Payload::parse(own, frame.payload_crc).map_err(Broken::Batch)?)
             };
             entries.push((record, payload));
             place = place.wrapping_add(size as u64);
@@ -144,6 +212,7 @@ mod tests {
     use isonomy_wire::command::RequestBuilder;
     use isonomy_wire::deps::Deps;
     use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+    use std::sync::Arc;
 
     const SEGMENT: u64 = 9;
 
@@ -181,19 +250,71 @@ mod tests {
         image
     }
 
-    /// What a scan reads, where it stopped, and whether what stopped it was torn.
+    /// A segment that gives each piece in memory of its own, and counts the pieces that live.
+    struct Pieces<'a> {
+        image: &'a [u8],
+        alive: Arc<()>,
+        longest: usize,
+    }
+
+    struct Piece(Vec<u8>, #[allow(dead_code)] Arc<()>);
+
+    impl AsRef<[u8]> for Piece {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Source for Pieces<'_> {
+        type Error = Infallible;
+
+        fn length(&self) -> usize {
+            self.image.len()
+        }
+
+        fn read(&mut self, range: Range<usize>) -> Result<Bytes, Infallible> {
+            self.longest = self.longest.max(range.len());
+            let piece = Piece(self.image[range].to_vec(), self.alive.clone());
+            Ok(isonomy_wire::frame::aligned(Bytes::from_owner(piece)))
+        }
+    }
+
+    /// What a scan reads, where it stopped, and whether what stopped it was torn: the same from a
+    /// segment that is in memory and from one that is read in pieces.
     fn scan(image: &[u8]) -> (Vec<Entry>, u64, Option<bool>) {
         let bytes = isonomy_wire::frame::aligned(Bytes::copy_from_slice(image));
-        let mut scanner = Scanner::new(log_id(), SEGMENT, bytes, Position(1));
+        let whole = scan_from(&mut Scanner::new(log_id(), SEGMENT, bytes, Position(1)));
+        let pieces = Pieces { image, alive: Arc::default(), longest: 0 };
+        let mut scanner = Scanner::new(log_id(), SEGMENT, pieces, Position(1));
+        assert_eq!(scan_from(&mut scanner), whole);
+        assert!(scanner.source.longest <= 4 * BLOCK_BYTES, "no piece is longer than a group");
+        whole
+    }
+
+    fn scan_from<S: Source<Error = Infallible>>(scanner: &mut Scanner<S>) -> (Vec<Entry>, u64, Option<bool>) {
         let mut entries = Vec::new();
         let broken = loop {
             match scanner.next_group(|entry| entries.push(entry)) {
                 Ok(Some(_)) => {}
                 Ok(None) => break None,
-                Err(_) => break Some(scanner.is_torn()),
+                Err(_) => {
+                    let Ok(is_torn) = scanner.is_torn();
+                    break Some(is_torn);
+                }
             }
         };
         (entries, scanner.next_position().0, broken)
+    }
+
+    #[test]
+    fn what_is_kept_of_a_segment_keeps_nothing_else_of_it() {
+        let image = image(&[1..4, 4..5, 5..9], 8);
+        let alive = Arc::default();
+        let pieces = Pieces { image: &image, alive: Arc::clone(&alive), longest: 0 };
+        let mut scanner = Scanner::new(log_id(), SEGMENT, pieces, Position(1));
+        let (entries, ..) = scan_from(&mut scanner);
+        assert!(entries.iter().any(|(_, payload)| payload.is_some()));
+        assert_eq!(Arc::strong_count(&alive), 2, "the scanner's and this one");
     }
 
     #[test]

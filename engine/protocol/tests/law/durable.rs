@@ -4,7 +4,7 @@ use crate::support::solo::*;
 use crate::support::*;
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::log::SegmentHead;
-use isonomy_protocol::log::chain::{Chain, Hole, Known, Use};
+use isonomy_protocol::log::chain::{Chain, Hole, Known, Start, Use};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::log::scan::Remains;
 use isonomy_wire::deps::Deps;
@@ -129,16 +129,16 @@ fn d5_what_others_had_under_way_keeps_its_time() {
 }
 
 /// A segment whose head says that it begins with this record.
-fn begins(segment: u64, first: u64) -> Option<SegmentHead> {
-    Some(SegmentHead { segment, first })
+fn begins(segment: u64, first: u64) -> Start {
+    Start::Head(SegmentHead { segment, first })
 }
 
 #[test]
 pub(crate) fn d6_a_log_that_has_lost_its_end_is_not_a_shorter_one() {
-    let (nothing, known) = (Remains::default, Known { reached: Position(4), ..Known::default() });
+    let known = Known { reached: Position(4), ..Known::default() };
     let read = |known, last: u64| {
         let mut chain = Chain::new(known)?;
-        assert_eq!(chain.enter(1, begins(1, 1), nothing)?, Use::Begun(Position(1)));
+        assert_eq!(chain.enter(1, begins(1, 1))?, Use::Begun(Position(1)));
         chain.leave(Position(last + 1))?;
         Ok(chain)
     };
@@ -148,12 +148,12 @@ pub(crate) fn d6_a_log_that_has_lost_its_end_is_not_a_shorter_one() {
     assert_eq!(read(known, 3).and_then(Chain::finish), Err(Hole::End { last: 3, reached: 4 }));
     // A segment that is prepared says how far the log had come.
     let mut chain = read(known, 5).unwrap();
-    let later = Remains { durable: Position(6), ..nothing() };
-    assert_eq!(chain.enter(2, None, || later), Ok(Use::Prepared));
+    let later = Remains { durable: Position(6), ..Remains::default() };
+    assert_eq!(chain.enter(2, Start::Empty(later)), Ok(Use::Prepared));
     assert_eq!(chain.finish(), Err(Hole::End { last: 5, reached: 6 }));
     // One without a head that holds records is not prepared.
-    let group = Remains { group: Some(4096), ..nothing() };
-    assert_eq!(read(known, 5).unwrap().enter(2, None, || group), Err(Hole::Head(4096)));
+    let group = Remains { group: Some(4096), ..Remains::default() };
+    assert_eq!(read(known, 5).unwrap().enter(2, Start::Empty(group)), Err(Hole::Head(4096)));
     // Nothing is missing of a log that never began, unless there is a snapshot of its own.
     let fresh = |known| Chain::new(known).and_then(Chain::finish);
     assert_eq!(fresh(Known::default()), Ok(()));

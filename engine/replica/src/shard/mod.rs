@@ -14,6 +14,7 @@ mod peers;
 mod probe;
 mod pulse;
 mod recover;
+mod segment;
 mod signal;
 mod snapshot;
 mod socket;

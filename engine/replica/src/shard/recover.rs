@@ -1,26 +1,22 @@
 //! Reading the log of a shard back when the process starts.
 
 use crate::fatal::{Fatal, Reason};
-use bytes::Bytes;
 use isonomy_protocol::contract::Position;
-use isonomy_protocol::log::chain::{Chain, Hole, Known, Use};
-use isonomy_protocol::log::scan::{Entry, Scanner};
+use isonomy_protocol::log::chain::{Chain, Hole, Known, Start, Use};
+use isonomy_protocol::log::scan::{Entry, ScanError, Scanner, Source};
 use isonomy_protocol::log::{BLOCK_BYTES, LogId};
 use isonomy_protocol::snapshot::{Snapshot, SnapshotId};
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::fs;
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::disk::Tail;
+use super::segment::SegmentFile;
 use crate::snapshots::{self, SnapshotError};
 
 /// The size of a segment file.
 pub(crate) const SEGMENT_BYTES: usize = 16 << 20;
-/// How long the last writes of a killed process may take, and how often it is looked.
-const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
-const IN_FLIGHT_RETRY: Duration = Duration::from_millis(10);
 /// How often a log is read that its replica changes meanwhile, until what it says is believed.
 const VERIFY_TRIES: u32 = 20;
 
@@ -76,7 +72,7 @@ pub(crate) fn spare_path(dir: &Path, segment: u64) -> PathBuf {
 #[derive(Debug, thiserror::Error)]
 enum LogError {
     #[error("{path}: {error}", path = .0.display(), error = .1)]
-    Io(PathBuf, std::io::Error),
+    Io(PathBuf, Error),
     #[error("{path}: {what}", path = .0.display(), what = .1)]
     Damaged(PathBuf, String),
 }
@@ -99,7 +95,7 @@ impl From<LogError> for Fatal {
 /// The newest snapshot, if there is one. One that does not read is damage: the log before it may
 /// have been cut.
 pub(crate) fn newest_snapshot(id: LogId, dir: &Path) -> Result<Option<Snapshot>, Fatal> {
-    let failed = |error: std::io::Error| Fatal::new(Reason::Disk, format!("{}: {error}", dir.display()));
+    let failed = |error: Error| Fatal::new(Reason::Disk, format!("{}: {error}", dir.display()));
     let _ = fs::remove_file(snapshots::unfinished_path(dir));
     let Some(fence) = snapshots::list(dir).map_err(failed)?.pop() else { return Ok(None) };
     let path = snapshots::snapshot_path(dir, fence);
@@ -113,7 +109,7 @@ pub(crate) fn newest_snapshot(id: LogId, dir: &Path) -> Result<Option<Snapshot>,
 
 /// The files in `dir` that `name` gives numbers, in order.
 fn numbered(dir: &Path, name: impl Fn(&Path, u64) -> PathBuf) -> Result<Vec<(u64, PathBuf)>, LogError> {
-    let failed = |error: std::io::Error| LogError::Io(dir.into(), error);
+    let failed = |error: Error| LogError::Io(dir.into(), error);
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -135,7 +131,7 @@ pub(crate) fn recover(
 ) -> Result<Recovered, Fatal> {
     // Whatever may still be written to it goes nowhere.
     let _ = fs::remove_file(unfinished_path(dir));
-    let recovered = read_back(id, dir, numbered(dir, segment_path)?, known, read_idle, take)?;
+    let recovered = read_back(id, dir, numbered(dir, segment_path)?, known, SegmentFile::open, take)?;
     let spares = numbered(dir, spare_path)?.into_iter().map(|(_, path)| path).collect();
     Ok(Recovered { spares, ..recovered })
 }
@@ -187,7 +183,7 @@ fn verify_once(
         Err(error) => return Ok(Err(error)),
     };
     let known = Known { snapshot: fences.last().copied().unwrap_or(0), ..before };
-    Ok(read_back(id, dir, segments, known, |path| fs::read(path), |_| ()))
+    Ok(read_back(id, dir, segments, known, SegmentFile::open_shared, |_| ()))
 }
 
 fn read_back(
@@ -195,7 +191,7 @@ fn read_back(
     dir: &Path,
     segments: Vec<(u64, PathBuf)>,
     known: Known,
-    read: impl Fn(&Path) -> std::io::Result<Vec<u8>>,
+    open: impl Fn(&Path) -> std::io::Result<SegmentFile>,
     mut take: impl FnMut(Entry),
 ) -> Result<Recovered, LogError> {
     let mut chain = Chain::new(known).map_err(|hole| LogError::hole(dir, hole))?;
@@ -208,17 +204,22 @@ fn read_back(
         spares: Vec::new(),
     };
     for (segment, path) in segments {
-        let bytes = read(&path).map_err(|error| LogError::Io(path.clone(), error))?;
-        let bytes = isonomy_wire::frame::aligned(Bytes::from(bytes));
+        let failed = |error: Error| LogError::Io(path.clone(), error);
         let damaged = |what: String| LogError::Damaged(path.clone(), what);
-        if bytes.len() != SEGMENT_BYTES {
-            return Err(damaged(format!("it has {} bytes, not {SEGMENT_BYTES}", bytes.len())));
+        let mut file = open(&path).map_err(failed)?;
+        if file.length() != SEGMENT_BYTES {
+            return Err(damaged(format!("it has {} bytes, not {SEGMENT_BYTES}", file.length())));
         }
-        let head = id.decode_head(segment, &bytes.slice(..BLOCK_BYTES));
+        let head = id.decode_head(segment, &file.read(0..BLOCK_BYTES).map_err(failed)?);
         let head =
             head.map_err(|error| damaged(format!("its first block is not that of this log: {error}")))?;
-        let remains = || Scanner::new(id, segment, bytes.clone(), Position(1)).remains();
-        match chain.enter(segment, head, remains).map_err(|hole| LogError::hole(&path, hole))? {
+        let start = match head {
+            Some(head) => Start::Head(head),
+            None => {
+                Start::Empty(Scanner::new(id, segment, &mut file, Position(1)).remains().map_err(failed)?)
+            }
+        };
+        match chain.enter(segment, start).map_err(|hole| LogError::hole(&path, hole))? {
             Use::Prepared => recovered.prepared.push(segment),
             Use::Begun(first) => {
                 recovered.in_use = true;
@@ -228,7 +229,7 @@ fn read_back(
                         take(entry);
                     }
                 };
-                recovered.tail = scan(id, segment, bytes, first, &path, taken)?;
+                recovered.tail = scan(id, segment, file, first, &path, taken)?;
                 chain.leave(recovered.tail.next).map_err(|hole| LogError::hole(&path, hole))?;
             }
         }
@@ -237,50 +238,33 @@ fn read_back(
     Ok(recovered)
 }
 
-/// Reads a file that nobody writes. A write that was under way when the last process was killed
-/// can still end after it: until then the lock on the file that it opened stays.
-fn read_idle(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let began = Instant::now();
-    while let Err(error) = file.try_lock() {
-        if began.elapsed() > IN_FLIGHT_PATIENCE {
-            let what =
-                format!("a killed replica's last write is still under way ({error}); start again later");
-            return Err(std::io::Error::other(what));
-        }
-        std::thread::sleep(IN_FLIGHT_RETRY);
-    }
-    let mut bytes = Vec::with_capacity(SEGMENT_BYTES);
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 fn scan(
     id: LogId,
     segment: u64,
-    bytes: Bytes,
+    file: SegmentFile,
     first: Position,
     path: &Path,
     mut take: impl FnMut(Entry),
 ) -> Result<Tail, LogError> {
-    let mut scanner = Scanner::new(id, segment, bytes, first);
+    let failed = |error: Error| LogError::Io(path.into(), error);
+    let mut scanner = Scanner::new(id, segment, file, first);
     loop {
-        match scanner.next_group(&mut take) {
-            Ok(Some(_)) => {}
+        let broken = match scanner.next_group(&mut take) {
+            Ok(Some(_)) => continue,
             Ok(None) => break,
-            Err(broken) if scanner.is_torn() => {
-                log::info!(
-                    "{}: the log ends at byte {}; nothing rests on what lies behind ({broken})",
-                    path.display(),
-                    scanner.offset()
-                );
-                break;
-            }
-            Err(broken) => {
-                let what = format!("the group at byte {} is damaged: {broken}", scanner.offset());
-                return Err(LogError::Damaged(path.into(), what));
-            }
+            Err(ScanError::Source(error)) => return Err(failed(error)),
+            Err(ScanError::Broken(broken)) => broken,
+        };
+        let offset = scanner.offset();
+        if !scanner.is_torn().map_err(failed)? {
+            let what = format!("the group at byte {offset} is damaged: {broken}");
+            return Err(LogError::Damaged(path.into(), what));
         }
+        log::info!(
+            "{}: the log ends at byte {offset}; nothing rests on what lies behind ({broken})",
+            path.display()
+        );
+        break;
     }
     Ok(Tail { segment, offset: scanner.offset(), next: scanner.next_position() })
 }

@@ -219,6 +219,14 @@ impl Cluster {
         pages * rustix::param::page_size() as u64
     }
 
+    /// The most that was ever resident.
+    pub fn peak_bytes(&self, index: usize) -> u64 {
+        let pid = self.processes[index].as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     pub fn status(&self, index: usize, shard: u16) -> Option<ShardStatus> {
         let mut client =
             RawClient::connect_to(&self.hosts[index], self.client_bases[index] + shard, ShardId(shard))

@@ -1,3 +1,4 @@
+use super::super::segment::IN_FLIGHT_RETRY;
 use super::*;
 use isonomy_protocol::contract::Append;
 use isonomy_protocol::log::SegmentHead;
@@ -5,7 +6,9 @@ use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
 
 const NEW: Known = Known { reached: Position(0), restored: false, snapshot: 0 };
 
@@ -278,12 +281,11 @@ fn the_last_writes_of_a_killed_process_are_waited_for() {
     writer.lock().unwrap();
     // Who only verifies does not wait for it, nor take its lock.
     verify(log_id(), dir.path(), || Ok(NEW)).unwrap();
-    let began = Instant::now();
-    let ends = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(200));
-        drop(writer);
-    });
-    assert!(recover(log_id(), dir.path(), NEW, |_| ()).unwrap().in_use);
-    assert!(began.elapsed() >= Duration::from_millis(200));
-    ends.join().unwrap();
+    let (recovered, is_recovered) = mpsc::channel();
+    let path = dir.path().to_owned();
+    let recovers = std::thread::spawn(move || recovered.send(recover(log_id(), &path, NEW, |_| ())));
+    assert!(is_recovered.recv_timeout(2 * IN_FLIGHT_RETRY).is_err(), "it is locked");
+    drop(writer);
+    assert!(is_recovered.recv().unwrap().unwrap().in_use);
+    recovers.join().unwrap().unwrap();
 }

@@ -1,0 +1,130 @@
+//! A segment's file as it is read back: a few groups at a time, so that a restart needs little more
+//! memory than what it reads stays in.
+
+use bytes::Bytes;
+use isonomy_protocol::log::scan::Source;
+use std::fs::File;
+use std::io::{Error, Result};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::disk::GROUP_BYTES_MAX;
+
+/// How much is read at a time: a whole group under load. Only a record that is longer, of a batch beyond
+/// the usual, takes a piece of its own length.
+pub(super) const READ_BYTES: usize = GROUP_BYTES_MAX;
+/// How long the last writes of a killed process may take, and how often it is looked.
+const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const IN_FLIGHT_RETRY: Duration = Duration::from_millis(10);
+
+/// The file of a segment and the piece of it that was read last.
+#[derive(Debug)]
+pub(super) struct SegmentFile {
+    file: File,
+    length: usize,
+    /// Where the piece begins.
+    start: usize,
+    piece: Bytes,
+}
+
+impl SegmentFile {
+    /// Opens a file that nobody writes. A write that was under way when the last process was killed
+    /// can still end after it: until then the lock on the file that it opened stays.
+    pub(super) fn open(path: &Path) -> Result<SegmentFile> {
+        let file = File::open(path)?;
+        let began = Instant::now();
+        while let Err(error) = file.try_lock() {
+            if began.elapsed() > IN_FLIGHT_PATIENCE {
+                let what =
+                    format!("a killed replica's last write is still under way ({error}); start again later");
+                return Err(Error::other(what));
+            }
+            std::thread::sleep(IN_FLIGHT_RETRY);
+        }
+        SegmentFile::of(file)
+    }
+
+    /// Opens a file that its replica may write to meanwhile, and takes no lock that it would miss.
+    pub(super) fn open_shared(path: &Path) -> Result<SegmentFile> {
+        SegmentFile::of(File::open(path)?)
+    }
+
+    fn of(file: File) -> Result<SegmentFile> {
+        let length = file.metadata()?.len() as usize;
+        Ok(SegmentFile { file, length, start: 0, piece: Bytes::new() })
+    }
+
+    fn end(&self) -> usize {
+        self.start + self.piece.len()
+    }
+
+    /// Reads the piece that begins with this range.
+    fn move_to(&mut self, range: &Range<usize>) -> Result<()> {
+        let end = range.end.max(range.start + READ_BYTES).min(self.length);
+        let mut bytes = Vec::with_capacity(end - range.start);
+        // What was read before is not read from the disk again.
+        if (self.start..self.end()).contains(&range.start) {
+            bytes.extend_from_slice(&self.piece[range.start - self.start..]);
+        }
+        let known = bytes.len();
+        bytes.resize(end - range.start, 0);
+        self.file.read_exact_at(&mut bytes[known..], (range.start + known) as u64)?;
+        (self.start, self.piece) = (range.start, bytes.into());
+        Ok(())
+    }
+}
+
+impl Source for SegmentFile {
+    type Error = Error;
+
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    fn read(&mut self, range: Range<usize>) -> Result<Bytes> {
+        if range.start < self.start || range.end > self.end() {
+            self.move_to(&range)?;
+        }
+        Ok(self.piece.slice(range.start - self.start..range.end - self.start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: usize = 5 * READ_BYTES / 2;
+
+    fn file(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn every_range_is_that_of_the_file_and_little_else_is_in_memory() {
+        let bytes: Vec<u8> = (0..LENGTH).map(|at| ((at * 7919) >> 5) as u8).collect();
+        let (_dir, path) = file(&bytes);
+        let mut segment = SegmentFile::open(&path).unwrap();
+        assert_eq!(segment.length(), LENGTH);
+        let edges = [0, 1, 4096, READ_BYTES - 1, READ_BYTES, READ_BYTES + 4096, 2 * READ_BYTES, LENGTH];
+        // Forwards, backwards, over and over, longer and shorter than a piece.
+        for step in 0..edges.len() * edges.len() * 3 {
+            let (a, b) = (edges[step * 5 % edges.len()], edges[step / 3 % edges.len()]);
+            let range = a.min(b)..a.max(b);
+            assert_eq!(segment.read(range.clone()).unwrap()[..], bytes[range.clone()], "{range:?}");
+            assert!(segment.piece.len() <= READ_BYTES.max(range.len()));
+        }
+    }
+
+    #[test]
+    fn what_its_disk_does_not_give_is_an_error() {
+        let (_dir, path) = file(&[1; 100]);
+        let mut segment = SegmentFile::open(&path).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(50).unwrap();
+        assert!(segment.read(0..100).is_err());
+    }
+}
