@@ -56,6 +56,8 @@ listed! {
         FencePassesReads,
         /// G5: a snapshot's frontier is not taken for what the index lacks.
         FrontierUnnamed,
+        /// Section 7: what a replayed floor passes over is not taken for what the index lacks.
+        ReplayedFloorUnnamed,
         /// G3: an Accept of what is forgotten is taken.
         ForgottenAccepts,
         /// G4: the floor follows what has executed when a snapshot is durable.

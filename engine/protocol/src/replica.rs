@@ -98,7 +98,8 @@ pub struct Replica {
     pub(crate) restart_marks: Deps,
     /// G1: executed, and forgotten here.
     pub(crate) floor: Deps,
-    /// Conflicts at or below may be missing in the index: it does not come with a snapshot.
+    /// Conflicts at or below may be missing in the index (law, section 3): it does not come with a
+    /// snapshot, nor with a floor that was taken over from a peer.
     pub(crate) unindexed: Deps,
     /// Fences executed since the shard began.
     pub(crate) fences: u64,
@@ -285,7 +286,12 @@ impl Replica {
         }
     }
 
+    /// G1, G5: what a floor covers and the replay has not executed was not seen here, or its records
+    /// are gone: the index does not have it.
     fn replay_floor(&mut self, upto: &Deps) {
+        if !self.executor.executed().covers(upto) && !mutant::is(Mutant::ReplayedFloorUnnamed) {
+            self.unindexed.merge(upto);
+        }
         let batches = self.executor.skip_to(upto);
         assert_eq!(batches, 0, "G1: what a floor covers has executed, or are Nops");
         self.raise_floor(upto);

@@ -346,20 +346,63 @@ fn g5_who_has_executed_the_fence_installs_nothing() {
 
 #[test]
 fn g5_who_has_executed_the_fence_takes_what_the_floor_has_beyond_for_nops() {
-    let mut solo = fenced(Solo::new(5, 2));
-    let state = solo.core.state_hash();
+    let state = fenced(Solo::new(5, 2)).core.state_hash();
     // The others have executed two instances of row 1 before the fence that it does not name.
+    let mut solo = with_a_peers_floor();
+    for _ in 0..2 {
+        assert_eq!((solo.core.executed(), solo.core.state_hash()), (&deps([2, 2]), state));
+        assert_eq!(solo.core.wants_snapshot(), None);
+        let said = solo.tell(4, recover(id(1, 2), MINE), None);
+        assert!(matches!(said[..], [(4, PeerMessage::Gone { .. })]), "{said:?}");
+        solo.restart();
+    }
+}
+
+/// It has taken over a floor that covers two instances of row 1 of which it never heard.
+fn with_a_peers_floor() -> Solo {
+    let mut solo = fenced(Solo::new(5, 2));
     let floor = deps([2, 2]);
     let gossip = Gossip { committed: floor, snapshot: 1, ..Gossip::default() };
     solo.tell(3, PeerMessage::Gossip(Box::new(gossip)), None);
     solo.tell(3, PeerMessage::Gone { floor, snapshot: 1 }, None);
     solo.wait(100_000);
-    for _ in 0..2 {
-        assert_eq!((solo.core.executed(), solo.core.state_hash()), (&floor, state));
-        assert_eq!(solo.core.wants_snapshot(), None);
-        let said = solo.tell(4, recover(id(1, 2), MINE), None);
-        assert!(matches!(said[..], [(4, PeerMessage::Gone { .. })]), "{said:?}");
-        solo.restart();
+    solo
+}
+
+/// All have executed a Nop that was a rival, and forgotten it; no fence names it, and its records are
+/// cut with those of the next one.
+fn without_records_of_a_nop() -> Solo {
+    let mut solo = Solo::new(5, 2);
+    solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
+    solo.tell(3, commit(id(1, 1), ballot(1, 3), Value::Nop, Deps::NONE), None);
+    for peer in [0, 1, 3, 4] {
+        let gossip = Gossip { executed: deps([0, 1]), ..Gossip::default() };
+        solo.tell(peer, PeerMessage::Gossip(Box::new(gossip)), None);
+    }
+    solo.wait(100_000);
+    assert_eq!(solo.core.status().floor, deps([0, 1]), "all have executed it");
+    let solo = forgotten(fenced(solo));
+    assert!(solo.cut > 0);
+    solo
+}
+
+#[test]
+pub(crate) fn section_7_a_restart_names_what_it_named_before() {
+    let named = |solo: &mut Solo| match solo.tell(3, pre_accept(id(3, 1), Deps::NONE), Some(&batch()))[..] {
+        [(3, PeerMessage::PreAcceptOk { deps, .. })] => deps,
+        ref other => panic!("{other:?}"),
+    };
+    for (begun, at_least) in [
+        (with_a_peers_floor as fn() -> Solo, deps([2, 2])),
+        (without_records_of_a_nop, deps([0, 1])),
+        (forgetful, deps([2])),
+    ] {
+        assert!(named(&mut begun()).covers(&at_least), "the story is that it names {at_least:?}");
+        let mut solo = begun();
+        for _ in 0..2 {
+            solo.restart();
+        }
+        assert!(named(&mut solo).covers(&at_least), "after restarts, too: {at_least:?}");
     }
 }
 

@@ -33,6 +33,7 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::CutBeforeFloor => forget::g1_the_log_is_cut_only_when_the_floor_is_durable,
         Mutant::FencePassesReads => forget::g4_a_fence_and_all_others_name_each_other,
         Mutant::FrontierUnnamed => forget::g5_what_an_installed_snapshot_covers_is_named,
+        Mutant::ReplayedFloorUnnamed => forget::section_7_a_restart_names_what_it_named_before,
         Mutant::CutBetweenFences | Mutant::CutAtE => forget::g4_the_floor_is_what_the_fence_names,
         Mutant::AfterLostInAccept => forget::c4_after_stays_with_the_accepted_value,
         Mutant::AfterLostInReplay => forget::section_6_what_comes_after_waits_for_what_conflicts,
