@@ -166,6 +166,12 @@ impl Header {
         if bytes[4] != WIRE_VERSION {
             return Err(FrameError::Version(bytes[4]));
         }
+        Header::parse_rest(bytes)
+    }
+
+    /// What follows the version, which has been the same in all of them.
+    fn parse_rest(bytes: &[u8; HEADER_BYTES]) -> Result<Header, FrameError> {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let kind = match bytes[5] {
             1 => Kind::Handshake,
             2 => Kind::Peer,
@@ -259,9 +265,12 @@ fn pad(out: &mut Vec<u8>, length: usize) {
 }
 
 /// Reads one frame at `place` from the start of `bytes`. `Ok(None)`: it is not complete yet.
-/// The frame's size is added to `place`; whoever wants a limit gives it.
+/// The frame's size is added to `place`; whoever wants a limit gives it. Another version is an error
+/// of its own only if another release wrote it: if the checksum holds with it.
 pub fn split(bytes: &Bytes, place: u64, limit: usize) -> Result<Option<(Frame, usize)>, FrameError> {
-    let Some(header) = peek(bytes, limit)? else { return Ok(None) };
+    let Some(header) = peek(bytes, limit).map_err(|error| told_apart(error, bytes, place))? else {
+        return Ok(None);
+    };
     if bytes.len() < header.total() {
         return Ok(None);
     }
@@ -275,6 +284,20 @@ fn peek(bytes: &[u8], limit: usize) -> Result<Option<Header>, FrameError> {
         return Err(FrameError::Length(header.total()));
     }
     Ok(Some(header))
+}
+
+/// A frame with another version at `place`: was it written so, or has the byte changed since?
+fn told_apart(error: FrameError, bytes: &[u8], place: u64) -> FrameError {
+    let is_written_so = || {
+        let head = bytes.first_chunk()?;
+        let header = Header::parse_rest(head).ok()?;
+        let message = bytes.get(HEADER_BYTES..HEADER_BYTES + header.message)?;
+        Some(Header::checksum(head, place, message) == header.crc)
+    };
+    match error {
+        FrameError::Version(_) if is_written_so() != Some(true) => FrameError::Checksum,
+        error => error,
+    }
 }
 
 fn take(frame: Bytes, place: u64, header: &Header) -> Result<Frame, FrameError> {
@@ -373,6 +396,15 @@ impl Splitter {
     /// Whether a part of a frame has been received and waits for its rest.
     pub fn has_partial(&self) -> bool {
         self.filled > 0
+    }
+
+    /// What an error of [`Splitter::next_frame`] is if the bytes come from a file: see [`split`].
+    pub fn told_apart(&self, error: FrameError) -> FrameError {
+        match error {
+            // Only of a frame whose header was refused all bytes are still here.
+            FrameError::Version(_) => told_apart(error, &self.buffer[..self.filled], self.place),
+            error => error,
+        }
     }
 
     /// The next whole frame. After an error the connection must be closed.
@@ -507,6 +539,24 @@ mod tests {
         }
         let frame = splitter.next_frame().unwrap().unwrap();
         assert_eq!(frame.payload.len(), 1 << 20);
+    }
+
+    #[test]
+    fn a_frame_of_another_release_is_told_from_one_whose_version_has_changed() {
+        let place = 7;
+        let mut bytes = Vec::new();
+        Encoder::default().frame(&mut bytes, place, SCOPE, &ClientMessage::Request { tag: 1 }, b"x", 0);
+        bytes[4] = WIRE_VERSION - 1;
+        let read = |bytes: &[u8]| split(&Bytes::copy_from_slice(bytes), place, bytes.len()).map(|_| ());
+        assert_eq!(read(&bytes), Err(FrameError::Checksum));
+        let head: [u8; HEADER_BYTES] = *bytes.first_chunk().unwrap();
+        let message = u32::from_le_bytes(head[12..16].try_into().unwrap()) as usize;
+        let crc = Header::checksum(&head, place, &bytes[HEADER_BYTES..HEADER_BYTES + message]);
+        bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(read(&bytes), Err(FrameError::Version(WIRE_VERSION - 1)));
+        // Elsewhere, or not whole, it is none.
+        assert_eq!(split(&Bytes::from(bytes.clone()), 8, bytes.len()).unwrap_err(), FrameError::Checksum);
+        assert_eq!(read(&bytes[..HEADER_BYTES + message - 1]), Err(FrameError::Checksum));
     }
 
     #[test]

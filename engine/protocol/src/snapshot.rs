@@ -221,7 +221,8 @@ impl Reader {
         Reader { keeps: false, ..Reader::new(id) }
     }
 
-    /// The next bytes of the file.
+    /// The next bytes of the file. [`FrameError::Version`]: another release wrote it, if they begin with
+    /// a whole frame; one that they cut is taken for damage.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
         while !bytes.is_empty() {
             let room = self.splitter.room();
@@ -229,7 +230,9 @@ impl Reader {
             room[..count].copy_from_slice(&bytes[..count]);
             self.splitter.received(count);
             bytes = &bytes[count..];
-            while let Some(frame) = self.splitter.next_frame()? {
+            while let Some(frame) =
+                self.splitter.next_frame().map_err(|error| self.splitter.told_apart(error))?
+            {
                 self.take(frame)?;
             }
         }
@@ -304,6 +307,7 @@ mod tests {
     use crate::payload::Payload;
     use isonomy_wire::command::RequestBuilder;
     use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+    use isonomy_wire::message::WIRE_VERSION;
 
     const ID: SnapshotId = SnapshotId { cluster: ClusterId(7), shard: ShardId(3), fence: 5 };
 
@@ -380,6 +384,26 @@ mod tests {
         }
         println!("{} truncations, {} flipped bits", bytes.len(), 8 * bytes.len());
         assert!(harmless.iter().all(|at| bytes[*at] == 0), "only padding may change: {harmless:?}");
+    }
+
+    #[test]
+    fn a_flipped_bit_of_a_piece_that_fills_most_of_the_buffer_is_refused() {
+        let (_, bytes) = image(&mut machine(400));
+        let mut flipped = bytes.clone();
+        flipped[bytes.len() / 2] ^= 1;
+        for cut in [1000, 4096, bytes.len()] {
+            assert_eq!(read(&flipped, cut).unwrap_err(), Broken::Frame(FrameError::Checksum), "{cut}");
+        }
+    }
+
+    #[test]
+    fn one_of_another_release_is_no_damage_and_a_flipped_bit_of_its_version_is() {
+        let (_, bytes) = image(&mut machine(20));
+        let (mut older, mut flipped) = (bytes.clone(), bytes);
+        crate::log::tests::set_version(&mut older, WIRE_VERSION - 1);
+        assert_eq!(read(&older, 4096).unwrap_err(), Broken::Frame(FrameError::Version(WIRE_VERSION - 1)));
+        flipped[4] = WIRE_VERSION - 1;
+        assert_eq!(read(&flipped, 4096).unwrap_err(), Broken::Frame(FrameError::Checksum));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::logging;
 use crate::waiting::Trouble;
+use isonomy_wire::message::WIRE_VERSION;
 use std::fmt;
 use std::path::Path;
 use std::process::{ExitCode, exit};
@@ -19,7 +20,8 @@ pub(crate) enum Reason {
     Config = 3,
     /// The machine or its limits do not let a replica run.
     Machine = 4,
-    /// The data directory belongs to another process, replica or cluster.
+    /// The data directory belongs to another process, replica or cluster, or it or a backup to another
+    /// release.
     DataDir = 5,
     /// The log is damaged in the middle or a part of it is missing, or a snapshot or backup is damaged.
     Damaged = 6,
@@ -56,6 +58,15 @@ impl Fatal {
     /// An end of which nobody wants to hear the reason.
     pub(crate) fn quiet(reason: Reason) -> Fatal {
         Fatal { reason, passes: false, text: String::new() }
+    }
+
+    /// A file is whole, but another release wrote it, with this wire version.
+    pub(crate) fn of_another_release(path: &Path, version: u8) -> Fatal {
+        let what = format!(
+            "a release with wire version {version} wrote it, and this release reads version {WIRE_VERSION}. \
+             It is not damaged: run the release that made it"
+        );
+        Fatal::new(Reason::DataDir, format!("{}: {what}", path.display()))
     }
 
     /// For commands: anything that went wrong, with all its causes. What has an exit code of its own

@@ -4,6 +4,7 @@
 //! costs every write of the log 15 to 40 ms where the file system discards what is given back.
 
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotHead, SnapshotId};
+use isonomy_wire::frame::FrameError;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -23,6 +24,18 @@ pub(crate) enum SnapshotError {
     Io(PathBuf, std::io::Error),
     #[error("{path}: it is damaged: {error}", path = .0.display(), error = .1)]
     Broken(PathBuf, Broken),
+    #[error("{path}: wire version {version} wrote it", path = .0.display(), version = .1)]
+    Release(PathBuf, u8),
+}
+
+impl SnapshotError {
+    /// What was found wrong with a file.
+    pub(crate) fn broken(path: &Path, broken: Broken) -> SnapshotError {
+        match broken {
+            Broken::Frame(FrameError::Version(version)) => SnapshotError::Release(path.into(), version),
+            broken => SnapshotError::Broken(path.into(), broken),
+        }
+    }
 }
 
 /// The file of the snapshot at a fence.
@@ -63,7 +76,7 @@ pub(crate) fn read_with(
     id: SnapshotId,
     mut hand_on: impl FnMut(&[u8]) -> std::io::Result<()>,
 ) -> Result<Snapshot, SnapshotError> {
-    let broken = |broken| SnapshotError::Broken(path.into(), broken);
+    let broken = |broken| SnapshotError::broken(path, broken);
     let mut file = open(path)?;
     let (mut reader, mut buffer) = (Reader::new(id), vec![0; READ_BYTES]);
     loop {
@@ -78,7 +91,7 @@ pub(crate) fn read_with(
 
 /// Reads what a snapshot says of itself, and verifies no more than that.
 pub(crate) fn read_head(path: &Path, id: SnapshotId) -> Result<SnapshotHead, SnapshotError> {
-    let broken = |broken| SnapshotError::Broken(path.into(), broken);
+    let broken = |broken| SnapshotError::broken(path, broken);
     let mut file = open(path)?;
     let (mut reader, mut buffer) = (Reader::new(id), [0; HEAD_READ_BYTES]);
     while reader.head().is_none() {

@@ -4,6 +4,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, discover};
+use isonomy_wire::message::WIRE_VERSION;
 use isonomy_wire::session::Config;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use support::{Cluster, PATIENCE, eventually, flip_bit, program, stderr, stdout};
+use support::{Cluster, PATIENCE, eventually, flip_bit, program, set_version, stderr, stdout};
 
 fn snapshot<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
     program().arg("snapshot").args(arguments).output().unwrap()
@@ -253,6 +254,47 @@ async fn a_damaged_or_missing_snapshot_keeps_its_replica_from_voting() {
     refused_start(&cluster);
     fs::remove_file(&path).unwrap();
     refused_start(&cluster);
+}
+
+#[tokio::test]
+async fn what_another_release_wrote_is_told_from_damage() {
+    let mut cluster = Cluster::start(1, 1);
+    let client = connect(&cluster).await;
+    load(&client, &mut Expected::new(), 1, 20, 1000).await;
+    client.close().await;
+    ok(["take", "--connect", &cluster.addresses()[0]]);
+    let (dir, backup) = (cluster.data_dir(0), cluster.dir.path().join("backup"));
+    ok(export(&dir, &backup));
+    assert_eq!(cluster.stop(0), Some(0), "{}", cluster.log(0));
+    let assert_told = |text: &str| {
+        let expected = format!("wire version {} wrote it, and this release reads version", WIRE_VERSION - 1);
+        assert!(text.contains(&expected) && text.contains("run the release that made it"), "{text}");
+    };
+    let refused_start = |cluster: &Cluster| {
+        let output = cluster.run_to_end(0);
+        assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+        assert_told(&stderr(&output));
+    };
+    let in_backup = backup.join("shard-000.snapshot");
+    set_version(&in_backup, WIRE_VERSION - 1);
+    let fresh = Cluster::prepare(1, 1);
+    assert_told(&refused(5, verify(&backup)));
+    assert_told(&refused(5, restore(&backup, &fresh.config_path(0))));
+    assert!(!fresh.data_dir(0).exists(), "nothing was made");
+    let snapshot = cluster.shard_files(0, 0, "snapshot").pop().unwrap();
+    set_version(&snapshot, WIRE_VERSION - 1);
+    assert_told(&refused(5, verify(&dir)));
+    assert_told(&refused(5, export(&dir, &cluster.dir.path().join("another"))));
+    refused_start(&cluster);
+    set_version(&snapshot, WIRE_VERSION);
+    set_version(&cluster.shard_files(0, 0, "log")[0], WIRE_VERSION - 1);
+    assert_told(&refused(5, verify(&dir)));
+    refused_start(&cluster);
+    // Nothing was changed by all that.
+    set_version(&cluster.shard_files(0, 0, "log")[0], WIRE_VERSION);
+    assert!(ok(verify(&dir)).contains("whole: log of"));
+    cluster.spawn(0);
+    cluster.wait_linked();
 }
 
 #[tokio::test]

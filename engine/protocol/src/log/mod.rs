@@ -91,6 +91,7 @@ impl LogId {
     }
 
     /// Reads the first block of a segment. `Ok(None)`: it is empty, as in one that was never used.
+    /// [`FrameError::Version`]: it is whole, and another release wrote it.
     pub fn decode_head(&self, segment: u64, block: &bytes::Bytes) -> Result<Option<SegmentHead>, FrameError> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
@@ -105,6 +106,7 @@ impl LogId {
 pub(crate) mod tests {
     use super::*;
     use bytes::Bytes;
+    use isonomy_wire::message::WIRE_VERSION;
 
     pub(crate) fn log_id() -> LogId {
         LogId {
@@ -113,6 +115,18 @@ pub(crate) mod tests {
             replica: ReplicaId(1),
             shard: ShardId(3),
         }
+    }
+
+    /// Makes a frame one that a release with another version wrote, wherever it lies: how its checksum
+    /// changes with its bytes does not depend on its place.
+    pub(crate) fn set_version(frame: &mut [u8], version: u8) {
+        let word = |at: usize| u32::from_le_bytes(frame[at..at + 4].try_into().unwrap());
+        let mut covered = vec![0; 8 + 28 + word(12) as usize];
+        let before = crc32c::crc32c(&covered);
+        covered[8 + 4] = frame[4] ^ version;
+        let crc = word(28) ^ before ^ crc32c::crc32c(&covered);
+        frame[4] = version;
+        frame[28..32].copy_from_slice(&crc.to_le_bytes());
     }
 
     #[test]
@@ -125,5 +139,19 @@ pub(crate) mod tests {
         let other = LogId { incarnation: 78, ..log_id() };
         assert!(other.decode_head(4, &block).is_err());
         assert_eq!(log_id().decode_head(4, &Bytes::from(vec![0; BLOCK_BYTES])), Ok(None));
+    }
+
+    #[test]
+    fn a_head_of_another_release_is_no_damage_and_a_flipped_bit_of_its_version_is() {
+        let block = log_id().encode_head(SegmentHead { segment: 4, first: 1000 });
+        let read = |block: Vec<u8>| log_id().decode_head(4, &Bytes::from(block));
+        for bit in 0..8 {
+            let version = WIRE_VERSION ^ 1 << bit;
+            let (mut flipped, mut other) = (block.clone(), block.clone());
+            flipped[4] = version;
+            set_version(&mut other, version);
+            assert_eq!(read(flipped), Err(FrameError::Checksum));
+            assert_eq!(read(other), Err(FrameError::Version(version)));
+        }
     }
 }

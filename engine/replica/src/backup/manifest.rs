@@ -92,6 +92,11 @@ impl Manifest {
         let text = fs::read(&path).map_err(|error| io(&path, &error))?;
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|error| damaged(&path, &format!("it does not read: {error}")))?;
+        let Manifest { format, version, .. } = &manifest;
+        if *format != FORMAT {
+            let what = format!("it has layout {format}, this release reads {FORMAT}; use release {version}");
+            return Err(Fatal::new(Reason::DataDir, format!("{}: {what}", path.display())));
+        }
         manifest.check().map_err(|what| damaged(&path, &what))?;
         Ok(manifest)
     }
@@ -109,12 +114,6 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.format != FORMAT {
-            let Manifest { format, version, .. } = self;
-            return Err(format!(
-                "it has layout {format}, this release reads {FORMAT}; use release {version}"
-            ));
-        }
         if self.checksum != self.checksum_of() {
             return Err("its checksum fails".into());
         }
@@ -145,6 +144,9 @@ impl Manifest {
             Ok(snapshot) => snapshot,
             Err(SnapshotError::Io(path, error)) => return Err(io(&path, &error)),
             Err(SnapshotError::Broken(path, broken)) => return Err(damaged(&path, &broken.to_string())),
+            Err(SnapshotError::Release(path, version)) => {
+                return Err(Fatal::of_another_release(&path, version));
+            }
         };
         if sum.to_file(shard, &snapshot.head) != *file {
             return Err(damaged(&path, "it is not the file that the manifest describes"));

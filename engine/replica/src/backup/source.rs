@@ -43,6 +43,7 @@ pub(super) fn unless_gone<T>(
         }
         Err(SnapshotError::Io(path, error)) => Err(io(&path, &error)),
         Err(error @ SnapshotError::Broken(..)) => Err(broken(&error)),
+        Err(SnapshotError::Release(path, version)) => Err(Fatal::of_another_release(&path, version)),
     }
 }
 

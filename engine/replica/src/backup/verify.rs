@@ -18,7 +18,7 @@ Examples:
   isonomy snapshot verify /backup/orders-17
   isonomy snapshot verify /var/lib/isonomy
 
-Ends with code 0 if all is whole, and with 6 if anything is damaged.")]
+Ends with code 0 if all is whole, with 6 if anything is damaged, and with 5 if another release wrote it.")]
 pub(super) struct VerifyArgs {
     /// A backup, the data directory of a replica, or a snapshot's file in one of these
     path: PathBuf,

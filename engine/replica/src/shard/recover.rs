@@ -6,6 +6,7 @@ use isonomy_protocol::log::chain::{Chain, Hole, Known, Start, Use};
 use isonomy_protocol::log::scan::{Entry, ScanError, Scanner, Source};
 use isonomy_protocol::log::{BLOCK_BYTES, LogId};
 use isonomy_protocol::snapshot::{Snapshot, SnapshotId};
+use isonomy_wire::frame::FrameError;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{Error, ErrorKind};
@@ -75,6 +76,8 @@ enum LogError {
     Io(PathBuf, Error),
     #[error("{path}: {what}", path = .0.display(), what = .1)]
     Damaged(PathBuf, String),
+    #[error("{path}: wire version {version} wrote it", path = .0.display(), version = .1)]
+    Release(PathBuf, u8),
 }
 
 impl LogError {
@@ -88,6 +91,7 @@ impl From<LogError> for Fatal {
         match error {
             LogError::Io(..) => Fatal::new(Reason::Disk, error.to_string()),
             LogError::Damaged(path, what) => Fatal::damaged(&path, &what),
+            LogError::Release(path, version) => Fatal::of_another_release(&path, version),
         }
     }
 }
@@ -104,6 +108,7 @@ pub(crate) fn newest_snapshot(id: LogId, dir: &Path) -> Result<Option<Snapshot>,
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(SnapshotError::Io(_, error)) => Err(failed(error)),
         Err(SnapshotError::Broken(path, broken)) => Err(Fatal::damaged(&path, &broken.to_string())),
+        Err(SnapshotError::Release(path, version)) => Err(Fatal::of_another_release(&path, version)),
     }
 }
 
@@ -211,11 +216,11 @@ fn read_back(
             return Err(damaged(format!("it has {} bytes, not {SEGMENT_BYTES}", file.length())));
         }
         let head = id.decode_head(segment, &file.read(0..BLOCK_BYTES).map_err(failed)?);
-        let head =
-            head.map_err(|error| damaged(format!("its first block is not that of this log: {error}")))?;
         let start = match head {
-            Some(head) => Start::Head(head),
-            None => {
+            Err(FrameError::Version(version)) => return Err(LogError::Release(path, version)),
+            Err(error) => return Err(damaged(format!("its first block is not that of this log: {error}"))),
+            Ok(Some(head)) => Start::Head(head),
+            Ok(None) => {
                 Start::Empty(Scanner::new(id, segment, &mut file, Position(1)).remains().map_err(failed)?)
             }
         };

@@ -242,7 +242,7 @@ fn read_piece(path: &Path, from: u64) -> std::result::Result<(u64, Vec<u8>), Sna
 /// Reads a whole snapshot and keeps nothing of it, with a rest after each piece.
 fn verify(path: &Path, id: SnapshotId) -> std::result::Result<(), SnapshotError> {
     let io = |error: Error| SnapshotError::Io(path.into(), error);
-    let broken = |broken| SnapshotError::Broken(path.into(), broken);
+    let broken = |broken| SnapshotError::broken(path, broken);
     let mut file = open(path)?;
     let (mut reader, mut piece) = (Reader::verifying(id), vec![0; PIECE_BYTES as usize]);
     loop {

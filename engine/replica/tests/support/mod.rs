@@ -445,6 +445,20 @@ pub fn flip_bit(path: &Path, numerator: usize, denominator: usize) {
     fs::write(path, bytes).unwrap();
 }
 
+/// Makes the first frame of a file one that a release with another wire version wrote: how its checksum
+/// changes with its bytes does not depend on where it belongs.
+pub fn set_version(path: &Path, version: u8) {
+    let mut bytes = fs::read(path).unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let mut covered = vec![0; 8 + 28 + word(12) as usize];
+    let before = crc32c::crc32c(&covered);
+    covered[8 + 4] = bytes[4] ^ version;
+    let crc = word(28) ^ before ^ crc32c::crc32c(&covered);
+    bytes[4] = version;
+    bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+    fs::write(path, bytes).unwrap();
+}
+
 pub fn write_lines(path: &Path, lines: impl IntoIterator<Item = String>) {
     let text: String = lines.into_iter().map(|line| line + "\n").collect();
     fs::write(path, text).unwrap();

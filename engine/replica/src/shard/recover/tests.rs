@@ -5,7 +5,9 @@ use isonomy_protocol::log::SegmentHead;
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
 use isonomy_wire::deps::Deps;
+use isonomy_wire::frame::HEADER_BYTES;
 use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
+use isonomy_wire::message::WIRE_VERSION;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc;
@@ -252,6 +254,37 @@ fn groups_that_a_file_held_under_another_number_are_none_of_it() {
     prepare(dir.path(), 3, 4);
     let recovered = recover(log_id(), dir.path(), NEW, |_| ()).unwrap();
     assert_eq!((recovered.prepared.as_slice(), recovered.tail.next), (&[3][..], Position(5)));
+}
+
+#[test]
+fn a_log_of_another_release_is_not_damaged_and_one_whose_version_has_changed_is() {
+    let dir = tempfile::tempdir().unwrap();
+    uncut(dir.path());
+    let judged = || {
+        let fatals = [
+            recover(log_id(), dir.path(), NEW, |_| ()).unwrap_err(),
+            verify(log_id(), dir.path(), || Ok(NEW)).unwrap_err(),
+        ];
+        fatals.map(|fatal| (fatal.reason, fatal.to_string()))
+    };
+    let mut head = log_id().encode_head(SegmentHead { segment: 1, first: 1 });
+    head[4] = WIRE_VERSION - 1;
+    file(dir.path(), 1).write_all_at(&head, 0).unwrap();
+    for (reason, text) in judged() {
+        assert!(reason == Reason::Damaged && text.contains("the checksum of a frame fails"), "{text}");
+    }
+    let message = u32::from_le_bytes(head[12..16].try_into().unwrap()) as usize;
+    let covered = [&log_id().place(1).to_le_bytes(), &head[..28], &head[HEADER_BYTES..][..message]].concat();
+    head[28..32].copy_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
+    file(dir.path(), 1).write_all_at(&head, 0).unwrap();
+    let expected = format!(
+        "000000000001.log: a release with wire version {} wrote it, and this release reads version {WIRE_VERSION}",
+        WIRE_VERSION - 1
+    );
+    for (reason, text) in judged() {
+        assert!(reason == Reason::DataDir && text.contains(&expected), "{text}");
+        assert!(text.contains("run the release that made it") && !text.contains("must not vote"), "{text}");
+    }
 }
 
 #[test]
