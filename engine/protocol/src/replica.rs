@@ -12,6 +12,7 @@ use crate::marks::{Mark, Marks};
 use crate::mutant::{self, Mutant};
 use crate::outbox::Outbox;
 use crate::payload::Payload;
+use crate::phase::gossip::WHO_IS_WRONG;
 use crate::quorum::{Quorum, ReplicaSet};
 use crate::snapshot::{Snapshot, Taking};
 use crate::transfer::{Holds, OwnFile, Pause, Sources};
@@ -647,7 +648,7 @@ impl Replica {
         let Some(instance) = self.space.get_mut(id) else { return false };
         if instance.is_committed() {
             let same = instance.cmd == cmd && (cmd == Choice::Nop || instance.dep == dep);
-            assert!(same, "V1: {id:?} is committed with two values");
+            assert!(same, "V1: {id:?} is committed with two values. {WHO_IS_WRONG}");
             return false;
         }
         instance.bal = instance.bal.max(ballot);

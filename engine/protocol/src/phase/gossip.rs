@@ -9,6 +9,14 @@ use crate::replica::{Peer, Pulled, Replica};
 use isonomy_wire::id::{InstanceId, ReplicaId};
 use isonomy_wire::message::{Gossip, PeerMessage};
 
+/// What a broken invariant that shows that two replicas differ says to the operator: never that the one
+/// that noticed is the one that is wrong.
+pub(crate) const WHO_IS_WRONG: &str = "One replica has a damaged disk or memory or was set back, and this does \
+    not show which: run `isonomy status` on all replicas and compare the state hashes at equal fences, and run \
+    `isonomy snapshot verify` on each data directory. Where a majority of the members is equal, the others are \
+    suspect; where there is none, stop all and decide before any is replaced: docs/OPERATIONS.md, \"When \
+    replicas differ\"";
+
 impl Replica {
     /// Says how far this replica is, if that changed, and every now and then if it did not: the
     /// message may have been lost, and who missed the very last commit hears of it nowhere else.
@@ -88,16 +96,36 @@ impl Replica {
     /// two others stops before it answers anything more.
     fn compare_state(&self) {
         let (executed, hash) = (*self.executor.executed(), self.machine.hash());
-        let differs = |peer: &&Peer| {
-            let at_fence = |(fence, hash): &(u64, u64)| *fence == peer.fence.0 && *hash != peer.fence.1;
-            (peer.executed == executed && peer.state_hash != hash) || self.fence_hashes.iter().any(at_fence)
+        let compare = |peer: &Peer| {
+            let at_fence = self.fence_hashes.iter().find(|(fence, _)| *fence == peer.fence.0 && *fence > 0);
+            let at_fence = at_fence.map(|(_, hash)| *hash == peer.fence.1);
+            let at_frontier = (peer.executed == executed).then_some(peer.state_hash == hash);
+            match (at_fence, at_frontier) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (one, other) => one.or(other),
+            }
         };
-        let against = self.others().map(|id| &self.peers[id.index()]).filter(differs).count();
-        assert!(
-            against < 2,
-            "V13: the state differs from that of {against} others at the same frontier {executed:?} or fence; \
-             this replica's memory or disk is damaged: replace it"
-        );
+        let told = |equal: bool| {
+            let is = move |id: &ReplicaId| compare(&self.peers[id.index()]) == Some(equal);
+            self.others().filter(is).collect::<Vec<ReplicaId>>()
+        };
+        let against = told(false);
+        assert!(against.len() < 2, "{}", self.told_apart(&against, &told(true)));
+    }
+
+    /// What V13 says to the operator: who stands against whom, and how to find out who is wrong.
+    fn told_apart(&self, against: &[ReplicaId], with: &[ReplicaId]) -> String {
+        let names = |ids: &[ReplicaId]| {
+            let names: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
+            if names.is_empty() { "none".to_string() } else { names.join(", ") }
+        };
+        let (me, fence, executed) = (self.me.0, self.fences, self.executor.executed());
+        format!(
+            "V13: at the same fence or frontier the state of replica {me} differs from that of replicas {}, and \
+             equals that of replicas: {} (fence {fence}, frontier {executed:?}). {WHO_IS_WRONG}",
+            names(against),
+            names(with),
+        )
     }
 
     /// Asks for commits that another replica has and this one still lacks after a while.

@@ -3,7 +3,7 @@
 mod accept;
 mod commit;
 mod fence;
-mod gossip;
+pub(crate) mod gossip;
 mod propose;
 mod recover;
 mod stall;

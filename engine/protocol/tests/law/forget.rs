@@ -293,7 +293,7 @@ fn differing() -> PeerMessage {
 }
 
 #[test]
-#[should_panic(expected = "V13: the state differs from that of 2 others")]
+#[should_panic(expected = "the state of replica 2 differs from that of replicas 1, 3")]
 fn g4_who_differs_from_two_at_a_fence_stops() {
     let mut solo = forgetful();
     solo.tell(1, differing(), None);
