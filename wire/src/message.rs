@@ -129,6 +129,9 @@ pub struct Gossip {
     pub fence_hash: u64,
     /// The fence of the newest durable snapshot, 0 if there is none.
     pub snapshot: u64,
+    /// How many records the sender's log had, all durable, when it said so; 0 if a power failure could
+    /// take some of them (G6).
+    pub position: u64,
 }
 
 /// What clients and replicas say to each other.
@@ -281,15 +284,43 @@ pub struct Hello {
 /// Who opened a connection.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// A member. The incarnation is that of its data directory (G6).
+    /// A member. The rest says which state of which data directory it has (G6).
     Replica {
         /// Its place in the epoch.
         id: ReplicaId,
         /// Random, made with the data directory.
         incarnation: u128,
+        /// Which process it is.
+        start: Start,
+        /// How many records its log of this shard has; `None` if a power failure could take some of them
+        /// lawfully, so that the number says nothing.
+        position: Option<u64>,
     },
     /// A client.
     Client,
+}
+
+/// A process of a replica, as its data directory counts them (G6).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Start {
+    /// How many processes have taken part with this directory, this one included.
+    pub number: u64,
+    /// Random, made with the process.
+    pub nonce: u64,
+}
+
+/// Why a replica's data directory cannot be its newest one (G6).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SetBack {
+    /// A later process was met before.
+    #[error("its directory has counted {here} starts, and its start {known} was met before")]
+    Starts { here: u64, known: u64 },
+    /// The same number was met before, from a process that this one does not come from.
+    #[error("another process was met before that was start {here} of its directory, too")]
+    SameStart { here: u64 },
+    /// Its log has lost records that it had said to be durable.
+    #[error("its log of this shard has {here} records, and it had said before that {heard} were durable")]
+    Log { here: u64, heard: u64 },
 }
 
 /// What the accepting side says of itself.
@@ -339,6 +370,17 @@ pub enum Refusal {
     NotAPeer { id: ReplicaId },
     #[error("replica {} was known here with another data directory, and one that has lost its promises must not vote: start it with its old directory; if that is lost, leave this replica stopped and see docs/OPERATIONS.md, \"Lost and damaged replicas\"", id.0)]
     WrongIncarnation { id: ReplicaId },
+    #[error("replica {} has a data directory that was set back or copied: {found}. It has forgotten what was promised since, so it must not vote: start it with the newest state of its directory; if that is lost, leave this replica stopped and see docs/OPERATIONS.md, \"Lost and damaged replicas\"", id.0)]
+    SetBack {
+        id: ReplicaId,
+        found: SetBack,
+        /// Who has found it. Nobody else's word may stop a replica for good.
+        by: ReplicaId,
+        cluster: ClusterId,
+        epoch: Epoch,
+    },
+    #[error("another process of replica {} (start {} of its data directory) is linked here and was heard a moment ago; this is start {}. Of two processes one has a copy of the directory, and a copy must never run: stop that one", id.0, living.number, here.number)]
+    AnotherLives { id: ReplicaId, here: Start, living: Start },
     #[error("this port is for {expected}; use the other base port")]
     WrongPort { expected: String },
     #[error("all {limit} connections of this shard are taken; close some or raise `connections_max`")]

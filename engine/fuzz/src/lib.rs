@@ -120,6 +120,7 @@ fn config() -> Config {
         timing: Timing::default(),
         reserve_block: 8,
         fence_bytes: u64::MAX,
+        outlives_power: true,
         rescue: false,
     }
 }

@@ -50,6 +50,9 @@ pub struct Config {
     /// The log grows by so many bytes on its disk from one fence to the next (G4); [`FENCE_BYTES`] but in
     /// simulations.
     pub fence_bytes: u64,
+    /// Whether what the log calls durable outlives a power failure: only then a log that is shorter than
+    /// it was has been set back (G6).
+    pub outlives_power: bool,
     /// Whether a recovery that would abort an instance proposes what its coordinator's slow path
     /// could have proposed (law, Rescue). For simulations, until those have run ten million seeds
     /// with it.

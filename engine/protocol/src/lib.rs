@@ -4,6 +4,7 @@
 //! durability of its log are arguments; what it wants written, sent and answered is polled. The
 //! law that the code cites by rule number (`C2`, `R5` ...) is `docs/PROTOCOL.md`.
 
+pub mod admission;
 mod ahead;
 mod attempt;
 mod blocks;

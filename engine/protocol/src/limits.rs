@@ -117,6 +117,10 @@ pub const HELD_MAX: usize = 256 << 10;
 /// What was told before is told again after this many periods of gossip.
 pub const GOSSIP_REPEAT: u64 = 20;
 
+/// How far the peers' logs reach is written down at most so often, in microseconds: each time costs a
+/// record, and only a restart within this time forgets what was heard (G6).
+pub const HEARD_EVERY_US: u64 = 1_000_000;
+
 /// Instances shown as waited for in the status.
 pub const WAITING_ON_SHOWN: usize = 16;
 

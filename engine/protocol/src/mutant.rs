@@ -74,6 +74,8 @@ listed! {
         SameSourceForever,
         /// G5: whoever asks is waited for, whether it gets on or not.
         EndlessHold,
+        /// G6: a replica that was set back is welcomed.
+        SetBackUnnoticed,
         /// Section 6: the gate waits for what does not conflict, too.
         StrictGate,
         /// D9: a refusal waits for the disk as answers do.

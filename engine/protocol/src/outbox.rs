@@ -25,6 +25,8 @@ enum Held {
 pub(crate) struct Outbox {
     last: Position,
     durable: Position,
+    /// The last record that something that is said can rest on.
+    spoken: Position,
     appends: VecDeque<Append>,
     held: VecDeque<(Position, Held)>,
     sends: VecDeque<Send>,
@@ -37,12 +39,16 @@ impl Outbox {
     /// The log already has records up to `position`, all durable.
     pub(crate) fn start(&mut self, position: Position) {
         assert!(self.appends.is_empty() && self.held.is_empty());
-        (self.last, self.durable) = (position, position);
+        (self.last, self.durable, self.spoken) = (position, position, position);
     }
 
     /// Appends a record; what is made from here on waits for it.
     pub(crate) fn append(&mut self, record: Record, payload: Option<Payload>) -> Position {
         self.last.0 += 1;
+        // If two replicas that are idle told each other of these, they would write for ever.
+        if !matches!(record, Record::Heard { .. }) {
+            self.spoken = self.last;
+        }
         self.appends.push_back(Append { position: self.last, record, payload });
         self.last
     }
@@ -50,6 +56,11 @@ impl Outbox {
     /// What no crash can take.
     pub(crate) fn durable(&self) -> Position {
         self.durable
+    }
+
+    /// How far the log reaches for what is said, durable or not.
+    pub(crate) fn spoken(&self) -> Position {
+        self.spoken
     }
 
     /// An answer to oneself: it counts when it could have left.

@@ -53,6 +53,11 @@ impl ReplicaSet {
         self.0 != before
     }
 
+    /// Takes a replica out.
+    pub fn remove(&mut self, replica: ReplicaId) {
+        self.0 &= !(1 << replica.0);
+    }
+
     /// Whether the replica is in.
     pub fn contains(&self, replica: ReplicaId) -> bool {
         self.0 & 1 << replica.0 != 0

@@ -44,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) unindexed: Deps,
     /// The last fence that it executed, and its state hash there.
     pub(crate) fence: (u64, u64),
+    /// G6: its log has had so many durable records.
+    pub(crate) heard: u64,
 }
 
 /// A range of a row that was asked for.
@@ -127,6 +129,12 @@ pub struct Replica {
     /// Whose snapshot is needed.
     pub(crate) sources: Sources,
     pub(crate) peers: Vec<Peer>,
+    /// Whether something was heard of how far the peers' logs reach that is not written down, and when
+    /// that was written last.
+    pub(crate) heard_more: bool,
+    pub(crate) heard_at: Time,
+    /// G6: the others have confirmed that this replica was not set back.
+    pub(crate) admitted: bool,
     pub(crate) counters: Counters,
     pub(crate) marks: Marks,
     pub(crate) last_tick: Time,
@@ -189,6 +197,9 @@ impl Replica {
             cut: None,
             sources: Sources::new(quorum.n),
             peers: vec![Peer::default(); quorum.n],
+            heard_more: false,
+            heard_at: Time(0),
+            admitted: false,
             counters: Counters::default(),
             marks: Marks::default(),
             last_tick: Time(0),
@@ -235,6 +246,11 @@ impl Replica {
                 self.replay_floor(&floor);
             }
             Record::Floor { upto } => self.replay_floor(&upto),
+            Record::Heard { positions } => {
+                for (peer, position) in self.peers.iter_mut().zip(positions) {
+                    peer.heard = peer.heard.max(position);
+                }
+            }
             Record::PreAccepted { id, deps, init_deps } => {
                 self.replay_payload(id, payload);
                 let instance = self.replayed(id);
@@ -325,7 +341,8 @@ impl Replica {
         }
     }
 
-    /// The log was replayed; `position` is that of its last record.
+    /// The log was replayed; `position` is that of its last record. Until it is admitted the replica says
+    /// nothing and takes nothing.
     pub fn start(&mut self, now: Time, position: Position) {
         self.outbox.start(position);
         // D5: numbers go on above the reserved block, and what was not used becomes Nops.
@@ -344,6 +361,32 @@ impl Replica {
         let streams: Vec<StreamId> = self.machine.streams.iter().map(|(id, _)| *id).collect();
         self.stream_used = streams.into_iter().map(|id| (id, now)).collect();
         self.look_for_quorum(now);
+    }
+
+    /// G6: the others have confirmed that the state that was replayed is the newest one (see
+    /// [`crate::admission`]).
+    pub fn admit(&mut self, now: Time) {
+        self.admitted = true;
+        (self.last_tick, self.heard_at) = (now, now);
+        // What the others have under way gets its time from here on.
+        self.space.restart_patience(now);
+        self.deliver_to_self(now);
+    }
+
+    /// G6: whether it was admitted.
+    pub fn is_admitted(&self) -> bool {
+        self.admitted
+    }
+
+    /// G6: how many durable records the log has for what was said; `None` if a power failure could take
+    /// some of them.
+    pub fn position(&self) -> Option<u64> {
+        self.config.outlives_power.then(|| self.outbox.spoken().min(self.outbox.durable()).0)
+    }
+
+    /// G6: how many durable records the log of a peer has had, as it has said.
+    pub fn heard(&self, peer: ReplicaId) -> u64 {
+        self.peers[peer.index()].heard
     }
 
     /// C1: reserves the next block of sequence numbers when few are left.
@@ -365,7 +408,7 @@ impl Replica {
     /// A message from another replica, with the batch that came behind it. Messages that no
     /// member following the law would send are dropped.
     pub fn on_message(&mut self, now: Time, from: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
-        if from.index() >= self.quorum.n || from == self.me {
+        if from.index() >= self.quorum.n || from == self.me || !self.admitted {
             return;
         }
         self.handle(now, from, message, payload);
@@ -396,6 +439,11 @@ impl Replica {
         if self.stopping {
             let reason = "this replica is shutting down and proposed nothing; ask another".into();
             return Some(Failure::Unavailable { reason });
+        }
+        if !self.admitted {
+            let reason = "this replica has just started, and too few others have confirmed yet that its state \
+                          is the newest; ask another, or try again later";
+            return Some(Failure::Unavailable { reason: reason.into() });
         }
         if self.no_quorum_since.is_some_and(|since| now.since(since) > UNAVAILABLE_AFTER_US) {
             let (linked, needed) = (self.live().len(), self.quorum.slow());
@@ -468,8 +516,13 @@ impl Replica {
 
     /// The replicas whose links work in both directions, this one not counted.
     pub fn on_links(&mut self, now: Time, linked: &[ReplicaId]) {
+        let mut is_lost = false;
         for (index, peer) in self.peers.iter_mut().enumerate() {
-            peer.linked = linked.contains(&ReplicaId(index as u8));
+            let before = std::mem::replace(&mut peer.linked, linked.contains(&ReplicaId(index as u8)));
+            is_lost |= before && !peer.linked;
+        }
+        if is_lost {
+            self.note_heard(now);
         }
         // Whoever came back has to hear how far this replica is.
         self.gossiped = None;
@@ -508,6 +561,9 @@ impl Replica {
     pub fn on_timeout(&mut self, now: Time) {
         if now.since(self.last_tick) >= TICK_US {
             self.last_tick = now;
+            if !self.admitted {
+                return;
+            }
             self.end_stalls(now);
             if self.is_hung() {
                 self.say_stalled(now);
@@ -528,7 +584,8 @@ impl Replica {
     fn is_quiet(&self) -> bool {
         let progress = (*self.executor.committed(), *self.executor.executed());
         let is_told = self.gossiped == Some(progress) && !self.is_hung();
-        self.attempts.is_empty() && self.pending.is_empty() && is_told
+        let is_idle = self.attempts.is_empty() && self.pending.is_empty() && is_told;
+        is_idle || !self.admitted
     }
 
     /// All records up to `position` are durable.

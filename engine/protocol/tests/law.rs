@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "law/admission.rs"]
+mod admission;
 #[path = "law/commit.rs"]
 mod commit;
 #[path = "law/durable.rs"]

@@ -111,6 +111,7 @@ impl Node {
             core.replay(record.clone(), payload.clone());
         }
         core.start(self.now(), Position(self.log.len() as u64));
+        core.admit(self.now());
         self.core = Some(core);
     }
 

@@ -3,12 +3,15 @@
 use crate::checks::{RESTART_PATIENCE, RESTART_RETRY};
 use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
+use crate::files;
 use crate::snapshots::sync_dir;
-use crate::waiting::Trouble;
+use crate::waiting::{Trouble, is_lack_of_room};
+use isonomy_protocol::admission::{Met, judge};
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::chain::Known;
 use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
+use isonomy_wire::message::Start;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -48,6 +51,23 @@ pub(crate) struct Identity {
     /// counts. A log that ends before it has lost records (D6).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     reached: BTreeMap<u16, u64>,
+    /// How many processes have taken part with it (G6).
+    #[serde(default)]
+    starts: u64,
+    /// The newest process of each peer that was heard (G6).
+    #[serde(default)]
+    peer_starts: BTreeMap<u8, MetStart>,
+    /// Why a peer has refused it as set back (G6). No process runs with it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set_back: Option<String>,
+}
+
+/// A process of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetStart {
+    number: u64,
+    nonce: u64,
 }
 
 impl Identity {
@@ -72,6 +92,11 @@ impl Identity {
         let reached = Position(self.reached.get(&shard.0).copied().unwrap_or(0));
         Known { reached, restored: self.origin.is_some(), snapshot }
     }
+
+    fn met(&self, peer: ReplicaId) -> Option<Start> {
+        let MetStart { number, nonce } = *self.peer_starts.get(&peer.0)?;
+        Some(Start { number, nonce })
+    }
 }
 
 /// An open data directory. Shards share it for what concerns all of them; nothing on the path of
@@ -84,6 +109,7 @@ struct Inner {
     path: PathBuf,
     cluster: ClusterId,
     incarnation: u128,
+    start: Start,
     /// What the file says. It is held for a moment only: nobody waits for the disk with it.
     identity: Mutex<Identity>,
     /// Held by whoever writes the file.
@@ -117,12 +143,17 @@ impl DataDir {
         check_shards(&path, &identity)?;
         let incarnation = parse(&identity.incarnation)
             .ok_or_else(|| data_dir(&path, "identity.json names no incarnation"))?;
+        if let Some(why) = &identity.set_back {
+            return Err(set_back(&path, why));
+        }
+        let start = Start { number: identity.starts + 1, nonce: rand::random() };
         let cluster = identity.cluster_id();
         let formed = AtomicBool::new(identity.formed || identity.replicas == 1);
         Ok(DataDir(Arc::new(Inner {
             path,
             cluster,
             incarnation,
+            start,
             identity: Mutex::new(identity),
             writing: Mutex::default(),
             confirmed: Mutex::default(),
@@ -159,6 +190,11 @@ impl DataDir {
         self.0.incarnation
     }
 
+    /// Which process of this directory it is (G6).
+    pub(crate) fn start(&self) -> Start {
+        self.0.start
+    }
+
     /// Where the log of a shard lies.
     pub(crate) fn shard_dir(&self, shard: ShardId) -> PathBuf {
         shard_dir(&self.0.path, shard)
@@ -189,11 +225,51 @@ impl DataDir {
         Ok(())
     }
 
-    /// The same from memory, without waiting for the disk; `None` if that does not tell.
-    pub(crate) fn knows_peer(&self, peer: ReplicaId, incarnation: u128) -> Option<bool> {
-        // Whoever holds the lock may be writing.
-        let identity = self.0.identity.try_lock().ok()?;
-        Some(parse(identity.peers.get(&peer.0)?) == Some(incarnation))
+    /// G6: whether this process is counted.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.identity().starts == self.0.start.number
+    }
+
+    /// G6: this process is about to say its first word: counted durably before that. One that never takes
+    /// part takes no number, so that a directory that was set back does not come nearer to the newest by
+    /// being started again. It blocks. False: the disk has no room for that, or the process no open file.
+    pub(crate) fn count_start(&self) -> Result<bool, Fatal> {
+        let number = self.0.start.number;
+        self.change_if_it_can_be(|identity| std::mem::replace(&mut identity.starts, number) != number)
+    }
+
+    /// G6: the newest process of a peer that was heard.
+    pub(crate) fn met(&self, peer: ReplicaId) -> Option<Start> {
+        self.identity().met(peer)
+    }
+
+    /// G6: a process of a peer is about to be heard: noted durably before anything that it says counts,
+    /// unless a newer one is by then. It blocks. False: the disk has no room for that, or the process no
+    /// open file.
+    pub(crate) fn note_start(&self, peer: ReplicaId, start: Start) -> Result<bool, Fatal> {
+        self.change_if_it_can_be(|identity| {
+            let met = Met { start: identity.met(peer), heard: 0 };
+            let is_new = met.start != Some(start) && judge(met, start, None).is_ok();
+            if is_new {
+                let met = MetStart { number: start.number, nonce: start.nonce };
+                identity.peer_starts.insert(peer.0, met);
+            }
+            is_new
+        })
+    }
+
+    /// G6: a peer has found that this directory was set back. Noted durably, so that every later
+    /// start with it ends at once, whoever can be reached then. It blocks.
+    pub(crate) fn on_set_back(&self, why: &str) -> Fatal {
+        let fatal = set_back(&self.0.path, why);
+        let noted = self.change(|identity| {
+            identity.set_back = Some(why.to_owned());
+            true
+        });
+        match noted {
+            Ok(_) => fatal,
+            Err(error) => Fatal::new(Reason::Damaged, format!("{fatal}; {}", unwritten(&self.0.path, error))),
+        }
     }
 
     /// Whether a peer may be who it says: the first time its incarnation is noted durably, later
@@ -209,6 +285,11 @@ impl DataDir {
         };
         self.change(is_new).map_err(|error| unwritten(&self.0.path, error))?;
         Ok(self.identity().peers.get(&peer.0).is_some_and(|known| parse(known) == Some(incarnation)))
+    }
+
+    /// The same from memory, without waiting for the disk; `None` if that does not tell.
+    pub(crate) fn knows_peer(&self, peer: ReplicaId, incarnation: u128) -> Option<bool> {
+        Some(parse(self.identity().peers.get(&peer.0)?) == Some(incarnation))
     }
 
     /// D6: what is known of the log of a shard, beside which lies the snapshot of this fence, or none (0).
@@ -243,6 +324,19 @@ impl DataDir {
         }
         Ok(is_changed)
     }
+
+    /// The same. False if nothing could be written for want of something that may come again.
+    fn change_if_it_can_be(&self, change: impl FnOnce(&mut Identity) -> bool) -> Result<bool, Fatal> {
+        match self.change(change) {
+            Ok(_) => Ok(true),
+            Err(error) if is_lacking(&error) => Ok(false),
+            Err(error) => Err(unwritten(&self.0.path, error)),
+        }
+    }
+}
+
+fn is_lacking(error: &std::io::Error) -> bool {
+    is_lack_of_room(error.kind()) || files::are_lacking(error)
 }
 
 /// What the directory says of itself, for commands that only look. A replica may be running in it.
@@ -400,6 +494,9 @@ fn new_identity(config: &Config, origin: Option<String>) -> Identity {
         peers: BTreeMap::new(),
         formed: false,
         reached: BTreeMap::new(),
+        starts: 0,
+        peer_starts: BTreeMap::new(),
+        set_back: None,
     }
 }
 
@@ -426,6 +523,10 @@ fn not_written(path: &Path, file: &Path, error: std::io::Error) -> Fatal {
             data_dir(path, &format!("{} was not written: {error}; it must be writable", file.display()))
         }
     }
+}
+
+fn set_back(path: &Path, why: &str) -> Fatal {
+    Fatal::new(Reason::Damaged, format!("data directory {}: {why}", path.display()))
 }
 
 fn check_format(Identity { format, .. }: &Identity) -> Result<(), String> {
@@ -507,6 +608,51 @@ mod tests {
         assert_eq!(again.incarnation(), incarnation);
         assert!(again.accept_peer(ReplicaId(1), 5).unwrap());
         assert!(!again.accept_peer(ReplicaId(1), 6).unwrap(), "a wiped peer comes back as a stranger");
+    }
+
+    #[test]
+    fn g6_starts_that_take_part_are_counted_and_a_directory_that_was_set_back_is_not_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let first = DataDir::open(&config).unwrap().start();
+        let again = DataDir::open(&config).unwrap();
+        assert_eq!((first.number, again.start().number), (1, 1), "the first has said nothing");
+        assert_ne!(first.nonce, again.start().nonce);
+        assert!(again.count_start().unwrap() && again.count_start().unwrap());
+        drop(again);
+        let again = DataDir::open(&config).unwrap();
+        assert_eq!(again.start().number, 2);
+        let met = Start { number: 4, nonce: 5 };
+        assert_eq!(again.met(ReplicaId(2)), None);
+        assert!(again.note_start(ReplicaId(2), met).unwrap());
+        drop(again);
+        let again = DataDir::open(&config).unwrap();
+        assert_eq!((again.met(ReplicaId(2)), again.met(ReplicaId(1))), (Some(met), None));
+        let older = [Start { number: 3, nonce: 9 }, Start { number: 4, nonce: 6 }];
+        assert!(older.iter().all(|older| again.note_start(ReplicaId(2), *older).unwrap()));
+        assert_eq!(again.met(ReplicaId(2)), Some(met), "another shard has heard the newer one by then");
+        assert_eq!(again.on_set_back("replica 1 has met a later one").reason, Reason::Damaged);
+        drop(again);
+        for _ in 0..2 {
+            let fatal = DataDir::open(&config).unwrap_err();
+            assert_eq!(fatal.reason, Reason::Damaged);
+            assert!(fatal.to_string().contains("has met a later one"), "{fatal}");
+        }
+        let identity = look(&config.data_dir).unwrap();
+        assert_eq!(identity.starts, 1, "one that is refused counts nothing");
+    }
+
+    #[test]
+    fn a_directory_of_a_release_that_counted_no_starts_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        drop(DataDir::open(&config).unwrap());
+        let path = config.data_dir.join("identity.json");
+        let mut json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        assert!(fields.remove("starts").is_some() && fields.remove("peer_starts").is_some());
+        fs::write(&path, json.to_string()).unwrap();
+        assert_eq!(DataDir::open(&config).unwrap().start().number, 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod support;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::frame::HEADER_BYTES;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId, StreamId};
-use isonomy_wire::message::{ClientMessage, Failure, Handshake, Hello, Refusal, Role};
+use isonomy_wire::message::{ClientMessage, Failure, Handshake, Hello, Refusal, Role, Start};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::io::Write;
 use support::{Cluster, RawClient, hello};
@@ -48,7 +48,7 @@ fn handshakes_that_do_not_fit_are_refused_with_the_reason() {
     let shard = Hello { shard: ShardId(3), ..good() };
     assert!(matches!(refusal(clients, ShardId(3), shard), Refusal::WrongShard { .. }));
     assert!(matches!(refusal(peers, SHARD, good()), Refusal::WrongPort { .. }));
-    let role = Role::Replica { id: ReplicaId(7), incarnation: 1 };
+    let role = Role::Replica { id: ReplicaId(7), incarnation: 1, start: Start::default(), position: None };
     let peer = Hello { role, shards: 1, epoch: Epoch(1), ..good() };
     assert!(matches!(refusal(clients, SHARD, peer.clone()), Refusal::WrongPort { .. }));
     assert!(matches!(refusal(peers, SHARD, peer.clone()), Refusal::NotAPeer { .. }));

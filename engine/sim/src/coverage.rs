@@ -38,6 +38,8 @@ pub struct Coverage {
     pub torn: bool,
     /// A replica found its disk damaged.
     pub damaged: bool,
+    /// A replica that was set back was refused.
+    pub set_back: bool,
     /// A write failed.
     pub failed_write: bool,
     /// A source that was started again got an answer again.
@@ -64,6 +66,7 @@ impl Coverage {
         self.late |= other.late;
         self.torn |= other.torn;
         self.damaged |= other.damaged;
+        self.set_back |= other.set_back;
         self.failed_write |= other.failed_write;
         self.repeated |= other.repeated;
         self.retired |= other.retired;
@@ -84,6 +87,7 @@ impl Coverage {
         let late = of(self.late, "late").filter(|name| !about_all(name));
         let torn = (!self.torn).then(|| "torn group".to_string());
         let damaged = (!self.damaged).then(|| "damaged disk".to_string());
+        let set_back = (!self.set_back).then(|| "set back".to_string());
         let failed = (!self.failed_write).then(|| "failed write".to_string());
         let repeated = (!self.repeated).then(|| "repeated answer".to_string());
         let retired = (!self.retired).then(|| "retired key".to_string());
@@ -92,6 +96,7 @@ impl Coverage {
             .chain(late)
             .chain(torn)
             .chain(damaged)
+            .chain(set_back)
             .chain(failed)
             .chain(repeated)
             .chain(retired)

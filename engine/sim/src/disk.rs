@@ -87,6 +87,27 @@ impl Disk {
         }
     }
 
+    /// What the platters hold now, as a copy would have it.
+    pub fn copy(&self) -> Disk {
+        Disk {
+            id: self.id,
+            encoder: GroupEncoder::new(self.id),
+            files: self.files.clone(),
+            segment: self.segment,
+            spare: self.spare.clone(),
+            cut: self.cut,
+            last_group: self.last_group,
+            reached: self.reached,
+            snapshot: self.snapshot.clone(),
+            is_rotten: self.is_rotten,
+            waiting: Vec::new(),
+            write: None,
+            offset: self.offset,
+            durable: self.durable,
+            bytes: self.bytes,
+        }
+    }
+
     /// A segment with room for a group of so many bytes.
     fn next_segment(&mut self, first: u64, needed: usize) {
         self.prepare();

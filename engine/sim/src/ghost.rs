@@ -54,6 +54,8 @@ pub struct View {
     pub seen: BTreeMap<InstanceId, Seen>,
     /// The end of the last block of own numbers.
     pub reserved: u64,
+    /// How far the log of each replica reaches at least (G6).
+    pub heard: [u64; REPLICAS_MAX],
 }
 
 impl View {
@@ -61,6 +63,7 @@ impl View {
     pub fn apply(&mut self, record: &Record) {
         match *record {
             Record::Reserve { end } | Record::Begin { reserved: end, .. } => self.reserved = end,
+            Record::Heard { positions } => self.heard = positions,
             // What is carried forward says nothing new.
             Record::Stopped { .. } | Record::Floor { .. } | Record::Carried { .. } => {}
             Record::PreAccepted { id, deps, init_deps } => {

@@ -3,14 +3,17 @@
 use crate::disk::Disk;
 use crate::ghost::Ghost;
 use crate::plan::Plan;
+use isonomy_protocol::admission::Admission;
 use isonomy_protocol::contract::{Append, Config, Position, Reply, Room, Send, Time};
 use isonomy_protocol::limits::HUNG_AFTER_US;
 use isonomy_protocol::log::LogId;
+use isonomy_protocol::quorum::Quorum;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::command::Part;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
+use isonomy_wire::message::Start;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -20,6 +23,29 @@ const RESERVE_BLOCK: u64 = 8;
 /// Clocks start here.
 const ORIGIN_US: u64 = 1_000_000;
 
+/// What its data directory says of processes (G6).
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// How many have taken part with it.
+    pub starts: u64,
+    /// The newest of each replica that was heard.
+    pub met: Vec<Option<Start>>,
+}
+
+/// What was copied of a disk while its replica ran.
+pub struct Copied {
+    disk: Disk,
+    /// Its data directory's words.
+    pub identity: Identity,
+}
+
+impl Copied {
+    /// How many records it has.
+    pub fn position(&self) -> u64 {
+        self.disk.durable().0
+    }
+}
+
 /// See the module.
 pub struct Node {
     /// Its place.
@@ -28,8 +54,18 @@ pub struct Node {
     pub core: Option<Replica>,
     /// Its disk was found damaged: it never comes back.
     pub is_lost: bool,
-    /// Its disk is damaged.
+    /// Its disk is damaged, or was set back: at its next start it is found out.
     pub is_damaged: bool,
+    /// What its data directory says of processes.
+    pub identity: Identity,
+    /// The process that runs, or ran last.
+    pub start: Start,
+    /// How many records its log had when it was started.
+    pub began: u64,
+    /// What the others say of this process.
+    pub admission: Admission,
+    /// The last copy of its disk.
+    pub copied: Option<Copied>,
     /// How often it was started.
     pub life: u32,
     /// Its snapshot is on its way to the disk.
@@ -89,6 +125,11 @@ impl Node {
             core: None,
             is_lost: false,
             is_damaged: false,
+            identity: Identity { starts: 0, met: vec![None; usize::from(plan.n)] },
+            start: Start::default(),
+            began: 0,
+            admission: Admission::new(Quorum::new(plan.n), ReplicaId(id)),
+            copied: None,
             life: 0,
             is_writing: false,
             is_fetching: false,
@@ -133,6 +174,7 @@ impl Node {
             timing: plan.timing,
             reserve_block: RESERVE_BLOCK,
             fence_bytes: plan.fence_bytes,
+            outlives_power: true,
             rescue: plan.rescue,
         };
         let durable_before = self.disk.durable().0;
@@ -155,6 +197,9 @@ impl Node {
         core.start(self.time(now), self.disk.durable());
         core.check();
         self.core = Some(core);
+        self.start = Start { number: self.identity.starts + 1, nonce: random.random() };
+        self.began = self.disk.durable().0;
+        self.admission = Admission::new(Quorum::new(plan.n), ReplicaId(self.id));
         self.life += 1;
         (self.is_writing, self.is_fetching, self.is_verifying) = (false, false, false);
         true
@@ -189,6 +234,19 @@ impl Node {
     pub fn damage(&mut self, random: &mut SmallRng) {
         self.is_damaged = true;
         self.disk.damage(random);
+    }
+
+    /// Copies its disk, if it runs.
+    pub fn copy(&mut self) {
+        if self.core.is_some() && !self.is_damaged {
+            self.copied = Some(Copied { disk: self.disk.copy(), identity: self.identity.clone() });
+        }
+    }
+
+    /// Its disk becomes what was copied of it.
+    pub fn set_back(&mut self) {
+        let Copied { disk, identity } = self.copied.take().expect("it was copied");
+        (self.disk, self.identity, self.is_damaged) = (disk, identity, true);
     }
 
     /// Ends the turn: takes what the core has to say.

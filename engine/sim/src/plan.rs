@@ -72,6 +72,8 @@ pub struct Plan {
     pub all_crash: f64,
     /// A crash leaves the disk damaged, for up to f replicas.
     pub damage: f64,
+    /// Between two copies of a disk, one of which may be put back later; 0 for none.
+    pub copy_every_us: u64,
     /// A write fails, which ends the process.
     pub write_fails: f64,
     /// Between two times at which a disk has no room for more segments or a snapshot; 0 for none.
@@ -169,6 +171,7 @@ impl Plan {
             retires: sometimes(r, 0.3, 0.02..0.4),
             hang_every_us: every(r, 0.2, 200_000..3_000_000),
             rot: sometimes(r, 0.3, 0.1..0.9),
+            copy_every_us: every(r, 0.25, 20_000..400_000),
         };
         // A source that stays away for longer than streams live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };
@@ -194,6 +197,7 @@ impl Plan {
             reset_every_us: 0,
             crash_every_us: 0,
             pause_every_us: 0,
+            copy_every_us: 0,
             write_fails: 0.0,
             full_every_us: 0,
             hang_every_us: 0,
@@ -241,6 +245,7 @@ impl Plan {
             crash_every_us: 200_000,
             full_every_us: 0,
             damage: 0.0,
+            copy_every_us: 0,
             faults_us: plan.faults_us.max(1_500_000),
             commands: 40,
             clients: 5,

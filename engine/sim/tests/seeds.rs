@@ -3,7 +3,7 @@
 use isonomy_protocol::marks::Mark;
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 use isonomy_sim::contention::SPAN_US;
-use isonomy_sim::plan::Plan;
+use isonomy_sim::plan::{Bias, Plan};
 use isonomy_sim::world::{Summary, run, run_plan};
 
 #[test]
@@ -88,4 +88,30 @@ fn who_sticks_to_a_source_whose_snapshot_is_damaged_fails() {
     let is_caught = seeds.clone().any(|seed| is_noticed(Mutant::SameSourceForever, || passes(seed)));
     assert!(is_caught, "it passes {seeds:?}");
     seeds.for_each(passes);
+}
+
+/// Disks are copied and put back in most of these runs.
+fn setting_back(seed: u64) -> Plan {
+    let plan = Plan::of(seed);
+    Plan {
+        n: plan.n.max(3),
+        faults_us: 3_000_000,
+        bias: Bias::Fair,
+        bias_us: 0,
+        crash_every_us: 200_000,
+        copy_every_us: 100_000,
+        ..plan
+    }
+}
+
+#[test]
+fn a_replica_that_was_set_back_takes_no_part() {
+    let refused = (0..24).filter(|seed| run_plan(setting_back(*seed)).coverage.set_back).count();
+    assert!(refused >= 6, "only {refused} runs have refused one");
+    let is_caught = (0..24).any(|seed| {
+        is_noticed(Mutant::SetBackUnnoticed, || {
+            run_plan(setting_back(seed));
+        })
+    });
+    assert!(is_caught, "one that takes part passes 24 seeds");
 }

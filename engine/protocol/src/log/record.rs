@@ -4,7 +4,7 @@
 #![allow(missing_docs)]
 
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{Ballot, InstanceId};
+use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX};
 use isonomy_wire::message::{Phase, Value};
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -47,15 +47,20 @@ pub enum Record {
         init_deps: Option<Deps>,
         validated: bool,
     },
+    /// G6: how far the log of each replica reaches at least, as they have said. Nothing that is said
+    /// rests on it.
+    Heard { positions: [u64; REPLICAS_MAX] },
 }
 
 impl Record {
     /// The instance that it is about, if it is about one.
     pub fn id(&self) -> Option<InstanceId> {
         match self {
-            Record::Reserve { .. } | Record::Stopped { .. } | Record::Floor { .. } | Record::Begin { .. } => {
-                None
-            }
+            Record::Reserve { .. }
+            | Record::Stopped { .. }
+            | Record::Floor { .. }
+            | Record::Begin { .. }
+            | Record::Heard { .. } => None,
             Record::PreAccepted { id, .. }
             | Record::Promised { id, .. }
             | Record::Validated { id, .. }

@@ -82,9 +82,9 @@ impl Replica {
     }
 
     /// G4: a fence, at once, however full the window is (section 6), unless one is under way or this replica
-    /// stops or its disk hangs (D9).
+    /// stops, its disk hangs (D9), or it was not admitted (G6).
     pub fn propose_fence(&mut self, now: Time) {
-        if !self.is_fencing() && !self.stopping && !self.is_hung() {
+        if !self.is_fencing() && !self.stopping && self.admitted && !self.is_hung() {
             self.marks.set(Mark::FenceProposed);
             let mut request = RequestBuilder::default();
             request.fence();
@@ -191,6 +191,9 @@ impl Replica {
     pub(crate) fn carry_forward(&mut self, fence: u64, frontier: &Deps) -> Position {
         let begin = Record::Begin { reserved: self.reserved, floor: self.floor, fence };
         let first = self.outbox.append(begin, None);
+        if self.peers.iter().any(|peer| peer.heard > 0) {
+            self.append_heard();
+        }
         let above = self.space.iter().filter(|(id, it)| !frontier.contains(*id) && has_records(it));
         let above: Vec<InstanceId> = above.map(|(id, _)| id).collect();
         for id in above {

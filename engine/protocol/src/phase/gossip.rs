@@ -2,11 +2,11 @@
 //! forgotten.
 
 use crate::contract::Time;
-use crate::limits::{GOSSIP_REPEAT, PULL_BYTES_MAX, PULL_COMMITS_MAX};
+use crate::limits::{GOSSIP_REPEAT, HEARD_EVERY_US, PULL_BYTES_MAX, PULL_COMMITS_MAX};
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::replica::{Peer, Pulled, Replica};
-use isonomy_wire::id::{InstanceId, ReplicaId};
+use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{Gossip, PeerMessage};
 
 /// What a broken invariant that shows that two replicas differ says to the operator: never that the one
@@ -41,6 +41,7 @@ impl Replica {
             fence,
             fence_hash,
             snapshot: self.snapshot,
+            position: if self.config.outlives_power { self.outbox.spoken().0 } else { 0 },
         }));
         self.broadcast(&message, None);
         self.outbox.send_own(self.me, message, None);
@@ -67,6 +68,8 @@ impl Replica {
         peer.snapshot = peer.snapshot.max(gossip.snapshot);
         peer.unindexed.merge(&gossip.unindexed);
         if from != self.me {
+            self.heard_more |= gossip.position > peer.heard;
+            peer.heard = peer.heard.max(gossip.position);
             // D8: what the others may have forgotten goes into the deps at once, so that their
             // answers can equal them.
             self.restart_marks.set(from, gossip.restart_mark);
@@ -74,6 +77,30 @@ impl Replica {
         }
         self.maybe_settle();
         self.maybe_pull(now);
+    }
+
+    /// G6: writes down how far the peers' logs reach, if that is more than was written before. Nobody
+    /// waits for it.
+    pub(crate) fn note_heard(&mut self, now: Time) {
+        if std::mem::take(&mut self.heard_more) {
+            self.heard_at = now;
+            self.append_heard();
+        }
+    }
+
+    /// The same every now and then.
+    pub(crate) fn maybe_note_heard(&mut self, now: Time) {
+        if now.since(self.heard_at) >= HEARD_EVERY_US {
+            self.note_heard(now);
+        }
+    }
+
+    pub(crate) fn append_heard(&mut self) {
+        let mut positions = [0; REPLICAS_MAX];
+        for (position, peer) in positions.iter_mut().zip(&self.peers) {
+            *position = peer.heard;
+        }
+        self.outbox.append(Record::Heard { positions }, None);
     }
 
     /// Executed at every member, durably: nobody will ask for it again.

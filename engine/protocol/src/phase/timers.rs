@@ -27,6 +27,7 @@ impl Replica {
         self.recover_overdue(now);
         self.maybe_pull(now);
         self.maybe_gossip(now);
+        self.maybe_note_heard(now);
         self.maybe_fence(now);
         self.end_idle_streams(now);
     }

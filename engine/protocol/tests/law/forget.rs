@@ -303,6 +303,20 @@ fn g4_who_differs_from_two_at_a_fence_stops() {
 }
 
 #[test]
+fn g6_what_was_heard_of_peers_outlives_a_cut() {
+    let mut solo = Solo::new(5, 0);
+    let heard = PeerMessage::Gossip(Box::new(Gossip { position: 50, ..Gossip::default() }));
+    solo.tell(1, heard, None);
+    solo.wait(2_000_000);
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    solo.sync();
+    solo.sync();
+    assert!(solo.cut > 0, "the log was cut");
+    solo.restart();
+    assert_eq!(solo.core.heard(ReplicaId(1)), 50);
+}
+
+#[test]
 fn g5_a_snapshot_brings_the_state_and_leaves_what_is_above() {
     let mut source = forgetful();
     let snapshot = source.snapshot.take().expect("it took one");

@@ -1,6 +1,7 @@
 //! Each rule is broken on purpose, and its test must fail: a test that cannot is worth nothing.
 //!
-//! DropAbal, ReplyAtCommit and StrictGate are caught by stories, see there.
+//! DropAbal, ReplyAtCommit and StrictGate are caught by stories, SetBackUnnoticed by the simulator, see
+//! there.
 
 use crate::{commit, durable, forget, hung, recover, streams, transfer, validate};
 use isonomy_protocol::mutant::{Mutant, is_noticed};
@@ -48,7 +49,9 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
             transfer::g5_after_a_failure_another_source_is_asked_and_the_first_hears_of_it
         }
         Mutant::EndlessHold => transfer::g5_who_does_not_get_on_is_not_waited_for,
-        Mutant::DropAbal | Mutant::ReplyAtCommit | Mutant::StrictGate => return None,
+        Mutant::DropAbal | Mutant::ReplyAtCommit | Mutant::StrictGate | Mutant::SetBackUnnoticed => {
+            return None;
+        }
     })
 }
 

@@ -67,6 +67,7 @@ pub fn config(n: u8, id: u8) -> Config {
         timing: timing(),
         reserve_block: RESERVE_BLOCK,
         fence_bytes: u64::MAX,
+        outlives_power: true,
         rescue: false,
     }
 }
@@ -117,6 +118,7 @@ impl World {
             core.replay(record.clone(), payload.clone());
         }
         core.start(self.now, Position(node.log.len() as u64));
+        core.admit(self.now);
         core.check();
         node.core = Some(core);
         self.relink();

@@ -70,6 +70,7 @@ impl Solo {
 
     fn begin(&mut self) {
         self.core.start(self.now, Position(self.log.len() as u64));
+        self.core.admit(self.now);
         let others: Vec<ReplicaId> =
             (0..self.config.replicas).map(ReplicaId).filter(|id| *id != self.config.replica).collect();
         self.core.on_links(self.now, &others);

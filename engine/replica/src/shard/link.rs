@@ -157,6 +157,10 @@ impl Sink {
         self.closed.get().is_some()
     }
 
+    pub(crate) fn why_closed(&self) -> Option<&'static str> {
+        self.closed.get()
+    }
+
     /// Writes what gathers, one large write after the other, until the connection is closed.
     async fn write_all(&self, mut writer: WriteHalf<TcpStream>) -> std::io::Result<()> {
         let mut taken = Vec::new();

@@ -49,8 +49,12 @@ impl Node {
     }
 
     fn describe_missing(&self, peer: ReplicaId) -> Option<String> {
-        let how = match self.inner.borrow().links.directions(peer) {
+        let links = &self.inner.borrow().links;
+        let how = match links.directions(peer) {
             (true, true) => return None,
+            (true, false) if links.is_greeted(peer) => {
+                "is reached, but takes no part before others have confirmed that its state is the newest"
+            }
             (true, false) => "is reached from here, but does not reach this replica",
             (false, true) => "reaches this replica, but is not reached from here",
             (false, false) => "is not reached",

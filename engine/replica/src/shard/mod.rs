@@ -3,6 +3,7 @@
 //! Tasks hand what arrives to the core at once; the *turn* task runs when they have, takes the
 //! core's outputs in their order, and sleeps. While a write is under way the next batch gathers.
 
+mod admission;
 mod aside;
 mod clients;
 mod disk;
@@ -30,6 +31,7 @@ use crate::resolver::Resolver;
 use crate::rings::{self, PREEMPT};
 use crate::told::Told;
 use crate::waiting::Wait;
+use admission::Judged;
 use aside::Aside;
 use disk::{Disk, Log, Write};
 use fetch::Fetching;
@@ -118,6 +120,7 @@ pub(crate) struct Node {
     disk: Disk,
     aside: Aside,
     inner: RefCell<Inner>,
+    judged: Judged,
     origin: Instant,
     /// Inputs have come since the last turn.
     dirty: Cell<bool>,
@@ -222,6 +225,7 @@ async fn start(
         timing: Timing::default(),
         reserve_block: RESERVE_BLOCK,
         fence_bytes: config.log_budget / FENCES_PER_BUDGET,
+        outlives_power: config.durability == Durability::Fsync,
         rescue: false,
     };
     let id = LogId {
@@ -238,6 +242,7 @@ async fn start(
     let recovered = recover::recover(id, &dir, known, |(record, payload)| core.replay(record, payload))?;
     let Recovered { tail, .. } = recovered;
     core.start(Time(0), Position(tail.next.0 - 1));
+    let judged = Judged::new(&config, core.position());
     let aside = Aside::start().map_err(|error| {
         Fatal::new(
             Reason::Machine,
@@ -251,6 +256,7 @@ async fn start(
         resolver,
         disk,
         aside,
+        judged,
         inner: RefCell::new(Inner {
             core,
             log: Log::new(id, tail),
@@ -289,6 +295,8 @@ async fn serve(
     stopping: Arc<AtomicBool>,
     ready: std::sync::mpsc::Sender<ShardId>,
 ) {
+    // A replica alone has nobody to ask.
+    node.maybe_admit();
     let spawn = |task: futures_lite::future::BoxedLocal<()>| glommio::spawn_local(task).detach();
     let shared = node.clone();
     spawn(Box::pin(async move { shared.disk.prepare().await }));

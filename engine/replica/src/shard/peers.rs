@@ -6,7 +6,7 @@ use isonomy_protocol::contract::Send;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::frame::{Encoder, Frame, Scope};
 use isonomy_wire::id::ReplicaId;
-use isonomy_wire::message::{Handshake, Hello, PeerMessage, Refusal, Role};
+use isonomy_wire::message::{Handshake, Hello, PeerMessage, Refusal, Role, Start};
 use isonomy_wire::route::RULE_VERSION;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd};
@@ -28,6 +28,9 @@ const PEER_BACKLOG_BYTES_MAX: usize = 64 << 20;
 /// The first wait before a link is tried again; doubled up to the last.
 const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 const RECONNECT_LAST: Duration = Duration::from_secs(1);
+/// A peer that was heard so long ago at most lives: while it does it says at least once a second how far
+/// it is.
+const LIVING_SILENT_MAX: Duration = Duration::from_secs(3);
 /// After a failed accept, such as for want of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -39,7 +42,10 @@ pub(super) struct Links {
 #[derive(Default)]
 struct Link {
     outgoing: Option<Rc<Sink>>,
-    incoming: Option<Rc<Sink>>,
+    /// Welcomed, and not heard yet: until it speaks it takes no other's place.
+    greeted: Option<Rc<Sink>>,
+    /// With the process that is heard (G6).
+    incoming: Option<(Start, Rc<Sink>)>,
     /// Something was pushed that somebody waits for.
     urgent: bool,
 }
@@ -111,12 +117,24 @@ impl Links {
         (link.outgoing.is_some(), link.incoming.is_some())
     }
 
+    /// Whether a peer is welcomed here, and silent.
+    pub(super) fn is_greeted(&self, peer: ReplicaId) -> bool {
+        self.peers[peer.index()].greeted.is_some()
+    }
+
     pub(super) fn incoming(&self) -> impl Iterator<Item = &Rc<Sink>> {
-        self.peers.iter().filter_map(|link| link.incoming.as_ref())
+        self.peers.iter().filter_map(|link| link.incoming.as_ref().map(|(_, sink)| sink))
+    }
+
+    /// G6: the process of a peer that was heard a moment ago.
+    pub(super) fn living(&self, peer: ReplicaId) -> Option<Start> {
+        let (start, sink) = self.peers[peer.index()].incoming.as_ref()?;
+        (!sink.is_closed() && sink.silent_for() < LIVING_SILENT_MAX).then_some(*start)
     }
 
     pub(super) fn sinks(&self) -> impl Iterator<Item = Rc<Sink>> {
-        self.peers.iter().flat_map(|link| link.outgoing.iter().chain(&link.incoming)).cloned()
+        let others = self.peers.iter().flat_map(|link| link.outgoing.iter().chain(&link.greeted));
+        others.chain(self.incoming()).cloned()
     }
 }
 
@@ -144,6 +162,7 @@ impl Node {
                 }
                 // The same trouble is told once, not at every try.
                 Err(error) => {
+                    self.on_no_link(peer, &error);
                     let error = error.to_string();
                     if error != said && self.told.may(Kind::NoLink) {
                         log::warn!("shard {}: no link to replica {peer}: {error}", self.shard.0);
@@ -159,14 +178,15 @@ impl Node {
     async fn open_link(&self, peer: ReplicaId) -> Result<Connection, LinkError> {
         let mut connection = Connection::new(self.reach(peer).await?, PEER_PATIENCE);
         let mut encoder = Encoder::default();
-        let incarnation = self.data_dir.incarnation();
+        let (incarnation, start) = (self.data_dir.incarnation(), self.data_dir.start());
+        let position = self.told_position(peer);
         let hello = Hello {
             cluster: Some(self.data_dir.cluster_id()),
             epoch: EPOCH,
             shard: self.shard,
             shards: self.config.shards,
             rule: RULE_VERSION,
-            role: Role::Replica { id: self.config.replica, incarnation },
+            role: Role::Replica { id: self.config.replica, incarnation, start, position },
         };
         connection.shake(&mut encoder, self.shard, &Handshake::Hello(hello));
         match connection.hear(&mut encoder, self.shard).await? {
@@ -220,9 +240,10 @@ impl Node {
     }
 
     /// Lets the link be used until it ends.
-    async fn hold_link(&self, peer: ReplicaId, mut connection: Connection) {
+    async fn hold_link(self: &Rc<Node>, peer: ReplicaId, mut connection: Connection) {
         let sink = connection.sink.clone();
         self.relink(|links| links.peers[peer.index()].outgoing = Some(sink));
+        self.on_welcome(peer);
         // Nothing comes this way; what ends it is an error.
         let error = match connection.next_frame().await {
             Ok(_) => LinkError::Closed("it spoke where it only listens"),
@@ -272,7 +293,7 @@ impl Node {
         let greeted = self.greet_peer(&mut connection).await;
         drop(place);
         match greeted {
-            Ok(peer) => self.hear_peer(peer, connection).await,
+            Ok((peer, start)) => self.hear_peer(peer, start, connection).await,
             Err(error) if self.told.may(Kind::Stranger) => {
                 log::warn!("shard {}: a connection for peers ended: {error}", self.shard.0);
             }
@@ -280,7 +301,7 @@ impl Node {
         }
     }
 
-    async fn greet_peer(&self, connection: &mut Connection) -> Result<ReplicaId, LinkError> {
+    async fn greet_peer(&self, connection: &mut Connection) -> Result<(ReplicaId, Start), LinkError> {
         let mut encoder = Encoder::default();
         let word = connection.hear(&mut encoder, self.shard).await?;
         let judged = match word {
@@ -288,9 +309,9 @@ impl Node {
             _ => Err(Refusal::NoHello),
         };
         match judged {
-            Ok(peer) => {
+            Ok(found) => {
                 connection.shake(&mut encoder, self.shard, &Handshake::Welcome(self.welcome()));
-                Ok(peer)
+                Ok(found)
             }
             Err(refusal) => {
                 connection.refuse(&mut encoder, self.shard, refusal.clone()).await;
@@ -299,9 +320,9 @@ impl Node {
         }
     }
 
-    async fn judge_peer(&self, hello: &Hello) -> Result<ReplicaId, Refusal> {
+    async fn judge_peer(&self, hello: &Hello) -> Result<(ReplicaId, Start), Refusal> {
         self.judge_hello(hello)?;
-        let Role::Replica { id, incarnation } = hello.role else {
+        let Role::Replica { id, incarnation, start, position } = hello.role else {
             return Err(Refusal::WrongPort { expected: "replicas".into() });
         };
         if hello.epoch != EPOCH {
@@ -319,11 +340,11 @@ impl Node {
             Some(accepted) => accepted,
             None => {
                 let data_dir = self.data_dir.clone();
-                glommio::executor().spawn_blocking(move || data_dir.accept_peer(id, incarnation)).await
+                self.aside.run(move || data_dir.accept_peer(id, incarnation)).await
             }
         };
         match accepted {
-            Ok(true) => Ok(id),
+            Ok(true) => self.judge_state(id, start, position).map(|()| (id, start)),
             Ok(false) => Err(Refusal::WrongIncarnation { id }),
             Err(fatal) => stop(fatal.reason, &fatal.to_string()),
         }
@@ -345,14 +366,13 @@ impl Node {
     }
 
     /// Hands what a peer says to the core until the link ends.
-    async fn hear_peer(self: &Rc<Node>, peer: ReplicaId, mut connection: Connection) {
+    async fn hear_peer(self: &Rc<Node>, peer: ReplicaId, start: Start, mut connection: Connection) {
         let sink = connection.sink.clone();
-        self.relink(|links| {
-            // A peer that connects again has given up the old connection.
-            if let Some(before) = links.peers[peer.index()].incoming.replace(sink.clone()) {
-                before.close("the peer has connected again");
-            }
-        });
+        let before = self.inner.borrow_mut().links.peers[peer.index()].greeted.replace(sink.clone());
+        if let Some(before) = before {
+            before.close("the peer has connected again");
+        }
+        let mut is_heard = false;
         let error = loop {
             // What peers say becomes records: while the disk does not take them, nobody is read.
             while self.inner.borrow().is_behind() && !sink.is_closed() {
@@ -362,6 +382,10 @@ impl Node {
                 Ok(frame) => frame,
                 Err(error) => break error,
             };
+            if !is_heard && let Err(error) = self.begin_hearing(peer, start, &sink).await {
+                break error;
+            }
+            is_heard = true;
             if let Err(error) = self.on_peer_frame(peer, frame) {
                 break error;
             }
@@ -370,8 +394,40 @@ impl Node {
             log::info!("shard {}: replica {peer} is no longer heard: {error}", self.shard.0);
         }
         self.relink(|links| {
-            links.peers[peer.index()].incoming.take_if(|current| Rc::ptr_eq(current, &sink));
+            let link = &mut links.peers[peer.index()];
+            link.greeted.take_if(|current| Rc::ptr_eq(current, &sink));
+            link.incoming.take_if(|(_, current)| Rc::ptr_eq(current, &sink));
         });
+    }
+
+    /// G6: a peer speaks for the first time since it was welcomed. Another process of it may have spoken
+    /// before or does meanwhile, and what was noted then stands.
+    async fn begin_hearing(&self, peer: ReplicaId, start: Start, sink: &Rc<Sink>) -> Result<(), LinkError> {
+        self.judge_state(peer, start, None).map_err(LinkError::Refused)?;
+        if self.data_dir.met(peer) != Some(start) {
+            // Other tasks go on while it is written: the disk may hang.
+            let data_dir = self.data_dir.clone();
+            match self.aside.run(move || data_dir.note_start(peer, start)).await {
+                Ok(true) => self.judge_state(peer, start, None).map_err(LinkError::Refused)?,
+                Ok(false) => {
+                    return Err(LinkError::Closed("its start cannot be noted for want of room or files"));
+                }
+                Err(fatal) => stop(fatal.reason, &fatal.to_string()),
+            }
+            // It may have connected again meanwhile.
+            if let Some(why) = sink.why_closed() {
+                return Err(LinkError::Closed(why));
+            }
+        }
+        self.relink(|links| {
+            let link = &mut links.peers[peer.index()];
+            link.greeted.take_if(|current| Rc::ptr_eq(current, sink));
+            // A peer that connects again has given up the old connection.
+            if let Some((_, before)) = link.incoming.replace((start, sink.clone())) {
+                before.close("the peer has connected again");
+            }
+        });
+        Ok(())
     }
 
     fn on_peer_frame(self: &Rc<Node>, peer: ReplicaId, frame: Frame) -> Result<(), LinkError> {
@@ -399,10 +455,6 @@ impl Node {
             let parsed = Payload::parse(frame.payload, frame.payload_crc);
             Some(parsed.map_err(|_| LinkError::Closed("it sent a batch that does not decode"))?)
         };
-        // G6: no vote from a directory that is not known to be the first of its name.
-        if !self.data_dir.is_formed() {
-            return Ok(());
-        }
         let now = self.now();
         self.inner.borrow_mut().core.on_message(now, peer, message, payload);
         self.touch();

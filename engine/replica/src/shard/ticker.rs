@@ -48,6 +48,7 @@ impl Node {
                 self.touch();
             }
             self.mark_log();
+            self.maybe_admit();
             if swept.elapsed() >= SWEEP_EVERY {
                 swept = Instant::now();
                 self.sweep();

@@ -20,7 +20,8 @@ pub(super) fn check(ghost: &Ghost, node: u8, record: &Record) {
         | Record::Reserve { .. }
         | Record::Stopped { .. }
         | Record::Floor { .. }
-        | Record::Begin { .. } => true,
+        | Record::Begin { .. }
+        | Record::Heard { .. } => true,
         // What is carried forward is what was.
         Record::Carried { phase, bal, abal, .. } => {
             (*phase, *bal, *abal) == (seen.phase, seen.bal, seen.abal)

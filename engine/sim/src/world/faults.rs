@@ -44,6 +44,10 @@ impl World {
                 }
                 self.every(self.plan.hang_every_us, Event::Hang);
             }
+            Event::Copy => {
+                self.nodes[usize::from(node)].copy();
+                self.every(self.plan.copy_every_us, Event::Copy);
+            }
             Event::CrashSome => {
                 let all = self.faults.random_bool(self.plan.all_crash);
                 (0..n).filter(|id| all || *id == node).for_each(|id| self.crash(id));

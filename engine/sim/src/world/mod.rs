@@ -1,5 +1,6 @@
 //! The run of a seed: events in the order of their time, faults first, then healing, then proof.
 
+mod admission;
 mod clients;
 mod faults;
 mod proof;
@@ -91,6 +92,8 @@ enum Event {
     Fill,
     /// No write of a disk ends for a while.
     Hang,
+    /// A disk is copied.
+    Copy,
     /// Whoever waited for room goes on.
     Room {
         node: u8,
@@ -167,6 +170,8 @@ struct World {
     stage: Stage,
     stage_since: u64,
     turns: u64,
+    /// A disk was set back.
+    was_set_back: bool,
     summary: Summary,
 }
 
@@ -189,6 +194,7 @@ impl World {
             stage: Stage::Faults,
             stage_since: 0,
             turns: 0,
+            was_set_back: false,
             summary: Summary::default(),
             plan,
         };
@@ -203,6 +209,7 @@ impl World {
         world.every(plan.crash_every_us, Event::CrashSome);
         world.every(plan.full_every_us, Event::Fill);
         world.every(plan.hang_every_us, Event::Hang);
+        world.every(plan.copy_every_us, Event::Copy);
         world.queue.push(plan.faults_us, Event::Heal);
         world
     }
@@ -265,7 +272,13 @@ impl World {
             Event::Heal => self.heal(),
             Event::Look => self.look(),
             Event::Room { node } => self.room(node),
-            Event::Partition | Event::Reset | Event::Pause | Event::Fill | Event::Hang | Event::CrashSome
+            Event::Partition
+            | Event::Reset
+            | Event::Pause
+            | Event::Fill
+            | Event::Hang
+            | Event::Copy
+            | Event::CrashSome
                 if !self.is_calm() =>
             {
                 self.fail(event)

@@ -18,6 +18,7 @@ const LAST_PIECE: u64 = 3;
 
 impl World {
     pub(super) fn start(&mut self, id: u8) {
+        self.maybe_set_back(id);
         let World { plan, now, nodes, ghost, faults, .. } = self;
         let node = &mut nodes[usize::from(id)];
         if !node.start(plan, *now, ghost, faults) {
@@ -187,8 +188,7 @@ impl World {
 
     fn take_piece(&mut self, id: u8, source: u8, fence: u64, piece: u64) {
         let now = self.now;
-        let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
-        let is_linked = self.network.linked(id, &up).contains(&ReplicaId(source));
+        let is_linked = self.linked(id).contains(&ReplicaId(source));
         let give = |nodes: &mut Vec<Node>| nodes[usize::from(source)].give_snapshot(now, id, fence, piece);
         let Some(bytes) = is_linked.then(|| give(&mut self.nodes)).flatten() else {
             return self.nodes[usize::from(id)].fetch_failed(now, source, fence, FetchFailure::Source);
@@ -234,9 +234,9 @@ impl World {
     }
 
     pub(super) fn relink(&mut self) {
-        let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
+        (0..self.plan.n).for_each(|id| self.ask_others(id));
         for id in 0..self.plan.n {
-            let linked = self.network.linked(id, &up);
+            let linked = self.linked(id);
             let time = self.nodes[usize::from(id)].time(self.now);
             if let Some(core) = &mut self.nodes[usize::from(id)].core {
                 core.on_links(time, &linked);
@@ -292,6 +292,10 @@ impl World {
 
     fn send(&mut self, from: u8, send: Send) {
         let (now, to, message, calm) = (self.now, send.to.0, &send.message, self.is_calm());
+        // A connection begins with a welcome.
+        if !self.nodes[usize::from(from)].admission.is_welcomed_by(send.to) {
+            return;
+        }
         let fate = self.network.send(&self.plan, Sent { now, from, to, message, calm });
         let dies = self.now < self.plan.bias_us
             && matches!(send.message, PeerMessage::PreAccept { .. })

@@ -1,0 +1,158 @@
+//! G6: which state of its data directory a replica has. Those that have met it before judge that, and
+//! until enough of them have, it takes no part.
+//!
+//! A directory that was set back (a copy that was put back, the snapshot of a virtual machine) has
+//! forgotten what it promised since. It cannot know that itself; what its peers have met can.
+
+use crate::mutant::{self, Mutant};
+use crate::quorum::{Quorum, ReplicaSet};
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{SetBack, Start};
+
+/// What a member has met of another one, durably.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Met {
+    /// Its newest process that was heard, if any was.
+    pub start: Option<Start>,
+    /// How many durable records its log had at least.
+    pub heard: u64,
+}
+
+/// Whether a process with a log of so many records may be the newest state of the replica that was met.
+pub fn judge(met: Met, here: Start, position: Option<u64>) -> Result<(), SetBack> {
+    if mutant::is(Mutant::SetBackUnnoticed) {
+        return Ok(());
+    }
+    if let Some(known) = met.start {
+        if here.number < known.number {
+            return Err(SetBack::Starts { here: here.number, known: known.number });
+        }
+        if here.number == known.number && here.nonce != known.nonce {
+            return Err(SetBack::SameStart { here: here.number });
+        }
+    }
+    match position {
+        Some(position) if position < met.heard => Err(SetBack::Log { here: position, heard: met.heard }),
+        _ => Ok(()),
+    }
+}
+
+/// What the others say of this replica since it was started.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    quorum: Quorum,
+    me: ReplicaId,
+    welcomed: ReplicaSet,
+    /// They were asked after a quorum had welcomed this replica, and nobody answered.
+    silent: ReplicaSet,
+    /// They are linked with another process of this replica.
+    object: ReplicaSet,
+}
+
+impl Admission {
+    /// Nobody was asked yet.
+    pub fn new(quorum: Quorum, me: ReplicaId) -> Admission {
+        let nobody = ReplicaSet::default();
+        Admission { quorum, me, welcomed: nobody, silent: nobody, object: nobody }
+    }
+
+    /// A member has met nothing that contradicts this replica.
+    pub fn on_welcome(&mut self, peer: ReplicaId) {
+        self.welcomed.insert(peer);
+        self.object.remove(peer);
+    }
+
+    /// A member says that another process of this replica lives.
+    pub fn on_objection(&mut self, peer: ReplicaId) {
+        self.object.insert(peer);
+        self.silent.remove(peer);
+    }
+
+    /// A member was asked and did not judge.
+    pub fn on_silence(&mut self, peer: ReplicaId) {
+        self.object.remove(peer);
+        if self.has_quorum() {
+            self.silent.insert(peer);
+        }
+    }
+
+    /// A quorum has welcomed this replica, and those that have neither judged nor objected since are not
+    /// waited for any longer.
+    pub fn on_patience_over(&mut self) {
+        let object = self.object;
+        for peer in self.others().filter(|peer| !object.contains(*peer)) {
+            self.on_silence(peer);
+        }
+    }
+
+    fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        let me = self.me;
+        (0..self.quorum.n as u8).map(ReplicaId).filter(move |peer| *peer != me)
+    }
+
+    /// Whether a member has welcomed this process.
+    pub fn is_welcomed_by(&self, peer: ReplicaId) -> bool {
+        self.welcomed.contains(peer)
+    }
+
+    /// Whether those who have welcomed this replica are a slow quorum with it.
+    pub fn has_quorum(&self) -> bool {
+        self.welcomed.len() + 1 >= self.quorum.slow()
+    }
+
+    /// Whether it may take part: a quorum has welcomed it, and all others that can be reached have
+    /// judged. One member that knows better is enough to stop it, and one that is down does not keep it
+    /// waiting.
+    pub fn is_open(&self) -> bool {
+        let is_judged = |peer| self.welcomed.contains(peer) || self.silent.contains(peer);
+        self.has_quorum() && self.object.is_empty() && self.others().all(is_judged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(number: u64, nonce: u64) -> Start {
+        Start { number, nonce }
+    }
+
+    #[test]
+    fn g6_who_was_met_later_or_with_more_is_not_met_earlier_or_with_less() {
+        let met = Met { start: Some(start(3, 7)), heard: 10 };
+        assert_eq!(judge(Met::default(), start(1, 1), Some(0)), Ok(()), "a stranger");
+        assert_eq!(judge(met, start(3, 7), Some(10)), Ok(()), "the same process");
+        assert_eq!(judge(met, start(4, 8), Some(10)), Ok(()), "the next");
+        assert_eq!(judge(met, start(9, 8), Some(12)), Ok(()), "some starts were not heard of");
+        assert_eq!(judge(met, start(2, 7), Some(12)), Err(SetBack::Starts { here: 2, known: 3 }));
+        assert_eq!(judge(met, start(3, 8), Some(12)), Err(SetBack::SameStart { here: 3 }));
+        assert_eq!(judge(met, start(4, 8), Some(9)), Err(SetBack::Log { here: 9, heard: 10 }));
+        assert_eq!(judge(met, start(3, 7), Some(9)), Err(SetBack::Log { here: 9, heard: 10 }));
+        assert_eq!(judge(met, start(4, 8), None), Ok(()), "it may have lost its tail lawfully");
+    }
+
+    #[test]
+    fn g6_all_that_can_be_reached_judge_before_a_replica_takes_part() {
+        let peer = ReplicaId;
+        let mut five = Admission::new(Quorum::new(5), peer(0));
+        five.on_silence(peer(4));
+        five.on_welcome(peer(1));
+        assert!(!five.is_open(), "two are no quorum");
+        five.on_welcome(peer(2));
+        assert!(!five.is_open(), "3 and 4 may know better");
+        five.on_silence(peer(3));
+        assert!(!five.is_open(), "4 was silent before there was a quorum: it may be back");
+        five.on_objection(peer(4));
+        five.on_patience_over();
+        assert!(!five.is_open(), "another process lives");
+        five.on_silence(peer(4));
+        assert!(five.is_open());
+        assert!(Admission::new(Quorum::new(1), peer(0)).is_open(), "nobody else could know");
+        let mut three = Admission::new(Quorum::new(3), peer(0));
+        three.on_patience_over();
+        three.on_welcome(peer(2));
+        assert!(!three.is_open(), "1 was not asked since");
+        three.on_patience_over();
+        assert!(three.is_open());
+    }
+}

@@ -1,0 +1,177 @@
+//! G6: no part in anything before the others have confirmed that this replica was not set back.
+
+use isonomy_protocol::admission::{Admission, Met, judge};
+use isonomy_protocol::quorum::Quorum;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{Refusal, Start};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::link::LinkError;
+use super::{EPOCH, Node};
+use crate::config::Config;
+use crate::fatal::{Reason, stop};
+
+/// How long those that do not answer are waited for once a quorum has welcomed this replica. Who can
+/// be reached judges within milliseconds.
+const JUDGE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a peer may say that another process of this replica lives. A machine that has lost its power
+/// and is back sooner than its old connections are given up waits less.
+const OTHER_PATIENCE: Duration = Duration::from_secs(10);
+/// Before it is tried again to write to a disk that has no room, or without open files.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the others say of this process and its log of the shard.
+pub(super) struct Judged {
+    /// How many records the log had when the process started, if that says something.
+    began: Option<u64>,
+    said: RefCell<Said>,
+}
+
+struct Said {
+    admission: Admission,
+    /// Since when a quorum has welcomed this replica.
+    quorum_since: Option<Instant>,
+    /// This process is being counted.
+    is_counting: bool,
+    /// When it last could not be.
+    uncounted_since: Option<Instant>,
+    /// Since when each peer says that another process lives.
+    objects_since: Vec<Option<Instant>>,
+}
+
+impl Judged {
+    pub(super) fn new(config: &Config, began: Option<u64>) -> Judged {
+        let members = config.members.len();
+        let admission = Admission::new(Quorum::new(members as u8), config.replica);
+        let said = Said {
+            admission,
+            quorum_since: None,
+            is_counting: false,
+            uncounted_since: None,
+            objects_since: vec![None; members],
+        };
+        Judged { began, said: RefCell::new(said) }
+    }
+}
+
+impl Node {
+    /// How far the log reaches, as a hello says it. What was appended since the start must not hide from
+    /// a peer that has not judged yet what was missing then.
+    pub(super) fn told_position(&self, peer: ReplicaId) -> Option<u64> {
+        let is_judged = self.judged.said.borrow().admission.is_welcomed_by(peer);
+        if is_judged { self.inner.borrow().core.position() } else { self.judged.began }
+    }
+
+    /// Whether a process of a peer has the newest state of its directory and is the only one, as far as is
+    /// known here.
+    pub(super) fn judge_state(
+        &self,
+        id: ReplicaId,
+        here: Start,
+        position: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let inner = self.inner.borrow();
+        let met = Met { start: self.data_dir.met(id), heard: inner.core.heard(id) };
+        judge(met, here, position).map_err(|found| Refusal::SetBack {
+            id,
+            found,
+            by: self.config.replica,
+            cluster: self.data_dir.cluster_id(),
+            epoch: EPOCH,
+        })?;
+        match inner.links.living(id) {
+            Some(living) if living != here => Err(Refusal::AnotherLives { id, here, living }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A peer takes this process for the newest.
+    pub(super) fn on_welcome(self: &Rc<Node>, peer: ReplicaId) {
+        let mut said = self.judged.said.borrow_mut();
+        said.admission.on_welcome(peer);
+        said.objects_since[peer.index()] = None;
+        drop(said);
+        self.maybe_admit();
+    }
+
+    /// There is no link to a peer: it was not reached, or it refuses this replica.
+    pub(super) fn on_no_link(self: &Rc<Node>, peer: ReplicaId, error: &LinkError) {
+        match error {
+            LinkError::Refused(refusal) if self.is_set_back(peer, refusal) => {
+                let fatal = self.data_dir.on_set_back(&format!("replica {peer} refuses it: {refusal}"));
+                stop(fatal.reason, &fatal.to_string());
+            }
+            LinkError::Refused(refusal @ Refusal::AnotherLives { id, .. }) if *id == self.config.replica => {
+                self.on_objection(peer, refusal);
+            }
+            _ => {
+                let mut said = self.judged.said.borrow_mut();
+                said.admission.on_silence(peer);
+                said.objects_since[peer.index()] = None;
+            }
+        }
+        self.maybe_admit();
+    }
+
+    /// Only the member itself, of this cluster and epoch, can say so.
+    fn is_set_back(&self, peer: ReplicaId, refusal: &Refusal) -> bool {
+        let (me, here) = (self.config.replica, self.data_dir.cluster_id());
+        matches!(*refusal, Refusal::SetBack { id, by, cluster, epoch, .. }
+            if (id, by, cluster, epoch) == (me, peer, here, EPOCH))
+    }
+
+    fn on_objection(&self, peer: ReplicaId, refusal: &Refusal) {
+        let mut said = self.judged.said.borrow_mut();
+        said.admission.on_objection(peer);
+        let since = *said.objects_since[peer.index()].get_or_insert_with(Instant::now);
+        if since.elapsed() > OTHER_PATIENCE {
+            let dir = &self.config.data_dir;
+            let text = format!("data directory {}: replica {peer} refuses it: {refusal}", dir.display());
+            stop(Reason::DataDir, &text);
+        }
+    }
+
+    /// Lets the core begin once it may, and this process is counted.
+    pub(super) fn maybe_admit(self: &Rc<Node>) {
+        if self.inner.borrow().core.is_admitted() || !self.data_dir.is_formed() {
+            return;
+        }
+        let Said { admission, quorum_since, is_counting, uncounted_since, .. } =
+            &mut *self.judged.said.borrow_mut();
+        if admission.has_quorum() && quorum_since.get_or_insert_with(Instant::now).elapsed() > JUDGE_PATIENCE
+        {
+            admission.on_patience_over();
+        }
+        if !admission.is_open() {
+            return;
+        }
+        if self.data_dir.is_counted() {
+            let now = self.now();
+            self.inner.borrow_mut().core.admit(now);
+            self.touch();
+        } else if !*is_counting && uncounted_since.is_none_or(|since| since.elapsed() >= COUNT_PAUSE) {
+            *is_counting = true;
+            glommio::spawn_local(self.clone().count_start()).detach();
+        }
+    }
+
+    /// Counts this process while other tasks go on: the disk may hang.
+    async fn count_start(self: Rc<Node>) {
+        let data_dir = self.data_dir.clone();
+        let counted = self.aside.run(move || data_dir.count_start()).await;
+        let is_counted = counted.unwrap_or_else(|fatal| stop(fatal.reason, &fatal.to_string()));
+        let mut said = self.judged.said.borrow_mut();
+        said.is_counting = false;
+        if !is_counted && said.uncounted_since.replace(Instant::now()).is_none() {
+            let dir = self.config.data_dir.display();
+            log::warn!(
+                "{dir}: identity.json cannot be written for want of room on the disk or of open files; the \
+                 replica takes part once it can: make room, or raise the limit on open files"
+            );
+        }
+        drop(said);
+        self.maybe_admit();
+    }
+}
