@@ -1,7 +1,7 @@
 //! How the host of an address is written. One of IPv6 has colons of its own, so it stands in brackets
 //! before a port; resolvers want it without.
 
-use std::net::Ipv6Addr;
+use core::net::Ipv6Addr;
 
 /// The host without the brackets that it may have.
 pub fn bare_host(host: &str) -> &str {

@@ -131,7 +131,7 @@ fn take_port(
             }
             ErrorKind::AddrNotAvailable => {
                 let (host, addresses) = (config.listen.clone(), addresses.to_vec());
-                return Err(Trouble::NoAddress { host, addresses, source: error }.into());
+                return Err(Trouble::Address { host, addresses, source: error }.into());
             }
             _ => {
                 return Err(machine(format!(

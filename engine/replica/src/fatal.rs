@@ -89,8 +89,8 @@ impl Fatal {
 impl From<Trouble> for Fatal {
     fn from(trouble: Trouble) -> Fatal {
         let reason = match trouble {
-            Trouble::NoRoom { .. } => Reason::Disk,
-            Trouble::NoName { .. } | Trouble::NoAddress { .. } => Reason::Machine,
+            Trouble::Room { .. } => Reason::Disk,
+            Trouble::Name { .. } | Trouble::Address { .. } => Reason::Machine,
         };
         Fatal { reason, passes: true, text: trouble.to_string() }
     }

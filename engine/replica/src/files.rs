@@ -92,11 +92,6 @@ pub(crate) fn are_lacking(error: &Error) -> bool {
 pub(crate) const REMEDY: &str = "raise the limits on open files: of this process (`ulimit -n`, LimitNOFILE= in a \
                                  systemd unit) or of the machine (the sysctl fs.file-max)";
 
-/// An error of the runtime with the number that the kernel gave it.
-pub(crate) fn error_of(error: glommio::GlommioError<()>) -> Error {
-    error.raw_os_error().map_or_else(|| error.into(), Error::from_raw_os_error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ pub(crate) enum Trouble {
     /// The disk or the user's quota is full.
     #[error("{}: no room on the disk ({source}); {free_bytes} bytes are free. Make room there (never by removing files \
              of the data directory), or raise the quota", .path.display())]
-    NoRoom {
+    Room {
         /// Where something was to be written.
         path: PathBuf,
         /// What is free there for everybody.
@@ -40,7 +40,7 @@ pub(crate) enum Trouble {
         "the name '{host}', which `listen` or the own member's `host` gives, cannot be looked up: {source}. Check \
              the name and the resolver (/etc/hosts, /etc/resolv.conf), or set `listen` to an address"
     )]
-    NoName {
+    Name {
         /// The name.
         host: String,
         /// What the resolver says.
@@ -51,7 +51,7 @@ pub(crate) enum Trouble {
         "{} of '{host}' is no address of this machine yet ({source}). Check its interfaces, or set `listen`",
         list(addresses)
     )]
-    NoAddress {
+    Address {
         /// What `listen` says.
         host: String,
         /// What it stands for.
@@ -70,7 +70,7 @@ impl Trouble {
         // The file may not exist; its directory, or one above it, does.
         let place = path.ancestors().find(|place| place.exists()).unwrap_or(Path::new("/"));
         let free_bytes = rustix::fs::statvfs(place).map_or(0, |room| room.f_bavail * room.f_frsize);
-        Ok(Trouble::NoRoom { path: path.into(), free_bytes, source })
+        Ok(Trouble::Room { path: path.into(), free_bytes, source })
     }
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn patiently<T>(
 pub(crate) fn look_up(stopping: &AtomicBool, host: &str) -> Result<Vec<SocketAddr>, Trouble> {
     let (sender, found) = channel();
     let (name, began) = (host.to_owned(), Instant::now());
-    let failed = |source: io::Error| Trouble::NoName { host: host.into(), source };
+    let failed = |source: io::Error| Trouble::Name { host: host.into(), source };
     let ask = move || {
         // Nobody may wait any more.
         let _ = sender.send((name.as_str(), 0).to_socket_addrs().map(Iterator::collect));
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn what_passes_is_tried_again_and_what_does_not_ends_at_once() {
         let stopping = AtomicBool::new(false);
-        let trouble = || Trouble::NoName { host: "db1".into(), source: io::Error::other("not yet") };
+        let trouble = || Trouble::Name { host: "db1".into(), source: io::Error::other("not yet") };
         let mut tries = 0;
         let done = patiently(&stopping, || {
             tries += 1;

@@ -8,7 +8,7 @@
 use crate::config::{Config, Durability};
 use crate::data_dir::DataDir;
 use crate::fatal::{Reason, stop};
-use crate::files::{self, error_of};
+use crate::files;
 use crate::snapshots::give_up_spare;
 use crate::told::{Kind, Told};
 use crate::waiting::{Reminder, Trouble};
@@ -30,6 +30,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::growing::error_of;
 use super::recover::{Recovered, SEGMENT_BYTES, segment_path, spare_path, unfinished_path};
 use super::signal::Signal;
 

@@ -8,10 +8,14 @@ use std::io::Result;
 use std::path::{Path, PathBuf};
 
 use super::aside::Aside;
-use crate::files::error_of;
 
 /// One write.
 const WRITE_BYTES: usize = 256 << 10;
+
+/// An error of the runtime with the number that the kernel gave it.
+pub(super) fn error_of(error: glommio::GlommioError<()>) -> std::io::Error {
+    error.raw_os_error().map_or_else(|| error.into(), std::io::Error::from_raw_os_error)
+}
 
 /// See the module.
 pub(super) struct Growing {

@@ -13,6 +13,7 @@ use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::growing::error_of;
 use super::link::{Connection, LinkError, Sink};
 use super::socket::connect;
 use super::strangers::{Place, Strangers};
@@ -277,7 +278,7 @@ impl Node {
             match listener.accept().await {
                 Ok(stream) => return stream,
                 Err(error) if self.told.may(Kind::Accept) => {
-                    let error = files::error_of(error);
+                    let error = error_of(error);
                     let remedy =
                         if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
                     log::warn!("shard {}: {whose} could not be accepted: {error}; {remedy}", self.shard.0);
