@@ -138,23 +138,34 @@ impl Node {
         if self.inner.borrow().core.is_admitted() || !self.data_dir.is_formed() {
             return;
         }
-        let Said { admission, quorum_since, is_counting, uncounted_since, .. } =
-            &mut *self.judged.said.borrow_mut();
-        if admission.has_quorum() && quorum_since.get_or_insert_with(Instant::now).elapsed() > JUDGE_PATIENCE
-        {
-            admission.on_patience_over();
-        }
-        if !admission.is_open() {
+        if !self.is_open() {
             return;
         }
         if self.data_dir.is_counted() {
             let now = self.now();
             self.inner.borrow_mut().core.admit(now);
             self.touch();
-        } else if !*is_counting && uncounted_since.is_none_or(|since| since.elapsed() >= COUNT_PAUSE) {
-            *is_counting = true;
+        } else if self.may_count() {
+            // The task begins to run at once.
             glommio::spawn_local(self.clone().count_start()).detach();
         }
+    }
+
+    /// Whether all who have to have judged this process.
+    fn is_open(&self) -> bool {
+        let Said { admission, quorum_since, .. } = &mut *self.judged.said.borrow_mut();
+        if admission.has_quorum() && quorum_since.get_or_insert_with(Instant::now).elapsed() > JUDGE_PATIENCE
+        {
+            admission.on_patience_over();
+        }
+        admission.is_open()
+    }
+
+    /// Whether a try to count this process begins now.
+    fn may_count(&self) -> bool {
+        let Said { is_counting, uncounted_since, .. } = &mut *self.judged.said.borrow_mut();
+        let is_due = uncounted_since.is_none_or(|since| since.elapsed() >= COUNT_PAUSE);
+        is_due && !std::mem::replace(is_counting, true)
     }
 
     /// Counts this process while other tasks go on: the disk may hang.

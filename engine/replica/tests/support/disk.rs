@@ -21,9 +21,10 @@ impl OwnDisk {
         mounted.then_some(OwnDisk(path))
     }
 
-    /// Leaves room for so many bytes, about. The file that takes the rest.
+    /// Leaves room for so many bytes, about. The file that takes the rest lies where a file system keeps
+    /// files of its own, which nobody minds in a data directory.
     pub fn fill(&self, left: u64) -> PathBuf {
-        let ballast = self.0.join("ballast");
+        let ballast = self.0.join("lost+found/ballast");
         let mut file = File::create(&ballast).unwrap();
         for size in [1 << 20, 4096] {
             while file.write_all(&vec![1; size]).is_ok() {}
