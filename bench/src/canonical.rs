@@ -49,8 +49,12 @@ pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
         // Neither finds what the other has left.
         let cluster = Cluster::start(&program, &options.dir, 0)?;
         say(format_args!("canonical: {name}, {} s", options.seconds));
-        let arguments =
-            format!("--connect {} --seconds {} {shape}", cluster.addresses.join(","), options.seconds);
+        let arguments = format!(
+            "--connect {} --cluster {} --seconds {} {shape}",
+            cluster.addresses.join(","),
+            cluster::NAME,
+            options.seconds
+        );
         let load = Options { core: cluster::core_of(cluster::REPLICAS), ..Options::of(&arguments) };
         let measured = load::measure(&load, &interrupted, &[])?;
         ensure!(!interrupted.load(Ordering::Relaxed), "interrupted: nothing was written");

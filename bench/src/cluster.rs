@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// What it is called.
+pub(crate) const NAME: &str = "bench";
 /// How many replicas there are.
 pub(crate) const REPLICAS: usize = 3;
 /// How long servers may take until the first answer.
@@ -51,7 +53,7 @@ impl Cluster {
         for replica in 0..REPLICAS {
             let mut command = Command::new(program);
             command
-                .args(["serve", "--cluster", "bench", "--members", &members.join(",")])
+                .args(["serve", "--cluster", NAME, "--members", &members.join(",")])
                 .args(["--replica", &replica.to_string(), "--shards", "1"])
                 .args(["--connections-max", &(clients + 64).to_string()])
                 .arg("--data-dir")

@@ -3,11 +3,11 @@
 
 use crate::generator::{Generator, Shared};
 use crate::record::{Recorded, Second};
-use crate::socket::{RECONNECT_PAUSES, Up};
+use crate::socket::Up;
 use crate::worker::{CLOSE_US_MAX, OPEN_TURN_US, WAIT_MAX_US};
 use anyhow::{Context, Result};
 use isonomy_wire::id::{ReplicaId, ShardId};
-use isonomy_wire::message::{Member, Welcome};
+use isonomy_wire::message::Welcome;
 use isonomy_wire::session::{LinkError, Received, Session};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
@@ -74,14 +74,14 @@ impl<'a> Crowd<'a> {
         };
         let (maker, made) = channel();
         // Threads begin with different replicas.
-        let mut members: Vec<_> = (0..).map(ReplicaId).zip(members.iter().cloned()).collect();
+        let mut members: Vec<_> = (0..members.len() as u8).map(ReplicaId).collect();
         let first = thread as usize % members.len();
         members.rotate_left(first);
         // Each on a thread of its own: one that does not answer holds up nobody's clients but its own.
-        let connecting = members.into_iter().map(|(replica, member)| {
+        let connecting = members.into_iter().map(|replica| {
             let (to_connect, wanted) = channel();
-            let maker = maker.clone();
-            std::thread::spawn(move || connect_all(replica, &member, &wanted, &maker));
+            let (maker, welcome) = (maker.clone(), shared.welcome.clone());
+            std::thread::spawn(move || connect_all(replica, &welcome, &wanted, &maker));
             to_connect
         });
         let crowd = Crowd {
@@ -275,20 +275,9 @@ impl<'a> Crowd<'a> {
 }
 
 /// Makes the connections to a member that are wanted, one after the other, until nobody wants any more.
-fn connect_all(replica: ReplicaId, member: &Member, wanted: &Receiver<Place>, made: &Sender<(Place, Up)>) {
-    let (mut pause, longest) = RECONNECT_PAUSES;
+fn connect_all(replica: ReplicaId, welcome: &Welcome, wanted: &Receiver<Place>, made: &Sender<(Place, Up)>) {
     while let Ok(place) = wanted.recv() {
-        let shard = ShardId(place.shard as u16);
-        let up = loop {
-            match Up::connect(&member.host, member.client_base, shard, replica, READ_CHUNK_BYTES) {
-                Ok(up) => break up,
-                Err(_) => {
-                    std::thread::sleep(pause);
-                    pause = (2 * pause).min(longest);
-                }
-            }
-        };
-        pause = RECONNECT_PAUSES.0;
+        let up = Up::connect_at_last(welcome, replica, ShardId(place.shard as u16), READ_CHUNK_BYTES);
         // Nobody takes it when the run has ended.
         if made.send((place, up)).is_err() {
             return;

@@ -14,7 +14,7 @@ use crate::status::{Probes, Totals};
 use crate::worker;
 use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use isonomy_wire::client::discover;
+use isonomy_wire::client::contact;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<(Report, Result<()>)> {
 /// Runs the load. `servers` are the processes of the replicas, where they are known.
 pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u32]) -> Result<Measured> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let welcome = runtime.block_on(discover(&options.connect))?;
+    let welcome = runtime.block_on(contact(&options.connect, options.cluster))?.welcome;
     allow_files(options.clients.unwrap_or_default() * u64::from(welcome.shards))?;
     let probes = runtime.block_on(Probes::connect(&welcome));
     let schedule = Schedule::new(options);

@@ -3,8 +3,9 @@
 use crate::shape::{Distribution, Ramp};
 use clap::{Args, FromArgMatches, ValueEnum};
 use isonomy_wire::command::VALUE_BYTES_MAX;
+use isonomy_wire::id::ClusterId;
 use isonomy_wire::session::{Config, FRAME_COMMANDS_MAX, Routing};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 
 /// Commands outstanding in a closed loop unless told otherwise.
@@ -28,12 +29,21 @@ const FRAMES_IN_FLIGHT: usize = 64;
 /// What a command takes in a frame besides key and value, in bytes, at most.
 const COMMAND_BYTES: usize = 16;
 
+/// An id as it is shown everywhere.
+fn as_text<S: Serializer>(id: &Option<ClusterId>, serializer: S) -> Result<S::Ok, S::Error> {
+    id.map(|id| id.to_string()).serialize(serializer)
+}
+
 /// Options of `load`. They come back in the report as they were.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Options {
     /// Client ports of shard 0 of any replicas; they name the others
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true, env = "ISONOMY_CONNECT")]
     pub(crate) connect: Vec<String>,
+    /// The cluster that is meant, by its name or by the id that `isonomy status` shows
+    #[arg(long, value_name = "NAME|ID", env = "ISONOMY_CLUSTER")]
+    #[serde(serialize_with = "as_text")]
+    pub(crate) cluster: Option<ClusterId>,
     /// Closed loop: commands outstanding, over all threads [default: 24576]
     #[arg(long, value_name = "N", conflicts_with = "rate",
           value_parser = clap::value_parser!(u64).range(1..=WINDOW_MAX))]

@@ -1,10 +1,12 @@
 //! One connection: a plain socket that never blocks, and what is to be written to it.
 
+use crate::out::say;
 use anyhow::{Context, Result};
 use isonomy_wire::address::with_port;
 use isonomy_wire::client::ConnectError;
 use isonomy_wire::client::connection::notice_death;
 use isonomy_wire::id::{ReplicaId, ShardId};
+use isonomy_wire::message::{Member, Refusal, Welcome};
 use isonomy_wire::session::{Link, LinkError, Received};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -13,8 +15,7 @@ use std::time::Duration;
 /// How long a connection may take until the welcome.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before a lost connection is made again; doubled at each failure up to the second.
-pub(crate) const RECONNECT_PAUSES: (Duration, Duration) =
-    (Duration::from_millis(20), Duration::from_millis(500));
+const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// A connection that was welcomed.
 pub(crate) struct Up {
@@ -26,14 +27,10 @@ pub(crate) struct Up {
 }
 
 impl Up {
-    /// Connects and waits for the welcome, then never blocks again.
-    pub(crate) fn connect(
-        host: &str,
-        base: u16,
-        shard: ShardId,
-        replica: ReplicaId,
-        chunk: usize,
-    ) -> Result<Up> {
+    /// Connects to a member and waits for its welcome, then never blocks again.
+    pub(crate) fn connect(welcome: &Welcome, replica: ReplicaId, shard: ShardId, chunk: usize) -> Result<Up> {
+        let Member { host, client_base } = &welcome.members[replica.index()];
+        let (host, base) = (host.as_str(), *client_base);
         let member = with_port(host, base);
         let port = base.checked_add(shard.0).ok_or(ConnectError::Port { member, shard: shard.0 })?;
         let mut stream = connect_any((host, port).to_socket_addrs()?)?;
@@ -41,7 +38,7 @@ impl Up {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
         let mut out = Vec::new();
-        let mut link = Link::new(shard, chunk, &mut out);
+        let mut link = Link::new(shard, Some(welcome.cluster), chunk, &mut out);
         stream.write_all(&out)?;
         loop {
             match link.poll()? {
@@ -57,6 +54,28 @@ impl Up {
         stream.set_nonblocking(true)?;
         out.clear();
         Ok(Up { stream, link, out, written: 0 })
+    }
+
+    /// The same, again and again until it succeeds. A member of another cluster is told,
+    /// once: that does not pass by itself.
+    pub(crate) fn connect_at_last(welcome: &Welcome, replica: ReplicaId, shard: ShardId, chunk: usize) -> Up {
+        let (mut pause, longest) = RECONNECT_PAUSES;
+        let mut is_told = false;
+        loop {
+            let error = match Up::connect(welcome, replica, shard, chunk) {
+                Ok(up) => return up,
+                Err(error) => error,
+            };
+            if matches!(error.downcast_ref(), Some(LinkError::Refused(Refusal::WrongCluster { .. })))
+                && !is_told
+            {
+                let Member { host, client_base } = &welcome.members[replica.index()];
+                say(format_args!("isonomy-bench: {}: {error}", with_port(host, *client_base)));
+                is_told = true;
+            }
+            std::thread::sleep(pause);
+            pause = (2 * pause).min(longest);
+        }
     }
 
     /// Whether nothing waits to be written.

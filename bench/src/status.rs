@@ -2,7 +2,7 @@
 
 use isonomy_wire::client::Connection;
 use isonomy_wire::client::connection::CONNECT_TIMEOUT;
-use isonomy_wire::id::ShardId;
+use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{Member, ShardStatus, Welcome};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -33,6 +33,7 @@ impl Totals {
 pub(crate) struct Probes {
     members: Vec<Member>,
     shards: u16,
+    cluster: ClusterId,
     /// Of shard 0, then of shard 1 and so on; `None` where there is none.
     connections: Vec<Option<Connection>>,
 }
@@ -42,7 +43,7 @@ impl Probes {
     pub(crate) async fn connect(welcome: &Welcome) -> Probes {
         let (members, shards) = (welcome.members.clone(), welcome.shards);
         let connections = (0..members.len() * usize::from(shards)).map(|_| None).collect();
-        let mut probes = Probes { members, shards, connections };
+        let mut probes = Probes { members, shards, cluster: welcome.cluster, connections };
         probes.ask(CONNECT_TIMEOUT).await;
         probes
     }
@@ -61,7 +62,10 @@ impl Probes {
         let mut asked = Vec::new();
         for (slot, (member, shard)) in self.connections.iter_mut().zip(places) {
             let (connection, member) = (slot.take(), member.clone());
-            asked.push(tokio::spawn(timeout(patience, status(connection, member, ShardId(shard)))));
+            asked.push(tokio::spawn(timeout(
+                patience,
+                status(connection, member, ShardId(shard), self.cluster),
+            )));
         }
         let mut all = Vec::new();
         for (slot, asked) in self.connections.iter_mut().zip(asked) {
@@ -79,10 +83,11 @@ async fn status(
     connection: Option<Connection>,
     member: Member,
     shard: ShardId,
+    cluster: ClusterId,
 ) -> Option<(Connection, ShardStatus)> {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => Connection::open(&member, shard).await.ok()?,
+        None => Connection::open(&member, shard, Some(cluster)).await.ok()?,
     };
     let status = connection.status().await.ok()?;
     Some((connection, status))

@@ -1,6 +1,6 @@
 //! A thread's connections: plain sockets that never block, one wait for all of them.
 
-use crate::socket::{RECONNECT_PAUSES, Up};
+use crate::socket::Up;
 use anyhow::{Context, Result};
 use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::message::Welcome;
@@ -64,20 +64,11 @@ impl Wires {
     /// Makes a connection on a thread of its own, since that may take long.
     fn connect(&self, place: usize) {
         let Wire { replica, shard, .. } = self.wires[place];
-        let member = &self.welcome.members[replica.index()];
-        let (host, base) = (member.host.clone(), member.client_base);
-        let maker = self.maker.clone();
+        let (welcome, maker) = (self.welcome.clone(), self.maker.clone());
         std::thread::spawn(move || {
-            let (mut pause, longest) = RECONNECT_PAUSES;
-            loop {
-                if let Ok(up) = Up::connect(&host, base, shard, replica, READ_CHUNK_BYTES) {
-                    // Nobody takes it when the run has ended.
-                    let _ = maker.send((place, up));
-                    return;
-                }
-                std::thread::sleep(pause);
-                pause = (2 * pause).min(longest);
-            }
+            let up = Up::connect_at_last(&welcome, replica, shard, READ_CHUNK_BYTES);
+            // Nobody takes it when the run has ended.
+            let _ = maker.send((place, up));
         });
     }
 

@@ -45,9 +45,11 @@ enum Manner {
     Forgets,
     /// A replica has room for few clients.
     Crowded,
+    /// A member of another cluster has the address of one.
+    Foreign,
 }
 
-/// The one that falls silent, and after how many requests.
+/// The one that falls silent, and after how many requests; or the one of another cluster.
 const SILENT: ReplicaId = ReplicaId(0);
 const REQUESTS_BEFORE: u64 = 20;
 
@@ -65,6 +67,10 @@ impl Shared {
     fn is_silent(&self, replica: ReplicaId) -> bool {
         let falls = self.manner == Manner::FallsSilent && replica == SILENT;
         falls && self.requests.load(Ordering::Relaxed) >= REQUESTS_BEFORE
+    }
+
+    fn is_foreign(&self, replica: ReplicaId) -> bool {
+        self.manner == Manner::Foreign && replica == SILENT
     }
 
     fn forgets(&self) -> bool {
@@ -153,7 +159,7 @@ impl Peer {
 
     fn converse(mut self, shared: &Shared, replica: ReplicaId) {
         let welcome = Welcome {
-            cluster: ClusterId(1),
+            cluster: ClusterId(if shared.is_foreign(replica) { 2 } else { 1 }),
             epoch: Epoch(1),
             replica,
             shards: 1,
@@ -172,7 +178,9 @@ impl Peer {
                 return self.swallow();
             }
             match frame.decode(scope).unwrap() {
-                ClientMessage::Request { tag } if shared.manner == Manner::Refuses => {
+                ClientMessage::Request { tag }
+                    if shared.manner == Manner::Refuses || shared.is_foreign(replica) =>
+                {
                     let failure = Failure::Invalid { why: "this is a test".into() };
                     self.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]);
                 }
@@ -411,4 +419,22 @@ fn clients_that_never_connected_are_counted() {
     assert!(stderr.contains(&format!("{} clients never connected", 60 - connected)), "{stderr}");
     let all = json(&load(&cluster(Manner::Good), "--clients 60"));
     assert_eq!(all["clients_connected"], 60);
+}
+
+#[test]
+fn a_member_of_another_cluster_gets_nothing() {
+    for arguments in ["--window 100 --batch 10", "--clients 30"] {
+        let output = load(&cluster(Manner::Foreign), arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("this is cluster 0000"), "{arguments}: {stderr}");
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report["decisions"].as_u64().unwrap() > 0, "{arguments}: the others decide: {report}");
+        assert_eq!(report["errors"], serde_json::json!({}), "{arguments}: nothing was asked there");
+        // The clients of the one are told as such that never connected.
+        let missing = arguments.contains("clients");
+        assert_eq!(output.status.code(), Some(if missing { 3 } else { 0 }), "{arguments}: {stderr}");
+    }
+    let named = load(&cluster(Manner::Good), "--cluster another");
+    assert_eq!(named.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&named.stderr).contains("this is cluster 0000"));
 }

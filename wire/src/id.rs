@@ -1,6 +1,8 @@
 //! Names of things. Every id is a newtype, so that swapped arguments do not compile.
 
+use core::convert::Infallible;
 use core::fmt;
+use core::str::FromStr;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The most replicas that one cluster can have.
@@ -51,6 +53,17 @@ impl ClusterId {
     /// The id of the cluster that operators call `name`.
     pub fn of_name(name: &str) -> ClusterId {
         ClusterId(xxhash_rust::xxh3::xxh3_128(name.as_bytes()))
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = Infallible;
+
+    /// From an id as it is shown, 32 hexadecimal digits; any other text is a cluster's name.
+    fn from_str(text: &str) -> Result<ClusterId, Infallible> {
+        let is_id = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let id = u128::from_str_radix(text, 16).ok().filter(|_| is_id);
+        Ok(id.map_or_else(|| ClusterId::of_name(text), ClusterId))
     }
 }
 
@@ -228,6 +241,16 @@ mod tests {
         assert_eq!(first.next_for(ReplicaId(2)), Ballot { round: 2, replica: ReplicaId(2) });
         assert_eq!(first.next_for(ReplicaId(0)), Ballot { round: 2, replica: ReplicaId(0) });
         assert!(Ballot::ZERO < Ballot::ZERO.next_for(ReplicaId(0)));
+    }
+
+    #[test]
+    fn a_cluster_is_named_by_its_name_or_its_id() {
+        let id = ClusterId::of_name("orders");
+        assert_eq!(("orders".parse(), id.to_string().parse()), (Ok(id), Ok(id)));
+        assert_eq!("00000000000000000000000000000abc".parse(), Ok(ClusterId(0xabc)));
+        for name in ["abc", "+0000000000000000000000000000abc", "0000000000000000000000000000abcx"] {
+            assert_eq!(name.parse(), Ok(ClusterId::of_name(name)));
+        }
     }
 
     #[test]

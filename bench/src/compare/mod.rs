@@ -108,9 +108,10 @@ fn load_options(options: &CompareOptions, system: System, addresses: &[String]) 
     let CompareOptions { clients, seconds, warmup, keys, value_bytes, threads, .. } = options;
     let loop_ = if system == System::Pipelined { String::new() } else { format!("--clients {clients}") };
     let arguments = format!(
-        "--connect {} {loop_} --seconds {seconds} --warmup {warmup} --keys {keys} --value-bytes {value_bytes} \
+        "--connect {} --cluster {} {loop_} --seconds {seconds} --warmup {warmup} --keys {keys} --value-bytes {value_bytes} \
          --threads {threads} --progress none",
-        addresses.join(",")
+        addresses.join(","),
+        cluster::NAME
     );
     Options::of(&arguments)
 }

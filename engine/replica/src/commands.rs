@@ -2,6 +2,9 @@
 
 use crate::fatal::Fatal;
 use clap::{Args, ValueEnum};
+use isonomy_wire::client::{Client, ConnectError, Contact, contact};
+use isonomy_wire::id::ClusterId;
+use isonomy_wire::session::Config;
 use std::future::Future;
 
 /// How results are printed.
@@ -26,6 +29,29 @@ pub(crate) struct ConnectArgs {
         value_name = "HOST:PORT,..."
     )]
     pub(crate) connect: Vec<String>,
+    /// The cluster that is meant, by its name or by the id that `isonomy status` shows; members of others are
+    /// refused. One that was restored from a backup has an id that its name does not give
+    #[arg(long, env = "ISONOMY_CLUSTER", value_name = "NAME|ID")]
+    pub(crate) cluster: Option<ClusterId>,
+}
+
+impl ConnectArgs {
+    /// The first replica that answers.
+    pub(crate) async fn contact(&self) -> Result<Contact, ConnectError> {
+        contact(&self.connect, self.cluster).await
+    }
+
+    /// A client of the cluster.
+    pub(crate) async fn client(&self) -> Result<Client, ConnectError> {
+        let welcome = self.contact().await?.welcome;
+        let config = Config::of(&welcome);
+        Ok(Client::with(welcome, config))
+    }
+}
+
+/// What may be why a command has no answer: the replicas that are not connected.
+pub(crate) fn unconnected(troubles: &[String]) -> String {
+    if troubles.is_empty() { String::new() } else { format!(" (not connected: {})", troubles.join("; ")) }
 }
 
 /// Runs a command on a runtime of its own.

@@ -6,7 +6,6 @@ use crate::fatal::{Fatal, Reason};
 use crate::out;
 use anyhow::Context;
 use clap::Args;
-use isonomy_wire::client::Client;
 use serde_json::{Map, Value};
 
 /// `isonomy delete`
@@ -29,7 +28,7 @@ pub(crate) struct DeleteArgs {
 pub(crate) fn run(args: &DeleteArgs) -> Result<(), Fatal> {
     block_on(async {
         let key = args.key.get();
-        let client = Client::connect(&args.connect.connect).await?;
+        let client = args.connect.client().await?;
         let deleted = client.retire(key.clone()).await;
         let deleted = deleted.with_context(|| format!("deleting {}", quoted(&key)))?;
         client.close().await;

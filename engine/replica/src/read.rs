@@ -1,13 +1,13 @@
 //! `isonomy read`: the latest decision of a key.
 
 use crate::bytes::{self, KeyArgs, quoted};
-use crate::commands::{ConnectArgs, block_on};
+use crate::commands::{ConnectArgs, block_on, unconnected};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::out;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
-use isonomy_wire::client::{CallError, Client, Found};
+use isonomy_wire::client::{CallError, Found};
 use isonomy_wire::session::Error;
 use serde_json::{Map, Value};
 
@@ -46,8 +46,8 @@ enum ReadOutput {
 pub(crate) fn run(args: &ReadArgs) -> Result<(), Fatal> {
     block_on(async {
         let key = args.key.get();
-        let client = Client::connect(&args.connect.connect).await?;
-        let found = client.read(key.clone()).await.map_err(unread);
+        let client = args.connect.client().await?;
+        let found = client.read(key.clone()).await.map_err(|error| unread(error, &client.troubles()));
         let found = found.with_context(|| format!("reading {}", quoted(&key)))?;
         client.close().await;
         let missing = || Fatal::new(Reason::Missing, format!("{} has no decision", quoted(&key)));
@@ -56,10 +56,11 @@ pub(crate) fn run(args: &ReadArgs) -> Result<(), Fatal> {
 }
 
 /// A read has no effect, so there is nothing to find out about it: it is repeated.
-fn unread(error: CallError) -> anyhow::Error {
+fn unread(error: CallError, troubles: &[String]) -> anyhow::Error {
     match error {
         CallError::Failed(Error::TimedOut | Error::NotTaken(_)) => anyhow!(
-            "no answer in time, since no majority of the replicas answered; see `isonomy status`, and read again"
+            "no answer in time, since no majority of the replicas answered{}; see `isonomy status`, and read again",
+            unconnected(troubles)
         ),
         other => other.into(),
     }

@@ -7,16 +7,18 @@ use anyhow::ensure;
 use clap::Args;
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::ShardId;
+use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{ShardStatus, Welcome};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// `isonomy status`
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example: isonomy status --connect 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400
 
-All are asked at once, and each gets its lines, or one that says why there are none; then the code at the end is 1.")]
+All are asked at once, and each gets its lines, or one that says why there are none; then the code at the end is 1,
+as it is if they are not all of one cluster.")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -29,8 +31,9 @@ pub(crate) struct StatusArgs {
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
     let addresses = &args.connect.connect;
     block_on(async {
-        let mut silent = 0;
-        for (address, answer) in addresses.iter().zip(ask_all(addresses).await) {
+        let (mut silent, mut clusters) = (0, BTreeSet::new());
+        for (address, answer) in addresses.iter().zip(ask_all(addresses, args.connect.cluster).await) {
+            clusters.extend(answer.iter().map(|(welcome, _)| welcome.cluster.to_string()));
             match (answer, args.output) {
                 (Ok((welcome, shards)), Output::Table) => out::print(to_table(&welcome, &shards))?,
                 (Ok((welcome, shards)), Output::Json) => out::print(to_json(address, &welcome, &shards))?,
@@ -44,6 +47,10 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
             }
         }
         ensure!(silent == 0, "{silent} of {} replicas gave no status; see above", addresses.len());
+        ensure!(
+            clusters.len() <= 1,
+            "the replicas are of several clusters, see above; name those of one, or say by --cluster which is meant"
+        );
         Ok(())
     })
 }
@@ -52,9 +59,10 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
 type ReplicaStatus = Result<(Welcome, Vec<ShardStatus>), ConnectError>;
 
 /// Asks all at once: those that answer do not wait for one that is silent.
-async fn ask_all(addresses: &[String]) -> Vec<ReplicaStatus> {
+async fn ask_all(addresses: &[String], cluster: Option<ClusterId>) -> Vec<ReplicaStatus> {
     let asked = addresses.iter().cloned();
-    let asked: Vec<_> = asked.map(|it| tokio::spawn(async move { replica_status(&it).await })).collect();
+    let ask = |it: String| tokio::spawn(async move { replica_status(&it, cluster).await });
+    let asked: Vec<_> = asked.map(ask).collect();
     let mut answers = Vec::new();
     for answer in asked {
         answers.push(answer.await.expect("no status panics"));
@@ -63,13 +71,14 @@ async fn ask_all(addresses: &[String]) -> Vec<ReplicaStatus> {
 }
 
 /// All shards of the replica whose shard 0 listens for clients at this address.
-pub(crate) async fn replica_status(address: &str) -> ReplicaStatus {
+pub(crate) async fn replica_status(address: &str, cluster: Option<ClusterId>) -> ReplicaStatus {
     let member = parse_address(address)?;
-    let mut first = Connection::open(&member, ShardId(0)).await?;
+    let mut first = Connection::open(&member, ShardId(0), cluster).await?;
     let welcome = first.welcome().clone();
     let mut shards = vec![first.status().await?];
     for shard in 1..welcome.shards {
-        shards.push(Connection::open(&member, ShardId(shard)).await?.status().await?);
+        let mut connection = Connection::open(&member, ShardId(shard), Some(welcome.cluster)).await?;
+        shards.push(connection.status().await?);
     }
     Ok((welcome, shards))
 }
@@ -124,6 +133,7 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
         "address": address,
         "replica": welcome.replica.0,
         "epoch": welcome.epoch.0,
+        "cluster": welcome.cluster.to_string(),
         "members": members.collect::<Vec<_>>(),
         "durability": if welcome.durable { "fsync" } else { "os" },
         "shards": shards.collect::<Vec<_>>(),

@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use support::{Cluster, PATIENCE, eventually, flip_bit, program, set_version, stderr, stdout};
+use support::{CLUSTER, Cluster, PATIENCE, eventually, flip_bit, program, set_version, stderr, stdout};
 
 fn snapshot<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Output {
     program().arg("snapshot").args(arguments).output().unwrap()
@@ -95,6 +95,7 @@ async fn a_backup_becomes_a_new_cluster() {
             assert_eq!(format!("{:016x}", status.state_hash), *hash, "replica {index}, shard {shard}");
         }
     }
+    assert_is_named_by_its_id(&new);
     let client = connect(&new).await;
     assert_holds(&client, &expected).await;
     load(&client, &mut expected, 3, 50, 10).await;
@@ -134,6 +135,21 @@ fn back_up(cluster: &Cluster, out: &Path) -> Vec<String> {
     assert_eq!(ok(verify(out)).lines().count(), 2);
     assert!(ok(verify(&out.join("shard-001.snapshot"))).contains("whole"));
     listed.iter().map(|it| it["state_hash"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A restored cluster is none to those who mean the one that it was made from.
+fn assert_is_named_by_its_id(restored: &Cluster) {
+    let ask = |arguments: &[&str]| {
+        let connect = restored.addresses().join(",");
+        program().args(arguments).args(["--connect", &connect]).output().unwrap()
+    };
+    let by_name = ask(&["read", "--cluster", CLUSTER, "key-0"]);
+    assert_eq!(by_name.status.code(), Some(1), "{}", stdout(&by_name));
+    assert!(stderr(&by_name).contains("this is cluster"), "{}", stderr(&by_name));
+    let status = stdout(&ask(&["status", "--output", "json"]));
+    let status: Value = serde_json::from_str(status.lines().next().unwrap()).unwrap();
+    let by_id = ask(&["read", "--cluster", status["cluster"].as_str().unwrap(), "--output", "raw", "key-0"]);
+    assert!(by_id.status.success(), "{}", stderr(&by_id));
 }
 
 /// A flipped bit anywhere in the backup is found, by a restore before it makes anything.

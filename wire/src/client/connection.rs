@@ -1,7 +1,8 @@
 //! One connection to a replica's client port for one shard.
 
+use super::discovery::ClusterAt;
 use crate::address::{bare_host, is_host, with_port};
-use crate::id::ShardId;
+use crate::id::{ClusterId, ReplicaId, ShardId};
 use crate::message::{Member, ShardStatus, Welcome};
 use crate::session::{Link, LinkError, Received};
 use socket2::{SockRef, TcpKeepalive};
@@ -68,6 +69,20 @@ pub enum ConnectError {
         /// Why.
         source: LinkError,
     },
+    /// Another replica listens there than its cluster's member list says.
+    #[error("{address}: replica {here} listens here, not {there}; check what the members say of it")]
+    Replica {
+        /// Where.
+        address: String,
+        /// Who listens.
+        here: ReplicaId,
+        /// Who was meant.
+        there: ReplicaId,
+    },
+    /// The addresses are not all of one cluster.
+    #[error("the addresses are of several clusters: {}; name those of one, or say which is meant \
+             (--cluster)", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Mixed(Vec<ClusterAt>),
     /// None of several replicas could be reached.
     #[error("no replica can be reached: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Nobody(Vec<ConnectError>),
@@ -106,22 +121,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to a member's port for the shard and waits for its welcome.
-    pub async fn open(member: &Member, shard: ShardId) -> Result<Connection, ConnectError> {
-        Connection::open_with(member, shard, READ_CHUNK_BYTES).await
-    }
-
-    /// The same with reads of `chunk` bytes.
-    pub async fn open_with(
+    /// Connects to a member's port for the shard and waits for its welcome. Whoever is no member of `cluster` is
+    /// refused; `None` takes any cluster's.
+    pub async fn open(
         member: &Member,
         shard: ShardId,
-        chunk: usize,
+        cluster: Option<ClusterId>,
     ) -> Result<Connection, ConnectError> {
         let name = with_port(&member.host, member.client_base);
         let port = member.client_base.checked_add(shard.0);
         let port = port.ok_or(ConnectError::Port { member: name, shard: shard.0 })?;
         let address = with_port(&member.host, port);
-        let opening = Connection::shake_hands(&member.host, port, shard, chunk, &address);
+        let opening = Connection::shake_hands(&member.host, port, shard, cluster, &address);
         let silent = || ConnectError::Silent { address: address.clone(), seconds: CONNECT_TIMEOUT.as_secs() };
         timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| silent())?
     }
@@ -130,7 +141,7 @@ impl Connection {
         host: &str,
         port: u16,
         shard: ShardId,
-        chunk: usize,
+        cluster: Option<ClusterId>,
         address: &str,
     ) -> Result<Connection, ConnectError> {
         let stream = TcpStream::connect((host, port)).await;
@@ -140,7 +151,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         notice_death(&stream);
         let mut out = Vec::new();
-        let link = Link::new(shard, chunk, &mut out);
+        let link = Link::new(shard, cluster, READ_CHUNK_BYTES, &mut out);
         let (address, heard) = (address.to_owned(), Arc::default());
         let mut connection = Connection { address, stream, link, out, written: 0, welcome: None, heard };
         match connection.receive().await? {
@@ -250,18 +261,5 @@ impl Connection {
 
 /// How a shard stands at one replica, given the replica's client port of shard 0.
 pub async fn status(member: &Member, shard: ShardId) -> Result<ShardStatus, ConnectError> {
-    Connection::open(member, shard).await?.status().await
-}
-
-/// What the first replica that answers says of its cluster: its members, and how many shards.
-pub async fn discover<A: AsRef<str>>(addresses: &[A]) -> Result<Welcome, ConnectError> {
-    let mut errors = Vec::new();
-    for address in addresses {
-        let member = parse_address(address.as_ref())?;
-        match Connection::open(&member, ShardId(0)).await {
-            Ok(connection) => return Ok(connection.welcome().clone()),
-            Err(error) => errors.push(error),
-        }
-    }
-    Err(ConnectError::Nobody(errors))
+    Connection::open(member, shard, None).await?.status().await
 }

@@ -2,9 +2,10 @@
 
 use super::CallError;
 use super::links::{Event, Links, What};
+use super::troubles::Troubles;
 use crate::answer::Answer;
 use crate::message::Welcome;
-use crate::session::{Action, Received, Session, SubmitError};
+use crate::session::{Action, Error, Received, Session, SubmitError};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -85,6 +86,11 @@ impl Driver {
         Driver { session, links, calls, held: None, waiters, origin: Instant::now() }
     }
 
+    /// Why connections are missing, at any time.
+    pub(super) fn troubles(&self) -> Troubles {
+        self.links.troubles.clone()
+    }
+
     fn now(&self) -> u64 {
         self.origin.elapsed().as_micros() as u64
     }
@@ -128,8 +134,9 @@ impl Driver {
         loop {
             while let Some(outcome) = self.session.poll_outcome() {
                 for (token, answer) in outcome.each() {
+                    let answer = answer.map_err(|error| CallError::from(self.explain(error)));
                     // A caller that went away needs no answer.
-                    let _ = self.waiters.take(token).send(answer.map_err(CallError::from));
+                    let _ = self.waiters.take(token).send(answer);
                 }
                 self.session.recycle(outcome);
             }
@@ -139,6 +146,13 @@ impl Driver {
             let Some(transmit) = self.session.poll_transmit(self.now()) else { return };
             self.links.send(transmit);
         }
+    }
+
+    /// Names the replicas that are not connected where that may be why nothing was decided.
+    fn explain(&self, error: Error) -> Error {
+        let Error::NotTaken(why) = error else { return error };
+        let troubles = self.links.troubles.list();
+        Error::NotTaken(if troubles.is_empty() { why } else { format!("{why} ({})", troubles.join("; ")) })
     }
 
     fn take_calls(&mut self, call: Call) {

@@ -1,7 +1,8 @@
 //! The connections of a client: one task each, which connects again when it breaks.
 
-use super::connection::Connection;
-use crate::id::{ReplicaId, ShardId};
+use super::connection::{ConnectError, Connection};
+use super::troubles::Troubles;
+use crate::id::{ClusterId, ReplicaId, ShardId};
 use crate::message::{Member, Welcome};
 use crate::session::{Received, Transmit};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub(super) struct Links {
     replicas: usize,
     handles: Vec<Handle>,
     pub(super) events: mpsc::Receiver<Event>,
+    /// Why connections are missing.
+    pub(super) troubles: Troubles,
     /// Ends the tasks when it is dropped.
     _tasks: JoinSet<()>,
 }
@@ -60,7 +63,7 @@ impl Links {
     /// Connects to all members for all shards.
     pub(super) fn new(welcome: &Welcome) -> Links {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let mut tasks = JoinSet::new();
+        let (mut tasks, troubles) = (JoinSet::new(), Troubles::default());
         let mut handles = Vec::new();
         for shard in 0..welcome.shards {
             for (replica, member) in (0..).zip(&welcome.members) {
@@ -71,15 +74,17 @@ impl Links {
                     replica: ReplicaId(replica),
                     shard: ShardId(shard),
                     member: member.clone(),
+                    cluster: welcome.cluster,
                     queue,
                     reset,
                     heard,
                     events: sender.clone(),
+                    troubles: troubles.clone(),
                 };
                 tasks.spawn(task.run());
             }
         }
-        Links { replicas: welcome.members.len(), handles, events, _tasks: tasks }
+        Links { replicas: welcome.members.len(), handles, events, troubles, _tasks: tasks }
     }
 
     /// Hands a request to its connection, which is made anew if it is too far behind.
@@ -114,19 +119,21 @@ struct Task {
     replica: ReplicaId,
     shard: ShardId,
     member: Member,
+    cluster: ClusterId,
     queue: mpsc::Receiver<Transmit>,
     reset: Arc<Notify>,
     heard: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
+    troubles: Troubles,
 }
 
 impl Task {
     async fn run(mut self) {
         let mut pause = RECONNECT_PAUSE_MIN;
         loop {
-            if let Ok(connection) = Connection::open(&self.member, self.shard).await
-                && connection.welcome().replica == self.replica
-            {
+            let opened = self.open().await;
+            self.troubles.note(self.shard, self.replica, opened.as_ref().err());
+            if let Ok(connection) = opened {
                 pause = RECONNECT_PAUSE_MIN;
                 // What waited for the connection before this one was sent elsewhere.
                 while self.queue.try_recv().is_ok() {}
@@ -141,6 +148,14 @@ impl Task {
             sleep(pause).await;
             pause = (2 * pause).min(RECONNECT_PAUSE_MAX);
         }
+    }
+
+    /// Only to the member that is meant: whoever else has its address now must not answer for it.
+    async fn open(&self) -> Result<Connection, ConnectError> {
+        let connection = Connection::open(&self.member, self.shard, Some(self.cluster)).await?;
+        let (here, there) = (connection.welcome().replica, self.replica);
+        let wrong = || ConnectError::Replica { address: connection.address().to_owned(), here, there };
+        if here == there { Ok(connection) } else { Err(wrong()) }
     }
 
     /// Whether anybody listens.

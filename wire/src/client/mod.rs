@@ -15,17 +15,20 @@
 //! ```
 
 pub mod connection;
+mod discovery;
 mod driver;
 mod links;
 mod source;
 #[cfg(test)]
 mod tests;
+mod troubles;
 
-pub use connection::{ConnectError, Connection, discover, parse_address, status};
+pub use connection::{ConnectError, Connection, parse_address, status};
+pub use discovery::{ClusterAt, Contact, contact, discover};
 pub use source::{Proposal, Proposed, Source};
 
 use crate::answer::Answer;
-use crate::id::CommandId;
+use crate::id::{ClusterId, CommandId};
 use crate::message::Welcome;
 use crate::session::{Config, Error, Session, SubmitError};
 use bytes::Bytes;
@@ -33,6 +36,7 @@ use driver::{CALLS_MAX, Call, Command, Driver};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use troubles::Troubles;
 
 /// Why a call has no answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -114,22 +118,41 @@ pub struct Client {
     calls: mpsc::Sender<Call>,
     driver: Arc<JoinHandle<()>>,
     welcome: Arc<Welcome>,
+    troubles: Troubles,
 }
 
 impl Client {
     /// Connects through any of these client ports ("host:port", of shard 0), which name all
-    /// other replicas.
+    /// other replicas. From then on only members of the cluster that was found there are spoken to.
     pub async fn connect<A: AsRef<str>>(addresses: &[A]) -> Result<Client, ConnectError> {
-        let welcome = discover(addresses).await?;
+        Ok(Client::of(discover(addresses).await?))
+    }
+
+    /// The same if the cluster is known before. A cluster is known by its name, [`ClusterId::of_name`], or by
+    /// the id that `isonomy status` shows; one that was restored from a backup only by its id.
+    pub async fn connect_to<A: AsRef<str>>(
+        cluster: ClusterId,
+        addresses: &[A],
+    ) -> Result<Client, ConnectError> {
+        Ok(Client::of(contact(addresses, Some(cluster)).await?.welcome))
+    }
+
+    fn of(welcome: Welcome) -> Client {
         let config = Config::of(&welcome);
-        Ok(Client::with(welcome, config))
+        Client::with(welcome, config)
     }
 
     /// A client of the cluster that was discovered, with settings of one's own.
     pub fn with(welcome: Welcome, config: Config) -> Client {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
-        let driver = tokio::spawn(Driver::new(Session::new(config), &welcome, queue).run());
-        Client { calls, driver: Arc::new(driver), welcome: Arc::new(welcome) }
+        let driver = Driver::new(Session::new(config), &welcome, queue);
+        let (troubles, welcome) = (driver.troubles(), Arc::new(welcome));
+        Client { calls, driver: Arc::new(tokio::spawn(driver.run())), welcome, troubles }
+    }
+
+    /// Why replicas are not connected, each with its address; empty when nobody is missing.
+    pub fn troubles(&self) -> Vec<String> {
+        self.troubles.list()
     }
 
     /// What the cluster said of itself.

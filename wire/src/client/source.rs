@@ -1,9 +1,12 @@
 //! A source that numbers its commands by itself, such as the lines of a file.
 
-use super::connection::{ConnectError, discover};
+use super::connection::ConnectError;
+use super::discovery::discover;
 use super::driver::{CALLS_MAX, Call, Command, Driver};
+use super::troubles::Troubles;
 use super::{CallError, Committed};
 use crate::answer::Answer;
+use crate::message::Welcome;
 use crate::session::{Config, Session};
 use bytes::Bytes;
 use std::pin::Pin;
@@ -26,6 +29,7 @@ pub enum Proposed {
 pub struct Source {
     calls: mpsc::Sender<Call>,
     driver: JoinHandle<()>,
+    troubles: Troubles,
 }
 
 impl Source {
@@ -37,10 +41,21 @@ impl Source {
         next: u64,
     ) -> Result<Source, ConnectError> {
         let welcome = discover(addresses).await?;
-        let session = Session::named(Config::of(&welcome), name, next);
+        let config = Config::of(&welcome);
+        Ok(Source::with(&welcome, config, name, next))
+    }
+
+    /// A source of the cluster that was discovered, with settings of one's own.
+    pub fn with(welcome: &Welcome, config: Config, name: &str, next: u64) -> Source {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
-        let driver = tokio::spawn(Driver::new(session, &welcome, queue).run());
-        Ok(Source { calls, driver })
+        let driver = Driver::new(Session::named(config, name, next), welcome, queue);
+        let troubles = driver.troubles();
+        Source { calls, driver: tokio::spawn(driver.run()), troubles }
+    }
+
+    /// Why replicas are not connected, each with its address; empty when nobody is missing.
+    pub fn troubles(&self) -> Vec<String> {
+        self.troubles.list()
     }
 
     /// Proposes the command with this number; numbers ascend. Returns once it is queued, so that

@@ -449,7 +449,7 @@ async fn refusals_and_strangers_are_explained() {
 #[test]
 fn whoever_answers_as_a_client_is_no_replica() {
     use crate::session::{Link, LinkError};
-    let mut link = Link::new(SHARD, 4096, &mut Vec::new());
+    let mut link = Link::new(SHARD, None, 4096, &mut Vec::new());
     let bytes = handshake(&Handshake::Hello(crate::message::Hello {
         cluster: None,
         epoch: Epoch(0),

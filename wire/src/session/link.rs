@@ -2,7 +2,7 @@
 
 use crate::answer::{Answers, BadResponse};
 use crate::frame::{Encoder, FrameError, Kind, Scope, Splitter};
-use crate::id::{Epoch, REPLICAS_MAX, SHARDS_MAX, ShardId};
+use crate::id::{ClusterId, Epoch, REPLICAS_MAX, SHARDS_MAX, ShardId};
 use crate::message::{ClientMessage, Failure, Handshake, Hello, Refusal, Role, ShardStatus, Welcome};
 use crate::route::RULE_VERSION;
 
@@ -60,25 +60,21 @@ pub struct Link {
     splitter: Splitter,
     encoder: Encoder,
     shard: ShardId,
+    /// Whose member is meant; `None`: any cluster's.
+    cluster: Option<ClusterId>,
     /// How many bytes were said: the place of the next frame.
     said: u64,
     welcomed: bool,
 }
 
 impl Link {
-    /// For a fresh connection to the port of `shard`; appends the hello to `out`. `chunk` is how
-    /// much room a read is offered, in bytes.
-    pub fn new(shard: ShardId, chunk: usize, out: &mut Vec<u8>) -> Link {
+    /// For a fresh connection to the port of `shard` of a member of `cluster`; `None` takes any cluster's.
+    /// Appends the hello to `out`. `chunk` is how much room a read is offered, in bytes.
+    pub fn new(shard: ShardId, cluster: Option<ClusterId>, chunk: usize, out: &mut Vec<u8>) -> Link {
         let (splitter, encoder) = (Splitter::new(chunk), Encoder::default());
-        let mut link = Link { splitter, encoder, shard, said: 0, welcomed: false };
-        let hello = Hello {
-            cluster: None,
-            epoch: Epoch(0),
-            shard,
-            shards: 0,
-            rule: RULE_VERSION,
-            role: Role::Client,
-        };
+        let mut link = Link { splitter, encoder, shard, cluster, said: 0, welcomed: false };
+        let hello =
+            Hello { cluster, epoch: Epoch(0), shard, shards: 0, rule: RULE_VERSION, role: Role::Client };
         let scope = link.scope(Kind::Handshake);
         link.said = link.encoder.frame(out, 0, scope, &Handshake::Hello(hello), &[], 0) as u64;
         link
@@ -148,6 +144,10 @@ impl Link {
             && welcome.replica.index() < members;
         if !possible {
             return Err(LinkError::Welcome { members, shards });
+        }
+        let here = welcome.cluster;
+        if let Some(there) = self.cluster.filter(|there| *there != here) {
+            return Err(Refusal::WrongCluster { here, there }.into());
         }
         self.splitter.trust();
         self.welcomed = true;

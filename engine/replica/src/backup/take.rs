@@ -8,8 +8,8 @@ use crate::snapshots::snapshot_path;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use isonomy_wire::client::{ConnectError, Connection, parse_address};
-use isonomy_wire::id::ShardId;
+use isonomy_wire::client::{ConnectError, Connection, Contact};
+use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{Member, ShardStatus, Welcome};
 use serde_json::json;
 use std::path::Path;
@@ -42,12 +42,12 @@ pub(super) struct TakeArgs {
 /// Waits until the replica has a new snapshot of every shard; an error if it does not get there.
 pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
     block_on(async {
-        let (member, welcome) = first_answer(&args.connect.connect).await?;
+        let Contact { member, welcome } = args.connect.contact().await?;
         let until = Instant::now() + Duration::from_secs(args.deadline);
         // All are asked before the first is waited for.
         let mut asked = Vec::new();
         for shard in (0..welcome.shards).map(ShardId) {
-            asked.push(Asked::begin(&member, shard).await?);
+            asked.push(Asked::begin(&member, shard, welcome.cluster).await?);
         }
         let progress = progress(welcome.shards);
         for shard in asked {
@@ -60,18 +60,6 @@ pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
     })
 }
 
-async fn first_answer(addresses: &[String]) -> Result<(Member, Welcome), ConnectError> {
-    let mut errors = Vec::new();
-    for address in addresses {
-        let member = parse_address(address)?;
-        match Connection::open(&member, ShardId(0)).await {
-            Ok(connection) => return Ok((member, connection.welcome().clone())),
-            Err(error) => errors.push(error),
-        }
-    }
-    Err(ConnectError::Nobody(errors))
-}
-
 /// A shard that was asked for a snapshot.
 struct Asked {
     connection: Connection,
@@ -81,8 +69,8 @@ struct Asked {
 }
 
 impl Asked {
-    async fn begin(member: &Member, shard: ShardId) -> Result<Asked, ConnectError> {
-        let mut connection = Connection::open(member, shard).await?;
+    async fn begin(member: &Member, shard: ShardId, cluster: ClusterId) -> Result<Asked, ConnectError> {
+        let mut connection = Connection::open(member, shard, Some(cluster)).await?;
         let fence = connection.request_snapshot().await?.fence;
         Ok(Asked { connection, shard, fence })
     }

@@ -128,7 +128,7 @@ async fn check_all(args: &DemoArgs, cluster: &mut Cluster) -> Result<Report> {
 async fn statuses(addresses: &[String]) -> Option<Vec<Vec<ShardStatus>>> {
     let mut all = Vec::new();
     for address in addresses {
-        all.push(replica_status(address).await.ok()?.1);
+        all.push(replica_status(address, None).await.ok()?.1);
     }
     Some(all)
 }

@@ -8,6 +8,7 @@ use crate::out;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::{CallError, Client, Proposal, Proposed, Source};
+use isonomy_wire::session::Config;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -99,10 +100,11 @@ enum Proposer {
 
 impl Proposer {
     async fn connect(args: &ProposeArgs) -> Result<Proposer> {
-        let addresses = &args.connect.connect;
+        let welcome = args.connect.contact().await?.welcome;
+        let config = Config::of(&welcome);
         Ok(match &args.source {
-            Some(name) => Proposer::Numbered(Source::connect(addresses, name, 1).await?),
-            None => Proposer::Unnumbered(Client::connect(addresses).await?),
+            Some(name) => Proposer::Numbered(Source::with(&welcome, config, name, 1)),
+            None => Proposer::Unnumbered(Client::with(welcome, config)),
         })
     }
 

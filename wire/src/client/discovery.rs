@@ -1,0 +1,103 @@
+//! The first contact: which cluster the addresses that a user names lead to.
+
+use super::connection::{ConnectError, Connection, parse_address};
+use crate::id::{ClusterId, ShardId};
+use crate::message::{Member, Welcome};
+use std::fmt;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// How long the others may take after the first answer to show that they are of the same cluster. Replicas
+/// that run answer within milliseconds; whoever stands still, or has a name that is still looked up, holds
+/// nobody up for longer.
+const OTHERS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The addresses that led to one cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterAt {
+    /// Which.
+    pub cluster: ClusterId,
+    /// As they were named.
+    pub addresses: Vec<String>,
+}
+
+impl fmt::Display for ClusterAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.addresses.join(", "), self.cluster)
+    }
+}
+
+/// A replica that answered, and what it says of its cluster.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// Where it was reached.
+    pub member: Member,
+    /// What it says.
+    pub welcome: Welcome,
+}
+
+/// What a replica at one of these addresses says of its cluster: its members, and how many shards. All are
+/// asked at once. An error if they are of several clusters; one that takes long to answer is not waited for.
+pub async fn discover<A: AsRef<str>>(addresses: &[A]) -> Result<Welcome, ConnectError> {
+    Ok(contact(addresses, None).await?.welcome)
+}
+
+/// The first replica that answers. Where no cluster is named the addresses must lead to one; where one is, only
+/// its members answer.
+pub async fn contact<A: AsRef<str>>(
+    addresses: &[A],
+    cluster: Option<ClusterId>,
+) -> Result<Contact, ConnectError> {
+    let mut asked = JoinSet::new();
+    let mut members = Vec::new();
+    for address in addresses {
+        members.push(parse_address(address.as_ref())?);
+    }
+    for (place, member) in members.iter().cloned().enumerate() {
+        asked.spawn(async move { (place, Connection::open(&member, ShardId(0), cluster).await) });
+    }
+    let (mut answers, mut errors) = (Vec::new(), Vec::new());
+    let mut until = None;
+    loop {
+        let others = sleep_until(until.unwrap_or_else(Instant::now));
+        tokio::select! {
+            answer = asked.join_next() => match answer {
+                Some(answer) => match answer.expect("connecting does not panic, and nobody ends it") {
+                    (place, Ok(connection)) => answers.push((place, connection.into_parts().2)),
+                    (place, Err(error)) => errors.push((place, error)),
+                },
+                None => break,
+            },
+            () = others, if until.is_some() => break,
+        }
+        if !answers.is_empty() {
+            if cluster.is_some() {
+                break;
+            }
+            until.get_or_insert_with(|| Instant::now() + OTHERS_PATIENCE);
+        }
+    }
+    // As the user named them.
+    answers.sort_by_key(|(place, _)| *place);
+    errors.sort_by_key(|(place, _)| *place);
+    let found = by_cluster(&answers, addresses);
+    if found.len() > 1 {
+        return Err(ConnectError::Mixed(found));
+    }
+    let nobody = || ConnectError::Nobody(errors.into_iter().map(|(_, error)| error).collect());
+    let (place, welcome) = answers.into_iter().next().ok_or_else(nobody)?;
+    Ok(Contact { member: members.swap_remove(place), welcome })
+}
+
+fn by_cluster<A: AsRef<str>>(answers: &[(usize, Welcome)], addresses: &[A]) -> Vec<ClusterAt> {
+    let mut found: Vec<ClusterAt> = Vec::new();
+    for (place, Welcome { cluster, .. }) in answers {
+        let address = addresses[*place].as_ref().to_owned();
+        match found.iter_mut().find(|found| found.cluster == *cluster) {
+            Some(found) => found.addresses.push(address),
+            None => found.push(ClusterAt { cluster: *cluster, addresses: vec![address] }),
+        }
+    }
+    found
+}
