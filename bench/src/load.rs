@@ -98,7 +98,14 @@ pub(crate) fn run(options: &Options) -> Result<(Report, Result<()>)> {
 /// Runs the load. `servers` are the processes of the replicas, where they are known.
 pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u32]) -> Result<Measured> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let welcome = runtime.block_on(contact(&options.connect, options.cluster))?.welcome;
+    let welcome = match runtime.block_on(contact(&options.connect, options.cluster)) {
+        Ok(contact) => contact.welcome,
+        Err(error) => {
+            // As at the end.
+            runtime.shutdown_background();
+            return Err(error.into());
+        }
+    };
     allow_files(options.clients.unwrap_or_default() * u64::from(welcome.shards))?;
     let probes = runtime.block_on(Probes::connect(&welcome));
     let schedule = Schedule::new(options);

@@ -57,5 +57,9 @@ pub(crate) fn unconnected(troubles: &[String]) -> String {
 /// Runs a command on a runtime of its own.
 pub(crate) fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> Result<(), Fatal> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(Fatal::failed)?.block_on(command).map_err(Fatal::failed)
+    let runtime = runtime.map_err(Fatal::failed)?;
+    let done = runtime.block_on(command);
+    // A name that is still looked up, on a thread of its own, holds nobody up.
+    runtime.shutdown_background();
+    done.map_err(Fatal::failed)
 }

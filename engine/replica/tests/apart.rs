@@ -6,9 +6,8 @@ mod support;
 use isonomy_wire::client::{Client, discover};
 use isonomy_wire::session::Config;
 use std::fs;
-use std::net::UdpSocket;
-use std::path::Path;
 use std::process::Command;
+use support::names::{silent_server, with_names};
 use support::{Cluster, PATIENCE, eventually, program, stderr};
 
 /// So large that few decisions fill a segment, and so many that more are filled than were prepared.
@@ -16,26 +15,6 @@ const VALUE_BYTES: usize = 60_000;
 const DECISIONS: u32 = 1500;
 /// Only the file of hosts knows it, and not for ever.
 const NAME: &str = "third.isonomy.test";
-
-/// A server that is heard of nowhere else and answers nobody.
-fn silent_server() -> Option<UdpSocket> {
-    let [a, b] = rand::random::<[u8; 2]>();
-    UdpSocket::bind((std::net::Ipv4Addr::new(127, 53, a, b), 53)).ok()
-}
-
-/// The program where names are looked up in this file first and then at that server, each for longer
-/// than anything here may take.
-fn with_names(dir: &Path, server: &UdpSocket) -> Command {
-    let resolv = format!("nameserver {}\noptions timeout:30 attempts:5\n", server.local_addr().unwrap().ip());
-    fs::write(dir.join("resolv.conf"), resolv).unwrap();
-    fs::write(dir.join("nsswitch.conf"), "hosts: files dns\n").unwrap();
-    let mounts = ["hosts", "resolv.conf", "nsswitch.conf"]
-        .map(|file| format!("mount --bind '{}' /etc/{file}", dir.join(file).display()));
-    let script = format!("touch /etc/nsswitch.conf && {} && exec \"$0\" \"$@\"", mounts.join(" && "));
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script]).arg(program().get_program());
-    command
-}
 
 async fn decide(cluster: &Cluster, keys: std::ops::Range<u32>) {
     let mut welcome = discover(&cluster.addresses()[..1]).await.unwrap();
@@ -52,13 +31,7 @@ async fn decide(cluster: &Cluster, keys: std::ops::Range<u32>) {
 /// It takes root, who may bind the server's port and mount.
 #[tokio::test]
 async fn a_name_server_that_does_not_answer_holds_up_nobody() {
-    let may_mount = Command::new("unshare").args(["--mount", "true"]).status();
-    let server = silent_server().filter(|_| may_mount.is_ok_and(|status| status.success()));
-    let Some(server) = server else {
-        return eprintln!(
-            "NOT TESTED: this user cannot answer for a name server here; run the tests as root"
-        );
-    };
+    let Some(server) = silent_server() else { return };
     let mut cluster = Cluster::prepare_at(["127.0.0.1", "127.0.0.1", NAME].map(String::from).into(), 1);
     let hosts = cluster.dir.path().join("hosts");
     fs::write(&hosts, format!("127.0.0.1 localhost {NAME}\n")).unwrap();

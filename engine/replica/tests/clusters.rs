@@ -1,4 +1,5 @@
-//! Clients and the members of other clusters, which have the addresses that a client expects its own at.
+//! Where clients find their cluster: other clusters at the addresses of its members, and addresses that lead
+//! nowhere.
 
 mod support;
 
@@ -7,8 +8,11 @@ use isonomy_wire::id::ClusterId;
 use isonomy_wire::session::{Config, Error};
 use serde_json::Value;
 use std::fs;
+use std::net::TcpListener;
 use std::process::Output;
-use support::{CLUSTER, Cluster, program, stderr, stdout, write_lines};
+use std::time::Instant;
+use support::names::{silent_server, with_names};
+use support::{CLUSTER, Cluster, PATIENCE, program, stderr, stdout, write_lines};
 
 /// So many that each replica is the home of some.
 const KEYS: usize = 60;
@@ -116,4 +120,31 @@ fn addresses_of_several_clusters_are_refused_unless_one_is_named() {
     assert_eq!(said.status.code(), Some(1));
     let expected = format!("no status of {}: {}: this is cluster {other}", all[2], all[2]);
     assert!(stdout(&said).contains(&expected), "{}", stdout(&said));
+}
+
+/// The resolver here has a patience of 150 s.
+#[test]
+fn a_name_that_is_still_looked_up_holds_up_no_command() {
+    let Some(server) = silent_server() else { return };
+    let cluster = Cluster::start(3, 1);
+    fs::write(cluster.dir.path().join("hosts"), "127.0.0.1 localhost\n").unwrap();
+    let command = |addresses: &str, arguments: &[&str]| {
+        let began = Instant::now();
+        let mut command = with_names(cluster.dir.path(), &server);
+        let output = command.args(arguments).args(["--connect", addresses]).output().unwrap();
+        assert!(began.elapsed() < PATIENCE, "{arguments:?} took {:?}", began.elapsed());
+        output
+    };
+    let hung = format!("db.isonomy.test:{}", cluster.client_bases[1]);
+    let addresses = format!("{hung},{}", cluster.addresses()[0]);
+    for arguments in [&["propose", "k", "v"][..], &["read", "k"], &["snapshot", "take"], &["delete", "k"]] {
+        let output = command(&addresses, arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    }
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = command(&format!("{hung},{refused}"), &["read", "k"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains(&format!("{hung}: no name server has answered")), "{said}");
+    assert!(said.contains(&format!("{refused}: Connection refused")), "{said}");
 }

@@ -7,16 +7,21 @@ use crate::message::{Member, ShardStatus, Welcome};
 use crate::session::{Link, LinkError, Received};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-/// How long a connection may take until the welcome.
+/// How long a name may be looked up, and a connection may take until the welcome.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The next address of a name is tried, too, when the one before it has not led to a welcome for so long. Each
+/// gets its turn well within the time that a connection may take.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// How long a replica may take to tell how it stands.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 /// An idle connection is asked for a sign of life after this time, and again after the second. Whoever sits
@@ -53,8 +58,43 @@ pub enum ConnectError {
         /// What it says.
         source: std::io::Error,
     },
-    /// Nothing came in time.
-    #[error("{address}: no answer in {seconds} s; check that the replica runs and is reachable")]
+    /// There is no address for the name.
+    #[error(
+        "{address}: the name cannot be looked up: {source}; check it, and /etc/hosts and /etc/resolv.conf"
+    )]
+    Lookup {
+        /// Where.
+        address: String,
+        /// What the resolver says.
+        source: std::io::Error,
+    },
+    /// Nobody says what the name's address is.
+    #[error(
+        "{address}: no name server has answered in {seconds} s; check /etc/resolv.conf, or name an address instead"
+    )]
+    LookupSilent {
+        /// Where.
+        address: String,
+        /// How long.
+        seconds: u64,
+    },
+    /// There is no connection in time, and no refusal.
+    #[error(
+        "{address}: no connection in {seconds} s; check that the machine is up and that nothing between drops it"
+    )]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// How long.
+        seconds: u64,
+    },
+    /// None of the addresses of a name leads to the replica.
+    #[error("{}", list(.0))]
+    Each(Vec<ConnectError>),
+    /// Connected, but nothing came in time.
+    #[error(
+        "{address}: connected, but no answer in {seconds} s; check that the replica does not stand still"
+    )]
     Silent {
         /// Where.
         address: String,
@@ -81,11 +121,16 @@ pub enum ConnectError {
     },
     /// The addresses are not all of one cluster.
     #[error("the addresses are of several clusters: {}; name those of one, or say which is meant \
-             (--cluster)", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+             (--cluster)", list(.0))]
     Mixed(Vec<ClusterAt>),
     /// None of several replicas could be reached.
-    #[error("no replica can be reached: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("no replica can be reached: {}", list(.0))]
     Nobody(Vec<ConnectError>),
+}
+
+/// One after the other, as text.
+fn list(errors: &[impl ToString]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Has the system find out that the other side of a connection is gone, also when nothing comes back from
@@ -132,27 +177,71 @@ impl Connection {
         let port = member.client_base.checked_add(shard.0);
         let port = port.ok_or(ConnectError::Port { member: name, shard: shard.0 })?;
         let address = with_port(&member.host, port);
-        let opening = Connection::shake_hands(&member.host, port, shard, cluster, &address);
-        let silent = || ConnectError::Silent { address: address.clone(), seconds: CONNECT_TIMEOUT.as_secs() };
-        timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| silent())?
+        let seconds = CONNECT_TIMEOUT.as_secs();
+        let found = timeout(CONNECT_TIMEOUT, lookup_host((member.host.as_str(), port))).await;
+        let silent = || ConnectError::LookupSilent { address: address.clone(), seconds };
+        let found = found.map_err(|_| silent())?;
+        let found = found.map_err(|source| ConnectError::Lookup { address: address.clone(), source })?;
+        Connection::open_any(found.collect(), shard, cluster, &address).await
     }
 
-    async fn shake_hands(
-        host: &str,
-        port: u16,
+    /// Over whichever address of a name leads to a welcome first.
+    pub(super) async fn open_any(
+        found: Vec<SocketAddr>,
         shard: ShardId,
         cluster: Option<ClusterId>,
-        address: &str,
+        name: &str,
     ) -> Result<Connection, ConnectError> {
-        let stream = TcpStream::connect((host, port)).await;
-        let stream = stream.map_err(|source| ConnectError::Io { address: address.to_owned(), source })?;
+        let is_one = found.len() == 1;
+        let (mut untried, mut tried, mut errors) = (found.into_iter(), JoinSet::new(), Vec::new());
+        loop {
+            if let Some(found) = untried.next() {
+                let name = if is_one { name.to_owned() } else { format!("{name} ({})", found.ip()) };
+                tried.spawn(Connection::open_at(found, shard, cluster, name));
+            }
+            tokio::select! {
+                ended = tried.join_next() => match ended {
+                    Some(ended) => match ended.expect("connecting does not panic, and nobody ends it") {
+                        Ok(connection) => return Ok(connection),
+                        Err(error) => errors.push(error),
+                    },
+                    None => break,
+                },
+                () = sleep(NEXT_ADDRESS_AFTER), if untried.len() > 0 => {}
+            }
+        }
+        let is_alone = errors.len() == 1;
+        let only = if is_alone { errors.pop() } else { None };
+        Err(only.unwrap_or(ConnectError::Each(errors)))
+    }
+
+    async fn open_at(
+        found: SocketAddr,
+        shard: ShardId,
+        cluster: Option<ClusterId>,
+        address: String,
+    ) -> Result<Connection, ConnectError> {
+        let (until, seconds) = (Instant::now() + CONNECT_TIMEOUT, CONNECT_TIMEOUT.as_secs());
+        let stream = timeout_at(until, TcpStream::connect(found)).await;
+        let stream = stream.map_err(|_| ConnectError::Unreachable { address: address.clone(), seconds })?;
+        let stream = stream.map_err(|source| ConnectError::Io { address: address.clone(), source })?;
+        let greeting = Connection::greet(stream, shard, cluster, address.clone());
+        timeout_at(until, greeting).await.map_err(|_| ConnectError::Silent { address, seconds })?
+    }
+
+    async fn greet(
+        stream: TcpStream,
+        shard: ShardId,
+        cluster: Option<ClusterId>,
+        address: String,
+    ) -> Result<Connection, ConnectError> {
         // Frames are whole when they are written; waiting for more only delays them. A socket
         // that refuses the option still works.
         let _ = stream.set_nodelay(true);
         notice_death(&stream);
         let mut out = Vec::new();
         let link = Link::new(shard, cluster, READ_CHUNK_BYTES, &mut out);
-        let (address, heard) = (address.to_owned(), Arc::default());
+        let heard = Arc::default();
         let mut connection = Connection { address, stream, link, out, written: 0, welcome: None, heard };
         match connection.receive().await? {
             Received::Welcome(welcome) => connection.welcome = Some(welcome),

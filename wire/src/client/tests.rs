@@ -462,3 +462,49 @@ fn whoever_answers_as_a_client_is_no_replica() {
     link.received(bytes.len());
     assert_eq!(link.poll().unwrap_err(), LinkError::Unexpected);
 }
+
+/// Listens, and never takes a connection: whoever connects hears nothing.
+async fn mute() -> (TcpListener, std::net::SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// One after the other they would take five minutes.
+#[tokio::test]
+async fn addresses_that_say_nothing_hold_up_no_first_contact() {
+    let cluster = Cluster::start(3).await;
+    let (_listener, silent) = mute().await;
+    let mut addresses = vec![silent.to_string(); 60];
+    addresses.push(cluster.address(1));
+    let found = come("the first contact", discover(&addresses)).await.unwrap();
+    assert_eq!(found.replica, ReplicaId(1));
+    let named = come("a named one", contact(&addresses, Some(ClusterId(1)))).await.unwrap();
+    assert_eq!(named.member.client_base, cluster.shared.members[1].client_base);
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_name_are_tried() {
+    let cluster = Cluster::start(1).await;
+    let good = cluster.address(0).parse().unwrap();
+    let (_listener, silent) = mute().await;
+    let refused = mute().await.1;
+    let open = |addresses: Vec<_>| Connection::open_any(addresses, SHARD, None, "db:1");
+    let connection = come("the last one", open(vec![refused, silent, silent, good])).await.unwrap();
+    assert_eq!(connection.welcome().replica, ReplicaId(0));
+    let error = come("the errors", open(vec![silent, refused])).await.unwrap_err().to_string();
+    assert!(error.contains("db:1 (127.0.0.1): connected, but no answer in 5 s"), "{error}");
+    assert!(error.contains("db:1 (127.0.0.1): Connection refused"), "{error}");
+}
+
+#[tokio::test]
+async fn a_member_of_another_cluster_is_left_out_and_named() {
+    let own = Cluster::start(3).await;
+    let welcome = Welcome { cluster: ClusterId(2), ..own.client().await.welcome().clone() };
+    let client = Client::with(welcome.clone(), Config { deadline_us: 1_000_000, ..Config::of(&welcome) });
+    let error = come("the end", client.decide("k", "v")).await.unwrap_err().to_string();
+    for member in 0..3 {
+        assert!(error.contains(&format!("{}: this is cluster 0000", own.address(member))), "{error}");
+    }
+    assert_eq!(own.shared.frames.load(Ordering::Relaxed), 0);
+}

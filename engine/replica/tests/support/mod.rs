@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
 
 pub mod disk;
+pub mod names;
 
 use isonomy_wire::frame::{Encoder, Frame, Kind, Scope, Splitter};
 use isonomy_wire::id::{Epoch, ShardId};
