@@ -49,9 +49,9 @@ impl ConnectArgs {
     }
 }
 
-/// What may be why a command has no answer: the replicas that are not connected.
+/// What may be why a command has no answer.
 pub(crate) fn unconnected(troubles: &[String]) -> String {
-    if troubles.is_empty() { String::new() } else { format!(" (not connected: {})", troubles.join("; ")) }
+    if troubles.is_empty() { String::new() } else { format!(" ({})", troubles.join("; ")) }
 }
 
 /// Runs a command on a runtime of its own.

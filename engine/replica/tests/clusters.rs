@@ -10,12 +10,14 @@ use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
 use std::process::Output;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::names::{silent_server, with_names};
-use support::{CLUSTER, Cluster, PATIENCE, program, stderr, stdout, write_lines};
+use support::{CLUSTER, Cluster, program, stderr, stdout, write_lines};
 
 /// So many that each replica is the home of some.
 const KEYS: usize = 60;
+/// How long a lookup takes at a server that does not answer, at least.
+const RESOLVER_PATIENCE: Duration = Duration::from_secs(90);
 
 /// A cluster of another name whose member has the address of the same member of `cluster`.
 fn foreign_at(cluster: &Cluster, index: usize) -> Cluster {
@@ -122,7 +124,7 @@ fn addresses_of_several_clusters_are_refused_unless_one_is_named() {
     assert!(stdout(&said).contains(&expected), "{}", stdout(&said));
 }
 
-/// The resolver here has a patience of 150 s.
+/// The resolver here is patient: a command that waited for it took 90 s.
 #[test]
 fn a_name_that_is_still_looked_up_holds_up_no_command() {
     let Some(server) = silent_server() else { return };
@@ -132,7 +134,7 @@ fn a_name_that_is_still_looked_up_holds_up_no_command() {
         let began = Instant::now();
         let mut command = with_names(cluster.dir.path(), &server);
         let output = command.args(arguments).args(["--connect", addresses]).output().unwrap();
-        assert!(began.elapsed() < PATIENCE, "{arguments:?} took {:?}", began.elapsed());
+        assert!(began.elapsed() < RESOLVER_PATIENCE * 2 / 3, "{arguments:?} took {:?}", began.elapsed());
         output
     };
     let hung = format!("db.isonomy.test:{}", cluster.client_bases[1]);

@@ -5,7 +5,7 @@ mod support;
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Output, Stdio};
-use support::{Cluster, program, stderr, stdout, write_lines};
+use support::{Cluster, ends, eventually, program, stderr, stdout, write_lines};
 
 fn run(cluster: &Cluster, arguments: &[&str]) -> Output {
     let connect = cluster.addresses().join(",");
@@ -16,6 +16,41 @@ fn ok(cluster: &Cluster, arguments: &[&str]) -> String {
     let output = run(cluster, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     stdout(&output)
+}
+
+/// It ended after ten seconds without a majority. The whole program stands still for longer than that, too.
+#[test]
+fn an_import_with_a_source_waits_for_a_majority_and_says_so() {
+    let mut cluster = Cluster::start(3, 1);
+    let path = cluster.dir.path().join("lines.jsonl");
+    write_lines(&path, (0..100).map(|n| format!("{{\"k\":\"{n}\"}}")));
+    cluster.kill(1);
+    cluster.kill(2);
+    let said = cluster.dir.path().join("said.txt");
+    let mut import = program()
+        .args(["propose", "--connect", &cluster.addresses()[0], "--source", "s", "--key", "k", "--from"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let told = || std::fs::read_to_string(&said).unwrap();
+    // The third time is past the deadline that others have.
+    eventually("what it waits for", || told().matches("line 1 waits: ").count() >= 3);
+    assert!(told().contains(&cluster.addresses()[1]), "{}", told());
+    let process = rustix::process::Pid::from_child(&import);
+    rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+    cluster.spawn(1);
+    cluster.wait_linked();
+    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+    ends(&mut import);
+    let output = import.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", told());
+    assert_eq!(stdout(&output), "100 lines committed, 0 were committed before\n");
+    cluster.kill(1);
+    let limited =
+        ["propose", "--source", "t", "--deadline", "1", "--key", "k", "--from", path.to_str().unwrap()];
+    assert!(error(&cluster, &limited).contains("line 1, and perhaps later ones"));
 }
 
 fn error(cluster: &Cluster, arguments: &[&str]) -> String {

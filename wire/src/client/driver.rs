@@ -151,7 +151,7 @@ impl Driver {
     /// Names the replicas that are not connected where that may be why nothing was decided.
     fn explain(&self, error: Error) -> Error {
         let Error::NotTaken(why) = error else { return error };
-        let troubles = self.links.troubles.list();
+        let troubles = self.links.troubles.unconnected();
         Error::NotTaken(if troubles.is_empty() { why } else { format!("{why} ({})", troubles.join("; ")) })
     }
 
@@ -187,11 +187,13 @@ impl Driver {
             What::Connected => self.session.on_connected(replica, shard),
             What::Lost => self.session.on_disconnected(replica, shard),
             What::Received(Received::Response { tag, answers }) => {
+                self.links.troubles.answered();
                 if self.session.on_response(replica, tag, answers).is_err() {
                     self.links.reset(replica, shard);
                 }
             }
             What::Received(Received::Failed { tag, failure }) => {
+                self.links.troubles.refused(replica, &failure);
                 self.session.on_failure(self.now(), replica, tag, failure);
             }
             // The client asks for neither.

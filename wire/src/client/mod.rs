@@ -150,7 +150,7 @@ impl Client {
         Client { calls, driver: Arc::new(tokio::spawn(driver.run())), welcome, troubles }
     }
 
-    /// Why replicas are not connected, each with its address; empty when nobody is missing.
+    /// Why answers may be missing now: replicas that take nothing or are not connected, each with what it said.
     pub fn troubles(&self) -> Vec<String> {
         self.troubles.list()
     }

@@ -53,7 +53,7 @@ impl Source {
         Source { calls, driver: tokio::spawn(driver.run()), troubles }
     }
 
-    /// Why replicas are not connected, each with its address; empty when nobody is missing.
+    /// Why answers may be missing now: replicas that take nothing or are not connected, each with what it said.
     pub fn troubles(&self) -> Vec<String> {
         self.troubles.list()
     }

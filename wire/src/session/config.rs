@@ -6,6 +6,8 @@ use crate::message::Welcome;
 
 /// Most commands in one frame of a session, and most numbers.
 pub const FRAME_COMMANDS_MAX: usize = 1 << 14;
+/// A deadline that never comes, for a session whose every retry is safe.
+pub const NO_DEADLINE_US: u64 = u64::MAX;
 /// Most numbers of a lane without an answer.
 pub const UNANSWERED_MAX: u64 = 1 << 15;
 /// How often timeouts are looked at, in microseconds.
@@ -64,7 +66,7 @@ pub struct Config {
     pub bytes_max: usize,
     /// How long without an answer before a request is sent to another replica.
     pub retry_us: u64,
-    /// How long before a command is given up.
+    /// How long before a command is given up; [`NO_DEADLINE_US`]: never.
     pub deadline_us: u64,
 }
 

@@ -23,7 +23,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, FRAME_COMMANDS_MAX, Routing, UNANSWERED_MAX};
+pub use config::{Config, FRAME_COMMANDS_MAX, NO_DEADLINE_US, Routing, UNANSWERED_MAX};
 pub use link::{Link, LinkError, Received};
 pub use outcome::{Error, NO_TOKEN, Outcome, SubmitError};
 
@@ -348,7 +348,7 @@ impl Session {
     fn transmit(&mut self, now: u64, index: usize) -> Option<Transmit> {
         let lane = &mut self.lanes[index];
         if self.closing {
-            lane.maybe_end(now + self.config.deadline_us);
+            lane.maybe_end(now.saturating_add(self.config.deadline_us));
         }
         let targets = self.links.targets(lane.home, lane.shard, now);
         let place = match lane.due(&targets) {

@@ -194,7 +194,7 @@ impl Session {
     /// the stream is ended, which tells what was. A named source stops instead: it can ask again under
     /// the same number.
     fn give_up(&mut self, now: u64, index: usize, place: usize, error: Error) {
-        let until = now + self.config.deadline_us;
+        let until = now.saturating_add(self.config.deadline_us);
         let lane = &mut self.lanes[index];
         let flight = lane.land(place);
         match flight.kind {
@@ -245,7 +245,7 @@ impl Session {
             }
             if self.closing {
                 self.lanes[index].maybe_leave_stream(now);
-                self.lanes[index].maybe_end(now + self.config.deadline_us);
+                self.lanes[index].maybe_end(now.saturating_add(self.config.deadline_us));
                 self.mark_ready(index);
             }
         }
@@ -272,7 +272,8 @@ impl Session {
     fn look_at_flights(&mut self, now: u64, index: usize) {
         let (retry, deadline) = (self.config.retry_us, self.config.deadline_us);
         let shard = self.lanes[index].shard;
-        let is_old = |flight: &Flight| flight.kind != Kind::End && now >= flight.since + deadline;
+        let is_old =
+            |flight: &Flight| flight.kind != Kind::End && now >= flight.since.saturating_add(deadline);
         while let Some(place) = self.lanes[index].flights.iter().position(is_old) {
             let is_open = self.lanes[index].flights[place].unsettled > 0;
             let error = if is_open { Error::TimedOut } else { self.not_taken(index) };

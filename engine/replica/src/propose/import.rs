@@ -4,18 +4,25 @@ use super::ProposeArgs;
 use super::input::{Held, Input};
 use super::lines::{BadLine, Line};
 use crate::commands::Output;
+use crate::logging::say;
 use crate::out;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use isonomy_wire::client::{CallError, Client, Proposal, Proposed, Source};
-use isonomy_wire::session::Config;
+use isonomy_wire::client::{CallError, Client, ConnectError, Contact, Proposal, Proposed, Source};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::Path;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 /// Lines that are under way at once.
 const LINES_MAX: usize = 8192;
+
+/// When nothing is decided for so long it is told what is waited for, and each time again.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+/// Between two tries to reach any replica.
+const CONTACT_PAUSE: Duration = Duration::from_millis(500);
 
 /// What became of the lines before one that cannot be proposed, where there are none or all were looked at.
 const NOTHING: &str = "nothing was proposed";
@@ -100,12 +107,19 @@ enum Proposer {
 
 impl Proposer {
     async fn connect(args: &ProposeArgs) -> Result<Proposer> {
-        let welcome = args.connect.contact().await?.welcome;
-        let config = Config::of(&welcome);
+        let welcome = contact(args).await?.welcome;
+        let config = args.session(&welcome);
         Ok(match &args.source {
             Some(name) => Proposer::Numbered(Source::with(&welcome, config, name, 1)),
             None => Proposer::Unnumbered(Client::with(welcome, config)),
         })
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        match self {
+            Proposer::Numbered(source) => source.troubles(),
+            Proposer::Unnumbered(client) => client.troubles(),
+        }
     }
 
     async fn propose(&self, line: Line) -> Result<Proposal, CallError> {
@@ -121,6 +135,26 @@ impl Proposer {
             Proposer::Numbered(source) => source.close().await,
             Proposer::Unnumbered(client) => client.close().await,
         }
+    }
+}
+
+/// The first contact, which an import that may wait waits for.
+async fn contact(args: &ProposeArgs) -> Result<Contact, ConnectError> {
+    let until = args.deadline().map(|deadline| Instant::now() + deadline);
+    let mut told = Instant::now();
+    loop {
+        let error = match args.connect.contact().await {
+            Err(error @ ConnectError::Nobody(_)) if args.source.is_some() => error,
+            found => return found,
+        };
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(error);
+        }
+        if Instant::now() >= told {
+            say(&format!("isonomy: the import waits: {error}"));
+            told = Instant::now() + TELL_EVERY;
+        }
+        sleep(CONTACT_PAUSE).await;
     }
 }
 
@@ -140,8 +174,12 @@ async fn propose_all(
 ) -> Result<u64, BadLine> {
     let mut open: VecDeque<Open> = VecDeque::new();
     let mut read = Ok(0);
-    while tally.first_failed.is_none() {
-        let has_room = open.len() < LINES_MAX;
+    let mut quiet = interval_at(Instant::now() + TELL_EVERY, TELL_EVERY);
+    quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut more = true;
+    while tally.first_failed.is_none() && (more || !open.is_empty()) {
+        let has_room = more && open.len() < LINES_MAX;
+        let waiting = open.front().map(|open| open.number);
         let oldest = async {
             let oldest = open.front_mut()?;
             Some((oldest.number, (&mut oldest.proposal).await))
@@ -151,6 +189,12 @@ async fn propose_all(
                 open.pop_front();
                 tally.note(number, outcome);
                 progress.inc(1);
+                quiet.reset();
+            }
+            _ = quiet.tick(), if waiting.is_some() => {
+                let troubles = proposer.troubles();
+                let why = if troubles.is_empty() { "the replicas do not answer".into() } else { troubles.join("; ") };
+                progress.suspend(|| say(&format!("isonomy: line {} waits: {why}", waiting.unwrap_or_default())));
             }
             line = lines.recv(), if has_room => match line {
                 Some(Ok(Held { line, room })) => {
@@ -163,9 +207,9 @@ async fn propose_all(
                 }
                 Some(Err(bad)) => {
                     read = Err(bad);
-                    break;
+                    more = false;
                 }
-                None => break,
+                None => more = false,
             },
         }
     }

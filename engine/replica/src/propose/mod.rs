@@ -10,8 +10,16 @@ use crate::bytes::KeyBytesArgs;
 use crate::commands::{ConnectArgs, Output, block_on};
 use crate::fatal::Fatal;
 use clap::Args;
+use isonomy_wire::message::Welcome;
+use isonomy_wire::session::{Config, NO_DEADLINE_US};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// The deadline where a retry may decide twice.
+const DEADLINE_SECONDS: u64 = 10;
+/// The longest that can be asked for: a year.
+const SECONDS_MAX: u64 = 366 * 24 * 3600;
 
 /// `isonomy propose`
 #[derive(Args, Debug)]
@@ -57,9 +65,27 @@ pub(crate) struct ProposeArgs {
     /// Number the lines under this name, so that none is decided twice
     #[arg(long, value_name = "NAME", requires = "from")]
     source: Option<String>,
+    /// How long a decision may take. Without it 10 s, and as long as it takes with --source, where every retry
+    /// is safe: what is waited for is told
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    deadline: Option<u64>,
     /// How the outcome is printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+}
+
+impl ProposeArgs {
+    /// How long a decision may take; `None`: as long as it takes.
+    fn deadline(&self) -> Option<Duration> {
+        let default = if self.source.is_some() { None } else { Some(DEADLINE_SECONDS) };
+        self.deadline.or(default).map(Duration::from_secs)
+    }
+
+    /// How a session of that cluster behaves.
+    fn session(&self, welcome: &Welcome) -> Config {
+        let deadline_us = self.deadline().map_or(NO_DEADLINE_US, |deadline| deadline.as_micros() as u64);
+        Config { deadline_us, ..Config::of(welcome) }
+    }
 }
 
 /// Proposes what the arguments say; an error if anything was not decided.

@@ -6,7 +6,7 @@ use crate::commands::Output;
 use crate::fatal::{Fatal, Reason};
 use crate::out;
 use anyhow::{Context, Result};
-use isonomy_wire::client::{Committed, Decided};
+use isonomy_wire::client::{Client, Committed, Decided};
 use isonomy_wire::command::{VALUE_BYTES_MAX, check_value};
 use serde_json::{Map, Value};
 use std::ffi::OsStr;
@@ -71,7 +71,9 @@ fn unread(name: &str, error: &std::io::Error) -> Fatal {
 pub(super) async fn run(args: &ProposeArgs, asked: Asked) -> Result<()> {
     let Asked { key, value } = asked;
     check_value(value.len())?;
-    let client = args.connect.client().await?;
+    let welcome = args.connect.contact().await?.welcome;
+    let config = args.session(&welcome);
+    let client = Client::with(welcome, config);
     let decided = match args.if_seq {
         None => client.decide(key.clone(), value).await.map(Decided::Committed),
         Some(expected) => client.decide_if(key.clone(), value, expected).await,
