@@ -5,6 +5,7 @@
 //! and ids of found decisions follow in a blob.
 
 use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use crate::source::Standing;
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
@@ -64,6 +65,10 @@ pub enum Answer {
     Duplicate,
     /// Not executed: the number before it was not yet (S2). Send it again behind that.
     Early,
+    /// Not executed: the named stream is another's by now (S5).
+    Fenced,
+    /// Where a named stream stands (S5).
+    Standing(Box<Standing>),
 }
 
 const COMMITTED: u64 = 1;
@@ -79,6 +84,8 @@ const EARLY: u64 = 10;
 const OMITTED: u64 = 11;
 const REJECTED_BARE: u64 = 12;
 const ENDED: u64 = 13;
+const FENCED: u64 = 14;
+const STANDING: u64 = 15;
 
 /// The values of one response in bytes, with what frames them. The first value always fits; those
 /// that no longer do are left out.
@@ -168,6 +175,12 @@ impl ResponseBuilder {
         self.push(instance, index, ENDED << STATUS_SHIFT | low);
     }
 
+    /// Where a named stream stands; the only answer of its response.
+    pub fn standing(&mut self, instance: InstanceId, index: u32, standing: &Standing) {
+        self.push(instance, index, STANDING << STATUS_SHIFT);
+        standing.encode(&mut self.response.blob);
+    }
+
     /// Any answer without further content.
     pub fn plain(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
         let status = match answer {
@@ -178,6 +191,7 @@ impl ResponseBuilder {
             Answer::Expired => EXPIRED,
             Answer::Duplicate => DUPLICATE,
             Answer::Early => EARLY,
+            Answer::Fenced => FENCED,
             _ => unreachable!("this answer has content"),
         };
         self.push(instance, index, status << STATUS_SHIFT);
@@ -196,6 +210,7 @@ impl ResponseBuilder {
             Answer::Found { key_seq, value, id } => self.found(instance, index, *key_seq, value, *id),
             Answer::Retired { id, key_seq } => self.retired(id.instance, id.index, *key_seq),
             Answer::Ended { low } => self.ended(instance, index, *low),
+            Answer::Standing(standing) => self.standing(instance, index, standing),
             _ => self.plain(instance, index, answer),
         }
     }
@@ -271,6 +286,12 @@ impl Answers {
         self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == EARLY)
     }
 
+    /// Whether the request came from a process whose stream is another's by now: then all its answers are
+    /// `Fenced`.
+    pub fn are_fenced(&self) -> bool {
+        self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == FENCED)
+    }
+
     /// Whether any of the answers is `Omitted`, without decoding the others.
     pub fn any_omitted(&self) -> bool {
         self.any(OMITTED)
@@ -322,6 +343,14 @@ impl Answers {
             EXPIRED => Answer::Expired,
             DUPLICATE => Answer::Duplicate,
             EARLY => Answer::Early,
+            FENCED => Answer::Fenced,
+            STANDING => {
+                let all = &self.response().blob;
+                let mut rest = &all[*blob..];
+                let standing = Standing::decode(&mut rest).expect("validated when parsed");
+                *blob = all.len() - rest.len();
+                Answer::Standing(Box::new(standing))
+            }
             ENDED => Answer::Ended { low: key_seq },
             _ => unreachable!("validated when parsed"),
         }
@@ -357,9 +386,12 @@ fn check(response: &ArchivedResponse) -> Option<()> {
     let mut blob: &[u8] = &response.blob;
     for word in response.words.iter() {
         let status = word.to_native() >> STATUS_SHIFT;
-        (COMMITTED..=ENDED).contains(&status).then_some(())?;
+        (COMMITTED..=STANDING).contains(&status).then_some(())?;
         if status == FOUND {
             blob = blob.get(ID_BYTES..)?;
+        }
+        if status == STANDING {
+            Standing::decode(&mut blob)?;
         }
         if status == FOUND || status == REJECTED {
             let length = u32::from_le_bytes(blob.get(..4)?.try_into().ok()?) as usize;
@@ -399,6 +431,12 @@ fn decode_id(bytes: &[u8; ID_BYTES]) -> CommandId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::{Mark, Owner};
+
+    fn standing() -> Box<Standing> {
+        let marks = [(3, 7), (9, 8)].map(|(below, digest)| Mark { below, digest });
+        Box::new(Standing { owner: Owner(5), marks: marks.into() })
+    }
 
     fn sample() -> (Vec<Answer>, Bytes) {
         let at = InstanceId::new(ReplicaId(1), 9);
@@ -414,6 +452,8 @@ mod tests {
         builder.plain(at, 6, &Answer::Opened { stream: StreamId::NONE });
         builder.repeat(at, 7, &Answer::Ended { low: 12 });
         builder.repeat(at, 8, &Answer::Early);
+        builder.repeat(at, 9, &Answer::Standing(standing()));
+        builder.repeat(at, 10, &Answer::Fenced);
         let expected = vec![
             Answer::Committed { id: id(at, 0), key_seq: 7 },
             Answer::Committed { id: id(at, 1), key_seq: 1 },
@@ -424,6 +464,8 @@ mod tests {
             Answer::Opened { stream: StreamId::opened_by(id(at, 6)) },
             Answer::Ended { low: 12 },
             Answer::Early,
+            Answer::Standing(standing()),
+            Answer::Fenced,
         ];
         (expected, builder.encode())
     }

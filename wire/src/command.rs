@@ -16,6 +16,7 @@
 
 use crate::frame::ALIGN;
 use crate::id::StreamId;
+use crate::source::{Owner, SourceName};
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 use std::fmt;
@@ -34,8 +35,10 @@ pub const REQUEST_NUMBERS_MAX: u64 = 1 << 16;
 /// Highest request number: leaves room for every addition of a request.
 pub const NUMBER_MAX: u64 = 1 << 56;
 
-/// The value of an idle End: the stream's next number.
-pub const IDLE_END_BYTES: usize = 8;
+/// The value of an idle End: the stream's next number and its owner.
+pub const IDLE_END_BYTES: usize = 16;
+/// The value of an Attach: the owner that is expected, the one to come, and behind them the source's name.
+const ATTACH_BYTES: usize = 16;
 
 const PART_HEADER: usize = 16;
 const _: () = assert!(BATCH_BYTES_MAX >= 2 * (VALUE_BYTES_MAX + KEY_BYTES_MAX + 4 * PART_HEADER));
@@ -62,6 +65,8 @@ pub enum Op {
     Skip = 7,
     /// Does nothing and conflicts with everything (G4). Only replicas propose it.
     Fence = 8,
+    /// Makes a process the owner of a named stream, and tells where it stands (S5).
+    Attach = 9,
 }
 
 impl Op {
@@ -75,6 +80,7 @@ impl Op {
             6 => Op::End,
             7 => Op::Skip,
             8 => Op::Fence,
+            9 => Op::Attach,
             _ => return None,
         })
     }
@@ -101,14 +107,42 @@ pub struct Command<'a> {
     pub number: u64,
     /// How many numbers it takes: the run's length for Skip, 1 else, 0 when unnumbered.
     pub run: u64,
-    /// The key; empty for Open, End, Skip and Fence.
+    /// The key; empty for Open, End, Skip, Fence and Attach.
     pub key: &'a [u8],
-    /// The value; empty unless Decide, DecideIf or an unnumbered End.
+    /// The value; empty unless Decide, DecideIf, Attach or an unnumbered End.
     pub value: &'a [u8],
     /// Key and value in one piece, as they lie in the blob.
     pub key_value: &'a [u8],
     /// The key_seq that DecideIf asks for.
     pub expected: u64,
+}
+
+/// What an Attach asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attach {
+    /// Whose the stream is up to then.
+    pub expected: Owner,
+    /// Whose it is to be.
+    pub owner: Owner,
+    /// What the source is called.
+    pub name: SourceName,
+}
+
+impl Command<'_> {
+    /// What an Attach asks for; `None` if its value is not such.
+    pub fn attach(&self) -> Option<Attach> {
+        let (expected, rest) = self.value.split_first_chunk::<8>()?;
+        let (owner, name) = rest.split_first_chunk::<8>()?;
+        let (expected, owner) = (u64::from_le_bytes(*expected), u64::from_le_bytes(*owner));
+        let name = std::str::from_utf8(name).ok()?.parse().ok()?;
+        (owner != 0).then_some(Attach { expected: Owner(expected), owner: Owner(owner), name })
+    }
+
+    /// The next number and the owner that an idle End has seen.
+    pub fn seen(&self) -> Option<(u64, Owner)> {
+        let (low, owner) = self.value.split_first_chunk::<8>()?;
+        Some((u64::from_le_bytes(*low), Owner(u64::from_le_bytes(owner.try_into().ok()?))))
+    }
 }
 
 /// One client frame. Made by [`RequestBuilder`], read through [`Batch`].
@@ -117,6 +151,7 @@ struct Request {
     stream: StreamId,
     first: u64,
     answered_below: u64,
+    owner: u64,
     headers: Vec<u64>,
     blob: Vec<u8>,
 }
@@ -129,7 +164,7 @@ pub enum Invalid {
     Truncated,
     #[error("the request does not decode; check that client and cluster are of one version")]
     Undecodable,
-    #[error("unknown operation {0}; known are 1 (Decide) to 8 (Fence)")]
+    #[error("unknown operation {0}; known are 1 (Decide) to 9 (Attach)")]
     UnknownOp(u8),
     #[error("a request holds 1 to {BATCH_COMMANDS_MAX} commands; split it")]
     CommandCount,
@@ -145,6 +180,8 @@ pub enum Invalid {
         "{0:?} does not fit a request of this kind; reads, Opens and Fences go without a stream, all else with one"
     )]
     WrongKind(Op),
+    #[error("an Attach names no owner, or a source without a usable name; run the same release on both sides")]
+    Attach,
     #[error("request numbers go from 1 to {NUMBER_MAX}, at most {REQUEST_NUMBERS_MAX} in one request")]
     Numbers,
 }
@@ -236,11 +273,26 @@ impl RequestBuilder {
         self.numbers += 1;
     }
 
-    /// Adds the End of a stream that was idle when `low` was its next number (S4); alone in its
-    /// request, which is encoded with `first` = 0.
-    pub fn end_idle(&mut self, low: u64) {
+    /// Adds the End of a stream that was idle when `low` was its next number and `owner` its owner (S4); alone
+    /// in its request, which is encoded with `first` = 0.
+    pub fn end_idle(&mut self, low: u64, owner: Owner) {
         self.request.headers.push(header(Op::End, 0, IDLE_END_BYTES));
         self.request.blob.extend_from_slice(&low.to_le_bytes());
+        self.request.blob.extend_from_slice(&owner.0.to_le_bytes());
+    }
+
+    /// Adds the wish to make `owner` the owner of a named stream, if it is `expected` up to then (S5); alone in
+    /// its request, which is encoded with `first` = 0.
+    pub fn attach(&mut self, expected: Owner, owner: Owner, name: &SourceName) {
+        self.request.headers.push(header(Op::Attach, 0, ATTACH_BYTES + name.as_str().len()));
+        self.request.blob.extend_from_slice(&expected.0.to_le_bytes());
+        self.request.blob.extend_from_slice(&owner.0.to_le_bytes());
+        self.request.blob.extend_from_slice(name.as_str().as_bytes());
+    }
+
+    /// Says whose the request is, of a named stream (S5).
+    pub fn owned_by(&mut self, owner: Owner) {
+        self.request.owner = owner.0;
     }
 
     /// Fills `run` numbers, 1 to [`REQUEST_NUMBERS_MAX`], with nothing.
@@ -255,7 +307,7 @@ impl RequestBuilder {
 
     /// Encodes what was collected as the payload of one request frame, and starts afresh.
     ///
-    /// `first` is the number of the first command, 0 for reads, Opens, Fences and idle Ends;
+    /// `first` is the number of the first command, 0 for reads, Opens, Fences, Attaches and idle Ends;
     /// `answered_below` says that the client has the answers to all lower numbers (S3).
     pub fn encode(&mut self, stream: StreamId, first: u64, answered_below: u64) -> Bytes {
         self.request.stream = stream;
@@ -272,7 +324,7 @@ impl RequestBuilder {
         payload.resize(payload.len().next_multiple_of(ALIGN), 0);
         self.request.headers.clear();
         self.request.blob.clear();
-        self.numbers = 0;
+        (self.request.owner, self.numbers) = (0, 0);
         Bytes::from_owner(payload)
     }
 }
@@ -296,6 +348,8 @@ pub struct Part {
     pub first: u64,
     /// All answers to lower numbers have arrived at the client.
     pub answered_below: u64,
+    /// Whose it is, of a named stream (S5).
+    pub owner: Owner,
     /// How many numbers its commands take; 0 when unnumbered.
     pub numbers: u64,
     /// How many commands it has.
@@ -487,6 +541,7 @@ fn parse_part(
         stream: StreamId { high: request.stream.high.to_native(), low: request.stream.low.to_native() },
         first: request.first.to_native(),
         answered_below: request.answered_below.to_native(),
+        owner: Owner(request.owner.to_native()),
         numbers: 0,
         commands: stated,
         index,
@@ -554,14 +609,16 @@ fn check_commands(
         let fits = match command.op {
             Op::Read => part.stream == StreamId::NONE && part.first == 0,
             Op::Open | Op::Fence => part.stream == StreamId::NONE && part.first == 0 && alone,
-            Op::End if part.first == 0 => {
-                part.stream.is_opened() && alone && command.value.len() == IDLE_END_BYTES
-            }
+            Op::End if part.first == 0 => has_stream && alone && command.value.len() == IDLE_END_BYTES,
+            Op::Attach => part.stream.is_named() && part.first == 0 && alone,
             Op::End => part.stream.is_opened() && alone && command.value.is_empty(),
             Op::Decide | Op::DecideIf | Op::Retire | Op::Skip => has_stream && part.first > 0,
         };
         if !fits {
             return Err(Invalid::WrongKind(command.op));
+        }
+        if command.op == Op::Attach {
+            command.attach().ok_or(Invalid::Attach)?;
         }
         numbers += command.run;
         visit(&command);
@@ -572,6 +629,7 @@ fn check_commands(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::ShardId;
 
     fn stream() -> StreamId {
         StreamId::named("test")
@@ -673,6 +731,34 @@ mod tests {
         builder.end();
         assert_eq!(parse(builder.encode(stream(), 4, 0)), Err(Invalid::WrongKind(Op::End)));
         assert_eq!(parse(builder.encode(stream(), 4, 0)), Err(Invalid::CommandCount));
+    }
+
+    #[test]
+    fn an_attach_comes_back_and_names_owner_and_source() {
+        let name: SourceName = "daily".parse().unwrap();
+        let attach = |owner| {
+            let mut builder = RequestBuilder::default();
+            builder.attach(Owner(3), Owner(owner), &name);
+            builder.encode(name.stream(ShardId(0)), 0, 0)
+        };
+        let batch = parse(attach(4)).unwrap();
+        let found = batch.commands_of(&batch.parts()[0]).next().unwrap().attach();
+        assert_eq!(found, Some(Attach { expected: Owner(3), owner: Owner(4), name: name.clone() }));
+        assert_eq!(parse(attach(0)), Err(Invalid::Attach));
+        let mut builder = RequestBuilder::default();
+        builder.attach(Owner(3), Owner(4), &name);
+        builder.decide(b"k", b"v").unwrap();
+        assert_eq!(parse(builder.encode(stream(), 0, 0)), Err(Invalid::WrongKind(Op::Attach)));
+    }
+
+    #[test]
+    fn a_request_says_whose_it_is_and_the_next_one_says_so_anew() {
+        let mut builder = RequestBuilder::default();
+        builder.decide(b"k", b"v").unwrap();
+        builder.owned_by(Owner(9));
+        assert_eq!(parse(builder.encode(stream(), 1, 0)).unwrap().parts()[0].owner, Owner(9));
+        builder.decide(b"k", b"v").unwrap();
+        assert_eq!(parse(builder.encode(stream(), 1, 0)).unwrap().parts()[0].owner, Owner::NOBODY);
     }
 
     #[test]

@@ -13,3 +13,4 @@ pub mod id;
 pub mod message;
 pub mod route;
 pub mod session;
+pub mod source;

@@ -95,8 +95,8 @@ impl Driver {
         self.origin.elapsed().as_micros() as u64
     }
 
-    /// Until all handles are gone and everything is answered.
-    pub(super) async fn run(mut self) {
+    /// Until all handles are gone and everything is answered; what the session knows then.
+    pub(super) async fn run(mut self) -> Session {
         let mut open = true;
         while open || !self.session.is_closed() {
             self.pump();
@@ -127,6 +127,7 @@ impl Driver {
                 self.session.close();
             }
         }
+        self.session
     }
 
     /// Everything that the session wants said, to replicas and callers.

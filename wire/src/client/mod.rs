@@ -25,7 +25,7 @@ mod troubles;
 
 pub use connection::{ConnectError, Connection, parse_address, status};
 pub use discovery::{ClusterAt, Contact, contact, discover};
-pub use source::{Proposal, Proposed, Source};
+pub use source::{Proposal, Proposed, Source, Uncompared};
 
 use crate::answer::Answer;
 use crate::id::{ClusterId, CommandId};
@@ -116,7 +116,7 @@ pub struct Retired {
 #[derive(Clone, Debug)]
 pub struct Client {
     calls: mpsc::Sender<Call>,
-    driver: Arc<JoinHandle<()>>,
+    driver: Arc<JoinHandle<Session>>,
     welcome: Arc<Welcome>,
     troubles: Troubles,
 }

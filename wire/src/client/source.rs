@@ -8,6 +8,7 @@ use super::{CallError, Committed};
 use crate::answer::Answer;
 use crate::message::Welcome;
 use crate::session::{Config, Session};
+use crate::source::{Owner, SourceName};
 use bytes::Bytes;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,27 +18,44 @@ use tokio::task::JoinHandle;
 /// What became of a proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Proposed {
-    /// It decided, now or, if it has a number, when it was first proposed under it.
+    /// It decided.
     Committed(Committed),
-    /// It was decided under this number before, by an earlier run; the answer is no longer kept.
+    /// Its number was done before this process attached to the source. What it said is compared with what was
+    /// said then at the next [mark](crate::source::Mark), at the latest before a new number is sent: then a
+    /// later proposal has [`Error::OtherCommand`](crate::session::Error::OtherCommand).
     Before,
 }
 
-/// A source under a name. Whoever proposes the same commands under the same name and numbers
-/// again decides nothing twice. One process at a time; see [`Session::named`].
+/// Numbers that are done, and of which it is not known whether they said the same: the source has said more
+/// than this process submitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the source has said more before than was submitted now, and numbers {from} to {to} cannot be compared with \
+     it; submit all that was submitted before, or use another name for other input"
+)]
+pub struct Uncompared {
+    /// The lowest of them.
+    pub from: u64,
+    /// The highest.
+    pub to: u64,
+}
+
+/// A source under a name. A number decides once, whatever process submits it how often. One process at a
+/// time: a later one takes the source over, and this one is told
+/// [`Error::Fenced`](crate::session::Error::Fenced). See [`Session::named`].
 #[derive(Debug)]
 pub struct Source {
     calls: mpsc::Sender<Call>,
-    driver: JoinHandle<()>,
+    driver: JoinHandle<Session>,
     troubles: Troubles,
 }
 
 impl Source {
     /// Connects through any of these client ports ("host:port", of shard 0). Numbers below
-    /// `next` are answered or mean nothing; 1 where nothing is known.
+    /// `next` are done or mean nothing; 1 where nothing is known.
     pub async fn connect<A: AsRef<str>>(
         addresses: &[A],
-        name: &str,
+        name: &SourceName,
         next: u64,
     ) -> Result<Source, ConnectError> {
         let welcome = discover(addresses).await?;
@@ -46,9 +64,10 @@ impl Source {
     }
 
     /// A source of the cluster that was discovered, with settings of one's own.
-    pub fn with(welcome: &Welcome, config: Config, name: &str, next: u64) -> Source {
+    pub fn with(welcome: &Welcome, config: Config, name: &SourceName, next: u64) -> Source {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
-        let driver = Driver::new(Session::named(config, name, next), welcome, queue);
+        let owner = Owner(rand::random_range(1..=u64::MAX));
+        let driver = Driver::new(Session::named(config, name, owner, next), welcome, queue);
         let troubles = driver.troubles();
         Source { calls, driver: tokio::spawn(driver.run()), troubles }
     }
@@ -70,10 +89,11 @@ impl Source {
     }
 
     /// Waits until everything proposed has its outcome.
-    pub async fn close(self) {
+    pub async fn close(self) -> Result<(), Uncompared> {
         drop(self.calls);
         // The task only fails by a panic, which was reported where it happened.
-        let _ = self.driver.await;
+        let Ok(session) = self.driver.await else { return Ok(()) };
+        session.uncompared().map_or(Ok(()), |(from, to)| Err(Uncompared { from, to }))
     }
 }
 

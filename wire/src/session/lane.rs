@@ -1,11 +1,13 @@
 //! One lane: the commands of a shard that go to one home, on a stream of their own.
 
+use super::Process;
 use super::config::{Config, EARLY_SENDS_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX};
 use super::links::{Class, Targets};
 use super::outcome::{Charge, NO_TOKEN};
 use crate::answer::{Answer, Answers};
-use crate::command::{Batch, Op, RequestBuilder};
+use crate::command::{Batch, Command, Invalid, Op, RequestBuilder};
 use crate::id::{ReplicaId, ShardId, StreamId};
+use crate::source::{Comparison, Owner};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -28,16 +30,20 @@ impl Pending {
     pub(super) fn again(flight: Flight, mut builder: RequestBuilder) -> Pending {
         let batch = Batch::parse(flight.payload, 0, |_| ()).expect("the session encoded it");
         for command in batch.commands_of(&batch.parts()[0]) {
-            let fits = match command.op {
-                Op::Decide => builder.decide(command.key, command.value),
-                Op::DecideIf => builder.decide_if(command.key, command.value, command.expected),
-                Op::Retire => builder.retire(command.key),
-                other => unreachable!("{other:?} is not sent again on another stream"),
-            };
-            fits.expect("it fitted before");
+            add_again(&mut builder, &command).expect("it fitted before");
         }
         let Flight { tokens, charge, since, serial, .. } = flight;
         Pending { builder, tokens, charge, since, serial, begins_at: None }
+    }
+}
+
+/// Adds a command of an earlier request to another one.
+pub(super) fn add_again(builder: &mut RequestBuilder, command: &Command<'_>) -> Result<(), Invalid> {
+    match command.op {
+        Op::Decide => builder.decide(command.key, command.value),
+        Op::DecideIf => builder.decide_if(command.key, command.value, command.expected),
+        Op::Retire => builder.retire(command.key),
+        other => unreachable!("{other:?} is not moved to another request"),
     }
 }
 
@@ -101,7 +107,7 @@ impl Queue {
         self.again.insert(place, pending);
     }
 
-    fn take(&mut self) -> Option<Pending> {
+    pub(super) fn take(&mut self) -> Option<Pending> {
         self.again.pop_front().or_else(|| self.full.pop_front()).or_else(|| self.gathering.take())
     }
 
@@ -127,6 +133,7 @@ impl Queue {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Open,
+    Attach,
     Writes,
     Reads,
     End,
@@ -135,7 +142,7 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn class(self) -> Class {
         match self {
-            Kind::Open => Class::Opens,
+            Kind::Open | Kind::Attach => Class::Opens,
             Kind::Writes | Kind::End => Class::Writes,
             Kind::Reads => Class::Reads,
         }
@@ -178,7 +185,12 @@ pub(super) enum Stream {
     Closed,
     Opening,
     Open(StreamId),
-    Named(StreamId),
+    /// A source's; it is not known where it stands.
+    Detached(StreamId),
+    /// A source's that is being taken over.
+    Attaching(StreamId),
+    /// A source's that belongs to this process.
+    Attached(StreamId),
     /// Gets no further commands and is to be ended before another is opened: else what is under way on it
     /// could take effect behind what comes later.
     Ending(StreamId),
@@ -206,6 +218,10 @@ pub(super) struct Lane {
     pub(super) ready: bool,
     /// The number of a named source that failed.
     pub(super) stopped: Option<u64>,
+    /// Whose the stream of a source was when that was last heard.
+    pub(super) owner: Owner,
+    /// What of a source is done.
+    pub(super) done: Comparison,
 }
 
 impl Lane {
@@ -222,6 +238,8 @@ impl Lane {
             until: u64::MAX,
             ready: false,
             stopped: None,
+            owner: Owner::NOBODY,
+            done: Comparison::default(),
         }
     }
 
@@ -267,7 +285,7 @@ impl Lane {
 
     /// Whether writes may go to a replica: those under way have gone there, too, and the stream lives.
     fn may_write_to(&self, target: ReplicaId) -> bool {
-        let goes_on = matches!(self.stream, Stream::Open(_) | Stream::Named(_));
+        let goes_on = matches!(self.stream, Stream::Open(_) | Stream::Attached(_));
         let elsewhere =
             |flight: &Flight| matches!(flight.place, Place::Sent { replica, .. } if replica != target);
         goes_on && !self.flights_of(Kind::Writes).any(|(_, flight)| elsewhere(flight))
@@ -371,15 +389,19 @@ impl Lane {
     pub(super) fn launch(
         &mut self,
         config: &Config,
+        source: Option<&Process>,
         scratch: &mut RequestBuilder,
         now: u64,
         targets: &Targets,
     ) -> Option<Flight> {
         let takes = |class: Class| targets.of(class).is_some();
         let ended = if takes(Class::Writes) { self.launch_end(scratch, now) } else { None };
-        let opened =
-            ended.or_else(|| if takes(Class::Opens) { self.launch_open(config, scratch, now) } else { None });
-        let wrote = opened.or_else(|| self.launch_writes(config, targets.of(Class::Writes)?));
+        let opened = ended.or_else(|| match source {
+            _ if !takes(Class::Opens) => None,
+            None => self.launch_open(config, scratch, now),
+            Some(process) => self.launch_attach(config, process, scratch, now),
+        });
+        let wrote = opened.or_else(|| self.launch_writes(config, source, targets.of(Class::Writes)?));
         wrote.or_else(|| if takes(Class::Reads) { self.launch_reads(config) } else { None })
     }
 
@@ -407,8 +429,30 @@ impl Lane {
         Some(Flight::new(Kind::Open, StreamId::NONE, 0, payload, pending, 1))
     }
 
-    fn launch_writes(&mut self, config: &Config, target: ReplicaId) -> Option<Flight> {
-        let (Stream::Open(stream) | Stream::Named(stream)) = self.stream else { return None };
+    /// Takes the stream of a source over.
+    fn launch_attach(
+        &mut self,
+        config: &Config,
+        process: &Process,
+        scratch: &mut RequestBuilder,
+        now: u64,
+    ) -> Option<Flight> {
+        let Stream::Detached(stream) = self.stream else { return None };
+        self.writes.next(config)?;
+        self.stream = Stream::Attaching(stream);
+        scratch.attach(self.owner, process.owner, &process.name);
+        let payload = scratch.encode(stream, 0, 0);
+        let pending = Pending { since: now, ..Pending::default() };
+        Some(Flight::new(Kind::Attach, stream, 0, payload, pending, 1))
+    }
+
+    fn launch_writes(
+        &mut self,
+        config: &Config,
+        source: Option<&Process>,
+        target: ReplicaId,
+    ) -> Option<Flight> {
+        let (Stream::Open(stream) | Stream::Attached(stream)) = self.stream else { return None };
         let waits = self.flights_of(Kind::Writes).any(|(_, flight)| !flight.is_sent());
         if self.stopped.is_some() || waits || !self.may_write_to(target) {
             return None;
@@ -426,6 +470,7 @@ impl Lane {
         }
         let mut pending = self.writes.take()?;
         let (first, commands) = (self.next, pending.builder.commands());
+        pending.builder.owned_by(source.map_or(Owner::NOBODY, |process| process.owner));
         let payload = pending.builder.encode(stream, first, below);
         self.next += numbers;
         self.writes.in_flight += 1;

@@ -10,6 +10,7 @@
 //! Outputs, polled after each batch of inputs: [`Session::poll_reset`], [`Session::poll_transmit`],
 //! [`Session::poll_outcome`], [`Session::next_deadline`]. Times are microseconds since an origin that the caller chooses.
 
+mod compare;
 mod config;
 mod lane;
 mod link;
@@ -18,8 +19,14 @@ mod links;
 pub(crate) mod model;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod order_tests;
 mod outcome;
+#[cfg(test)]
+mod rig;
 mod settle;
+#[cfg(test)]
+mod source_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,8 +35,9 @@ pub use link::{Link, LinkError, Received};
 pub use outcome::{Error, NO_TOKEN, Outcome, SubmitError};
 
 use crate::command::{Invalid, NUMBER_MAX, RequestBuilder};
-use crate::id::{ReplicaId, ShardId, StreamId};
+use crate::id::{ReplicaId, ShardId};
 use crate::route::{hash_key, hash_stream, home_of, shard_of};
+use crate::source::{Owner, SourceName};
 use bytes::Bytes;
 use config::{LANE_BITS, SPARE_TOKENS_MAX};
 use lane::{Kind, Lane, Pending, Place, Stream};
@@ -115,11 +123,19 @@ pub struct Transmit {
     pub payload: Bytes,
 }
 
+/// A process of a source.
+#[derive(Clone, Debug)]
+struct Process {
+    name: SourceName,
+    owner: Owner,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Session {
     config: Config,
-    named: bool,
+    /// Whom it speaks for if its commands are numbered by a source.
+    source: Option<Process>,
     lanes: Vec<Lane>,
     links: Links,
     /// Connections that are to be made anew; none is named again before it is connected.
@@ -148,33 +164,37 @@ impl Session {
         let homes = |shard| (0..config.replicas).map(move |home| (ShardId(shard), ReplicaId(home)));
         let all = (0..config.shards).flat_map(homes);
         let lanes = all.map(|(shard, home)| Lane::new(shard, home, Stream::Closed, 1)).collect();
-        Session::with_lanes(config, false, lanes)
+        Session::with_lanes(config, None, lanes)
     }
 
-    /// A session for a source that numbers its commands by itself (S5). Whoever starts the same
-    /// source again and submits the same commands under the same numbers gets the same answers:
-    /// nothing happens twice. Numbers below `next` are answered or mean nothing.
+    /// A session of a process of a source that numbers its commands by itself (S5). `owner` names the process:
+    /// random, another one each time, not 0. Numbers below `next` are done or mean nothing.
     ///
     /// Per shard the source has a stream, on which numbers left out or of other shards are
-    /// skipped. A number without an answer stops its lane: start the source again from there.
-    pub fn named(config: Config, source: &str, next: u64) -> Session {
+    /// skipped. Before the first command the session attaches to it: that takes the source over from whatever
+    /// process it belonged to, and tells where it stands. A command whose number is done is not sent: it is
+    /// answered `Duplicate`, or [`Error::OtherCommand`] once it is known that the number said something else.
+    /// That shows at the next [mark](crate::source::Mark) at the latest, and in any case before a new number is
+    /// sent. A number without an answer stops its lane: start the source again from there.
+    pub fn named(config: Config, source: &SourceName, owner: Owner, next: u64) -> Session {
         assert!((1..=NUMBER_MAX).contains(&next), "numbers go from 1 to {NUMBER_MAX}");
+        assert!(owner != Owner::NOBODY, "a process has a name");
         let lane = |shard| {
-            let stream = StreamId::named(&format!("{source}/{shard}"));
+            let stream = source.stream(ShardId(shard));
             let home = home_of(hash_stream(stream), config.replicas);
-            Lane::new(ShardId(shard), home, Stream::Named(stream), next)
+            Lane::new(ShardId(shard), home, Stream::Detached(stream), next)
         };
         let lanes = (0..config.shards).map(lane).collect();
-        Session::with_lanes(config, true, lanes)
+        Session::with_lanes(config, Some(Process { name: source.clone(), owner }), lanes)
     }
 
-    fn with_lanes(config: Config, named: bool, lanes: Vec<Lane>) -> Session {
+    fn with_lanes(config: Config, source: Option<Process>, lanes: Vec<Lane>) -> Session {
         config.check();
         Session {
             links: Links::new(config.replicas, config.shards),
             resets: VecDeque::new(),
             config,
-            named,
+            source,
             lanes,
             ready: VecDeque::new(),
             outcomes: VecDeque::new(),
@@ -198,7 +218,7 @@ impl Session {
     /// Submits a command. Its token comes back with its outcome; any value but [`NO_TOKEN`].
     /// Not for named sources.
     pub fn submit(&mut self, now: u64, action: &Action<'_>, token: u64) -> Result<(), SubmitError> {
-        assert!(!self.named, "a named source numbers its commands");
+        assert!(self.source.is_none(), "a named source numbers its commands");
         self.admit(action)?;
         let hash = hash_key(action.key());
         let shard = shard_of(hash, self.config.shards);
@@ -219,7 +239,7 @@ impl Session {
         action: &Action<'_>,
         token: u64,
     ) -> Result<(), SubmitError> {
-        assert!(self.named && action.kind() == Kind::Writes, "only writes of a named source have numbers");
+        assert!(self.source.is_some() && action.kind() == Kind::Writes, "only writes of a named source have numbers");
         self.admit(action)?;
         if number > NUMBER_MAX {
             return Err(Invalid::Numbers.into());
@@ -236,6 +256,7 @@ impl Session {
         self.skip(now, index, number);
         self.push(now, index, action, token)?;
         self.lanes[index].tail = number + 1;
+        self.compare(index);
         Ok(())
     }
 
@@ -354,7 +375,8 @@ impl Session {
         let place = match lane.due(&targets) {
             Some(place) => place,
             None => {
-                let mut flight = lane.launch(&self.config, &mut self.scratch, now, &targets)?;
+                let source = self.source.as_ref();
+                let mut flight = lane.launch(&self.config, source, &mut self.scratch, now, &targets)?;
                 self.sent += 1;
                 flight.tag = self.sent << LANE_BITS | index as u64;
                 lane.flights.push_back(flight);

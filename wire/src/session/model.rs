@@ -4,6 +4,7 @@
 use crate::answer::{Answer, ResponseBuilder};
 use crate::command::{Batch, Command, Op, Part};
 use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use crate::source::{Owner, Said};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -11,11 +12,13 @@ use std::collections::BTreeMap;
 struct Stream {
     answers: BTreeMap<u64, Answer>,
     low: u64,
+    owner: Owner,
+    said: Said,
 }
 
 impl Default for Stream {
     fn default() -> Stream {
-        Stream { answers: BTreeMap::new(), low: 1 }
+        Stream { answers: BTreeMap::new(), low: 1, owner: Owner::NOBODY, said: Said::default() }
     }
 }
 
@@ -73,6 +76,15 @@ impl Model {
             self.streams.entry(part.stream).or_default();
         }
         let Some(stream) = self.streams.get_mut(&part.stream) else { return Answer::Expired };
+        if let Some(attach) = command.attach().filter(|_| command.op == Op::Attach) {
+            if stream.owner == attach.expected {
+                (stream.owner, stream.answers) = (attach.owner, BTreeMap::new());
+            }
+            return Answer::Standing(Box::new(stream.said.standing(stream.owner, stream.low)));
+        }
+        if part.owner != stream.owner {
+            return Answer::Fenced;
+        }
         if part.stream.is_named() {
             stream.low = stream.low.max(part.answered_below);
         }
@@ -91,6 +103,9 @@ impl Model {
         let stream = self.streams.get_mut(&part.stream).expect("it is open");
         stream.answers.insert(command.number, answer.clone());
         stream.low = command.number + command.run;
+        if command.op != Op::Skip {
+            stream.said.on_command(command);
+        }
         answer
     }
 
@@ -122,7 +137,7 @@ impl Model {
                 self.streams.insert(StreamId::opened_by(id), Stream::default());
                 Answer::Opened { stream: StreamId::opened_by(id) }
             }
-            Op::End | Op::Skip | Op::Fence => Answer::Done,
+            Op::End | Op::Skip | Op::Fence | Op::Attach => Answer::Done,
         }
     }
 }

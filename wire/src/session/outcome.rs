@@ -83,6 +83,31 @@ pub enum Error {
     /// A replica refused it for what it is.
     #[error("a replica refused the request: {0}")]
     Invalid(String),
+    /// The numbers of a source are done, and one of them, or some, were another command then.
+    #[error(
+        "{} under this source before, and nothing of this was decided; a source says the same under the same \
+         numbers for ever: use another name for other input",
+        was_another(*from, *to)
+    )]
+    OtherCommand {
+        /// The first number that may be the one.
+        from: u64,
+        /// The last.
+        to: u64,
+    },
+    /// Another process has attached to the source.
+    #[error(
+        "another process has taken the source over, and what was under way may have been decided; let one \
+         process at a time use a source"
+    )]
+    Fenced,
+}
+
+fn was_another(from: u64, to: u64) -> String {
+    if from == to {
+        return format!("number {from} was another command");
+    }
+    format!("one of the numbers {from} to {to} was another command")
 }
 
 impl Error {
@@ -93,6 +118,8 @@ impl Error {
             Error::NotTaken(_) => "not_taken",
             Error::Expired => "expired",
             Error::Invalid(_) => "invalid",
+            Error::OtherCommand { .. } => "other_command",
+            Error::Fenced => "fenced",
         }
     }
 }

@@ -62,7 +62,8 @@ impl Session {
         match (flight.kind, &first) {
             (Kind::Open, Some(Answer::Opened { .. })) => {}
             (Kind::End, Some(Answer::Ended { .. } | Answer::Expired)) => {}
-            (Kind::Open | Kind::End, _) => return Err(BadResponse),
+            (Kind::Attach, Some(Answer::Standing(_))) => {}
+            (Kind::Open | Kind::End | Kind::Attach, _) => return Err(BadResponse),
             (Kind::Writes | Kind::Reads, _) => {}
         }
         if answers.len() != flight.commands {
@@ -92,18 +93,23 @@ impl Session {
             (Kind::End, _) => self.on_ended(index, flight.stream, None),
             (Kind::Writes, _) => self.on_written(index, flight, answers),
             (Kind::Reads, _) => self.on_read(index, flight, answers),
-            (Kind::Open, _) => unreachable!("looked at above"),
+            (Kind::Attach, Some(Answer::Standing(standing))) => self.on_standing(index, flight.stream, *standing),
+            (Kind::Open | Kind::Attach, _) => unreachable!("looked at above"),
         }
         Ok(())
     }
 
     fn on_written(&mut self, index: usize, flight: Flight, answers: Answers) {
+        if answers.are_fenced() {
+            self.stop(index, flight.first);
+            return self.settle(flight, Err(Error::Fenced));
+        }
         if !answers.are_expired() {
             self.settle(flight, Ok(answers));
             self.lanes[index].release();
             return self.lanes[index].maybe_begin_afresh();
         }
-        if self.named {
+        if self.source.is_some() {
             self.stop(index, flight.first);
             return self.settle(flight, Err(Error::Expired));
         }
@@ -173,7 +179,7 @@ impl Session {
                 self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US);
             }
             Failure::Invalid { why } => {
-                let opens = flight.kind == Kind::Open;
+                let opens = matches!(flight.kind, Kind::Open | Kind::Attach);
                 self.give_up(now, index, place, Error::Invalid(why.clone()));
                 // Whoever waits for the stream has nothing to wait for.
                 while opens && let Some(pending) = self.lanes[index].writes.take_older(u64::MAX) {
@@ -199,7 +205,8 @@ impl Session {
         let flight = lane.land(place);
         match flight.kind {
             Kind::Open => lane.stream = Stream::Closed,
-            Kind::Writes if self.named => self.stop(index, flight.first),
+            Kind::Attach => lane.stream = Stream::Detached(flight.stream),
+            Kind::Writes if self.source.is_some() => self.stop(index, flight.first),
             Kind::Writes => {
                 lane.end_stream(until);
                 lane.maybe_begin_afresh();
@@ -211,9 +218,9 @@ impl Session {
     }
 
     /// A number of a named source failed.
-    fn stop(&mut self, index: usize, number: u64) {
+    pub(super) fn stop(&mut self, index: usize, number: u64) {
         let lane = &mut self.lanes[index];
-        if self.named {
+        if self.source.is_some() {
             lane.stopped = Some(lane.stopped.map_or(number, |stopped| stopped.min(number)));
         }
     }
@@ -222,7 +229,7 @@ impl Session {
         self.report(flight.tokens, flight.charge, result);
     }
 
-    fn report(&mut self, tokens: Vec<u64>, charge: Charge, result: Result<Answers, Error>) {
+    pub(super) fn report(&mut self, tokens: Vec<u64>, charge: Charge, result: Result<Answers, Error>) {
         if tokens.iter().any(|token| *token != NO_TOKEN) {
             self.outcomes.push_back(Outcome { tokens, result, charge });
         }

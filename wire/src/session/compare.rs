@@ -1,0 +1,136 @@
+//! What a source submits under numbers that are done: compared with what they said, and not sent (S5).
+
+use super::Session;
+use super::lane::{Pending, Stream, add_again};
+use super::outcome::{Charge, Error};
+use crate::answer::{Answer, Answers, ResponseBuilder};
+use crate::command::{Batch, Command, Op, RequestBuilder};
+use crate::id::{InstanceId, StreamId};
+use crate::source::{Comparison, Differs, Standing};
+
+impl Session {
+    /// The answer to an Attach: the stream is this process's, or it is known now whose it is.
+    pub(super) fn on_standing(&mut self, index: usize, stream: StreamId, standing: Standing) {
+        let owner = self.source.as_ref().map(|process| process.owner);
+        let lane = &mut self.lanes[index];
+        lane.owner = standing.owner;
+        if owner != Some(standing.owner) {
+            lane.stream = Stream::Detached(stream);
+            return;
+        }
+        lane.done = Comparison::new(standing, lane.next);
+        lane.stream = Stream::Attached(stream);
+        self.compare(index);
+    }
+
+    /// Takes what is done out of what waits to be sent.
+    pub(super) fn compare(&mut self, index: usize) {
+        loop {
+            let lane = &mut self.lanes[index];
+            let Stream::Attached(stream) = lane.stream else { return };
+            if lane.stopped.is_some() || lane.next >= lane.done.low() || lane.writes.is_empty() {
+                return;
+            }
+            let pending = lane.writes.take().expect("it is not empty");
+            self.compare_request(index, stream, pending);
+        }
+    }
+
+    fn compare_request(&mut self, index: usize, stream: StreamId, mut pending: Pending) {
+        let lane = &mut self.lanes[index];
+        let (first, low) = (pending.begins_at.unwrap_or(lane.next), lane.done.low());
+        let payload = pending.builder.encode(stream, first, 0);
+        let batch = Batch::parse(payload, 0, |_| ()).expect("the session encodes valid requests");
+        let part = &batch.parts()[0];
+        let end = first + part.numbers;
+        let (mut done, mut rest) = (Done::default(), Rest::new(pending.builder));
+        for (command, token) in batch.commands_of(part).zip(&pending.tokens) {
+            if command.number < low {
+                done.take(&command, *token);
+            }
+            rest.take(&command, *token, low);
+        }
+        let commands = batch.commands_of(part).filter(|command| command.number < low);
+        if let Err(Differs { from, to }) = compare_all(&mut lane.done, commands, first, end.min(low)) {
+            self.stop(index, from);
+            return self.report(pending.tokens, pending.charge, Err(Error::OtherCommand { from, to }));
+        }
+        lane.next = end;
+        if let Some(first) = rest.first {
+            pending.charge.take(done.charge);
+            let (builder, tokens) = (rest.builder, rest.tokens);
+            lane.next = first;
+            lane.writes.put_back(Pending { builder, tokens, begins_at: Some(first), ..pending });
+        }
+        let answers = Answers::parse(done.answers.encode()).expect("own responses are valid");
+        self.report(done.tokens, done.charge, Ok(answers));
+    }
+
+    /// Numbers that were submitted, are done, and could not be compared, since the source has said more than was
+    /// submitted: the lowest and the highest. Once nothing more is submitted no mark can come any more.
+    pub fn uncompared(&self) -> Option<(u64, u64)> {
+        let left = self.lanes.iter().filter_map(|lane| lane.done.left());
+        left.reduce(|(from, to), (first, last)| (from.min(first), to.max(last)))
+    }
+}
+
+/// Shows all commands of a request from `first` to before `end` that are done.
+fn compare_all<'a>(
+    done: &mut Comparison,
+    commands: impl Iterator<Item = Command<'a>>,
+    first: u64,
+    end: u64,
+) -> Result<(), Differs> {
+    done.come_to(first.min(end))?;
+    for command in commands.filter(|command| command.op != Op::Skip) {
+        done.on_command(&command)?;
+    }
+    done.come_to(end)
+}
+
+/// The commands of a request that are done, and their answers.
+#[derive(Default)]
+struct Done {
+    answers: ResponseBuilder,
+    tokens: Vec<u64>,
+    charge: Charge,
+}
+
+impl Done {
+    fn take(&mut self, command: &Command<'_>, token: u64) {
+        self.answers.plain(InstanceId::default(), self.tokens.len() as u32, &Answer::Duplicate);
+        self.tokens.push(token);
+        if command.op.has_key() {
+            let expected = if command.op == Op::Retire { 0 } else { size_of::<u64>() };
+            self.charge.add(Charge::of(command.key_value.len() + expected));
+        }
+    }
+}
+
+/// The commands of a request that are not done.
+struct Rest {
+    builder: RequestBuilder,
+    tokens: Vec<u64>,
+    /// The number of the first of them.
+    first: Option<u64>,
+}
+
+impl Rest {
+    fn new(builder: RequestBuilder) -> Rest {
+        Rest { builder, tokens: Vec::new(), first: None }
+    }
+
+    fn take(&mut self, command: &Command<'_>, token: u64, low: u64) {
+        let (from, end) = (command.number.max(low), command.number + command.run);
+        if end <= from {
+            return;
+        }
+        match command.op {
+            Op::Skip => self.builder.skip(end - from),
+            _ => add_again(&mut self.builder, command),
+        }
+        .expect("it fitted before");
+        self.tokens.push(token);
+        self.first.get_or_insert(from);
+    }
+}
