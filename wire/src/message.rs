@@ -226,8 +226,10 @@ pub struct ShardStatus {
     pub log_budget_bytes: u64,
     /// Keys with a decision.
     pub keys: u64,
-    /// Open and named streams.
+    /// Open streams.
     pub streams: u64,
+    /// Named streams: those of sources.
+    pub sources: u64,
     /// Bytes written to the log since the process started.
     pub log_bytes: u64,
     /// Groups written to the log since the process started: one write and sync each.

@@ -75,6 +75,8 @@ pub struct Timing {
     pub gossip_us: u64,
     /// How long a stream may be idle before its end is proposed (S4).
     pub stream_idle_us: u64,
+    /// The same for a named one (S5).
+    pub source_idle_us: u64,
 }
 
 impl Default for Timing {
@@ -86,6 +88,7 @@ impl Default for Timing {
             suspect_us: 50_000,
             gossip_us: 50_000,
             stream_idle_us: 600_000_000,
+            source_idle_us: 30 * 24 * 3_600_000_000,
         }
     }
 }

@@ -45,8 +45,12 @@ pub const PULL_COMMITS_MAX: u64 = 256;
 /// See [`PULL_COMMITS_MAX`].
 pub const PULL_BYTES_MAX: usize = 8 << 20;
 
-/// Open and named streams per shard; the coordinator refuses more (S4).
+/// Open streams per shard; the coordinator refuses more (S4).
 pub const STREAMS_MAX: usize = 64 << 10;
+
+/// Named streams per shard; the coordinator refuses more (S5). They have a bound of their own, so that names
+/// that are never used again take the place of nobody else. Each takes about 2 KiB at most besides its answers.
+pub const SOURCES_MAX: usize = 16 << 10;
 
 /// Stored answers of one stream in bytes; the oldest go first, and a retry of them is answered
 /// `Duplicate` (S2).

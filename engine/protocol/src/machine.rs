@@ -1,6 +1,7 @@
 //! The state machine: applies batches, in the order of execution, to state and streams.
 
 use crate::ahead::Keys;
+use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::state::{Place, Spot, State};
 use crate::streams::{Fate, Streams};
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use isonomy_wire::answer::{Answer, ResponseBuilder};
 use isonomy_wire::command::{Command, Op, Part};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, ShardId, StreamId};
+use isonomy_wire::source::Owner;
 
 /// State and streams of a shard.
 #[derive(Clone, Debug)]
@@ -74,6 +76,18 @@ impl Machine {
     }
 }
 
+/// What a stream knows of a request.
+enum Known {
+    /// It is another process's by now (S5).
+    Fenced,
+    /// It comes next.
+    Next,
+    /// It was executed, and these are its answers.
+    Executed(Bytes),
+    /// It is early, or some of its numbers were executed.
+    Other,
+}
+
 /// One part of a batch on its way through the machine.
 struct PartWork<'m, 'a> {
     machine: &'m mut Machine,
@@ -90,7 +104,7 @@ impl<'a> PartWork<'_, 'a> {
     }
 
     fn is_read(&self) -> bool {
-        self.commands().next().is_some_and(|(_, command)| command.op == Op::Read)
+        self.first_op() == Op::Read
     }
 
     fn pass_over(&mut self) {
@@ -107,30 +121,68 @@ impl<'a> PartWork<'_, 'a> {
 
     /// S2: what executes, what was executed before, what the client is told.
     fn on_stream(&mut self) -> Bytes {
-        let Part { stream: stream_id, first, numbers, answered_below, .. } = *self.part;
+        let Part { stream: stream_id, first, numbers, answered_below, owner, .. } = *self.part;
+        match self.first_op() {
+            Op::Attach => return self.attach(),
+            Op::End if first == 0 => return self.end_if_idle(),
+            _ => {}
+        }
+        if stream_id.is_named() && owner == Owner::NOBODY {
+            self.machine.streams.begin(stream_id);
+        }
         let known = self.machine.streams.with(stream_id, |stream| {
+            if owner != stream.owner() && !mutant::is(Mutant::FencedWrites) {
+                return Known::Fenced;
+            }
             stream.on_answered_below(answered_below);
             if stream_id.is_named() {
                 stream.advance(answered_below);
             }
-            let is_next = stream.low() == first;
-            (is_next, if is_next { None } else { stream.response(first, numbers) })
+            if stream.low() == first {
+                return Known::Next;
+            }
+            stream.response(first, numbers).map_or(Known::Other, Known::Executed)
         });
         match known {
             None => self.all(&Answer::Expired),
-            Some(_) if first == 0 => self.end_if_idle(),
-            Some(_) if self.is_end() => self.end(),
-            Some((true, _)) => {
+            Some(Known::Fenced) => self.all(&Answer::Fenced),
+            Some(_) if self.first_op() == Op::End => self.end(),
+            Some(Known::Next) => {
                 for (index, command) in self.commands() {
                     self.apply(index, &command);
                 }
+                self.say(first);
                 self.finish()
             }
-            Some((false, Some(response))) => {
+            Some(Known::Executed(response)) => {
                 self.skip_keys();
                 response
             }
-            Some((false, None)) => self.one_by_one(),
+            Some(Known::Other) => self.one_by_one(),
+        }
+    }
+
+    fn first_op(&self) -> Op {
+        self.commands().next().expect("a request has commands").1.op
+    }
+
+    /// S5: a process takes a source over, and learns where it stands.
+    fn attach(&mut self) -> Bytes {
+        let (index, command) = self.commands().next().expect("a request has commands");
+        let attach = command.attach().expect("checked when it was parsed");
+        self.machine.streams.begin(self.part.stream);
+        let standing = self.machine.streams.with(self.part.stream, |stream| stream.attach(attach));
+        let standing = standing.expect("it was begun");
+        self.machine.answers.standing(self.id, index, &standing);
+        self.machine.answers.encode()
+    }
+
+    /// S5: what a source has said from this number on is remembered.
+    fn say(&mut self, from: u64) {
+        if self.part.stream.is_named() {
+            let commands = self.payload.batch().commands_of(self.part);
+            let said = commands.filter(|command| command.number >= from);
+            self.machine.streams.with(self.part.stream, |stream| stream.say(said));
         }
     }
 
@@ -141,10 +193,6 @@ impl<'a> PartWork<'_, 'a> {
         }
         self.skip_keys();
         self.machine.answers.encode()
-    }
-
-    fn is_end(&self) -> bool {
-        self.commands().next().is_some_and(|(_, command)| command.op == Op::End)
     }
 
     /// S4: the stream ends where it stands. What its client sent and did not see executed never will be.
@@ -164,12 +212,16 @@ impl<'a> PartWork<'_, 'a> {
     /// S4: an idle stream ends only if it still is as the proposer of its end saw it.
     fn end_if_idle(&mut self) -> Bytes {
         let (index, command) = self.commands().next().expect("a request has commands");
-        let seen = u64::from_le_bytes(command.value.try_into().expect("checked when it was parsed"));
-        let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
-        if stream.low() == seen {
-            self.machine.streams.end(self.part.stream);
-        }
-        self.machine.answers.plain(self.id, index, &Answer::Done);
+        let seen = command.seen().expect("checked when it was parsed");
+        let answer = match self.machine.streams.get(self.part.stream) {
+            None => Answer::Expired,
+            Some(stream) if (stream.low(), stream.owner()) == seen => {
+                self.machine.streams.end(self.part.stream);
+                Answer::Ended { low: seen.0 }
+            }
+            Some(_) => Answer::Done,
+        };
+        self.machine.answers.repeat(self.id, index, &answer);
         self.machine.answers.encode()
     }
 
@@ -182,6 +234,7 @@ impl<'a> PartWork<'_, 'a> {
         if is_early {
             return self.all(&Answer::Early);
         }
+        let low = self.machine.streams.get(self.part.stream).expect("the stream is open").low();
         for (index, command) in self.commands() {
             let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
             let (number, run) = (command.number, command.run);
@@ -198,6 +251,7 @@ impl<'a> PartWork<'_, 'a> {
                 self.keys.next(&self.machine.state);
             }
         }
+        self.say(low);
         self.finish()
     }
 
@@ -249,7 +303,7 @@ impl<'a> PartWork<'_, 'a> {
                 streams.open(stream);
                 answers.plain(instance, index, &Answer::Opened { stream });
             }
-            Op::End | Op::Skip | Op::Fence => answers.plain(instance, index, &Answer::Done),
+            Op::End | Op::Skip | Op::Fence | Op::Attach => answers.plain(instance, index, &Answer::Done),
         }
         if command.op.has_key() {
             self.keys.used(spot);
@@ -264,6 +318,7 @@ mod tests {
     use isonomy_wire::answer::Answers;
     use isonomy_wire::command::RequestBuilder;
     use isonomy_wire::id::ReplicaId;
+    use isonomy_wire::source::{SourceName, Standing};
     use proptest::prelude::*;
 
     struct Bench {
@@ -395,9 +450,12 @@ mod tests {
         let mut bench = Bench::new();
         let stream = bench.open();
         bench.run(stream, 1, 0, |request| request.decide(b"k", b"v").unwrap());
-        bench.run(stream, 0, 0, |request| request.end_idle(1));
+        let idle = |request: &mut RequestBuilder| request.end_idle(1, Owner::NOBODY);
+        assert_eq!(bench.run(stream, 0, 0, idle), [Answer::Done]);
         assert!(bench.machine.streams.get(stream).is_some(), "it was not as the proposer saw it");
-        bench.run(stream, 0, 0, |request| request.end_idle(2));
+        let idle = |request: &mut RequestBuilder| request.end_idle(2, Owner::NOBODY);
+        assert_eq!(bench.run(stream, 0, 0, idle), [Answer::Ended { low: 2 }]);
+        assert_eq!(bench.run(stream, 0, 0, idle), [Answer::Expired]);
         let answers = bench.run(stream, 1, 0, |request| request.decide(b"k", b"v").unwrap());
         assert_eq!(answers, [Answer::Expired]);
         let other = bench.open();
@@ -437,6 +495,73 @@ mod tests {
         // A stream that was opened has no numbers but those of its one client.
         let opened = bench.open();
         assert_eq!(bench.run(opened, far, far, fill), [Answer::Early]);
+    }
+
+    fn attach(bench: &mut Bench, name: &SourceName, expected: u64, owner: u64) -> Standing {
+        let stream = name.stream(ShardId(0));
+        let answers =
+            bench.run(stream, 0, 0, |request| request.attach(Owner(expected), Owner(owner), name));
+        match &answers[..] {
+            [Answer::Standing(standing)] => (**standing).clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn s5_whoever_attaches_learns_where_it_stands_and_fences_who_was_there() {
+        let mut bench = Bench::new();
+        let name: SourceName = "daily".parse().unwrap();
+        let stream = name.stream(ShardId(0));
+        let write = |bench: &mut Bench, number, owner| {
+            bench.run(stream, number, 0, |request| {
+                request.decide(b"k", b"v").unwrap();
+                request.owned_by(Owner(owner));
+            })
+        };
+        assert_eq!(attach(&mut bench, &name, 0, 1).low(), 1);
+        assert_eq!(committed(&write(&mut bench, 1, 1)), [1]);
+        let standing = attach(&mut bench, &name, 0, 2);
+        assert_eq!((standing.owner, standing.low()), (Owner(1), 2), "it is not whose 2 thinks");
+        assert_eq!(attach(&mut bench, &name, 1, 2).owner, Owner(2));
+        assert_eq!(attach(&mut bench, &name, 0, 1).owner, Owner(2), "a late copy takes nothing back");
+        let hash = bench.machine.hash();
+        assert_eq!(write(&mut bench, 1, 1), [Answer::Fenced]);
+        assert_eq!(write(&mut bench, 2, 1), [Answer::Fenced]);
+        assert_eq!(write(&mut bench, 2, 0), [Answer::Fenced]);
+        assert_eq!(bench.machine.hash(), hash, "it has no effect");
+        assert_eq!(write(&mut bench, 1, 2), [Answer::Duplicate], "1 was told, and nobody asks for it again");
+        assert_eq!(committed(&write(&mut bench, 2, 2)), [2]);
+        let idle = bench.run(stream, 0, 0, |request| request.end_idle(3, Owner(1)));
+        assert_eq!(idle, [Answer::Done], "it was seen before 2 came");
+        let idle = bench.run(stream, 0, 0, |request| request.end_idle(3, Owner(2)));
+        assert_eq!((idle, bench.machine.streams.sources()), (vec![Answer::Ended { low: 3 }], 0));
+        assert_eq!(write(&mut bench, 3, 2), [Answer::Expired], "it was ended, not taken over");
+        assert_eq!(bench.machine.streams.sources(), 0);
+        assert_eq!(attach(&mut bench, &name, 0, 3).low(), 1, "nothing is remembered");
+    }
+
+    #[test]
+    fn s5_what_a_source_said_does_not_depend_on_how_it_was_cut() {
+        let name: SourceName = "daily".parse().unwrap();
+        let said = |requests: &[&[u64]]| {
+            let mut bench = Bench::new();
+            for numbers in requests {
+                bench.run(name.stream(ShardId(0)), numbers[0], 0, |request| {
+                    for number in *numbers {
+                        match number % 3 {
+                            0 => request.skip(1).unwrap(),
+                            _ => request.decide(b"k", &number.to_le_bytes()).unwrap(),
+                        }
+                    }
+                });
+            }
+            attach(&mut bench, &name, 0, 1)
+        };
+        let whole = said(&[&[1, 2, 3, 4, 5, 6, 7]]);
+        assert_eq!(said(&[&[1], &[2, 3, 4], &[5, 6], &[7]]), whole);
+        // A request of which some numbers are done.
+        assert_eq!(said(&[&[1, 2], &[2, 3, 4], &[4, 5, 6, 7]]), whole);
+        assert_ne!(said(&[&[1, 2, 3, 4, 5]]).marks.last(), whole.marks.last());
     }
 
     #[test]

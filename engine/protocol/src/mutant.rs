@@ -38,6 +38,8 @@ listed! {
         StreamsOutside,
         /// S2: a number is executed though the one before it was not.
         EarlyNumbers,
+        /// S5: a process that was fenced still writes.
+        FencedWrites,
         /// S4: a stream is ended by the clock of each replica.
         ClockEndsStreams,
         /// Section 6: the client is answered when its command is committed.

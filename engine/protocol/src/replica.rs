@@ -16,7 +16,7 @@ use crate::phase::gossip::WHO_IS_WRONG;
 use crate::quorum::{Quorum, ReplicaSet};
 use crate::snapshot::{Snapshot, Taking};
 use crate::transfer::{Holds, OwnFile, Pause, Sources};
-use isonomy_wire::command::Op;
+use isonomy_wire::command::{Op, Part};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::{Failure, PeerMessage, Phase, ShardStatus, Value};
@@ -479,10 +479,23 @@ impl Replica {
             }
             Room::Short(_) | Room::Enough => {}
         }
+        self.why_no_stream(payload, part)
+    }
+
+    /// S4, S5: why no further stream may come into being here, if the request makes one.
+    fn why_no_stream(&self, payload: &Payload, part: &Part) -> Option<Failure> {
+        let streams = &self.machine.streams;
         let opens = payload.batch().commands_of(part).any(|command| command.op == Op::Open);
-        let fresh = part.stream.is_named() && self.machine.streams.get(part.stream).is_none();
-        if (opens || fresh) && self.machine.streams.len() >= STREAMS_MAX {
+        if opens && streams.len() - streams.sources() >= STREAMS_MAX {
             let why = format!("{STREAMS_MAX} streams are open; idle ones end by themselves");
+            return Some(Failure::Overloaded { retry_after_ms: 1000, why });
+        }
+        let is_fresh = part.stream.is_named() && streams.get(part.stream).is_none();
+        if is_fresh && streams.sources() >= SOURCES_MAX {
+            let why = format!(
+                "{SOURCES_MAX} sources are known here; end those that are done with: isonomy source list, \
+                 isonomy source end NAME"
+            );
             return Some(Failure::Overloaded { retry_after_ms: 1000, why });
         }
         None
@@ -778,7 +791,8 @@ impl Replica {
             fence_hash: self.fence_hashes.back().map_or(0, |(_, hash)| *hash),
             snapshot: self.snapshot,
             keys: self.machine.state.keys(),
-            streams: self.machine.streams.len() as u64,
+            streams: (self.machine.streams.len() - self.machine.streams.sources()) as u64,
+            sources: self.machine.streams.sources() as u64,
             decisions: self.machine.commands() - self.counters.replayed_commands,
             fast: self.counters.fast,
             slow: self.counters.slow,

@@ -4,13 +4,18 @@
 //! in its footprint. So what is kept here is the same at every replica.
 
 mod copy;
+mod source;
 
 use crate::limits::STREAM_RESULT_BYTES_MAX;
 use crate::mutant::{self, Mutant};
 use bytes::Bytes;
 use isonomy_wire::answer::{Answer, Answers};
+use isonomy_wire::command::{Attach, Command};
 use isonomy_wire::id::StreamId;
+use isonomy_wire::source::{Owner, SourceName, Standing};
+use source::Source;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The answers to one executed request.
@@ -53,11 +58,13 @@ pub struct Stream {
     answered_below: u64,
     stored: VecDeque<Stored>,
     stored_bytes: usize,
+    /// What is kept of a named one besides.
+    source: Option<Box<Source>>,
 }
 
 impl Default for Stream {
     fn default() -> Stream {
-        Stream { low: 1, answered_below: 0, stored: VecDeque::new(), stored_bytes: 0 }
+        Stream { low: 1, answered_below: 0, stored: VecDeque::new(), stored_bytes: 0, source: None }
     }
 }
 
@@ -65,6 +72,33 @@ impl Stream {
     /// The next number: all below are executed, and none else.
     pub fn low(&self) -> u64 {
         self.low
+    }
+
+    /// Whose it is; an opened one is nobody's.
+    pub fn owner(&self) -> Owner {
+        self.source.as_ref().map_or(Owner::NOBODY, |source| source.owner)
+    }
+
+    /// The name of a source that somebody has attached to.
+    pub fn name(&self) -> Option<&SourceName> {
+        self.source.as_ref()?.name.as_ref()
+    }
+
+    /// S5: the stream is another process's from here on, if it was whose the Attach says.
+    pub fn attach(&mut self, attach: Attach) -> Standing {
+        let source = self.source.get_or_insert_default();
+        if source.attach(attach) {
+            // Nobody asks again for what another process was answered.
+            self.stored.clear();
+            self.stored_bytes = 0;
+        }
+        source.standing(self.low)
+    }
+
+    /// S5: commands of a source have executed.
+    pub fn say<'a>(&mut self, commands: impl Iterator<Item = Command<'a>>) {
+        let Some(source) = &mut self.source else { return };
+        commands.filter(|command| command.op.has_key()).for_each(|command| source.on_command(&command));
     }
 
     /// S3: the client has the answers to all lower numbers.
@@ -125,10 +159,13 @@ impl Stream {
     /// This stream's share of the state hash.
     #[inline]
     fn digest(&self, id: StreamId) -> u64 {
-        let mut bytes = [0; 24];
+        let mut bytes = [0; 40];
         bytes[..8].copy_from_slice(&id.high.to_le_bytes());
         bytes[8..16].copy_from_slice(&id.low.to_le_bytes());
-        bytes[16..].copy_from_slice(&self.low.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.low.to_le_bytes());
+        let Some(source) = &self.source else { return xxh3_64(&bytes[..24]) };
+        bytes[24..32].copy_from_slice(&source.owner.0.to_le_bytes());
+        bytes[32..].copy_from_slice(&source.digest().to_le_bytes());
         xxh3_64(&bytes)
     }
 }
@@ -137,30 +174,43 @@ impl Stream {
 #[derive(Clone, Debug, Default)]
 pub struct Streams {
     streams: BTreeMap<StreamId, Stream>,
+    /// How many of them are named.
+    sources: usize,
     hash: u64,
 }
 
 impl Streams {
     /// S4: the stream is open from here on.
     pub fn open(&mut self, id: StreamId) {
-        let stream = Stream::default();
+        let source = id.is_named().then(Box::default);
+        let is_new = self.insert(id, Stream { source, ..Stream::default() });
+        assert!(is_new, "{id:?} was opened twice");
+    }
+
+    /// Whether it was not there.
+    fn insert(&mut self, id: StreamId, stream: Stream) -> bool {
         self.hash = self.hash.wrapping_add(stream.digest(id));
-        let before = self.streams.insert(id, stream);
-        assert!(before.is_none(), "{id:?} was opened twice");
+        self.sources += usize::from(id.is_named());
+        self.streams.insert(id, stream).is_none()
     }
 
     /// S4: the stream is no more. Whether it was open.
     pub fn end(&mut self, id: StreamId) -> bool {
         let Some(stream) = self.streams.remove(&id) else { return false };
         self.hash = self.hash.wrapping_sub(stream.digest(id));
+        self.sources -= usize::from(id.is_named());
         true
     }
 
-    /// Lets `change` work on an open or named stream. Named ones need no Open (S5).
-    pub fn with<R>(&mut self, id: StreamId, change: impl FnOnce(&mut Stream) -> R) -> Option<R> {
-        if id.is_named() && !self.streams.contains_key(&id) {
+    /// S5: a named stream needs no Open, but somebody who begins it.
+    pub fn begin(&mut self, id: StreamId) {
+        if !self.streams.contains_key(&id) {
             self.open(id);
         }
+    }
+
+    /// Lets `change` work on a stream, if it is there.
+    pub fn with<R>(&mut self, id: StreamId, change: impl FnOnce(&mut Stream) -> R) -> Option<R> {
         let stream = self.streams.get_mut(&id)?;
         let before = stream.digest(id);
         let result = change(stream);
@@ -168,7 +218,7 @@ impl Streams {
         Some(result)
     }
 
-    /// Takes one out, for a copy that is used up.
+    /// Takes one out, for a copy that is used up: its hash and counts mean nothing from here on.
     pub(crate) fn take_first(&mut self) -> Option<(StreamId, Stream)> {
         self.streams.pop_first()
     }
@@ -183,9 +233,20 @@ impl Streams {
         self.streams.iter()
     }
 
-    /// The number of open and named streams.
+    /// The number of all streams.
     pub fn len(&self) -> usize {
         self.streams.len()
+    }
+
+    /// The number of named ones.
+    pub fn sources(&self) -> usize {
+        self.sources
+    }
+
+    /// Named streams in the order of their ids, from behind this one on.
+    pub fn sources_after(&self, after: StreamId) -> impl Iterator<Item = (&StreamId, &Stream)> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        self.streams.range(behind).filter(|(id, _)| id.is_named())
     }
 
     /// Whether there is none.
@@ -275,9 +336,15 @@ mod tests {
     }
 
     #[test]
-    fn named_streams_need_no_open_and_opened_ones_do() {
+    fn streams_are_opened_or_begun_once_and_end_for_good() {
         let mut streams = Streams::default();
-        assert_eq!(streams.with(StreamId::named("file"), |stream| stream.low()), Some(1));
+        let named = StreamId::named("file");
+        assert_eq!(streams.with(named, |stream| stream.low()), None);
+        streams.begin(named);
+        streams.with(named, |stream| stream.advance(7));
+        streams.begin(named);
+        assert_eq!(streams.with(named, |stream| stream.low()), Some(7));
+        assert_eq!((streams.len(), streams.sources()), (1, 1));
         let opened = StreamId { high: 1 << 63, low: 9 };
         assert_eq!(streams.with(opened, |stream| stream.low()), None);
         streams.open(opened);

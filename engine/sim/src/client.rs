@@ -32,11 +32,10 @@ pub struct Client {
 impl Client {
     /// A client with so many commands to ask.
     pub fn new(plan: &Plan, index: usize, commands: usize) -> Client {
-        let source = (plan.source && index == 0).then(Source::default);
+        let mut source = (plan.source && index == 0).then(Source::default);
+        let own = || Session::new(config(plan));
         Client {
-            session: source
-                .as_ref()
-                .map_or_else(|| Session::new(config(plan)), |it| it.session(config(plan))),
+            session: source.as_mut().map_or_else(own, |source| source.session(config(plan))),
             connections: vec![None; usize::from(plan.n)],
             wake_at: None,
             index,
@@ -94,7 +93,12 @@ impl Client {
         self.source.as_ref().is_some_and(|source| source.is_stopped)
     }
 
-    /// Whether a source was given an answer a second time.
+    /// Whether a process that said something else under a source's numbers was found out.
+    pub fn is_found_out(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is_found_out)
+    }
+
+    /// Whether a source was told that a number was done before.
     pub fn is_repeated(&self) -> bool {
         self.source.as_ref().is_some_and(|source| source.is_repeated)
     }
@@ -108,7 +112,7 @@ impl Client {
         if !source.is_stopped && !likes_to {
             return false;
         }
-        self.session = source.again(config(plan), now, ops);
+        self.session = source.again(config(plan), now, ops, &mut self.random);
         true
     }
 
@@ -121,8 +125,13 @@ impl Client {
     pub fn collect(&mut self, now: u64, ops: &mut [Op]) {
         while let Some(outcome) = self.session.poll_outcome() {
             for (token, answer) in outcome.each() {
+                if self.source.as_mut().is_some_and(|source| source.collect_impostor(&answer)) {
+                    continue;
+                }
+                let is_done = answer == Ok(Answer::Duplicate);
                 let (op, told) = (&mut ops[token as usize], told(answer));
                 match &mut self.source {
+                    Some(source) if is_done => source.collect_done(now, op),
                     Some(source) => source.collect(now, op, told),
                     None => {
                         assert!(op.told.is_none(), "{op:?} has a second outcome");

@@ -42,8 +42,10 @@ pub struct Coverage {
     pub set_back: bool,
     /// A write failed.
     pub failed_write: bool,
-    /// A source that was started again got an answer again.
+    /// A source that was started again was told that a number was done.
     pub repeated: bool,
+    /// A process that said something else under a source's numbers was found out.
+    pub found_out: bool,
     /// A key's life was ended.
     pub retired: bool,
 }
@@ -69,6 +71,7 @@ impl Coverage {
         self.set_back |= other.set_back;
         self.failed_write |= other.failed_write;
         self.repeated |= other.repeated;
+        self.found_out |= other.found_out;
         self.retired |= other.retired;
     }
 
@@ -89,7 +92,8 @@ impl Coverage {
         let damaged = (!self.damaged).then(|| "damaged disk".to_string());
         let set_back = (!self.set_back).then(|| "set back".to_string());
         let failed = (!self.failed_write).then(|| "failed write".to_string());
-        let repeated = (!self.repeated).then(|| "repeated answer".to_string());
+        let repeated = (!self.repeated).then(|| "repeated number".to_string());
+        let found_out = (!self.found_out).then(|| "impostor found out".to_string());
         let retired = (!self.retired).then(|| "retired key".to_string());
         marks
             .chain(of(self.duplicated, "duplicated"))
@@ -99,6 +103,7 @@ impl Coverage {
             .chain(set_back)
             .chain(failed)
             .chain(repeated)
+            .chain(found_out)
             .chain(retired)
             .collect()
     }

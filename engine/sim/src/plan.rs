@@ -292,6 +292,7 @@ fn timing(random: &mut SmallRng) -> Timing {
         recover_us,
         suspect_us: random.random_range(10_000..100_000),
         gossip_us: random.random_range(5_000..50_000),
+        source_idle_us: Timing::default().source_idle_us,
         stream_idle_us: if random.random_bool(0.15) { 80_000 } else { 600_000_000 },
     }
 }

@@ -1,14 +1,20 @@
-//! A named source (S5): it numbers its commands, and whoever starts it again and submits the same
-//! gets the same answers.
+//! A named source (S5): it numbers its commands, and its processes follow one another. Each takes the source
+//! over and goes on where it stands. Now and then one comes that says something else under old numbers.
 
 use crate::client::with_action;
 use crate::history::{Op, Told};
-use isonomy_wire::session::{Config, Session, SubmitError};
+use isonomy_wire::answer::Answer;
+use isonomy_wire::session::{Action, Config, Error, Session, SubmitError};
+use isonomy_wire::source::Owner;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 
 const NAME: &str = "import";
+/// How often a process comes that says something else.
+const IMPOSTORS: f64 = 0.15;
+/// How often a process begins with the first number, and not with the first that has no answer.
+const WHOLE: f64 = 0.3;
 
 /// What it has submitted and heard.
 #[derive(Default)]
@@ -19,14 +25,26 @@ pub struct Source {
     pub is_stopped: bool,
     /// Its process has heard something new. One that is always replaced before that gets nowhere.
     pub has_progressed: bool,
-    /// A command was answered a second time.
+    /// A process was told that a number was done before.
     pub is_repeated: bool,
+    /// One that said something else was found out.
+    pub is_found_out: bool,
+    /// How many processes there were.
+    processes: u64,
+    /// The present one says something else.
+    is_impostor: bool,
 }
 
 impl Source {
     /// Its first process.
-    pub fn session(&self, config: Config) -> Session {
-        Session::named(config, NAME, 1)
+    pub fn session(&mut self, config: Config) -> Session {
+        self.process(config, 1)
+    }
+
+    fn process(&mut self, config: Config, next: u64) -> Session {
+        self.processes += 1;
+        let name = NAME.parse().expect("it is a name");
+        Session::named(config, &name, Owner(self.processes), next)
     }
 
     /// Submits a command under the next number, or one a little later.
@@ -46,13 +64,18 @@ impl Source {
         }
     }
 
-    /// Another process, from the first number without an answer on.
-    pub fn again(&mut self, config: Config, now: u64, ops: &[Op]) -> Session {
-        (self.is_stopped, self.has_progressed) = (false, false);
-        let is_open = |(_, token): &(&u64, &u64)| ops[**token as usize].told.is_none();
-        let first = self.submitted.iter().find(is_open).map(|(number, _)| *number);
+    /// Another process, which submits again what has no answer, and all that came after.
+    pub fn again(&mut self, config: Config, now: u64, ops: &[Op], random: &mut SmallRng) -> Session {
+        (self.is_stopped, self.has_progressed, self.is_impostor) = (false, false, false);
+        let told = |token: &u64| ops[*token as usize].told.is_some();
+        let first_told = self.submitted.iter().find(|(_, token)| told(token)).map(|(number, _)| *number);
+        if let Some(number) = first_told.filter(|_| random.random_bool(IMPOSTORS)) {
+            return self.impostor(config, now, number);
+        }
+        let first = self.submitted.iter().find(|(_, token)| !told(token)).map(|(number, _)| *number);
         let next = first.unwrap_or_else(|| self.submitted.keys().next_back().map_or(1, |last| last + 1));
-        let mut session = Session::named(config, NAME, next);
+        let next = if random.random_bool(WHOLE) { 1 } else { next };
+        let mut session = self.process(config, next);
         let later: Vec<(u64, u64)> =
             self.submitted.range(next..).map(|(number, token)| (*number, *token)).collect();
         for (number, token) in later {
@@ -61,17 +84,41 @@ impl Source {
         session
     }
 
-    /// An outcome. What was answered is answered the same again; what failed is asked again.
+    /// A process that says something else under a number that is done.
+    fn impostor(&mut self, config: Config, now: u64, number: u64) -> Session {
+        self.is_impostor = true;
+        let mut session = self.process(config, 1);
+        let action = Action::Decide { key: b"key 0", value: b"something else" };
+        session.submit_numbered(now, number, &action, 0).expect("it is empty");
+        session
+    }
+
+    /// Whether the outcome is an impostor's, which decides nothing.
+    pub fn collect_impostor(&mut self, outcome: &Result<Answer, Error>) -> bool {
+        if self.is_impostor {
+            match outcome {
+                Err(Error::OtherCommand { .. }) => self.is_found_out = true,
+                Err(Error::TimedOut | Error::NotTaken(_)) => {}
+                other => panic!("S5: something else was said, and told {other:?}"),
+            }
+            self.is_stopped = true;
+        }
+        self.is_impostor
+    }
+
+    /// The number was done before this process came, and nobody knows the answer any more.
+    pub fn collect_done(&mut self, now: u64, op: &mut Op) {
+        op.told = op.told.or(Some((now, Told::Unknown)));
+        (self.has_progressed, self.is_repeated) = (true, true);
+    }
+
+    /// An outcome. What failed is asked again; what is done was done once.
     pub fn collect(&mut self, now: u64, op: &mut Op, told: Told) {
         match (op.told, told) {
-            (_, Told::Nothing) => self.is_stopped = true,
-            (None, Told::Unknown) => self.is_stopped = true,
-            (None, _) => (op.told, self.has_progressed) = (Some((now, told)), true),
+            (_, Told::Nothing) | (None, Told::Unknown) => self.is_stopped = true,
             (Some(_), Told::Unknown) => {}
-            (Some((_, first)), _) => {
-                assert_eq!(first, told, "S5: {op:?} was answered otherwise before");
-                self.is_repeated = true;
-            }
+            (None, _) => (op.told, self.has_progressed) = (Some((now, told)), true),
+            (Some(_), _) => panic!("S5: {op:?} was done, and is told {told:?}"),
         }
     }
 }

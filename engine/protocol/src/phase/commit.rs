@@ -12,7 +12,7 @@ use crate::payload::Payload;
 use crate::phase::accept::value_of;
 use crate::replica::{Pending, Replica};
 use isonomy_wire::answer::ResponseBuilder;
-use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::PeerMessage;
 use isonomy_wire::route::hash_key;
 
@@ -134,7 +134,7 @@ impl Replica {
                 }
             });
             index.note(&found);
-            for part in payload.batch().parts().iter().filter(|part| part.stream.is_opened()) {
+            for part in payload.batch().parts().iter().filter(|part| part.stream != StreamId::NONE) {
                 stream_used.insert(part.stream, now);
             }
         }

@@ -1,7 +1,7 @@
 //! What time alone brings about: slow paths, resends, recoveries, the end of idle streams.
 
 use crate::attempt::Stage;
-use crate::contract::{ClientRef, Time};
+use crate::contract::{ClientRef, Time, Timing};
 use crate::limits::{RECOVER_DOUBLINGS_MAX, RECOVER_RANGE_MAX, RECOVER_SCAN_MAX, RECOVERIES_MAX};
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
@@ -10,6 +10,7 @@ use crate::replica::{Pending, Replica};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::PeerMessage;
+use isonomy_wire::route::{hash_stream, home_of};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Streams are looked through this often, or every eighth of the time that they may be idle.
@@ -148,10 +149,11 @@ impl Replica {
         overdue.take(room).map(|(id, _)| id.seq).collect()
     }
 
-    /// S4: proposes the end of streams that nobody has used for long. The stream's opener does
-    /// it, or whoever lives next to it.
+    /// S4, S5: proposes the end of streams that nobody has used for long. The stream's opener does
+    /// it, or a named one's home, or whoever lives next to it.
     fn end_idle_streams(&mut self, now: Time) {
-        let idle = self.config.timing.stream_idle_us;
+        let Timing { stream_idle_us, source_idle_us, .. } = self.config.timing;
+        let idle = stream_idle_us.min(source_idle_us);
         if now.since(self.last_idle_check) < IDLE_CHECK_US.min(idle / 8) || self.stopping {
             return;
         }
@@ -159,17 +161,19 @@ impl Replica {
         let Replica { stream_used, machine, .. } = self;
         stream_used.retain(|id, _| machine.streams.get(*id).is_some());
         // A stream may be opened and never used: its time begins here.
-        for (id, _) in machine.streams.iter().filter(|(id, _)| id.is_opened()) {
+        for (id, _) in machine.streams.iter() {
             stream_used.entry(*id).or_insert(now);
         }
-        let old = self.stream_used.iter().filter(|(_, used)| now.since(**used) >= idle);
+        let patience = |id: &StreamId| if id.is_named() { source_idle_us } else { stream_idle_us };
+        let old = self.stream_used.iter().filter(|(id, used)| now.since(**used) >= patience(id));
         let ids: Vec<StreamId> = old.map(|(id, _)| *id).collect();
         for id in ids {
             self.stream_used.insert(id, now);
             if mutant::is(Mutant::ClockEndsStreams) {
                 self.machine.streams.end(id);
             }
-            if id.opener().is_some_and(|opener| self.rank(opener) == 0) {
+            let home = id.opener().unwrap_or_else(|| home_of(hash_stream(id), self.config.replicas));
+            if self.rank(home) == 0 {
                 self.propose_end(id);
             }
         }
@@ -179,7 +183,7 @@ impl Replica {
         self.marks.set(Mark::StreamEnded);
         let Some(stream) = self.machine.streams.get(id) else { return };
         let mut builder = RequestBuilder::default();
-        builder.end_idle(stream.low());
+        builder.end_idle(stream.low(), stream.owner());
         let payload = Payload::of_request(&mut builder, id);
         self.pending_bytes += payload.batch().payload().len();
         // Nobody waits for the answer: the reference belongs to no connection.

@@ -1,5 +1,6 @@
 //! Streams as bytes: what a snapshot keeps of them.
 
+use super::source::Source;
 use super::{Stored, Stream, Streams};
 use bytes::{Buf, BufMut, Bytes};
 use isonomy_wire::answer::Answers;
@@ -16,6 +17,9 @@ impl Streams {
         out.put_u64_le(id.low);
         out.put_u64_le(stream.low);
         out.put_u64_le(stream.answered_below);
+        if let Some(source) = &stream.source {
+            source.encode(out);
+        }
         out.put_u32_le(stream.stored.len() as u32);
         stream.stored.iter().for_each(|stored| stored.encode(out));
     }
@@ -25,12 +29,11 @@ impl Streams {
         let mut streams = 0;
         while !bytes.is_empty() {
             let id = StreamId { high: number(&mut bytes)?, low: number(&mut bytes)? };
-            let stream = Stream::decode(&mut bytes)?;
+            let stream = Stream::decode(id, &mut bytes)?;
             if (!id.is_opened() && !id.is_named()) || self.streams.contains_key(&id) {
                 return Err(BadStream);
             }
-            self.hash = self.hash.wrapping_add(stream.digest(id));
-            self.streams.insert(id, stream);
+            self.insert(id, stream);
             streams += 1;
         }
         Ok(streams)
@@ -38,9 +41,10 @@ impl Streams {
 }
 
 impl Stream {
-    fn decode(bytes: &mut Bytes) -> Result<Stream, BadStream> {
+    fn decode(id: StreamId, bytes: &mut Bytes) -> Result<Stream, BadStream> {
         let (low, answered_below) = (number(bytes)?, number(bytes)?);
-        let mut stream = Stream { low, answered_below, ..Stream::default() };
+        let source = id.is_named().then(|| Source::decode(bytes).map(Box::new).ok_or(BadStream)).transpose()?;
+        let mut stream = Stream { low, answered_below, source, ..Stream::default() };
         for _ in 0..count(bytes)? {
             let stored = Stored::decode(bytes)?;
             stream.stored_bytes += stored.response.len();
@@ -90,7 +94,9 @@ fn count(bytes: &mut Bytes) -> Result<u32, BadStream> {
 mod tests {
     use super::*;
     use isonomy_wire::answer::ResponseBuilder;
+    use isonomy_wire::command::Attach;
     use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId};
+    use isonomy_wire::source::{Owner, SourceName};
 
     fn streams() -> Streams {
         let mut builder = ResponseBuilder::new(Epoch(1), ShardId(0));
@@ -99,7 +105,12 @@ mod tests {
             builder.committed(InstanceId::new(ReplicaId(0), 1), 0, 7);
             builder.committed(InstanceId::new(ReplicaId(0), 1), 1, 8);
             let response = builder.encode();
-            streams.with(StreamId::named(name), |stream| {
+            let name: SourceName = name.parse().unwrap();
+            let id = name.stream(ShardId(0));
+            let attach = Attach { expected: Owner(0), owner: Owner(3), name };
+            streams.begin(id);
+            streams.with(id, |stream| {
+                stream.attach(attach);
                 stream.advance(7);
                 stream.store(1, 4, Some([1, 2].into()), response.clone());
                 stream.store(5, 2, None, response);

@@ -3,10 +3,14 @@
 use crate::support::solo::Solo;
 use crate::support::*;
 use isonomy_protocol::contract::{Busy, ClientRef, Room};
-use isonomy_protocol::limits::{ADMISSION_WINDOW, BEHIND_MAX, PENDING_REQUESTS_MAX, ROOM_RETRY_MS};
+use isonomy_protocol::limits::{
+    ADMISSION_WINDOW, BEHIND_MAX, PENDING_REQUESTS_MAX, ROOM_RETRY_MS, SOURCES_MAX,
+};
 use isonomy_protocol::log::record::Record;
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{ReplicaId, StreamId};
 use isonomy_wire::message::{Failure, Gossip, PeerMessage};
 
 #[test]
@@ -102,6 +106,36 @@ fn a_log_at_its_budget_refuses_writes_and_a_full_disk_everything() {
     );
     solo.core.on_room(Room::Enough);
     assert_eq!(refusal(&mut solo), None);
+}
+
+/// S5: a name that is never used again takes nobody's place.
+#[test]
+fn sources_have_a_bound_of_their_own() {
+    let mut solo = Solo::new(1, 0);
+    let names: Vec<String> = (0..SOURCES_MAX).map(|each| each.to_string()).collect();
+    for some in names.chunks(PENDING_REQUESTS_MAX / 2) {
+        for name in some {
+            let client = ClientRef { connection: 1, tag: 1 };
+            solo.core.on_request(solo.now, client, decide(name, 1, 0, "a")).expect("room");
+        }
+        solo.sync();
+    }
+    assert_eq!(solo.core.status().sources, SOURCES_MAX as u64);
+    solo.replies.clear();
+    let mut ask = |payload: &Payload| {
+        solo.ask(payload);
+        solo.sync();
+        solo.replies.pop().expect("it is answered").outcome
+    };
+    let refused = ask(&decide("one more", 1, 0, "a"));
+    assert!(
+        matches!(&refused, Err(Failure::Overloaded { why, .. }) if why.contains("isonomy source end")),
+        "{refused:?}"
+    );
+    assert!(ask(&decide("0", 2, 0, "a")).is_ok(), "those that are known go on");
+    let mut builder = RequestBuilder::default();
+    builder.open();
+    assert!(ask(&parse(builder.encode(StreamId::NONE, 0, 0))).is_ok(), "and so do all others");
 }
 
 #[test]

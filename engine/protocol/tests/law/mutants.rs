@@ -25,6 +25,7 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::NoRestartMarks => durable::d8_a_restarted_replica_names_what_it_may_have_forgotten,
         Mutant::StreamsOutside => streams::s1_one_number_through_two_replicas_executes_once,
         Mutant::EarlyNumbers => streams::s2_a_number_ahead_of_the_next_is_refused_the_same_everywhere,
+        Mutant::FencedWrites => streams::s5_whoever_attaches_fences_who_was_there,
         Mutant::ClockEndsStreams => streams::s4_an_idle_stream_ends_and_a_used_one_does_not,
         Mutant::NoFloorInDeps => forget::g1_deps_take_the_place_of_what_the_index_lost,
         Mutant::NoAfter => forget::r4_the_floor_is_told,

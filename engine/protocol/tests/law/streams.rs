@@ -5,7 +5,8 @@ use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answer;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::id::StreamId;
+use isonomy_wire::id::{ShardId, StreamId};
+use isonomy_wire::source::{Owner, SourceName, Standing};
 
 /// Asks one replica, lets everything happen, and gives the answers.
 fn asked(world: &mut World, id: u8, payload: Payload) -> Vec<Answer> {
@@ -176,5 +177,62 @@ fn s5_named_streams_need_no_open_and_may_skip() {
     let answers = asked(&mut world, 0, skipping);
     assert!(matches!(answers[..], [Answer::Done, Answer::Committed { key_seq: 1, .. }]));
     assert_eq!(asked(&mut world, 2, write(stream, 1002)).iter().map(key_seq).collect::<Vec<_>>(), [2]);
+    world.assert_converged();
+}
+
+fn daily() -> SourceName {
+    "daily".parse().expect("it is a name")
+}
+
+fn attach(world: &mut World, id: u8, expected: u64, owner: u64) -> Standing {
+    let name = daily();
+    let asks = request(name.stream(ShardId(0)), 0, |builder| {
+        builder.attach(Owner(expected), Owner(owner), &name);
+    });
+    match &asked(world, id, asks)[..] {
+        [Answer::Standing(standing)] => (**standing).clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn line(number: u64, owner: u64) -> Payload {
+    request(daily().stream(ShardId(0)), number, |builder| {
+        builder.decide(b"k", format!("{number} by {owner}").as_bytes()).expect("it fits");
+        builder.owned_by(Owner(owner));
+    })
+}
+
+#[test]
+pub(crate) fn s5_whoever_attaches_fences_who_was_there() {
+    let mut world = World::new(3);
+    assert_eq!(attach(&mut world, 0, 0, 1).low(), 1);
+    assert_eq!(asked(&mut world, 0, line(1, 1)).iter().map(key_seq).collect::<Vec<_>>(), [1]);
+    // What the old process sends last is under way at one replica while the new one attaches at another.
+    world.settle();
+    world.isolate(0);
+    world.request(0, ClientRef { connection: 1, tag: 1 }, line(2, 1));
+    let standing = attach(&mut world, 1, 1, 2);
+    assert_eq!((standing.owner, standing.low()), (Owner(2), 2));
+    world.rejoin();
+    world.run(5_000_000);
+    let late: Vec<Answer> = world.answers(0).into_iter().map(|(_, answer)| answer).collect();
+    assert_eq!(late, [Answer::Fenced]);
+    assert_eq!(asked(&mut world, 2, line(2, 2)).iter().map(key_seq).collect::<Vec<_>>(), [2]);
+    assert_eq!(asked(&mut world, 2, line(3, 1)), [Answer::Fenced]);
+    world.assert_converged();
+}
+
+#[test]
+fn s5_a_source_is_ended_when_it_was_idle_for_long() {
+    let mut world = World::new(3);
+    attach(&mut world, 0, 0, 1);
+    asked(&mut world, 0, line(1, 1));
+    let month = 30 * 24 * 3_600_000_000u64;
+    for _ in 0..40 {
+        world.pass(month / 32);
+        world.settle();
+    }
+    assert_eq!(world.core(1).status().sources, 0);
+    assert_eq!(asked(&mut world, 1, line(2, 1)), [Answer::Expired]);
     world.assert_converged();
 }
