@@ -7,7 +7,8 @@
 #![allow(missing_docs)]
 
 use crate::deps::Deps;
-use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
+use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use crate::source::Owner;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of frames and messages. Both ends must have the same.
@@ -16,6 +17,9 @@ pub const WIRE_VERSION: u8 = 3;
 /// The most conflicts that one ValidateOk reports; more are as good as this many, since any one
 /// of them keeps the recovery from going on (R5).
 pub const CONFLICTS_MAX: usize = 4096;
+
+/// The most sources in one answer.
+pub const SOURCES_TOLD_MAX: usize = 1000;
 
 /// How far an instance has come at a replica.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -160,6 +164,13 @@ pub enum ClientMessage {
     StatusRequest,
     /// Replica to client.
     Status(Box<ShardStatus>),
+    /// Client to replica: which sources are known, in the order of their streams?
+    SourcesRequest {
+        /// Those behind this stream.
+        after: StreamId,
+    },
+    /// Replica to client: as many as fit one answer, [`SOURCES_TOLD_MAX`]; fewer, and there are no more.
+    Sources(Vec<SourceStatus>),
 }
 
 /// Why a request has no answers.
@@ -185,6 +196,23 @@ pub enum Failure {
         /// What is wrong.
         why: String,
     },
+}
+
+/// How one source stands in one shard, as one replica knows it.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct SourceStatus {
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its name; empty if nobody has attached to it.
+    pub name: String,
+    /// The process that has it.
+    pub owner: Owner,
+    /// The next number: all lower ones are done or do not exist.
+    pub low: u64,
+    /// How many commands it has decided.
+    pub commands: u64,
+    /// For how long it has done nothing, since the replica was started at most.
+    pub idle_us: u64,
 }
 
 /// How one shard of one replica stands.

@@ -7,6 +7,7 @@
 
 use crate::command::Command;
 use crate::id::{ShardId, StreamId};
+use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use xxhash_rust::xxh3::xxh3_64;
@@ -68,7 +69,7 @@ impl fmt::Display for SourceName {
 }
 
 /// The process that a source belongs to: random, made with the process; 0 is nobody.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Owner(pub u64);
 
 impl Owner {
@@ -161,6 +162,11 @@ impl Said {
             self.even = self.even.iter().skip(1).step_by(2).copied().collect();
             self.doublings += 1;
         }
+    }
+
+    /// How many commands it was told.
+    pub fn commands(&self) -> u64 {
+        self.commands
     }
 
     /// The digest of all that it was told.

@@ -15,11 +15,14 @@ use crate::payload::Payload;
 use crate::phase::gossip::WHO_IS_WRONG;
 use crate::quorum::{Quorum, ReplicaSet};
 use crate::snapshot::{Snapshot, Taking};
+use crate::streams::Stream;
 use crate::transfer::{Holds, OwnFile, Pause, Sources};
 use isonomy_wire::command::{Op, Part};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
-use isonomy_wire::message::{Failure, PeerMessage, Phase, ShardStatus, Value};
+use isonomy_wire::message::{
+    Failure, PeerMessage, Phase, SOURCES_TOLD_MAX, ShardStatus, SourceStatus, Value,
+};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests on their way into an instance, and who waits for them: one client per part.
@@ -800,6 +803,19 @@ impl Replica {
             snapshots_damaged: self.counters.snapshots_damaged,
             ..ShardStatus::default()
         }
+    }
+
+    /// The sources that are known, behind this stream in the order of their streams, as many as one answer takes.
+    pub fn sources(&self, now: Time, after: StreamId) -> Vec<SourceStatus> {
+        let status = |(id, stream): (&StreamId, &Stream)| SourceStatus {
+            stream: *id,
+            name: stream.name().map(|name| name.as_str().to_owned()).unwrap_or_default(),
+            owner: stream.owner(),
+            low: stream.low(),
+            commands: stream.commands(),
+            idle_us: self.stream_used.get(id).map_or(0, |used| now.since(*used)),
+        };
+        self.machine.streams.sources_after(after).take(SOURCES_TOLD_MAX).map(status).collect()
     }
 
     /// Verifies what must hold between any two inputs (V4, V6, and the bounds). For tests: it

@@ -84,6 +84,11 @@ impl Stream {
         self.source.as_ref()?.name.as_ref()
     }
 
+    /// How many commands a source has decided.
+    pub fn commands(&self) -> u64 {
+        self.source.as_ref().map_or(0, |source| source.commands())
+    }
+
     /// S5: the stream is another process's from here on, if it was whose the Attach says.
     pub fn attach(&mut self, attach: Attach) -> Standing {
         let source = self.source.get_or_insert_default();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Client connections per shard unless the configuration says otherwise.
 const CONNECTIONS_MAX: u32 = 1024;
@@ -15,6 +16,11 @@ const CONNECTIONS_MAX: u32 = 1024;
 const LOG_BUDGET_MIB: u64 = 4096;
 /// The least that it can be: a fence must fit between two others.
 const LOG_BUDGET_MIB_MIN: u64 = 64;
+
+/// How many days a source is remembered, unless the configuration says otherwise, and the most that it can say.
+const SOURCE_EXPIRY_DAYS: u32 = 30;
+const SOURCE_EXPIRY_DAYS_MAX: u32 = 3650;
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// When a decision may be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
@@ -83,6 +89,7 @@ struct File {
     listen: Option<String>,
     connections_max: Option<u32>,
     log_budget_mib: Option<u64>,
+    source_expiry_days: Option<u32>,
     #[serde(default)]
     members: Vec<MemberConfig>,
 }
@@ -121,6 +128,10 @@ pub(crate) struct ServeArgs {
     /// times as often [default: 4096]
     #[arg(long, env = "ISONOMY_LOG_BUDGET_MIB", value_name = "MIB")]
     log_budget_mib: Option<u64>,
+    /// After so many days without use a source of `propose --source` is forgotten; a restart of the replica begins
+    /// them anew [default: 30]
+    #[arg(long, env = "ISONOMY_SOURCE_EXPIRY_DAYS", value_name = "DAYS")]
+    source_expiry_days: Option<u32>,
     /// All members in order, as HOST:PEER_BASE:CLIENT_BASE
     #[arg(long = "members", env = "ISONOMY_MEMBERS", value_delimiter = ',', value_name = "MEMBER,...")]
     members: Vec<MemberConfig>,
@@ -140,6 +151,8 @@ pub(crate) struct Config {
     pub(crate) connections_max: u32,
     /// In bytes, per shard.
     pub(crate) log_budget: u64,
+    /// After so long without use a source is forgotten.
+    pub(crate) source_expiry: Duration,
     pub(crate) members: Vec<MemberConfig>,
 }
 
@@ -170,6 +183,7 @@ impl Config {
             listen: listen.map(|listen| bare_host(&listen).to_owned()).unwrap_or_default(),
             connections_max: args.connections_max.or(file.connections_max).unwrap_or(CONNECTIONS_MAX),
             log_budget: args.log_budget_mib.or(file.log_budget_mib).unwrap_or(LOG_BUDGET_MIB) << 20,
+            source_expiry: DAY * args.source_expiry_days.or(file.source_expiry_days).unwrap_or(SOURCE_EXPIRY_DAYS),
             members,
         };
         config.check()?;
@@ -198,6 +212,9 @@ impl Config {
             return Err(bad(format!(
                 "`log_budget_mib` is too small; at least {LOG_BUDGET_MIB_MIN} are needed"
             )));
+        }
+        if self.source_expiry < DAY || self.source_expiry > DAY * SOURCE_EXPIRY_DAYS_MAX {
+            return Err(bad(format!("`source_expiry_days` goes from 1 to {SOURCE_EXPIRY_DAYS_MAX}")));
         }
         for (index, member) in self.members.iter().enumerate() {
             check_host(index, &member.host)?;
@@ -332,6 +349,8 @@ mod tests {
         assert!(error(&FILE.replace("10.0.0.2", "10.0.0.1")).contains("share ports"));
         let many = FILE.replace("replica = 1", "replica = 1\nshards = 300");
         assert!(error(&many).contains("1 to 256"));
+        let never = FILE.replace("replica = 1", "replica = 1\nsource_expiry_days = 0");
+        assert!(error(&never).contains("1 to 3650"));
     }
 
     #[test]

@@ -27,7 +27,11 @@ pub(crate) enum Reason {
     Damaged = 6,
     /// The disk failed or is full.
     Disk = 7,
-    /// The key has no decision.
+    /// The numbers of a source are done, and said something else.
+    OtherCommand = 8,
+    /// Another process has taken the source over.
+    Fenced = 9,
+    /// The key has no decision, or there is no such source.
     Missing = 10,
     /// The key is not as a conditional decision expects it; it is unchanged.
     Rejected = 11,

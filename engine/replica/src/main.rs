@@ -21,6 +21,7 @@ mod rings;
 mod serve;
 mod shard;
 mod snapshots;
+mod source;
 mod status;
 mod told;
 mod waiting;
@@ -55,6 +56,8 @@ enum Command {
     Read(read::ReadArgs),
     /// End a key's life, and drop its state
     Delete(delete::DeleteArgs),
+    /// List the sources of `propose --source`, or end one
+    Source(source::SourceArgs),
     /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
     Snapshot(backup::SnapshotArgs),
 }
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Propose(args) => propose::run(&args),
         Command::Read(args) => read::run(&args),
         Command::Delete(args) => delete::run(&args),
+        Command::Source(args) => source::run(&args),
         Command::Snapshot(args) => backup::run(args),
     };
     match done {

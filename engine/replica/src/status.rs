@@ -120,6 +120,7 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "waiting_on": status.waiting_on.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>(),
             "keys": status.keys,
             "streams": status.streams,
+            "sources": status.sources,
             "decisions": status.decisions,
             "fast": status.fast,
             "slow": status.slow,
@@ -159,9 +160,10 @@ fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
 fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
     let peers: Vec<String> = status.peers_connected.iter().map(ToString::to_string).collect();
     let counts = format!(
-        "\n  shard {:<3} keys {}  decisions {}  fast/slow {}/{}  recoveries {}  log {} bytes  peers [{}]",
+        "\n  shard {:<3} keys {}  sources {}  decisions {}  fast/slow {}/{}  recoveries {}  log {} bytes  peers [{}]",
         status.shard.0,
         status.keys,
+        status.sources,
         status.decisions,
         status.fast,
         status.slow,

@@ -2,8 +2,8 @@
 
 use super::discovery::ClusterAt;
 use crate::address::{bare_host, is_host, with_port};
-use crate::id::{ClusterId, ReplicaId, ShardId};
-use crate::message::{Member, ShardStatus, Welcome};
+use crate::id::{ClusterId, ReplicaId, ShardId, StreamId};
+use crate::message::{Member, SOURCES_TOLD_MAX, ShardStatus, SourceStatus, Welcome};
 use crate::session::{Link, LinkError, Received};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::ErrorKind;
@@ -338,12 +338,33 @@ impl Connection {
     }
 
     async fn receive_status(&mut self) -> Result<ShardStatus, ConnectError> {
-        let seconds = STATUS_TIMEOUT.as_secs();
-        match timeout(STATUS_TIMEOUT, self.receive()).await {
-            Ok(Ok(Received::Status(status))) => Ok(*status),
-            Ok(Ok(_)) => Err(self.broken(LinkError::Unexpected)),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(ConnectError::Silent { address: self.address.clone(), seconds }),
+        match self.receive_soon().await? {
+            Received::Status(status) => Ok(*status),
+            _ => Err(self.broken(LinkError::Unexpected)),
+        }
+    }
+
+    /// The next message, if it does not take long.
+    pub(super) async fn receive_soon(&mut self) -> Result<Received, ConnectError> {
+        let (address, seconds) = (&self.address, STATUS_TIMEOUT.as_secs());
+        let silent = ConnectError::Silent { address: address.clone(), seconds };
+        timeout(STATUS_TIMEOUT, self.receive()).await.map_err(|_| silent)?
+    }
+
+    /// All sources that the shard knows here.
+    pub async fn sources(&mut self) -> Result<Vec<SourceStatus>, ConnectError> {
+        let mut all: Vec<SourceStatus> = Vec::new();
+        loop {
+            let after = all.last().map_or(StreamId::NONE, |source| source.stream);
+            self.link.ask_sources(&mut self.out, after);
+            let Received::Sources(some) = self.receive_soon().await? else {
+                return Err(self.broken(LinkError::Unexpected));
+            };
+            let is_last = some.len() < SOURCES_TOLD_MAX;
+            all.extend(some);
+            if is_last {
+                return Ok(all);
+            }
         }
     }
 }

@@ -197,8 +197,8 @@ impl Driver {
                 self.links.troubles.refused(replica, &failure);
                 self.session.on_failure(self.now(), replica, tag, failure);
             }
-            // The client asks for neither.
-            What::Received(Received::Welcome(_) | Received::Status(_)) => {}
+            // The client asks for none of these.
+            What::Received(Received::Welcome(_) | Received::Status(_) | Received::Sources(_)) => {}
         }
     }
 }

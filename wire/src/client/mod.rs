@@ -19,6 +19,7 @@ mod discovery;
 mod driver;
 mod links;
 mod source;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod troubles;
@@ -26,6 +27,7 @@ mod troubles;
 pub use connection::{ConnectError, Connection, parse_address, status};
 pub use discovery::{ClusterAt, Contact, contact, discover};
 pub use source::{Proposal, Proposed, Source, Uncompared};
+pub use sources::{EndError, end_source, sources};
 
 use crate::answer::Answer;
 use crate::id::{ClusterId, CommandId};

@@ -2,8 +2,10 @@
 
 use crate::answer::{Answers, BadResponse};
 use crate::frame::{Encoder, FrameError, Kind, Scope, Splitter};
-use crate::id::{ClusterId, Epoch, REPLICAS_MAX, SHARDS_MAX, ShardId};
-use crate::message::{ClientMessage, Failure, Handshake, Hello, Refusal, Role, ShardStatus, Welcome};
+use crate::id::{ClusterId, Epoch, REPLICAS_MAX, SHARDS_MAX, ShardId, StreamId};
+use crate::message::{
+    ClientMessage, Failure, Handshake, Hello, Refusal, Role, ShardStatus, SourceStatus, Welcome,
+};
 use crate::route::RULE_VERSION;
 
 /// What came in.
@@ -27,6 +29,8 @@ pub enum Received {
     },
     /// How the shard stands.
     Status(Box<ShardStatus>),
+    /// Some of the sources that the shard knows.
+    Sources(Vec<SourceStatus>),
 }
 
 /// Why a connection cannot go on.
@@ -105,6 +109,11 @@ impl Link {
         self.say(out, &ClientMessage::SnapshotRequest, &[]);
     }
 
+    /// Appends a question for the sources behind this stream.
+    pub fn ask_sources(&mut self, out: &mut Vec<u8>, after: StreamId) {
+        self.say(out, &ClientMessage::SourcesRequest { after }, &[]);
+    }
+
     /// Room for the next read; never empty.
     pub fn room(&mut self) -> &mut [u8] {
         self.splitter.room()
@@ -131,9 +140,11 @@ impl Link {
             }
             ClientMessage::Failed { tag, failure } => Received::Failed { tag, failure },
             ClientMessage::Status(status) => Received::Status(status),
-            ClientMessage::Request { .. } | ClientMessage::StatusRequest | ClientMessage::SnapshotRequest => {
-                return Err(LinkError::Unexpected);
-            }
+            ClientMessage::Sources(sources) => Received::Sources(sources),
+            ClientMessage::Request { .. }
+            | ClientMessage::StatusRequest
+            | ClientMessage::SnapshotRequest
+            | ClientMessage::SourcesRequest { .. } => return Err(LinkError::Unexpected),
         }))
     }
 

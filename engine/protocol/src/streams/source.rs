@@ -33,6 +33,10 @@ impl Source {
         self.said.standing(self.owner, low)
     }
 
+    pub(super) fn commands(&self) -> u64 {
+        self.said.commands()
+    }
+
     /// The digest of all that it has said.
     pub(super) fn digest(&self) -> u64 {
         self.said.digest()

@@ -4,11 +4,15 @@ use super::ProposeArgs;
 use super::input::{Held, Input};
 use super::lines::{BadLine, Line};
 use crate::commands::Output;
+use crate::fatal::{Fatal, Reason};
 use crate::logging::say;
 use crate::out;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use isonomy_wire::client::{CallError, Client, ConnectError, Contact, Proposal, Proposed, Source};
+use isonomy_wire::client::{
+    CallError, Client, ConnectError, Contact, Proposal, Proposed, Source, Uncompared,
+};
+use isonomy_wire::session::Error;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -30,7 +34,9 @@ const NOTHING: &str = "nothing was proposed";
 /// What came of the lines.
 #[derive(Default)]
 struct Tally {
+    /// By this process.
     committed: u64,
+    /// Their numbers were done before it came.
     before: u64,
     /// Without a decision that is known of.
     failed: u64,
@@ -57,15 +63,16 @@ impl Tally {
         self.committed + self.before + self.failed == 0
     }
 
-    fn print(&self, output: Output, was_empty: bool) -> Result<()> {
-        let Tally { committed, before, failed, .. } = self;
+    /// `is_same`: whether the lines that were done are known to be those that are done.
+    fn print(&self, output: Output, was_empty: bool, is_same: bool) -> Result<()> {
+        let Tally { committed, failed, .. } = self;
+        let before = is_same.then_some(self.before);
         match output {
             Output::Table if was_empty => out::print("0 lines committed: the input has no lines")?,
             Output::Table => {
+                let before = before.map(|before| format!(", {before} were committed before"));
                 let failed = if *failed == 0 { String::new() } else { format!(", {failed} failed") };
-                out::print(format_args!(
-                    "{committed} lines committed, {before} were committed before{failed}"
-                ))?;
+                out::print(format_args!("{committed} lines committed{}{failed}", before.unwrap_or_default()))?;
             }
             Output::Json => {
                 out::print(json!({"committed": committed, "committed_before": before, "failed": failed}))?;
@@ -85,17 +92,34 @@ pub(super) async fn run(args: &ProposeArgs, path: &Path, field: &str) -> Result<
     let progress = progress(count);
     let mut tally = Tally::default();
     let read = propose_all(&proposer, input.read(field), &progress, &mut tally).await;
-    proposer.close().await;
+    let closed = proposer.close().await;
     progress.finish_and_clear();
     let was_empty = read.as_ref().is_ok_and(|lines| *lines == 0);
-    tally.print(args.output, was_empty)?;
+    let reason = tally.first_failed.as_ref().map_or(Reason::Failed, |(_, error)| reason_of(error));
+    let is_same = closed.is_ok() && reason != Reason::OtherCommand;
+    tally.print(args.output, was_empty, is_same)?;
     let rest = if tally.is_empty() { NOTHING } else { "the lines before it were proposed" };
     read.map_err(|bad| anyhow!("{name}, {bad} ({rest})"))?;
-    match tally.first_failed {
-        Some((line, error)) => {
+    match (tally.first_failed, closed) {
+        (Some((_, error)), _) if reason != Reason::Failed => {
+            Err(Fatal::new(reason, format!("{name}: {error}")).into())
+        }
+        (Some((line, error)), _) => {
             Err(error).with_context(|| format!("{name}, line {line}, and perhaps later ones"))
         }
-        None => Ok(()),
+        (None, Err(uncompared)) => {
+            Err(Fatal::new(Reason::OtherCommand, format!("{name}: {uncompared}")).into())
+        }
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+/// What a script has to tell apart.
+fn reason_of(error: &CallError) -> Reason {
+    match error {
+        CallError::Failed(Error::OtherCommand { .. }) => Reason::OtherCommand,
+        CallError::Failed(Error::Fenced) => Reason::Fenced,
+        _ => Reason::Failed,
     }
 }
 
@@ -130,10 +154,13 @@ impl Proposer {
         }
     }
 
-    async fn close(self) {
+    async fn close(self) -> Result<(), Uncompared> {
         match self {
             Proposer::Numbered(source) => source.close().await,
-            Proposer::Unnumbered(client) => client.close().await,
+            Proposer::Unnumbered(client) => {
+                client.close().await;
+                Ok(())
+            }
         }
     }
 }

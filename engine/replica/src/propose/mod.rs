@@ -12,6 +12,7 @@ use crate::fatal::Fatal;
 use clap::Args;
 use isonomy_wire::message::Welcome;
 use isonomy_wire::session::{Config, NO_DEADLINE_US};
+use isonomy_wire::source::SourceName;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,8 +35,9 @@ Examples:
 
 A file is checked as a whole before its first line is proposed; what is no regular file is proposed as it comes.
 With --source, running the same file again, after an interruption or by mistake, decides each line exactly once;
-without, it decides each line again. Only one process at a time may use a source name, and lines may be added to the
-file but not changed.
+without, it decides each line again. Lines may be added to the file but not changed: what a line said under this name
+is remembered, and it ends with code 8 where another line has its number. A process that comes later takes the source
+over from one that still runs, which ends with code 9. See also isonomy source --help.
 
 With --if-seq it ends with code 11 if the key is at another decision, and prints which and its value.")]
 pub(crate) struct ProposeArgs {
@@ -64,7 +66,7 @@ pub(crate) struct ProposeArgs {
     key: Option<String>,
     /// Number the lines under this name, so that none is decided twice
     #[arg(long, value_name = "NAME", requires = "from")]
-    source: Option<String>,
+    source: Option<SourceName>,
     /// How long a decision may take. Without it 10 s, and as long as it takes with --source, where every retry
     /// is safe: what is waited for is told
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]

@@ -146,9 +146,15 @@ impl Node {
                 self.say(sink, &ClientMessage::Status(Box::new(status)));
                 Ok(())
             }
-            ClientMessage::Response { .. } | ClientMessage::Failed { .. } | ClientMessage::Status(_) => {
-                Err(LinkError::Closed("it sent what only replicas send"))
+            ClientMessage::SourcesRequest { after } => {
+                let sources = self.inner.borrow().core.sources(self.now(), after);
+                self.say(sink, &ClientMessage::Sources(sources));
+                Ok(())
             }
+            ClientMessage::Response { .. }
+            | ClientMessage::Failed { .. }
+            | ClientMessage::Status(_)
+            | ClientMessage::Sources(_) => Err(LinkError::Closed("it sent what only replicas send")),
         }
     }
 

@@ -222,7 +222,7 @@ async fn start(
         replicas: config.members.len() as u8,
         epoch: EPOCH,
         shard,
-        timing: Timing::default(),
+        timing: Timing { source_idle_us: config.source_expiry.as_micros() as u64, ..Timing::default() },
         reserve_block: RESERVE_BLOCK,
         fence_bytes: config.log_budget / FENCES_PER_BUDGET,
         outlives_power: config.durability == Durability::Fsync,
