@@ -180,7 +180,9 @@ pub enum Invalid {
         "{0:?} does not fit a request of this kind; reads, Opens and Fences go without a stream, all else with one"
     )]
     WrongKind(Op),
-    #[error("an Attach names no owner, or a source without a usable name; run the same release on both sides")]
+    #[error(
+        "an Attach names no owner, or a source without a usable name; run the same release on both sides"
+    )]
     Attach,
     #[error("request numbers go from 1 to {NUMBER_MAX}, at most {REQUEST_NUMBERS_MAX} in one request")]
     Numbers,

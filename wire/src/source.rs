@@ -188,7 +188,10 @@ impl Said {
         let head = [self.digest, self.commands, self.doublings.into()];
         let lengths = [self.first.len() as u64, self.even.len() as u64];
         let marks = self.first.iter().chain(&self.even).flat_map(|mark| [mark.below, mark.digest]);
-        head.into_iter().chain(lengths).chain(marks).for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        head.into_iter()
+            .chain(lengths)
+            .chain(marks)
+            .for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
     }
 
     /// Takes one from the front of `bytes`; `None` if none stands there.

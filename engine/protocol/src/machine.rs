@@ -499,8 +499,7 @@ mod tests {
 
     fn attach(bench: &mut Bench, name: &SourceName, expected: u64, owner: u64) -> Standing {
         let stream = name.stream(ShardId(0));
-        let answers =
-            bench.run(stream, 0, 0, |request| request.attach(Owner(expected), Owner(owner), name));
+        let answers = bench.run(stream, 0, 0, |request| request.attach(Owner(expected), Owner(owner), name));
         match &answers[..] {
             [Answer::Standing(standing)] => (**standing).clone(),
             other => panic!("{other:?}"),

@@ -183,7 +183,8 @@ impl Config {
             listen: listen.map(|listen| bare_host(&listen).to_owned()).unwrap_or_default(),
             connections_max: args.connections_max.or(file.connections_max).unwrap_or(CONNECTIONS_MAX),
             log_budget: args.log_budget_mib.or(file.log_budget_mib).unwrap_or(LOG_BUDGET_MIB) << 20,
-            source_expiry: DAY * args.source_expiry_days.or(file.source_expiry_days).unwrap_or(SOURCE_EXPIRY_DAYS),
+            source_expiry: DAY
+                * args.source_expiry_days.or(file.source_expiry_days).unwrap_or(SOURCE_EXPIRY_DAYS),
             members,
         };
         config.check()?;

@@ -578,6 +578,7 @@ fn data_dir(path: &Path, what: &str) -> Fatal {
 mod tests {
     use super::*;
     use crate::config::MemberConfig;
+    use std::time::Duration;
 
     fn config(path: &Path) -> Config {
         let member =
@@ -592,6 +593,7 @@ mod tests {
             listen: "127.0.0.1".into(),
             connections_max: 8,
             log_budget: 1 << 30,
+            source_expiry: Duration::from_secs(86400),
             members: (0..3).map(member).collect(),
         }
     }

@@ -239,7 +239,10 @@ impl Session {
         action: &Action<'_>,
         token: u64,
     ) -> Result<(), SubmitError> {
-        assert!(self.source.is_some() && action.kind() == Kind::Writes, "only writes of a named source have numbers");
+        assert!(
+            self.source.is_some() && action.kind() == Kind::Writes,
+            "only writes of a named source have numbers"
+        );
         self.admit(action)?;
         if number > NUMBER_MAX {
             return Err(Invalid::Numbers.into());

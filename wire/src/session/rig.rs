@@ -116,4 +116,3 @@ pub(super) fn ops(transmit: &Transmit) -> Vec<Op> {
 pub(super) fn key_of_home(home: u8) -> Vec<u8> {
     (0u32..).map(|n| n.to_le_bytes().to_vec()).find(|key| home_of(hash_key(key), 3).0 == home).unwrap()
 }
-

@@ -93,7 +93,9 @@ impl Session {
             (Kind::End, _) => self.on_ended(index, flight.stream, None),
             (Kind::Writes, _) => self.on_written(index, flight, answers),
             (Kind::Reads, _) => self.on_read(index, flight, answers),
-            (Kind::Attach, Some(Answer::Standing(standing))) => self.on_standing(index, flight.stream, *standing),
+            (Kind::Attach, Some(Answer::Standing(standing))) => {
+                self.on_standing(index, flight.stream, *standing)
+            }
             (Kind::Open | Kind::Attach, _) => unreachable!("looked at above"),
         }
         Ok(())

@@ -43,7 +43,8 @@ impl Streams {
 impl Stream {
     fn decode(id: StreamId, bytes: &mut Bytes) -> Result<Stream, BadStream> {
         let (low, answered_below) = (number(bytes)?, number(bytes)?);
-        let source = id.is_named().then(|| Source::decode(bytes).map(Box::new).ok_or(BadStream)).transpose()?;
+        let source =
+            id.is_named().then(|| Source::decode(bytes).map(Box::new).ok_or(BadStream)).transpose()?;
         let mut stream = Stream { low, answered_below, source, ..Stream::default() };
         for _ in 0..count(bytes)? {
             let stored = Stored::decode(bytes)?;

@@ -72,7 +72,10 @@ impl Tally {
             Output::Table => {
                 let before = before.map(|before| format!(", {before} were committed before"));
                 let failed = if *failed == 0 { String::new() } else { format!(", {failed} failed") };
-                out::print(format_args!("{committed} lines committed{}{failed}", before.unwrap_or_default()))?;
+                out::print(format_args!(
+                    "{committed} lines committed{}{failed}",
+                    before.unwrap_or_default()
+                ))?;
             }
             Output::Json => {
                 out::print(json!({"committed": committed, "committed_before": before, "failed": failed}))?;
