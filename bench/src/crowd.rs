@@ -203,7 +203,9 @@ impl<'a> Crowd<'a> {
             match received {
                 Received::Response { tag, answers } => session.on_response(ONLY, tag, answers)?,
                 Received::Failed { tag, failure } => session.on_failure(now, ONLY, tag, failure),
-                Received::Welcome(_) | Received::Status(_) => return Err(LinkError::Unexpected),
+                Received::Welcome(_) | Received::Status(_) | Received::Sources(_) => {
+                    return Err(LinkError::Unexpected);
+                }
             }
             Ok(())
         });

@@ -71,7 +71,7 @@ impl Worker<'_> {
                     Event::Received(Received::Failed { tag, failure }) => {
                         session.on_failure(shared.now(), replica, tag, failure);
                     }
-                    Event::Received(Received::Welcome(_) | Received::Status(_)) => {
+                    Event::Received(Received::Welcome(_) | Received::Status(_) | Received::Sources(_)) => {
                         return Err(LinkError::Unexpected);
                     }
                 }
