@@ -133,20 +133,31 @@ impl Driver {
     /// Everything that the session wants said, to replicas and callers.
     fn pump(&mut self) {
         loop {
-            while let Some(outcome) = self.session.poll_outcome() {
-                for (token, answer) in outcome.each() {
-                    let answer = answer.map_err(|error| CallError::from(self.explain(error)));
-                    // A caller that went away needs no answer.
-                    let _ = self.waiters.take(token).send(answer);
-                }
-                self.session.recycle(outcome);
-            }
+            let has_told = self.tell_outcomes();
             if let Some(call) = self.held.take() {
                 self.submit(call);
             }
-            let Some(transmit) = self.session.poll_transmit(self.now()) else { return };
-            self.links.send(transmit);
+            match self.session.poll_transmit(self.now()) {
+                Some(transmit) => self.links.send(transmit),
+                None if has_told => {}
+                None => return,
+            }
         }
+    }
+
+    /// Tells callers what became of their commands; whether there was anything to tell.
+    fn tell_outcomes(&mut self) -> bool {
+        let mut any = false;
+        while let Some(outcome) = self.session.poll_outcome() {
+            any = true;
+            for (token, answer) in outcome.each() {
+                let answer = answer.map_err(|error| CallError::from(self.explain(error)));
+                // A caller that went away needs no answer.
+                let _ = self.waiters.take(token).send(answer);
+            }
+            self.session.recycle(outcome);
+        }
+        any
     }
 
     /// Names the replicas that are not connected where that may be why nothing was decided.

@@ -20,7 +20,6 @@ impl Session {
         }
         lane.done = Comparison::new(standing, lane.next);
         lane.stream = Stream::Attached(stream);
-        self.compare(index);
     }
 
     /// Takes what is done out of what waits to be sent.

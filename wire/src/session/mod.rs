@@ -8,7 +8,8 @@
 //! Inputs: [`Session::submit`], [`Session::on_connected`], [`Session::on_disconnected`],
 //! [`Session::on_heard`], [`Session::on_response`], [`Session::on_failure`], [`Session::on_timeout`].
 //! Outputs, polled after each batch of inputs: [`Session::poll_reset`], [`Session::poll_transmit`],
-//! [`Session::poll_outcome`], [`Session::next_deadline`]. Times are microseconds since an origin that the caller chooses.
+//! [`Session::poll_outcome`] (until neither of them gives anything: each can give the other something to do),
+//! [`Session::next_deadline`]. Times are microseconds since an origin that the caller chooses.
 
 mod compare;
 mod config;
@@ -259,7 +260,6 @@ impl Session {
         self.skip(now, index, number);
         self.push(now, index, action, token)?;
         self.lanes[index].tail = number + 1;
-        self.compare(index);
         Ok(())
     }
 
@@ -370,6 +370,7 @@ impl Session {
     }
 
     fn transmit(&mut self, now: u64, index: usize) -> Option<Transmit> {
+        self.compare(index);
         let lane = &mut self.lanes[index];
         if self.closing {
             lane.maybe_end(now.saturating_add(self.config.deadline_us));

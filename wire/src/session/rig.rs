@@ -37,7 +37,9 @@ impl Rig {
     }
 
     pub(super) fn sent(&mut self) -> Vec<Transmit> {
-        std::iter::from_fn(|| self.session.poll_transmit(self.now)).collect()
+        let sent = std::iter::from_fn(|| self.session.poll_transmit(self.now)).collect();
+        self.collect();
+        sent
     }
 
     pub(super) fn one(&mut self) -> Transmit {

@@ -90,8 +90,7 @@ fn s5_done_numbers_are_not_sent() {
     (1..=60).for_each(|number| propose(&mut again, number).unwrap());
     again.attach();
     (61..=100).for_each(|number| propose(&mut again, number).unwrap());
-    assert_eq!((again.sent().len(), again.outcomes.len()), (0, 60));
-    again.collect();
+    assert_eq!(again.sent().len(), 0);
     assert!((1..=100).all(|number| again.outcomes[&number] == Ok(Answer::Duplicate)));
 }
 
@@ -106,10 +105,9 @@ fn s5_another_command_under_a_done_number_is_told_and_nothing_new_is_sent() {
     again.settle();
     let value = b"another";
     again.session.submit_numbered(again.now, 2, &Action::Decide { key: b"k", value }, 2).unwrap();
-    again.collect();
+    assert!(again.sent().is_empty());
     assert_eq!(again.outcomes[&2], Err(Error::OtherCommand { from: 2, to: 2 }));
     assert_eq!(propose(&mut again, 4), Err(SubmitError::Stopped(2)));
-    assert!(again.sent().is_empty());
 }
 
 /// The source has said more than is submitted now, and its marks are further apart than that.
