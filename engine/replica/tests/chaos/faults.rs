@@ -1,6 +1,7 @@
-//! What happens to the replicas: kills, pauses, and time to recover or not.
+//! What happens to the replicas: kills, losses of power, pauses, and time to recover or not.
 
 use super::support::{Cluster, eventually};
+use super::volatile::VolatileDisk;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -28,16 +29,22 @@ pub(crate) struct Tally {
     /// Rounds that killed all at a time.
     pub(crate) killed_all: u32,
     pub(crate) paused: u32,
+    /// Replicas that were killed while they fetched a snapshot.
+    pub(crate) interrupted: u32,
+    /// Changes that a disk forgot when its replica lost power.
+    pub(crate) forgotten: usize,
 }
 
-pub(crate) struct Faults {
+pub(crate) struct Faults<'a> {
     rng: SmallRng,
+    /// Whoever is killed loses power, too, if there are any.
+    disks: &'a [VolatileDisk],
     pub(crate) tally: Tally,
 }
 
-impl Faults {
-    pub(crate) fn new(rng: SmallRng) -> Faults {
-        Faults { rng, tally: Tally::default() }
+impl Faults<'_> {
+    pub(crate) fn new(rng: SmallRng, disks: &[VolatileDisk]) -> Faults<'_> {
+        Faults { rng, disks, tally: Tally::default() }
     }
 
     /// One round; all replicas run afterwards, though they may still be starting.
@@ -48,10 +55,7 @@ impl Faults {
         match self.rng.random_range(0..20) {
             0..9 => self.kill(cluster, &order[..1]),
             9..11 => self.kill(cluster, &order[..2]),
-            11..14 => {
-                self.kill(cluster, &order);
-                self.tally.killed_all += 1;
-            }
+            11..14 => self.end_all(cluster),
             14..18 => {
                 self.pause(cluster, order[0]);
                 cluster.signal(order[0], Signal::CONT);
@@ -70,6 +74,58 @@ impl Faults {
         cluster.assert_running();
     }
 
+    /// One replica is away until the others have cut their logs, fetches a snapshot, and is killed meanwhile.
+    pub(crate) fn leave_behind(&mut self, cluster: &mut Cluster) {
+        let mut order = cluster.running();
+        order.shuffle(&mut self.rng);
+        let (victim, other) = (order[0], order[1]);
+        self.end(cluster, victim);
+        let snapshot = |cluster: &Cluster| cluster.status(other, 0).map(|status| status.snapshot);
+        let mut before = None;
+        eventually("a status", || {
+            before = snapshot(cluster);
+            before.is_some()
+        });
+        eventually("two more snapshots", || snapshot(cluster) >= before.map(|fence| fence + 2));
+        let fetches = |cluster: &Cluster| cluster.log(victim).matches(": fetching the snapshot").count();
+        for is_last in [false, true] {
+            let begun = fetches(cluster);
+            self.begin(cluster, victim);
+            eventually("a transfer", || fetches(cluster) > begun);
+            if !is_last {
+                self.end(cluster, victim);
+                self.tally.interrupted += 1;
+            }
+        }
+        let installed = || cluster.log(victim).contains(": installed the snapshot");
+        eventually("an installed snapshot", installed);
+        self.tally.rounds += 1;
+    }
+
+    /// Kills all of them.
+    pub(crate) fn end_all(&mut self, cluster: &mut Cluster) {
+        let mut order = cluster.running();
+        order.shuffle(&mut self.rng);
+        self.kill(cluster, &order);
+        self.tally.killed_all += 1;
+    }
+
+    /// Kills a replica, without power if it has a disk for that.
+    fn end(&mut self, cluster: &mut Cluster, victim: usize) {
+        if let Some(disk) = self.disks.get(victim) {
+            disk.power_off();
+        }
+        cluster.kill(victim);
+        self.tally.killed += 1;
+    }
+
+    fn begin(&mut self, cluster: &mut Cluster, victim: usize) {
+        if let Some(disk) = self.disks.get(victim) {
+            self.tally.forgotten += disk.power_on(&mut self.rng);
+        }
+        cluster.spawn(victim);
+    }
+
     /// Kills these, half of the time all at once, and starts them in another order.
     fn kill(&mut self, cluster: &mut Cluster, victims: &[usize]) {
         let at_once: bool = self.rng.random();
@@ -77,14 +133,13 @@ impl Faults {
             if place > 0 && !at_once {
                 self.wait(STAGGER_MAX);
             }
-            cluster.kill(*victim);
-            self.tally.killed += 1;
+            self.end(cluster, *victim);
         }
         self.wait(AWAY_MAX);
         let mut victims = victims.to_vec();
         victims.shuffle(&mut self.rng);
         for victim in victims {
-            cluster.spawn(victim);
+            self.begin(cluster, victim);
             self.wait(STAGGER_MAX);
         }
     }

@@ -59,9 +59,14 @@ impl Op {
     }
 }
 
-/// How many times a value repeats its token, so that values differ in length.
+/// How many times a value repeats its token: values differ in length, and some are so long that a log is full
+/// of them in seconds.
 fn repeats(token: u64) -> usize {
-    if token.is_multiple_of(16) { 1 + token as usize % 256 } else { 1 }
+    match token % 8 {
+        0 => 1 + token as usize / 8 % 256,
+        4 => 1024 * (1 + token as usize / 8 % 8),
+        _ => 1,
+    }
 }
 
 /// The value that a command with this token writes.

@@ -97,12 +97,18 @@ impl Cluster {
 
     /// The same with more lines in each configuration.
     pub fn start_with(replicas: usize, shards: u16, lines: &str) -> Cluster {
-        let mut cluster = Cluster::prepare(replicas, shards);
+        let mut cluster = Cluster::prepare_with(replicas, shards, lines);
+        (0..replicas).for_each(|index| cluster.spawn(index));
+        cluster.wait_linked();
+        cluster
+    }
+
+    /// The same without a start.
+    pub fn prepare_with(replicas: usize, shards: u16, lines: &str) -> Cluster {
+        let cluster = Cluster::prepare(replicas, shards);
         for index in 0..replicas {
             fs::write(cluster.config_path(index), cluster.config(index) + lines).unwrap();
-            cluster.spawn(index);
         }
-        cluster.wait_linked();
         cluster
     }
 
