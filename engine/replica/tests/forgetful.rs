@@ -6,6 +6,8 @@ mod support;
 mod volatile;
 
 use isonomy_wire::client::Client;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::route::{hash_key, home_of};
 use std::time::Duration;
 use support::{Cluster, program, stderr};
 use volatile::{Fault, VolatileDisk};
@@ -33,24 +35,34 @@ fn decide(cluster: &Cluster, key: &str, deadline: &str) -> std::process::Output 
     program().args(["propose", "--connect", &connect, "--deadline", deadline, key, "v"]).output().unwrap()
 }
 
-/// An answer before the write would come at once.
+/// A key of this home, so that this replica coordinates its decisions.
+fn key_of(home: u8, number: u32) -> String {
+    let keys = (0..).map(|each| format!("{number}-{each}"));
+    keys.into_iter().find(|key| home_of(hash_key(key.as_bytes()), 3) == ReplicaId(home)).unwrap()
+}
+
+/// An answer before the write of those who promise would come at once.
 #[test]
 fn no_answer_comes_while_the_writes_of_a_majority_stand_still() {
     let Some((cluster, disks)) = cluster(3) else { return };
-    assert!(decide(&cluster, "before", "10").status.success());
-    disks.iter().for_each(|disk| disk.set_fault(Fault::Stall));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = Client::connect(&cluster.addresses()).await.unwrap();
-        let asked = client.clone();
-        let mut decision = tokio::spawn(async move { asked.decide("k", "v").await });
-        while disks.iter().filter(|disk| disk.stalled() > 0).count() < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        for home in 0..3 {
+            // The stream is open before anything stands still.
+            client.decide(key_of(home, 0), "v").await.unwrap();
+            let others = || (0..3).filter(|index| *index != usize::from(home)).map(|index| &disks[index]);
+            others().for_each(|disk| disk.set_fault(Fault::Stall));
+            let asked = client.clone();
+            let mut decision = tokio::spawn(async move { asked.decide(key_of(home, 1), "v").await });
+            while others().any(|disk| disk.stalled() == 0) && !decision.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let early = tokio::time::timeout(WRONG_ANSWER, &mut decision).await;
+            assert!(early.is_err(), "the answer of replica {home} rests on no other disk: {early:?}");
+            others().for_each(|disk| disk.set_fault(Fault::None));
+            decision.await.unwrap().unwrap();
         }
-        let early = tokio::time::timeout(WRONG_ANSWER, &mut decision).await;
-        assert!(early.is_err(), "an answer rests on no disk: {early:?}");
-        disks.iter().for_each(|disk| disk.set_fault(Fault::None));
-        decision.await.unwrap().unwrap();
         client.close().await;
     });
 }

@@ -222,6 +222,14 @@ impl VolatileDisk {
     }
 }
 
+/// Whoever waits for it is given an answer, or could not even be killed.
+impl Drop for VolatileDisk {
+    fn drop(&mut self) {
+        self.set_fault(Fault::None);
+        self.power_off();
+    }
+}
+
 struct Files(Arc<Mutex<State>>);
 
 impl Files {
