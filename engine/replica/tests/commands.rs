@@ -343,6 +343,11 @@ fn a_key_is_compared_and_set_and_deleted() {
     let json: Value = serde_json::from_str(&stdout(&rejected)).unwrap();
     assert_eq!((&json["committed"], &json["key_seq"]), (&false.into(), &0.into()));
     assert_eq!((&json["value"], rejected.status.code()), (&Value::Null, Some(11)));
+    assert!(stderr(&rejected).contains("'new' has no decision"), "{}", stderr(&rejected));
+    ok(&cluster, &["propose", "empty", ""]);
+    let rejected = run(&cluster, &["propose", "empty", "v", "--if-seq", "3", "--output", "json"]);
+    let json: Value = serde_json::from_str(&stdout(&rejected)).unwrap();
+    assert_eq!((&json["value"], &json["key_seq"]), (&"".into(), &1.into()), "a value that is empty is one");
     assert!(ok(&cluster, &["propose", "k", "two", "--if-seq", "1"]).contains("decision 2"));
     let json: Value = serde_json::from_str(&ok(&cluster, &["delete", "k", "--output", "json"])).unwrap();
     assert_eq!((&json["key"], &json["key_seq"]), (&"k".into(), &2.into()));

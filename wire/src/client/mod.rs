@@ -89,7 +89,8 @@ pub enum Decided {
     Rejected {
         /// The key_seq that it has; 0 without a decision.
         key_seq: u64,
-        /// Its latest decision; `None` when it was too large to be sent along: read the key.
+        /// Its latest decision; `None` if there is none (`key_seq` is 0), and if it was too large to be sent
+        /// along: then read the key.
         value: Option<Bytes>,
     },
 }
