@@ -29,7 +29,10 @@ use compare::CompareOptions;
 use options::Options;
 use out::{ReaderLeft, say};
 use report::Report;
+use signal_hook::consts::SIGXFSZ;
+use std::io::{Error, ErrorKind as IoErrorKind};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Measures an Isonomy cluster, and the machine below it.
 #[derive(Parser)]
@@ -78,6 +81,9 @@ const EXIT_FAILED_REQUESTS: u8 = 3;
 const EXIT_CONTRADICTION: u8 = 4;
 
 fn main() -> ExitCode {
+    // A file that may not grow any more is an error of its write. By default it ends the process, without a word; so it
+    // does where the system refuses this.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     let result = match Cli::parse() {
         Cli::Load(options) => {
             if let Err(wrong) = options.check() {
@@ -95,8 +101,15 @@ fn main() -> ExitCode {
 
 /// Says what went wrong.
 fn tell(error: anyhow::Error) -> ExitCode {
+    let is_too_large = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<Error>().is_some_and(|error| error.kind() == IoErrorKind::FileTooLarge)
+    };
+    let remedy = match error.chain().any(is_too_large) {
+        true => "; raise the limit on the size of files (`ulimit -f`)",
+        false => "",
+    };
     if !error.is::<ReaderLeft>() {
-        say(format_args!("error: {error:#}"));
+        say(format_args!("error: {error:#}{remedy}"));
     }
     ExitCode::FAILURE
 }

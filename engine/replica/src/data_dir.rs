@@ -3,6 +3,7 @@
 use crate::checks::{RESTART_PATIENCE, RESTART_RETRY};
 use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
+use crate::file_size;
 use crate::files;
 use crate::snapshots::sync_dir;
 use crate::waiting::{Trouble, is_lack_of_room};
@@ -520,7 +521,8 @@ fn not_written(path: &Path, file: &Path, error: std::io::Error) -> Fatal {
     match Trouble::of_file(file, error) {
         Ok(trouble) => trouble.into(),
         Err(error) => {
-            data_dir(path, &format!("{} was not written: {error}; it must be writable", file.display()))
+            let remedy = file_size::remedy(&error).unwrap_or_else(|| "it must be writable".to_owned());
+            data_dir(path, &format!("{} was not written: {error}; {remedy}", file.display()))
         }
     }
 }

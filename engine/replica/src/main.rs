@@ -10,6 +10,7 @@ mod delete;
 mod demo;
 mod environment;
 mod fatal;
+mod file_size;
 mod files;
 mod logging;
 mod memory;
@@ -24,6 +25,7 @@ mod snapshots;
 mod source;
 mod status;
 mod told;
+mod uring;
 mod waiting;
 
 use crate::fatal::Reason;
@@ -76,6 +78,7 @@ fn parse() -> Result<Cli, ExitCode> {
 
 fn main() -> ExitCode {
     logging::start();
+    file_size::outlive_signal();
     let command = match parse() {
         Ok(cli) => cli.command,
         Err(code) => return code,

@@ -48,7 +48,7 @@ use missing::Missing;
 use peers::Links;
 use pulse::Pulse;
 use recover::Recovered;
-pub(crate) use recover::verify as verify_log;
+pub(crate) use recover::{SEGMENT_BYTES, verify as verify_log};
 use signal::Signal;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
