@@ -84,7 +84,11 @@ fn main() -> ExitCode {
     // A file that may not grow any more is an error of its write. By default it ends the process, without a word; so it
     // does where the system refuses this.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
-    let result = match Cli::parse() {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return show(&told),
+    };
+    let result = match cli {
         Cli::Load(options) => {
             if let Err(wrong) = options.check() {
                 Cli::command().error(ErrorKind::ValueValidation, wrong).exit();
@@ -97,6 +101,13 @@ fn main() -> ExitCode {
         Cli::Canonical(options) => canonical::run(&options).map(|reports| judge_all(&reports)),
     };
     result.unwrap_or_else(tell)
+}
+
+/// Help that was asked for, or what is wrong with the command line. Help is a result; a broken standard error
+/// changes no code.
+fn show(told: &clap::Error) -> ExitCode {
+    let is_shown = told.print().is_ok() || told.use_stderr();
+    if is_shown { ExitCode::from(told.exit_code() as u8) } else { ExitCode::FAILURE }
 }
 
 /// Says what went wrong.

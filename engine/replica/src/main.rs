@@ -70,7 +70,8 @@ fn parse() -> Result<Cli, ExitCode> {
     let matches = environment::ignore_empty(command.clone()).try_get_matches();
     environment::tell_empty(&command, matches.as_ref().ok());
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|told| {
-        let is_shown = told.print().is_ok();
+        // What was asked for, such as help, is a result; a broken standard error changes no code.
+        let is_shown = told.print().is_ok() || told.use_stderr();
         let code = if is_shown { told.exit_code() as u8 } else { Reason::Failed as u8 };
         ExitCode::from(code)
     })

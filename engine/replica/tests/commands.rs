@@ -442,6 +442,49 @@ fn what_cannot_be_printed_is_an_ordinary_error_of_every_command() {
 }
 
 #[test]
+fn a_broken_standard_error_changes_no_exit_code_of_any_command() {
+    let cluster = Cluster::start(1, 1);
+    let file = cluster.dir.path().join("events.jsonl");
+    write_lines(&file, ["{\"id\": 1}".to_owned()]);
+    let connect = cluster.addresses().join(",");
+    let (file, data) = (file.to_str().unwrap(), cluster.data_dir(0));
+    let data = data.to_str().unwrap();
+    let config = cluster.config_path(0);
+    let config = config.to_str().unwrap();
+    ok(&cluster, &["propose", "k", "v"]);
+    let taken = program().args(["snapshot", "take", "--connect", &connect]).output().unwrap();
+    assert!(taken.status.success(), "{}", stderr(&taken));
+    for (line, code) in [
+        (format!("status --connect {connect}"), 0),
+        (format!("status --connect {connect},127.0.0.1:1"), 1),
+        (format!("propose --connect {connect} k v"), 0),
+        (format!("propose --connect {connect} k v --if-seq 9999"), 11),
+        (format!("propose --connect {connect} --from {file} --key id --source s"), 0),
+        (format!("propose --connect {connect} --from {file} --key none"), 1),
+        (format!("read --connect {connect} k"), 0),
+        (format!("read --connect {connect} missing"), 10),
+        (format!("delete --connect {connect} missing"), 10),
+        (format!("snapshot take --connect {connect}"), 0),
+        (format!("snapshot list --dir {data}"), 0),
+        (format!("snapshot verify {data}"), 0),
+        (format!("snapshot restore --from {data} --config {config}"), 1),
+        ("serve --config /nonexistent".to_owned(), 3),
+        ("--help".to_owned(), 0),
+        ("nonsense".to_owned(), 2),
+        ("read".to_owned(), 2),
+    ] {
+        let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+        for (stderr, which) in [(nobody(), "a closed pipe"), (full().into(), "a full device")] {
+            let mut command = program();
+            // Also where there is something to say before the command is known.
+            command.args(line.split(' ')).env("ISONOMY_CLUSTER", "");
+            let output = command.stderr(stderr).output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{line}: {which}: {:?}", output.status);
+        }
+    }
+}
+
+#[test]
 fn variables_that_are_set_but_empty_count_as_not_set() {
     let mut cluster = Cluster::prepare(1, 1);
     let names = ["REPLICA", "SHARDS", "DATA_DIR", "DURABILITY", "CORES", "LISTEN", "MEMBERS", "CLUSTER"];
