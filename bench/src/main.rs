@@ -4,6 +4,7 @@ mod canonical;
 mod cluster;
 mod compare;
 mod crowd;
+mod environment;
 mod generator;
 mod ledger;
 mod load;
@@ -24,7 +25,7 @@ mod workload;
 
 use canonical::CanonicalOptions;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use compare::CompareOptions;
 use options::Options;
 use out::{ReaderLeft, say};
@@ -84,7 +85,10 @@ fn main() -> ExitCode {
     // A file that may not grow any more is an error of its write. By default it ends the process, without a word; so it
     // does where the system refuses this.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
-    let cli = match Cli::try_parse() {
+    let command = Cli::command();
+    let matches = environment::ignore_empty(command.clone()).try_get_matches();
+    environment::tell_empty(&command, matches.as_ref().ok());
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(told) => return show(&told),
     };

@@ -407,6 +407,16 @@ fn a_file_that_may_not_grow_is_an_error_of_that_file() {
 }
 
 #[test]
+fn variables_that_are_set_but_empty_count_as_not_set() {
+    let output = load_command(&cluster(Manner::Good), "").env("ISONOMY_CLUSTER", "").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("ISONOMY_CLUSTER is set but empty"), "{stderr}");
+    let mut none = Command::new(env!("CARGO_BIN_EXE_isonomy-bench"));
+    let output = none.arg("load").env("ISONOMY_CONNECT", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn help_that_cannot_be_shown_is_an_error_and_a_broken_standard_error_is_none() {
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     let bench = || Command::new(env!("CARGO_BIN_EXE_isonomy-bench"));

@@ -9,6 +9,7 @@ mod report;
 mod stalls;
 
 use crate::commands::{Output, block_on};
+use crate::data_dir::in_memory;
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::out;
@@ -93,6 +94,9 @@ async fn show(args: &DemoArgs) -> Result<bool> {
         args.shards,
         dir.path().display()
     ));
+    if let Some(warning) = in_memory(dir.path()) {
+        say(&format!("warning: {warning}, by --dir"));
+    }
     let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards)?;
     let report = tokio::select! {
         report = check_all(args, &mut cluster) => report?,
