@@ -1,6 +1,6 @@
 //! `isonomy snapshot take`: a fence in every shard, and a wait for the snapshots at them.
 
-use crate::commands::{ConnectArgs, Output, block_on};
+use crate::commands::{ConnectArgs, Output, Patience, block_on};
 use crate::data_dir::shard_dir;
 use crate::fatal::Fatal;
 use crate::out;
@@ -43,7 +43,7 @@ pub(super) struct TakeArgs {
 pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
     block_on(async {
         let Contact { member, welcome } = args.connect.contact().await?;
-        let until = Instant::now() + Duration::from_secs(args.deadline);
+        let patience = Patience::of(Some(Duration::from_secs(args.deadline)));
         // All are asked before the first is waited for.
         let mut asked = Vec::new();
         for shard in (0..welcome.shards).map(ShardId) {
@@ -51,7 +51,7 @@ pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
         }
         let progress = progress(welcome.shards);
         for shard in asked {
-            let taken = shard.wait(until).await?;
+            let taken = shard.wait(&patience).await?;
             progress.suspend(|| print(&taken, &welcome, args.output))?;
             progress.inc(1);
         }
@@ -76,14 +76,14 @@ impl Asked {
     }
 
     /// How the shard stands when its snapshot is durable.
-    async fn wait(mut self, until: Instant) -> Result<ShardStatus> {
+    async fn wait(mut self, patience: &Patience) -> Result<ShardStatus> {
         let mut asked = Instant::now();
         loop {
             let status = self.connection.status().await?;
             if status.snapshot > self.fence {
                 return Ok(status);
             }
-            if Instant::now() >= until {
+            if patience.is_over() {
                 let (shard, fence) = (self.shard.0, status.fence);
                 bail!(
                     "shard {shard} has no new snapshot yet, its last fence is {fence}; a fence needs a majority \

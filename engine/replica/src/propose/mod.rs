@@ -67,8 +67,9 @@ pub(crate) struct ProposeArgs {
     /// Number the lines under this name, so that none is decided twice
     #[arg(long, value_name = "NAME", requires = "from")]
     source: Option<SourceName>,
-    /// How long a decision may take. Without it 10 s, and as long as it takes with --source, where every retry
-    /// is safe: what is waited for is told
+    /// How long each decision may take, not the whole import; time in which this process is stopped does not
+    /// count. Without it 10 s, and as long as it takes with --source, where every retry is safe: what is waited
+    /// for is told
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     deadline: Option<u64>,
     /// How the outcome is printed
