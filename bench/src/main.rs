@@ -170,3 +170,17 @@ fn judge(report: &Report) -> ExitCode {
     }
     ExitCode::SUCCESS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_these_exit_codes() {
+        let manual = include_str!("../../docs/OPERATIONS.md");
+        let codes = format!(
+            "{EXIT_FAILED_REQUESTS}: some requests failed, or some clients never connected; {EXIT_CONTRADICTION}: an answer"
+        );
+        assert!(manual.contains(&codes), "{codes}");
+    }
+}

@@ -8,6 +8,8 @@ mod config;
 mod data_dir;
 mod delete;
 mod demo;
+#[cfg(test)]
+mod documents;
 mod environment;
 mod fatal;
 mod file_size;

@@ -15,6 +15,8 @@ use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How long snapshots are waited for, unless the command says otherwise.
+pub(crate) const TAKE_SECONDS: u64 = 300;
 /// How often a shard is asked how it stands.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A fence that comes while another snapshot is written, or fetched by a peer, gets none: after
@@ -32,7 +34,7 @@ pub(super) struct TakeArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     /// How long to wait for the snapshots
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = TAKE_SECONDS)]
     deadline: u64,
     /// How the outcome is printed
     #[arg(long, value_enum, default_value_t)]

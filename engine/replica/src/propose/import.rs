@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep};
 
 /// Lines that are under way at once.
-const LINES_MAX: usize = 8192;
+pub(crate) const LINES_MAX: usize = 8192;
 
 /// When nothing is decided for so long it is told what is waited for, and each time again.
 const TELL_EVERY: Duration = Duration::from_secs(5);

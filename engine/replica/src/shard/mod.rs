@@ -58,6 +58,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+#[cfg(test)]
+pub(crate) use ticker::{CLIENT_PATIENCE, PEER_PATIENCE};
 
 /// The only epoch so far.
 pub(crate) const EPOCH: Epoch = Epoch(1);
