@@ -2,12 +2,10 @@
 
 use crate::fatal::Fatal;
 use clap::{Args, ValueEnum};
-use isonomy_wire::client::{Client, ConnectError, Contact, contact, sleep_running};
+use isonomy_wire::client::{Client, ConnectError, Contact, contact};
 use isonomy_wire::id::ClusterId;
 use isonomy_wire::session::Config;
 use std::future::Future;
-use std::time::Duration;
-use tokio::task::JoinHandle;
 
 /// How results are printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -48,20 +46,6 @@ impl ConnectArgs {
         let welcome = self.contact().await?.welcome;
         let config = Config::of(&welcome);
         Ok(Client::with(welcome, config))
-    }
-}
-
-/// How long a command tries. Only time in which this process runs counts, so that it can be stopped and go on.
-pub(crate) struct Patience(Option<JoinHandle<()>>);
-
-impl Patience {
-    /// It ends after this time; `None`: never.
-    pub(crate) fn of(deadline: Option<Duration>) -> Patience {
-        Patience(deadline.map(|deadline| tokio::spawn(sleep_running(deadline))))
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.0.as_ref().is_some_and(JoinHandle::is_finished)
     }
 }
 

@@ -115,11 +115,24 @@ fn the_deadlines_are_those_of_the_code() {
 #[test]
 fn the_exit_codes_are_those_of_the_code() {
     use Reason::*;
-    let all = [Failed, CommandLine, Config, Machine, DataDir, Damaged, Disk, Missing, Rejected];
+    let all = [
+        Failed,
+        CommandLine,
+        Config,
+        Machine,
+        DataDir,
+        Damaged,
+        Disk,
+        OtherCommand,
+        Fenced,
+        Missing,
+        Rejected,
+    ];
     for reason in all {
         // Whoever adds a code adds it above, and to the table.
         match reason {
-            Failed | CommandLine | Config | Machine | DataDir | Damaged | Disk | Missing | Rejected => {}
+            Failed | CommandLine | Config | Machine | DataDir | Damaged | Disk | OtherCommand | Fenced
+            | Missing | Rejected => {}
         }
     }
     let codes = all.iter().map(|reason| u32::from(*reason as u8));

@@ -3,6 +3,7 @@
 
 use std::pin::{Pin, pin};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 /// Whoever wakes up later than this did not run; a busy machine is late by less. So much of the time is counted all
@@ -41,6 +42,28 @@ impl Clock {
         let left = micros.map(|micros| Duration::from_micros(micros.saturating_sub(now)));
         self.due = self.due.zip(left).map(|(real, left)| real + left);
         self.due
+    }
+}
+
+/// How long somebody tries, as far as the process runs meanwhile.
+#[derive(Debug)]
+pub struct Patience(Option<JoinHandle<()>>);
+
+impl Patience {
+    /// It ends after this time; `None`: never.
+    pub fn of(deadline: Option<Duration>) -> Patience {
+        Patience(deadline.map(|deadline| tokio::spawn(sleep_running(deadline))))
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.0.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
     }
 }
 

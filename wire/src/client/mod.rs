@@ -25,7 +25,7 @@ mod sources;
 mod tests;
 mod troubles;
 
-pub use clock::sleep_running;
+pub use clock::{Patience, sleep_running};
 pub use connection::{ConnectError, Connection, parse_address, status};
 pub use discovery::{ClusterAt, Contact, contact, discover};
 pub use source::{Proposal, Proposed, Source, Uncompared};

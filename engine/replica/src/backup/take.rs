@@ -1,6 +1,6 @@
 //! `isonomy snapshot take`: a fence in every shard, and a wait for the snapshots at them.
 
-use crate::commands::{ConnectArgs, Output, Patience, block_on};
+use crate::commands::{ConnectArgs, Output, block_on};
 use crate::data_dir::shard_dir;
 use crate::fatal::Fatal;
 use crate::out;
@@ -8,7 +8,7 @@ use crate::snapshots::snapshot_path;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use isonomy_wire::client::{ConnectError, Connection, Contact};
+use isonomy_wire::client::{ConnectError, Connection, Contact, Patience};
 use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{Member, ShardStatus, Welcome};
 use serde_json::json;

@@ -3,14 +3,14 @@
 use super::ProposeArgs;
 use super::input::{Held, Input};
 use super::lines::{BadLine, Line};
-use crate::commands::{Output, Patience};
+use crate::commands::Output;
 use crate::fatal::{Fatal, Reason};
 use crate::logging::say;
 use crate::out;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::{
-    CallError, Client, ConnectError, Contact, Proposal, Proposed, Source, Uncompared, sleep_running,
+    CallError, Client, ConnectError, Contact, Patience, Proposal, Proposed, Source, Uncompared, sleep_running,
 };
 use isonomy_wire::session::Error;
 use serde_json::json;
