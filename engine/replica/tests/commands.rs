@@ -411,6 +411,7 @@ fn what_cannot_be_printed_is_an_ordinary_error_of_every_command() {
             format!("propose --connect {connect} k v"),
             format!("propose --connect {connect} k v --if-seq 0"),
             format!("propose --connect {connect} --from {file} --key id"),
+            format!("propose --connect {connect} --from {file} --key id --source s"),
             format!("read --connect {connect} k"),
             format!("read --connect {connect} k --output raw"),
             format!("delete --connect {connect} k"),
