@@ -3,9 +3,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test verify fix bench bench-steps sim model soak fuzz chaos partitions
+PROGRAMS = isonomy isonomy-bench
+.PHONY: help install demo test verify fix bench bench-steps sim model soak fuzz chaos partitions
 
 CARGO ?= cargo
+# Where `make install` puts the programs: PREFIX/bin; a package is built below DESTDIR
+PREFIX ?= /usr/local
+DESTDIR ?=
 # More arguments for the demo: make demo ARGS="--seconds 30"
 ARGS ?=
 # The simulator's first seed and how many: make sim SEED=7 COUNT=1
@@ -27,6 +31,11 @@ help: ## What can be made
 demo: ## Build, start three replicas on this machine, load them and check that they agree
 	$(CARGO) build --release --locked -p isonomy -p isonomy-bench
 	target/release/isonomy demo $(ARGS)
+
+install: ## Build, and put isonomy and isonomy-bench into PREFIX/bin (PREFIX=/usr/local)
+	$(CARGO) build --release --locked $(PROGRAMS:%=-p %)
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 $(PROGRAMS:%=target/release/%) "$(DESTDIR)$(PREFIX)/bin"
 
 test: ## All tests; says at the end how many ran
 	.ci/tests

@@ -4,6 +4,7 @@ use crate::cluster::{self, Cluster};
 use crate::load;
 use crate::options::{Options, Output, SECONDS_MAX};
 use crate::out::{self, ResultFile, say};
+use crate::probe::tell_file_system;
 use crate::report::{Host, Report, commit, probe_file};
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -43,6 +44,7 @@ pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
     let program = cluster::program(options.isonomy.as_deref())?;
     let append = ResultFile::append(options.append.as_deref())?;
     let probe = options.probe.as_deref().map(probe_file::read).transpose()?;
+    tell_file_system(&options.dir)?;
     let interrupted = load::watch_signals()?;
     let (mut reports, mut printed) = (Vec::new(), Ok(()));
     for (name, shape) in [("closed loop", String::new()), ("open loop", format!("--rate {}", options.rate))] {

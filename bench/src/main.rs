@@ -4,6 +4,7 @@ mod canonical;
 mod cluster;
 mod compare;
 mod crowd;
+mod environment;
 mod generator;
 mod ledger;
 mod load;
@@ -24,12 +25,15 @@ mod workload;
 
 use canonical::CanonicalOptions;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use compare::CompareOptions;
 use options::Options;
 use out::{ReaderLeft, say};
 use report::Report;
+use signal_hook::consts::SIGXFSZ;
+use std::io::{Error, ErrorKind as IoErrorKind};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Measures an Isonomy cluster, and the machine below it.
 #[derive(Parser)]
@@ -78,7 +82,17 @@ const EXIT_FAILED_REQUESTS: u8 = 3;
 const EXIT_CONTRADICTION: u8 = 4;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse() {
+    // A file that may not grow any more is an error of its write. By default it ends the process, without a word; so it
+    // does where the system refuses this.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+    let command = Cli::command();
+    let matches = environment::ignore_empty(command.clone()).try_get_matches();
+    environment::tell_empty(&command, matches.as_ref().ok());
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(told) => return show(&told),
+    };
+    let result = match cli {
         Cli::Load(options) => {
             if let Err(wrong) = options.check() {
                 Cli::command().error(ErrorKind::ValueValidation, wrong).exit();
@@ -93,10 +107,24 @@ fn main() -> ExitCode {
     result.unwrap_or_else(tell)
 }
 
+/// Help that was asked for, or what is wrong with the command line. Help is a result; a broken standard error
+/// changes no code.
+fn show(told: &clap::Error) -> ExitCode {
+    let is_shown = told.print().is_ok() || told.use_stderr();
+    if is_shown { ExitCode::from(told.exit_code() as u8) } else { ExitCode::FAILURE }
+}
+
 /// Says what went wrong.
 fn tell(error: anyhow::Error) -> ExitCode {
+    let is_too_large = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<Error>().is_some_and(|error| error.kind() == IoErrorKind::FileTooLarge)
+    };
+    let remedy = match error.chain().any(is_too_large) {
+        true => "; raise the limit on the size of files (`ulimit -f`)",
+        false => "",
+    };
     if !error.is::<ReaderLeft>() {
-        say(format_args!("error: {error:#}"));
+        say(format_args!("error: {error:#}{remedy}"));
     }
     ExitCode::FAILURE
 }
@@ -141,4 +169,18 @@ fn judge(report: &Report) -> ExitCode {
         return ExitCode::from(EXIT_FAILED_REQUESTS);
     }
     ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_these_exit_codes() {
+        let manual = include_str!("../../docs/OPERATIONS.md");
+        let codes = format!(
+            "{EXIT_FAILED_REQUESTS}: some requests failed, or some clients never connected; {EXIT_CONTRADICTION}: an answer"
+        );
+        assert!(manual.contains(&codes), "{codes}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Where results go. What cannot be written is an ordinary error, found before a run where it can be,
 //! and no error keeps the figures from the other places.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Error, Result};
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{ErrorKind, Write, stderr, stdout};
@@ -19,7 +19,7 @@ pub(crate) fn print(text: impl Display) -> Result<()> {
     let printed = out.write_all(text.to_string().as_bytes()).and_then(|()| out.flush());
     printed.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => ReaderLeft.into(),
-        _ => anyhow!("standard output does not take the result: {error}; give it another place"),
+        _ => Error::new(error).context("standard output does not take the result; give it another place"),
     })
 }
 

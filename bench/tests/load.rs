@@ -389,6 +389,42 @@ fn a_place_that_takes_nothing_keeps_the_figures_from_no_other() {
 }
 
 #[test]
+fn a_file_that_may_not_grow_is_an_error_of_that_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let html = directory.path().join("a.html").display().to_string();
+    let plain = load_command(&cluster(Manner::Good), &format!("--html {html}"));
+    let mut limited = Command::new("prlimit");
+    let output =
+        limited.arg("--fsize=1000:1000").arg(plain.get_program()).args(plain.get_args()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{:?}: {stderr}", output.status);
+    assert!(
+        stderr.contains("choose another --html: File too large") && stderr.contains("ulimit -f"),
+        "{stderr}"
+    );
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["decisions"].as_u64().unwrap() > 0, "the figures are in the other places");
+}
+
+#[test]
+fn variables_that_are_set_but_empty_count_as_not_set() {
+    let output = load_command(&cluster(Manner::Good), "").env("ISONOMY_CLUSTER", "").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("ISONOMY_CLUSTER is set but empty"), "{stderr}");
+    let mut none = Command::new(env!("CARGO_BIN_EXE_isonomy-bench"));
+    let output = none.arg("load").env("ISONOMY_CONNECT", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn help_that_cannot_be_shown_is_an_error_and_a_broken_standard_error_is_none() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let bench = || Command::new(env!("CARGO_BIN_EXE_isonomy-bench"));
+    assert_eq!(bench().arg("--help").stdout(full()).status().unwrap().code(), Some(1));
+    assert_eq!(bench().arg("nonsense").stderr(full()).status().unwrap().code(), Some(2));
+}
+
+#[test]
 fn commands_without_an_answer_are_told_beside_the_latencies() {
     let directory = tempfile::tempdir().unwrap();
     let html = directory.path().join("a.html").display().to_string();

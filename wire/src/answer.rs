@@ -23,7 +23,7 @@ pub enum Answer {
     Rejected {
         /// The key_seq that it has; 0 when it has no decision.
         key_seq: u64,
-        /// The latest decision; `None` if it is [omitted](Answer::Omitted).
+        /// The latest decision; `None` if there is none, or if it is [omitted](Answer::Omitted).
         value: Option<Bytes>,
     },
     /// The latest decision of a key that was read.
@@ -146,11 +146,11 @@ impl ResponseBuilder {
         self.push(instance, index, COMMITTED << STATUS_SHIFT | key_seq);
     }
 
-    /// The command found another key_seq than it expected.
-    pub fn rejected(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: &[u8]) {
-        if !self.has_room(value) {
+    /// The command found another key_seq than it expected, with this value if the key has a decision.
+    pub fn rejected(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: Option<&[u8]>) {
+        let Some(value) = value.filter(|value| self.has_room(value)) else {
             return self.push(instance, index, REJECTED_BARE << STATUS_SHIFT | key_seq);
-        }
+        };
         self.push(instance, index, REJECTED << STATUS_SHIFT | key_seq);
         self.push_value(value);
     }
@@ -201,11 +201,8 @@ impl ResponseBuilder {
     pub fn repeat(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
         match answer {
             Answer::Committed { id, key_seq } => self.committed(id.instance, id.index, *key_seq),
-            Answer::Rejected { key_seq, value: Some(value) } => {
-                self.rejected(instance, index, *key_seq, value)
-            }
-            Answer::Rejected { key_seq, value: None } => {
-                self.push(instance, index, REJECTED_BARE << STATUS_SHIFT | key_seq);
+            Answer::Rejected { key_seq, value } => {
+                self.rejected(instance, index, *key_seq, value.as_deref());
             }
             Answer::Found { key_seq, value, id } => self.found(instance, index, *key_seq, value, *id),
             Answer::Retired { id, key_seq } => self.retired(id.instance, id.index, *key_seq),
@@ -374,7 +371,8 @@ fn id_of(response: &ArchivedResponse, run: &ArchivedIdRun, offset: u32) -> Comma
     }
 }
 
-/// Runs and words agree, statuses are known, and the blob holds exactly what they need.
+/// Runs and words agree, statuses are known, a value belongs to a decision, and the blob holds exactly what
+/// they need.
 fn check(response: &ArchivedResponse) -> Option<()> {
     let mut named: u64 = 0;
     for run in response.runs.iter() {
@@ -394,6 +392,7 @@ fn check(response: &ArchivedResponse) -> Option<()> {
             Standing::decode(&mut blob)?;
         }
         if status == FOUND || status == REJECTED {
+            (word.to_native() & KEY_SEQ_MASK > 0).then_some(())?;
             let length = u32::from_le_bytes(blob.get(..4)?.try_into().ok()?) as usize;
             blob = blob.get(4..)?.get(length..)?;
         }
@@ -445,7 +444,7 @@ mod tests {
         let mut builder = ResponseBuilder::new(Epoch(2), ShardId(1));
         builder.committed(at, 0, 7);
         builder.committed(at, 1, 1);
-        builder.rejected(at, 2, 3, b"old");
+        builder.rejected(at, 2, 3, Some(b"old"));
         builder.found(at, 3, 8, b"", id(before, 5));
         builder.repeat(at, 4, &Answer::Committed { id: id(before, 2), key_seq: 6 });
         builder.plain(at, 5, &Answer::Missing);
@@ -489,7 +488,7 @@ mod tests {
         for index in 0..20 {
             match index % 2 {
                 0 => builder.found(at, index, 1, &value, id),
-                _ => builder.rejected(at, index, 1, &value),
+                _ => builder.rejected(at, index, 1, Some(&value)),
             }
         }
         builder.found(at, 20, 1, b"small", id);
@@ -509,6 +508,25 @@ mod tests {
         assert!(whole(&answers[20]), "what is small still fits");
         answers.iter().for_each(|answer| builder.repeat(at, 0, answer));
         assert_eq!(Answers::parse(builder.encode()).unwrap().to_vec().len(), answers.len());
+    }
+
+    #[test]
+    fn a_rejection_of_a_key_without_a_decision_has_no_value() {
+        let at = InstanceId::new(ReplicaId(1), 9);
+        let mut builder = ResponseBuilder::new(Epoch(2), ShardId(1));
+        builder.rejected(at, 0, 0, None);
+        builder.rejected(at, 1, 3, Some(b""));
+        let answers = Answers::parse(builder.encode()).unwrap().to_vec();
+        let expected = [
+            Answer::Rejected { key_seq: 0, value: None },
+            Answer::Rejected { key_seq: 3, value: Some(Bytes::new()) },
+        ];
+        assert_eq!(answers, expected);
+        answers.iter().for_each(|answer| builder.repeat(at, 0, answer));
+        assert_eq!(Answers::parse(builder.encode()).unwrap().to_vec(), expected);
+        // A value without a decision comes from no release that this one understands.
+        builder.rejected(at, 0, 0, Some(b""));
+        assert!(Answers::parse(builder.encode()).is_err());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Names of things. Every id is a newtype, so that swapped arguments do not compile.
 
-use core::convert::Infallible;
 use core::fmt;
 use core::str::FromStr;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -56,11 +55,19 @@ impl ClusterId {
     }
 }
 
+/// No cluster has an empty name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("it is empty; give the cluster's name or its id")]
+pub struct NoCluster;
+
 impl FromStr for ClusterId {
-    type Err = Infallible;
+    type Err = NoCluster;
 
     /// From an id as it is shown, 32 hexadecimal digits; any other text is a cluster's name.
-    fn from_str(text: &str) -> Result<ClusterId, Infallible> {
+    fn from_str(text: &str) -> Result<ClusterId, NoCluster> {
+        if text.is_empty() {
+            return Err(NoCluster);
+        }
         let is_id = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
         let id = u128::from_str_radix(text, 16).ok().filter(|_| is_id);
         Ok(id.map_or_else(|| ClusterId::of_name(text), ClusterId))
@@ -251,6 +258,7 @@ mod tests {
         for name in ["abc", "+0000000000000000000000000000abc", "0000000000000000000000000000abcx"] {
             assert_eq!(name.parse(), Ok(ClusterId::of_name(name)));
         }
+        assert_eq!("".parse::<ClusterId>(), Err(NoCluster));
     }
 
     #[test]

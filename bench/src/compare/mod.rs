@@ -7,6 +7,7 @@ use crate::cluster::{self, Cluster};
 use crate::load::{self, MeasuredStep};
 use crate::options::{Options, Output};
 use crate::out::{ResultFile, say};
+use crate::probe::tell_file_system;
 use crate::record::Recorded;
 use crate::report::Host;
 use anyhow::{Context, Result, ensure};
@@ -85,6 +86,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<()> {
     let append = ResultFile::append(options.append.as_deref())?;
     let isonomy = cluster::program(options.isonomy.as_deref())?;
     let version = etcd::version(&options.etcd)?;
+    tell_file_system(&options.dir)?;
     let interrupted = load::watch_signals()?;
     let mut systems = vec![System::Etcd, System::Isonomy];
     systems.extend(options.pipelined.then_some(System::Pipelined));

@@ -18,6 +18,20 @@ pub(crate) use options::{Options, ReplicaOptions};
 use report::Report;
 pub(crate) use skeleton::replica::run as run_replica;
 use skeleton::words::REPLICAS;
+use std::path::Path;
+
+/// The file system of a directory in which something is to be synced. One that syncs nothing is told: what is
+/// measured there is no disk.
+pub(crate) fn tell_file_system(dir: &Path) -> Result<String> {
+    let file_system = machine::file_system(dir)?;
+    if file_system == machine::TMPFS {
+        say(format_args!(
+            "warning: {} is on a tmpfs, which syncs nothing; give a --dir on the disk that is meant",
+            dir.display()
+        ));
+    }
+    Ok(file_system)
+}
 
 /// Measures the disk, TCP, memory and the skeleton, one after the other, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -25,14 +39,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let file = ResultFile::replace(options.json.as_deref(), "--json")?;
     machine::check_memlock()?;
     let machine = Machine::here();
-    let file_system = machine::file_system(&options.dir)?;
+    let file_system = tell_file_system(&options.dir)?;
     machine::check_room(&options.dir, options.shards * REPLICAS as u64 * (options.log_mib << 20))?;
-    if file_system == machine::TMPFS {
-        say(format_args!(
-            "warning: {} is on a tmpfs, which syncs nothing; give a --dir on the disk that is meant",
-            options.dir.display()
-        ));
-    }
     say("measuring the disk ...");
     let disk = disk::measure(&options.dir)?;
     say("measuring TCP on this machine ...");

@@ -282,9 +282,9 @@ impl<'a> PartWork<'_, 'a> {
             }
             Op::DecideIf => match state.get(&mut spot, command.key) {
                 Some(now) if now.key_seq != command.expected => {
-                    answers.rejected(instance, index, now.key_seq, now.value);
+                    answers.rejected(instance, index, now.key_seq, Some(now.value));
                 }
-                None if command.expected != 0 => answers.rejected(instance, index, 0, &[]),
+                None if command.expected != 0 => answers.rejected(instance, index, 0, None),
                 _ => {
                     let key_seq = state.decide(&mut spot, command.key_value, command.key.len(), id);
                     answers.committed(instance, index, key_seq);
@@ -394,7 +394,7 @@ mod tests {
         assert_eq!(committed(&answers[3..4]), [1]);
         assert!(matches!(answers[4], Answer::Retired { key_seq: 2, .. }));
         assert_eq!(answers[5], Answer::Missing);
-        assert_eq!(answers[6], Answer::Rejected { key_seq: 0, value: Some(Bytes::new()) });
+        assert_eq!(answers[6], Answer::Rejected { key_seq: 0, value: None });
         let reads = bench.run(StreamId::NONE, 0, 0, |request| {
             request.read(b"fresh").unwrap();
             request.read(b"k").unwrap();

@@ -3,7 +3,9 @@
 
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
+use crate::file_size;
 use crate::files;
+use crate::uring;
 use crate::waiting::{Trouble, list, look_up};
 use rlimit::{Resource, getrlimit, setrlimit};
 use std::io::ErrorKind;
@@ -26,12 +28,13 @@ pub(crate) struct Ports {
     pub(crate) clients: TcpListener,
 }
 
-/// Checks limits and io_uring. The clients that each shard may have: `connections_max`, or as many as the
+/// Checks limits and io_uring, before anything is made. The clients that each shard may have: `connections_max`, or as many as the
 /// limit of open files leaves.
 pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
     check_memlock(MEMLOCK_BYTES_PER_SHARD * u64::from(config.shards))?;
-    check_io_uring()?;
+    uring::check().map_err(|refused| machine(refused.to_string()))?;
     check_cores(&config.cores)?;
+    file_size::check(config)?;
     files::share_out(config)
 }
 
@@ -47,7 +50,7 @@ fn check_memlock(needed: u64) -> Result<(), Fatal> {
 }
 
 /// The limit, raised to what is needed as far as that is allowed.
-fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
+pub(crate) fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
     let failed = |error: std::io::Error| machine(format!("the limits of the process do not read: {error}"));
     let (soft, hard) = getrlimit(resource).map_err(failed)?;
     if soft >= needed || hard <= soft {
@@ -56,21 +59,6 @@ fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
     let wanted = needed.min(hard);
     setrlimit(resource, wanted, hard).map_err(failed)?;
     Ok(wanted)
-}
-
-fn check_io_uring() -> Result<(), Fatal> {
-    let Err(error) = io_uring::IoUring::new(8) else { return Ok(()) };
-    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    let remedy = match (disabled.trim(), error.raw_os_error()) {
-        ("1" | "2", _) => "it is switched off; set the sysctl kernel.io_uring_disabled to 0",
-        (_, Some(libc::ENOSYS)) => "the kernel lacks it; Linux 5.8 or later is needed",
-        (_, Some(libc::EPERM | libc::EACCES)) => {
-            "it is forbidden here, probably by a seccomp profile; allow io_uring_setup, io_uring_enter and \
-             io_uring_register"
-        }
-        _ => "check the kernel log",
-    };
-    Err(machine(format!("io_uring is refused ({error}): {remedy}")))
 }
 
 fn check_cores(cores: &[usize]) -> Result<(), Fatal> {

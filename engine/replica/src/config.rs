@@ -11,11 +11,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Client connections per shard unless the configuration says otherwise.
-const CONNECTIONS_MAX: u32 = 1024;
+pub(crate) const CONNECTIONS_MAX: u32 = 1024;
 /// The bytes of log that a shard may keep, in MiB, unless the configuration says otherwise.
-const LOG_BUDGET_MIB: u64 = 4096;
+pub(crate) const LOG_BUDGET_MIB: u64 = 4096;
 /// The least that it can be: a fence must fit between two others.
-const LOG_BUDGET_MIB_MIN: u64 = 64;
+pub(crate) const LOG_BUDGET_MIB_MIN: u64 = 64;
 
 /// How many days a source is remembered, unless the configuration says otherwise, and the most that it can say.
 const SOURCE_EXPIRY_DAYS: u32 = 30;

@@ -3,6 +3,7 @@
 use crate::checks::{RESTART_PATIENCE, RESTART_RETRY};
 use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
+use crate::file_size;
 use crate::files;
 use crate::snapshots::sync_dir;
 use crate::waiting::{Trouble, is_lack_of_room};
@@ -442,15 +443,19 @@ fn check_others(path: &Path, is_known: bool) -> Result<(), Fatal> {
 
 /// Says so if the directory does not keep what is synced.
 fn tell_if_lost(config: &Config) {
-    let kind = rustix::fs::statfs(&config.data_dir).map(|about| about.f_type);
-    let keeps_nothing = kind.is_ok_and(|kind| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(kind as u64)));
-    if keeps_nothing && config.durability == Durability::Fsync {
-        log::warn!(
-            "data directory {}: its file system is in memory (tmpfs) and is lost with the machine's power, whatever \
-             durability \"fsync\" says; use a directory on a disk",
-            config.data_dir.display()
-        );
+    if config.durability == Durability::Fsync
+        && let Some(warning) = in_memory(&config.data_dir)
+    {
+        log::warn!("data directory {warning}");
     }
+}
+
+/// A warning if what is synced in a directory goes with the machine's power all the same.
+pub(crate) fn in_memory(dir: &Path) -> Option<String> {
+    let kind = rustix::fs::statfs(dir).ok()?.f_type as u64;
+    let warning = "its file system is in memory (tmpfs) and is lost with the machine's power, whatever durability \
+                   \"fsync\" says; use a directory on a disk";
+    [TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind).then(|| format!("{}: {warning}", dir.display()))
 }
 
 /// Takes the lock. A process that was killed keeps it for a moment, as it does its ports: its rings are
@@ -520,7 +525,8 @@ fn not_written(path: &Path, file: &Path, error: std::io::Error) -> Fatal {
     match Trouble::of_file(file, error) {
         Ok(trouble) => trouble.into(),
         Err(error) => {
-            data_dir(path, &format!("{} was not written: {error}; it must be writable", file.display()))
+            let remedy = file_size::remedy(&error).unwrap_or_else(|| "it must be writable".to_owned());
+            data_dir(path, &format!("{} was not written: {error}; {remedy}", file.display()))
         }
     }
 }

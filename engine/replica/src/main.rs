@@ -8,8 +8,11 @@ mod config;
 mod data_dir;
 mod delete;
 mod demo;
+#[cfg(test)]
+mod documents;
 mod environment;
 mod fatal;
+mod file_size;
 mod files;
 mod logging;
 mod memory;
@@ -24,6 +27,7 @@ mod snapshots;
 mod source;
 mod status;
 mod told;
+mod uring;
 mod waiting;
 
 use crate::fatal::Reason;
@@ -68,7 +72,8 @@ fn parse() -> Result<Cli, ExitCode> {
     let matches = environment::ignore_empty(command.clone()).try_get_matches();
     environment::tell_empty(&command, matches.as_ref().ok());
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|told| {
-        let is_shown = told.print().is_ok();
+        // What was asked for, such as help, is a result; a broken standard error changes no code.
+        let is_shown = told.print().is_ok() || told.use_stderr();
         let code = if is_shown { told.exit_code() as u8 } else { Reason::Failed as u8 };
         ExitCode::from(code)
     })
@@ -76,6 +81,7 @@ fn parse() -> Result<Cli, ExitCode> {
 
 fn main() -> ExitCode {
     logging::start();
+    file_size::outlive_signal();
     let command = match parse() {
         Ok(cli) => cli.command,
         Err(code) => return code,

@@ -2,6 +2,7 @@
 //! does not take is an ordinary error.
 
 use crate::fatal::{Fatal, Reason};
+use crate::file_size;
 use std::fmt::{Display, Write as _};
 use std::io::{ErrorKind, Write, stdout};
 
@@ -24,7 +25,8 @@ fn failed(error: &std::io::Error) -> Fatal {
     match error.kind() {
         ErrorKind::BrokenPipe => Fatal::quiet(Reason::Failed),
         _ => {
-            let text = format!("standard output does not take the result: {error}; give it another place");
+            let remedy = file_size::remedy(error).unwrap_or_else(|| "give it another place".to_owned());
+            let text = format!("standard output does not take the result: {error}; {remedy}");
             Fatal::new(Reason::Failed, text)
         }
     }

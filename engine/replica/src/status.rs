@@ -186,10 +186,12 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
         fence => format!("at fence {fence}"),
     };
     let fetching = fetched(status).map(|(bytes, of)| format!("  fetching {bytes} of {of} bytes"));
+    let last = match status.fence {
+        0 => "none".to_owned(),
+        fence => format!("{fence} state {}", hash_text(status.fence_hash)),
+    };
     let fence = format!(
-        "\n            fence {} state {}  snapshot {snapshot}  floor {:?}  log held {} of {} bytes{}",
-        status.fence,
-        hash_text(status.fence_hash),
+        "\n            fence {last}  snapshot {snapshot}  floor {:?}  log held {} of {} bytes{}",
         rows(&status.floor, welcome),
         status.log_held_bytes,
         status.log_budget_bytes,

@@ -343,6 +343,11 @@ fn a_key_is_compared_and_set_and_deleted() {
     let json: Value = serde_json::from_str(&stdout(&rejected)).unwrap();
     assert_eq!((&json["committed"], &json["key_seq"]), (&false.into(), &0.into()));
     assert_eq!((&json["value"], rejected.status.code()), (&Value::Null, Some(11)));
+    assert!(stderr(&rejected).contains("'new' has no decision"), "{}", stderr(&rejected));
+    ok(&cluster, &["propose", "empty", ""]);
+    let rejected = run(&cluster, &["propose", "empty", "v", "--if-seq", "3", "--output", "json"]);
+    let json: Value = serde_json::from_str(&stdout(&rejected)).unwrap();
+    assert_eq!((&json["value"], &json["key_seq"]), (&"".into(), &1.into()), "a value that is empty is one");
     assert!(ok(&cluster, &["propose", "k", "two", "--if-seq", "1"]).contains("decision 2"));
     let json: Value = serde_json::from_str(&ok(&cluster, &["delete", "k", "--output", "json"])).unwrap();
     assert_eq!((&json["key"], &json["key_seq"]), (&"k".into(), &2.into()));
@@ -406,9 +411,12 @@ fn what_cannot_be_printed_is_an_ordinary_error_of_every_command() {
             format!("propose --connect {connect} k v"),
             format!("propose --connect {connect} k v --if-seq 0"),
             format!("propose --connect {connect} --from {file} --key id"),
+            format!("propose --connect {connect} --from {file} --key id --source s"),
             format!("read --connect {connect} k"),
             format!("read --connect {connect} k --output raw"),
             format!("delete --connect {connect} k"),
+            format!("source list --connect {connect}"),
+            format!("source list --connect {connect} --output json"),
             format!("snapshot take --connect {connect}"),
             format!("snapshot list --dir {data}"),
             format!("snapshot verify {data}"),
@@ -433,6 +441,51 @@ fn what_cannot_be_printed_is_an_ordinary_error_of_every_command() {
         let is_help = arguments == ["--help"];
         assert!(is_help || stderr(&output).contains("No space left"), "{arguments:?}: {}", stderr(&output));
         assert!(!stderr(&output).contains("panicked"), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_broken_standard_error_changes_no_exit_code_of_any_command() {
+    let cluster = Cluster::start(1, 1);
+    let file = cluster.dir.path().join("events.jsonl");
+    write_lines(&file, ["{\"id\": 1}".to_owned()]);
+    let connect = cluster.addresses().join(",");
+    let (file, data) = (file.to_str().unwrap(), cluster.data_dir(0));
+    let data = data.to_str().unwrap();
+    let config = cluster.config_path(0);
+    let config = config.to_str().unwrap();
+    ok(&cluster, &["propose", "k", "v"]);
+    let taken = program().args(["snapshot", "take", "--connect", &connect]).output().unwrap();
+    assert!(taken.status.success(), "{}", stderr(&taken));
+    for (line, code) in [
+        (format!("status --connect {connect}"), 0),
+        (format!("status --connect {connect},127.0.0.1:1"), 1),
+        (format!("propose --connect {connect} k v"), 0),
+        (format!("propose --connect {connect} k v --if-seq 9999"), 11),
+        (format!("propose --connect {connect} --from {file} --key id --source s"), 0),
+        (format!("propose --connect {connect} --from {file} --key none"), 1),
+        (format!("read --connect {connect} k"), 0),
+        (format!("read --connect {connect} missing"), 10),
+        (format!("delete --connect {connect} missing"), 10),
+        (format!("source list --connect {connect}"), 0),
+        (format!("source end --connect {connect} missing"), 10),
+        (format!("snapshot take --connect {connect}"), 0),
+        (format!("snapshot list --dir {data}"), 0),
+        (format!("snapshot verify {data}"), 0),
+        (format!("snapshot restore --from {data} --config {config}"), 1),
+        ("serve --config /nonexistent".to_owned(), 3),
+        ("--help".to_owned(), 0),
+        ("nonsense".to_owned(), 2),
+        ("read".to_owned(), 2),
+    ] {
+        let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+        for (stderr, which) in [(nobody(), "a closed pipe"), (full().into(), "a full device")] {
+            let mut command = program();
+            // Also where there is something to say before the command is known.
+            command.args(line.split(' ')).env("ISONOMY_CLUSTER", "");
+            let output = command.stderr(stderr).output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{line}: {which}: {:?}", output.status);
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 mod support;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use support::{program, stderr, stdout};
 
 #[test]
@@ -85,6 +86,68 @@ fn ignores_hang_ups() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 << (Signal::HUP.as_raw() - 1) != 0
+}
+
+/// The commands among the lines, up to the first that is none.
+fn commands(text: &str, after: &str) -> Vec<String> {
+    let lines = text.lines().skip_while(|line| !line.contains(after)).skip(1);
+    lines.take_while(|line| line.starts_with("  ")).map(|line| line.trim().to_owned()).collect()
+}
+
+fn shell(command: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir("/");
+    shell
+}
+
+#[test]
+fn what_a_kept_demo_says_can_be_typed_and_its_cluster_starts_again() {
+    // A path that has to be quoted, named from where the demo is started.
+    let place = tempfile::Builder::new().prefix("kept demo").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let said = place.path().join("said");
+    let mut demo = program()
+        .args(["demo", "--keep", "--seconds", "1", "--rate", "100", "--dir", "."])
+        // What the user has set for another cluster.
+        .envs([
+            ("ISONOMY_CLUSTER", "other"),
+            ("ISONOMY_LOG_BUDGET_MIB", "1"),
+            ("ISONOMY_LISTEN", "192.0.2.1"),
+        ])
+        .current_dir(place.path())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let told = || fs::read_to_string(&said).unwrap();
+    support::eventually("what to type", || {
+        assert!(demo.try_wait().unwrap().is_none(), "the demo has ended: {}", told());
+        told().contains("rm -r")
+    });
+    let first = commands(&told(), "Try, in another terminal");
+    assert_eq!(first.len(), 5, "{}", told());
+    for command in &first {
+        let output = shell(command).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", stderr(&output));
+    }
+    kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+    support::ends(&mut demo);
+    assert_eq!(demo.wait().unwrap().code(), Some(0), "{}", told());
+    // As pasted into one terminal, which stays.
+    let again = commands(&told(), "starts again with");
+    assert_eq!(again.len(), 3, "{}", told());
+    let mut terminal = shell(&format!("{}\nwait", again.join("\n")));
+    let mut terminal = terminal.stderr(Stdio::null()).process_group(0).spawn().unwrap();
+    let read = first.iter().find(|command| command.contains(" read ")).unwrap();
+    support::eventually("the value, again", || {
+        let output = shell(read).output().unwrap();
+        output.status.success() && stdout(&output) == "accepted\n"
+    });
+    kill_process_group(Pid::from_child(&terminal), Signal::TERM).unwrap();
+    support::ends(&mut terminal);
+    support::eventually("the end of the replicas", || processes_of(place.path()).is_empty());
+    let removal = commands(&told(), "is removed");
+    assert!(shell(&removal[0]).status().unwrap().success());
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "only what was said is left");
 }
 
 /// The load generator lies beside the program only if it was built: this is also what happens without.

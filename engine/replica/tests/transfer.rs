@@ -77,14 +77,20 @@ fn has_renewed(cluster: &Cluster, index: usize, before: u64) -> bool {
     cluster.status(index, 0).is_some_and(|status| status.snapshots_damaged == 1 && status.snapshot > before)
 }
 
-#[tokio::test]
-async fn a_flipped_bit_at_one_peer_sends_it_to_the_other() {
+/// Replica 2 is away, and a bit of what it lacks has flipped at replica 0.
+async fn with_a_damaged_snapshot() -> (Cluster, Client, u64) {
     let mut cluster = prepare();
     (0..3).for_each(|index| cluster.spawn(index));
     cluster.wait_linked();
     let client = connect(&cluster).await;
     let fence = leave_behind(&mut cluster, &client, 11).await;
     flip(&cluster, 0);
+    (cluster, client, fence)
+}
+
+#[tokio::test]
+async fn a_flipped_bit_at_one_peer_sends_it_to_the_other() {
+    let (mut cluster, client, fence) = with_a_damaged_snapshot().await;
     cluster.spawn(2);
     eventually("the transfer", || cluster.log(2).contains("installed the snapshot"));
     cluster.wait_agreed();
@@ -101,12 +107,7 @@ async fn a_flipped_bit_at_one_peer_sends_it_to_the_other() {
 
 #[tokio::test]
 async fn with_flipped_bits_at_all_peers_they_take_new_ones() {
-    let mut cluster = prepare();
-    (0..3).for_each(|index| cluster.spawn(index));
-    cluster.wait_linked();
-    let client = connect(&cluster).await;
-    let fence = leave_behind(&mut cluster, &client, 11).await;
-    flip(&cluster, 0);
+    let (mut cluster, client, fence) = with_a_damaged_snapshot().await;
     flip(&cluster, 1);
     cluster.spawn(2);
     // The fence that the first to notice proposes may give the other a new one before anybody reads its old one.

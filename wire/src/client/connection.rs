@@ -1,5 +1,6 @@
 //! One connection to a replica's client port for one shard.
 
+use super::clock::{before, sleep_running, within};
 use super::discovery::ClusterAt;
 use crate::address::{bare_host, is_host, with_port};
 use crate::id::{ClusterId, ReplicaId, ShardId, StreamId};
@@ -9,13 +10,14 @@ use socket2::{SockRef, TcpKeepalive};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::sleep;
 
 /// How long a name may be looked up, and a connection may take until the welcome.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -178,9 +180,9 @@ impl Connection {
         let port = port.ok_or(ConnectError::Port { member: name, shard: shard.0 })?;
         let address = with_port(&member.host, port);
         let seconds = CONNECT_TIMEOUT.as_secs();
-        let found = timeout(CONNECT_TIMEOUT, lookup_host((member.host.as_str(), port))).await;
+        let found = within(CONNECT_TIMEOUT, lookup_host((member.host.as_str(), port))).await;
         let silent = || ConnectError::LookupSilent { address: address.clone(), seconds };
-        let found = found.map_err(|_| silent())?;
+        let found = found.ok_or_else(silent)?;
         let found = found.map_err(|source| ConnectError::Lookup { address: address.clone(), source })?;
         Connection::open_any(found.collect(), shard, cluster, &address).await
     }
@@ -221,12 +223,13 @@ impl Connection {
         cluster: Option<ClusterId>,
         address: String,
     ) -> Result<Connection, ConnectError> {
-        let (until, seconds) = (Instant::now() + CONNECT_TIMEOUT, CONNECT_TIMEOUT.as_secs());
-        let stream = timeout_at(until, TcpStream::connect(found)).await;
-        let stream = stream.map_err(|_| ConnectError::Unreachable { address: address.clone(), seconds })?;
+        let (mut end, seconds) = (pin!(sleep_running(CONNECT_TIMEOUT)), CONNECT_TIMEOUT.as_secs());
+        let stream = before(end.as_mut(), TcpStream::connect(found)).await;
+        let unreachable = || ConnectError::Unreachable { address: address.clone(), seconds };
+        let stream = stream.ok_or_else(unreachable)?;
         let stream = stream.map_err(|source| ConnectError::Io { address: address.clone(), source })?;
         let greeting = Connection::greet(stream, shard, cluster, address.clone());
-        timeout_at(until, greeting).await.map_err(|_| ConnectError::Silent { address, seconds })?
+        before(end, greeting).await.ok_or(ConnectError::Silent { address, seconds })?
     }
 
     async fn greet(
@@ -348,7 +351,7 @@ impl Connection {
     pub(super) async fn receive_soon(&mut self) -> Result<Received, ConnectError> {
         let (address, seconds) = (&self.address, STATUS_TIMEOUT.as_secs());
         let silent = ConnectError::Silent { address: address.clone(), seconds };
-        timeout(STATUS_TIMEOUT, self.receive()).await.map_err(|_| silent)?
+        within(STATUS_TIMEOUT, self.receive()).await.ok_or(silent)?
     }
 
     /// All sources that the shard knows here.

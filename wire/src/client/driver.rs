@@ -1,13 +1,13 @@
 //! The task behind a client: owns the session and moves what it says.
 
 use super::CallError;
+use super::clock::Clock;
 use super::links::{Event, Links, What};
 use super::troubles::Troubles;
 use crate::answer::Answer;
 use crate::message::Welcome;
 use crate::session::{Action, Error, Received, Session, SubmitError};
 use bytes::Bytes;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -77,13 +77,13 @@ pub(super) struct Driver {
     /// A call that the session had no room for.
     held: Option<Call>,
     waiters: Waiters,
-    origin: Instant,
+    clock: Clock,
 }
 
 impl Driver {
     pub(super) fn new(session: Session, welcome: &Welcome, calls: mpsc::Receiver<Call>) -> Driver {
         let (links, waiters) = (Links::new(welcome), Waiters::default());
-        Driver { session, links, calls, held: None, waiters, origin: Instant::now() }
+        Driver { session, links, calls, held: None, waiters, clock: Clock::new() }
     }
 
     /// Why connections are missing, at any time.
@@ -91,17 +91,12 @@ impl Driver {
         self.links.troubles.clone()
     }
 
-    fn now(&self) -> u64 {
-        self.origin.elapsed().as_micros() as u64
-    }
-
     /// Until all handles are gone and everything is answered; what the session knows then.
     pub(super) async fn run(mut self) -> Session {
         let mut open = true;
         while open || !self.session.is_closed() {
             self.pump();
-            let deadline = self.session.next_deadline();
-            let deadline = deadline.map(|micros| self.origin + Duration::from_micros(micros));
+            let deadline = self.clock.sleep_until(self.session.next_deadline());
             tokio::select! {
                 call = self.calls.recv(), if open && self.held.is_none() => match call {
                     Some(call) => self.take_calls(call),
@@ -113,11 +108,11 @@ impl Driver {
                         self.on_event(event);
                     }
                 }
-                () = sleep_until(deadline.unwrap_or(self.origin)), if deadline.is_some() => {
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     for (replica, shard) in self.links.heard() {
                         self.session.on_heard(replica, shard);
                     }
-                    self.session.on_timeout(self.now());
+                    self.session.on_timeout(self.clock.now());
                     while let Some((replica, shard)) = self.session.poll_reset() {
                         self.links.reset(replica, shard);
                     }
@@ -137,7 +132,7 @@ impl Driver {
             if let Some(call) = self.held.take() {
                 self.submit(call);
             }
-            match self.session.poll_transmit(self.now()) {
+            match self.session.poll_transmit(self.clock.now()) {
                 Some(transmit) => self.links.send(transmit),
                 None if has_told => {}
                 None => return,
@@ -177,7 +172,7 @@ impl Driver {
     }
 
     fn submit(&mut self, call: Call) {
-        let now = self.now();
+        let now = self.clock.now();
         let token = self.waiters.add(call.reply);
         let action = call.command.action();
         let submitted = match call.number {
@@ -206,7 +201,7 @@ impl Driver {
             }
             What::Received(Received::Failed { tag, failure }) => {
                 self.links.troubles.refused(replica, &failure);
-                self.session.on_failure(self.now(), replica, tag, failure);
+                self.session.on_failure(self.clock.now(), replica, tag, failure);
             }
             // The client asks for none of these.
             What::Received(Received::Welcome(_) | Received::Status(_) | Received::Sources(_)) => {}

@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod clock;
 pub mod connection;
 mod discovery;
 mod driver;
@@ -24,6 +25,7 @@ mod sources;
 mod tests;
 mod troubles;
 
+pub use clock::{Patience, sleep_running};
 pub use connection::{ConnectError, Connection, parse_address, status};
 pub use discovery::{ClusterAt, Contact, contact, discover};
 pub use source::{Proposal, Proposed, Source, Uncompared};
@@ -89,7 +91,8 @@ pub enum Decided {
     Rejected {
         /// The key_seq that it has; 0 without a decision.
         key_seq: u64,
-        /// Its latest decision; `None` when it was too large to be sent along: read the key.
+        /// Its latest decision; `None` if there is none (`key_seq` is 0), and if it was too large to be sent
+        /// along: then read the key.
         value: Option<Bytes>,
     },
 }

@@ -1,5 +1,6 @@
 //! What is known of sources, and their end (law, S4 and S5).
 
+use super::clock::Patience;
 use super::connection::{ConnectError, Connection};
 use super::discovery::Contact;
 use crate::answer::Answer;
@@ -9,7 +10,7 @@ use crate::message::{Failure, Member, SourceStatus, Welcome};
 use crate::session::Received;
 use crate::source::SourceName;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// How long an end may take.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +77,7 @@ async fn end_in(
     shard: ShardId,
     name: &SourceName,
 ) -> Result<Option<SourceStatus>, EndError> {
-    let until = Instant::now() + END_TIMEOUT;
+    let patience = Patience::of(Some(END_TIMEOUT));
     let (mut seen, mut members) = (None, welcome.members.iter().cycle());
     loop {
         let member = members.next().expect("a cluster has members");
@@ -86,7 +87,7 @@ async fn end_in(
             Ok(Tried::Changed) => EndError::InUse { shard },
             Err(error) => error,
         };
-        if Instant::now() >= until {
+        if patience.is_over() {
             return Err(error);
         }
         sleep(END_PAUSE).await;

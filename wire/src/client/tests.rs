@@ -180,6 +180,12 @@ async fn decide_read_decide_if_retire() {
     assert_eq!(client.retire("k").await.unwrap().unwrap().key_seq, 2);
     assert_eq!(client.read("k").await.unwrap(), None);
     assert_eq!(client.retire("k").await.unwrap(), None);
+    let rejected = client.decide_if("k", "three", 2).await.unwrap();
+    assert_eq!(
+        rejected,
+        Decided::Rejected { key_seq: 0, value: None },
+        "it has no decision, not an empty one"
+    );
     let error = client.decide("", "x").await.unwrap_err();
     assert!(matches!(error, CallError::NotAccepted(SubmitError::Invalid(_))), "{error}");
     let large = client.decide("k", vec![1; 1 << 20]).await.unwrap();

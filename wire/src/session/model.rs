@@ -114,8 +114,8 @@ impl Model {
         let key_seq = now.map_or(0, |(key_seq, ..)| *key_seq);
         match command.op {
             Op::DecideIf if key_seq != command.expected => {
-                let value = now.map_or(Bytes::new(), |(_, value, _)| value.clone());
-                Answer::Rejected { key_seq, value: Some(value) }
+                let value = now.map(|(_, value, _)| value.clone());
+                Answer::Rejected { key_seq, value }
             }
             Op::Decide | Op::DecideIf => {
                 *self.decided.entry(command.value.to_vec()).or_default() += 1;

@@ -10,6 +10,8 @@ mod verify;
 
 use crate::fatal::Fatal;
 use clap::{Args, Subcommand};
+#[cfg(test)]
+pub(crate) use take::TAKE_SECONDS;
 
 /// `isonomy snapshot`
 #[derive(Args, Debug)]

@@ -2,6 +2,7 @@
 
 use crate::data_dir::{Identity, shard_dir};
 use crate::fatal::{Fatal, Reason};
+use crate::file_size;
 use crate::snapshots::{self, SnapshotError, snapshot_path};
 use isonomy_protocol::snapshot::{SnapshotHead, SnapshotId};
 use isonomy_wire::id::ShardId;
@@ -56,7 +57,8 @@ fn broken(error: &SnapshotError) -> Fatal {
 
 /// What the system says about a file.
 pub(super) fn io(path: &Path, error: &std::io::Error) -> Fatal {
-    let hint = "check the path, and that this user may use it";
+    let hint = file_size::remedy(error);
+    let hint = hint.unwrap_or_else(|| "check the path, and that this user may use it".to_owned());
     Fatal::new(Reason::Failed, format!("{}: {error}; {hint}", path.display()))
 }
 

@@ -8,13 +8,15 @@ use crate::snapshots::snapshot_path;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use isonomy_wire::client::{ConnectError, Connection, Contact};
+use isonomy_wire::client::{ConnectError, Connection, Contact, Patience};
 use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{Member, ShardStatus, Welcome};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How long snapshots are waited for, unless the command says otherwise.
+pub(crate) const TAKE_SECONDS: u64 = 300;
 /// How often a shard is asked how it stands.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A fence that comes while another snapshot is written, or fetched by a peer, gets none: after
@@ -32,7 +34,7 @@ pub(super) struct TakeArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     /// How long to wait for the snapshots
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = TAKE_SECONDS)]
     deadline: u64,
     /// How the outcome is printed
     #[arg(long, value_enum, default_value_t)]
@@ -43,7 +45,7 @@ pub(super) struct TakeArgs {
 pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
     block_on(async {
         let Contact { member, welcome } = args.connect.contact().await?;
-        let until = Instant::now() + Duration::from_secs(args.deadline);
+        let patience = Patience::of(Some(Duration::from_secs(args.deadline)));
         // All are asked before the first is waited for.
         let mut asked = Vec::new();
         for shard in (0..welcome.shards).map(ShardId) {
@@ -51,7 +53,7 @@ pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
         }
         let progress = progress(welcome.shards);
         for shard in asked {
-            let taken = shard.wait(until).await?;
+            let taken = shard.wait(&patience).await?;
             progress.suspend(|| print(&taken, &welcome, args.output))?;
             progress.inc(1);
         }
@@ -76,14 +78,14 @@ impl Asked {
     }
 
     /// How the shard stands when its snapshot is durable.
-    async fn wait(mut self, until: Instant) -> Result<ShardStatus> {
+    async fn wait(mut self, patience: &Patience) -> Result<ShardStatus> {
         let mut asked = Instant::now();
         loop {
             let status = self.connection.status().await?;
             if status.snapshot > self.fence {
                 return Ok(status);
             }
-            if Instant::now() >= until {
+            if patience.is_over() {
                 let (shard, fence) = (self.shard.0, status.fence);
                 bail!(
                     "shard {shard} has no new snapshot yet, its last fence is {fence}; a fence needs a majority \

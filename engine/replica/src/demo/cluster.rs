@@ -2,6 +2,7 @@
 
 use super::processes::spawn;
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -17,11 +18,32 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// What is shown of a replica's log when it ends too early.
 const LOG_LINES_SHOWN: usize = 40;
 
+/// Where all replicas are.
+const HOST: &str = "127.0.0.1";
+
+/// The configuration file of a replica.
+#[derive(Serialize)]
+struct Configuration<'a> {
+    cluster: &'a str,
+    replica: usize,
+    shards: u16,
+    data_dir: &'a str,
+    cores: Vec<usize>,
+    members: Vec<Member>,
+}
+
+#[derive(Serialize)]
+struct Member {
+    host: &'static str,
+    peer_base: u16,
+    client_base: u16,
+}
+
 /// A cluster of processes. They end with it.
 pub(crate) struct Cluster {
     pub(crate) dir: PathBuf,
+    pub(crate) peer_bases: Vec<u16>,
     pub(crate) client_bases: Vec<u16>,
-    members: String,
     shards: u16,
     name: String,
     /// Those of this machine that may be used.
@@ -32,13 +54,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts all replicas.
     pub(crate) fn start(dir: &Path, replicas: u8, shards: u16) -> Result<Cluster> {
-        let mut bases = free_ports(2 * usize::from(replicas), shards)?;
-        let client_bases = bases.split_off(usize::from(replicas));
-        let members =
-            bases.iter().zip(&client_bases).map(|(peers, clients)| format!("127.0.0.1:{peers}:{clients}"));
+        let mut peer_bases = free_ports(2 * usize::from(replicas), shards)?;
+        let client_bases = peer_bases.split_off(usize::from(replicas));
         let mut cluster = Cluster {
             dir: dir.into(),
-            members: members.collect::<Vec<_>>().join(","),
+            peer_bases,
             client_bases,
             shards,
             name: format!("demo-{}", std::process::id()),
@@ -47,32 +67,38 @@ impl Cluster {
         };
         for index in 0..usize::from(replicas) {
             cluster.processes.push(None);
+            cluster.configure(index)?;
             cluster.spawn(index)?;
         }
         Ok(cluster)
+    }
+
+    /// Writes the configuration of a replica. What it names is in its own directory, which can be moved.
+    fn configure(&self, index: usize) -> Result<()> {
+        let bases = self.peer_bases.iter().zip(&self.client_bases);
+        let member =
+            |(peers, clients): (&u16, &u16)| Member { host: HOST, peer_base: *peers, client_base: *clients };
+        let text = toml::to_string(&Configuration {
+            cluster: &self.name,
+            replica: index,
+            shards: self.shards,
+            data_dir: &format!("replica-{index}"),
+            // Each replica is as wide as its shards; the replicas share the cores of this one machine.
+            cores: (0..usize::from(self.shards)).map(|shard| self.core(index + shard)).collect(),
+            members: bases.map(member).collect(),
+        })?;
+        let path = self.config_path(index);
+        fs::write(&path, text)
+            .with_context(|| format!("{}: choose another directory by --dir", path.display()))
     }
 
     /// Starts a replica, for the first time or again.
     pub(crate) fn spawn(&mut self, index: usize) -> Result<()> {
         let program = std::env::current_exe().context("the path of this program")?;
         let log = File::options().create(true).append(true).open(self.log_path(index))?;
-        // Each replica is as wide as its shards; the replicas share the cores of this one machine.
-        let cores = (0..usize::from(self.shards)).map(|shard| self.core(index + shard).to_string());
         let mut command = Command::new(program);
-        command
-            .arg("serve")
-            .args(["--cluster", &self.name, "--members", &self.members])
-            .args(["--replica", &index.to_string(), "--shards", &self.shards.to_string()])
-            .args(["--cores", &cores.collect::<Vec<_>>().join(",")])
-            .arg("--data-dir")
-            .arg(self.dir.join(format!("replica-{index}")))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        // Settings of the user's own cluster must not leak into this one.
-        for name in ["CONFIG", "DURABILITY", "LISTEN", "CONNECTIONS_MAX"] {
-            command.env_remove(format!("ISONOMY_{name}"));
-        }
+        command.arg("serve").arg("--config").arg(self.config_path(index));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.processes[index] = Some(spawn(&mut command).context("starting a replica")?);
         Ok(())
     }
@@ -87,13 +113,17 @@ impl Cluster {
         self.core(self.client_bases.len() - 1 + usize::from(self.shards))
     }
 
-    fn log_path(&self, index: usize) -> PathBuf {
+    pub(crate) fn config_path(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("replica-{index}.toml"))
+    }
+
+    pub(crate) fn log_path(&self, index: usize) -> PathBuf {
         self.dir.join(format!("replica-{index}.txt"))
     }
 
     /// The address of shard 0 for clients of each of these replicas.
     pub(crate) fn addresses(&self, replicas: impl IntoIterator<Item = usize>) -> Vec<String> {
-        replicas.into_iter().map(|index| format!("127.0.0.1:{}", self.client_bases[index])).collect()
+        replicas.into_iter().map(|index| format!("{HOST}:{}", self.client_bases[index])).collect()
     }
 
     /// An error with the end of its log if a replica that should run has ended.
@@ -160,7 +190,7 @@ fn free_ports(count: usize, length: u16) -> Result<Vec<u16>> {
         }
         let base = rand::random_range(PORTS.start..PORTS.end - length);
         let apart = bases.iter().all(|other| other.abs_diff(base) >= length);
-        if apart && (base..base + length).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        if apart && (base..base + length).all(|port| TcpListener::bind((HOST, port)).is_ok()) {
             bases.push(base);
         }
     }
@@ -185,8 +215,8 @@ mod tests {
     fn cores_that_may_be_used_are_taken_in_turn() {
         let cluster = |shards, cores: &[usize]| Cluster {
             dir: PathBuf::new(),
+            peer_bases: Vec::new(),
             client_bases: vec![1, 2, 3],
-            members: String::new(),
             shards,
             name: String::new(),
             cores: cores.into(),

@@ -66,7 +66,8 @@ impl Drop for Running {
     }
 }
 
-fn program() -> Result<PathBuf> {
+/// The load generator, which lies beside this program.
+pub(super) fn program() -> Result<PathBuf> {
     let path = std::env::current_exe().context("the path of this program")?.with_file_name("isonomy-bench");
     if !path.exists() {
         bail!(

@@ -2,6 +2,7 @@
 //! replica killed under load, and its return; at the end the proof that all agree.
 
 mod cluster;
+mod guide;
 mod load;
 mod prober;
 mod processes;
@@ -9,6 +10,7 @@ mod report;
 mod stalls;
 
 use crate::commands::{Output, block_on};
+use crate::data_dir::in_memory;
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::out;
@@ -23,6 +25,7 @@ use load::Load;
 use prober::Probers;
 use processes::Interrupt;
 use report::{Kill, Report};
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -43,7 +46,9 @@ const WARMUP_SECONDS: u64 = 2;
 
 /// `isonomy demo`
 #[derive(Args, Debug)]
-#[command(after_help = "Example: isonomy demo --seconds 30 --shards 2")]
+#[command(
+    after_help = "Examples:\n  isonomy demo --seconds 30 --shards 2\n  isonomy demo --seconds 1 --keep"
+)]
 pub(crate) struct DemoArgs {
     /// How many replicas
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=REPLICAS_MAX as i64))]
@@ -57,7 +62,8 @@ pub(crate) struct DemoArgs {
     /// Decisions per second [default: as many as it takes]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Leave the cluster running until Ctrl-C, and its data where they are
+    /// Leave the cluster running until Ctrl-C, and its data and configurations where they are; what to type
+    /// next is told
     #[arg(long)]
     keep: bool,
     /// Where the data go; a new directory in it is used, on a file system with direct I/O
@@ -84,8 +90,10 @@ fn say(text: &str) {
 /// The whole demo. The replicas end with it, however it ends.
 async fn show(args: &DemoArgs) -> Result<bool> {
     let interrupt = Interrupt::watch()?;
-    let made =
-        tempfile::Builder::new().prefix("isonomy-demo-").disable_cleanup(args.keep).tempdir_in(&args.dir);
+    // What is told of it must mean the same wherever it is typed.
+    let made = fs::canonicalize(&args.dir).and_then(|parent| {
+        tempfile::Builder::new().prefix("isonomy-demo-").disable_cleanup(args.keep).tempdir_in(parent)
+    });
     let dir = made.with_context(|| format!("{}: choose another directory with --dir", args.dir.display()))?;
     say(&format!(
         "{} replicas with {} shard(s) each, in {}",
@@ -93,6 +101,9 @@ async fn show(args: &DemoArgs) -> Result<bool> {
         args.shards,
         dir.path().display()
     ));
+    if let Some(warning) = in_memory(dir.path()) {
+        say(&format!("warning: {warning}, by --dir"));
+    }
     let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards)?;
     let report = tokio::select! {
         report = check_all(args, &mut cluster) => report?,
@@ -103,9 +114,7 @@ async fn show(args: &DemoArgs) -> Result<bool> {
         Output::Json => out::print(report.to_json())?,
     }
     if args.keep {
-        let addresses = cluster.addresses(0..cluster.client_bases.len()).join(",");
-        say(&format!("the cluster runs until Ctrl-C; its data stay in {}", dir.path().display()));
-        say(&format!("try: isonomy status --connect {addresses}"));
+        logging::say(&guide::text(&cluster)?);
         interrupt.wanted().await;
     }
     cluster.stop()?;

@@ -5,6 +5,7 @@ use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_sig
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -19,6 +20,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// that starts it.
 pub(super) fn spawn(command: &mut Command) -> std::io::Result<Child> {
     let demo = getpid();
+    // Settings of the user's own cluster must not leak into this one.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"ISONOMY_")) {
+        command.env_remove(name);
+    }
     // A group of its own: Ctrl-C is for the demo, which ends the others in good order.
     command.process_group(0);
     // SAFETY: between fork and exec only system calls are made; nothing is allocated or locked.

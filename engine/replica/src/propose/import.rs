@@ -10,18 +10,19 @@ use crate::out;
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::{
-    CallError, Client, ConnectError, Contact, Proposal, Proposed, Source, Uncompared,
+    CallError, Client, ConnectError, Contact, Patience, Proposal, Proposed, Source, Uncompared, sleep_running,
 };
 use isonomy_wire::session::Error;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, sleep};
 
 /// Lines that are under way at once.
-const LINES_MAX: usize = 8192;
+pub(crate) const LINES_MAX: usize = 8192;
 
 /// When nothing is decided for so long it is told what is waited for, and each time again.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -170,14 +171,14 @@ impl Proposer {
 
 /// The first contact, which an import that may wait waits for.
 async fn contact(args: &ProposeArgs) -> Result<Contact, ConnectError> {
-    let until = args.deadline().map(|deadline| Instant::now() + deadline);
+    let patience = Patience::of(args.deadline());
     let mut told = Instant::now();
     loop {
         let error = match args.connect.contact().await {
             Err(error @ ConnectError::Nobody(_)) if args.source.is_some() => error,
             found => return found,
         };
-        if until.is_some_and(|until| Instant::now() >= until) {
+        if patience.is_over() {
             return Err(error);
         }
         if Instant::now() >= told {
@@ -204,8 +205,7 @@ async fn propose_all(
 ) -> Result<u64, BadLine> {
     let mut open: VecDeque<Open> = VecDeque::new();
     let mut read = Ok(0);
-    let mut quiet = interval_at(Instant::now() + TELL_EVERY, TELL_EVERY);
-    quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut quiet = pin!(sleep_running(TELL_EVERY));
     let mut more = true;
     while tally.first_failed.is_none() && (more || !open.is_empty()) {
         let has_room = more && open.len() < LINES_MAX;
@@ -219,9 +219,10 @@ async fn propose_all(
                 open.pop_front();
                 tally.note(number, outcome);
                 progress.inc(1);
-                quiet.reset();
+                quiet.set(sleep_running(TELL_EVERY));
             }
-            _ = quiet.tick(), if waiting.is_some() => {
+            () = &mut quiet, if waiting.is_some() => {
+                quiet.set(sleep_running(TELL_EVERY));
                 let troubles = proposer.troubles();
                 let why = if troubles.is_empty() { "the replicas do not answer".into() } else { troubles.join("; ") };
                 progress.suspend(|| say(&format!("isonomy: line {} waits: {why}", waiting.unwrap_or_default())));

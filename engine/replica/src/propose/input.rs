@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 /// Lines that were read and are not under way yet.
 const LINES_AHEAD_MAX: usize = 1024;
 /// The bytes of all lines that were read and have no outcome yet: so many are held in memory.
-const LINES_BYTES_MAX: usize = 64 << 20;
+pub(crate) const LINES_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(LINES_BYTES_MAX >= isonomy_wire::command::VALUE_BYTES_MAX, "each line must fit");
 

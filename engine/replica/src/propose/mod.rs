@@ -10,6 +10,10 @@ use crate::bytes::KeyBytesArgs;
 use crate::commands::{ConnectArgs, Output, block_on};
 use crate::fatal::Fatal;
 use clap::Args;
+#[cfg(test)]
+pub(crate) use import::LINES_MAX;
+#[cfg(test)]
+pub(crate) use input::LINES_BYTES_MAX;
 use isonomy_wire::message::Welcome;
 use isonomy_wire::session::{Config, NO_DEADLINE_US};
 use isonomy_wire::source::SourceName;
@@ -18,7 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The deadline where a retry may decide twice.
-const DEADLINE_SECONDS: u64 = 10;
+pub(crate) const DEADLINE_SECONDS: u64 = 10;
 /// The longest that can be asked for: a year.
 const SECONDS_MAX: u64 = 366 * 24 * 3600;
 
@@ -67,8 +71,9 @@ pub(crate) struct ProposeArgs {
     /// Number the lines under this name, so that none is decided twice
     #[arg(long, value_name = "NAME", requires = "from")]
     source: Option<SourceName>,
-    /// How long a decision may take. Without it 10 s, and as long as it takes with --source, where every retry
-    /// is safe: what is waited for is told
+    /// How long each decision may take, not the whole import; time in which this process is stopped does not
+    /// count. Without it 10 s, and as long as it takes with --source, where every retry is safe: what is waited
+    /// for is told
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     deadline: Option<u64>,
     /// How the outcome is printed

@@ -86,8 +86,12 @@ pub(super) async fn run(args: &ProposeArgs, asked: Asked) -> Result<()> {
             print_rejected(args.output, &key, key_seq, value.as_deref())?;
             let expected = args.if_seq.unwrap_or_default();
             let key = quoted(&key);
-            let text = format!("{key} is at decision {key_seq}, not {expected}, and was not changed");
-            Err(Fatal::new(Reason::Rejected, text + "; propose again with --if-seq and what it is at").into())
+            let now = match key_seq {
+                0 => format!("has no decision, so it is not at {expected}"),
+                _ => format!("is at decision {key_seq}, not {expected}"),
+            };
+            let text = format!("{key} {now}, and was not changed; propose again with --if-seq {key_seq}");
+            Err(Fatal::new(Reason::Rejected, text).into())
         }
     }
 }
@@ -107,12 +111,11 @@ fn print_committed(output: Output, key: &[u8], committed: Committed) -> Result<(
 
 /// What the key is now. A key without decisions has no value; of a large one it is not sent along.
 fn print_rejected(output: Output, key: &[u8], key_seq: u64, value: Option<&[u8]>) -> Result<()> {
-    let value = value.filter(|_| key_seq > 0);
     match output {
         Output::Table => {
             let now = match value {
-                _ if key_seq == 0 => "no decision".to_owned(),
                 Some(value) => format!("decision {key_seq}, {}", quoted(value)),
+                None if key_seq == 0 => "no decision".to_owned(),
                 None => format!("decision {key_seq}, with a value that is too large for this; read it"),
             };
             out::print(format_args!("rejected, {} has {now}", quoted(key)))?;

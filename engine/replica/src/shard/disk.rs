@@ -8,10 +8,11 @@
 use crate::config::{Config, Durability};
 use crate::data_dir::DataDir;
 use crate::fatal::{Reason, stop};
+use crate::file_size;
 use crate::files;
 use crate::snapshots::give_up_spare;
 use crate::told::{Kind, Told};
-use crate::waiting::{Reminder, Trouble};
+use crate::waiting::{Reminder, Trouble, is_lack_of_room};
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::limits::HUNG_AFTER_US;
@@ -22,7 +23,7 @@ use rustix::fs::FlockOperation;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Error, ErrorKind};
+use std::io::Error;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::growing::error_of;
+use super::growing::{error_of, whole};
 use super::recover::{Recovered, SEGMENT_BYTES, segment_path, spare_path, unfinished_path};
 use super::signal::Signal;
 
@@ -314,7 +315,7 @@ impl Disk {
             Ok(written) => {
                 self.fail(write.segment, &format!("only {written} of {expected} bytes were written"))
             }
-            Err(error) => self.fail(write.segment, &error.to_string()),
+            Err(error) => self.fail_by(write.segment, &error_of(error)),
         }
         self.reached.set(write.last);
         if !self.is_noted.get() {
@@ -402,7 +403,7 @@ impl Disk {
                     self.tell_lack(Lack::Files, segment, error);
                     glommio::timer::sleep(LACK_PAUSE).await;
                 }
-                opened => break opened.unwrap_or_else(|error| self.fail(segment, &error.to_string())),
+                opened => break opened.unwrap_or_else(|error| self.fail_by(segment, &error)),
             }
         };
         if self.lack.get() == Some(Lack::Files) {
@@ -500,7 +501,7 @@ impl Disk {
         }
         let lack = match &made {
             Ok(()) => None,
-            Err(error) => Some(Lack::of(error).unwrap_or_else(|| self.fail(segment, &error.to_string()))),
+            Err(error) => Some(Lack::of(error).unwrap_or_else(|| self.fail_by(segment, error))),
         };
         match (lack, made) {
             (Some(lack), Err(error)) => self.tell_lack(lack, segment, error),
@@ -564,6 +565,7 @@ impl Disk {
     }
 
     async fn fill_with_zeros(&self, segment: u64) -> std::io::Result<()> {
+        file_size::check_fits(SEGMENT_BYTES as u64)?;
         let temporary = unfinished_path(&self.dir);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
@@ -573,11 +575,11 @@ impl Disk {
         let zeros = Rc::new(zeros);
         // What it begins with is written last: it says how far the log has come.
         for offset in (0..SEGMENT_BYTES).step_by(FILL_BYTES) {
-            if let Err(error) = file.write_rc_at(zeros.clone(), offset as u64).await {
+            if let Err(error) = whole(file.write_rc_at(zeros.clone(), offset as u64).await, FILL_BYTES) {
                 // What could not be filled gives its room back.
                 file.truncate(0).await?;
                 file.close().await?;
-                return Err(error_of(error));
+                return Err(error);
             }
         }
         let prepared = self.id.encode_prepared(segment, self.reached.get());
@@ -592,14 +594,25 @@ impl Disk {
     }
 
     fn check<T>(&self, segment: u64, result: Result<T, glommio::GlommioError<()>>) -> T {
-        result.unwrap_or_else(|error| self.fail(segment, &error.to_string()))
+        result.unwrap_or_else(|error| self.fail_by(segment, &error_of(error)))
+    }
+
+    fn fail_by(&self, segment: u64, error: &Error) -> ! {
+        match file_size::remedy(error) {
+            Some(remedy) => self.end(segment, &error.to_string(), &remedy),
+            None => self.fail(segment, &error.to_string()),
+        }
     }
 
     fn fail(&self, segment: u64, what: &str) -> ! {
+        self.end(segment, what, "check the disk and its free space")
+    }
+
+    fn end(&self, segment: u64, what: &str, remedy: &str) -> ! {
         let path = segment_path(&self.dir, segment);
-        let remedy = "the log could not be written, so this replica stops; nothing acknowledged is lost. \
-                      Check the disk and its free space, then start the replica again";
-        stop(Reason::Disk, &format!("{}: {what}: {remedy}", path.display()))
+        let text = "the log could not be written, so this replica stops; nothing acknowledged is lost. First";
+        let text = format!("{}: {what}: {text} {remedy}, then start the replica again", path.display());
+        stop(Reason::Disk, &text)
     }
 }
 
@@ -612,16 +625,11 @@ enum Lack {
 
 impl Lack {
     fn of(error: &Error) -> Option<Lack> {
-        match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(Lack::Room),
-            _ => files::are_lacking(error).then_some(Lack::Files),
+        match error {
+            error if is_lack_of_room(error.kind()) => Some(Lack::Room),
+            error => files::are_lacking(error).then_some(Lack::Files),
         }
     }
-}
-
-/// Whether it is room that is lacking.
-pub(super) fn is_lack_of_room(error: &Error) -> bool {
-    Lack::of(error) == Some(Lack::Room)
 }
 
 #[allow(unsafe_code)]

@@ -13,13 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Node;
-use super::disk::{SEGMENTS_AHEAD, is_lack_of_room};
+use super::disk::SEGMENTS_AHEAD;
 use super::growing::Growing;
 use super::recover::SEGMENT_BYTES;
 use super::signal::Signal;
 use super::snapshot::PIECE_BYTES;
+use crate::file_size;
 use crate::snapshots::{retire, unfinished_path};
 use crate::told::Kind;
+use crate::waiting::is_lack_of_room;
 
 /// How long a piece may take to come before it is asked for again.
 const PIECE_PATIENCE: Duration = Duration::from_secs(2);
@@ -65,8 +67,12 @@ enum FetchError {
     Nonsense(&'static str),
     #[error("{path}: {lacking} bytes are lacking for its {total} bytes and the next segments of the log; make room there", path = .dir.display())]
     NoRoom { dir: PathBuf, lacking: u64, total: u64 },
-    #[error("{path}: it could not be written ({error}); look at the disk and its free space", path = .0.display(), error = .1)]
+    #[error("{path}: it could not be written ({error}); {remedy}", path = .0.display(), error = .1, remedy = write_remedy(.1))]
     Disk(PathBuf, std::io::Error),
+}
+
+fn write_remedy(error: &std::io::Error) -> String {
+    file_size::remedy(error).unwrap_or_else(|| "look at the disk and its free space".to_owned())
 }
 
 impl FetchError {
@@ -156,7 +162,7 @@ impl Node {
     async fn append(&self, file: &mut Growing, bytes: &[u8], total: u64) -> Result<(), FetchError> {
         let (dir, length) = (self.dir(), file.length());
         file.append(bytes).await.map_err(|error| {
-            if is_lack_of_room(&error) {
+            if is_lack_of_room(error.kind()) {
                 FetchError::NoRoom { dir, lacking: total - length, total }
             } else {
                 FetchError::Disk(dir, error)

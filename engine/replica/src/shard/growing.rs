@@ -4,10 +4,11 @@
 use glommio::io::{DmaFile, OpenOptions};
 use isonomy_protocol::log::BLOCK_BYTES;
 use std::fs::File;
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
 use super::aside::Aside;
+use crate::file_size;
 
 /// One write.
 const WRITE_BYTES: usize = 256 << 10;
@@ -15,6 +16,20 @@ const WRITE_BYTES: usize = 256 << 10;
 /// An error of the runtime with the number that the kernel gave it.
 pub(super) fn error_of(error: glommio::GlommioError<()>) -> std::io::Error {
     error.raw_os_error().map_or_else(|| error.into(), std::io::Error::from_raw_os_error)
+}
+
+/// Whether a write was done as a whole. One that was not has met the end of the room, whatever comes after it.
+pub(super) fn whole(
+    written: std::result::Result<usize, glommio::GlommioError<()>>,
+    expected: usize,
+) -> Result<()> {
+    match written.map_err(error_of)? {
+        written if written == expected => Ok(()),
+        written => {
+            let text = format!("only {written} of {expected} bytes were written");
+            Err(std::io::Error::new(ErrorKind::StorageFull, text))
+        }
+    }
 }
 
 /// See the module.
@@ -53,7 +68,9 @@ impl Growing {
         let (bytes, padding) = buffer.as_bytes_mut().split_at_mut(count);
         bytes.copy_from_slice(&self.rest[..count]);
         padding.fill(0);
-        self.file.write_at(buffer, self.written).await?;
+        let length = buffer.len();
+        file_size::check_fits(self.written + length as u64)?;
+        whole(self.file.write_at(buffer, self.written).await, length)?;
         self.rest.drain(..count);
         self.written += count as u64;
         Ok(())

@@ -48,7 +48,7 @@ use missing::Missing;
 use peers::Links;
 use pulse::Pulse;
 use recover::Recovered;
-pub(crate) use recover::verify as verify_log;
+pub(crate) use recover::{SEGMENT_BYTES, verify as verify_log};
 use signal::Signal;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -58,6 +58,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+#[cfg(test)]
+pub(crate) use ticker::{CLIENT_PATIENCE, PEER_PATIENCE};
 
 /// The only epoch so far.
 pub(crate) const EPOCH: Epoch = Epoch(1);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use super::growing::Growing;
+use crate::file_size;
 use crate::files;
 use crate::snapshots::{SnapshotError, begin, open, prune, publish, snapshot_path, unfinished_path};
 use crate::told::Kind;
@@ -55,11 +56,14 @@ impl Node {
     async fn take(&self, fence: u64) {
         if let Err(error) = self.write_snapshot(fence).await {
             if self.told.may(Kind::Snapshot) {
-                let remedy =
-                    if files::are_lacking(&error) { files::REMEDY } else { "look at the free space" };
+                let remedy = match file_size::remedy(&error) {
+                    Some(remedy) => remedy,
+                    None if files::are_lacking(&error) => files::REMEDY.to_owned(),
+                    None => "look at the free space".to_owned(),
+                };
                 log::warn!(
-                    "shard {}: the snapshot at fence {fence} was not written: {error}; the log is kept, and a later \
-                     fence tries again; {remedy} of {}",
+                    "shard {}: the snapshot at fence {fence} was not written in {}: {error}; the log is kept, and a \
+                     later fence tries again; {remedy}",
                     self.shard.0,
                     self.dir().display()
                 );

@@ -12,11 +12,11 @@ use crate::told::Kind;
 
 /// How long a client may take for a frame that it has begun, leave its answers unread, and let its
 /// machine be silent.
-pub(super) const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a peer may be silent: while it lives it says at least how far it is, once a second. What is
 /// not acknowledged for so long ends the link as well: on one that survived a cut of the network, the
 /// kernel would wait for as long again before it sent anything.
-pub(super) const PEER_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PEER_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether something is due.
 pub(super) const BEAT: Duration = Duration::from_micros(TICK_US);
 /// The same when nothing was.

@@ -1,6 +1,7 @@
 //! Real replica processes for tests, each test with its own directory and ports.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
 
+pub mod confined;
 pub mod disk;
 pub mod names;
 
@@ -175,7 +176,11 @@ impl Cluster {
 
     /// Runs a replica that is expected to end by itself.
     pub fn run_to_end(&self, index: usize) -> Output {
-        let mut command = program();
+        self.run_to_end_by(index, program())
+    }
+
+    /// The same by a command that becomes the program when it is given its arguments.
+    pub fn run_to_end_by(&self, index: usize, mut command: Command) -> Output {
         command.arg("serve").arg("--config").arg(self.config_path(index));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         ends(&mut child);

@@ -1,0 +1,52 @@
+//! How to go on with a cluster that is kept: where everything is, and commands that can be pasted.
+
+use super::cluster::Cluster;
+use super::load;
+use anyhow::{Context, Result};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// What is told. Lines with two spaces before them are commands.
+pub(super) fn text(cluster: &Cluster) -> Result<String> {
+    let isonomy = word(&typed()?)?;
+    let replicas = 0..cluster.client_bases.len();
+    let connect = cluster.addresses(replicas.clone()).join(",");
+    let mut text = "demo: the cluster runs until Ctrl-C. Try, in another terminal:".to_owned();
+    for (command, rest) in
+        [("status", ""), ("propose", " order-17 accepted"), ("read", " order-17"), ("snapshot take", "")]
+    {
+        let _ = write!(text, "\n  {isonomy} {command} --connect {connect}{rest}");
+    }
+    if let Ok(bench) = load::program() {
+        let _ = write!(text, "\n  {} load --seconds 5 --connect {connect}", word(&bench)?);
+    }
+    let _ = write!(text, "\ndemo: the configuration of each replica, its ports and its log:");
+    for index in replicas.clone() {
+        let (peers, clients) = (cluster.peer_bases[index], cluster.client_bases[index]);
+        let (config, log) = (cluster.config_path(index), cluster.log_path(index));
+        let (config, log) = (config.display(), log.display());
+        let _ = write!(text, "\n    {config}: peers {peers}, clients {clients}; {log}");
+    }
+    let _ = write!(text, "\ndemo: after Ctrl-C the same cluster, with its data, starts again with");
+    for index in replicas {
+        let _ = write!(text, "\n  {isonomy} serve --config {} &", word(&cluster.config_path(index))?);
+    }
+    let _ = write!(text, "\ndemo: and is removed, once it is stopped, with\n  rm -r {}", word(&cluster.dir)?);
+    Ok(text)
+}
+
+/// This program as it can be called from everywhere.
+fn typed() -> Result<PathBuf> {
+    let typed = std::env::args_os().next().map(PathBuf::from);
+    match typed.filter(|typed| typed.components().count() == 1) {
+        // It was found by its name, and will be again.
+        Some(name) => Ok(name),
+        None => std::env::current_exe().context("the path of this program"),
+    }
+}
+
+/// A path as a word of a command.
+fn word(path: &Path) -> Result<String> {
+    let text = path.to_str().with_context(|| format!("{}: its name is no text", path.display()))?;
+    Ok(shlex::try_quote(text)?.into_owned())
+}

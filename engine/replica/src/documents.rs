@@ -1,0 +1,154 @@
+//! What the documents say of limits, deadlines and exit codes is what the code has.
+
+use crate::backup::TAKE_SECONDS;
+use crate::checks::RESTART_PATIENCE;
+use crate::config::{CONNECTIONS_MAX, LOG_BUDGET_MIB, LOG_BUDGET_MIB_MIN};
+use crate::fatal::Reason;
+use crate::propose::{DEADLINE_SECONDS, LINES_BYTES_MAX, LINES_MAX};
+use crate::shard::{CLIENT_PATIENCE, PEER_PATIENCE};
+use isonomy_protocol::limits::{
+    HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, STREAM_RESULT_BYTES_MAX, UNAVAILABLE_AFTER_US,
+};
+use isonomy_wire::answer::VALUES_BYTES_MAX;
+use isonomy_wire::client::connection::{CONNECT_TIMEOUT, STATUS_TIMEOUT};
+use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
+use isonomy_wire::session::Config;
+
+const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
+const README: &str = include_str!("../../../README.md");
+
+/// The rows of the table below this heading, without its head.
+fn rows(heading: &str) -> Vec<&'static str> {
+    let text = OPERATIONS.split_once(&format!("\n{heading}\n")).expect(heading).1;
+    let table =
+        text.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    table.skip(2).collect()
+}
+
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+fn assert_table(heading: &str, expected: &[(&str, String)]) {
+    let found: Vec<_> =
+        rows(heading).into_iter().map(|row| (cells(row)[0], cells(row)[1].to_owned())).collect();
+    assert_eq!(found, expected, "{heading} of docs/OPERATIONS.md");
+}
+
+/// 65536 as 65,536.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&[u8]> = digits.as_bytes().rchunks(3).rev().collect();
+    String::from_utf8(groups.join(&b',')).expect("digits are ASCII")
+}
+
+fn mib(bytes: usize) -> String {
+    assert_eq!(bytes % (1 << 20), 0);
+    format!("{} MiB", bytes >> 20)
+}
+
+fn seconds(micros: u64) -> String {
+    format!("{} s", micros as f64 / 1e6)
+}
+
+#[test]
+fn the_limits_are_those_of_the_code() {
+    let session = Config::new(3, 1);
+    assert_table(
+        "### Limits",
+        &[
+            ("a key", format!("1 to {} bytes", grouped(KEY_BYTES_MAX as u64))),
+            ("a value, and a line of an import", format!("up to {} bytes", grouped(VALUE_BYTES_MAX as u64))),
+            ("replicas of a cluster", format!("1 to {REPLICAS_MAX}")),
+            ("shards of a cluster", format!("1 to {SHARDS_MAX}")),
+            ("client connections of a shard", grouped(CONNECTIONS_MAX.into())),
+            ("log of a shard", format!("{} MiB, at least {LOG_BUDGET_MIB_MIN}", grouped(LOG_BUDGET_MIB))),
+            (
+                "requests that wait at a shard",
+                format!("{}, and {}", grouped(PENDING_REQUESTS_MAX as u64), mib(PENDING_BYTES_MAX)),
+            ),
+            ("answers that a shard keeps for a client's retries", mib(STREAM_RESULT_BYTES_MAX)),
+            ("values in one response", mib(VALUES_BYTES_MAX)),
+            (
+                "commands of one client without an answer",
+                format!("{}, and {}", grouped(session.commands_max as u64), mib(session.bytes_max)),
+            ),
+            (
+                "lines of an import under way",
+                format!(
+                    "{}, and {} of lines that were read",
+                    grouped(LINES_MAX as u64),
+                    mib(LINES_BYTES_MAX)
+                ),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn the_deadlines_are_those_of_the_code() {
+    let session = Config::new(3, 1);
+    assert_eq!(session.deadline_us, 1_000_000 * DEADLINE_SECONDS);
+    assert_table(
+        "### Deadlines",
+        &[
+            ("a decision or a read", seconds(session.deadline_us)),
+            ("a line of an import with `--source`", "none".to_owned()),
+            ("until a request goes to another replica", seconds(session.retry_us)),
+            ("a name that a client looks up", seconds(CONNECT_TIMEOUT.as_micros() as u64)),
+            ("a connection until it is welcomed", seconds(CONNECT_TIMEOUT.as_micros() as u64)),
+            ("a status", seconds(STATUS_TIMEOUT.as_micros() as u64)),
+            ("`snapshot take`", seconds(1_000_000 * TAKE_SECONDS)),
+            (
+                "a port or a data directory that another process has",
+                seconds(RESTART_PATIENCE.as_micros() as u64),
+            ),
+            ("a write of the log", seconds(HUNG_AFTER_US)),
+            ("a replica without a majority", seconds(UNAVAILABLE_AFTER_US)),
+            ("a link between replicas without a sign of life", seconds(PEER_PATIENCE.as_micros() as u64)),
+            ("a client whose machine is silent", seconds(CLIENT_PATIENCE.as_micros() as u64)),
+        ],
+    );
+}
+
+#[test]
+fn the_exit_codes_are_those_of_the_code() {
+    use Reason::*;
+    let all = [
+        Failed,
+        CommandLine,
+        Config,
+        Machine,
+        DataDir,
+        Damaged,
+        Disk,
+        OtherCommand,
+        Fenced,
+        Missing,
+        Rejected,
+    ];
+    for reason in all {
+        // Whoever adds a code adds it above, and to the table.
+        match reason {
+            Failed | CommandLine | Config | Machine | DataDir | Damaged | Disk | OtherCommand | Fenced
+            | Missing | Rejected => {}
+        }
+    }
+    let codes = all.iter().map(|reason| u32::from(*reason as u8));
+    let abort = 128 + libc::SIGABRT as u32;
+    let expected: Vec<u32> = [0].into_iter().chain(codes).chain([abort]).collect();
+    let told: Vec<u32> =
+        rows("### Exit codes").into_iter().map(|row| cells(row)[0].parse().unwrap()).collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn the_readme_shows_the_example_that_is_built() {
+    let example = include_str!("../../../wire/examples/decide.rs");
+    let program = example.split_once("\n\n").expect("a comment comes first").1;
+    assert!(
+        README.contains(&format!("```rust\n{program}```\n")),
+        "README.md has another program:\n{program}"
+    );
+}
