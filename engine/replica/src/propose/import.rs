@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::{
     CallError, Client, ConnectError, Contact, Proposal, Proposed, Source, Uncompared,
 };
+use isonomy_wire::message::Role;
 use isonomy_wire::session::Error;
 use serde_json::json;
 use std::collections::VecDeque;
@@ -173,7 +174,7 @@ async fn contact(args: &ProposeArgs) -> Result<Contact, ConnectError> {
     let until = args.deadline().map(|deadline| Instant::now() + deadline);
     let mut told = Instant::now();
     loop {
-        let error = match args.connect.contact().await {
+        let error = match args.connect.contact(Role::Client).await {
             Err(error @ ConnectError::Nobody(_)) if args.source.is_some() => error,
             found => return found,
         };
