@@ -3,6 +3,7 @@
 
 pub mod disk;
 pub mod names;
+pub mod network;
 
 use isonomy_wire::frame::{Encoder, Frame, Kind, Scope, Splitter};
 use isonomy_wire::id::{Epoch, ShardId};
