@@ -15,6 +15,7 @@ use crate::worker;
 use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::contact;
+use isonomy_wire::message::Role;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -98,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<(Report, Result<()>)> {
 /// Runs the load. `servers` are the processes of the replicas, where they are known.
 pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u32]) -> Result<Measured> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let welcome = match runtime.block_on(contact(&options.connect, options.cluster)) {
+    let welcome = match runtime.block_on(contact(&options.connect, options.cluster, Role::Client)) {
         Ok(contact) => contact.welcome,
         Err(error) => {
             // As at the end.

@@ -6,7 +6,7 @@ use isonomy_wire::address::with_port;
 use isonomy_wire::client::ConnectError;
 use isonomy_wire::client::connection::notice_death;
 use isonomy_wire::id::{ReplicaId, ShardId};
-use isonomy_wire::message::{Member, Refusal, Welcome};
+use isonomy_wire::message::{Member, Refusal, Role, Welcome};
 use isonomy_wire::session::{Link, LinkError, Received};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -38,7 +38,7 @@ impl Up {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
         let mut out = Vec::new();
-        let mut link = Link::new(shard, Some(welcome.cluster), chunk, &mut out);
+        let mut link = Link::new(shard, Some(welcome.cluster), Role::Client, chunk, &mut out);
         stream.write_all(&out)?;
         loop {
             match link.poll()? {

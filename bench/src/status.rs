@@ -3,7 +3,7 @@
 use isonomy_wire::client::Connection;
 use isonomy_wire::client::connection::CONNECT_TIMEOUT;
 use isonomy_wire::id::{ClusterId, ShardId};
-use isonomy_wire::message::{Member, ShardStatus, Welcome};
+use isonomy_wire::message::{Member, Role, ShardStatus, Welcome};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -87,7 +87,7 @@ async fn status(
 ) -> Option<(Connection, ShardStatus)> {
     let mut connection = match connection {
         Some(connection) => connection,
-        None => Connection::open(&member, shard, Some(cluster)).await.ok()?,
+        None => Connection::open(&member, shard, Some(cluster), Role::Operator).await.ok()?,
     };
     let status = connection.status().await.ok()?;
     Some((connection, status))

@@ -171,6 +171,8 @@ pub enum ClientMessage {
     },
     /// Replica to client: as many as fit one answer, [`SOURCES_TOLD_MAX`]; fewer, and there are no more.
     Sources(Vec<SourceStatus>),
+    /// Replica to client: this connection ends here, with nothing under way on it.
+    Leave(Refusal),
 }
 
 /// Why a request has no answers.
@@ -281,6 +283,14 @@ pub struct ShardStatus {
     pub log_lines_dropped: u64,
     /// Peers with a link that works in both directions.
     pub peers_connected: Vec<ReplicaId>,
+    /// Connections of clients, and how many there may be.
+    pub clients: (u32, u32),
+    /// Connections of operators.
+    pub operators: u32,
+    /// Clients and operators that were refused since the process started, because all places were taken.
+    pub connections_refused: u64,
+    /// Idle connections that made room for others since the process started.
+    pub connections_yielded: u64,
 }
 
 /// The first words on each connection, in both directions.
@@ -328,6 +338,9 @@ pub enum Role {
     },
     /// A client.
     Client,
+    /// Whoever asks how a replica stands or for a snapshot, or ends a source, and does nothing else: it gets in where
+    /// clients have taken all places.
+    Operator,
 }
 
 /// A process of a replica, as its data directory counts them (G6).
@@ -415,6 +428,10 @@ pub enum Refusal {
     WrongPort { expected: String },
     #[error("all {limit} connections of this shard are taken; close some or raise `connections_max`")]
     TooManyConnections { limit: u32 },
+    #[error(
+        "all connections of this shard were taken, and this one had been idle for {idle_s} s: another has its place; connect again when there is something to ask, or raise `connections_max`"
+    )]
+    MadeRoom { idle_s: u64 },
     #[error("the first frame must be a hello")]
     NoHello,
 }

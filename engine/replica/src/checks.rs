@@ -20,6 +20,13 @@ const MEMLOCK_BYTES_PER_SHARD: u64 = 512 << 10;
 pub(crate) const RESTART_PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) const RESTART_RETRY: Duration = Duration::from_millis(20);
 
+/// Connections to a port that may wait until the replica takes them. What comes beyond is dropped, and the kernel
+/// of whoever connects tries again after 1, 3, 7 ... seconds. It is what Linux allows unless it is told otherwise;
+/// the library's own choice is 128, which a crowd of clients fills at once.
+const BACKLOG: u32 = 4096;
+/// What Linux allows: a longer backlog is cut to it without a word.
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
+
 /// The listening ports of a shard, taken before anything else happens: a replica that cannot
 /// have all of them does not start.
 #[derive(Debug)]
@@ -35,7 +42,20 @@ pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
     uring::check().map_err(|refused| machine(refused.to_string()))?;
     check_cores(&config.cores)?;
     file_size::check(config)?;
+    if let Some(complaint) = std::fs::read_to_string(SOMAXCONN).ok().and_then(|text| short_backlog(&text)) {
+        log::warn!("{complaint}");
+    }
     files::share_out(config)
+}
+
+/// What is wrong with the machine's limit of connections that wait to be taken, if it is too low.
+fn short_backlog(somaxconn: &str) -> Option<String> {
+    let allowed = somaxconn.trim().parse::<u32>().ok().filter(|allowed| *allowed < BACKLOG)?;
+    Some(format!(
+        "this machine lets {allowed} connections wait at a port until they are taken; when more clients than that connect \
+         at once the others try again after 1 s or more. Set the sysctl net.core.somaxconn to {BACKLOG} and start the \
+         replica again"
+    ))
 }
 
 fn check_memlock(needed: u64) -> Result<(), Fatal> {
@@ -104,7 +124,7 @@ fn take_port(
     let places: Vec<_> = addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
     let (began, mut told) = (Instant::now(), false);
     loop {
-        let error = match TcpListener::bind(&places[..]) {
+        let error = match listen(&places) {
             Ok(listener) => return Ok(listener),
             Err(error) => error,
         };
@@ -131,6 +151,13 @@ fn take_port(
             }
         }
     }
+}
+
+fn listen(places: &[SocketAddr]) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(places)?;
+    // A socket that listens already is given another backlog so.
+    rustix::net::listen(&listener, BACKLOG as i32)?;
+    Ok(listener)
 }
 
 /// What is wrong with listening at these addresses: nobody on another machine reaches a loopback address,
@@ -171,6 +198,13 @@ mod tests {
         let (_, hard) = getrlimit(Resource::NOFILE).unwrap();
         assert!(raise(Resource::NOFILE, 1).unwrap() >= 1);
         assert!(raise(Resource::NOFILE, u64::MAX).unwrap() <= hard);
+    }
+
+    #[test]
+    fn a_limit_that_cuts_the_backlog_is_named() {
+        assert!(short_backlog("128\n").unwrap().contains("lets 128 connections wait"));
+        assert_eq!(short_backlog("4096\n"), None);
+        assert_eq!(short_backlog("no number"), None);
     }
 
     #[test]

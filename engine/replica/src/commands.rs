@@ -4,6 +4,7 @@ use crate::fatal::Fatal;
 use clap::{Args, ValueEnum};
 use isonomy_wire::client::{Client, ConnectError, Contact, contact};
 use isonomy_wire::id::ClusterId;
+use isonomy_wire::message::Role;
 use isonomy_wire::session::Config;
 use std::future::Future;
 
@@ -37,13 +38,13 @@ pub(crate) struct ConnectArgs {
 
 impl ConnectArgs {
     /// The first replica that answers.
-    pub(crate) async fn contact(&self) -> Result<Contact, ConnectError> {
-        contact(&self.connect, self.cluster).await
+    pub(crate) async fn contact(&self, role: Role) -> Result<Contact, ConnectError> {
+        contact(&self.connect, self.cluster, role).await
     }
 
     /// A client of the cluster.
     pub(crate) async fn client(&self) -> Result<Client, ConnectError> {
-        let welcome = self.contact().await?.welcome;
+        let welcome = self.contact(Role::Client).await?.welcome;
         let config = Config::of(&welcome);
         Ok(Client::with(welcome, config))
     }

@@ -18,9 +18,12 @@ const FILES_PER_SHARD: u64 = 24;
 const FILES_PER_PEER: u64 = 4;
 /// Connections to the port for peers that have not said who they are, per shard.
 pub(crate) const STRANGERS_MAX: u32 = 16;
-/// Connections of clients beyond the limit that are kept until they have heard so, per shard. More are
-/// closed without a word.
-pub(crate) const REFUSED_MAX: u32 = 16;
+/// Connections to the port for clients beyond all places, per shard: those that have not said who they are or hear
+/// that there is no place, and those that leave. When more come, the oldest that has no place goes.
+pub(crate) const ARRIVING_MAX: u32 = 32;
+/// Connections of operators per shard, who get in where clients have taken all places: a few people, and what
+/// watches the cluster.
+pub(crate) const OPERATORS_MAX: u32 = 8;
 /// A closed connection keeps its file for a moment: what comes after it has a file of its own.
 const CLOSING_MAX: u32 = 16;
 /// With fewer connections for clients per shard a replica does not start.
@@ -62,8 +65,8 @@ pub(crate) fn share_out(config: &Config) -> Result<u32, Fatal> {
 impl Demand {
     /// The open files that it takes.
     fn files(self) -> u64 {
-        let strangers = u64::from(STRANGERS_MAX + REFUSED_MAX + CLOSING_MAX);
-        let per_shard = FILES_PER_SHARD + FILES_PER_PEER * self.peers + strangers + self.clients;
+        let others = u64::from(STRANGERS_MAX + ARRIVING_MAX + OPERATORS_MAX + CLOSING_MAX);
+        let per_shard = FILES_PER_SHARD + FILES_PER_PEER * self.peers + others + self.clients;
         FILES_PER_PROCESS + self.shards * per_shard
     }
 

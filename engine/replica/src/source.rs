@@ -6,7 +6,7 @@ use crate::fatal::{Fatal, Reason};
 use crate::out;
 use clap::{Args, Subcommand};
 use isonomy_wire::client::{end_source, sources};
-use isonomy_wire::message::SourceStatus;
+use isonomy_wire::message::{Role, SourceStatus};
 use isonomy_wire::source::SourceName;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ impl Whole {
 }
 
 async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let shards = sources(&args.connect.contact().await?).await?;
+    let shards = sources(&args.connect.contact(Role::Operator).await?).await?;
     let mut named: BTreeMap<String, Whole> = BTreeMap::new();
     for status in shards.iter().flatten() {
         named.entry(status.name.clone()).or_default().add(status);
@@ -103,7 +103,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 async fn end(args: &EndArgs) -> anyhow::Result<()> {
-    let ended = end_source(&args.connect.contact().await?, &args.name).await?;
+    let ended = end_source(&args.connect.contact(Role::Operator).await?, &args.name).await?;
     let mut whole = Whole::default();
     ended.iter().for_each(|status| whole.add(status));
     let name = args.name.as_str();

@@ -8,7 +8,7 @@ use clap::Args;
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{ClusterId, ShardId};
-use isonomy_wire::message::{ShardStatus, Welcome};
+use isonomy_wire::message::{Role, ShardStatus, Welcome};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -73,11 +73,12 @@ async fn ask_all(addresses: &[String], cluster: Option<ClusterId>) -> Vec<Replic
 /// All shards of the replica whose shard 0 listens for clients at this address.
 pub(crate) async fn replica_status(address: &str, cluster: Option<ClusterId>) -> ReplicaStatus {
     let member = parse_address(address)?;
-    let mut first = Connection::open(&member, ShardId(0), cluster).await?;
+    let mut first = Connection::open(&member, ShardId(0), cluster, Role::Operator).await?;
     let welcome = first.welcome().clone();
     let mut shards = vec![first.status().await?];
     for shard in 1..welcome.shards {
-        let mut connection = Connection::open(&member, ShardId(shard), Some(welcome.cluster)).await?;
+        let mut connection =
+            Connection::open(&member, ShardId(shard), Some(welcome.cluster), Role::Operator).await?;
         shards.push(connection.status().await?);
     }
     Ok((welcome, shards))
@@ -127,6 +128,11 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "recoveries": status.recoveries,
             "disk_hung_ms": (status.disk_hung_ms > 0).then_some(status.disk_hung_ms),
             "log_lines_dropped": status.log_lines_dropped,
+            "clients": status.clients.0,
+            "clients_max": status.clients.1,
+            "operators": status.operators,
+            "connections_refused": status.connections_refused,
+            "connections_yielded": status.connections_yielded,
             "peers_connected": status.peers_connected.iter().map(|id| id.0).collect::<Vec<_>>(),
         })
     });
@@ -197,7 +203,12 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
         status.log_budget_bytes,
         fetching.unwrap_or_default(),
     );
-    let mut text = counts + &state + &fence;
+    let (clients, clients_max) = status.clients;
+    let connections = format!(
+        "\n            clients {clients} of {clients_max}  operators {}  refused {}  yielded {}",
+        status.operators, status.connections_refused, status.connections_yielded,
+    );
+    let mut text = counts + &state + &fence + &connections;
     let mut also = |line: String| text += &format!("\n            {line}");
     if status.disk_hung_ms > 0 {
         let seconds = status.disk_hung_ms as f64 / 1000.0;

@@ -30,10 +30,14 @@ pub(crate) enum Kind {
     HungDisk,
     /// A peer's disk hangs, as it says.
     PeerDisk,
+    /// A client was refused because all places were taken.
+    NoPlace,
+    /// An idle client made room for another.
+    MadeRoom,
 }
 
 impl Kind {
-    const COUNT: usize = Kind::PeerDisk as usize + 1;
+    const COUNT: usize = Kind::MadeRoom as usize + 1;
     const ALL: [Kind; Kind::COUNT] = [
         Kind::Stranger,
         Kind::Accept,
@@ -44,11 +48,17 @@ impl Kind {
         Kind::FullDisk,
         Kind::HungDisk,
         Kind::PeerDisk,
+        Kind::NoPlace,
+        Kind::MadeRoom,
     ];
 
     /// Of what lasts, one line says all.
     fn lines_max(self) -> u32 {
-        if matches!(self, Kind::SlowDisk | Kind::PeerDisk) { 1 } else { LINES_MAX }
+        if matches!(self, Kind::SlowDisk | Kind::PeerDisk | Kind::NoPlace | Kind::MadeRoom) {
+            1
+        } else {
+            LINES_MAX
+        }
     }
 
     fn name(self) -> &'static str {
@@ -62,6 +72,8 @@ impl Kind {
             Kind::FullDisk => "a full disk",
             Kind::HungDisk => "a disk that hangs",
             Kind::PeerDisk => "peers' disks that hang",
+            Kind::NoPlace => "clients that were refused",
+            Kind::MadeRoom => "idle clients that made room",
         }
     }
 }

@@ -11,6 +11,7 @@ use isonomy_wire::message::ClientMessage;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use support::network::ip;
 use support::{Cluster, PATIENCE, RawClient, eventually, program};
 
 /// A connection that survives the cut is silent for longer than `BACK_WITHIN` after it: what was lost the
@@ -27,11 +28,6 @@ struct Network {
     tag: String,
     subnet: String,
     members: usize,
-}
-
-fn ip(arguments: &str) -> bool {
-    let status = Command::new("ip").args(arguments.split(' ')).status();
-    status.is_ok_and(|status| status.success())
 }
 
 impl Network {

@@ -4,7 +4,7 @@ use super::clock::{before, sleep_running, within};
 use super::discovery::ClusterAt;
 use crate::address::{bare_host, is_host, with_port};
 use crate::id::{ClusterId, ReplicaId, ShardId, StreamId};
-use crate::message::{Member, SOURCES_TOLD_MAX, ShardStatus, SourceStatus, Welcome};
+use crate::message::{Member, Refusal, Role, SOURCES_TOLD_MAX, ShardStatus, SourceStatus, Welcome};
 use crate::session::{Link, LinkError, Received};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::ErrorKind;
@@ -130,6 +130,14 @@ pub enum ConnectError {
     Nobody(Vec<ConnectError>),
 }
 
+impl ConnectError {
+    /// Whether the connection has made room for another, since nothing was under way on it.
+    pub(super) fn has_made_room(&self) -> bool {
+        let made_room = |source: &LinkError| matches!(source, LinkError::Refused(Refusal::MadeRoom { .. }));
+        matches!(self, ConnectError::Link { source, .. } if made_room(source))
+    }
+}
+
 /// One after the other, as text.
 fn list(errors: &[impl ToString]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -153,6 +161,14 @@ pub fn parse_address(address: &str) -> Result<Member, ConnectError> {
     if !is_host(host) { Err(wrong()) } else { Ok(Member { host: host.to_owned(), client_base }) }
 }
 
+/// What a fresh connection says first: which shard of which cluster is meant, if that is known, and by whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hail {
+    pub(super) shard: ShardId,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) role: Role,
+}
+
 /// A connection to a replica, for one shard, past the handshake.
 #[derive(Debug)]
 pub struct Connection {
@@ -169,11 +185,12 @@ pub struct Connection {
 
 impl Connection {
     /// Connects to a member's port for the shard and waits for its welcome. Whoever is no member of `cluster` is
-    /// refused; `None` takes any cluster's.
+    /// refused; `None` takes any cluster's. As an operator it takes no commands but the end of a source.
     pub async fn open(
         member: &Member,
         shard: ShardId,
         cluster: Option<ClusterId>,
+        role: Role,
     ) -> Result<Connection, ConnectError> {
         let name = with_port(&member.host, member.client_base);
         let port = member.client_base.checked_add(shard.0);
@@ -184,14 +201,13 @@ impl Connection {
         let silent = || ConnectError::LookupSilent { address: address.clone(), seconds };
         let found = found.ok_or_else(silent)?;
         let found = found.map_err(|source| ConnectError::Lookup { address: address.clone(), source })?;
-        Connection::open_any(found.collect(), shard, cluster, &address).await
+        Connection::open_any(found.collect(), Hail { shard, cluster, role }, &address).await
     }
 
     /// Over whichever address of a name leads to a welcome first.
     pub(super) async fn open_any(
         found: Vec<SocketAddr>,
-        shard: ShardId,
-        cluster: Option<ClusterId>,
+        hail: Hail,
         name: &str,
     ) -> Result<Connection, ConnectError> {
         let is_one = found.len() == 1;
@@ -199,7 +215,7 @@ impl Connection {
         loop {
             if let Some(found) = untried.next() {
                 let name = if is_one { name.to_owned() } else { format!("{name} ({})", found.ip()) };
-                tried.spawn(Connection::open_at(found, shard, cluster, name));
+                tried.spawn(Connection::open_at(found, hail, name));
             }
             tokio::select! {
                 ended = tried.join_next() => match ended {
@@ -217,33 +233,24 @@ impl Connection {
         Err(only.unwrap_or(ConnectError::Each(errors)))
     }
 
-    async fn open_at(
-        found: SocketAddr,
-        shard: ShardId,
-        cluster: Option<ClusterId>,
-        address: String,
-    ) -> Result<Connection, ConnectError> {
+    async fn open_at(found: SocketAddr, hail: Hail, address: String) -> Result<Connection, ConnectError> {
         let (mut end, seconds) = (pin!(sleep_running(CONNECT_TIMEOUT)), CONNECT_TIMEOUT.as_secs());
         let stream = before(end.as_mut(), TcpStream::connect(found)).await;
         let unreachable = || ConnectError::Unreachable { address: address.clone(), seconds };
         let stream = stream.ok_or_else(unreachable)?;
         let stream = stream.map_err(|source| ConnectError::Io { address: address.clone(), source })?;
-        let greeting = Connection::greet(stream, shard, cluster, address.clone());
+        let greeting = Connection::greet(stream, hail, address.clone());
         before(end, greeting).await.ok_or(ConnectError::Silent { address, seconds })?
     }
 
-    async fn greet(
-        stream: TcpStream,
-        shard: ShardId,
-        cluster: Option<ClusterId>,
-        address: String,
-    ) -> Result<Connection, ConnectError> {
+    async fn greet(stream: TcpStream, hail: Hail, address: String) -> Result<Connection, ConnectError> {
         // Frames are whole when they are written; waiting for more only delays them. A socket
         // that refuses the option still works.
         let _ = stream.set_nodelay(true);
         notice_death(&stream);
         let mut out = Vec::new();
-        let link = Link::new(shard, cluster, READ_CHUNK_BYTES, &mut out);
+        let Hail { shard, cluster, role } = hail;
+        let link = Link::new(shard, cluster, role, READ_CHUNK_BYTES, &mut out);
         let heard = Arc::default();
         let mut connection = Connection { address, stream, link, out, written: 0, welcome: None, heard };
         match connection.receive().await? {
@@ -374,5 +381,5 @@ impl Connection {
 
 /// How a shard stands at one replica, given the replica's client port of shard 0.
 pub async fn status(member: &Member, shard: ShardId) -> Result<ShardStatus, ConnectError> {
-    Connection::open(member, shard, None).await?.status().await
+    Connection::open(member, shard, None, Role::Operator).await?.status().await
 }

@@ -2,7 +2,7 @@
 
 use super::connection::{ConnectError, Connection, parse_address};
 use crate::id::{ClusterId, ShardId};
-use crate::message::{Member, Welcome};
+use crate::message::{Member, Role, Welcome};
 use std::fmt;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -40,14 +40,15 @@ pub struct Contact {
 /// What a replica at one of these addresses says of its cluster: its members, and how many shards. All are
 /// asked at once. An error if they are of several clusters; one that takes long to answer is not waited for.
 pub async fn discover<A: AsRef<str>>(addresses: &[A]) -> Result<Welcome, ConnectError> {
-    Ok(contact(addresses, None).await?.welcome)
+    Ok(contact(addresses, None, Role::Client).await?.welcome)
 }
 
 /// The first replica that answers. Where no cluster is named the addresses must lead to one; where one is, only
-/// its members answer.
+/// its members answer. Operators are answered where clients have taken all places.
 pub async fn contact<A: AsRef<str>>(
     addresses: &[A],
     cluster: Option<ClusterId>,
+    role: Role,
 ) -> Result<Contact, ConnectError> {
     let mut asked = JoinSet::new();
     let mut members = Vec::new();
@@ -55,7 +56,7 @@ pub async fn contact<A: AsRef<str>>(
         members.push(parse_address(address.as_ref())?);
     }
     for (place, member) in members.iter().cloned().enumerate() {
-        asked.spawn(async move { (place, Connection::open(&member, ShardId(0), cluster).await) });
+        asked.spawn(async move { (place, Connection::open(&member, ShardId(0), cluster, role).await) });
     }
     let (mut answers, mut errors) = (Vec::new(), Vec::new());
     let mut until = None;

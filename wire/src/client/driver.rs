@@ -135,8 +135,11 @@ impl Driver {
             match self.session.poll_transmit(self.clock.now()) {
                 Some(transmit) => self.links.send(transmit),
                 None if has_told => {}
-                None => return,
+                None => break,
             }
+        }
+        while let Some((replica, shard)) = self.session.poll_wake() {
+            self.links.wake(replica, shard);
         }
     }
 
@@ -193,6 +196,7 @@ impl Driver {
         match what {
             What::Connected => self.session.on_connected(replica, shard),
             What::Lost => self.session.on_disconnected(replica, shard),
+            What::Yielded => self.session.on_yielded(replica, shard),
             What::Received(Received::Response { tag, answers }) => {
                 self.links.troubles.answered();
                 if self.session.on_response(replica, tag, answers).is_err() {

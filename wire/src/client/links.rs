@@ -3,7 +3,7 @@
 use super::connection::{ConnectError, Connection};
 use super::troubles::Troubles;
 use crate::id::{ClusterId, ReplicaId, ShardId};
-use crate::message::{Member, Welcome};
+use crate::message::{Member, Role, Welcome};
 use crate::session::{Received, Transmit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +35,8 @@ pub(super) enum What {
     Connected,
     Received(Received),
     Lost,
+    /// It has made room for another, and is made anew once it is woken.
+    Yielded,
 }
 
 /// The driver's end of a connection.
@@ -42,6 +44,7 @@ pub(super) enum What {
 struct Handle {
     outgoing: mpsc::Sender<Transmit>,
     reset: Arc<Notify>,
+    wake: Arc<Notify>,
     /// Bytes that have come, and how many of them the driver knows of.
     heard: Arc<AtomicU64>,
     known: u64,
@@ -68,8 +71,15 @@ impl Links {
         for shard in 0..welcome.shards {
             for (replica, member) in (0..).zip(&welcome.members) {
                 let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
-                let (reset, heard) = (Arc::new(Notify::new()), Arc::<AtomicU64>::default());
-                handles.push(Handle { outgoing, reset: reset.clone(), heard: heard.clone(), known: 0 });
+                let (reset, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+                let heard = Arc::<AtomicU64>::default();
+                handles.push(Handle {
+                    outgoing,
+                    reset: reset.clone(),
+                    wake: wake.clone(),
+                    heard: heard.clone(),
+                    known: 0,
+                });
                 let task = Task {
                     replica: ReplicaId(replica),
                     shard: ShardId(shard),
@@ -77,6 +87,7 @@ impl Links {
                     cluster: welcome.cluster,
                     queue,
                     reset,
+                    wake,
                     heard,
                     events: sender.clone(),
                     troubles: troubles.clone(),
@@ -98,6 +109,11 @@ impl Links {
     /// Makes a connection anew; its loss is told as any other.
     pub(super) fn reset(&self, replica: ReplicaId, shard: ShardId) {
         self.handles[self.place(replica, shard)].reset.notify_one();
+    }
+
+    /// Has a connection made that rests.
+    pub(super) fn wake(&self, replica: ReplicaId, shard: ShardId) {
+        self.handles[self.place(replica, shard)].wake.notify_one();
     }
 
     /// The connections on which bytes have come since the last call.
@@ -122,6 +138,7 @@ struct Task {
     cluster: ClusterId,
     queue: mpsc::Receiver<Transmit>,
     reset: Arc<Notify>,
+    wake: Arc<Notify>,
     heard: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
     troubles: Troubles,
@@ -140,9 +157,13 @@ impl Task {
                 if !self.tell(What::Connected).await {
                     return;
                 }
-                self.converse(connection).await;
-                if !self.tell(What::Lost).await {
+                let has_made_room = self.converse(connection).await;
+                if !self.tell(if has_made_room { What::Yielded } else { What::Lost }).await {
                     return;
+                }
+                if has_made_room {
+                    self.wake.notified().await;
+                    continue;
                 }
             }
             sleep(pause).await;
@@ -152,7 +173,7 @@ impl Task {
 
     /// Only to the member that is meant: whoever else has its address now must not answer for it.
     async fn open(&self) -> Result<Connection, ConnectError> {
-        let connection = Connection::open(&self.member, self.shard, Some(self.cluster)).await?;
+        let connection = Connection::open(&self.member, self.shard, Some(self.cluster), Role::Client).await?;
         let (here, there) = (connection.welcome().replica, self.replica);
         let wrong = || ConnectError::Replica { address: connection.address().to_owned(), here, there };
         if here == there { Ok(connection) } else { Err(wrong()) }
@@ -163,23 +184,26 @@ impl Task {
         self.events.send(Event { replica: self.replica, shard: self.shard, what }).await.is_ok()
     }
 
-    /// Until the connection breaks, is given up or the client is gone.
-    async fn converse(&mut self, mut connection: Connection) {
+    /// Until the connection breaks, is given up or the client is gone. Whether it has made room for another.
+    async fn converse(&mut self, mut connection: Connection) -> bool {
         connection.count_in(self.heard.clone());
         loop {
             tokio::select! {
                 transmit = self.queue.recv() => {
-                    let Some(transmit) = transmit else { return };
+                    let Some(transmit) = transmit else { return false };
                     connection.request(transmit.tag, &transmit.payload);
                     while let Ok(transmit) = self.queue.try_recv() {
                         connection.request(transmit.tag, &transmit.payload);
                     }
                 }
-                () = self.reset.notified() => return,
+                () = self.reset.notified() => return false,
                 received = connection.receive() => {
-                    let Ok(received) = received else { return };
+                    let received = match received {
+                        Ok(received) => received,
+                        Err(error) => return error.has_made_room(),
+                    };
                     if !self.tell(What::Received(received)).await {
-                        return;
+                        return false;
                     }
                 }
             }

@@ -33,7 +33,7 @@ pub use sources::{EndError, end_source, sources};
 
 use crate::answer::Answer;
 use crate::id::{ClusterId, CommandId};
-use crate::message::Welcome;
+use crate::message::{Role, Welcome};
 use crate::session::{Config, Error, Session, SubmitError};
 use bytes::Bytes;
 use driver::{CALLS_MAX, Call, Command, Driver};
@@ -139,7 +139,7 @@ impl Client {
         cluster: ClusterId,
         addresses: &[A],
     ) -> Result<Client, ConnectError> {
-        Ok(Client::of(contact(addresses, Some(cluster)).await?.welcome))
+        Ok(Client::of(contact(addresses, Some(cluster), Role::Client).await?.welcome))
     }
 
     fn of(welcome: Welcome) -> Client {

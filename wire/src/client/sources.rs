@@ -6,7 +6,7 @@ use super::discovery::Contact;
 use crate::answer::Answer;
 use crate::command::RequestBuilder;
 use crate::id::{ShardId, StreamId};
-use crate::message::{Failure, Member, SourceStatus, Welcome};
+use crate::message::{Failure, Member, Role, SourceStatus, Welcome};
 use crate::session::Received;
 use crate::source::SourceName;
 use std::time::Duration;
@@ -48,7 +48,8 @@ pub async fn sources(contact: &Contact) -> Result<Vec<Vec<SourceStatus>>, Connec
     let mut shards = Vec::new();
     for shard in (0..contact.welcome.shards).map(ShardId) {
         let cluster = Some(contact.welcome.cluster);
-        shards.push(Connection::open(&contact.member, shard, cluster).await?.sources().await?);
+        shards
+            .push(Connection::open(&contact.member, shard, cluster, Role::Operator).await?.sources().await?);
     }
     Ok(shards)
 }
@@ -102,7 +103,7 @@ async fn try_end(
     stream: StreamId,
     seen: &mut Option<SourceStatus>,
 ) -> Result<Tried, EndError> {
-    let mut connection = Connection::open(member, shard, Some(welcome.cluster)).await?;
+    let mut connection = Connection::open(member, shard, Some(welcome.cluster), Role::Operator).await?;
     let found = connection.sources().await?.into_iter().find(|source| source.stream == stream);
     let Some(source) = found.or(seen.clone()) else { return Ok(Tried::Unknown) };
     let mut builder = RequestBuilder::default();

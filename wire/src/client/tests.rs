@@ -22,6 +22,10 @@ struct Shared {
     by_replica: Vec<AtomicUsize>,
     /// Requests that are executed and then not answered: the connection is closed instead.
     hang_ups: AtomicUsize,
+    /// Requests after whose answer the connection makes room for another.
+    dismissals: AtomicUsize,
+    /// Connections that were welcomed.
+    welcomed: AtomicUsize,
     /// Requests answered "overloaded".
     refusals: AtomicUsize,
     /// The replica that answers all requests so, and asks to be left alone for longer than anybody waits.
@@ -51,6 +55,8 @@ impl Cluster {
             frames: AtomicUsize::new(0),
             by_replica: (0..replicas).map(|_| AtomicUsize::new(0)).collect(),
             hang_ups: AtomicUsize::new(0),
+            dismissals: AtomicUsize::new(0),
+            welcomed: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             overloaded: AtomicUsize::new(NONE),
         });
@@ -124,7 +130,7 @@ async fn converse(shared: Arc<Shared>, replica: ReplicaId, stream: TcpStream) {
     let Some(hello) = peer.hear().await else { return };
     let scope = Scope { kind: Kind::Handshake, epoch: Epoch(0), shard: SHARD };
     let Handshake::Hello(hello) = hello.decode(scope).unwrap() else { panic!("no hello") };
-    assert_eq!((hello.role, hello.shard), (Role::Client, SHARD));
+    assert!(matches!(hello.role, Role::Client | Role::Operator) && hello.shard == SHARD);
     let welcome = Welcome {
         cluster: ClusterId(1),
         epoch: Epoch(1),
@@ -135,6 +141,7 @@ async fn converse(shared: Arc<Shared>, replica: ReplicaId, stream: TcpStream) {
     };
     peer.say(Kind::Handshake, &Handshake::Welcome(welcome), &[]).await;
     peer.splitter.trust();
+    shared.welcomed.fetch_add(1, Ordering::Relaxed);
     while let Some(frame) = peer.hear().await {
         match frame.decode(Scope { kind: Kind::Client, ..scope }).unwrap() {
             ClientMessage::Request { tag } => {
@@ -152,6 +159,11 @@ async fn converse(shared: Arc<Shared>, replica: ReplicaId, stream: TcpStream) {
                     return;
                 }
                 peer.say(Kind::Client, &ClientMessage::Response { tag }, &response).await;
+                if take_one(&shared.dismissals) {
+                    let why = Refusal::MadeRoom { idle_s: 10 };
+                    peer.say(Kind::Client, &ClientMessage::Leave(why), &[]).await;
+                    return;
+                }
             }
             ClientMessage::StatusRequest | ClientMessage::SnapshotRequest => {
                 let status = ShardStatus { replica, decisions: 7, ..ShardStatus::default() };
@@ -238,6 +250,22 @@ async fn an_answer_lost_with_its_connection_is_fetched_again() {
         assert_eq!(client.decide("k", format!("{n}")).await.unwrap().key_seq, n + 1);
     }
     assert!(cluster.shared.model.lock().unwrap().decided.values().all(|times| *times == 1));
+}
+
+#[tokio::test]
+async fn a_connection_that_made_room_costs_no_call_and_is_made_when_it_is_wanted() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client().await;
+    client.decide("k", "0").await.unwrap();
+    let welcomed = cluster.shared.welcomed.load(Ordering::Relaxed);
+    for n in 1..=10 {
+        cluster.shared.dismissals.store(1, Ordering::Relaxed);
+        assert_eq!(client.decide("k", format!("{n}")).await.unwrap().key_seq, n + 1);
+    }
+    // The tenth rests: nobody has asked for anything since.
+    let made = cluster.shared.welcomed.load(Ordering::Relaxed) - welcomed;
+    assert_eq!(made, 9, "once for each of the calls but the first");
+    assert!(client.troubles().is_empty(), "{:?}", client.troubles());
 }
 
 #[tokio::test]
@@ -450,7 +478,7 @@ async fn refusals_and_strangers_are_explained() {
 #[test]
 fn whoever_answers_as_a_client_is_no_replica() {
     use crate::session::{Link, LinkError};
-    let mut link = Link::new(SHARD, None, 4096, &mut Vec::new());
+    let mut link = Link::new(SHARD, None, Role::Client, 4096, &mut Vec::new());
     let bytes = handshake(&Handshake::Hello(crate::message::Hello {
         cluster: None,
         epoch: Epoch(0),
@@ -480,7 +508,7 @@ async fn addresses_that_say_nothing_hold_up_no_first_contact() {
     addresses.push(cluster.address(1));
     let found = come("the first contact", discover(&addresses)).await.unwrap();
     assert_eq!(found.replica, ReplicaId(1));
-    let named = come("a named one", contact(&addresses, Some(ClusterId(1)))).await.unwrap();
+    let named = come("a named one", contact(&addresses, Some(ClusterId(1)), Role::Client)).await.unwrap();
     assert_eq!(named.member.client_base, cluster.shared.members[1].client_base);
 }
 
@@ -490,7 +518,8 @@ async fn all_addresses_of_a_name_are_tried() {
     let good = cluster.address(0).parse().unwrap();
     let (_listener, silent) = mute().await;
     let refused = mute().await.1;
-    let open = |addresses: Vec<_>| Connection::open_any(addresses, SHARD, None, "db:1");
+    let hail = connection::Hail { shard: SHARD, cluster: None, role: Role::Client };
+    let open = |addresses: Vec<_>| Connection::open_any(addresses, hail, "db:1");
     let connection = come("the last one", open(vec![refused, silent, silent, good])).await.unwrap();
     assert_eq!(connection.welcome().replica, ReplicaId(0));
     let error = come("the errors", open(vec![silent, refused])).await.unwrap_err().to_string();

@@ -73,12 +73,18 @@ pub struct Link {
 
 impl Link {
     /// For a fresh connection to the port of `shard` of a member of `cluster`; `None` takes any cluster's.
-    /// Appends the hello to `out`. `chunk` is how much room a read is offered, in bytes.
-    pub fn new(shard: ShardId, cluster: Option<ClusterId>, chunk: usize, out: &mut Vec<u8>) -> Link {
+    /// `role` is a client's or an operator's. Appends the hello to `out`. `chunk` is how much room a read is
+    /// offered, in bytes.
+    pub fn new(
+        shard: ShardId,
+        cluster: Option<ClusterId>,
+        role: Role,
+        chunk: usize,
+        out: &mut Vec<u8>,
+    ) -> Link {
         let (splitter, encoder) = (Splitter::new(chunk), Encoder::default());
         let mut link = Link { splitter, encoder, shard, cluster, said: 0, welcomed: false };
-        let hello =
-            Hello { cluster, epoch: Epoch(0), shard, shards: 0, rule: RULE_VERSION, role: Role::Client };
+        let hello = Hello { cluster, epoch: Epoch(0), shard, shards: 0, rule: RULE_VERSION, role };
         let scope = link.scope(Kind::Handshake);
         link.said = link.encoder.frame(out, 0, scope, &Handshake::Hello(hello), &[], 0) as u64;
         link
@@ -141,6 +147,7 @@ impl Link {
             ClientMessage::Failed { tag, failure } => Received::Failed { tag, failure },
             ClientMessage::Status(status) => Received::Status(status),
             ClientMessage::Sources(sources) => Received::Sources(sources),
+            ClientMessage::Leave(why) => return Err(why.into()),
             ClientMessage::Request { .. }
             | ClientMessage::StatusRequest
             | ClientMessage::SnapshotRequest

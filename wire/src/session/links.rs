@@ -67,6 +67,8 @@ struct Link {
     quiet_since: u64,
     /// Something has come since it was looked at last.
     heard: bool,
+    /// It made room for another since it was idle, and is made anew when somebody has something to ask there.
+    resting: bool,
     /// By class.
     pauses: [Pause; CLASSES],
 }
@@ -150,6 +152,32 @@ impl Links {
         // Else it was taken for dead before, which is remembered.
         if link.connected {
             *link = Link::default();
+        }
+    }
+
+    /// A connection has made room for another.
+    pub(super) fn on_yielded(&mut self, replica: ReplicaId, shard: ShardId) {
+        *self.at(replica, shard) = Link { resting: true, ..Link::default() };
+    }
+
+    /// The resting connections that would be preferred to the one that takes the requests of a home now. Each is
+    /// named once.
+    pub(super) fn wake(
+        &mut self,
+        home: ReplicaId,
+        shard: ShardId,
+        now: u64,
+        mut wanted: impl FnMut(ReplicaId),
+    ) {
+        for step in 0..self.replicas {
+            let replica = ReplicaId((home.0 + step) % self.replicas);
+            let link = self.at(replica, shard);
+            if std::mem::take(&mut link.resting) {
+                wanted(replica);
+            }
+            if link.is_trusted(now) {
+                return;
+            }
         }
     }
 

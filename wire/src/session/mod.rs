@@ -5,11 +5,11 @@
 //! frame is full or nothing of the lane is under way. Whatever is not answered is sent again
 //! under the same numbers, so that it happens once.
 //!
-//! Inputs: [`Session::submit`], [`Session::on_connected`], [`Session::on_disconnected`],
+//! Inputs: [`Session::submit`], [`Session::on_connected`], [`Session::on_disconnected`], [`Session::on_yielded`],
 //! [`Session::on_heard`], [`Session::on_response`], [`Session::on_failure`], [`Session::on_timeout`].
 //! Outputs, polled after each batch of inputs: [`Session::poll_reset`], [`Session::poll_transmit`],
 //! [`Session::poll_outcome`] (until neither of them gives anything: each can give the other something to do),
-//! [`Session::next_deadline`]. Times are microseconds since an origin that the caller chooses.
+//! [`Session::poll_wake`], [`Session::next_deadline`]. Times are microseconds since an origin that the caller chooses.
 
 mod compare;
 mod config;
@@ -141,6 +141,8 @@ pub struct Session {
     links: Links,
     /// Connections that are to be made anew; none is named again before it is connected.
     resets: VecDeque<(ReplicaId, ShardId)>,
+    /// Connections that rest and are wanted; none is named again before it rests again.
+    wakes: VecDeque<(ReplicaId, ShardId)>,
     /// Lanes that may have something to send.
     ready: VecDeque<usize>,
     outcomes: VecDeque<Outcome>,
@@ -194,6 +196,7 @@ impl Session {
         Session {
             links: Links::new(config.replicas, config.shards),
             resets: VecDeque::new(),
+            wakes: VecDeque::new(),
             config,
             source,
             lanes,
@@ -374,6 +377,10 @@ impl Session {
         let lane = &mut self.lanes[index];
         if self.closing {
             lane.maybe_end(now.saturating_add(self.config.deadline_us));
+        }
+        if lane.is_busy() {
+            let (shard, wakes) = (lane.shard, &mut self.wakes);
+            self.links.wake(lane.home, shard, now, |replica| wakes.push_back((replica, shard)));
         }
         let targets = self.links.targets(lane.home, lane.shard, now);
         let place = match lane.due(&targets) {

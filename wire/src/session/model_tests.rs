@@ -47,6 +47,10 @@ enum Step {
     Disconnect {
         replica: u8,
     },
+    /// Its connections make room for others.
+    Yield {
+        replica: u8,
+    },
     EndStreams,
     Pass {
         millis: u16,
@@ -66,6 +70,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..REPLICAS).prop_map(|replica| Step::Hear { replica }),
         2 => (0..REPLICAS).prop_map(|replica| Step::Connect { replica }),
         1 => (0..REPLICAS).prop_map(|replica| Step::Disconnect { replica }),
+        1 => (0..REPLICAS).prop_map(|replica| Step::Yield { replica }),
         1 => prop::bool::weighted(0.2).prop_map(|end| if end { Step::EndStreams } else { Step::Send }),
         2 => (0u16..3000).prop_map(|millis| Step::Pass { millis }),
     ]
@@ -117,6 +122,9 @@ impl World {
                 while let Some(transmit) = self.session.poll_transmit(self.now) {
                     self.copies.push(transmit);
                 }
+                while let Some((replica, shard)) = self.session.poll_wake() {
+                    self.session.on_connected(replica, shard);
+                }
             }
             Step::Execute { place, answered } => {
                 let Some(copy) = self.take(place) else { return };
@@ -151,6 +159,9 @@ impl World {
             }
             Step::Disconnect { replica } => {
                 self.each_shard(|session, shard| session.on_disconnected(ReplicaId(replica), shard));
+            }
+            Step::Yield { replica } => {
+                self.each_shard(|session, shard| session.on_yielded(ReplicaId(replica), shard));
             }
             Step::EndStreams => self.shards.iter_mut().for_each(Model::end_all),
             Step::Pass { millis } => {

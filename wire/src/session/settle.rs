@@ -29,6 +29,13 @@ impl Session {
         self.take_back(replica, shard);
     }
 
+    /// The connection was idle and has made room for another. It need not be made again before
+    /// [`Session::poll_wake`] names it.
+    pub fn on_yielded(&mut self, replica: ReplicaId, shard: ShardId) {
+        self.links.on_yielded(replica, shard);
+        self.take_back(replica, shard);
+    }
+
     fn take_back(&mut self, replica: ReplicaId, shard: ShardId) {
         for lane in self.lanes.iter_mut().filter(|lane| lane.shard == shard) {
             lane.on_silence(|at, _| at == replica);
@@ -276,6 +283,11 @@ impl Session {
     /// lost already, and counts again when it is told that the new one is connected.
     pub fn poll_reset(&mut self) -> Option<(ReplicaId, ShardId)> {
         self.resets.pop_front()
+    }
+
+    /// A connection that has made room for another, and is wanted again.
+    pub fn poll_wake(&mut self) -> Option<(ReplicaId, ShardId)> {
+        self.wakes.pop_front()
     }
 
     fn look_at_flights(&mut self, now: u64, index: usize) {

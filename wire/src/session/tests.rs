@@ -211,6 +211,34 @@ fn a_lost_connection_sends_the_same_bytes_to_the_next_replica() {
 }
 
 #[test]
+fn a_connection_that_made_room_is_made_again_when_it_is_wanted() {
+    let mut rig = Rig::new(|_| ());
+    let shard = ShardId(0);
+    let woken = |rig: &mut Rig| -> Vec<u8> {
+        std::iter::from_fn(|| rig.session.poll_wake()).map(|(replica, _)| replica.0).collect()
+    };
+    rig.decide(&key_of_home(1), 0);
+    rig.settle();
+    (0..3).for_each(|replica| rig.session.on_yielded(ReplicaId(replica), shard));
+    assert!(rig.sent().is_empty() && woken(&mut rig).is_empty(), "nobody has anything to ask");
+    // Whoever takes the place of the home is asked until the home is back, and nobody else is.
+    rig.session.on_connected(ReplicaId(2), shard);
+    rig.decide(&key_of_home(1), 1);
+    let elsewhere = rig.one();
+    assert_eq!((elsewhere.replica, woken(&mut rig)), (ReplicaId(2), vec![1]));
+    rig.decide(&key_of_home(1), 2);
+    rig.answer(&elsewhere);
+    assert_eq!((rig.one().replica, woken(&mut rig)), (ReplicaId(2), vec![]), "each is named once");
+    // What was under way when it left goes elsewhere; where nobody is connected all are wanted.
+    rig.session.on_yielded(ReplicaId(2), shard);
+    assert!(rig.sent().is_empty());
+    assert_eq!(woken(&mut rig), [2, 0]);
+    rig.session.on_connected(ReplicaId(0), shard);
+    rig.settle();
+    assert!(rig.is_committed(1) && rig.is_committed(2));
+}
+
+#[test]
 fn a_silent_replica_is_avoided_until_it_speaks() {
     let mut rig = Rig::new(|_| ());
     let key = key_of_home(0);

@@ -148,6 +148,7 @@ impl Shared {
         while let Some(frame) = connection.next_frame().await? {
             match hello.role {
                 Role::Client => self.node.borrow_mut().on_client_frame(frame)?,
+                Role::Operator => bail!("this is a probe of the machine, which has nothing to tell"),
                 Role::Replica { id, .. } => self.node.borrow_mut().on_peer_frame(id, frame)?,
             }
             self.turn.notify();

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::{ConnectError, Connection, Contact, Patience};
 use isonomy_wire::id::{ClusterId, ShardId};
-use isonomy_wire::message::{Member, ShardStatus, Welcome};
+use isonomy_wire::message::{Member, Role, ShardStatus, Welcome};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ pub(super) struct TakeArgs {
 /// Waits until the replica has a new snapshot of every shard; an error if it does not get there.
 pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
     block_on(async {
-        let Contact { member, welcome } = args.connect.contact().await?;
+        let Contact { member, welcome } = args.connect.contact(Role::Operator).await?;
         let patience = Patience::of(Some(Duration::from_secs(args.deadline)));
         // All are asked before the first is waited for.
         let mut asked = Vec::new();
@@ -72,7 +72,7 @@ struct Asked {
 
 impl Asked {
     async fn begin(member: &Member, shard: ShardId, cluster: ClusterId) -> Result<Asked, ConnectError> {
-        let mut connection = Connection::open(member, shard, Some(cluster)).await?;
+        let mut connection = Connection::open(member, shard, Some(cluster), Role::Operator).await?;
         let fence = connection.request_snapshot().await?.fence;
         Ok(Asked { connection, shard, fence })
     }

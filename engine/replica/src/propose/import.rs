@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::{
     CallError, Client, ConnectError, Contact, Patience, Proposal, Proposed, Source, Uncompared, sleep_running,
 };
+use isonomy_wire::message::Role;
 use isonomy_wire::session::Error;
 use serde_json::json;
 use std::collections::VecDeque;
@@ -174,7 +175,7 @@ async fn contact(args: &ProposeArgs) -> Result<Contact, ConnectError> {
     let patience = Patience::of(args.deadline());
     let mut told = Instant::now();
     loop {
-        let error = match args.connect.contact().await {
+        let error = match args.connect.contact(Role::Client).await {
             Err(error @ ConnectError::Nobody(_)) if args.source.is_some() => error,
             found => return found,
         };

@@ -8,6 +8,7 @@ use crate::out;
 use anyhow::{Context, Result};
 use isonomy_wire::client::{Client, Committed, Decided};
 use isonomy_wire::command::{VALUE_BYTES_MAX, check_value};
+use isonomy_wire::message::Role;
 use serde_json::{Map, Value};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -71,7 +72,7 @@ fn unread(name: &str, error: &std::io::Error) -> Fatal {
 pub(super) async fn run(args: &ProposeArgs, asked: Asked) -> Result<()> {
     let Asked { key, value } = asked;
     check_value(value.len())?;
-    let welcome = args.connect.contact().await?.welcome;
+    let welcome = args.connect.contact(Role::Client).await?.welcome;
     let config = args.session(&welcome);
     let client = Client::with(welcome, config);
     let decided = match args.if_seq {

@@ -1,84 +1,136 @@
 //! Connections of clients: requests in, answers out.
 
-use glommio::net::TcpStream;
-use isonomy_protocol::contract::{Busy, ClientRef};
+use futures_lite::FutureExt;
+use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
+use isonomy_wire::command::Op;
 use isonomy_wire::frame::{Encoder, Frame};
 use isonomy_wire::message::{ClientMessage, Failure, Handshake, Hello, Member, Refusal, Role, Welcome};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
+use super::guests::Admitted;
 use super::link::{Connection, LinkError, Sink};
 use super::peers::listener_of;
+use super::strangers::{Place, Strangers};
 use super::ticker::CLIENT_PATIENCE;
 use super::{EPOCH, Node};
 use crate::config::Durability;
-use crate::files::REFUSED_MAX;
+use crate::files::{ARRIVING_MAX, OPERATORS_MAX};
+use crate::told::Kind;
 
 /// Answers that may wait for a client before no more of its requests are read.
 const CLIENT_BACKLOG_BYTES_MAX: usize = 1 << 20;
+
+/// Connections that are taken before the shard's other tasks have their turn: a crowd gets in before those who
+/// wait at the port become too many.
+const ACCEPT_BURST: u32 = 16;
+
+/// Who was welcomed.
+#[derive(Clone, Copy)]
+struct Guest {
+    connection: u64,
+    is_operator: bool,
+}
 
 impl Node {
     /// Serves the clients that connect, for ever.
     pub(super) async fn accept_clients(self: Rc<Node>, listener: std::net::TcpListener) {
         let listener = listener_of(listener);
-        let open = Rc::new(());
+        let arrivals = Rc::new(Strangers::default());
+        let all_max = self.config.connections_max as usize + (OPERATORS_MAX + ARRIVING_MAX) as usize;
+        let mut burst = 0;
         loop {
+            arrivals.room(|arriving| arriving + self.inner.borrow().guests.len() < all_max).await;
             let stream = self.accept(&listener, "a client").await;
-            // Who connects as fast as it can must not keep the shard from its work.
-            futures_lite::future::yield_now().await;
-            // Each connection holds a share of `open` as long as it lives.
-            let count = Rc::strong_count(&open) as u32;
-            let limit = self.config.connections_max;
-            if count > limit + REFUSED_MAX {
-                continue;
-            }
-            let (node, held) = (self.clone(), open.clone());
+            let from = stream.peer_addr().ok().map(|address| address.ip());
+            let connection = Connection::new(stream, CLIENT_PATIENCE);
+            let place = arrivals.admit(from, &connection.sink);
+            let (node, arrivals) = (self.clone(), arrivals.clone());
             let task = async move {
-                node.serve_client(stream, count > limit).await;
-                drop(held);
+                node.serve_client(connection, place).await;
+                arrivals.on_left();
             };
             glommio::spawn_local(task).detach();
+            // Who connects as fast as it can must not keep the shard from its work.
+            burst = (burst + 1) % ACCEPT_BURST;
+            if burst == 0 {
+                futures_lite::future::yield_now().await;
+            }
         }
     }
 
-    async fn serve_client(&self, stream: TcpStream, refuse: bool) {
-        let mut connection = Connection::new(stream, CLIENT_PATIENCE);
-        let mut encoder = Encoder::default();
-        let error = match self.greet_client(&mut connection, &mut encoder, refuse).await {
-            Ok(()) => self.hear_client(connection).await,
+    /// `arrival` is given up once there is a place among the guests.
+    async fn serve_client(&self, mut connection: Connection, arrival: Place) {
+        let greeted = self.greet_client(&mut connection).await;
+        drop(arrival);
+        let error = match greeted {
+            Ok(guest) => self.hear_client(connection, guest).await,
             Err(error) => error,
         };
         log::debug!("shard {}: a client's connection ended: {error}", self.shard.0);
     }
 
-    async fn greet_client(
-        &self,
-        connection: &mut Connection,
-        encoder: &mut Encoder,
-        refuse: bool,
-    ) -> Result<(), LinkError> {
-        let judged = if refuse {
-            Err(Refusal::TooManyConnections { limit: self.config.connections_max })
-        } else {
-            match connection.hear(encoder, self.shard).await? {
-                Handshake::Hello(hello) => self.judge_client(&hello),
-                _ => Err(Refusal::NoHello),
-            }
+    async fn greet_client(&self, connection: &mut Connection) -> Result<Guest, LinkError> {
+        let mut encoder = Encoder::default();
+        let judged = match connection.hear(&mut encoder, self.shard).await? {
+            Handshake::Hello(hello) => self.judge_client(&hello, &connection.sink),
+            _ => Err(Refusal::NoHello),
         };
-        if let Err(refusal) = judged {
-            connection.refuse(encoder, self.shard, refusal.clone()).await;
-            return Err(LinkError::Refused(refusal));
+        match judged {
+            Ok(guest) => {
+                connection.shake(&mut encoder, self.shard, &Handshake::Welcome(self.welcome()));
+                Ok(guest)
+            }
+            Err(refusal) => {
+                connection.refuse(&mut encoder, self.shard, refusal.clone()).await;
+                Err(LinkError::Refused(refusal))
+            }
         }
-        connection.shake(encoder, self.shard, &Handshake::Welcome(self.welcome()));
-        Ok(())
     }
 
-    fn judge_client(&self, hello: &Hello) -> Result<(), Refusal> {
+    fn judge_client(&self, hello: &Hello, sink: &Rc<Sink>) -> Result<Guest, Refusal> {
         self.judge_hello(hello)?;
-        match hello.role {
-            Role::Client => Ok(()),
-            Role::Replica { .. } => Err(Refusal::WrongPort { expected: "clients".into() }),
+        let is_operator = match hello.role {
+            Role::Client => false,
+            Role::Operator => true,
+            Role::Replica { .. } => return Err(Refusal::WrongPort { expected: "clients".into() }),
+        };
+        let admitted = self.inner.borrow_mut().guests.admit(Instant::now(), is_operator, sink);
+        let limit = self.config.connections_max;
+        match admitted {
+            Ok(Admitted { id, yielding }) => {
+                if let Some((sink, idle)) = yielding {
+                    self.dismiss(&sink, idle);
+                }
+                Ok(Guest { connection: id, is_operator })
+            }
+            Err(refusal) => {
+                if self.told.may(Kind::NoPlace) {
+                    log::warn!(
+                        "shard {}: a client was refused: all {limit} connections are taken, and none is idle; close \
+                         some or raise `connections_max`",
+                        self.shard.0
+                    );
+                }
+                Err(refusal)
+            }
         }
+    }
+
+    /// Tells a guest on whose connection nothing is under way that its place is another's.
+    fn dismiss(&self, sink: &Sink, idle: Duration) {
+        let limit = self.config.connections_max;
+        if self.told.may(Kind::MadeRoom) {
+            log::warn!(
+                "shard {}: all {limit} connections of clients are taken: one that had been idle for {idle:.0?} made \
+                 room for another; if that happens often, close some or raise `connections_max`",
+                self.shard.0
+            );
+        }
+        let refusal = Refusal::MadeRoom { idle_s: idle.as_secs() };
+        self.say(sink, &ClientMessage::Leave(refusal));
+        sink.leave("it made room for another");
     }
 
     /// What this replica says of itself.
@@ -96,42 +148,43 @@ impl Node {
         }
     }
 
-    async fn hear_client(&self, mut connection: Connection) -> LinkError {
+    async fn hear_client(&self, mut connection: Connection, guest: Guest) -> LinkError {
         let sink = connection.sink.clone();
-        let id = {
-            let mut inner = self.inner.borrow_mut();
-            inner.connections += 1;
-            let id = inner.connections;
-            inner.clients.insert(id, sink.clone());
-            id
-        };
         let error = loop {
             let frame = match connection.next_frame().await {
                 Ok(frame) => frame,
                 Err(error) => break error,
             };
-            if let Err(error) = self.on_client_frame(id, frame, &sink).await {
+            if let Err(error) = self.on_client_frame(guest, frame, &connection).await {
                 break error;
             }
             while sink.backlog() > CLIENT_BACKLOG_BYTES_MAX && !sink.is_closed() {
                 sink.drained.wait().await;
             }
         };
-        self.inner.borrow_mut().clients.remove(&id);
+        self.inner.borrow_mut().guests.remove(guest.connection);
         error
     }
 
-    async fn on_client_frame(&self, connection: u64, frame: Frame, sink: &Sink) -> Result<(), LinkError> {
+    async fn on_client_frame(
+        &self,
+        guest: Guest,
+        frame: Frame,
+        connection: &Connection,
+    ) -> Result<(), LinkError> {
+        let sink = &*connection.sink;
         match frame.decode(self.client_scope())? {
             ClientMessage::Request { tag } => {
-                let client = ClientRef { connection, tag };
-                match Payload::parse(frame.payload, frame.payload_crc) {
-                    Ok(payload) => self.offer(client, payload, sink).await,
-                    Err(why) => {
-                        let failure = Failure::Invalid { why: why.to_string() };
-                        self.say(sink, &ClientMessage::Failed { tag, failure });
+                let why = match Payload::parse(frame.payload, frame.payload_crc) {
+                    Ok(payload) if !guest.is_operator || is_idle_end(&payload) => {
+                        let client = ClientRef { connection: guest.connection, tag };
+                        return self.offer(client, payload, connection).await;
                     }
-                }
+                    Ok(_) => "an operator's connection takes no commands but the end of a source; connect as a client"
+                        .into(),
+                    Err(why) => why.to_string(),
+                };
+                self.say(sink, &ClientMessage::Failed { tag, failure: Failure::Invalid { why } });
                 Ok(())
             }
             ClientMessage::SnapshotRequest => {
@@ -154,21 +207,35 @@ impl Node {
             ClientMessage::Response { .. }
             | ClientMessage::Failed { .. }
             | ClientMessage::Status(_)
-            | ClientMessage::Sources(_) => Err(LinkError::Closed("it sent what only replicas send")),
+            | ClientMessage::Sources(_)
+            | ClientMessage::Leave(_) => Err(LinkError::Closed("it sent what only replicas send")),
         }
     }
 
     /// Gives a request to the core; while that has no room this client is not read.
-    async fn offer(&self, client: ClientRef, payload: Payload, sink: &Sink) {
+    async fn offer(
+        &self,
+        client: ClientRef,
+        payload: Payload,
+        connection: &Connection,
+    ) -> Result<(), LinkError> {
+        self.inner.borrow().guests.on_request(client.connection);
         loop {
             let now = self.now();
             let offered = self.inner.borrow_mut().core.on_request(now, client, payload.clone());
             self.touch();
-            match offered {
-                Ok(()) => return,
-                Err(Busy) if sink.is_closed() => return,
-                Err(Busy) => self.room.wait().await,
+            if offered == Ok(()) {
+                return Ok(());
             }
+            let sink = &connection.sink;
+            if let Some(why) = sink.why_closed() {
+                return Err(LinkError::Closed(why));
+            }
+            let failed = async {
+                connection.failed().await;
+                sink.close("it has failed while its request waited");
+            };
+            failed.or(self.room.wait()).or(sink.wait_closed()).await;
         }
     }
 
@@ -177,4 +244,11 @@ impl Node {
         sink.push(encoder, self.client_scope(), message, &[], 0);
         sink.flush();
     }
+}
+
+/// Whether a request ends a source and does nothing else: what an operator may change.
+fn is_idle_end(payload: &Payload) -> bool {
+    let batch = payload.batch();
+    let is_end = |part| batch.commands_of(part).all(|command| command.op == Op::End && command.number == 0);
+    batch.parts().iter().all(is_end)
 }

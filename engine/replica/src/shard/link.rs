@@ -9,11 +9,12 @@ use isonomy_wire::id::{Epoch, ShardId};
 use isonomy_wire::message::{Handshake, Refusal, WIRE_VERSION};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::signal::Signal;
-use super::socket::limit_silence;
+use super::socket::{has_failed, limit_silence};
 
 /// How much room a read is offered: several frames of the usual size.
 const READ_CHUNK_BYTES: usize = 256 << 10;
@@ -21,6 +22,8 @@ const READ_CHUNK_BYTES: usize = 256 << 10;
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
 /// How long a stranger may take for the first frame.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a connection has failed that is not read for now.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a refused connection is kept so that the refusal arrives.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -59,6 +62,8 @@ pub(crate) struct Sink {
     pub(crate) drained: Signal,
     closing: Signal,
     closed: Cell<Option<&'static str>>,
+    /// Why it is to be closed once all has left.
+    leaving: Cell<Option<&'static str>>,
     /// When the last write ended, or the first byte began to wait.
     progress: Cell<Instant>,
     /// Since when the incoming side has had a part of a frame, if it has.
@@ -84,6 +89,7 @@ impl Sink {
             drained: Signal::default(),
             closing: Signal::default(),
             closed: Cell::new(None),
+            leaving: Cell::new(None),
             progress: Cell::new(Instant::now()),
             partial_since: Cell::new(None),
             heard: Cell::new(Instant::now()),
@@ -138,6 +144,23 @@ impl Sink {
         self.heard.get().elapsed()
     }
 
+    /// Something was received.
+    pub(super) fn on_heard(&self, now: Instant) {
+        self.heard.set(now);
+    }
+
+    /// Since when neither side has said anything; none while a part of a word has come or not left.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let is_quiet = self.backlog() == 0 && self.partial_since.get().is_none();
+        is_quiet.then(|| self.heard.get().max(self.progress.get()))
+    }
+
+    /// Ends the connection once all that was pushed has left.
+    pub(super) fn leave(&self, why: &'static str) {
+        self.leaving.set(Some(why));
+        self.ready.notify();
+    }
+
     /// Ends the connection: both sides stop at once.
     pub(crate) fn close(&self, why: &'static str) {
         if self.closed.get().is_none() {
@@ -171,7 +194,10 @@ impl Sink {
                 out.writing = taken.len();
             }
             if taken.is_empty() {
-                self.ready.wait().await;
+                match self.leaving.get() {
+                    Some(why) => self.close(why),
+                    None => self.ready.wait().await,
+                }
                 continue;
             }
             let closing = async {
@@ -193,6 +219,7 @@ impl Sink {
 /// A connection: the reading side, and the sink, which a task of its own writes.
 pub(crate) struct Connection {
     reader: ReadHalf<TcpStream>,
+    socket: RawFd,
     splitter: Splitter,
     pub(crate) sink: Rc<Sink>,
 }
@@ -205,6 +232,7 @@ impl Connection {
         // Both fail only on a socket that is closed already, which the first read tells.
         let _ = stream.set_nodelay(true);
         let _ = limit_silence(&stream, patience);
+        let socket = stream.as_raw_fd();
         let (reader, writer) = split(stream);
         let sink = Rc::new(Sink::new());
         let writing = sink.clone();
@@ -214,7 +242,7 @@ impl Connection {
             }
         })
         .detach();
-        Connection { reader, splitter: Splitter::new(READ_CHUNK_BYTES), sink }
+        Connection { reader, socket, splitter: Splitter::new(READ_CHUNK_BYTES), sink }
     }
 
     /// The next whole frame. The other side's end is an error as well.
@@ -236,9 +264,19 @@ impl Connection {
                 }
                 count => {
                     self.splitter.received(count);
-                    self.sink.heard.set(Instant::now());
+                    self.sink.on_heard(Instant::now());
                 }
             }
+        }
+    }
+
+    /// Until the connection has failed, for whoever does not read meanwhile.
+    pub(crate) async fn failed(&self) {
+        // SAFETY: the socket is open for as long as its reader lives.
+        #[allow(unsafe_code)]
+        let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
+        while !has_failed(socket) {
+            Timer::new(LOOK_EVERY).await;
         }
     }
 

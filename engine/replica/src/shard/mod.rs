@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod fetch;
 mod growing;
+mod guests;
 mod link;
 mod missing;
 mod peers;
@@ -36,6 +37,7 @@ use aside::Aside;
 use disk::{Disk, Log, Write};
 use fetch::Fetching;
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
+use guests::Guests;
 use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::LogId;
@@ -51,7 +53,6 @@ use recover::Recovered;
 pub(crate) use recover::{SEGMENT_BYTES, verify as verify_log};
 use signal::Signal;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -152,11 +153,9 @@ struct Inner {
     core: Replica,
     log: Log,
     links: Links,
-    clients: BTreeMap<u64, Rc<Sink>>,
+    guests: Guests,
     /// Those that are told something in this turn.
     told: Vec<Rc<Sink>>,
-    /// The last connection's number; none is used twice.
-    connections: u64,
     encoder: Encoder,
 }
 
@@ -263,9 +262,8 @@ async fn start(
             core,
             log: Log::new(id, tail),
             links: Links::new(config.members.len()),
-            clients: BTreeMap::new(),
+            guests: Guests::new(config.connections_max),
             told: Vec::new(),
-            connections: 0,
             encoder: Encoder::default(),
         }),
         origin: Instant::now(),
@@ -383,7 +381,7 @@ impl Node {
     fn run_turn(&self) {
         let now = self.now();
         let mut inner = self.inner.borrow_mut();
-        let Inner { core, log, links, clients, told, encoder, .. } = &mut *inner;
+        let Inner { core, log, links, guests, told, encoder, .. } = &mut *inner;
         core.end_turn(now);
         while let Some(append) = core.poll_append() {
             log.append(&append);
@@ -394,7 +392,7 @@ impl Node {
         let mut replied = false;
         while let Some(reply) = core.poll_reply() {
             replied = true;
-            let Some(sink) = clients.get(&reply.client.connection) else { continue };
+            let Some(sink) = guests.on_answer(reply.client.connection) else { continue };
             told.push(sink.clone());
             let tag = reply.client.tag;
             match reply.outcome {
@@ -451,6 +449,7 @@ impl Node {
     fn status(&self) -> ShardStatus {
         let snapshot_trouble = self.snapshot_trouble();
         let inner = self.inner.borrow();
+        let (clients, operators) = inner.guests.taken();
         ShardStatus {
             log_bytes: inner.log.bytes,
             log_groups: inner.log.groups,
@@ -463,6 +462,10 @@ impl Node {
             disk_hung_ms: self.disk.hung_for().map_or(0, |hung| hung.as_millis() as u64),
             log_lines_dropped: logging::dropped(),
             peers_connected: inner.links.linked().collect(),
+            clients,
+            operators,
+            connections_refused: inner.guests.refused,
+            connections_yielded: inner.guests.yielded,
             ..inner.core.status()
         }
     }
@@ -472,7 +475,7 @@ impl Node {
         let sinks: Vec<Rc<Sink>> = {
             let mut inner = self.inner.borrow_mut();
             inner.links.flush_all();
-            inner.clients.values().cloned().chain(inner.links.sinks()).collect()
+            inner.guests.sinks().cloned().chain(inner.links.sinks()).collect()
         };
         let began = Instant::now();
         while sinks.iter().any(|sink| sink.backlog() > 0) && began.elapsed() < STOP_PATIENCE {

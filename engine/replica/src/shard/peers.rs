@@ -20,7 +20,7 @@ use super::strangers::{Place, Strangers};
 use super::ticker::PEER_PATIENCE;
 use super::{EPOCH, Node};
 use crate::fatal::stop;
-use crate::files;
+use crate::files::{self, STRANGERS_MAX};
 use crate::told::Kind;
 
 /// Bytes that may wait for a peer. Whoever falls behind further loses its queue and catches up by
@@ -261,7 +261,7 @@ impl Node {
         let listener = listener_of(listener);
         let strangers = Rc::new(Strangers::default());
         loop {
-            strangers.room().await;
+            strangers.room(|count| count < STRANGERS_MAX as usize).await;
             let stream = self.accept(&listener, "a peer").await;
             // Who connects as fast as it can must not keep the shard from its work.
             futures_lite::future::yield_now().await;

@@ -40,6 +40,11 @@ pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// Whether the kernel has given a connection up, for whoever neither reads nor writes for now.
+pub(super) fn has_failed(socket: BorrowedFd<'_>) -> bool {
+    !matches!(sockopt::socket_error(socket), Ok(Ok(())))
+}
+
 /// Ends the connection when the other side has not acknowledged anything for so long: neither what
 /// was sent to it, nor probes while nothing is.
 pub(super) fn limit_silence(stream: &TcpStream, patience: Duration) -> Result<()> {

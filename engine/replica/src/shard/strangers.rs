@@ -1,5 +1,5 @@
-//! Connections to the port for peers that have not said yet who they are. There are never many, and
-//! whoever opens them by the hundred pushes out its own.
+//! Connections to a port that have not said yet who they are, or have no place there. Whoever opens them by the
+//! hundred pushes out its own.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use super::link::Sink;
 use super::signal::Signal;
-use crate::files::STRANGERS_MAX;
 
 /// Those of a shard, in the order in which they came.
 #[derive(Default)]
@@ -28,26 +27,30 @@ pub(super) struct Place {
 }
 
 impl Strangers {
-    /// Waits until there is room for one more, and makes it.
-    pub(super) async fn room(&self) {
+    /// Waits until one more fits to so many, and makes room.
+    pub(super) async fn room(&self, fits: impl Fn(usize) -> bool) {
         loop {
-            match self.victim() {
-                None => return,
-                Some(victim) => victim.close("it said nothing while others came"),
+            if fits(self.here.borrow().len()) {
+                return;
+            }
+            if let Some(victim) = self.victim() {
+                victim.close("it was no peer or client yet while others came");
             }
             self.left.wait().await;
         }
     }
 
-    /// If there is no room: the oldest of the address that most come from.
+    /// The oldest of the address that most come from.
     fn victim(&self) -> Option<Rc<Sink>> {
         let here = self.here.borrow();
-        if here.len() < STRANGERS_MAX as usize {
-            return None;
-        }
         let from_there = |one: &Stranger| here.iter().filter(|other| other.from == one.from).count();
         // Of equals the last is the maximum; here the first is wanted.
         here.iter().rev().max_by_key(|one| from_there(one)).map(|one| one.sink.clone())
+    }
+
+    /// Somebody who is no stranger any more has gone.
+    pub(super) fn on_left(&self) {
+        self.left.notify();
     }
 
     /// Takes one in.
@@ -74,16 +77,12 @@ mod tests {
     #[test]
     fn the_oldest_of_those_who_are_many_goes_first() {
         let strangers = Rc::new(Strangers::default());
-        let sinks: Vec<Rc<Sink>> = (0..STRANGERS_MAX).map(|_| Rc::new(Sink::new())).collect();
+        let sinks: Vec<Rc<Sink>> = (0..4).map(|_| Rc::new(Sink::new())).collect();
         let mut places = vec![strangers.admit(PEER, &sinks[0])];
-        places.extend(sinks[1..].iter().map(|sink| {
-            assert!(strangers.victim().is_none());
-            strangers.admit(FLOOD, sink)
-        }));
+        places.extend(sinks[1..].iter().map(|sink| strangers.admit(FLOOD, sink)));
         assert!(Rc::ptr_eq(&strangers.victim().unwrap(), &sinks[1]));
         // Its place is free when it has gone, whoever that is.
         drop(places.remove(1));
-        assert!(strangers.victim().is_none());
         places.push(strangers.admit(FLOOD, &sinks[1]));
         assert!(Rc::ptr_eq(&strangers.victim().unwrap(), &sinks[2]));
     }

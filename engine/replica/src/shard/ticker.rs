@@ -125,7 +125,7 @@ impl Node {
             log::warn!("shard {}: {count} more lines about {kind} were held back", self.shard.0);
         }
         let inner = self.inner.borrow();
-        inner.clients.values().for_each(|sink| close_if_stuck(sink));
+        inner.guests.sinks().for_each(|sink| close_if_stuck(sink));
         // Peers that are not read look silent.
         if inner.is_behind() {
             return;

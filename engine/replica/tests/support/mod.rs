@@ -4,6 +4,7 @@
 pub mod confined;
 pub mod disk;
 pub mod names;
+pub mod network;
 
 use isonomy_wire::frame::{Encoder, Frame, Kind, Scope, Splitter};
 use isonomy_wire::id::{Epoch, ShardId};
@@ -240,9 +241,9 @@ impl Cluster {
     }
 
     pub fn status(&self, index: usize, shard: u16) -> Option<ShardStatus> {
-        let mut client =
-            RawClient::connect_to(&self.hosts[index], self.client_bases[index] + shard, ShardId(shard))
-                .ok()?;
+        let (host, port) = (&self.hosts[index], self.client_bases[index] + shard);
+        let client = RawClient::open_to(host, port, ShardId(shard)).ok()?;
+        let mut client = client.welcomed_as(Role::Operator).ok()?;
         client.send(&ClientMessage::StatusRequest, &[]);
         match client.receive()?.0 {
             ClientMessage::Status(status) => Some(*status),
@@ -362,8 +363,13 @@ impl RawClient {
     }
 
     /// Is welcomed.
-    pub fn welcomed(mut self) -> std::io::Result<RawClient> {
-        match self.shake(hello(self.shard))? {
+    pub fn welcomed(self) -> std::io::Result<RawClient> {
+        self.welcomed_as(Role::Client)
+    }
+
+    /// The same in another role.
+    pub fn welcomed_as(mut self, role: Role) -> std::io::Result<RawClient> {
+        match self.shake(Hello { role, ..hello(self.shard) })? {
             Some(Handshake::Welcome(_)) => Ok(self),
             other => Err(std::io::Error::other(format!("{other:?}"))),
         }
