@@ -225,8 +225,12 @@ impl Cluster {
         self.hosts.iter().zip(&self.client_bases).map(|(host, port)| format!("{host}:{port}")).collect()
     }
 
+    pub fn pid(&self, index: usize) -> u32 {
+        self.processes[index].as_ref().expect("it runs").id()
+    }
+
     pub fn resident_bytes(&self, index: usize) -> u64 {
-        let pid = self.processes[index].as_ref().expect("it runs").id();
+        let pid = self.pid(index);
         let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
         let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
         pages * rustix::param::page_size() as u64
@@ -234,7 +238,7 @@ impl Cluster {
 
     /// The most that was ever resident.
     pub fn peak_bytes(&self, index: usize) -> u64 {
-        let pid = self.processes[index].as_ref().expect("it runs").id();
+        let pid = self.pid(index);
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
