@@ -12,6 +12,7 @@ use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::command::Part;
+use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::Start;
 use rand::Rng;
@@ -178,22 +179,33 @@ impl Node {
             rescue: plan.rescue,
         };
         let durable_before = self.disk.durable().0;
-        let Ok(entries) = self.disk.recover() else {
-            self.is_lost = true;
-            return false;
-        };
-        let mut core = Replica::new(config, random.random());
-        if let Some((fence, bytes)) = self.disk.snapshot() {
-            let Ok(snapshot) = read_snapshot(*fence, bytes) else {
+        let entries = match self.disk.recover() {
+            Ok(entries) => entries,
+            Err(why) => {
+                assert!(self.is_damaged, "D6: replica {} refuses its own undamaged log: {why}", self.id);
                 self.is_lost = true;
                 return false;
+            }
+        };
+        let mut core = Replica::new(config, random.random());
+        let mut kept = (0, Deps::NONE);
+        if let Some((fence, bytes)) = self.disk.snapshot() {
+            let snapshot = match read_snapshot(*fence, bytes) {
+                Ok(snapshot) => snapshot,
+                Err(why) => {
+                    let id = self.id;
+                    assert!(self.is_at_risk(), "G5: replica {id} refuses its own undamaged snapshot: {why}");
+                    self.is_lost = true;
+                    return false;
+                }
             };
+            kept = (*fence, snapshot.head.frontier);
             core.restore(snapshot);
         }
         for (record, payload) in &entries {
             core.replay(record.clone(), payload.clone());
         }
-        ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize);
+        ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize, kept);
         core.start(self.time(now), self.disk.durable());
         core.check();
         self.core = Some(core);
@@ -271,6 +283,7 @@ impl Node {
             self.said.push(send);
         }
         while let Some(reply) = core.poll_reply() {
+            ghost.on_reply(self.id, &reply);
             turn.replies.push(reply);
         }
         let frontier = *core.executed();
@@ -284,6 +297,7 @@ impl Node {
             ghost.on_fence(self.id, fence, hash);
         }
         if let Some(position) = core.poll_cut() {
+            ghost.on_cut(self.id, position);
             self.disk.cut(position);
         }
         turn.takes = core.taking().is_some();
@@ -318,7 +332,7 @@ impl Node {
     }
 
     /// The next piece of the snapshot that is being taken goes to the disk. Whether more follow.
-    pub fn write_snapshot(&mut self, now: u64) -> bool {
+    pub fn write_snapshot(&mut self, now: u64, ghost: &mut Ghost) -> bool {
         let time = self.time(now);
         let Some(core) = &mut self.core else { return false };
         let Some((fence, cut)) = core.taking() else {
@@ -337,6 +351,8 @@ impl Node {
             core.on_snapshot_failed(time);
             return false;
         }
+        let written = read_snapshot(fence, &file).expect("a snapshot reads as it was written");
+        ghost.on_snapshot(self.id, fence, written.head.frontier);
         self.disk.keep_snapshot(fence, file);
         core.on_snapshot(time);
         false
@@ -364,7 +380,7 @@ impl Node {
     }
 
     /// The snapshot of a peer has come whole.
-    pub fn install_snapshot(&mut self, now: u64, source: u8, fence: u64, bytes: Vec<u8>) {
+    pub fn install_snapshot(&mut self, now: u64, source: u8, fence: u64, bytes: Vec<u8>, ghost: &mut Ghost) {
         let time = self.time(now);
         if now < self.full_until {
             return self.fetch_failed(now, source, fence, FetchFailure::Own);
@@ -377,6 +393,7 @@ impl Node {
             return self.fetch_failed(now, source, fence, FetchFailure::Damaged);
         };
         let Some(core) = &mut self.core else { return };
+        ghost.on_snapshot(self.id, fence, snapshot.head.frontier);
         self.disk.keep_snapshot(fence, bytes);
         self.unfinished.clear();
         core.install_snapshot(time, snapshot);

@@ -160,7 +160,7 @@ impl World {
         }
         let node = &mut self.nodes[usize::from(id)];
         let before = node.kept_snapshot();
-        node.is_writing = node.write_snapshot(self.now);
+        node.is_writing = node.write_snapshot(self.now, &mut self.ghost);
         if node.is_writing {
             self.after(100, 20_000, Event::Snapshot { node: id, life });
         }
@@ -204,7 +204,7 @@ impl World {
             );
         }
         let before = node.kept_snapshot();
-        node.install_snapshot(now, source, fence, bytes);
+        node.install_snapshot(now, source, fence, bytes, &mut self.ghost);
         self.maybe_rot(id, before);
     }
 
