@@ -128,7 +128,13 @@ mod tests {
         let with = |fill: &dyn Fn(&mut RequestBuilder), stream: &str, first: u64| {
             let mut builder = RequestBuilder::default();
             fill(&mut builder);
-            let id = if stream.is_empty() { StreamId::NONE } else { StreamId::named(stream) };
+            let by = |seq| CommandId {
+                epoch: Epoch(1),
+                shard: ShardId(0),
+                instance: InstanceId::new(ReplicaId(8), seq),
+                index: 0,
+            };
+            let id = stream.parse().map_or(StreamId::NONE, |seq| StreamId::opened_by(by(seq)));
             parse(builder, id, first)
         };
         vec![
