@@ -57,6 +57,8 @@ pub struct Node {
     pub is_lost: bool,
     /// Its disk is damaged, or was set back: at its next start it is found out.
     pub is_damaged: bool,
+    /// Its disk is not the newest state of it.
+    is_set_back: bool,
     /// What its data directory says of processes.
     pub identity: Identity,
     /// The process that runs, or ran last.
@@ -126,6 +128,7 @@ impl Node {
             core: None,
             is_lost: false,
             is_damaged: false,
+            is_set_back: false,
             identity: Identity { starts: 0, met: vec![None; usize::from(plan.n)] },
             start: Start::default(),
             began: 0,
@@ -206,6 +209,9 @@ impl Node {
             core.replay(record.clone(), payload.clone());
         }
         ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize, kept);
+        if !self.is_set_back {
+            crate::check::on_replayed(ghost, self.id, &core);
+        }
         core.start(self.time(now), self.disk.durable());
         core.check();
         self.core = Some(core);
@@ -258,7 +264,8 @@ impl Node {
     /// Its disk becomes what was copied of it.
     pub fn set_back(&mut self) {
         let Copied { disk, identity } = self.copied.take().expect("it was copied");
-        (self.disk, self.identity, self.is_damaged) = (disk, identity, true);
+        (self.disk, self.identity) = (disk, identity);
+        (self.is_damaged, self.is_set_back) = (true, true);
     }
 
     /// Ends the turn: takes what the core has to say.

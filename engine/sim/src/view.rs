@@ -2,6 +2,7 @@
 
 use isonomy_protocol::contract::Append;
 use isonomy_protocol::log::record::Record;
+use isonomy_protocol::payload::Payload;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{Phase, Value};
@@ -48,6 +49,16 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// What a record says that stands for all others of its instance; of which it is.
+    pub fn carried(record: &Record, payload: Option<&Payload>) -> Option<(InstanceId, Seen)> {
+        let Record::Carried { id, phase, bal, abal, value, deps, after, init_deps, validated } = *record
+        else {
+            return None;
+        };
+        let (value, has_batch) = (bare(value), payload.is_some());
+        Some((id, Seen { phase, bal, abal, value, deps, after, init_deps, validated, has_batch }))
+    }
+
     /// What it was committed as, if it was.
     pub fn decided(&self) -> Option<Choice> {
         (self.phase == Phase::Committed).then(|| Choice::of(self.value, self.deps))
@@ -119,11 +130,11 @@ impl View {
                 (seen.phase, seen.bal, seen.abal) = (Phase::Committed, seen.bal.max(ballot), ballot);
                 (seen.value, seen.deps, seen.after) = (bare(value), deps, after);
             }
-            Record::Carried { phase, bal, abal, value, deps, after, init_deps, validated, .. } => {
-                let (value, has_batch) = (bare(value), seen.has_batch);
-                *seen = Seen { phase, bal, abal, value, deps, after, init_deps, validated, has_batch };
+            _ => {
+                let (_, carried) =
+                    Seen::carried(&append.record, append.payload.as_ref()).expect("the caller has looked");
+                *seen = carried;
             }
-            _ => unreachable!("the caller has looked"),
         }
         if seen.phase == Phase::Committed {
             self.count_committed(id.row);

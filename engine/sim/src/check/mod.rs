@@ -20,6 +20,7 @@ mod v16_liveness;
 use crate::ghost::Ghost;
 use crate::view::Choice;
 use isonomy_protocol::contract::{Append, Send};
+use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId};
 
@@ -36,6 +37,11 @@ pub fn on_append(ghost: &Ghost, node: u8, append: &Append) {
     v08_fast_quorum::check_append(ghost, node, &append.record);
     v12_ids::check(ghost, append);
     v15_said_is_durable::check_record(ghost, node, append);
+}
+
+/// A process has replayed its log.
+pub fn on_replayed(ghost: &Ghost, node: u8, core: &Replica) {
+    v15_said_is_durable::check_replayed(ghost, node, core);
 }
 
 /// A log was cut; the ghost knows what it still has.

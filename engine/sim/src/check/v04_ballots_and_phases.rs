@@ -1,7 +1,7 @@
 //! V4: bal never falls, abal <= bal, the phase never falls, what is committed never changes.
 
 use crate::ghost::Ghost;
-use crate::view::{Seen, bare};
+use crate::view::Seen;
 use isonomy_protocol::contract::Append;
 use isonomy_protocol::log::record::Record;
 use isonomy_wire::id::Ballot;
@@ -26,20 +26,7 @@ pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
         | Record::Begin { .. }
         | Record::Heard { .. } => true,
         // What is carried forward is all that was (G1).
-        Record::Carried { phase, bal, abal, value, deps, after, init_deps, validated, .. } => {
-            let carried = Seen {
-                phase: *phase,
-                bal: *bal,
-                abal: *abal,
-                value: bare(*value),
-                deps: *deps,
-                after: *after,
-                init_deps: *init_deps,
-                validated: *validated,
-                has_batch: append.payload.is_some(),
-            };
-            carried == seen
-        }
+        Record::Carried { .. } => Seen::carried(record, append.payload.as_ref()) == Some((id, seen)),
     };
     let again = matches!(record, Record::Carried { .. });
     assert!(

@@ -1,13 +1,15 @@
 //! V15: whatever a replica tells is in the durable part of its log, or in the snapshot that its disk keeps:
-//! no crash takes it back. That holds for messages, gossip, Gone and the answers to clients alike; and what
+//! no crash takes it back, and a process that is started again knows it. That holds for messages, gossip, Gone and the answers to clients alike; and what
 //! is cut from the log takes nothing of it away (G1).
 
 use crate::ghost::{Book, Ghost};
 use crate::view::{Choice, Seen, View, bare};
 use isonomy_protocol::contract::Append;
 use isonomy_protocol::log::record::Record;
+use isonomy_protocol::replica::Replica;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{Conflict, Gossip, PeerMessage, Phase, Value};
+use std::collections::BTreeMap;
 
 pub(super) fn check(ghost: &Ghost, node: u8, message: &PeerMessage) {
     let book = &ghost.books[usize::from(node)];
@@ -149,4 +151,20 @@ pub(super) fn check_cut(ghost: &Ghost, node: u8) {
         let is_covered = before.floor.contains(*id) && seen.decided().is_none_or(|it| it.nop);
         assert!(again == *seen || is_covered, "{}", says(&format!("{id:?}"), &again, seen));
     }
+}
+
+/// Section 7, Replay: a process that was started again knows of each instance what its log says, all of it.
+pub(super) fn check_replayed(ghost: &Ghost, node: u8, core: &Replica) {
+    let (durable, floor) = (&ghost.books[usize::from(node)].durable, core.status().floor);
+    let known = core.records().filter_map(|(record, payload)| Seen::carried(&record, payload.as_ref()));
+    let known: BTreeMap<InstanceId, Seen> = known.collect();
+    let told = durable.seen.iter().filter(|(id, _)| !floor.contains(**id));
+    for (id, seen) in told {
+        let replayed = known.get(id).copied().unwrap_or_default();
+        assert_eq!(
+            replayed, *seen,
+            "section 7: replica {node} was started again, {id:?}, its log on the right"
+        );
+    }
+    assert!(floor.covers(&durable.floor), "section 7: replica {node} was started again below its floor");
 }
