@@ -13,17 +13,57 @@ const OUTSTANDING_MAX: usize = 8;
 /// Keys that are retired now and then, behind those that are not.
 const MORTAL_KEYS: usize = 2;
 
+/// How often nobody could say what became of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Untold {
+    /// No answer came in time.
+    pub timed_out: u64,
+    /// The stream had ended before.
+    pub expired: u64,
+    /// It was executed, and its answer was not kept.
+    pub duplicate: u64,
+}
+
+impl Untold {
+    fn count(&mut self, answer: &Result<Answer, Error>) {
+        match answer {
+            Err(Error::TimedOut) => self.timed_out += 1,
+            Err(Error::Expired) | Ok(Answer::Expired) => self.expired += 1,
+            Ok(Answer::Duplicate) => self.duplicate += 1,
+            _ => {}
+        }
+    }
+
+    /// Those of another client or run, too.
+    pub fn add(&mut self, other: Untold) {
+        self.timed_out += other.timed_out;
+        self.expired += other.expired;
+        self.duplicate += other.duplicate;
+    }
+
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.timed_out + self.expired + self.duplicate
+    }
+}
+
 /// See the module.
 pub struct Client {
     /// The production code.
     pub session: Session,
     /// The connection to each replica, if there is one.
     pub connections: Vec<Option<u64>>,
+    /// When the last request arrives at each replica that was sent there.
+    pub sent_until: Vec<u64>,
     /// When it is woken next, if it is.
     pub wake_at: Option<u64>,
     index: usize,
     /// If it numbers its commands by itself.
     source: Option<Source>,
+    /// Commands of which it was told that nobody knows what became of them, and why.
+    pub untold: Untold,
+    /// Commands without an outcome.
+    open: usize,
     /// Commands that it has still to ask.
     left: usize,
     random: SmallRng,
@@ -37,9 +77,12 @@ impl Client {
         Client {
             session: source.as_mut().map_or_else(own, |source| source.session(config(plan))),
             connections: vec![None; usize::from(plan.n)],
+            sent_until: vec![0; usize::from(plan.n)],
             wake_at: None,
             index,
             source,
+            untold: Untold::default(),
+            open: 0,
             left: commands,
             random: SmallRng::seed_from_u64(plan.seed ^ 0x636c_6965 ^ (index as u64) << 40),
         }
@@ -80,6 +123,7 @@ impl Client {
         let token = ops.len() as u64;
         let op = Op { token, client: self.index, key, what, asked: now, told: None };
         ops.push(op);
+        self.open += 1;
         match &mut self.source {
             None => {
                 with_action(&op, |action| self.session.submit(now, action, token).expect("it is not full"))
@@ -129,6 +173,10 @@ impl Client {
                     continue;
                 }
                 let is_done = answer == Ok(Answer::Duplicate);
+                // A source that was started again hears so of what is done.
+                if !is_done || self.source.is_none() {
+                    self.untold.count(&answer);
+                }
                 let (op, told) = (&mut ops[token as usize], told(answer));
                 match &mut self.source {
                     Some(source) if is_done => source.collect_done(now, op),
@@ -136,11 +184,14 @@ impl Client {
                     None => {
                         assert!(op.told.is_none(), "{op:?} has a second outcome");
                         op.told = Some((now, told));
+                        self.open -= 1;
                     }
                 }
             }
             self.session.recycle(outcome);
         }
+        let is_counted = self.source.is_some() || self.open == self.session.outstanding();
+        assert!(is_counted, "{} commands are open, and {} counted", self.open, self.session.outstanding());
     }
 }
 

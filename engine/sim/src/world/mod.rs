@@ -4,9 +4,10 @@ mod admission;
 mod clients;
 mod faults;
 mod proof;
+mod quiet;
 mod replicas;
 
-use crate::client::Client;
+use crate::client::{Client, Untold};
 use crate::contention::Contention;
 use crate::coverage::Coverage;
 use crate::ghost::Ghost;
@@ -133,6 +134,10 @@ pub struct Summary {
     pub micros: u64,
     /// Commands that were told committed.
     pub decisions: u64,
+    /// Commands that were asked.
+    pub commands: u64,
+    /// Of how many nobody could say what became of them.
+    pub untold: Untold,
     /// Corners that were reached.
     pub coverage: Coverage,
     /// How conflicting commands got on.
@@ -172,6 +177,8 @@ struct World {
     turns: u64,
     /// A disk was set back.
     was_set_back: bool,
+    /// Commands with a key that reached a replica, each as often as it was asked.
+    asked: u64,
     summary: Summary,
 }
 
@@ -195,12 +202,14 @@ impl World {
             stage_since: 0,
             turns: 0,
             was_set_back: false,
+            asked: 0,
             summary: Summary::default(),
             plan,
         };
         (0..world.plan.n).for_each(|id| world.start(id));
         for client in 0..world.clients.len() {
-            world.after(1_000, 20_000, Event::Act { client });
+            let begun = if world.plan.quiet { quiet::BEGUN_US } else { 0 };
+            world.after(begun + 1_000, begun + 20_000, Event::Act { client });
         }
         let plan = world.plan.clone();
         world.every(plan.partition_every_us, Event::Partition);

@@ -28,7 +28,11 @@ impl World {
         self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
         let lost: Vec<u8> = (0..self.plan.n).filter(|id| self.nodes[usize::from(*id)].is_at_risk()).collect();
         let most = self.ghost.quorum.f - lost.len();
-        let dead = if self.faults.random_bool(0.5) { self.faults.random_range(0..=most) } else { 0 };
+        let dead = if !self.plan.quiet && self.faults.random_bool(0.5) {
+            self.faults.random_range(0..=most)
+        } else {
+            0
+        };
         let all: Vec<u8> = (0..self.plan.n).filter(|id| !lost.contains(id)).collect();
         let dead: Vec<u8> = all.choose_multiple(&mut self.faults, dead).copied().collect();
         dead.iter().for_each(|id| self.crash(*id));
@@ -111,6 +115,10 @@ impl World {
         let reads = &self.ops[self.ops.len() - self.plan.keys..];
         let last: BTreeMap<usize, u64> = reads.iter().map(|op| (op.key, seen(op))).collect();
         history::judge(&self.ops, &last, self.plan.routing == Routing::Home);
+        self.judge_untold();
+        if self.plan.quiet {
+            self.judge_quiet();
+        }
         self.summary.decisions =
             self.ops.iter().filter(|op| matches!(op.told, Some((_, Told::Wrote(_))))).count() as u64;
         self.summary.micros = self.now;
