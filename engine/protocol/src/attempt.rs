@@ -23,6 +23,15 @@ pub(crate) struct Attempt {
     pub(crate) sent: Time,
 }
 
+impl Attempt {
+    /// Whether an answer to a question of this ballot is one to this attempt. One to an earlier ballot of
+    /// the same replica says nothing of what was promised or taken since.
+    pub(crate) fn asked_at(&self, ballot: Ballot) -> bool {
+        ballot == self.ballot
+            || (mutant::is(Mutant::EarlierAnswersCount) && ballot > Ballot::ZERO && ballot < self.ballot)
+    }
+}
+
 /// How far an attempt has come.
 #[derive(Clone, Debug)]
 pub(crate) enum Stage {

@@ -12,6 +12,8 @@ listed! {
         DropAbal,
         /// C3a: one equal answer less is a fast quorum.
         SmallFastQuorum,
+        /// C5, R3, R5: what answers an earlier ballot of one's own counts.
+        EarlierAnswersCount,
         /// R3.4: one supporter more is asked for.
         ManySupporters,
         /// R3.5: the candidate is proposed without validation.

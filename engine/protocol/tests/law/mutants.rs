@@ -16,6 +16,9 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::ManySupporters | Mutant::SkipValidate => {
             recover::r3_5_what_may_have_been_fast_is_validated_by_all_who_reported
         }
+        Mutant::EarlierAnswersCount => {
+            recover::c5_r3_r5_an_answer_to_an_earlier_ballot_of_ones_own_does_not_count
+        }
         Mutant::ValidateForgets => validate::r4_the_validator_remembers_and_names_the_instance_from_then_on,
         Mutant::LateValidate => validate::r4_a_late_validate_is_dropped,
         Mutant::EagerWaiting => validate::r6c_of_two_that_wait_for_each_other_one_gives_way,
