@@ -626,6 +626,8 @@ impl Replica {
             self.reserve();
         } else if !self.stopped && self.pending.is_empty() && self.unexecuted_own() == 0 {
             self.stopped = true;
+            // A cut that comes after this carries it over, too.
+            self.reserved = self.used;
             self.outbox.append(Record::Stopped { used: self.used }, None);
         }
     }
@@ -848,6 +850,15 @@ impl Replica {
         self.check_counters();
         assert!(self.executor.committed().covers(self.executor.executed()));
         assert!(self.executor.executed().covers(&self.floor));
+    }
+
+    /// Verifies that nothing is kept for anybody when all that was seen has executed, and clients have their
+    /// answers. For tests.
+    pub fn check_settled(&self) {
+        let is_own = |pending: &Pending| pending.clients.iter().all(|client| *client == ClientRef::default());
+        assert!(self.pending.iter().all(is_own), "a request waits");
+        assert!(self.waiters.is_empty(), "{:?} wait", self.waiters);
+        assert!(self.attempts.is_empty() && self.waiting.is_empty(), "something is under way");
     }
 
     /// What is counted is there, and what is kept for somebody is kept for one who still waits.

@@ -10,6 +10,8 @@ use rand::{Rng, SeedableRng};
 
 /// Commands that a client has under way at once.
 const OUTSTANDING_MAX: usize = 8;
+/// Of long keys; longer than what lies inline (64 bytes).
+const LONG_KEY_DIGITS: usize = 70;
 /// Keys that are retired now and then, behind those that are not.
 const MORTAL_KEYS: usize = 2;
 
@@ -97,7 +99,7 @@ impl Client {
         if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX && !self.is_stopped() {
             self.left -= 1;
             let (key, what) = self.choose(plan);
-            self.ask(now, ops, key, what);
+            self.ask(plan, now, ops, key, what);
         }
         let pause = self.random.random_range(plan.think_us / 2..=plan.think_us * 2);
         // A source looks after its commands until all are answered.
@@ -119,9 +121,10 @@ impl Client {
     }
 
     /// Asks this command.
-    pub fn ask(&mut self, now: u64, ops: &mut Vec<Op>, key: usize, what: Asked) {
+    pub fn ask(&mut self, plan: &Plan, now: u64, ops: &mut Vec<Op>, key: usize, what: Asked) {
         let token = ops.len() as u64;
-        let op = Op { token, client: self.index, key, what, asked: now, told: None };
+        let padding = if plan.value_bytes > 0 { self.random.random_range(0..plan.value_bytes) } else { 0 };
+        let op = Op { token, client: self.index, key, what, asked: now, told: None, padding };
         ops.push(op);
         self.open += 1;
         match &mut self.source {
@@ -204,7 +207,10 @@ fn config(plan: &Plan) -> Config {
 
 /// The command of an op, as the session takes it.
 pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
-    let (key, value) = (format!("key {}", op.key), op.token.to_le_bytes());
+    // Some keys are too long to lie beside their value in the state.
+    let digits = if op.key % 3 == 2 { LONG_KEY_DIGITS } else { 1 };
+    let (key, mut value) = (format!("key {:0digits$}", op.key), op.token.to_le_bytes().to_vec());
+    value.resize(value.len() + op.padding, padding_of(op.token));
     let (key, value) = (key.as_bytes(), &value[..]);
     submit(&match op.what {
         Asked::Decide => Action::Decide { key, value },
@@ -214,8 +220,19 @@ pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
     })
 }
 
+/// What a value is filled up with behind its token.
+fn padding_of(token: u64) -> u8 {
+    token as u8 | 1
+}
+
 fn told(answer: Result<Answer, Error>) -> Told {
-    let token = |value: &[u8]| value.try_into().ok().map(u64::from_le_bytes);
+    let token = |value: &[u8]| {
+        let (token, padding) = value.split_first_chunk()?;
+        let token = u64::from_le_bytes(*token);
+        let is_whole = padding.iter().all(|byte| *byte == padding_of(token));
+        assert!(is_whole, "the value of {token} has bytes of another");
+        Some(token)
+    };
     match answer {
         Ok(Answer::Committed { key_seq, .. }) => Told::Wrote(key_seq),
         Ok(Answer::Found { key_seq, value, .. }) => Told::Saw(key_seq, token(&value)),

@@ -98,12 +98,12 @@ impl World {
         let crc = crc32c::crc32c(&payload);
         let parsed = Payload::parse(payload.clone(), crc).expect("sessions send valid requests");
         let keys = parsed.keys().len() as u64;
-        if let Err(Busy) =
-            core.on_request(time, ClientRef { connection: (client as u64) << 32 | connection, tag }, parsed)
-        {
+        let asks = ClientRef { connection: (client as u64) << 32 | connection, tag };
+        if let Err(Busy) = core.on_request(time, asks, parsed) {
             let again = Event::Request { client, replica, connection, tag, payload };
             return self.queue.push(self.now + BUSY_PAUSE_US, again);
         }
+        *self.unanswered.entry((replica, asks)).or_default() += 1;
         self.asked += keys;
         self.note(7, client as u64, replica.into());
         self.turn(replica);
@@ -116,6 +116,8 @@ impl World {
         if connection == 0 {
             return;
         }
+        let unanswered = self.unanswered.get_mut(&(replica, reply.client)).expect("it was asked");
+        *unanswered = unanswered.checked_sub(1).expect("each request has one reply");
         let at = self.now + self.faults.random_range(20..500);
         self.queue.push(at, Event::Answer { client, replica, connection, tag, outcome: reply.outcome });
     }

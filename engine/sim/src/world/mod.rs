@@ -6,6 +6,7 @@ mod faults;
 mod proof;
 mod quiet;
 mod replicas;
+mod wrong;
 
 use crate::client::{Client, Untold};
 use crate::contention::Contention;
@@ -17,10 +18,11 @@ use crate::node::Node;
 use crate::plan::Plan;
 use crate::queue::Queue;
 use bytes::Bytes;
-use isonomy_protocol::contract::Send;
+use isonomy_protocol::contract::{ClientRef, Send};
 use isonomy_wire::message::Failure;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What happens.
@@ -95,6 +97,10 @@ enum Event {
     Hang,
     /// A disk is copied.
     Copy,
+    /// A clock jumps.
+    Jump,
+    /// Somebody asks who keeps to no rule.
+    Wrong,
     /// Whoever waited for room goes on.
     Room {
         node: u8,
@@ -177,6 +183,8 @@ struct World {
     turns: u64,
     /// A disk was set back.
     was_set_back: bool,
+    /// How often a request has reached a replica and has no reply.
+    unanswered: HashMap<(u8, ClientRef), u32>,
     /// Commands with a key that reached a replica, each as often as it was asked.
     asked: u64,
     summary: Summary,
@@ -202,6 +210,7 @@ impl World {
             stage_since: 0,
             turns: 0,
             was_set_back: false,
+            unanswered: HashMap::new(),
             asked: 0,
             summary: Summary::default(),
             plan,
@@ -219,6 +228,8 @@ impl World {
         world.every(plan.full_every_us, Event::Fill);
         world.every(plan.hang_every_us, Event::Hang);
         world.every(plan.copy_every_us, Event::Copy);
+        world.every(plan.jump_every_us, Event::Jump);
+        world.every(plan.wrong_every_us, Event::Wrong);
         world.queue.push(plan.faults_us, Event::Heal);
         world
     }
@@ -287,6 +298,8 @@ impl World {
             | Event::Fill
             | Event::Hang
             | Event::Copy
+            | Event::Jump
+            | Event::Wrong
             | Event::CrashSome
                 if !self.is_calm() =>
             {

@@ -25,6 +25,9 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.enter(Stage::Minority);
         self.network.heal();
+        let stopping = |id: &u8| self.nodes[usize::from(*id)].stops_by.is_some();
+        let stopping: Vec<u8> = (0..self.plan.n).filter(stopping).collect();
+        stopping.into_iter().for_each(|id| self.crash(id));
         self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
         let lost: Vec<u8> = (0..self.plan.n).filter(|id| self.nodes[usize::from(*id)].is_at_risk()).collect();
         let most = self.ghost.quorum.f - lost.len();
@@ -89,7 +92,7 @@ impl World {
         plan.deadline_us = PATIENCE_US;
         let mut reader = Client::new(&plan, self.clients.len(), 0);
         for key in 0..plan.keys {
-            reader.ask(self.now, &mut self.ops, key, Asked::Read);
+            reader.ask(&plan, self.now, &mut self.ops, key, Asked::Read);
         }
         self.clients.push(reader);
         for replica in 0..plan.n {
@@ -100,6 +103,7 @@ impl World {
     pub(super) fn finish(mut self) -> Summary {
         let live = || self.nodes.iter().filter_map(|node| node.core.as_ref());
         live().for_each(|core| core.check());
+        live().for_each(|core| core.check_settled());
         check::assert_all_executed(live());
         check::rows_have_no_gaps(&self.ghost);
         let marks: Vec<_> = live().map(|core| core.marks()).collect();
