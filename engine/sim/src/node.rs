@@ -373,6 +373,11 @@ impl Node {
             self.unfinished.clear();
             return false;
         };
+        if now < self.crowded_until {
+            self.unfinished.clear();
+            core.on_snapshot_failed(time);
+            return false;
+        }
         if let Some(bytes) = core.snapshot_bytes() {
             self.unfinished.extend(bytes);
             return true;
@@ -381,10 +386,6 @@ impl Node {
             return true;
         }
         let file = std::mem::take(&mut self.unfinished);
-        if now < self.crowded_until {
-            core.on_snapshot_failed(time);
-            return false;
-        }
         let written = read_snapshot(fence, &file).expect("a snapshot reads as it was written");
         ghost.on_snapshot(self.id, fence, written.head.frontier);
         self.disk.keep_snapshot(fence, file);

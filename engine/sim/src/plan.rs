@@ -237,6 +237,7 @@ impl Plan {
             keys: 100,
             value_bytes: random.random_range(8_000..16_000),
             fence_bytes: random.random_range(200_000..600_000),
+            full_every_us: random.random_range(50_000..500_000),
             faults_us: self.faults_us.max(1_500_000),
             bias: Bias::Fair,
             bias_us: 0,
