@@ -298,6 +298,12 @@ impl Answers {
         self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == status)
     }
 
+    /// The instances whose commands gave the answers.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceId> {
+        let runs = self.response().runs.iter();
+        runs.map(|run| InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native()))
+    }
+
     /// The first answer.
     pub fn first(&self) -> Option<Answer> {
         let response = self.response();

@@ -209,7 +209,8 @@ impl Executor {
     /// The gate: all at or below the `after` of a member is executed, or committed and without
     /// conflict to it (B25), or part of the component.
     fn gate(&self, component: &[InstanceId]) -> Result<(), Block> {
-        for member in component {
+        let members = if mutant::is(Mutant::GateOfOne) { &component[..1] } else { component };
+        for member in members {
             let vertex = self.vertex(*member).expect("members are committed");
             if self.executed.covers(&vertex.after) {
                 continue;
@@ -242,7 +243,9 @@ impl Executor {
         let mut frontier = self.fenced;
         for (member, vertex, _) in batches() {
             frontier.merge(&vertex.dep);
-            frontier.merge(&vertex.after);
+            if !mutant::is(Mutant::FenceWithoutAfter) {
+                frontier.merge(&vertex.after);
+            }
             frontier.add(member);
         }
         self.fenced = frontier;
@@ -355,6 +358,9 @@ impl<'a> Search<'a> {
         let start = self.stack.iter().rposition(|other| *other == id).expect("it is on the stack");
         let mut component = self.stack.split_off(start);
         component.sort_unstable();
+        if mutant::is(Mutant::RowsInTurn) {
+            component.sort_unstable_by_key(|id| (id.row.0, id.seq));
+        }
         self.executor.gate(&component)?;
         for member in &component {
             self.marks.get_mut(member).expect("members were entered").on_stack = false;

@@ -12,6 +12,8 @@ listed! {
         DropAbal,
         /// C3a: one equal answer less is a fast quorum.
         SmallFastQuorum,
+        /// C5, R3, R5: what answers an earlier ballot of one's own counts.
+        EarlierAnswersCount,
         /// R3.4: one supporter more is asked for.
         ManySupporters,
         /// R3.5: the candidate is proposed without validation.
@@ -78,6 +80,12 @@ listed! {
         EndlessHold,
         /// G6: a replica that was set back is welcomed.
         SetBackUnnoticed,
+        /// Section 6: inside a component rows execute one after the other.
+        RowsInTurn,
+        /// Section 6: only the first member of a component waits for what it is after.
+        GateOfOne,
+        /// G4: the frontier of a fence leaves out what its component is after.
+        FenceWithoutAfter,
         /// Section 6: the gate waits for what does not conflict, too.
         StrictGate,
         /// D9: a refusal waits for the disk as answers do.

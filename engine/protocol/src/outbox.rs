@@ -179,6 +179,17 @@ impl Outbox {
         self.held.len()
     }
 
+    /// Verifies that what is held waits for something, in order. For tests: it looks at everything.
+    pub(crate) fn check(&self) {
+        assert!(self.durable <= self.last && self.spoken <= self.last, "positions that are not there");
+        assert!(
+            self.held.front().is_none_or(|(needed, _)| *needed > self.durable),
+            "nothing is held for nothing"
+        );
+        assert!(self.held.back().is_none_or(|(needed, _)| *needed <= self.last), "held for ever");
+        assert!(self.held.iter().is_sorted_by_key(|(needed, _)| *needed), "released out of order");
+    }
+
     /// Whether everything was said and is durable.
     pub(crate) fn is_empty(&self) -> bool {
         self.last == self.durable

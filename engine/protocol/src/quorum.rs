@@ -93,13 +93,16 @@ mod tests {
         // n, f, e, fast, slow
         let table = [
             (1, 0, 0, 1, 1),
+            (2, 0, 0, 2, 2),
             (3, 1, 1, 2, 2),
             (4, 1, 1, 3, 3),
             (5, 2, 2, 3, 3),
             (6, 2, 2, 4, 4),
             (7, 3, 2, 5, 4),
+            (8, 3, 3, 5, 5),
             (9, 4, 3, 6, 5),
         ];
+        assert_eq!(table.map(|(n, ..)| n), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
         for (n, f, e, fast, slow) in table {
             let quorum = Quorum::new(n);
             assert_eq!((quorum.f, quorum.e, quorum.fast(), quorum.slow()), (f, e, fast, slow), "n = {n}");

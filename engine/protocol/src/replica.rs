@@ -626,6 +626,8 @@ impl Replica {
             self.reserve();
         } else if !self.stopped && self.pending.is_empty() && self.unexecuted_own() == 0 {
             self.stopped = true;
+            // A cut that comes after this carries it over, too.
+            self.reserved = self.used;
             self.outbox.append(Record::Stopped { used: self.used }, None);
         }
     }
@@ -845,8 +847,39 @@ impl Replica {
             let own = matches!(attempt.stage, Stage::PreAccepting { .. });
             assert!(!own || (id.row == self.me && attempt.ballot.round == 0), "{id:?}");
         }
+        self.check_counters();
         assert!(self.executor.committed().covers(self.executor.executed()));
         assert!(self.executor.executed().covers(&self.floor));
+    }
+
+    /// Verifies that nothing is kept for anybody when all that was seen has executed, and clients have their
+    /// answers. For tests.
+    pub fn check_settled(&self) {
+        let is_own = |pending: &Pending| pending.clients.iter().all(|client| *client == ClientRef::default());
+        assert!(self.pending.iter().all(is_own), "a request waits");
+        assert!(self.waiters.is_empty(), "{:?} wait", self.waiters);
+        assert!(self.attempts.is_empty() && self.waiting.is_empty(), "something is under way");
+    }
+
+    /// What is counted is there, and what is kept for somebody is kept for one who still waits.
+    fn check_counters(&self) {
+        let bytes = self.pending.iter().map(|pending| pending.payload.batch().payload().len());
+        assert_eq!(self.pending_bytes, bytes.sum::<usize>(), "the bytes of requests that wait");
+        let parts = |pending: &Pending| pending.payload.batch().parts().len();
+        assert!(self.pending.iter().all(|it| it.clients.len() == parts(it)), "a client waits for each part");
+        let (executed, used) = (self.executor.executed().of(self.me), self.used);
+        let is_open = |seq: &u64| *seq > executed && *seq <= used;
+        assert!(self.waiters.keys().all(is_open), "clients wait for what has executed: {:?}", self.waiters);
+        let is_decided = |id| self.space.get(id).is_none_or(crate::instance::Instance::is_committed);
+        let over = self.attempts.keys().chain(self.waiting.keys()).find(|id| is_decided(**id));
+        assert!(over.is_none(), "{over:?} is decided, and something is kept for its recovery");
+        for (id, instance) in self.space.iter().filter(|(id, _)| self.executor.executed().contains(*id)) {
+            assert!(instance.places.is_empty() || instance.cmd == Choice::Nop, "{id:?} has executed");
+        }
+        assert!(self.taking.is_some() || !self.machine.state.is_copied(), "nobody takes the copy");
+        self.machine.state.check();
+        self.machine.streams.check();
+        self.outbox.check();
     }
 }
 

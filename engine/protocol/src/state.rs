@@ -265,6 +265,22 @@ impl State {
         Some(entry.key_seq)
     }
 
+    /// Verifies what is counted. For tests: it looks at everything.
+    pub fn check(&self) {
+        let used = || self.entries.iter().filter(|entry| entry.is_used());
+        assert_eq!(self.keys, used().count() as u64, "the number of keys");
+        assert_eq!(self.keys as usize + self.free.len(), self.entries.len(), "each entry is in use or free");
+        let hash = used().fold(0u64, |hash, entry| hash.wrapping_add(entry.digest_now()));
+        assert_eq!(self.hash, hash, "the hash of the state");
+        for entry in used() {
+            let key = entry.key();
+            let place = self.search(isonomy_wire::route::hash_key(key), key);
+            assert!(place.is_some_and(|place| std::ptr::eq(self.at(place), entry)), "{key:?} is not found");
+        }
+        assert!(self.table.len() as u64 <= self.keys, "hashes without a key");
+        self.table.check();
+    }
+
     /// A fresh entry, first of its hash.
     fn add(&mut self, hash: u64) -> Place {
         let place = self.free.pop().unwrap_or_else(|| self.entries.push(Entry::FREE) as Place + 1);

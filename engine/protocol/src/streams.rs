@@ -259,6 +259,22 @@ impl Streams {
         self.streams.is_empty()
     }
 
+    /// Verifies what is counted. For tests: it looks at everything.
+    pub fn check(&self) {
+        let hash = self.streams.iter().fold(0u64, |hash, (id, it)| hash.wrapping_add(it.digest(*id)));
+        assert_eq!(self.hash, hash, "the hash of the streams");
+        for (id, stream) in &self.streams {
+            let bytes = stream.stored.iter().map(|stored| stored.response.len()).sum::<usize>();
+            assert_eq!(stream.stored_bytes, bytes, "the bytes of the answers of {id:?}");
+            let is_due = |it: &Stored| it.end > stream.answered_below;
+            assert!(stream.stored.front().is_none_or(is_due), "{id:?} keeps answers that have arrived");
+            assert!(
+                stream.stored.iter().all(|it| it.end <= stream.low),
+                "{id:?} has answers of what comes next"
+            );
+        }
+    }
+
     /// The streams' share of the state hash.
     pub fn hash(&self) -> u64 {
         self.hash

@@ -196,6 +196,13 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
         self.len == 0
     }
 
+    /// Verifies what is counted. For tests: it looks at everything.
+    pub fn check(&self) {
+        let used: Vec<usize> = self.segments.iter().map(|segment| segment.used().count()).collect();
+        assert!(used.iter().eq(self.uses.iter().map(|it| &it.used)), "the slots in use");
+        assert_eq!(self.len, used.iter().sum::<usize>() + self.overflow.len(), "the number of entries");
+    }
+
     #[inline]
     fn segment_of(&self, key: u64) -> usize {
         // A shift by 64 is not defined, so depth 0 takes two steps.

@@ -9,6 +9,8 @@ mod admission;
 mod commit;
 #[path = "law/durable.rs"]
 mod durable;
+#[path = "law/execute.rs"]
+mod execute;
 #[path = "law/forget.rs"]
 mod forget;
 #[path = "law/hung.rs"]

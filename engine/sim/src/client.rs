@@ -10,8 +10,44 @@ use rand::{Rng, SeedableRng};
 
 /// Commands that a client has under way at once.
 const OUTSTANDING_MAX: usize = 8;
+/// Of long keys; longer than what lies inline (64 bytes).
+const LONG_KEY_DIGITS: usize = 70;
 /// Keys that are retired now and then, behind those that are not.
 const MORTAL_KEYS: usize = 2;
+
+/// How often nobody could say what became of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Untold {
+    /// No answer came in time.
+    pub timed_out: u64,
+    /// The stream had ended before.
+    pub expired: u64,
+    /// It was executed, and its answer was not kept.
+    pub duplicate: u64,
+}
+
+impl Untold {
+    fn count(&mut self, answer: &Result<Answer, Error>) {
+        match answer {
+            Err(Error::TimedOut) => self.timed_out += 1,
+            Err(Error::Expired) | Ok(Answer::Expired) => self.expired += 1,
+            Ok(Answer::Duplicate) => self.duplicate += 1,
+            _ => {}
+        }
+    }
+
+    /// Those of another client or run, too.
+    pub fn add(&mut self, other: Untold) {
+        self.timed_out += other.timed_out;
+        self.expired += other.expired;
+        self.duplicate += other.duplicate;
+    }
+
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.timed_out + self.expired + self.duplicate
+    }
+}
 
 /// See the module.
 pub struct Client {
@@ -19,11 +55,17 @@ pub struct Client {
     pub session: Session,
     /// The connection to each replica, if there is one.
     pub connections: Vec<Option<u64>>,
+    /// When the last request arrives at each replica that was sent there.
+    pub sent_until: Vec<u64>,
     /// When it is woken next, if it is.
     pub wake_at: Option<u64>,
     index: usize,
     /// If it numbers its commands by itself.
     source: Option<Source>,
+    /// Commands of which it was told that nobody knows what became of them, and why.
+    pub untold: Untold,
+    /// Commands without an outcome.
+    open: usize,
     /// Commands that it has still to ask.
     left: usize,
     random: SmallRng,
@@ -37,9 +79,12 @@ impl Client {
         Client {
             session: source.as_mut().map_or_else(own, |source| source.session(config(plan))),
             connections: vec![None; usize::from(plan.n)],
+            sent_until: vec![0; usize::from(plan.n)],
             wake_at: None,
             index,
             source,
+            untold: Untold::default(),
+            open: 0,
             left: commands,
             random: SmallRng::seed_from_u64(plan.seed ^ 0x636c_6965 ^ (index as u64) << 40),
         }
@@ -54,7 +99,7 @@ impl Client {
         if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX && !self.is_stopped() {
             self.left -= 1;
             let (key, what) = self.choose(plan);
-            self.ask(now, ops, key, what);
+            self.ask(plan, now, ops, key, what);
         }
         let pause = self.random.random_range(plan.think_us / 2..=plan.think_us * 2);
         // A source looks after its commands until all are answered.
@@ -76,10 +121,12 @@ impl Client {
     }
 
     /// Asks this command.
-    pub fn ask(&mut self, now: u64, ops: &mut Vec<Op>, key: usize, what: Asked) {
+    pub fn ask(&mut self, plan: &Plan, now: u64, ops: &mut Vec<Op>, key: usize, what: Asked) {
         let token = ops.len() as u64;
-        let op = Op { token, client: self.index, key, what, asked: now, told: None };
+        let padding = if plan.value_bytes > 0 { self.random.random_range(0..plan.value_bytes) } else { 0 };
+        let op = Op { token, client: self.index, key, what, asked: now, told: None, padding };
         ops.push(op);
+        self.open += 1;
         match &mut self.source {
             None => {
                 with_action(&op, |action| self.session.submit(now, action, token).expect("it is not full"))
@@ -129,6 +176,10 @@ impl Client {
                     continue;
                 }
                 let is_done = answer == Ok(Answer::Duplicate);
+                // A source that was started again hears so of what is done.
+                if !is_done || self.source.is_none() {
+                    self.untold.count(&answer);
+                }
                 let (op, told) = (&mut ops[token as usize], told(answer));
                 match &mut self.source {
                     Some(source) if is_done => source.collect_done(now, op),
@@ -136,11 +187,14 @@ impl Client {
                     None => {
                         assert!(op.told.is_none(), "{op:?} has a second outcome");
                         op.told = Some((now, told));
+                        self.open -= 1;
                     }
                 }
             }
             self.session.recycle(outcome);
         }
+        let is_counted = self.source.is_some() || self.open == self.session.outstanding();
+        assert!(is_counted, "{} commands are open, and {} counted", self.open, self.session.outstanding());
     }
 }
 
@@ -153,7 +207,10 @@ fn config(plan: &Plan) -> Config {
 
 /// The command of an op, as the session takes it.
 pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
-    let (key, value) = (format!("key {}", op.key), op.token.to_le_bytes());
+    // Some keys are too long to lie beside their value in the state.
+    let digits = if op.key % 3 == 2 { LONG_KEY_DIGITS } else { 1 };
+    let (key, mut value) = (format!("key {:0digits$}", op.key), op.token.to_le_bytes().to_vec());
+    value.resize(value.len() + op.padding, padding_of(op.token));
     let (key, value) = (key.as_bytes(), &value[..]);
     submit(&match op.what {
         Asked::Decide => Action::Decide { key, value },
@@ -163,8 +220,19 @@ pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
     })
 }
 
+/// What a value is filled up with behind its token.
+fn padding_of(token: u64) -> u8 {
+    token as u8 | 1
+}
+
 fn told(answer: Result<Answer, Error>) -> Told {
-    let token = |value: &[u8]| value.try_into().ok().map(u64::from_le_bytes);
+    let token = |value: &[u8]| {
+        let (token, padding) = value.split_first_chunk()?;
+        let token = u64::from_le_bytes(*token);
+        let is_whole = padding.iter().all(|byte| *byte == padding_of(token));
+        assert!(is_whole, "the value of {token} has bytes of another");
+        Some(token)
+    };
     match answer {
         Ok(Answer::Committed { key_seq, .. }) => Told::Wrote(key_seq),
         Ok(Answer::Found { key_seq, value, .. }) => Told::Saw(key_seq, token(&value)),

@@ -48,6 +48,14 @@ pub struct Coverage {
     pub found_out: bool,
     /// A key's life was ended.
     pub retired: bool,
+    /// A process stopped in good order, with everything done.
+    pub stopped: bool,
+    /// A process ended between keeping a snapshot and counting on it.
+    pub between: bool,
+    /// The state changed while a copy of it was under way.
+    pub copied: bool,
+    /// Somebody asked who keeps to no rule.
+    pub wrong: bool,
 }
 
 impl Coverage {
@@ -73,6 +81,10 @@ impl Coverage {
         self.repeated |= other.repeated;
         self.found_out |= other.found_out;
         self.retired |= other.retired;
+        self.stopped |= other.stopped;
+        self.between |= other.between;
+        self.copied |= other.copied;
+        self.wrong |= other.wrong;
     }
 
     /// What was not reached.
@@ -88,24 +100,24 @@ impl Coverage {
             ["Pull", "Gossip", "Gone", "Stalled", "Unreadable"].iter().any(|kind| name.ends_with(kind))
         };
         let late = of(self.late, "late").filter(|name| !about_all(name));
-        let torn = (!self.torn).then(|| "torn group".to_string());
-        let damaged = (!self.damaged).then(|| "damaged disk".to_string());
-        let set_back = (!self.set_back).then(|| "set back".to_string());
-        let failed = (!self.failed_write).then(|| "failed write".to_string());
-        let repeated = (!self.repeated).then(|| "repeated number".to_string());
-        let found_out = (!self.found_out).then(|| "impostor found out".to_string());
-        let retired = (!self.retired).then(|| "retired key".to_string());
-        marks
-            .chain(of(self.duplicated, "duplicated"))
-            .chain(late)
-            .chain(torn)
-            .chain(damaged)
-            .chain(set_back)
-            .chain(failed)
-            .chain(repeated)
-            .chain(found_out)
-            .chain(retired)
-            .collect()
+        let named = self.flags().into_iter().filter(|(was, _)| !was).map(|(_, name)| name.to_string());
+        marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(named).collect()
+    }
+
+    fn flags(&self) -> [(bool, &'static str); 11] {
+        [
+            (self.torn, "torn group"),
+            (self.damaged, "damaged disk"),
+            (self.set_back, "set back"),
+            (self.failed_write, "failed write"),
+            (self.repeated, "repeated number"),
+            (self.found_out, "impostor found out"),
+            (self.retired, "retired key"),
+            (self.stopped, "stop in good order"),
+            (self.between, "end between a snapshot and its use"),
+            (self.copied, "copy of a state that changes"),
+            (self.wrong, "wrong request"),
+        ]
     }
 }
 

@@ -4,96 +4,17 @@
 //! once for all that was written and once for what is durable. The ghost only remembers; what
 //! must be true of it is asserted in [`crate::check`].
 
-use isonomy_protocol::contract::{Append, Send};
+use crate::restated::{Sizes, Touches};
+use crate::view::{Choice, View};
+use isonomy_protocol::contract::{Append, Position, Reply, Send};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
-use isonomy_protocol::quorum::Quorum;
+use isonomy_wire::answer::Answers;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
-use isonomy_wire::message::{PeerMessage, Phase, Value};
+use isonomy_wire::message::PeerMessage;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-
-/// A value as Accept, Commit and records name it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Choice {
-    /// Nothing is executed; else the initial coordinator's batch is.
-    pub nop: bool,
-    /// Its deps, zero for a Nop.
-    pub deps: Deps,
-}
-
-impl Choice {
-    /// The value of a message or record.
-    pub fn of(value: Value, deps: Deps) -> Choice {
-        let nop = value == Value::Nop;
-        Choice { nop, deps: if nop { Deps::NONE } else { deps } }
-    }
-}
-
-/// What the records of one replica say of an instance.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
-    /// How far it has come.
-    pub phase: Phase,
-    /// bal.
-    pub bal: Ballot,
-    /// abal.
-    pub abal: Ballot,
-    /// dep of its pre-acceptance at ballot 0.
-    pub pre_accepted: Option<Deps>,
-    /// initDep, from a proposal or a validation.
-    pub init_deps: Option<Deps>,
-    /// The accepted or committed value.
-    pub choice: Option<Choice>,
-}
-
-/// One replica as its records show it.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    /// By instance.
-    pub seen: BTreeMap<InstanceId, Seen>,
-    /// The end of the last block of own numbers.
-    pub reserved: u64,
-    /// How far the log of each replica reaches at least (G6).
-    pub heard: [u64; REPLICAS_MAX],
-}
-
-impl View {
-    /// Takes a record in.
-    pub fn apply(&mut self, record: &Record) {
-        match *record {
-            Record::Reserve { end } | Record::Begin { reserved: end, .. } => self.reserved = end,
-            Record::Heard { positions } => self.heard = positions,
-            // What is carried forward says nothing new.
-            Record::Stopped { .. } | Record::Floor { .. } | Record::Carried { .. } => {}
-            Record::PreAccepted { id, deps, init_deps } => {
-                let seen = self.seen.entry(id).or_default();
-                seen.phase = Phase::PreAccepted;
-                (seen.pre_accepted, seen.init_deps) = (Some(deps), Some(init_deps));
-            }
-            Record::Promised { id, ballot } => self.seen.entry(id).or_default().bal = ballot,
-            Record::Validated { id, init_deps, .. } => {
-                self.seen.entry(id).or_default().init_deps = Some(init_deps);
-            }
-            Record::Accepted { id, ballot, value, deps, .. } => {
-                let seen = self.seen.entry(id).or_default();
-                (seen.phase, seen.bal, seen.abal) = (Phase::Accepted, ballot, ballot);
-                seen.choice = Some(Choice::of(value, deps));
-            }
-            Record::Committed { id, ballot, value, deps, .. } => {
-                let seen = self.seen.entry(id).or_default();
-                (seen.phase, seen.abal) = (Phase::Committed, ballot);
-                seen.bal = seen.bal.max(ballot);
-                seen.choice = Some(Choice::of(value, deps));
-            }
-        }
-    }
-
-    /// What it says of an instance.
-    pub fn of(&self, id: InstanceId) -> Seen {
-        self.seen.get(&id).copied().unwrap_or_default()
-    }
-}
 
 /// Instances that touch a key, by row and place, and whether they write it.
 #[derive(Debug, Default)]
@@ -132,6 +53,14 @@ pub struct Book {
     pub durable: View,
     /// What is not durable, in order.
     pub pending: VecDeque<Pending>,
+    /// The durable records that the log still has.
+    pub kept: VecDeque<Append>,
+    /// How many records were durable.
+    pub position: u64,
+    /// The snapshot that its disk keeps: its fence and frontier.
+    pub snapshot: (u64, Deps),
+    /// All up to here is durably committed, with all that comes before it: a restart could execute it.
+    pub executable: Deps,
     /// The last fence that executed in its present life.
     pub fence: u64,
     /// Conflicting pre-acceptances are looked up here (V7): ids by hash, and whether they write.
@@ -152,11 +81,13 @@ pub struct Decision {
 /// See the module.
 pub struct Ghost {
     /// The sizes of the cluster.
-    pub quorum: Quorum,
+    pub quorum: Sizes,
     /// By replica.
     pub books: Vec<Book>,
     /// What was proposed: each id's only batch.
     pub payloads: BTreeMap<InstanceId, Payload>,
+    /// What these touch.
+    pub touches: BTreeMap<InstanceId, Touches>,
     /// initDep of each proposal.
     pub init_deps: BTreeMap<InstanceId, Deps>,
     /// All decisions that are durable anywhere.
@@ -183,9 +114,10 @@ impl Ghost {
     /// Of a cluster that has done nothing.
     pub fn new(n: u8) -> Ghost {
         Ghost {
-            quorum: Quorum::new(n),
+            quorum: Sizes::of(n),
             books: (0..n).map(|_| Book::default()).collect(),
             payloads: BTreeMap::new(),
+            touches: BTreeMap::new(),
             init_deps: BTreeMap::new(),
             decisions: BTreeMap::new(),
             decided: HashMap::new(),
@@ -205,12 +137,12 @@ impl Ghost {
         if let Record::PreAccepted { id, .. } = append.record {
             let payload = append.payload.as_ref().expect("the record carries the batch");
             let book = &mut self.books[usize::from(node)];
-            for access in payload.footprint() {
-                book.pre_accepted.entry(access.hash()).or_default().add(id, access.writes());
+            for (thing, writes) in Touches::of(id, payload).things {
+                book.pre_accepted.entry(thing).or_default().add(id, writes);
             }
         }
         let book = &mut self.books[usize::from(node)];
-        book.written.apply(&append.record);
+        book.written.apply(append);
         book.pending.push_back(Pending::Record(Box::new(append.clone())));
     }
 
@@ -225,9 +157,12 @@ impl Ghost {
             match pending.pop_front() {
                 Some(Pending::Record(append)) => {
                     count -= 1;
-                    self.books[usize::from(node)].durable.apply(&append.record);
+                    let book = &mut self.books[usize::from(node)];
+                    book.durable.apply(&append);
+                    book.position = append.position.0;
                     self.note_proposal(&append);
                     self.note_durable(node, &append.record);
+                    self.books[usize::from(node)].kept.push_back(*append);
                 }
                 Some(Pending::State(frontier, hash)) => {
                     crate::check::on_durable_state(self, node, frontier, hash);
@@ -246,12 +181,19 @@ impl Ghost {
     /// nobody hears of what a crash takes before that.
     fn note_proposal(&mut self, append: &Append) {
         if let (Some(id), Some(payload)) = (append.record.id(), &append.payload) {
-            self.payloads.entry(id).or_insert_with(|| payload.clone());
+            self.note_payload(id, payload);
         }
         if let Record::PreAccepted { id, init_deps, .. } | Record::Validated { id, init_deps, .. } =
             append.record
         {
             self.init_deps.entry(id).or_insert(init_deps);
+        }
+    }
+
+    fn note_payload(&mut self, id: InstanceId, payload: &Payload) {
+        if let Entry::Vacant(fresh) = self.payloads.entry(id) {
+            fresh.insert(payload.clone());
+            self.touches.insert(id, Touches::of(id, payload));
         }
     }
 
@@ -261,7 +203,7 @@ impl Ghost {
                 let choice = Choice::of(value, deps);
                 let (_, oks) = self.accepted.entry((id, ballot)).or_insert((choice, BTreeSet::new()));
                 oks.insert(node);
-                if oks.len() >= self.quorum.slow() {
+                if oks.len() >= self.quorum.slow {
                     self.chosen.entry(id).or_insert((ballot, choice));
                     crate::check::on_chosen(self, id);
                 }
@@ -274,10 +216,11 @@ impl Ghost {
                 let known = self.decisions.contains_key(&id);
                 let decision = self.decisions.entry(id).or_insert(Decision { choice, after });
                 decision.after.merge(&after);
-                crate::check::on_decision(self, id, choice);
+                crate::check::on_decision(self, id, ballot, choice);
                 if !known && !choice.nop {
-                    for access in self.payloads[&id].footprint() {
-                        self.decided.entry(access.hash()).or_default().add(id, access.writes());
+                    let Touches { things, made } = &self.touches[&id];
+                    for (thing, writes) in things.iter().chain(made) {
+                        self.decided.entry(*thing).or_default().add(id, *writes);
                     }
                 }
             }
@@ -289,13 +232,55 @@ impl Ghost {
     pub fn on_send(&mut self, node: u8, send: &Send) {
         crate::check::on_send(self, node, send);
         if let (PeerMessage::PreAccept { id, deps }, Some(payload)) = (&send.message, &send.payload) {
-            self.payloads.entry(*id).or_insert_with(|| payload.clone());
+            self.note_payload(*id, payload);
             self.init_deps.entry(*id).or_insert(*deps);
             self.books[usize::from(node)].said.insert(*id);
         }
         if let PeerMessage::Accept { id, ballot, value, deps, .. } = send.message {
             self.proposed.entry((id, ballot)).or_insert(Choice::of(value, deps));
         }
+    }
+
+    /// An answer leaves a replica.
+    pub fn on_reply(&mut self, node: u8, reply: &Reply) {
+        let Ok(response) = &reply.outcome else { return };
+        let answers = Answers::parse(response.clone()).expect("responses decode");
+        for id in answers.instances() {
+            let rests_on = self.executable(node, id);
+            crate::check::on_answer(node, id, rests_on);
+        }
+    }
+
+    /// Whether an instance and all that comes before it is durably committed at a replica. Else what is
+    /// not.
+    fn executable(&mut self, node: u8, id: InstanceId) -> Result<(), InstanceId> {
+        let Book { durable, executable, .. } = &mut self.books[usize::from(node)];
+        let mut upto = *executable;
+        upto.merge(&durable.floor);
+        let (mut looked_at, mut wanted) = (upto, upto);
+        wanted.add(id);
+        while let Some(next) = first_outside(&looked_at, &wanted) {
+            let seen = durable.of(next);
+            let Some(decided) = seen.decided() else { return Err(next) };
+            wanted.merge(&decided.deps);
+            looked_at.set(next.row, next.seq);
+        }
+        *executable = looked_at;
+        Ok(())
+    }
+
+    /// The file of a snapshot is durable at a replica.
+    pub fn on_snapshot(&mut self, node: u8, fence: u64, frontier: Deps) {
+        self.books[usize::from(node)].snapshot = (fence, frontier);
+    }
+
+    /// A replica's log before this position may go.
+    pub fn on_cut(&mut self, node: u8, position: Position) {
+        let book = &mut self.books[usize::from(node)];
+        while book.kept.front().is_some_and(|append| append.position < position) {
+            book.kept.pop_front();
+        }
+        crate::check::on_cut(self, node);
     }
 
     /// A replica has executed so far. Others can hear of it once what it rests on is durable.
@@ -315,18 +300,19 @@ impl Ghost {
         }
     }
 
-    /// A process is gone, and its log was read back: so many records more are durable.
-    pub fn on_restart(&mut self, node: u8, kept: usize) {
+    /// A process is gone, and its log was read back: so many records more are durable. Its disk keeps
+    /// this snapshot.
+    pub fn on_restart(&mut self, node: u8, kept: usize, snapshot: (u64, Deps)) {
         self.on_durable(node, kept);
         let book = &mut self.books[usize::from(node)];
+        book.snapshot = snapshot;
+        book.durable.raise_floor(&snapshot.1);
         book.pending.clear();
         book.fence = 0;
         book.written = book.durable.clone();
         let written = &book.written;
         let said = &book.said;
-        let is_there = |id: InstanceId| {
-            said.contains(&id) || written.seen.get(&id).is_some_and(|seen| seen.pre_accepted.is_some())
-        };
+        let is_there = |id: InstanceId| said.contains(&id) || written.pre_accepted.contains_key(&id);
         for ids in book.pre_accepted.values_mut() {
             ids.0.retain(|(row, seq), _| is_there(InstanceId::new(*row, *seq)));
         }
@@ -336,17 +322,24 @@ impl Ghost {
     /// How many replicas pre-accepted exactly what was proposed, durably.
     pub fn equal_answers(&self, id: InstanceId) -> usize {
         let equal = |book: &&Book| {
-            let seen = book.durable.of(id);
-            seen.pre_accepted.is_some() && seen.pre_accepted == self.init_deps.get(&id).copied()
+            let deps = book.durable.pre_accepted.get(&id);
+            deps.is_some() && deps == self.init_deps.get(&id)
         };
         self.books.iter().filter(equal).count()
     }
 
     /// Whether one batch conflicts with another by the footprints that were seen.
     pub fn conflict(&self, a: InstanceId, b: InstanceId) -> bool {
-        match (self.payloads.get(&a), self.payloads.get(&b)) {
-            (Some(a), Some(b)) => isonomy_protocol::conflict::conflicts(a, b),
+        match (self.touches.get(&a), self.touches.get(&b)) {
+            (Some(a), Some(b)) => a.conflict_with(b),
             _ => false,
         }
     }
+}
+
+/// The first instance of some row behind the one and not behind the other.
+fn first_outside(behind: &Deps, upto: &Deps) -> Option<InstanceId> {
+    let rows = behind.0.iter().zip(&upto.0).enumerate();
+    let mut open = rows.filter(|(_, (behind, upto))| behind < upto);
+    open.next().map(|(row, (behind, _))| InstanceId::new(ReplicaId(row as u8), behind + 1))
 }

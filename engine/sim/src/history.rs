@@ -50,6 +50,8 @@ pub struct Op {
     pub asked: u64,
     /// When it was answered, and what.
     pub told: Option<(u64, Told)>,
+    /// How much longer its value is than it must be.
+    pub padding: usize,
 }
 
 impl Op {
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     fn op(token: u64, asked: u64, told: Option<(u64, Told)>) -> Op {
-        Op { token, client: 0, key: 0, what: Asked::Decide, asked, told }
+        Op { token, client: 0, key: 0, what: Asked::Decide, asked, told, padding: 0 }
     }
 
     fn is_fine(ops: &[Op], last: u64) -> bool {

@@ -18,5 +18,7 @@ pub mod network;
 pub mod node;
 pub mod plan;
 pub mod queue;
+pub mod restated;
 pub mod source;
+pub mod view;
 pub mod world;

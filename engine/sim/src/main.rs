@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 use isonomy_protocol::mutant::{Mutant, plant};
+use isonomy_sim::client::Untold;
 use isonomy_sim::contention::{Contention, SPAN_US};
 use isonomy_sim::coverage::Coverage;
 use isonomy_sim::plan::Plan;
@@ -20,6 +21,10 @@ const COVERING_BATCH: u64 = 10_000;
 /// What a batch may miss: two recoveries that wait for each other, and replicas that do not know the
 /// same `after`. Their own tests cover them.
 const RARE: [&str; 2] = ["R6c", "FloorAdopted"];
+
+/// The share of commands of a batch of which nobody can say what became of them: clients are impatient in
+/// some seeds, and replicas down.
+const UNTOLD_PERCENT_MAX: u64 = 3;
 
 /// Simulates whole clusters; one seed is one run.
 #[derive(Parser, Debug)]
@@ -67,6 +72,8 @@ struct Total {
     events: u64,
     micros: u64,
     decisions: u64,
+    commands: u64,
+    untold: Untold,
     coverage: Coverage,
     contention: Option<Contention>,
 }
@@ -78,6 +85,8 @@ impl Total {
         self.events += summary.events;
         self.micros += summary.micros;
         self.decisions += summary.decisions;
+        self.commands += summary.commands;
+        self.untold.add(summary.untold);
         self.coverage.merge(&summary.coverage);
     }
 }
@@ -155,6 +164,17 @@ fn report(args: &Args, total: &Total, took: Duration) {
         total.events,
         total.decisions
     );
+    let Untold { timed_out, expired, .. } = total.untold;
+    println!(
+        "{timed_out} of {} commands timed out, {expired} came too late for their stream",
+        total.commands
+    );
+    if total.seeds >= COVERING_BATCH && (timed_out + expired) * 100 > total.commands * UNTOLD_PERCENT_MAX {
+        eprintln!(
+            "more than {UNTOLD_PERCENT_MAX} % of the commands have no answer: something hides behind retries"
+        );
+        std::process::exit(1);
+    }
     if args.hot_key.is_some() {
         return report_contention(total);
     }

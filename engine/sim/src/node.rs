@@ -12,6 +12,7 @@ use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::command::Part;
+use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::Start;
 use rand::Rng;
@@ -20,8 +21,11 @@ use rand::rngs::SmallRng;
 const CLUSTER: &str = "simulated";
 /// Few, so that a crash leaves few numbers unused.
 const RESERVE_BLOCK: u64 = 8;
-/// Clocks start here.
-const ORIGIN_US: u64 = 1_000_000;
+/// A snapshot of which so much was written, and is not whole, is copied while the state changes.
+const LARGE_BYTES: usize = 200 << 10;
+/// What the clock of a process can show when it begins: time has no origin in common, and none that
+/// outlives a process.
+const ORIGINS_US: [u64; 3] = [0, 1_000_000, 1 << 50];
 
 /// What its data directory says of processes (G6).
 #[derive(Clone, Debug, Default)]
@@ -56,6 +60,8 @@ pub struct Node {
     pub is_lost: bool,
     /// Its disk is damaged, or was set back: at its next start it is found out.
     pub is_damaged: bool,
+    /// Its disk is not the newest state of it.
+    is_set_back: bool,
     /// What its data directory says of processes.
     pub identity: Identity,
     /// The process that runs, or ran last.
@@ -76,8 +82,12 @@ pub struct Node {
     pub is_verifying: bool,
     /// Nothing reaches it before.
     pub paused_until: u64,
-    /// Its disk is full before.
+    /// Its disk has no room for more of the log before.
     pub full_until: u64,
+    /// Nor for a snapshot.
+    pub crowded_until: u64,
+    /// It stops in good order, or is ended then.
+    pub stops_by: Option<u64>,
     /// No write of its disk ends before.
     pub hung_until: u64,
     /// When the write that is under way began.
@@ -91,6 +101,8 @@ pub struct Node {
     unfinished: Vec<u8>,
     /// Clock speed; the real one is 1.
     speed: f64,
+    /// What its clock showed when the process began, and when that was.
+    began_at: (u64, u64),
 }
 
 /// What a turn gave.
@@ -125,6 +137,7 @@ impl Node {
             core: None,
             is_lost: false,
             is_damaged: false,
+            is_set_back: false,
             identity: Identity { starts: 0, met: vec![None; usize::from(plan.n)] },
             start: Start::default(),
             began: 0,
@@ -136,6 +149,8 @@ impl Node {
             is_verifying: false,
             paused_until: 0,
             full_until: 0,
+            crowded_until: 0,
+            stops_by: None,
             hung_until: 0,
             written_since: None,
             is_beat: false,
@@ -143,6 +158,7 @@ impl Node {
             said: Vec::new(),
             unfinished: Vec::new(),
             speed,
+            began_at: (0, 0),
         }
     }
 
@@ -153,12 +169,19 @@ impl Node {
 
     /// Its own clock.
     pub fn time(&self, now: u64) -> Time {
-        Time(ORIGIN_US + (now as f64 * self.speed) as u64)
+        let (shown, at) = self.began_at;
+        Time(shown + (now.saturating_sub(at) as f64 * self.speed) as u64)
+    }
+
+    /// Its clock jumps by so much: the machine has slept.
+    pub fn jump(&mut self, now: u64, micros: u64) {
+        self.began_at = (self.time(now).0 + micros, now);
     }
 
     /// When its clock shows this time, not before `now`.
     pub fn real(&self, now: u64, time: Time) -> u64 {
-        now.max(((time.0.saturating_sub(ORIGIN_US)) as f64 / self.speed) as u64 + 1)
+        let (shown, at) = self.began_at;
+        now.max(at + (time.0.saturating_sub(shown) as f64 / self.speed) as u64 + 1)
     }
 
     /// Starts the process from what its disk holds. False: that is damaged, and it must not vote any
@@ -178,22 +201,37 @@ impl Node {
             rescue: plan.rescue,
         };
         let durable_before = self.disk.durable().0;
-        let Ok(entries) = self.disk.recover() else {
-            self.is_lost = true;
-            return false;
-        };
-        let mut core = Replica::new(config, random.random());
-        if let Some((fence, bytes)) = self.disk.snapshot() {
-            let Ok(snapshot) = read_snapshot(*fence, bytes) else {
+        let entries = match self.disk.recover() {
+            Ok(entries) => entries,
+            Err(why) => {
+                assert!(self.is_damaged, "D6: replica {} refuses its own undamaged log: {why}", self.id);
                 self.is_lost = true;
                 return false;
+            }
+        };
+        self.began_at = (ORIGINS_US[random.random_range(0..ORIGINS_US.len())], now);
+        let mut core = Replica::new(config, random.random());
+        let mut kept = (0, Deps::NONE);
+        if let Some((fence, bytes)) = self.disk.snapshot() {
+            let snapshot = match read_snapshot(*fence, bytes) {
+                Ok(snapshot) => snapshot,
+                Err(why) => {
+                    let id = self.id;
+                    assert!(self.is_at_risk(), "G5: replica {id} refuses its own undamaged snapshot: {why}");
+                    self.is_lost = true;
+                    return false;
+                }
             };
+            kept = (*fence, snapshot.head.frontier);
             core.restore(snapshot);
         }
         for (record, payload) in &entries {
             core.replay(record.clone(), payload.clone());
         }
-        ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize);
+        ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize, kept);
+        if !self.is_set_back {
+            crate::check::on_replayed(ghost, self.id, &core);
+        }
         core.start(self.time(now), self.disk.durable());
         core.check();
         self.core = Some(core);
@@ -208,6 +246,7 @@ impl Node {
     /// The process is gone. Whether a part of a group stays on disk.
     pub fn crash(&mut self, random: &mut SmallRng) -> bool {
         self.core = None;
+        self.stops_by = None;
         self.paused_until = 0;
         self.unfinished.clear();
         self.said.clear();
@@ -223,6 +262,11 @@ impl Node {
     /// Its disk is damaged, or it will find it so when it is started again.
     pub fn is_at_risk(&self) -> bool {
         self.is_damaged || self.disk.is_rotten()
+    }
+
+    /// A copy of the state is under way that takes more than a piece.
+    pub fn copies(&self) -> bool {
+        self.unfinished.len() > LARGE_BYTES
     }
 
     /// The fence of the snapshot that its disk keeps.
@@ -246,7 +290,8 @@ impl Node {
     /// Its disk becomes what was copied of it.
     pub fn set_back(&mut self) {
         let Copied { disk, identity } = self.copied.take().expect("it was copied");
-        (self.disk, self.identity, self.is_damaged) = (disk, identity, true);
+        (self.disk, self.identity) = (disk, identity);
+        (self.is_damaged, self.is_set_back) = (true, true);
     }
 
     /// Ends the turn: takes what the core has to say.
@@ -271,6 +316,7 @@ impl Node {
             self.said.push(send);
         }
         while let Some(reply) = core.poll_reply() {
+            ghost.on_reply(self.id, &reply);
             turn.replies.push(reply);
         }
         let frontier = *core.executed();
@@ -284,6 +330,7 @@ impl Node {
             ghost.on_fence(self.id, fence, hash);
         }
         if let Some(position) = core.poll_cut() {
+            ghost.on_cut(self.id, position);
             self.disk.cut(position);
         }
         turn.takes = core.taking().is_some();
@@ -317,14 +364,20 @@ impl Node {
         now
     }
 
-    /// The next piece of the snapshot that is being taken goes to the disk. Whether more follow.
-    pub fn write_snapshot(&mut self, now: u64) -> bool {
+    /// The next piece of the snapshot that is being taken goes to the disk. Whether more follow. A process
+    /// that `dies` does not hear of the last.
+    pub fn write_snapshot(&mut self, now: u64, dies: bool, ghost: &mut Ghost) -> bool {
         let time = self.time(now);
         let Some(core) = &mut self.core else { return false };
         let Some((fence, cut)) = core.taking() else {
             self.unfinished.clear();
             return false;
         };
+        if now < self.crowded_until {
+            self.unfinished.clear();
+            core.on_snapshot_failed(time);
+            return false;
+        }
         if let Some(bytes) = core.snapshot_bytes() {
             self.unfinished.extend(bytes);
             return true;
@@ -333,12 +386,12 @@ impl Node {
             return true;
         }
         let file = std::mem::take(&mut self.unfinished);
-        if now < self.full_until {
-            core.on_snapshot_failed(time);
-            return false;
-        }
+        let written = read_snapshot(fence, &file).expect("a snapshot reads as it was written");
+        ghost.on_snapshot(self.id, fence, written.head.frontier);
         self.disk.keep_snapshot(fence, file);
-        core.on_snapshot(time);
+        if !dies {
+            core.on_snapshot(time);
+        }
         false
     }
 
@@ -363,10 +416,18 @@ impl Node {
         core.on_fetch_failed(time, ReplicaId(source), fence, why);
     }
 
-    /// The snapshot of a peer has come whole.
-    pub fn install_snapshot(&mut self, now: u64, source: u8, fence: u64, bytes: Vec<u8>) {
+    /// The snapshot of a peer has come whole. A process that `dies` keeps it, and knows nothing of it.
+    pub fn install_snapshot(
+        &mut self,
+        now: u64,
+        source: u8,
+        fence: u64,
+        bytes: Vec<u8>,
+        dies: bool,
+        ghost: &mut Ghost,
+    ) {
         let time = self.time(now);
-        if now < self.full_until {
+        if now < self.crowded_until {
             return self.fetch_failed(now, source, fence, FetchFailure::Own);
         }
         // It counts only once the log has begun (D6); until then it is still wanted.
@@ -377,9 +438,12 @@ impl Node {
             return self.fetch_failed(now, source, fence, FetchFailure::Damaged);
         };
         let Some(core) = &mut self.core else { return };
+        ghost.on_snapshot(self.id, fence, snapshot.head.frontier);
         self.disk.keep_snapshot(fence, bytes);
         self.unfinished.clear();
-        core.install_snapshot(time, snapshot);
+        if !dies {
+            core.install_snapshot(time, snapshot);
+        }
     }
 
     /// The file of the own snapshot is read.

@@ -27,6 +27,13 @@ pub enum Bias {
     Orphans,
 }
 
+/// The share of the seeds in which nothing fails.
+const QUIET_SHARE: f64 = 0.08;
+/// The share in which replicas crash all the time and cut their logs as often.
+const RESTLESS_SHARE: f64 = 0.06;
+/// The share in which a copy of the state takes several pieces.
+const BULKY_SHARE: f64 = 0.02;
+
 /// Chances are per message or per occasion; times are microseconds.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -42,6 +49,8 @@ pub struct Plan {
     pub fence_bytes: u64,
     /// Recoveries rescue what they would abort.
     pub rescue: bool,
+    /// Nothing fails, and nobody is impatient: see [`Plan::without_faults`].
+    pub quiet: bool,
     /// How it begins.
     pub bias: Bias,
     /// The share of proposals that the bias loses.
@@ -82,6 +91,14 @@ pub struct Plan {
     pub hang_every_us: u64,
     /// A bit of a snapshot's file flips while its replica runs, for up to f replicas.
     pub rot: f64,
+    /// A process ends between keeping a snapshot and counting on it.
+    pub between: f64,
+    /// The share of crashes that are stops in good order.
+    pub stops: f64,
+    /// Between two jumps of a clock; 0 for none.
+    pub jump_every_us: u64,
+    /// Between two requests of somebody who keeps to no rule; 0 for none.
+    pub wrong_every_us: u64,
     /// How long a sync takes at most, usually.
     pub sync_us: u64,
     /// A sync takes a hundred times as long.
@@ -98,6 +115,8 @@ pub struct Plan {
     pub ask_until_us: u64,
     /// Keys; few of them means contention.
     pub keys: usize,
+    /// How long the values are at most that are not just as long as they must be.
+    pub value_bytes: usize,
     /// Between two commands of a client.
     pub think_us: u64,
     /// Share of reads.
@@ -133,6 +152,7 @@ impl Plan {
         let plan = Plan {
             seed,
             trace: false,
+            quiet: false,
             n,
             timing: timing(r),
             bias,
@@ -172,10 +192,97 @@ impl Plan {
             hang_every_us: every(r, 0.2, 200_000..3_000_000),
             rot: sometimes(r, 0.3, 0.1..0.9),
             copy_every_us: every(r, 0.25, 20_000..400_000),
+            between: sometimes(r, 0.3, 0.05..0.5),
+            stops: sometimes(r, 0.4, 0.1..1.0),
+            jump_every_us: every(r, 0.2, 50_000..1_000_000),
+            wrong_every_us: every(r, 0.25, 5_000..200_000),
+            value_bytes: if r.random_bool(0.2) { r.random_range(8..600) } else { 0 },
         };
         // A source that stays away for longer than streams live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };
-        if bias == Bias::Orphans { plan.for_orphans() } else { plan }
+        let class = r.random_range(0.0..1.0);
+        if class < QUIET_SHARE {
+            plan.without_faults()
+        } else if class < QUIET_SHARE + RESTLESS_SHARE {
+            plan.restless(r)
+        } else if class < QUIET_SHARE + RESTLESS_SHARE + BULKY_SHARE {
+            plan.bulky(r)
+        } else if bias == Bias::Orphans {
+            plan.for_orphans()
+        } else {
+            plan
+        }
+    }
+
+    /// Logs are cut and replicas crash again and again, under recoveries that never stop: what was carried
+    /// over a cut is read back, and asked for.
+    fn restless(self, random: &mut SmallRng) -> Plan {
+        Plan {
+            fence_bytes: random.random_range(10_000..40_000),
+            crash_every_us: random.random_range(30_000..200_000),
+            timing: Timing { recover_us: 15_000, ..self.timing },
+            faults_us: self.faults_us.max(1_000_000),
+            clients: self.clients.max(3),
+            commands: 40,
+            keys: self.keys.min(2),
+            routing: Routing::Any,
+            copy_every_us: 0,
+            ..self
+        }
+    }
+
+    /// The state is larger than a piece of its snapshot, and changes while that is taken.
+    fn bulky(self, random: &mut SmallRng) -> Plan {
+        Plan {
+            keys: 100,
+            value_bytes: random.random_range(8_000..16_000),
+            fence_bytes: random.random_range(200_000..600_000),
+            full_every_us: random.random_range(50_000..500_000),
+            faults_us: self.faults_us.max(1_500_000),
+            bias: Bias::Fair,
+            bias_us: 0,
+            clients: 5,
+            commands: 40,
+            reads: 0.0,
+            conditional: 0.0,
+            think_us: self.think_us.clamp(5_000, 20_000),
+            ..self
+        }
+    }
+
+    /// Nothing fails, and no timer of a replica or a client is so short that it could run out: what is done
+    /// twice here, told as unknown, or late, is a fault that retries hide elsewhere.
+    pub fn without_faults(self) -> Plan {
+        Plan {
+            quiet: true,
+            bias: Bias::Fair,
+            bias_us: 0,
+            loss: 0.0,
+            duplication: 0.0,
+            reordering: false,
+            tail: 0.0,
+            partition_every_us: 0,
+            reset_every_us: 0,
+            crash_every_us: 0,
+            pause_every_us: 0,
+            damage: 0.0,
+            copy_every_us: 0,
+            write_fails: 0.0,
+            full_every_us: 0,
+            hang_every_us: 0,
+            rot: 0.0,
+            between: 0.0,
+            stops: 0.0,
+            jump_every_us: 0,
+            wrong_every_us: 0,
+            sync_tail: 0.0,
+            drift: 0.0,
+            source: false,
+            timing: Timing { fast_path_us: self.timing.fast_path_us, ..Timing::default() },
+            retry_us: 10_000_000,
+            deadline_us: 60_000_000,
+            ..self
+        }
     }
 
     /// Contention and nothing else: every command writes one key, and every replica coordinates, for
@@ -201,6 +308,12 @@ impl Plan {
             write_fails: 0.0,
             full_every_us: 0,
             hang_every_us: 0,
+            between: 0.0,
+            stops: 0.0,
+            jump_every_us: 0,
+            wrong_every_us: 0,
+            quiet: false,
+            value_bytes: 0,
             sync_us: 20_000,
             sync_tail: 0.0,
             drift: 0.0,
@@ -240,6 +353,7 @@ impl Plan {
         let plan = Plan::of(seed);
         Plan {
             n: if seed.is_multiple_of(2) { 3 } else { 5 },
+            quiet: false,
             fence_bytes: 20_000,
             rot: 0.9,
             crash_every_us: 200_000,

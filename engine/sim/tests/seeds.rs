@@ -95,6 +95,7 @@ fn setting_back(seed: u64) -> Plan {
     let plan = Plan::of(seed);
     Plan {
         n: plan.n.max(3),
+        quiet: false,
         faults_us: 3_000_000,
         bias: Bias::Fair,
         bias_us: 0,

@@ -145,7 +145,7 @@ impl Replica {
 
     /// C5: on AcceptOk at the proposer.
     pub(crate) fn on_accept_ok(&mut self, now: Time, from: ReplicaId, id: InstanceId, ballot: Ballot) {
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.ballot == ballot) else {
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.asked_at(ballot)) else {
             return;
         };
         let Stage::Accepting { oks, value } = &mut attempt.stage else { return };

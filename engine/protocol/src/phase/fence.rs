@@ -199,21 +199,16 @@ impl Replica {
         for id in above {
             let instance = self.space.get_mut(id).expect("it was just seen");
             instance.logged |= instance.payload.is_some();
-            let record = Record::Carried {
-                id,
-                phase: instance.phase,
-                bal: instance.bal,
-                abal: instance.abal,
-                value: value_of(instance.cmd, true),
-                deps: instance.dep,
-                after: instance.after,
-                init_deps: instance.init_dep,
-                validated: instance.validated,
-            };
-            let payload = instance.payload.clone();
+            let (record, payload) = carried(id, instance);
             self.outbox.append(record, payload);
         }
         first
+    }
+
+    /// What the log says of every instance that is not forgotten, as it would be carried forward. For tests:
+    /// after a replay it is what the records say.
+    pub fn records(&self) -> impl Iterator<Item = (Record, Option<Payload>)> {
+        self.space.iter().filter(|(_, it)| has_records(it)).map(|(id, it)| carried(id, it))
     }
 
     /// The state is that of a snapshot. Whatever has executed here beyond it are Nops.
@@ -238,6 +233,22 @@ impl Replica {
             self.outbox.reply(client, Err(Failure::Unavailable { reason }));
         }
     }
+}
+
+/// All of an instance's state.
+fn carried(id: InstanceId, instance: &Instance) -> (Record, Option<Payload>) {
+    let record = Record::Carried {
+        id,
+        phase: instance.phase,
+        bal: instance.bal,
+        abal: instance.abal,
+        value: value_of(instance.cmd, true),
+        deps: instance.dep,
+        after: instance.after,
+        init_deps: instance.init_dep,
+        validated: instance.validated,
+    };
+    (record, instance.payload.clone())
 }
 
 /// Whether the log has records of it that still say something.

@@ -100,7 +100,7 @@ impl Replica {
     ) {
         let PeerMessage::RecoverOk { id, ballot, .. } = message else { return };
         let Some(report) = report_of(from, message, payload) else { return };
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.ballot == ballot) else {
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.asked_at(ballot)) else {
             return;
         };
         match &mut attempt.stage {

@@ -104,7 +104,7 @@ impl Replica {
         if !conflicts.iter().all(possible) {
             return;
         }
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.ballot == ballot) else {
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.asked_at(ballot)) else {
             return;
         };
         let Stage::Validating(validation) = &mut attempt.stage else { return };

@@ -75,6 +75,11 @@ impl State {
         Some(entries)
     }
 
+    /// Whether a copy is being made.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.copying.is_some()
+    }
+
     /// Nobody needs the rest of the copy.
     pub(crate) fn end_copy(&mut self) {
         self.copying = None;

@@ -400,6 +400,34 @@ fn without_records_of_a_nop() -> Solo {
     solo
 }
 
+/// The snapshot of another replica at a fence of row 0, which its frontier names; the fence was recovered
+/// there, and is after Nops of row 1 or 2 as that recovery found them.
+fn snapshot_after(fences: u64, after: Deps) -> (u64, Vec<u8>) {
+    let mut solo = fenced(Solo::new(5, 4));
+    for nop in [id(1, 1), id(2, 1)] {
+        solo.tell(3, commit(nop, ballot(1, 3), Value::Nop, Deps::NONE), None);
+    }
+    for seq in 3..2 + fences {
+        let (ballot, value, deps) = (ballot(1, 3), Value::Attached, deps([seq - 1]));
+        let recovered = PeerMessage::Commit { id: id(0, seq), ballot, value, deps, after };
+        solo.take_snapshot();
+        solo.tell(3, recovered, Some(&fence()));
+    }
+    forgotten(solo).snapshot.expect("it took one")
+}
+
+/// It has installed the snapshots of two peers, one after the other. Each covers a Nop that the other does
+/// not; both were rivals.
+fn with_two_peers_snapshots() -> Solo {
+    let mut solo = Solo::new(5, 2);
+    solo.install(&snapshot_after(2, deps([0, 1])));
+    solo.sync();
+    solo.install(&snapshot_after(3, deps([0, 0, 1])));
+    solo.sync();
+    assert_eq!(solo.core.status().floor, deps([4, 1, 1]));
+    solo
+}
+
 #[test]
 pub(crate) fn section_7_a_restart_names_what_it_named_before() {
     let named = |solo: &mut Solo| match solo.tell(3, pre_accept(id(3, 1), Deps::NONE), Some(&batch()))[..] {
@@ -410,6 +438,7 @@ pub(crate) fn section_7_a_restart_names_what_it_named_before() {
         (with_a_peers_floor as fn() -> Solo, deps([2, 2])),
         (without_records_of_a_nop, deps([0, 1])),
         (forgetful, deps([2])),
+        (with_two_peers_snapshots, deps([4, 1, 1])),
     ] {
         assert!(named(&mut begun()).covers(&at_least), "the story is that it names {at_least:?}");
         let mut solo = begun();

@@ -3,7 +3,7 @@
 //! DropAbal, ReplyAtCommit and StrictGate are caught by stories, SetBackUnnoticed by the simulator, see
 //! there.
 
-use crate::{commit, durable, forget, hung, recover, streams, transfer, validate};
+use crate::{commit, durable, execute, forget, hung, recover, streams, transfer, validate};
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 
 /// The test of the rule that the mutant breaks.
@@ -15,6 +15,9 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::NoRowEdge => commit::c1_a_proposal_names_what_conflicts_and_its_whole_row,
         Mutant::ManySupporters | Mutant::SkipValidate => {
             recover::r3_5_what_may_have_been_fast_is_validated_by_all_who_reported
+        }
+        Mutant::EarlierAnswersCount => {
+            recover::c5_r3_r5_an_answer_to_an_earlier_ballot_of_ones_own_does_not_count
         }
         Mutant::ValidateForgets => validate::r4_the_validator_remembers_and_names_the_instance_from_then_on,
         Mutant::LateValidate => validate::r4_a_late_validate_is_dropped,
@@ -39,6 +42,11 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::CutBetweenFences | Mutant::CutAtE => forget::g4_the_floor_is_what_the_fence_names,
         Mutant::AfterLostInAccept => forget::c4_after_stays_with_the_accepted_value,
         Mutant::AfterLostInReplay => forget::section_6_what_comes_after_waits_for_what_conflicts,
+        Mutant::RowsInTurn => execute::section_6_inside_a_component_the_order_is_seq_then_row,
+        Mutant::GateOfOne => execute::section_6_a_component_waits_for_the_after_of_each_of_its_members,
+        Mutant::FenceWithoutAfter => {
+            execute::g4_the_frontier_of_a_fence_is_what_its_component_names_and_is_after
+        }
         Mutant::AfterIsNoOrder => validate::r4_what_comes_after_by_its_after_is_not_reported,
         Mutant::RefusalsWait | Mutant::HungProposes | Mutant::HungKeepsWaiters => {
             hung::d9_a_replica_whose_disk_hangs_sends_all_elsewhere_and_proposes_nothing

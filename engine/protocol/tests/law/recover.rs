@@ -103,6 +103,46 @@ fn r3_nothing_is_decided_before_a_quorum_has_reported() {
     assert_eq!(proposals(solo.tell(2, knows_nothing(ID, MINE), None)).len(), 1);
 }
 
+/// Replica 3 has waited in vain, and asks around at a ballot above that of its first try.
+fn asking_again(mut solo: Solo) -> (Solo, Ballot) {
+    for _ in 0..1000 {
+        solo.wait(5_000);
+        let is_again = |message: &PeerMessage| match message {
+            PeerMessage::Recover { row: ReplicaId(0), ballot, .. } if *ballot > MINE => Some(*ballot),
+            _ => None,
+        };
+        if let Some(ballot) = solo.said_to(1).iter().find_map(is_again) {
+            return (solo, ballot);
+        }
+    }
+    panic!("it does not try again");
+}
+
+/// What replica 1 or 2 has promised or accepted at the first ballot it may have taken back since: for
+/// another ballot, or in an answer to the second.
+#[test]
+pub(crate) fn c5_r3_r5_an_answer_to_an_earlier_ballot_of_ones_own_does_not_count() {
+    // R3: replica 2 reported nothing to the first try.
+    let (mut solo, second) = asking_again(recovering(Deps::NONE));
+    assert_eq!(proposals(solo.tell(1, knows_nothing(ID, second), None)), []);
+    assert_eq!(proposals(solo.tell(2, knows_nothing(ID, MINE), None)), [], "R3");
+    let said = proposals(solo.tell(2, knows_nothing(ID, second), None));
+    assert_eq!(said, [validate(ID, second, Deps::NONE)]);
+
+    // R5: replica 2 validated for the first try.
+    let ok = |ballot| PeerMessage::ValidateOk { id: ID, ballot, conflicts: Vec::new(), floor: Deps::NONE };
+    assert_eq!(proposals(solo.tell(1, ok(second), None)), []);
+    assert_eq!(proposals(solo.tell(2, ok(MINE), None)), [], "R5");
+    let said = proposals(solo.tell(2, ok(second), None));
+    assert_eq!(said, [accept(ID, second, Value::Attached, Deps::NONE)]);
+
+    // C5: replica 2 accepted at the first ballot.
+    assert_eq!(proposals(solo.tell(1, accept_ok(ID, second), None)), []);
+    assert_eq!(proposals(solo.tell(2, accept_ok(ID, MINE), None)), [], "C5");
+    let said = proposals(solo.tell(2, accept_ok(ID, second), None));
+    assert_eq!(said, [commit(ID, second, Value::Known, Deps::NONE)]);
+}
+
 #[test]
 fn r3_1_a_committed_value_is_taken_and_told() {
     let mut solo = recovering(Deps::NONE);

@@ -89,6 +89,28 @@ fn g5_no_other_snapshot_is_taken_while_somebody_gets_on() {
 }
 
 #[test]
+fn g5_a_snapshot_that_was_begun_before_somebody_fetches_takes_the_place_of_the_last() {
+    let mut solo = forgetful();
+    next_fence(&mut solo, 3);
+    assert!(solo.core.on_fetch(solo.now, PEER, 1, 0), "the next one is not durable yet");
+    solo.take_snapshot();
+    assert!(!solo.core.on_fetch(solo.now, PEER, 1, 1), "it begins anew");
+    assert!(solo.core.on_fetch(solo.now, PEER, 2, 0));
+    // The peer had bytes of the first one. It is sent to the second, of the same source.
+    let mut sink = Solo::new(5, 3);
+    for snapshot in [1, 2] {
+        let gossip = Gossip { committed: deps([3]), floor: deps([2]), snapshot, ..Gossip::default() };
+        sink.tell(2, PeerMessage::Gossip(Box::new(gossip)), None);
+        sink.wait(100_000);
+        assert_eq!(sink.core.wants_snapshot(), Some((ReplicaId(2), snapshot)));
+    }
+    sink.core.on_fetch_failed(sink.now, ReplicaId(2), 1, FetchFailure::Source);
+    assert_eq!(sink.core.wants_snapshot(), Some((ReplicaId(2), 2)), "no fault of the second");
+    sink.install(&solo.snapshot.expect("it took one"));
+    assert_eq!(sink.core.executed(), &deps([3]));
+}
+
+#[test]
 pub(crate) fn g5_who_does_not_get_on_is_not_waited_for() {
     for from in [0, 7] {
         let mut solo = forgetful();

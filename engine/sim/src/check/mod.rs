@@ -17,10 +17,12 @@ mod v13_execution;
 mod v15_said_is_durable;
 mod v16_liveness;
 
-use crate::ghost::{Choice, Ghost};
+use crate::ghost::Ghost;
+use crate::view::Choice;
 use isonomy_protocol::contract::{Append, Send};
+use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::InstanceId;
+use isonomy_wire::id::{Ballot, InstanceId};
 
 // V14 is asserted in `crate::history`, over what clients were told.
 pub use v12_ids::rows_have_no_gaps;
@@ -28,12 +30,28 @@ pub use v16_liveness::{assert_all_executed, assert_components_are_bounded};
 
 /// A replica is about to write a record; the ghost does not have it yet.
 pub fn on_append(ghost: &Ghost, node: u8, append: &Append) {
-    v04_ballots_and_phases::check(ghost, node, &append.record);
+    v04_ballots_and_phases::check(ghost, node, append);
     v05_initial_deps::check(ghost, append);
     v06_deps_of_phases::check(ghost, &append.record);
     v07_pre_acceptances_are_ordered::check(ghost, node, append);
     v08_fast_quorum::check_append(ghost, node, &append.record);
     v12_ids::check(ghost, append);
+    v15_said_is_durable::check_record(ghost, node, append);
+}
+
+/// A process has replayed its log.
+pub fn on_replayed(ghost: &Ghost, node: u8, core: &Replica) {
+    v15_said_is_durable::check_replayed(ghost, node, core);
+}
+
+/// A log was cut; the ghost knows what it still has.
+pub fn on_cut(ghost: &Ghost, node: u8) {
+    v15_said_is_durable::check_cut(ghost, node);
+}
+
+/// An answer of this instance leaves; what it `rests_on` is durable, or something is not.
+pub fn on_answer(node: u8, id: InstanceId, rests_on: Result<(), InstanceId>) {
+    v15_said_is_durable::check_answer(node, id, rests_on);
 }
 
 /// A value was accepted by a quorum, durably.
@@ -42,10 +60,10 @@ pub fn on_chosen(ghost: &Ghost, id: InstanceId) {
 }
 
 /// A commit is durable at a replica; the ghost has it.
-pub fn on_decision(ghost: &Ghost, id: InstanceId, choice: Choice) {
+pub fn on_decision(ghost: &Ghost, id: InstanceId, ballot: Ballot, choice: Choice) {
     v01_agreement::check(ghost, id, choice);
     v02_visibility::check(ghost, id);
-    v08_fast_quorum::check(ghost, id);
+    v08_fast_quorum::check(ghost, id, ballot);
     v09_fast_commits_stand::check_all(ghost, id);
     v10_chosen_values_stand::check_decision(ghost, id);
 }

@@ -1,6 +1,7 @@
 //! V1: all commits of an instance, ever, restarts included, have one value.
 
-use crate::ghost::{Choice, Ghost};
+use crate::ghost::Ghost;
+use crate::view::Choice;
 use isonomy_wire::id::InstanceId;
 
 pub(super) fn check(ghost: &Ghost, id: InstanceId, choice: Choice) {

@@ -8,11 +8,12 @@ pub(super) fn check(ghost: &Ghost, id: InstanceId) {
     if decision.choice.nop {
         return;
     }
-    for access in ghost.payloads[&id].footprint() {
-        let Some(others) = ghost.decided.get(&access.hash()) else { continue };
+    let touches = &ghost.touches[&id];
+    for (thing, writes_too) in touches.things.iter().chain(&touches.made) {
+        let Some(others) = ghost.decided.get(thing) else { continue };
         // What is in its deps is ordered.
         for (other, writes) in others.outside(decision.choice.deps).filter(|(other, _)| *other != id) {
-            if !writes && !access.writes() {
+            if !writes && !writes_too {
                 continue;
             }
             let theirs = &ghost.decisions[&other];

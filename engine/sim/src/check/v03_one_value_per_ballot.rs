@@ -1,6 +1,7 @@
 //! V3: at most one value per instance and ballot is ever in an Accept.
 
-use crate::ghost::{Choice, Ghost};
+use crate::ghost::Ghost;
+use crate::view::Choice;
 use isonomy_wire::message::PeerMessage;
 
 pub(super) fn check(ghost: &Ghost, message: &PeerMessage) {

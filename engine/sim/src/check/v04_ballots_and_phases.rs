@@ -1,11 +1,14 @@
 //! V4: bal never falls, abal <= bal, the phase never falls, what is committed never changes.
 
 use crate::ghost::Ghost;
+use crate::view::Seen;
+use isonomy_protocol::contract::Append;
 use isonomy_protocol::log::record::Record;
 use isonomy_wire::id::Ballot;
 use isonomy_wire::message::Phase;
 
-pub(super) fn check(ghost: &Ghost, node: u8, record: &Record) {
+pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
+    let record = &append.record;
     let Some(id) = record.id() else { return };
     let seen = ghost.books[usize::from(node)].written.of(id);
     let is_lawful = match record {
@@ -22,10 +25,8 @@ pub(super) fn check(ghost: &Ghost, node: u8, record: &Record) {
         | Record::Floor { .. }
         | Record::Begin { .. }
         | Record::Heard { .. } => true,
-        // What is carried forward is what was.
-        Record::Carried { phase, bal, abal, .. } => {
-            (*phase, *bal, *abal) == (seen.phase, seen.bal, seen.abal)
-        }
+        // What is carried forward is all that was (G1).
+        Record::Carried { .. } => Seen::carried(record, append.payload.as_ref()) == Some((id, seen)),
     };
     let again = matches!(record, Record::Carried { .. });
     assert!(

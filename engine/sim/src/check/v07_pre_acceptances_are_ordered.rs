@@ -2,6 +2,7 @@
 //! earlier in its deps. What it proposed to others counts even if a crash took its own record (D8).
 
 use crate::ghost::Ghost;
+use crate::restated::Touches;
 use isonomy_protocol::contract::Append;
 use isonomy_protocol::log::record::Record;
 
@@ -9,10 +10,10 @@ pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
     let Record::PreAccepted { id, deps, .. } = append.record else { return };
     let payload = append.payload.as_ref().expect("the record carries the batch");
     let book = &ghost.books[usize::from(node)];
-    for access in payload.footprint() {
-        let Some(earlier) = book.pre_accepted.get(&access.hash()) else { continue };
+    for (thing, writes_too) in Touches::of(id, payload).things {
+        let Some(earlier) = book.pre_accepted.get(&thing) else { continue };
         for (other, writes) in earlier.outside(deps).filter(|(other, _)| other.row != id.row) {
-            let conflicting = writes || access.writes();
+            let conflicting = writes || writes_too;
             // What the replica forgot in a crash and became a Nop since is nothing to it (D8).
             let is_nop = ghost.decisions.get(&other).is_some_and(|decision| decision.choice.nop);
             assert!(

@@ -1,6 +1,7 @@
 //! V9: what was committed fast is never proposed as anything else.
 
-use crate::ghost::{Choice, Ghost};
+use crate::ghost::Ghost;
+use crate::view::Choice;
 use isonomy_wire::id::{Ballot, InstanceId};
 use isonomy_wire::message::PeerMessage;
 

@@ -1,7 +1,8 @@
 //! V10: once a quorum has accepted a value, every later ballot carries it, and nothing else is
 //! committed.
 
-use crate::ghost::{Choice, Ghost};
+use crate::ghost::Ghost;
+use crate::view::Choice;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::PeerMessage;
 

@@ -1,23 +1,29 @@
-//! V11: a Nop is proposed only where no fast commit can stand against it.
+//! V11: a Nop is proposed only where no fast commit can stand against it; and whatever is proposed above
+//! ballot 0 rests on promises of a quorum, all durable.
 //!
 //! This says independently of R3 to R6 what may justify one: a Nop that was accepted before, a
 //! coordinator that has promised, too few equal answers among those that have, or a conflict that
 //! is ordered in neither direction.
 
-use crate::ghost::{Book, Choice, Ghost};
+use crate::ghost::{Book, Ghost};
+use crate::view::Choice;
 use isonomy_wire::id::{Ballot, InstanceId};
 use isonomy_wire::message::PeerMessage;
 
 pub(super) fn check(ghost: &Ghost, node: u8, message: &PeerMessage) {
     let PeerMessage::Accept { id, ballot, value, deps, .. } = message else { return };
-    if !Choice::of(*value, *deps).nop || ghost.proposed.contains_key(&(*id, *ballot)) {
+    let choice = Choice::of(*value, *deps);
+    if ghost.proposed.contains_key(&(*id, *ballot)) || (*ballot == Ballot::ZERO && !choice.nop) {
         return;
     }
     assert!(*ballot > Ballot::ZERO, "V11: a coordinator proposes its batch, not a Nop: {id:?}");
     let promised: Vec<&Book> =
         ghost.books.iter().filter(|book| book.durable.of(*id).bal >= *ballot).collect();
-    let needed = ghost.quorum.slow();
+    let needed = ghost.quorum.slow;
     assert!(promised.len() >= needed, "V11: {id:?} at {ballot:?} with {} promises", promised.len());
+    if !choice.nop {
+        return;
+    }
     let justified = was_accepted(ghost, *id, *ballot)
         || ghost.books[id.row.index()].durable.of(*id).bal >= *ballot
         || too_few_equal(ghost, *id, &promised)
@@ -33,7 +39,7 @@ fn was_accepted(ghost: &Ghost, id: InstanceId, ballot: Ballot) -> bool {
 /// R3.4, by some quorum of those that promised: the one with the fewest equal answers.
 fn too_few_equal(ghost: &Ghost, id: InstanceId, promised: &[&Book]) -> bool {
     let init = ghost.init_deps.get(&id);
-    let equal = |book: &&&Book| init.is_some() && book.durable.of(id).pre_accepted.as_ref() == init;
+    let equal = |book: &&&Book| init.is_some() && book.durable.pre_accepted.get(&id) == init;
     let unequal = promised.len() - promised.iter().filter(equal).count();
     unequal > ghost.quorum.e
 }

@@ -59,7 +59,12 @@ impl World {
             let connection =
                 client.connections[usize::from(replica)].expect("it sends to whom it is connected");
             let (tag, payload) = (transmit.tag, transmit.payload);
-            let at = self.now + self.faults.random_range(20..500);
+            let mut at = self.now + self.faults.random_range(20..500);
+            if !self.plan.reordering {
+                let last = &mut client.sent_until[usize::from(replica)];
+                at = at.max(*last);
+                *last = at;
+            }
             self.queue.push(at, Event::Request { client: index, replica, connection, tag, payload });
         }
         if client.wake_at.is_none()
@@ -92,12 +97,14 @@ impl World {
         let Some(core) = &mut self.nodes[usize::from(replica)].core else { return };
         let crc = crc32c::crc32c(&payload);
         let parsed = Payload::parse(payload.clone(), crc).expect("sessions send valid requests");
-        if let Err(Busy) =
-            core.on_request(time, ClientRef { connection: (client as u64) << 32 | connection, tag }, parsed)
-        {
+        let keys = parsed.keys().len() as u64;
+        let asks = ClientRef { connection: (client as u64) << 32 | connection, tag };
+        if let Err(Busy) = core.on_request(time, asks, parsed) {
             let again = Event::Request { client, replica, connection, tag, payload };
             return self.queue.push(self.now + BUSY_PAUSE_US, again);
         }
+        *self.unanswered.entry((replica, asks)).or_default() += 1;
+        self.asked += keys;
         self.note(7, client as u64, replica.into());
         self.turn(replica);
     }
@@ -109,6 +116,8 @@ impl World {
         if connection == 0 {
             return;
         }
+        let unanswered = self.unanswered.get_mut(&(replica, reply.client)).expect("it was asked");
+        *unanswered = unanswered.checked_sub(1).expect("each request has one reply");
         let at = self.now + self.faults.random_range(20..500);
         self.queue.push(at, Event::Answer { client, replica, connection, tag, outcome: reply.outcome });
     }
@@ -125,10 +134,11 @@ impl World {
             return;
         }
         self.note(8, client as u64, outcome.is_ok().into());
+        let outcome = outcome.map(|response| Answers::parse(response).expect("responses decode"));
+        self.expect_fresh(&outcome);
         let session = &mut self.clients[client].session;
         match outcome {
-            Ok(response) => {
-                let answers = Answers::parse(response).expect("responses decode");
+            Ok(answers) => {
                 session.on_response(ReplicaId(replica), tag, answers).expect("responses fit their requests");
             }
             Err(failure) => session.on_failure(self.now, ReplicaId(replica), tag, failure),

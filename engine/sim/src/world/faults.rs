@@ -3,6 +3,9 @@
 use super::{Event, World};
 use rand::Rng;
 
+/// Less than streams live, all jumps of a run together.
+const JUMP_US_MAX: u64 = 5_000_000;
+
 impl World {
     pub(super) fn fail(&mut self, event: Event) {
         let n = self.plan.n;
@@ -31,7 +34,12 @@ impl World {
             }
             Event::Fill => {
                 let until = self.now + self.faults.random_range(1_000..1_000_000);
-                self.nodes[usize::from(node)].full_until = until;
+                let full = &mut self.nodes[usize::from(node)];
+                // What is written in one place may have room when what is written in the other has not.
+                let (log, snapshots) =
+                    [(until, until), (until, 0), (0, until)][self.faults.random_range(0..3)];
+                full.full_until = full.full_until.max(log);
+                full.crowded_until = full.crowded_until.max(snapshots);
                 self.queue.push(until, Event::Room { node });
                 self.every(self.plan.full_every_us, Event::Fill);
             }
@@ -48,9 +56,22 @@ impl World {
                 self.nodes[usize::from(node)].copy();
                 self.every(self.plan.copy_every_us, Event::Copy);
             }
+            Event::Jump => {
+                let micros = self.faults.random_range(10_000..JUMP_US_MAX);
+                let now = self.now;
+                self.nodes[usize::from(node)].jump(now, micros);
+                self.every(self.plan.jump_every_us, Event::Jump);
+            }
+            Event::Wrong => {
+                self.ask_wrongly(node);
+                self.every(self.plan.wrong_every_us, Event::Wrong);
+            }
             Event::CrashSome => {
                 let all = self.faults.random_bool(self.plan.all_crash);
-                (0..n).filter(|id| all || *id == node).for_each(|id| self.crash(id));
+                for id in (0..n).filter(|id| all || *id == node) {
+                    let stops = self.faults.random_bool(self.plan.stops);
+                    if stops { self.stop(id) } else { self.crash(id) }
+                }
                 self.every(self.plan.crash_every_us, Event::CrashSome);
             }
             _ => unreachable!("the caller has checked"),

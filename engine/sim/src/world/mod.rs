@@ -4,9 +4,11 @@ mod admission;
 mod clients;
 mod faults;
 mod proof;
+mod quiet;
 mod replicas;
+mod wrong;
 
-use crate::client::Client;
+use crate::client::{Client, Untold};
 use crate::contention::Contention;
 use crate::coverage::Coverage;
 use crate::ghost::Ghost;
@@ -16,10 +18,11 @@ use crate::node::Node;
 use crate::plan::Plan;
 use crate::queue::Queue;
 use bytes::Bytes;
-use isonomy_protocol::contract::Send;
+use isonomy_protocol::contract::{ClientRef, Send};
 use isonomy_wire::message::Failure;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What happens.
@@ -94,6 +97,10 @@ enum Event {
     Hang,
     /// A disk is copied.
     Copy,
+    /// A clock jumps.
+    Jump,
+    /// Somebody asks who keeps to no rule.
+    Wrong,
     /// Whoever waited for room goes on.
     Room {
         node: u8,
@@ -133,6 +140,10 @@ pub struct Summary {
     pub micros: u64,
     /// Commands that were told committed.
     pub decisions: u64,
+    /// Commands that were asked.
+    pub commands: u64,
+    /// Of how many nobody could say what became of them.
+    pub untold: Untold,
     /// Corners that were reached.
     pub coverage: Coverage,
     /// How conflicting commands got on.
@@ -172,6 +183,10 @@ struct World {
     turns: u64,
     /// A disk was set back.
     was_set_back: bool,
+    /// How often a request has reached a replica and has no reply.
+    unanswered: HashMap<(u8, ClientRef), u32>,
+    /// Commands with a key that reached a replica, each as often as it was asked.
+    asked: u64,
     summary: Summary,
 }
 
@@ -195,12 +210,15 @@ impl World {
             stage_since: 0,
             turns: 0,
             was_set_back: false,
+            unanswered: HashMap::new(),
+            asked: 0,
             summary: Summary::default(),
             plan,
         };
         (0..world.plan.n).for_each(|id| world.start(id));
         for client in 0..world.clients.len() {
-            world.after(1_000, 20_000, Event::Act { client });
+            let begun = if world.plan.quiet { quiet::BEGUN_US } else { 0 };
+            world.after(begun + 1_000, begun + 20_000, Event::Act { client });
         }
         let plan = world.plan.clone();
         world.every(plan.partition_every_us, Event::Partition);
@@ -210,6 +228,8 @@ impl World {
         world.every(plan.full_every_us, Event::Fill);
         world.every(plan.hang_every_us, Event::Hang);
         world.every(plan.copy_every_us, Event::Copy);
+        world.every(plan.jump_every_us, Event::Jump);
+        world.every(plan.wrong_every_us, Event::Wrong);
         world.queue.push(plan.faults_us, Event::Heal);
         world
     }
@@ -278,6 +298,8 @@ impl World {
             | Event::Fill
             | Event::Hang
             | Event::Copy
+            | Event::Jump
+            | Event::Wrong
             | Event::CrashSome
                 if !self.is_calm() =>
             {

@@ -25,10 +25,17 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.enter(Stage::Minority);
         self.network.heal();
+        let stopping = |id: &u8| self.nodes[usize::from(*id)].stops_by.is_some();
+        let stopping: Vec<u8> = (0..self.plan.n).filter(stopping).collect();
+        stopping.into_iter().for_each(|id| self.crash(id));
         self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
         let lost: Vec<u8> = (0..self.plan.n).filter(|id| self.nodes[usize::from(*id)].is_at_risk()).collect();
         let most = self.ghost.quorum.f - lost.len();
-        let dead = if self.faults.random_bool(0.5) { self.faults.random_range(0..=most) } else { 0 };
+        let dead = if !self.plan.quiet && self.faults.random_bool(0.5) {
+            self.faults.random_range(0..=most)
+        } else {
+            0
+        };
         let all: Vec<u8> = (0..self.plan.n).filter(|id| !lost.contains(id)).collect();
         let dead: Vec<u8> = all.choose_multiple(&mut self.faults, dead).copied().collect();
         dead.iter().for_each(|id| self.crash(*id));
@@ -85,7 +92,7 @@ impl World {
         plan.deadline_us = PATIENCE_US;
         let mut reader = Client::new(&plan, self.clients.len(), 0);
         for key in 0..plan.keys {
-            reader.ask(self.now, &mut self.ops, key, Asked::Read);
+            reader.ask(&plan, self.now, &mut self.ops, key, Asked::Read);
         }
         self.clients.push(reader);
         for replica in 0..plan.n {
@@ -96,6 +103,7 @@ impl World {
     pub(super) fn finish(mut self) -> Summary {
         let live = || self.nodes.iter().filter_map(|node| node.core.as_ref());
         live().for_each(|core| core.check());
+        live().for_each(|core| core.check_settled());
         check::assert_all_executed(live());
         check::rows_have_no_gaps(&self.ghost);
         let marks: Vec<_> = live().map(|core| core.marks()).collect();
@@ -111,6 +119,10 @@ impl World {
         let reads = &self.ops[self.ops.len() - self.plan.keys..];
         let last: BTreeMap<usize, u64> = reads.iter().map(|op| (op.key, seen(op))).collect();
         history::judge(&self.ops, &last, self.plan.routing == Routing::Home);
+        self.judge_untold();
+        if self.plan.quiet {
+            self.judge_quiet();
+        }
         self.summary.decisions =
             self.ops.iter().filter(|op| matches!(op.told, Some((_, Told::Wrote(_))))).count() as u64;
         self.summary.micros = self.now;

@@ -13,6 +13,8 @@ use rand::Rng;
 
 /// Every how many turns a core is asked to check all that it has.
 const CHECK_EVERY: u64 = 64;
+/// How long a process takes to stop at most.
+const STOP_PATIENCE_US: u64 = 300_000;
 /// The last piece of a snapshot that is fetched.
 const LAST_PIECE: u64 = 3;
 
@@ -62,6 +64,28 @@ impl World {
         let most = if self.plan.bias == Bias::Orphans { 3_000_000 } else { 600_000 };
         if !self.is_calm() {
             self.after(1_000, most, Event::Start { node: id });
+        }
+    }
+
+    /// The process is asked to stop; what it has under way comes to an end, or it is ended after a while.
+    pub(super) fn stop(&mut self, id: u8) {
+        let now = self.now;
+        let node = &mut self.nodes[usize::from(id)];
+        let time = node.time(now);
+        let Some(core) = &mut node.core else { return };
+        core.on_stop(time);
+        node.stops_by = Some(now + STOP_PATIENCE_US);
+        self.turn(id);
+    }
+
+    /// A process that was asked to stop ends when it is done, or has taken too long.
+    fn maybe_end(&mut self, id: u8) {
+        let node = &self.nodes[usize::from(id)];
+        let (Some(by), Some(core)) = (node.stops_by, &node.core) else { return };
+        let is_done = core.is_idle();
+        if is_done || self.now >= by {
+            self.summary.coverage.stopped |= is_done;
+            self.crash(id);
         }
     }
 
@@ -160,7 +184,12 @@ impl World {
         }
         let node = &mut self.nodes[usize::from(id)];
         let before = node.kept_snapshot();
-        node.is_writing = node.write_snapshot(self.now);
+        let dies = self.stage == Stage::Faults && self.disks.random_bool(self.plan.between);
+        node.is_writing = node.write_snapshot(self.now, dies, &mut self.ghost);
+        if dies && node.kept_snapshot() != before {
+            self.summary.coverage.between = true;
+            return self.crash(id);
+        }
         if node.is_writing {
             self.after(100, 20_000, Event::Snapshot { node: id, life });
         }
@@ -204,7 +233,12 @@ impl World {
             );
         }
         let before = node.kept_snapshot();
-        node.install_snapshot(now, source, fence, bytes);
+        let dies = self.stage == Stage::Faults && self.disks.random_bool(self.plan.between);
+        node.install_snapshot(now, source, fence, bytes, dies, &mut self.ghost);
+        if dies && node.kept_snapshot() != before {
+            self.summary.coverage.between = true;
+            return self.crash(id);
+        }
         self.maybe_rot(id, before);
     }
 
@@ -247,7 +281,9 @@ impl World {
 
     /// Ends the turn of a replica: what it says goes on its way.
     pub(super) fn turn(&mut self, id: u8) {
+        let (copies, before) = (self.nodes[usize::from(id)].copies(), self.ghost.frontiers[usize::from(id)]);
         let turn = self.nodes[usize::from(id)].turn(self.now, self.plan.trace, &mut self.ghost);
+        self.summary.coverage.copied |= copies && self.ghost.frontiers[usize::from(id)] != before;
         let life = self.nodes[usize::from(id)].life;
         if turn.writes {
             let slow = self.plan.bias == Bias::OwnRecordsLost && self.now < self.plan.bias_us;
@@ -288,6 +324,7 @@ impl World {
         {
             core.check();
         }
+        self.maybe_end(id);
     }
 
     fn send(&mut self, from: u8, send: Send) {

@@ -1,0 +1,179 @@
+//! What the law says of quorums and footprints, said once more and without the product's code: a check
+//! that asks the code that it checks is blind.
+
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::command::Op;
+use isonomy_wire::id::{CommandId, Epoch, InstanceId, ShardId, StreamId};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Section 1: the sizes of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// How many may be down.
+    pub f: usize,
+    /// How many may be down while two message delays still suffice.
+    pub e: usize,
+    /// The fast quorum.
+    pub fast: usize,
+    /// The slow and recovery quorum.
+    pub slow: usize,
+}
+
+impl Sizes {
+    /// The law's table, row by row.
+    pub fn of(n: u8) -> Sizes {
+        let (f, e, fast, slow) = match n {
+            1 => (0, 0, 1, 1),
+            2 => (0, 0, 2, 2),
+            3 => (1, 1, 2, 2),
+            4 => (1, 1, 3, 3),
+            5 => (2, 2, 3, 3),
+            6 => (2, 2, 4, 4),
+            7 => (3, 2, 5, 4),
+            8 => (3, 3, 5, 5),
+            9 => (4, 3, 6, 5),
+            _ => panic!("the law has no cluster of {n}"),
+        };
+        Sizes { f, e, fast, slow }
+    }
+}
+
+/// What a batch touches: a digest of each thing, and whether it is written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Touches {
+    /// What conflicts by the law's footprint (section 2, S1, G4).
+    pub things: Vec<(u64, bool)>,
+    /// S1: the streams that its Opens make. They stand in decisions only: whoever pre-accepts an Open late
+    /// does not name those that use its stream already.
+    pub made: Vec<(u64, bool)>,
+}
+
+/// Every batch reads it, a fence writes it.
+const EVERYTHING: u64 = 1;
+const KEYS: u64 = 2;
+const STREAMS: u64 = 3;
+
+impl Touches {
+    /// Of the batch of an instance, command by command.
+    pub fn of(id: InstanceId, payload: &Payload) -> Touches {
+        let (mut things, mut made, mut is_fence) = (Vec::new(), Vec::new(), false);
+        for part in payload.batch().parts() {
+            if part.stream != StreamId::NONE {
+                things.push((stream(part.stream), true));
+            }
+            for (index, command) in (part.index..).zip(payload.batch().commands_of(part)) {
+                match command.op {
+                    Op::Decide | Op::DecideIf | Op::Retire => things.push((digest(KEYS, command.key), true)),
+                    Op::Read => things.push((digest(KEYS, command.key), false)),
+                    Op::Open => {
+                        let by = CommandId { epoch: Epoch(1), shard: ShardId(0), instance: id, index };
+                        made.push((stream(StreamId::opened_by(by)), true));
+                    }
+                    Op::End | Op::Skip | Op::Attach => {
+                        assert!(part.stream != StreamId::NONE, "they are about their stream")
+                    }
+                    Op::Fence => is_fence = true,
+                }
+            }
+        }
+        things.push((EVERYTHING, is_fence));
+        things.sort_unstable();
+        things.dedup();
+        Touches { things, made }
+    }
+
+    /// Whether one of the two writes what the other touches.
+    pub fn conflict_with(&self, other: &Touches) -> bool {
+        self.things.iter().any(|(thing, writes)| {
+            other.things.iter().any(|(theirs, they_write)| thing == theirs && (*writes || *they_write))
+        })
+    }
+}
+
+fn digest(kind: u64, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, kind)
+}
+
+fn stream(id: StreamId) -> u64 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&id.high.to_be_bytes());
+    bytes[8..].copy_from_slice(&id.low.to_be_bytes());
+    digest(STREAMS, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isonomy_protocol::conflict::conflicts;
+    use isonomy_protocol::quorum::Quorum;
+    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::id::ReplicaId;
+
+    #[test]
+    fn the_product_has_the_sizes_of_the_law() {
+        for n in 1..=9 {
+            let (quorum, sizes) = (Quorum::new(n), Sizes::of(n));
+            let product = Sizes { f: quorum.f, e: quorum.e, fast: quorum.fast(), slow: quorum.slow() };
+            assert_eq!(product, sizes, "n = {n}");
+        }
+    }
+
+    /// A batch of one command; those of one letter touch one thing.
+    fn batches() -> Vec<(&'static str, Payload)> {
+        let parse = |mut builder: RequestBuilder, stream: StreamId, first: u64| {
+            let bytes = builder.encode(stream, first, 0);
+            let crc = crc32c::crc32c(&bytes);
+            Payload::parse(bytes, crc).expect("it is valid")
+        };
+        let with = |fill: &dyn Fn(&mut RequestBuilder), stream: &str, first: u64| {
+            let mut builder = RequestBuilder::default();
+            fill(&mut builder);
+            let by = |seq| CommandId {
+                epoch: Epoch(1),
+                shard: ShardId(0),
+                instance: InstanceId::new(ReplicaId(8), seq),
+                index: 0,
+            };
+            let id = stream.parse().map_or(StreamId::NONE, |seq| StreamId::opened_by(by(seq)));
+            parse(builder, id, first)
+        };
+        vec![
+            ("decide a", with(&|it| it.decide(b"a", b"v").unwrap(), "1", 1)),
+            ("decide-if a", with(&|it| it.decide_if(b"a", b"v", 1).unwrap(), "2", 1)),
+            ("read a", with(&|it| it.read(b"a").unwrap(), "", 0)),
+            ("retire a", with(&|it| it.retire(b"a").unwrap(), "3", 1)),
+            ("decide b", with(&|it| it.decide(b"b", b"v").unwrap(), "4", 1)),
+            ("open", with(&RequestBuilder::open, "", 0)),
+            ("skip on 1", with(&|it| it.skip(3).unwrap(), "1", 2)),
+            ("end of 1", with(&RequestBuilder::end, "1", 5)),
+            ("fence", with(&RequestBuilder::fence, "", 0)),
+        ]
+    }
+
+    /// Every pair of commands, as the law says and as the product says.
+    #[test]
+    fn every_pair_of_commands_conflicts_as_the_law_says() {
+        let pairs = [
+            ("decide a", "decide a decide-if a read a retire a skip on 1 end of 1 fence"),
+            ("decide-if a", "decide a decide-if a read a retire a fence"),
+            ("read a", "decide a decide-if a retire a fence"),
+            ("retire a", "decide a decide-if a read a retire a fence"),
+            ("decide b", "decide b fence"),
+            ("open", "fence"),
+            ("skip on 1", "decide a skip on 1 end of 1 fence"),
+            ("end of 1", "decide a skip on 1 end of 1 fence"),
+            ("fence", "decide a decide-if a read a retire a decide b open skip on 1 end of 1 fence"),
+        ];
+        let id = InstanceId::new(ReplicaId(0), 1);
+        for (name, with) in pairs {
+            let batches = batches();
+            let one = &batches.iter().find(|(other, _)| *other == name).expect("it is there").1;
+            for (other, two) in &batches {
+                let expected = with.contains(other);
+                let restated = Touches::of(id, one).conflict_with(&Touches::of(id, two));
+                assert_eq!(restated, expected, "restated: {name} and {other}");
+                assert_eq!(conflicts(one, two), expected, "the product: {name} and {other}");
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! One replica as its records show it: everything that a replay would know, and nothing else.
+
+use isonomy_protocol::contract::Append;
+use isonomy_protocol::log::record::Record;
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
+use isonomy_wire::message::{Phase, Value};
+use std::collections::BTreeMap;
+
+/// A value as Accept, Commit and records name it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// Nothing is executed; else the initial coordinator's batch is.
+    pub nop: bool,
+    /// Its deps, zero for a Nop.
+    pub deps: Deps,
+}
+
+impl Choice {
+    /// The value of a message or record.
+    pub fn of(value: Value, deps: Deps) -> Choice {
+        let nop = value == Value::Nop;
+        Choice { nop, deps: if nop { Deps::NONE } else { deps } }
+    }
+}
+
+/// What the records of one replica say of an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    /// How far it has come.
+    pub phase: Phase,
+    /// bal.
+    pub bal: Ballot,
+    /// abal.
+    pub abal: Ballot,
+    /// cmd; a batch is `Known`, whether it was attached or not.
+    pub value: Value,
+    /// dep.
+    pub deps: Deps,
+    /// after.
+    pub after: Deps,
+    /// initDep, from a proposal or a validation.
+    pub init_deps: Option<Deps>,
+    /// R4: a Validate of the ballot `bal` was answered.
+    pub validated: bool,
+    /// The batch is in some record.
+    pub has_batch: bool,
+}
+
+impl Seen {
+    /// What a record says that stands for all others of its instance; of which it is.
+    pub fn carried(record: &Record, payload: Option<&Payload>) -> Option<(InstanceId, Seen)> {
+        let Record::Carried { id, phase, bal, abal, value, deps, after, init_deps, validated } = *record
+        else {
+            return None;
+        };
+        let (value, has_batch) = (bare(value), payload.is_some());
+        Some((id, Seen { phase, bal, abal, value, deps, after, init_deps, validated, has_batch }))
+    }
+
+    /// What it was committed as, if it was.
+    pub fn decided(&self) -> Option<Choice> {
+        (self.phase == Phase::Committed).then(|| Choice::of(self.value, self.deps))
+    }
+}
+
+/// A batch is known wherever it is.
+pub fn bare(value: Value) -> Value {
+    if value == Value::Attached { Value::Known } else { value }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// By instance.
+    pub seen: BTreeMap<InstanceId, Seen>,
+    /// dep of each pre-acceptance at ballot 0, whatever came after it.
+    pub pre_accepted: BTreeMap<InstanceId, Deps>,
+    /// Committed without gaps, per row; what a floor covers counts.
+    pub committed: Deps,
+    /// What a floor or a snapshot covers.
+    pub floor: Deps,
+    /// The end of the last block of own numbers.
+    pub reserved: u64,
+    /// How far the log of each replica reaches at least (G6).
+    pub heard: [u64; REPLICAS_MAX],
+}
+
+impl View {
+    /// Takes a record in.
+    pub fn apply(&mut self, append: &Append) {
+        match append.record {
+            Record::Reserve { end } | Record::Stopped { used: end } => self.reserved = end,
+            Record::Begin { reserved, floor, .. } => {
+                self.reserved = reserved;
+                self.raise_floor(&floor);
+            }
+            Record::Floor { upto } => self.raise_floor(&upto),
+            Record::Heard { positions } => self.heard = positions,
+            Record::PreAccepted { id, deps, .. } => {
+                self.pre_accepted.insert(id, deps);
+                self.apply_to(id, append);
+            }
+            Record::Promised { id, .. }
+            | Record::Validated { id, .. }
+            | Record::Accepted { id, .. }
+            | Record::Committed { id, .. }
+            | Record::Carried { id, .. } => self.apply_to(id, append),
+        }
+    }
+
+    fn apply_to(&mut self, id: InstanceId, append: &Append) {
+        let seen = self.seen.entry(id).or_default();
+        seen.has_batch |= append.payload.is_some();
+        match append.record {
+            Record::PreAccepted { deps, init_deps, .. } => {
+                (seen.phase, seen.value, seen.deps) = (Phase::PreAccepted, Value::Known, deps);
+                seen.init_deps = Some(init_deps);
+            }
+            Record::Promised { ballot, .. } => (seen.bal, seen.validated) = (ballot, false),
+            Record::Validated { init_deps, .. } => {
+                (seen.value, seen.init_deps, seen.validated) = (Value::Known, Some(init_deps), true);
+            }
+            Record::Accepted { ballot, value, deps, after, .. } => {
+                (seen.phase, seen.bal, seen.abal) = (Phase::Accepted, ballot, ballot);
+                (seen.value, seen.deps, seen.after) = (bare(value), deps, after);
+            }
+            Record::Committed { ballot, value, deps, after, .. } => {
+                (seen.phase, seen.bal, seen.abal) = (Phase::Committed, seen.bal.max(ballot), ballot);
+                (seen.value, seen.deps, seen.after) = (bare(value), deps, after);
+            }
+            _ => {
+                let (_, carried) =
+                    Seen::carried(&append.record, append.payload.as_ref()).expect("the caller has looked");
+                *seen = carried;
+            }
+        }
+        if seen.phase == Phase::Committed {
+            self.count_committed(id.row);
+        }
+    }
+
+    fn count_committed(&mut self, row: ReplicaId) {
+        let is_committed = |seq| {
+            self.seen.get(&InstanceId::new(row, seq)).is_some_and(|seen| seen.phase == Phase::Committed)
+        };
+        let mut upto = self.committed.of(row);
+        while is_committed(upto + 1) {
+            upto += 1;
+        }
+        self.committed.set(row, upto);
+    }
+
+    /// A floor, or the frontier of a snapshot that the disk keeps.
+    pub fn raise_floor(&mut self, upto: &Deps) {
+        self.floor.merge(upto);
+        self.committed.merge(upto);
+        (0..REPLICAS_MAX as u8).for_each(|row| self.count_committed(ReplicaId(row)));
+    }
+
+    /// What it says of an instance.
+    pub fn of(&self, id: InstanceId) -> Seen {
+        self.seen.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Whether it is committed, or below a floor.
+    pub fn is_committed(&self, id: InstanceId) -> bool {
+        self.floor.contains(id) || self.of(id).phase == Phase::Committed
+    }
+}
