@@ -84,6 +84,17 @@ fn a_stopping_replica_refuses() {
     assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable { .. })));
 }
 
+/// G4: the log is cut at fences, so only replicas say when.
+#[test]
+fn a_fence_of_a_client_is_refused_and_not_proposed() {
+    let mut solo = Solo::new(3, 0);
+    solo.ask(&fence());
+    solo.sync();
+    let refused = solo.replies.pop().and_then(|reply| reply.outcome.err());
+    assert!(matches!(&refused, Some(Failure::Invalid { why }) if why.contains("snapshot take")), "{refused:?}");
+    assert!(solo.said_to(1).is_empty());
+}
+
 #[test]
 fn a_log_at_its_budget_refuses_writes_and_a_full_disk_everything() {
     let mut solo = Solo::new(3, 0);
