@@ -1,6 +1,6 @@
 //! One replica's part in one shard: inputs in, outputs out. The rules are in [`crate::phase`].
 
-use crate::attempt::{Attempts, Stage};
+use crate::attempt::Attempts;
 use crate::conflict::{Index, Learnt};
 use crate::contract::{Append, Busy, ClientRef, Config, Position, Reply, Room, Send, Time};
 use crate::execute::{Executor, Step, Vertex};
@@ -8,21 +8,18 @@ use crate::instance::{Choice, Space};
 use crate::limits::*;
 use crate::log::record::Record;
 use crate::machine::Machine;
-use crate::marks::{Mark, Marks};
+use crate::marks::Marks;
 use crate::mutant::{self, Mutant};
 use crate::outbox::Outbox;
 use crate::payload::Payload;
 use crate::phase::gossip::WHO_IS_WRONG;
 use crate::quorum::{Quorum, ReplicaSet};
 use crate::snapshot::{Snapshot, Taking};
-use crate::streams::Stream;
 use crate::transfer::{Holds, OwnFile, Pause, Sources};
 use isonomy_wire::command::{Op, Part};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
-use isonomy_wire::message::{
-    Failure, PeerMessage, Phase, SOURCES_TOLD_MAX, ShardStatus, SourceStatus, Value,
-};
+use isonomy_wire::message::{Failure, PeerMessage, Phase, Value};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests on their way into an instance, and who waits for them: one client per part.
@@ -750,136 +747,6 @@ impl Replica {
             let Learnt { places, .. } = self.index.learn(id, payload);
             instance.learn(places);
         }
-    }
-
-    /// The frontier E: what has executed, per row.
-    pub fn executed(&self) -> &Deps {
-        self.executor.executed()
-    }
-
-    /// The hash of the state: equal at equal frontiers (V13).
-    pub fn state_hash(&self) -> u64 {
-        self.machine.hash()
-    }
-
-    /// The most instances that executed as one component since the start.
-    pub fn largest_component(&self) -> usize {
-        self.executor.largest_component()
-    }
-
-    /// The branches of the law that were taken since the start.
-    pub fn marks(&self) -> Marks {
-        let mut marks = self.marks;
-        match self.largest_component() {
-            0 | 1 => {}
-            2 => marks.set(Mark::Cycle),
-            _ => marks.set(Mark::LongCycle),
-        }
-        marks
-    }
-
-    /// How the shard stands; what only the caller knows is left 0 or empty.
-    pub fn status(&self) -> ShardStatus {
-        let executed = *self.executor.executed();
-        let rows = (0..self.quorum.n as u8).map(ReplicaId);
-        ShardStatus {
-            replica: self.me,
-            epoch: self.config.epoch,
-            shard: self.config.shard,
-            frontier: executed,
-            committed: *self.executor.committed(),
-            unexecuted: rows.map(|row| self.space.last(row) - executed.of(row)).sum(),
-            waiting_on: self.executor.waiting_on().take(WAITING_ON_SHOWN).collect(),
-            state_hash: self.machine.hash(),
-            floor: self.floor,
-            fence: self.fences,
-            fence_hash: self.fence_hashes.back().map_or(0, |(_, hash)| *hash),
-            snapshot: self.snapshot,
-            keys: self.machine.state.keys(),
-            streams: (self.machine.streams.len() - self.machine.streams.sources()) as u64,
-            sources: self.machine.streams.sources() as u64,
-            decisions: self.machine.commands() - self.counters.replayed_commands,
-            fast: self.counters.fast,
-            slow: self.counters.slow,
-            recoveries: self.counters.recoveries,
-            snapshots_damaged: self.counters.snapshots_damaged,
-            ..ShardStatus::default()
-        }
-    }
-
-    /// The sources that are known, behind this stream in the order of their streams, as many as one answer takes.
-    pub fn sources(&self, now: Time, after: StreamId) -> Vec<SourceStatus> {
-        let status = |(id, stream): (&StreamId, &Stream)| SourceStatus {
-            stream: *id,
-            name: stream.name().map(|name| name.as_str().to_owned()).unwrap_or_default(),
-            owner: stream.owner(),
-            low: stream.low(),
-            commands: stream.commands(),
-            idle_us: self.stream_used.get(id).map_or(0, |used| now.since(*used)),
-        };
-        self.machine.streams.sources_after(after).take(SOURCES_TOLD_MAX).map(status).collect()
-    }
-
-    /// Verifies what must hold between any two inputs (V4, V6, and the bounds). For tests: it
-    /// looks at everything.
-    pub fn check(&self) {
-        for (id, instance) in self.space.iter() {
-            assert!(instance.abal <= instance.bal, "V4: {id:?}");
-            match instance.phase {
-                Phase::Init => assert!(instance.abal.round == 0, "V4: {id:?}"),
-                Phase::PreAccepted => {
-                    let init = instance.init_dep.expect("V6: pre-accepted with initDep");
-                    assert!(instance.dep.covers(&init) && instance.payload.is_some(), "V6: {id:?}");
-                }
-                Phase::Accepted | Phase::Committed => match instance.cmd {
-                    Choice::Nop => assert_eq!(instance.dep, Deps::NONE, "V6: {id:?}"),
-                    Choice::Initial => assert!(instance.payload.is_some(), "V6: {id:?}"),
-                    Choice::None => panic!("V6: {id:?} was taken without a value"),
-                },
-            }
-            if let (Some(init), Choice::Initial) = (instance.init_dep, instance.cmd) {
-                assert!(instance.phase == Phase::Init || instance.dep.covers(&init), "V6: {id:?}");
-            }
-            assert!(instance.is_committed() || !self.executor.committed().contains(id), "{id:?}");
-        }
-        for (id, attempt) in &self.attempts {
-            assert!(!self.floor.contains(*id), "{id:?} is forgotten and still attempted");
-            let own = matches!(attempt.stage, Stage::PreAccepting { .. });
-            assert!(!own || (id.row == self.me && attempt.ballot.round == 0), "{id:?}");
-        }
-        self.check_counters();
-        assert!(self.executor.committed().covers(self.executor.executed()));
-        assert!(self.executor.executed().covers(&self.floor));
-    }
-
-    /// Verifies that nothing is kept for anybody when all that was seen has executed, and clients have their
-    /// answers. For tests.
-    pub fn check_settled(&self) {
-        let is_own = |pending: &Pending| pending.clients.iter().all(|client| *client == ClientRef::default());
-        assert!(self.pending.iter().all(is_own), "a request waits");
-        assert!(self.waiters.is_empty(), "{:?} wait", self.waiters);
-        assert!(self.attempts.is_empty() && self.waiting.is_empty(), "something is under way");
-    }
-
-    /// What is counted is there, and what is kept for somebody is kept for one who still waits.
-    fn check_counters(&self) {
-        let bytes = self.pending.iter().map(|pending| pending.payload.batch().payload().len());
-        assert_eq!(self.pending_bytes, bytes.sum::<usize>(), "the bytes of requests that wait");
-        let parts = |pending: &Pending| pending.payload.batch().parts().len();
-        assert!(self.pending.iter().all(|it| it.clients.len() == parts(it)), "a client waits for each part");
-        let (executed, used) = (self.executor.executed().of(self.me), self.used);
-        let is_open = |seq: &u64| *seq > executed && *seq <= used;
-        assert!(self.waiters.keys().all(is_open), "clients wait for what has executed: {:?}", self.waiters);
-        let is_decided = |id| self.space.get(id).is_none_or(crate::instance::Instance::is_committed);
-        let over = self.attempts.keys().chain(self.waiting.keys()).find(|id| is_decided(**id));
-        assert!(over.is_none(), "{over:?} is decided, and something is kept for its recovery");
-        for (id, instance) in self.space.iter().filter(|(id, _)| self.executor.executed().contains(*id)) {
-            assert!(instance.places.is_empty() || instance.cmd == Choice::Nop, "{id:?} has executed");
-        }
-        assert!(self.taking.is_some() || !self.machine.state.is_copied(), "nobody takes the copy");
-        self.machine.state.check();
-        self.machine.streams.check();
-        self.outbox.check();
     }
 }
 

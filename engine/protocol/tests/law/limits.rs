@@ -91,7 +91,10 @@ fn a_fence_of_a_client_is_refused_and_not_proposed() {
     solo.ask(&fence());
     solo.sync();
     let refused = solo.replies.pop().and_then(|reply| reply.outcome.err());
-    assert!(matches!(&refused, Some(Failure::Invalid { why }) if why.contains("snapshot take")), "{refused:?}");
+    assert!(
+        matches!(&refused, Some(Failure::Invalid { why }) if why.contains("snapshot take")),
+        "{refused:?}"
+    );
     assert!(solo.said_to(1).is_empty());
 }
 

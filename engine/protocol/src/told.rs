@@ -1,0 +1,80 @@
+//! What a replica tells of itself: to operators, and to whoever tests it.
+
+use crate::contract::Time;
+use crate::limits::WAITING_ON_SHOWN;
+use crate::marks::{Mark, Marks};
+use crate::replica::Replica;
+use crate::streams::Stream;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{ReplicaId, StreamId};
+use isonomy_wire::message::{SOURCES_TOLD_MAX, ShardStatus, SourceStatus};
+
+impl Replica {
+    /// The frontier E: what has executed, per row.
+    pub fn executed(&self) -> &Deps {
+        self.executor.executed()
+    }
+
+    /// The hash of the state: equal at equal frontiers (V13).
+    pub fn state_hash(&self) -> u64 {
+        self.machine.hash()
+    }
+
+    /// The most instances that executed as one component since the start.
+    pub fn largest_component(&self) -> usize {
+        self.executor.largest_component()
+    }
+
+    /// The branches of the law that were taken since the start.
+    pub fn marks(&self) -> Marks {
+        let mut marks = self.marks;
+        match self.largest_component() {
+            0 | 1 => {}
+            2 => marks.set(Mark::Cycle),
+            _ => marks.set(Mark::LongCycle),
+        }
+        marks
+    }
+
+    /// How the shard stands; what only the caller knows is left 0 or empty.
+    pub fn status(&self) -> ShardStatus {
+        let executed = *self.executor.executed();
+        let rows = (0..self.quorum.n as u8).map(ReplicaId);
+        ShardStatus {
+            replica: self.me,
+            epoch: self.config.epoch,
+            shard: self.config.shard,
+            frontier: executed,
+            committed: *self.executor.committed(),
+            unexecuted: rows.map(|row| self.space.last(row) - executed.of(row)).sum(),
+            waiting_on: self.executor.waiting_on().take(WAITING_ON_SHOWN).collect(),
+            state_hash: self.machine.hash(),
+            floor: self.floor,
+            fence: self.fences,
+            fence_hash: self.fence_hashes.back().map_or(0, |(_, hash)| *hash),
+            snapshot: self.snapshot,
+            keys: self.machine.state.keys(),
+            streams: (self.machine.streams.len() - self.machine.streams.sources()) as u64,
+            sources: self.machine.streams.sources() as u64,
+            decisions: self.machine.commands() - self.counters.replayed_commands,
+            fast: self.counters.fast,
+            slow: self.counters.slow,
+            recoveries: self.counters.recoveries,
+            snapshots_damaged: self.counters.snapshots_damaged,
+            ..ShardStatus::default()
+        }
+    }
+
+    /// The sources that are known, behind this stream in the order of their streams, as many as one answer takes.
+    pub fn sources(&self, now: Time, after: StreamId) -> Vec<SourceStatus> {
+        let status = |(id, stream): (&StreamId, &Stream)| SourceStatus {
+            stream: *id,
+            name: stream.name().map(|name| name.as_str().to_owned()).unwrap_or_default(),
+            owner: stream.owner(),
+            low: stream.low(),
+            commands: stream.commands(),
+            idle_us: self.stream_used.get(id).map_or(0, |used| now.since(*used)),
+        };
+        self.machine.streams.sources_after(after).take(SOURCES_TOLD_MAX).map(status).collect()
+    }
+}
