@@ -175,7 +175,7 @@ async fn clusters_of_one_and_five_decide_too() {
 }
 
 /// The flags with which a process has its open files of this extension, as /proc tells them.
-fn flags_of(pid: u32, extension: &str) -> Vec<rustix::fs::OFlags> {
+fn flags_of(pid: u32, extension: &str) -> Vec<i32> {
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap().path());
     let is_meant = |path: &std::path::PathBuf| {
         std::fs::read_link(path).is_ok_and(|target| target.extension().is_some_and(|it| it == extension))
@@ -184,7 +184,7 @@ fn flags_of(pid: u32, extension: &str) -> Vec<rustix::fs::OFlags> {
         let info = format!("/proc/{pid}/fdinfo/{}", path.file_name().unwrap().to_str().unwrap());
         let text = std::fs::read_to_string(info).unwrap();
         let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
-        rustix::fs::OFlags::from_bits_retain(u32::from_str_radix(flags, 8).unwrap())
+        i32::from_str_radix(flags, 8).unwrap()
     };
     open.filter(is_meant).map(flags).collect()
 }
@@ -192,13 +192,12 @@ fn flags_of(pid: u32, extension: &str) -> Vec<rustix::fs::OFlags> {
 /// A write of the log returns when the disk has it, and goes there at once.
 #[test]
 fn the_segment_in_use_is_open_for_direct_writes_that_are_synced() {
-    use rustix::fs::OFlags;
-    for (durability, synced) in [("fsync", OFlags::DSYNC), ("os", OFlags::empty())] {
+    for (durability, synced) in [("fsync", libc::O_DSYNC), ("os", 0)] {
         let cluster = Cluster::start_with(1, 2, &format!("durability = \"{durability}\"\n"));
         let flags = flags_of(cluster.pid(0), "log");
         assert_eq!(flags.len(), 2, "{durability}: a segment for each shard");
         for flags in flags {
-            assert_eq!(flags & (OFlags::DSYNC | OFlags::DIRECT), OFlags::DIRECT | synced, "{durability}");
+            assert_eq!(flags & (libc::O_DSYNC | libc::O_DIRECT), libc::O_DIRECT | synced, "{durability}");
         }
     }
 }
