@@ -7,13 +7,15 @@ use crate::fatal::Reason;
 use crate::propose::{DEADLINE_SECONDS, LINES_BYTES_MAX, LINES_MAX};
 use crate::shard::{CLIENT_PATIENCE, PEER_PATIENCE};
 use isonomy_protocol::limits::{
-    HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, STREAM_RESULT_BYTES_MAX, UNAVAILABLE_AFTER_US,
+    HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, SOURCES_MAX, STREAM_RESULT_BYTES_MAX,
+    UNAVAILABLE_AFTER_US,
 };
 use isonomy_wire::answer::VALUES_BYTES_MAX;
 use isonomy_wire::client::connection::{CONNECT_TIMEOUT, STATUS_TIMEOUT};
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
 use isonomy_wire::session::Config;
+use isonomy_wire::source::SOURCE_NAME_BYTES_MAX;
 
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 const README: &str = include_str!("../../../README.md");
@@ -73,6 +75,10 @@ fn the_limits_are_those_of_the_code() {
             (
                 "commands of one client without an answer",
                 format!("{}, and {}", grouped(session.commands_max as u64), mib(session.bytes_max)),
+            ),
+            (
+                "sources that a shard knows",
+                format!("{}, with names of up to {SOURCE_NAME_BYTES_MAX} bytes", grouped(SOURCES_MAX as u64)),
             ),
             (
                 "lines of an import under way",
