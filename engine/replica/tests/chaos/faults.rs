@@ -17,6 +17,11 @@ const PAUSED_MAX: Duration = Duration::from_secs(3);
 const STAGGER_MAX: Duration = Duration::from_millis(300);
 /// After a round, at most. Often the next one comes while the last one is not yet made good.
 const CALM_MAX: Duration = Duration::from_millis(1500);
+/// How often a transfer is cut off until one goes on.
+const LEFT_BEHIND_MAX: u32 = 10;
+/// What a replica logs when it begins to fetch a snapshot, and when it has installed one.
+const FETCHING: &str = ": fetching the snapshot";
+const INSTALLED: &str = ": installed the snapshot";
 /// After so many rounds on average all replicas must find each other and decide.
 const ROUNDS_UNTIL_WHOLE: u32 = 3;
 
@@ -74,32 +79,37 @@ impl Faults<'_> {
         cluster.assert_running();
     }
 
-    /// One replica is away until the others have cut their logs, fetches a snapshot, and is killed meanwhile.
+    /// One replica is away until the others have cut their logs, fetches a snapshot, is killed meanwhile, and
+    /// installs one. A transfer that was faster than the kill leaves nothing to install: then another round.
     pub(crate) fn leave_behind(&mut self, cluster: &mut Cluster) {
+        let has_installed = (0..LEFT_BEHIND_MAX).any(|_| self.leave_one_behind(cluster));
+        assert!(has_installed, "of {LEFT_BEHIND_MAX} transfers that were cut off none went on");
+    }
+
+    /// Whether the replica has installed a snapshot in the end.
+    fn leave_one_behind(&mut self, cluster: &mut Cluster) -> bool {
         let mut order = cluster.running();
         order.shuffle(&mut self.rng);
         let (victim, other) = (order[0], order[1]);
         self.end(cluster, victim);
         let snapshot = |cluster: &Cluster| cluster.status(other, 0).map(|status| status.snapshot);
-        let mut before = None;
+        let mut goal = None;
         eventually("a status", || {
-            before = snapshot(cluster);
-            before.is_some()
+            goal = snapshot(cluster).map(|fence| fence + 2);
+            goal.is_some()
         });
-        eventually("two more snapshots", || snapshot(cluster) >= before.map(|fence| fence + 2));
-        let fetches = |cluster: &Cluster| cluster.log(victim).matches(": fetching the snapshot").count();
-        for is_last in [false, true] {
-            let begun = fetches(cluster);
-            self.begin(cluster, victim);
-            eventually("a transfer", || fetches(cluster) > begun);
-            if !is_last {
-                self.end(cluster, victim);
-                self.tally.interrupted += 1;
-            }
-        }
-        let installed = || cluster.log(victim).contains(": installed the snapshot");
-        eventually("an installed snapshot", installed);
+        eventually("two more snapshots", || snapshot(cluster) >= goal);
+        let count = |cluster: &Cluster, what| cluster.log(victim).matches(what).count();
+        let (begun, installed) = (count(cluster, FETCHING), count(cluster, INSTALLED));
+        self.begin(cluster, victim);
+        eventually("a transfer", || count(cluster, FETCHING) > begun);
+        self.end(cluster, victim);
+        self.tally.interrupted += 1;
+        self.begin(cluster, victim);
+        let fences = |cluster: &Cluster| cluster.status(victim, 0).map(|status| status.fence);
+        eventually("that it has caught up", || fences(cluster) >= goal);
         self.tally.rounds += 1;
+        count(cluster, INSTALLED) > installed
     }
 
     /// Kills all of them.
