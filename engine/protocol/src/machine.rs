@@ -122,7 +122,8 @@ impl<'a> PartWork<'_, 'a> {
     /// S2: what executes, what was executed before, what the client is told.
     fn on_stream(&mut self) -> Bytes {
         let Part { stream: stream_id, first, numbers, answered_below, owner, .. } = *self.part;
-        match self.first_op() {
+        let op = self.first_op();
+        match op {
             Op::Attach => return self.attach(),
             Op::End if first == 0 => return self.end_if_idle(),
             _ => {}
@@ -146,7 +147,7 @@ impl<'a> PartWork<'_, 'a> {
         match known {
             None => self.all(&Answer::Expired),
             Some(Known::Fenced) => self.all(&Answer::Fenced),
-            Some(_) if self.first_op() == Op::End => self.end(),
+            Some(_) if op == Op::End => self.end(),
             Some(Known::Next) => {
                 for (index, command) in self.commands() {
                     self.apply(index, &command);
@@ -227,14 +228,11 @@ impl<'a> PartWork<'_, 'a> {
 
     /// A request that does not come next: some of its numbers were executed before, or it is early.
     fn one_by_one(&mut self) -> Bytes {
-        let is_early = {
-            let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
-            stream.fate(self.part.first, 1) == Fate::Early
-        };
-        if is_early {
+        let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
+        let low = stream.low();
+        if stream.fate(self.part.first, 1) == Fate::Early {
             return self.all(&Answer::Early);
         }
-        let low = self.machine.streams.get(self.part.stream).expect("the stream is open").low();
         for (index, command) in self.commands() {
             let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
             let (number, run) = (command.number, command.run);

@@ -486,7 +486,7 @@ impl Replica {
     fn why_no_stream(&self, payload: &Payload, part: &Part) -> Option<Failure> {
         let streams = &self.machine.streams;
         let opens = payload.batch().commands_of(part).any(|command| command.op == Op::Open);
-        if opens && streams.len() - streams.sources() >= STREAMS_MAX {
+        if opens && streams.opened() >= STREAMS_MAX {
             let why = format!("{STREAMS_MAX} streams are open; idle ones end by themselves");
             return Some(Failure::Overloaded { retry_after_ms: 1000, why });
         }

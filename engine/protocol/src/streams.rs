@@ -243,6 +243,11 @@ impl Streams {
         self.streams.len()
     }
 
+    /// The number of opened ones.
+    pub fn opened(&self) -> usize {
+        self.streams.len() - self.sources
+    }
+
     /// The number of named ones.
     pub fn sources(&self) -> usize {
         self.sources

@@ -54,7 +54,7 @@ impl Replica {
             fence_hash: self.fence_hashes.back().map_or(0, |(_, hash)| *hash),
             snapshot: self.snapshot,
             keys: self.machine.state.keys(),
-            streams: (self.machine.streams.len() - self.machine.streams.sources()) as u64,
+            streams: self.machine.streams.opened() as u64,
             sources: self.machine.streams.sources() as u64,
             decisions: self.machine.commands() - self.counters.replayed_commands,
             fast: self.counters.fast,

@@ -413,8 +413,7 @@ impl Lane {
         }
         scratch.end();
         let payload = scratch.encode(stream, self.next, 0);
-        let pending = Pending { since: now, ..Pending::default() };
-        Some(Flight::new(Kind::End, stream, self.next, payload, pending, 1))
+        Some(Flight::without_tokens(Kind::End, stream, self.next, payload, now))
     }
 
     fn launch_open(&mut self, config: &Config, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
@@ -425,8 +424,7 @@ impl Lane {
         self.stream = Stream::Opening;
         scratch.open();
         let payload = scratch.encode(StreamId::NONE, 0, 0);
-        let pending = Pending { since: now, ..Pending::default() };
-        Some(Flight::new(Kind::Open, StreamId::NONE, 0, payload, pending, 1))
+        Some(Flight::without_tokens(Kind::Open, StreamId::NONE, 0, payload, now))
     }
 
     /// Takes the stream of a source over.
@@ -442,8 +440,7 @@ impl Lane {
         self.stream = Stream::Attaching(stream);
         scratch.attach(self.owner, process.owner, &process.name);
         let payload = scratch.encode(stream, 0, 0);
-        let pending = Pending { since: now, ..Pending::default() };
-        Some(Flight::new(Kind::Attach, stream, 0, payload, pending, 1))
+        Some(Flight::without_tokens(Kind::Attach, stream, 0, payload, now))
     }
 
     fn launch_writes(
@@ -507,6 +504,12 @@ impl Lane {
 impl Flight {
     fn is_sent(&self) -> bool {
         matches!(self.place, Place::Sent { .. })
+    }
+
+    /// One that no caller waits for.
+    fn without_tokens(kind: Kind, stream: StreamId, first: u64, payload: Bytes, now: u64) -> Flight {
+        let pending = Pending { since: now, ..Pending::default() };
+        Flight::new(kind, stream, first, payload, pending, 1)
     }
 
     fn new(

@@ -80,13 +80,19 @@ fn s5_a_source_that_starts_again_decides_nothing_twice_and_goes_on() {
     assert_eq!(again.session.uncompared(), None);
 }
 
+/// A second process of a source whose first one has said so many numbers.
+fn second_process(said: u64) -> Rig {
+    let mut first = named(1, 1);
+    (1..=said).for_each(|number| propose(&mut first, number).unwrap());
+    first.settle();
+    let mut second = named(2, 1);
+    second.shards = first.shards;
+    second
+}
+
 #[test]
 fn s5_done_numbers_are_not_sent() {
-    let mut rig = named(1, 1);
-    (1..=100).for_each(|number| propose(&mut rig, number).unwrap());
-    rig.settle();
-    let mut again = named(2, 1);
-    again.shards = rig.shards;
+    let mut again = second_process(100);
     (1..=60).for_each(|number| propose(&mut again, number).unwrap());
     again.attach();
     (61..=100).for_each(|number| propose(&mut again, number).unwrap());
@@ -96,11 +102,7 @@ fn s5_done_numbers_are_not_sent() {
 
 #[test]
 fn s5_another_command_under_a_done_number_is_told_and_nothing_new_is_sent() {
-    let mut rig = named(1, 1);
-    (1..=3).for_each(|number| propose(&mut rig, number).unwrap());
-    rig.settle();
-    let mut again = named(2, 1);
-    again.shards = rig.shards;
+    let mut again = second_process(3);
     propose(&mut again, 1).unwrap();
     again.settle();
     let value = b"another";
@@ -113,13 +115,7 @@ fn s5_another_command_under_a_done_number_is_told_and_nothing_new_is_sent() {
 /// The source has said more than is submitted now, and its marks are further apart than that.
 #[test]
 fn s5_what_cannot_be_compared_is_told() {
-    let mut rig = named(1, 1);
-    for number in 1..=1000 {
-        propose(&mut rig, number).unwrap();
-    }
-    rig.settle();
-    let mut again = named(2, 1);
-    again.shards = rig.shards;
+    let mut again = second_process(1000);
     (1..=18).for_each(|number| propose(&mut again, number).unwrap());
     again.settle();
     assert_eq!(again.session.uncompared(), Some((17, 18)));

@@ -202,6 +202,7 @@ fn line(number: u64, owner: u64) -> Payload {
     })
 }
 
+/// B28: the process before was cut off, not dead.
 #[test]
 pub(crate) fn s5_whoever_attaches_fences_who_was_there() {
     let mut world = World::new(3);
