@@ -35,8 +35,8 @@ pub(crate) struct Ports {
     pub(crate) clients: TcpListener,
 }
 
-/// Checks limits and io_uring, before anything is made. The clients that each shard may have: `connections_max`, or as many as the
-/// limit of open files leaves.
+/// Checks limits and io_uring, before anything is made. The clients that each shard may have: `connections_max`,
+/// or as many as the limit of open files leaves.
 pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
     check_memlock(MEMLOCK_BYTES_PER_SHARD * u64::from(config.shards))?;
     uring::check().map_err(|refused| machine(refused.to_string()))?;

@@ -11,8 +11,8 @@ use isonomy_wire::message::ClientMessage;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::network::ip;
-use support::{Cluster, PATIENCE, RawClient, eventually, program};
+use support::network::{ip, program_in};
+use support::{Cluster, PATIENCE, RawClient, eventually};
 
 /// A connection that survives the cut is silent for longer than `BACK_WITHIN` after it: what was lost the
 /// kernel sends again when 25 to 38 s have passed, and then when 51 to 76 s have.
@@ -63,9 +63,7 @@ impl Network {
 
     /// The program in the namespace of a member.
     fn program(&self, index: usize) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &format!("{}-{index}", self.tag)]).arg(program().get_program());
-        command
+        program_in(&format!("{}-{index}", self.tag))
     }
 
     /// What a member sends arrives nowhere, and it is not told.

@@ -77,16 +77,7 @@ impl Node {
             Handshake::Hello(hello) => self.judge_client(&hello, &connection.sink),
             _ => Err(Refusal::NoHello),
         };
-        match judged {
-            Ok(guest) => {
-                connection.shake(&mut encoder, self.shard, &Handshake::Welcome(self.welcome()));
-                Ok(guest)
-            }
-            Err(refusal) => {
-                connection.refuse(&mut encoder, self.shard, refusal.clone()).await;
-                Err(LinkError::Refused(refusal))
-            }
-        }
+        self.welcome_or_refuse(connection, &mut encoder, judged).await
     }
 
     fn judge_client(&self, hello: &Hello, sink: &Rc<Sink>) -> Result<Guest, Refusal> {

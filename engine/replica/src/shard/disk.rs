@@ -625,10 +625,10 @@ enum Lack {
 
 impl Lack {
     fn of(error: &Error) -> Option<Lack> {
-        match error {
-            error if is_lack_of_room(error.kind()) => Some(Lack::Room),
-            error => files::are_lacking(error).then_some(Lack::Files),
+        if is_lack_of_room(error.kind()) {
+            return Some(Lack::Room);
         }
+        files::are_lacking(error).then_some(Lack::Files)
     }
 }
 

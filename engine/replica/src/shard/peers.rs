@@ -309,13 +309,23 @@ impl Node {
             Handshake::Hello(hello) => self.judge_peer(&hello).await,
             _ => Err(Refusal::NoHello),
         };
+        self.welcome_or_refuse(connection, &mut encoder, judged).await
+    }
+
+    /// Answers a hello as it was judged.
+    pub(super) async fn welcome_or_refuse<T>(
+        &self,
+        connection: &mut Connection,
+        encoder: &mut Encoder,
+        judged: Result<T, Refusal>,
+    ) -> Result<T, LinkError> {
         match judged {
             Ok(found) => {
-                connection.shake(&mut encoder, self.shard, &Handshake::Welcome(self.welcome()));
+                connection.shake(encoder, self.shard, &Handshake::Welcome(self.welcome()));
                 Ok(found)
             }
             Err(refusal) => {
-                connection.refuse(&mut encoder, self.shard, refusal.clone()).await;
+                connection.refuse(encoder, self.shard, refusal.clone()).await;
                 Err(LinkError::Refused(refusal))
             }
         }

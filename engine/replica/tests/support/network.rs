@@ -11,6 +11,13 @@ pub fn ip(arguments: &str) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// The program in a namespace.
+pub fn program_in(namespace: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program().get_program());
+    command
+}
+
 /// A TCP connection as one of its ends sees it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Flow {
@@ -85,9 +92,7 @@ impl Router {
 
     /// The program in the namespace of a member.
     pub fn program(&self, index: usize) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.place(index)]).arg(program().get_program());
-        command
+        program_in(&self.place(index))
     }
 
     /// The connections of a member that stand, as its kernel sees them, whose ports this accepts.
