@@ -283,6 +283,8 @@ pub struct ShardStatus {
     pub log_lines_dropped: u64,
     /// Peers with a link that works in both directions.
     pub peers_connected: Vec<ReplicaId>,
+    /// How the links with each of the others stand, by their ids.
+    pub peers: Vec<PeerStatus>,
     /// Connections of clients, and how many there may be.
     pub clients: (u32, u32),
     /// Connections of operators.
@@ -291,6 +293,27 @@ pub struct ShardStatus {
     pub connections_refused: u64,
     /// Idle connections that made room for others since the process started.
     pub connections_yielded: u64,
+}
+
+/// How the links of a shard with one peer stand. All counts begin with the process.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct PeerStatus {
+    /// The peer.
+    pub replica: ReplicaId,
+    /// Links to the peer that the peer has welcomed.
+    pub opened: u64,
+    /// Those of them that have ended.
+    pub ended: u64,
+    /// Connections on which the peer was heard.
+    pub heard: u64,
+    /// Those of them that have ended.
+    pub silenced: u64,
+    /// Messages that never left: there was no link, or it ended before they did.
+    pub lost: u64,
+    /// Messages that were sent again for want of an answer.
+    pub resent: u64,
+    /// The wait before the next try to open a link, in milliseconds; 0 while there is one.
+    pub retry_ms: u64,
 }
 
 /// The first words on each connection, in both directions.

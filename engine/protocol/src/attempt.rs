@@ -47,6 +47,19 @@ pub(crate) enum Stage {
     Waiting(Validation),
 }
 
+impl Stage {
+    /// Whether an answer of this peer would still count.
+    pub(crate) fn awaits(&self, peer: ReplicaId) -> bool {
+        match self {
+            Stage::PreAccepting { oks, .. } | Stage::Accepting { oks, .. } => !oks.contains(peer),
+            Stage::Recovering { reports } => reports.iter().all(|report| report.from != peer),
+            Stage::Validating(Validation { quorum, oks, .. }) => quorum.contains(peer) && !oks.contains(peer),
+            // Nobody answers it; whoever missed it may wait for the same.
+            Stage::Waiting(_) => true,
+        }
+    }
+}
+
 /// A value that is proposed in Accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Proposal {

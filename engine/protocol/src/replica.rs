@@ -18,7 +18,7 @@ use crate::snapshot::{Snapshot, Taking};
 use crate::transfer::{Holds, OwnFile, Pause, Sources};
 use isonomy_wire::command::{Op, Part};
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId, StreamId};
 use isonomy_wire::message::{Failure, PeerMessage, Phase, Value};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -67,6 +67,8 @@ pub(crate) struct Counters {
     pub(crate) recoveries: u64,
     pub(crate) snapshots_damaged: u64,
     pub(crate) replayed_commands: u64,
+    /// Messages that were sent again, by receiver.
+    pub(crate) resent: [u64; REPLICAS_MAX],
 }
 
 /// One replica of one shard. See the crate's documentation for how it is driven.

@@ -7,7 +7,7 @@ use crate::replica::Replica;
 use crate::streams::Stream;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{ReplicaId, StreamId};
-use isonomy_wire::message::{SOURCES_TOLD_MAX, ShardStatus, SourceStatus};
+use isonomy_wire::message::{PeerStatus, SOURCES_TOLD_MAX, ShardStatus, SourceStatus};
 
 impl Replica {
     /// The frontier E: what has executed, per row.
@@ -61,8 +61,13 @@ impl Replica {
             slow: self.counters.slow,
             recoveries: self.counters.recoveries,
             snapshots_damaged: self.counters.snapshots_damaged,
+            peers: self.others().map(|peer| self.peer_status(peer)).collect(),
             ..ShardStatus::default()
         }
+    }
+
+    fn peer_status(&self, replica: ReplicaId) -> PeerStatus {
+        PeerStatus { replica, resent: self.counters.resent[replica.index()], ..PeerStatus::default() }
     }
 
     /// The sources that are known, behind this stream in the order of their streams, as many as one answer takes.

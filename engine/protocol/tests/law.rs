@@ -22,6 +22,8 @@ mod limits;
 mod mutants;
 #[path = "law/recover.rs"]
 mod recover;
+#[path = "law/resend.rs"]
+mod resend;
 #[path = "law/streams.rs"]
 mod streams;
 #[path = "law/transfer.rs"]

@@ -46,29 +46,10 @@ impl Replica {
         self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
         for to in self.others() {
             // At ballot 0 the batch is on its way to everybody; whoever lacks it says so.
-            self.send_accept(to, id, ballot, &value, ballot > Ballot::ZERO);
+            let (message, payload) = accept_of(id, ballot, &value, ballot > Ballot::ZERO);
+            self.outbox.send(to, message, payload);
         }
         self.on_accept(now, self.me, id, ballot, Some(value));
-    }
-
-    /// Sends an Accept. Whatever it rests on was appended before.
-    pub(crate) fn send_accept(
-        &mut self,
-        to: ReplicaId,
-        id: InstanceId,
-        ballot: Ballot,
-        value: &Proposal,
-        attach: bool,
-    ) {
-        let payload = value.payload.clone().filter(|_| attach);
-        let message = PeerMessage::Accept {
-            id,
-            ballot,
-            value: value_of(value.cmd, attach),
-            deps: value.dep,
-            after: value.after,
-        };
-        self.outbox.send(to, message, payload);
     }
 
     /// C4: on Accept.
@@ -168,6 +149,18 @@ impl Replica {
             (instance.since, instance.tries) = (now, instance.tries + 1);
         }
     }
+}
+
+/// An Accept, with the batch or without it.
+pub(crate) fn accept_of(
+    id: InstanceId,
+    ballot: Ballot,
+    value: &Proposal,
+    attach: bool,
+) -> (PeerMessage, Option<Payload>) {
+    let payload = value.payload.clone().filter(|_| attach);
+    let (named, deps, after) = (value_of(value.cmd, attach), value.dep, value.after);
+    (PeerMessage::Accept { id, ballot, value: named, deps, after }, payload)
 }
 
 /// How a message or record names a value.

@@ -9,7 +9,7 @@ use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
-use crate::phase::accept::value_of;
+use crate::phase::accept::{accept_of, value_of};
 use crate::replica::{Pending, Replica};
 use isonomy_wire::answer::ResponseBuilder;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, StreamId};
@@ -172,8 +172,8 @@ impl Replica {
         }
         let attempt = self.attempts.get(&id).filter(|attempt| attempt.ballot == ballot);
         if let Some(crate::attempt::Stage::Accepting { value, .. }) = attempt.map(|attempt| &attempt.stage) {
-            let value = value.clone();
-            self.send_accept(from, id, ballot, &value, true);
+            let (message, payload) = accept_of(id, ballot, value, true);
+            self.outbox.send(from, message, payload);
         }
     }
 

@@ -1,11 +1,12 @@
 //! What time alone brings about: slow paths, resends, recoveries, the end of idle streams.
 
-use crate::attempt::Stage;
+use crate::attempt::{Attempt, Stage};
 use crate::contract::{ClientRef, Time, Timing};
 use crate::limits::{RECOVER_DOUBLINGS_MAX, RECOVER_RANGE_MAX, RECOVER_SCAN_MAX, RECOVERIES_MAX};
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
+use crate::phase::accept::accept_of;
 use crate::replica::{Pending, Replica};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
@@ -44,7 +45,7 @@ impl Replica {
         }
     }
 
-    /// Says again what was not answered.
+    /// Says again what was not answered, to everybody who has not.
     fn maybe_resend(&mut self, now: Time, id: InstanceId) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         if now.since(attempt.sent) < self.config.timing.resend_us {
@@ -52,43 +53,36 @@ impl Replica {
         }
         attempt.sent = now;
         self.marks.set(Mark::Resent);
+        let attempt = &self.attempts[&id];
+        let Some((message, payload)) = self.question(id, attempt) else { return };
+        let silent: Vec<ReplicaId> = self.others().filter(|to| attempt.stage.awaits(*to)).collect();
+        for to in silent {
+            self.counters.resent[to.index()] += 1;
+            self.outbox.send(to, message.clone(), payload.clone());
+        }
+    }
+
+    /// What an attempt has to ask the others at its stage, with the batch: whoever does not answer may lack it.
+    fn question(&self, id: InstanceId, attempt: &Attempt) -> Option<(PeerMessage, Option<Payload>)> {
         let ballot = attempt.ballot;
-        match &attempt.stage {
-            Stage::PreAccepting { oks, .. } => {
-                let oks = *oks;
-                let Some(instance) = self.space.get(id) else { return };
+        Some(match &attempt.stage {
+            Stage::PreAccepting { .. } => {
+                let instance = self.space.get(id)?;
                 let deps = instance.init_dep.expect("own proposals have initDep");
-                let payload = instance.payload.clone();
-                for to in self.others().filter(|to| !oks.contains(*to)) {
-                    self.outbox.send(to, PeerMessage::PreAccept { id, deps }, payload.clone());
-                }
+                (PeerMessage::PreAccept { id, deps }, instance.payload.clone())
             }
-            Stage::Accepting { oks, value } => {
-                let (oks, value) = (*oks, value.clone());
-                for to in self.others().filter(|to| !oks.contains(*to)) {
-                    self.send_accept(to, id, ballot, &value, true);
-                }
-            }
-            Stage::Recovering { reports } => {
-                let heard: Vec<ReplicaId> = reports.iter().map(|report| report.from).collect();
-                let message = PeerMessage::Recover { row: id.row, from: id.seq, to: id.seq, ballot };
-                for to in self.others().filter(|to| !heard.contains(to)) {
-                    self.outbox.send(to, message.clone(), None);
-                }
+            Stage::Accepting { value, .. } => accept_of(id, ballot, value, true),
+            Stage::Recovering { .. } => {
+                (PeerMessage::Recover { row: id.row, from: id.seq, to: id.seq, ballot }, None)
             }
             Stage::Validating(validation) => {
-                let (quorum, oks) = (validation.quorum, validation.oks);
                 let message = PeerMessage::Validate { id, ballot, deps: validation.dep };
-                let payload = validation.payload.clone();
-                for to in self.others().filter(|to| quorum.contains(*to) && !oks.contains(*to)) {
-                    self.outbox.send(to, message.clone(), Some(payload.clone()));
-                }
+                (message, Some(validation.payload.clone()))
             }
             Stage::Waiting(validation) => {
-                let supporters = validation.supporters as u8;
-                self.broadcast(&PeerMessage::Waiting { id, supporters }, None);
+                (PeerMessage::Waiting { id, supporters: validation.supporters as u8 }, None)
             }
-        }
+        })
     }
 
     /// How long an instance may stay undecided before the replica of this rank recovers it:

@@ -8,7 +8,7 @@ use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId};
 use isonomy_wire::message::{Conflict, PeerMessage, Value};
 
-fn ok(conflicts: &[(InstanceId, bool)]) -> PeerMessage {
+pub(crate) fn ok(conflicts: &[(InstanceId, bool)]) -> PeerMessage {
     let conflicts = conflicts.iter().map(|(id, committed)| Conflict { id: *id, committed: *committed });
     PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts: conflicts.collect(), floor: Deps::NONE }
 }
@@ -109,7 +109,7 @@ pub(crate) fn r4_the_validator_remembers_and_names_the_instance_from_then_on() {
 }
 
 /// Replica 3 validates ID with {1, 2, 3}, of whom it alone has pre-accepted it: k = 1 = |Q| - e.
-fn validating() -> Solo {
+pub(crate) fn validating() -> Solo {
     let mut solo = recovering(Deps::NONE);
     solo.tell(1, knows_nothing(ID, MINE), None);
     solo.tell(2, knows_nothing(ID, MINE), None);

@@ -138,6 +138,11 @@ impl Solo {
         }
     }
 
+    /// What it sent since this was asked last, batches included.
+    pub fn sent(&mut self) -> Vec<Send> {
+        std::mem::take(&mut self.said)
+    }
+
     /// What it said since this was asked last, without gossip.
     pub fn said(&mut self) -> Vec<(u8, PeerMessage)> {
         let said = std::mem::take(&mut self.said).into_iter().map(|send| (send.to.0, send.message));
