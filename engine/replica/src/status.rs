@@ -8,7 +8,7 @@ use clap::Args;
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{ClusterId, ShardId};
-use isonomy_wire::message::{Role, ShardStatus, Welcome};
+use isonomy_wire::message::{PeerStatus, Role, ShardStatus, Welcome};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -134,6 +134,7 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "connections_refused": status.connections_refused,
             "connections_yielded": status.connections_yielded,
             "peers_connected": status.peers_connected.iter().map(|id| id.0).collect::<Vec<_>>(),
+            "peers": status.peers.iter().map(peer_to_json).collect::<Vec<_>>(),
         })
     });
     json!({
@@ -144,6 +145,19 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
         "members": members.collect::<Vec<_>>(),
         "durability": if welcome.durable { "fsync" } else { "os" },
         "shards": shards.collect::<Vec<_>>(),
+    })
+}
+
+fn peer_to_json(peer: &PeerStatus) -> Value {
+    json!({
+        "replica": peer.replica.0,
+        "opened": peer.opened,
+        "ended": peer.ended,
+        "heard": peer.heard,
+        "silenced": peer.silenced,
+        "lost": peer.lost,
+        "resent": peer.resent,
+        "retry_ms": (peer.retry_ms > 0).then_some(peer.retry_ms),
     })
 }
 
@@ -160,6 +174,16 @@ fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
         text += &shard_lines(welcome, status);
     }
     text
+}
+
+/// How the links with a peer stand, with a newline before it.
+fn peer_line(peer: &PeerStatus) -> String {
+    let PeerStatus { replica, opened, ended, heard, silenced, lost, resent, retry_ms } = peer;
+    let retry = if *retry_ms > 0 { format!("  tried every {retry_ms} ms") } else { String::new() };
+    format!(
+        "\n            peer {replica}  links opened/ended {opened}/{ended}  heard/silenced {heard}/{silenced}  lost {lost}  \
+         resent {resent}{retry}"
+    )
 }
 
 /// A shard's lines, each with a newline before it.
@@ -208,7 +232,8 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
         "\n            clients {clients} of {clients_max}  operators {}  refused {}  yielded {}",
         status.operators, status.connections_refused, status.connections_yielded,
     );
-    let mut text = counts + &state + &fence + &connections;
+    let links: String = status.peers.iter().map(peer_line).collect();
+    let mut text = counts + &state + &fence + &connections + &links;
     let mut also = |line: String| text += &format!("\n            {line}");
     if status.disk_hung_ms > 0 {
         let seconds = status.disk_hung_ms as f64 / 1000.0;

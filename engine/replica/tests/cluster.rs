@@ -5,7 +5,7 @@ mod support;
 use isonomy_wire::client::{Client, Decided, discover};
 use isonomy_wire::session::Config;
 use std::collections::BTreeMap;
-use support::{Cluster, PATIENCE};
+use support::{Cluster, PATIENCE, eventually};
 use tokio::task::JoinSet;
 
 /// A client with the patience that a loaded machine asks for.
@@ -200,4 +200,36 @@ fn the_segment_in_use_is_open_for_direct_writes_that_are_synced() {
             assert_eq!(flags & (libc::O_DSYNC | libc::O_DIRECT), libc::O_DIRECT | synced, "{durability}");
         }
     }
+}
+
+#[test]
+fn the_status_tells_how_links_end_and_come_back() {
+    let mut cluster = Cluster::start(3, 1);
+    let peer = |cluster: &Cluster, of: u8| {
+        let status = cluster.status(0, 0).unwrap();
+        status.peers.into_iter().find(|peer| peer.replica.0 == of).unwrap()
+    };
+    let before = [1, 2].map(|of| peer(&cluster, of));
+    for peer in &before {
+        assert_eq!(
+            (peer.opened - peer.ended, peer.heard - peer.silenced, peer.retry_ms),
+            (1, 1, 0),
+            "{peer:?}"
+        );
+    }
+    cluster.kill(2);
+    eventually("the end of both links", || {
+        let now = peer(&cluster, 2);
+        now.ended == now.opened && now.silenced == now.heard && now.retry_ms > 0 && now.lost > before[1].lost
+    });
+    cluster.spawn(2);
+    cluster.wait_linked();
+    let now = peer(&cluster, 2);
+    assert_eq!((now.opened - now.ended, now.heard - now.silenced, now.retry_ms), (1, 1, 0), "{now:?}");
+    assert!(now.opened > before[1].opened && now.heard > before[1].heard, "{now:?}");
+    let other = peer(&cluster, 1);
+    assert_eq!((other.opened, other.heard), (before[0].opened, before[0].heard), "it was there all the time");
+    let output = support::program().args(["status", "--connect", &cluster.addresses()[0]]).output().unwrap();
+    let line = format!("peer 2  links opened/ended {}/{}", now.opened, now.ended);
+    assert!(support::stdout(&output).contains(&line), "{}", support::stdout(&output));
 }

@@ -79,6 +79,9 @@ struct Out {
     place: u64,
     /// Bytes that a write has taken and not finished.
     writing: usize,
+    /// Frames that were pushed, and those of them that have left.
+    pushed: u64,
+    left: u64,
 }
 
 impl Sink {
@@ -109,7 +112,8 @@ impl Sink {
         if out.bytes.is_empty() && out.writing == 0 {
             self.progress.set(Instant::now());
         }
-        let Out { bytes, place, .. } = &mut *out;
+        let Out { bytes, place, pushed, .. } = &mut *out;
+        *pushed += 1;
         let size = encoder.head(bytes, *place, scope, message, payload.len(), payload_crc);
         bytes.extend_from_slice(payload);
         bytes.extend_from_slice(padding(payload.len()));
@@ -127,6 +131,12 @@ impl Sink {
     pub(crate) fn backlog(&self) -> usize {
         let out = self.out.borrow();
         out.bytes.len() + out.writing
+    }
+
+    /// Frames that have not left.
+    pub(super) fn unsent(&self) -> u64 {
+        let out = self.out.borrow();
+        out.pushed - out.left
     }
 
     /// For how long the backlog has not moved.
@@ -188,11 +198,12 @@ impl Sink {
     async fn write_all(&self, mut writer: WriteHalf<TcpStream>) -> std::io::Result<()> {
         let mut taken = Vec::new();
         while !self.is_closed() {
-            {
+            let pushed = {
                 let mut out = self.out.borrow_mut();
                 std::mem::swap(&mut out.bytes, &mut taken);
                 out.writing = taken.len();
-            }
+                out.pushed
+            };
             if taken.is_empty() {
                 match self.leaving.get() {
                     Some(why) => self.close(why),
@@ -208,7 +219,9 @@ impl Sink {
             writer.write_all(&taken).or(closing).await?;
             taken.clear();
             taken.shrink_to(KEPT_BUFFER_BYTES);
-            self.out.borrow_mut().writing = 0;
+            let mut out = self.out.borrow_mut();
+            (out.writing, out.left) = (0, pushed);
+            drop(out);
             self.progress.set(Instant::now());
             self.drained.notify();
         }

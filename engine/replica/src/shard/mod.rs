@@ -11,6 +11,7 @@ mod fetch;
 mod growing;
 mod guests;
 mod link;
+mod links;
 mod missing;
 mod peers;
 mod probe;
@@ -48,8 +49,8 @@ use isonomy_wire::frame::{Encoder, Kind, Scope};
 use isonomy_wire::id::{Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::{ClientMessage, ShardStatus};
 use link::Sink;
+use links::Links;
 use missing::Missing;
-use peers::Links;
 use pulse::Pulse;
 use recover::Recovered;
 pub(crate) use recover::{SEGMENT_BYTES, verify as verify_log};
@@ -452,6 +453,7 @@ impl Node {
         let snapshot_trouble = self.snapshot_trouble();
         let inner = self.inner.borrow();
         let (clients, operators) = inner.guests.taken();
+        let core = inner.core.status();
         ShardStatus {
             log_bytes: inner.log.bytes,
             log_groups: inner.log.groups,
@@ -464,11 +466,12 @@ impl Node {
             disk_hung_ms: self.disk.hung_for().map_or(0, |hung| hung.as_millis() as u64),
             log_lines_dropped: logging::dropped(),
             peers_connected: inner.links.linked().collect(),
+            peers: core.peers.into_iter().map(|peer| inner.links.tell(peer)).collect(),
             clients,
             operators,
             connections_refused: inner.guests.refused,
             connections_yielded: inner.guests.yielded,
-            ..inner.core.status()
+            ..core
         }
     }
 

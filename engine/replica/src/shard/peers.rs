@@ -1,10 +1,9 @@
-//! Links to the other replicas: one connection in each direction, each with one writer.
+//! Connections with the other replicas: one in each direction, each with one writer.
 
 use futures_lite::FutureExt;
 use glommio::net::{TcpListener, TcpStream};
-use isonomy_protocol::contract::Send;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::frame::{Encoder, Frame, Scope};
+use isonomy_wire::frame::{Encoder, Frame};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Handshake, Hello, PeerMessage, Refusal, Role, Start};
 use isonomy_wire::route::RULE_VERSION;
@@ -15,6 +14,7 @@ use std::time::Duration;
 
 use super::growing::error_of;
 use super::link::{Connection, LinkError, Sink};
+use super::links::Links;
 use super::socket::connect;
 use super::strangers::{Place, Strangers};
 use super::ticker::PEER_PATIENCE;
@@ -23,121 +23,8 @@ use crate::fatal::stop;
 use crate::files::{self, STRANGERS_MAX};
 use crate::told::Kind;
 
-/// Bytes that may wait for a peer. Whoever falls behind further loses its queue and catches up by
-/// asking for what it lacks.
-const PEER_BACKLOG_BYTES_MAX: usize = 64 << 20;
-/// The first wait before a link is tried again; doubled up to the last.
-const RECONNECT_FIRST: Duration = Duration::from_millis(20);
-const RECONNECT_LAST: Duration = Duration::from_secs(1);
-/// A peer that was heard so long ago at most lives: while it does it says at least once a second how far
-/// it is.
-const LIVING_SILENT_MAX: Duration = Duration::from_secs(3);
 /// After a failed accept, such as for want of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The links of a shard, by peer.
-pub(super) struct Links {
-    peers: Vec<Link>,
-}
-
-#[derive(Default)]
-struct Link {
-    outgoing: Option<Rc<Sink>>,
-    /// Welcomed, and not heard yet: until it speaks it takes no other's place.
-    greeted: Option<Rc<Sink>>,
-    /// With the process that is heard (G6).
-    incoming: Option<(Start, Rc<Sink>)>,
-    /// Something was pushed that somebody waits for.
-    urgent: bool,
-}
-
-impl Links {
-    pub(super) fn new(replicas: usize) -> Links {
-        Links { peers: (0..replicas).map(|_| Link::default()).collect() }
-    }
-
-    /// Queues a message; without a link it is lost, which the core expects.
-    pub(super) fn push(&mut self, encoder: &mut Encoder, scope: Scope, send: &Send) {
-        let link = &mut self.peers[send.to.index()];
-        let Some(sink) = &link.outgoing else { return };
-        link.urgent |= !send.lazy;
-        if sink.backlog() > PEER_BACKLOG_BYTES_MAX {
-            return sink.close("it fell too far behind");
-        }
-        match &send.payload {
-            Some(payload) => {
-                let batch = payload.batch();
-                sink.push(encoder, scope, &send.message, batch.payload(), batch.crc());
-            }
-            None => sink.push(encoder, scope, &send.message, &[], 0),
-        }
-    }
-
-    /// Queues bytes that the core knows nothing of, such as those of a file.
-    pub(super) fn push_bytes(
-        &mut self,
-        encoder: &mut Encoder,
-        scope: Scope,
-        to: ReplicaId,
-        message: &PeerMessage,
-        bytes: &[u8],
-    ) {
-        let link = &mut self.peers[to.index()];
-        let Some(sink) = &link.outgoing else { return };
-        link.urgent = true;
-        sink.push(encoder, scope, message, bytes, crc32c::crc32c(bytes));
-    }
-
-    /// What was pushed may leave to those who wait for some of it.
-    pub(super) fn flush(&mut self) {
-        for link in &mut self.peers {
-            if std::mem::take(&mut link.urgent)
-                && let Some(sink) = &link.outgoing
-            {
-                sink.flush();
-            }
-        }
-    }
-
-    /// All that was pushed may leave.
-    pub(super) fn flush_all(&mut self) {
-        self.peers.iter_mut().for_each(|link| link.urgent = true);
-        self.flush();
-    }
-
-    /// The peers whose links work in both directions.
-    pub(super) fn linked(&self) -> impl Iterator<Item = ReplicaId> {
-        let both = |link: &Link| link.outgoing.is_some() && link.incoming.is_some();
-        let linked = self.peers.iter().enumerate().filter(move |(_, link)| both(link));
-        linked.map(|(index, _)| ReplicaId(index as u8))
-    }
-
-    /// Whether a peer is reached from here, and whether it reaches this replica.
-    pub(super) fn directions(&self, peer: ReplicaId) -> (bool, bool) {
-        let link = &self.peers[peer.index()];
-        (link.outgoing.is_some(), link.incoming.is_some())
-    }
-
-    /// Whether a peer is welcomed here, and silent.
-    pub(super) fn is_greeted(&self, peer: ReplicaId) -> bool {
-        self.peers[peer.index()].greeted.is_some()
-    }
-
-    pub(super) fn incoming(&self) -> impl Iterator<Item = &Rc<Sink>> {
-        self.peers.iter().filter_map(|link| link.incoming.as_ref().map(|(_, sink)| sink))
-    }
-
-    /// G6: the process of a peer that was heard a moment ago.
-    pub(super) fn living(&self, peer: ReplicaId) -> Option<Start> {
-        let (start, sink) = self.peers[peer.index()].incoming.as_ref()?;
-        (!sink.is_closed() && sink.silent_for() < LIVING_SILENT_MAX).then_some(*start)
-    }
-
-    pub(super) fn sinks(&self) -> impl Iterator<Item = Rc<Sink>> {
-        let others = self.peers.iter().flat_map(|link| link.outgoing.iter().chain(&link.greeted));
-        others.chain(self.incoming()).cloned()
-    }
-}
 
 impl Node {
     /// Changes a link and tells the core whom it can reach.
@@ -153,12 +40,11 @@ impl Node {
 
     /// Keeps the outgoing link to a peer, for ever.
     pub(super) async fn run_link(self: Rc<Node>, peer: ReplicaId) {
-        let mut wait = RECONNECT_FIRST;
         let mut said = String::new();
         loop {
             match self.open_link(peer).await {
                 Ok(connection) => {
-                    (wait, said) = (RECONNECT_FIRST, String::new());
+                    said.clear();
                     self.hold_link(peer, connection).await;
                 }
                 // The same trouble is told once, not at every try.
@@ -171,8 +57,8 @@ impl Node {
                     }
                 }
             }
+            let wait = self.inner.borrow_mut().links.next_wait(peer);
             glommio::timer::sleep(wait).await;
-            wait = (2 * wait).min(RECONNECT_LAST);
         }
     }
 
@@ -243,14 +129,14 @@ impl Node {
     /// Lets the link be used until it ends.
     async fn hold_link(self: &Rc<Node>, peer: ReplicaId, mut connection: Connection) {
         let sink = connection.sink.clone();
-        self.relink(|links| links.peers[peer.index()].outgoing = Some(sink));
+        self.relink(|links| links.on_opened(peer, sink));
         self.on_welcome(peer);
         // Nothing comes this way; what ends it is an error.
         let error = match connection.next_frame().await {
             Ok(_) => LinkError::Closed("it spoke where it only listens"),
             Err(error) => error,
         };
-        self.relink(|links| links.peers[peer.index()].outgoing = None);
+        self.relink(|links| links.on_ended(peer));
         if self.told.may(Kind::LinkEnd) {
             log::info!("shard {}: the link to replica {peer} has ended: {error}", self.shard.0);
         }
@@ -379,10 +265,7 @@ impl Node {
     /// Hands what a peer says to the core until the link ends.
     async fn hear_peer(self: &Rc<Node>, peer: ReplicaId, start: Start, mut connection: Connection) {
         let sink = connection.sink.clone();
-        let before = self.inner.borrow_mut().links.peers[peer.index()].greeted.replace(sink.clone());
-        if let Some(before) = before {
-            before.close("the peer has connected again");
-        }
+        self.inner.borrow_mut().links.on_greeted(peer, &sink);
         let mut is_heard = false;
         let error = loop {
             // What peers say becomes records: while the disk does not take them, nobody is read.
@@ -404,11 +287,7 @@ impl Node {
         if self.told.may(Kind::LinkEnd) {
             log::info!("shard {}: replica {peer} is no longer heard: {error}", self.shard.0);
         }
-        self.relink(|links| {
-            let link = &mut links.peers[peer.index()];
-            link.greeted.take_if(|current| Rc::ptr_eq(current, &sink));
-            link.incoming.take_if(|(_, current)| Rc::ptr_eq(current, &sink));
-        });
+        self.relink(|links| links.on_silenced(peer, &sink));
     }
 
     /// G6: a peer speaks for the first time since it was welcomed. Another process of it may have spoken
@@ -430,14 +309,7 @@ impl Node {
                 return Err(LinkError::Closed(why));
             }
         }
-        self.relink(|links| {
-            let link = &mut links.peers[peer.index()];
-            link.greeted.take_if(|current| Rc::ptr_eq(current, sink));
-            // A peer that connects again has given up the old connection.
-            if let Some((_, before)) = link.incoming.replace((start, sink.clone())) {
-                before.close("the peer has connected again");
-            }
-        });
+        self.relink(|links| links.on_heard(peer, start, sink));
         Ok(())
     }
 
@@ -481,3 +353,6 @@ pub(super) fn listener_of(listener: std::net::TcpListener) -> TcpListener {
         TcpListener::from_raw_fd(listener.into_raw_fd())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! The links of a shard with its peers, and what becomes of them: who is reached, who is heard, and what was lost.
+
+use isonomy_protocol::contract::Send;
+use isonomy_wire::frame::{Encoder, Scope};
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{PeerMessage, PeerStatus, Start};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::link::Sink;
+
+/// Bytes that may wait for a peer. Whoever falls behind further loses its queue and catches up by
+/// asking for what it lacks.
+const PEER_BACKLOG_BYTES_MAX: usize = 64 << 20;
+/// The first wait before a link is tried again; doubled up to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_LAST: Duration = Duration::from_secs(1);
+/// A peer that was heard so long ago at most lives: while it does it says at least once a second how far
+/// it is.
+const LIVING_SILENT_MAX: Duration = Duration::from_secs(3);
+
+/// By peer.
+pub(super) struct Links {
+    peers: Vec<Link>,
+}
+
+#[derive(Default)]
+struct Link {
+    outgoing: Option<Rc<Sink>>,
+    /// Welcomed, and not heard yet: until it speaks it takes no other's place.
+    greeted: Option<Rc<Sink>>,
+    /// With the process that is heard (G6).
+    incoming: Option<(Start, Rc<Sink>)>,
+    /// Something was pushed that somebody waits for.
+    urgent: bool,
+    /// Before the next try to open the outgoing one.
+    retry: Backoff,
+    counted: Counted,
+}
+
+/// Since the process started.
+#[derive(Default)]
+struct Counted {
+    opened: u64,
+    ended: u64,
+    heard: u64,
+    silenced: u64,
+    lost: u64,
+}
+
+/// Waits between tries: each is twice as long as the one before, up to a last one, until one succeeds.
+#[derive(Default)]
+struct Backoff {
+    /// The last that was given; none since a success.
+    wait: Duration,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        self.wait = (2 * self.wait).clamp(RETRY_FIRST, RETRY_LAST);
+        self.wait
+    }
+
+    fn on_success(&mut self) {
+        self.wait = Duration::ZERO;
+    }
+}
+
+impl Links {
+    pub(super) fn new(replicas: usize) -> Links {
+        Links { peers: (0..replicas).map(|_| Link::default()).collect() }
+    }
+
+    /// The outgoing link to a peer stands.
+    pub(super) fn on_opened(&mut self, peer: ReplicaId, sink: Rc<Sink>) {
+        let link = &mut self.peers[peer.index()];
+        assert!(link.outgoing.is_none(), "one task keeps the link to a peer");
+        link.outgoing = Some(sink);
+        link.retry.on_success();
+        link.counted.opened += 1;
+    }
+
+    /// The outgoing link to a peer has ended; what had not left never does.
+    pub(super) fn on_ended(&mut self, peer: ReplicaId) {
+        let link = &mut self.peers[peer.index()];
+        let sink = link.outgoing.take().expect("what ends was opened");
+        link.counted.ended += 1;
+        link.counted.lost += sink.unsent();
+    }
+
+    /// How long to wait before the link to a peer is tried again.
+    pub(super) fn next_wait(&mut self, peer: ReplicaId) -> Duration {
+        self.peers[peer.index()].retry.next()
+    }
+
+    /// A peer was welcomed on this connection. It has given up the one before on which it has not spoken.
+    pub(super) fn on_greeted(&mut self, peer: ReplicaId, sink: &Rc<Sink>) {
+        if let Some(before) = self.peers[peer.index()].greeted.replace(sink.clone()) {
+            before.close("the peer has connected again");
+        }
+    }
+
+    /// A process of a peer speaks on this connection for the first time. It has given up the one before.
+    pub(super) fn on_heard(&mut self, peer: ReplicaId, start: Start, sink: &Rc<Sink>) {
+        let link = &mut self.peers[peer.index()];
+        link.greeted.take_if(|current| Rc::ptr_eq(current, sink));
+        link.counted.heard += 1;
+        if let Some((_, before)) = link.incoming.replace((start, sink.clone())) {
+            link.counted.silenced += 1;
+            before.close("the peer has connected again");
+        }
+    }
+
+    /// A connection of a peer has ended. It may be an old one, which is no longer the peer's.
+    pub(super) fn on_silenced(&mut self, peer: ReplicaId, sink: &Rc<Sink>) {
+        let link = &mut self.peers[peer.index()];
+        link.greeted.take_if(|current| Rc::ptr_eq(current, sink));
+        let was_heard = link.incoming.take_if(|(_, current)| Rc::ptr_eq(current, sink)).is_some();
+        link.counted.silenced += u64::from(was_heard);
+    }
+
+    /// Queues a message; without a link it is lost, which the core expects.
+    pub(super) fn push(&mut self, encoder: &mut Encoder, scope: Scope, send: &Send) {
+        let link = &mut self.peers[send.to.index()];
+        let Some(sink) = &link.outgoing else {
+            link.counted.lost += 1;
+            return;
+        };
+        link.urgent |= !send.lazy;
+        if sink.backlog() > PEER_BACKLOG_BYTES_MAX {
+            link.counted.lost += 1;
+            return sink.close("it fell too far behind");
+        }
+        match &send.payload {
+            Some(payload) => {
+                let batch = payload.batch();
+                sink.push(encoder, scope, &send.message, batch.payload(), batch.crc());
+            }
+            None => sink.push(encoder, scope, &send.message, &[], 0),
+        }
+    }
+
+    /// Queues bytes that the core knows nothing of, such as those of a file.
+    pub(super) fn push_bytes(
+        &mut self,
+        encoder: &mut Encoder,
+        scope: Scope,
+        to: ReplicaId,
+        message: &PeerMessage,
+        bytes: &[u8],
+    ) {
+        let link = &mut self.peers[to.index()];
+        let Some(sink) = &link.outgoing else {
+            link.counted.lost += 1;
+            return;
+        };
+        link.urgent = true;
+        sink.push(encoder, scope, message, bytes, crc32c::crc32c(bytes));
+    }
+
+    /// What was pushed may leave to those who wait for some of it.
+    pub(super) fn flush(&mut self) {
+        for link in &mut self.peers {
+            if std::mem::take(&mut link.urgent)
+                && let Some(sink) = &link.outgoing
+            {
+                sink.flush();
+            }
+        }
+    }
+
+    /// All that was pushed may leave.
+    pub(super) fn flush_all(&mut self) {
+        self.peers.iter_mut().for_each(|link| link.urgent = true);
+        self.flush();
+    }
+
+    /// The peers whose links work in both directions.
+    pub(super) fn linked(&self) -> impl Iterator<Item = ReplicaId> {
+        let both = |link: &Link| link.outgoing.is_some() && link.incoming.is_some();
+        let linked = self.peers.iter().enumerate().filter(move |(_, link)| both(link));
+        linked.map(|(index, _)| ReplicaId(index as u8))
+    }
+
+    /// Whether a peer is reached from here, and whether it reaches this replica.
+    pub(super) fn directions(&self, peer: ReplicaId) -> (bool, bool) {
+        let link = &self.peers[peer.index()];
+        (link.outgoing.is_some(), link.incoming.is_some())
+    }
+
+    /// Whether a peer is welcomed here, and silent.
+    pub(super) fn is_greeted(&self, peer: ReplicaId) -> bool {
+        self.peers[peer.index()].greeted.is_some()
+    }
+
+    pub(super) fn incoming(&self) -> impl Iterator<Item = &Rc<Sink>> {
+        self.peers.iter().filter_map(|link| link.incoming.as_ref().map(|(_, sink)| sink))
+    }
+
+    /// G6: the process of a peer that was heard a moment ago.
+    pub(super) fn living(&self, peer: ReplicaId) -> Option<Start> {
+        let (start, sink) = self.peers[peer.index()].incoming.as_ref()?;
+        (!sink.is_closed() && sink.silent_for() < LIVING_SILENT_MAX).then_some(*start)
+    }
+
+    pub(super) fn sinks(&self) -> impl Iterator<Item = Rc<Sink>> {
+        let others = self.peers.iter().flat_map(|link| link.outgoing.iter().chain(&link.greeted));
+        others.chain(self.incoming()).cloned()
+    }
+
+    /// Tells of the links with a peer what the core does not know.
+    pub(super) fn tell(&self, status: PeerStatus) -> PeerStatus {
+        let Link { counted, retry, .. } = &self.peers[status.replica.index()];
+        let Counted { opened, ended, heard, silenced, lost } = *counted;
+        let retry_ms = retry.wait.as_millis() as u64;
+        PeerStatus { opened, ended, heard, silenced, lost, retry_ms, ..status }
+    }
+}
+
+#[cfg(test)]
+mod tests;
