@@ -379,13 +379,22 @@ impl RawClient {
         }
     }
 
+    /// Says hello as a client, whatever is answered.
+    pub fn say_hello(&mut self) -> std::io::Result<()> {
+        self.say(hello(self.shard))
+    }
+
     /// Says hello; what the other side answers, if it does.
     pub fn shake(&mut self, hello: Hello) -> std::io::Result<Option<Handshake>> {
+        self.say(hello)?;
+        self.heard()
+    }
+
+    fn say(&mut self, hello: Hello) -> std::io::Result<()> {
         let mut bytes = Vec::new();
         let scope = Scope { kind: Kind::Handshake, epoch: Epoch(0), shard: self.shard };
         self.encoder.frame(&mut bytes, self.place, scope, &Handshake::Hello(hello), &[], 0);
-        self.write(&bytes)?;
-        self.heard()
+        self.write(&bytes)
     }
 
     /// The next word of the handshake.
