@@ -48,6 +48,7 @@ fn assert_serves_nobody(cluster: &Cluster, index: usize) {
         "replica {index} serves clients: {heard:?}"
     );
     assert!(!is_formed(cluster, index), "replica {index}");
+    assert_eq!(identity(cluster, index)["starts"], 0, "replica {index} takes part");
 }
 
 fn decide(cluster: &Cluster, index: usize, key: &str) {

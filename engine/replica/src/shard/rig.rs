@@ -18,6 +18,7 @@ use isonomy_wire::message::{Handshake, Hello};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -101,6 +102,24 @@ impl Rig {
         let now = self.node.now();
         self.node.inner.borrow_mut().core.admit(now);
         self.node.touch();
+    }
+
+    /// Some beats pass, in which something must not happen. One task waits for beats at a time.
+    pub(super) async fn beats(&self, count: u32) {
+        for _ in 0..count {
+            self.pulse.wait().await;
+        }
+    }
+
+    /// The thread for files does nothing until what this gives is dropped.
+    pub(super) fn hold_aside(&self) -> Sender<()> {
+        let (held, release) = channel();
+        let node = self.node.clone();
+        let wait = move || {
+            let _ = release.recv();
+        };
+        self.spawn(async move { node.aside.run(wait).await });
+        held
     }
 
     /// Waits for something that must become true.

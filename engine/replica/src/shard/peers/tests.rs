@@ -10,6 +10,7 @@ use isonomy_wire::message::{
     Handshake, Hello, PeerMessage, PeerStatus, Refusal, Role, SetBack, Start, Welcome,
 };
 use isonomy_wire::route::RULE_VERSION;
+use std::cell::Cell;
 use std::rc::Rc;
 
 const PEER: ReplicaId = ReplicaId(1);
@@ -34,11 +35,16 @@ async fn greeted(rig: &Rig, start: Start) -> Connection {
     connection
 }
 
-/// The peer says something, and was heard so often then.
-async fn speak(rig: &Rig, connection: &Connection, heard: u64) {
+/// The peer says something.
+fn say(rig: &Rig, connection: &Connection) {
     let mut encoder = Encoder::default();
     connection.sink.push(&mut encoder, rig.node.peer_scope(), &PeerMessage::Stalled, &[], 0);
     connection.sink.flush();
+}
+
+/// The same, and so many connections of it were heard then.
+async fn speak(rig: &Rig, connection: &Connection, heard: u64) {
+    say(rig, connection);
     rig.until("a word of the peer", || told(&rig.node).heard == heard).await;
 }
 
@@ -89,6 +95,91 @@ fn g6_a_second_process_is_heard_once_the_first_has_gone() {
         assert_eq!(rig.node.data_dir.met(PEER), Some(SECOND));
         let found = SetBack::Starts { here: 1, known: 2 };
         assert!(matches!(refused(FIRST).await, Refusal::SetBack { found: it, .. } if it == found));
+    });
+}
+
+/// So many beats pass while something must not happen.
+const BEATS: u32 = 40;
+
+#[test]
+fn g6_a_peer_is_welcomed_once_its_directory_is_written_down() {
+    rig::run(3, async |rig| {
+        serve(&rig);
+        let held = rig.hold_aside();
+        let mut connection = connect(&rig.peers[0]).await;
+        let answered = Cell::new(false);
+        let shaking = async {
+            let answer = shake(&mut connection, hello(FIRST)).await;
+            answered.set(true);
+            answer.unwrap()
+        };
+        let releasing = async {
+            rig.beats(BEATS).await;
+            assert!(!answered.get(), "the disk may yet lose it");
+            drop(held);
+        };
+        let (answer, ()) = futures_lite::future::zip(shaking, releasing).await;
+        assert!(matches!(answer, Handshake::Welcome(_)), "{answer:?}");
+        assert_eq!(rig.node.data_dir.knows_peer(PEER, 5), Some(true));
+        // Another directory is refused from memory, also while the disk hangs.
+        let _held = rig.hold_aside();
+        let mut other = connect(&rig.peers[0]).await;
+        let role = Role::Replica { id: PEER, incarnation: 6, start: SECOND, position: Some(0) };
+        let answer = shake(&mut other, Hello { role, ..hello(SECOND) }).await.unwrap();
+        assert_eq!(answer, Handshake::Refused(Refusal::WrongIncarnation { id: PEER }));
+    });
+}
+
+#[test]
+fn g6_a_process_is_heard_once_it_is_written_down() {
+    rig::run(3, async |rig| {
+        serve(&rig);
+        let peer = greeted(&rig, FIRST).await;
+        let held = rig.hold_aside();
+        say(&rig, &peer);
+        rig.beats(BEATS).await;
+        assert_eq!((told(&rig.node).heard, rig.node.data_dir.met(PEER)), (0, None));
+        drop(held);
+        rig.until("a word of the peer", || told(&rig.node).heard == 1).await;
+        assert_eq!(rig.node.data_dir.met(PEER), Some(FIRST));
+    });
+}
+
+#[test]
+fn g6_a_directory_that_is_not_formed_takes_no_part() {
+    rig::run(2, async |rig| {
+        rig.listen_aside();
+        let is_admitted = || rig.node.inner.borrow().core.is_admitted();
+        rig.node.on_welcome(PEER);
+        rig.beats(BEATS).await;
+        assert!(!is_admitted() && !rig.node.data_dir.is_counted());
+        rig.node.data_dir.on_accepted(PEER).unwrap();
+        rig.node.maybe_admit();
+        rig.until("its admission", is_admitted).await;
+        assert!(rig.node.data_dir.is_counted());
+    });
+}
+
+#[test]
+fn g6_an_acceptance_counts_once_it_is_written_down() {
+    rig::run(2, async |rig| {
+        rig.listen_aside();
+        let listener = super::listener_of(rig.peers[1].try_clone().unwrap());
+        let held = rig.hold_aside();
+        let opened = Cell::new(false);
+        let opening = async {
+            let link = rig.node.open_link(PEER).await;
+            opened.set(true);
+            link.unwrap()
+        };
+        let releasing = async {
+            rig.beats(BEATS).await;
+            assert!(!opened.get() && !rig.node.data_dir.is_formed());
+            drop(held);
+        };
+        let both = futures_lite::future::zip(opening, releasing);
+        futures_lite::future::zip(welcome(&rig, &listener), both).await;
+        assert!(rig.node.data_dir.is_formed());
     });
 }
 
