@@ -81,7 +81,7 @@ impl Node {
             cluster: self.data_dir.cluster_id(),
             epoch: EPOCH,
         })?;
-        match inner.links.living(id) {
+        match inner.links.living(id, Instant::now()) {
             Some(living) if living != here => Err(Refusal::AnotherLives { id, here, living }),
             _ => Ok(()),
         }

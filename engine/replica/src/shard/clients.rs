@@ -243,3 +243,6 @@ fn is_idle_end(payload: &Payload) -> bool {
     let is_end = |part| batch.commands_of(part).all(|command| command.op == Op::End && command.number == 0);
     batch.parts().iter().all(is_end)
 }
+
+#[cfg(test)]
+mod tests;

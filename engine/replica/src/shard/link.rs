@@ -140,23 +140,29 @@ impl Sink {
     }
 
     /// For how long the backlog has not moved.
-    pub(crate) fn stuck_for(&self) -> Duration {
-        if self.backlog() == 0 { Duration::ZERO } else { self.progress.get().elapsed() }
+    pub(crate) fn stuck_for(&self, now: Instant) -> Duration {
+        if self.backlog() == 0 { Duration::ZERO } else { now.saturating_duration_since(self.progress.get()) }
     }
 
     /// For how long a part of a frame has waited for its rest.
-    pub(crate) fn partial_for(&self) -> Duration {
-        self.partial_since.get().map_or(Duration::ZERO, |since| since.elapsed())
+    pub(crate) fn partial_for(&self, now: Instant) -> Duration {
+        self.partial_since.get().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// For how long nothing was received.
-    pub(crate) fn silent_for(&self) -> Duration {
-        self.heard.get().elapsed()
+    pub(crate) fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard.get())
     }
 
     /// Something was received.
     pub(super) fn on_heard(&self, now: Instant) {
         self.heard.set(now);
+    }
+
+    /// Whether a part of a frame waits for its rest.
+    pub(super) fn on_partial(&self, is_partial: bool, now: Instant) {
+        let since = is_partial.then(|| self.partial_since.get().unwrap_or(now));
+        self.partial_since.set(since);
     }
 
     /// Since when neither side has said anything; none while a part of a word has come or not left.
@@ -297,8 +303,7 @@ impl Connection {
     pub(crate) fn buffered_frame(&mut self) -> Result<Option<Frame>, LinkError> {
         let frame = self.splitter.next_frame()?;
         let partial = frame.is_none() && self.splitter.has_partial();
-        let since = self.sink.partial_since.get().filter(|_| partial);
-        self.sink.partial_since.set(if partial { since.or_else(|| Some(Instant::now())) } else { None });
+        self.sink.on_partial(partial, Instant::now());
         Ok(frame)
     }
 
@@ -360,3 +365,6 @@ impl Drop for Connection {
         self.sink.close("its reader has ended");
     }
 }
+
+#[cfg(test)]
+mod tests;

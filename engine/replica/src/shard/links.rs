@@ -5,7 +5,7 @@ use isonomy_wire::frame::{Encoder, Scope};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{PeerMessage, PeerStatus, Start};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::link::Sink;
 
@@ -198,9 +198,9 @@ impl Links {
     }
 
     /// G6: the process of a peer that was heard a moment ago.
-    pub(super) fn living(&self, peer: ReplicaId) -> Option<Start> {
+    pub(super) fn living(&self, peer: ReplicaId, now: Instant) -> Option<Start> {
         let (start, sink) = self.peers[peer.index()].incoming.as_ref()?;
-        (!sink.is_closed() && sink.silent_for() < LIVING_SILENT_MAX).then_some(*start)
+        (!sink.is_closed() && sink.silent_for(now) < LIVING_SILENT_MAX).then_some(*start)
     }
 
     pub(super) fn sinks(&self) -> impl Iterator<Item = Rc<Sink>> {

@@ -27,6 +27,43 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// a snapshot that could not be written may succeed by now.
 const FENCE_EVERY: Duration = Duration::from_secs(5);
 
+/// What the log holds of its disk, and how the disk is.
+#[derive(Clone, Copy)]
+struct Held {
+    hung: Option<Duration>,
+    is_full: bool,
+    bytes: u64,
+    budget: u64,
+}
+
+impl Held {
+    fn is_over_budget(self) -> bool {
+        self.bytes >= self.budget
+    }
+
+    /// Whether a fence is to be asked for, so long after the last one. A snapshot needs room as well.
+    fn asks_for_fence(self, since_last: Duration) -> bool {
+        self.is_over_budget() && !self.is_full && since_last >= FENCE_EVERY
+    }
+
+    /// What the core may still write: the worst is told first.
+    fn room(self) -> Room {
+        let full = "its disk is full; make room on it, or ask another replica";
+        match self.hung {
+            Some(_) if self.is_full => Room::Hung(full.into()),
+            Some(hung) => {
+                Room::Hung(format!("its disk has not answered for {hung:.1?}; ask another replica"))
+            }
+            None if self.is_full => Room::Gone(full.into()),
+            None if self.is_over_budget() => Room::Short(format!(
+                "the log holds {} bytes of {} (`log_budget_mib`) until the next snapshot",
+                self.bytes, self.budget
+            )),
+            None => Room::Enough,
+        }
+    }
+}
+
 impl Node {
     /// Tells the core the time when it asks for it, and sweeps connections.
     pub(super) async fn run_ticks(self: Rc<Node>, pulse: Pulse) {
@@ -40,7 +77,7 @@ impl Node {
             pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });
             let disk_turned = self.look_at_disk();
             if disk_turned || due.is_some_and(|due| due <= now) {
-                let room = self.room();
+                let room = self.held().room();
                 let super::Inner { core, log, .. } = &mut *self.inner.borrow_mut();
                 core.on_room(room);
                 core.on_log_bytes(self.log_bytes_before + log.bytes);
@@ -51,10 +88,10 @@ impl Node {
             self.maybe_admit();
             if swept.elapsed() >= SWEEP_EVERY {
                 swept = Instant::now();
-                self.sweep();
+                self.sweep(swept);
                 self.tell_missing();
             }
-            if self.is_over_budget() && !self.disk.is_full() && fenced.elapsed() >= FENCE_EVERY {
+            if self.held().asks_for_fence(fenced.elapsed()) {
                 fenced = Instant::now();
                 self.inner.borrow_mut().core.propose_fence(now);
                 self.touch();
@@ -62,8 +99,13 @@ impl Node {
         }
     }
 
-    fn is_over_budget(&self) -> bool {
-        self.disk.held_bytes() >= self.config.log_budget
+    fn held(&self) -> Held {
+        Held {
+            hung: self.disk.hung_for(),
+            is_full: self.disk.is_full(),
+            bytes: self.disk.held_bytes(),
+            budget: self.config.log_budget,
+        }
     }
 
     fn mark_log(&self) {
@@ -100,49 +142,32 @@ impl Node {
         true
     }
 
-    fn room(&self) -> Room {
-        if let Some(hung) = self.disk.hung_for() {
-            return Room::Hung(if self.disk.is_full() {
-                "its disk is full; make room on it, or ask another replica".into()
-            } else {
-                format!("its disk has not answered for {hung:.1?}; ask another replica")
-            });
-        }
-        if self.disk.is_full() {
-            return Room::Gone("its disk is full; make room on it, or ask another replica".into());
-        }
-        if !self.is_over_budget() {
-            return Room::Enough;
-        }
-        let (held, budget) = (self.disk.held_bytes(), self.config.log_budget);
-        Room::Short(format!(
-            "the log holds {held} bytes of {budget} (`log_budget_mib`) until the next snapshot"
-        ))
-    }
-
-    fn sweep(&self) {
+    fn sweep(&self, now: Instant) {
         for (kind, count) in self.told.held_back() {
             log::warn!("shard {}: {count} more lines about {kind} were held back", self.shard.0);
         }
         let inner = self.inner.borrow();
-        inner.guests.sinks().for_each(|sink| close_if_stuck(sink));
+        inner.guests.sinks().for_each(|sink| close_if_stuck(sink, now));
         // Peers that are not read look silent.
         if inner.is_behind() {
             return;
         }
         for sink in inner.links.incoming() {
-            if sink.silent_for() > PEER_PATIENCE {
+            if sink.silent_for(now) > PEER_PATIENCE {
                 sink.close("it was silent for too long");
             }
         }
     }
 }
 
-fn close_if_stuck(sink: &Sink) {
-    if sink.partial_for() > CLIENT_PATIENCE {
+fn close_if_stuck(sink: &Sink, now: Instant) {
+    if sink.partial_for(now) > CLIENT_PATIENCE {
         sink.close("it did not finish a frame in time");
     }
-    if sink.stuck_for() > CLIENT_PATIENCE {
+    if sink.stuck_for(now) > CLIENT_PATIENCE {
         sink.close("it does not read its answers");
     }
 }
+
+#[cfg(test)]
+mod tests;
