@@ -179,7 +179,7 @@ fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
 /// How the links with a peer stand, with a newline before it.
 fn peer_line(peer: &PeerStatus) -> String {
     let PeerStatus { replica, opened, ended, heard, silenced, lost, resent, retry_ms } = peer;
-    let retry = if *retry_ms > 0 { format!("  tried every {retry_ms} ms") } else { String::new() };
+    let retry = if *retry_ms > 0 { format!("  retries after {retry_ms} ms") } else { String::new() };
     format!(
         "\n            peer {replica}  links opened/ended {opened}/{ended}  heard/silenced {heard}/{silenced}  lost {lost}  \
          resent {resent}{retry}"

@@ -90,6 +90,28 @@ fn what_nobody_takes_is_stuck_until_it_moves() {
 }
 
 #[test]
+fn what_is_pushed_during_a_write_does_not_leave_with_it() {
+    rig::run(1, async |rig| {
+        let (mut stream, connection) = pair(&rig).await;
+        let (sink, large) = (connection.sink.clone(), vec![0; 1 << 20]);
+        let push = |count| {
+            let encoder = &mut Encoder::default();
+            (0..count).for_each(|_| sink.push(encoder, scope(), &ASKS, &large, crc32c::crc32c(&large)));
+        };
+        // More than the kernel takes while nobody reads.
+        push(32);
+        sink.flush();
+        rig.until("a write", || sink.out.borrow().writing > 0).await;
+        let first = sink.out.borrow().writing;
+        push(30);
+        stream.read_exact(&mut vec![0; first]).await.unwrap();
+        rig.until("the end of the first write", || sink.unsent() == 30).await;
+        sink.close("the test ends");
+        assert_eq!((sink.unsent(), sink.backlog() > 0), (30, true), "they never leave");
+    });
+}
+
+#[test]
 fn a_connection_that_is_to_leave_says_all_before() {
     rig::run(1, async |rig| {
         let (mut stream, connection) = pair(&rig).await;
