@@ -2,13 +2,18 @@
 //! one who is accepted, whoever starts again in between.
 
 mod support;
+#[path = "support/volatile.rs"]
+mod volatile;
 
 use isonomy_wire::id::ShardId;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use serde_json::Value;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 use support::{Cluster, RawClient, eventually, program, stderr};
+use volatile::VolatileDisk;
 
 /// How long a word that must not come is waited for.
 const WRONG_WORD: Duration = Duration::from_millis(500);
@@ -126,5 +131,24 @@ fn another_directory_is_refused_when_all_who_accepted_the_first_have_restarted()
         assert_serves_nobody(&cluster, 2);
         decide(&cluster, 0, "b");
         (0..3).for_each(|index| cluster.kill(index));
+    }
+}
+
+/// As root, where FUSE is.
+#[test]
+fn who_was_told_that_it_is_accepted_is_known_when_the_power_is_back() {
+    for seed in 0..8 {
+        let mut cluster = Cluster::prepare(2, 1);
+        let Some(disk) = VolatileDisk::mount(cluster.data_dir(0)) else {
+            println!("skipped: this machine mounts no FUSE for the test");
+            return;
+        };
+        (0..2).for_each(|index| cluster.spawn(index));
+        // It rests on the word of replica 0 alone.
+        eventually("the forming of replica 1", || is_formed(&cluster, 1));
+        disk.power_off();
+        cluster.kill(0);
+        disk.power_on(&mut SmallRng::seed_from_u64(seed));
+        assert_eq!(identity(&cluster, 0)["peers"]["1"], identity(&cluster, 1)["incarnation"], "seed {seed}");
     }
 }
