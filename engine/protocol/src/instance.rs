@@ -1,13 +1,15 @@
-//! One instance at one replica, and the rows that hold them (law, section 3).
+//! One instance at one replica (law, section 3), and its transitions.
 
+use crate::attempt::Proposal;
 use crate::contract::Time;
-use crate::limits::ROW_AHEAD_MAX;
+use crate::log::record::Record;
+use crate::mutant;
 use crate::payload::Payload;
+use crate::phase::gossip::WHO_IS_WRONG;
 use crate::state::Place;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
-use isonomy_wire::message::Phase;
-use std::collections::VecDeque;
+use isonomy_wire::id::{Ballot, InstanceId};
+use isonomy_wire::message::{Phase, Value};
 
 /// Which value an instance has. There are only two: the initial coordinator's batch, or nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,195 +23,323 @@ pub(crate) enum Choice {
     Initial,
 }
 
-/// The state of an instance. Field names are the law's.
+impl Choice {
+    /// The value that a message or record names.
+    pub(crate) fn of(value: Value) -> Choice {
+        match value {
+            Value::None => Choice::None,
+            Value::Nop => Choice::Nop,
+            Value::Known | Value::Attached => Choice::Initial,
+        }
+    }
+
+    /// How a message or record names it: with the batch attached or not.
+    pub(crate) fn to_value(self, is_attached: bool) -> Value {
+        match (self, is_attached) {
+            (Choice::None, _) => Value::None,
+            (Choice::Nop, _) => Value::Nop,
+            (Choice::Initial, true) => Value::Attached,
+            (Choice::Initial, false) => Value::Known,
+        }
+    }
+}
+
+/// The state of an instance. Field names are the law's, and only the transitions below change them:
+/// handlers and replay use the same ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Instance {
-    /// How far it has come here.
-    pub(crate) phase: Phase,
-    /// Highest ballot promised.
-    pub(crate) bal: Ballot,
-    /// Ballot in which the present value was taken.
-    pub(crate) abal: Ballot,
-    /// cmd.
-    pub(crate) cmd: Choice,
-    /// dep.
-    pub(crate) dep: Deps,
-    /// What else must be executed before it (R5).
-    pub(crate) after: Deps,
+    phase: Phase,
+    bal: Ballot,
+    abal: Ballot,
+    cmd: Choice,
+    dep: Deps,
+    after: Deps,
     /// The initial coordinator's batch, wherever it was learnt from.
-    pub(crate) payload: Option<Payload>,
+    payload: Option<Payload>,
     /// initCmd and initDep are known: the payload is the one, these are the other.
-    pub(crate) init_dep: Option<Deps>,
+    init_dep: Option<Deps>,
     /// The payload is in the conflict index.
-    pub(crate) indexed: bool,
-    /// What that knew of its keys' places, until it has executed.
-    pub(crate) places: Box<[Place]>,
+    indexed: bool,
+    /// Entry hints from the conflict index, taken when the instance executes.
+    places: Box<[Place]>,
     /// The payload is in the log.
-    pub(crate) logged: bool,
+    logged: bool,
     /// A Validate of the ballot `bal` was answered (R4): a Recover of it is not answered again.
-    pub(crate) validated: bool,
+    validated: bool,
     /// Highest ballot heard of, promised or not.
-    pub(crate) heard: Ballot,
+    heard: Ballot,
     /// When it was first seen, or recovery was last tried.
-    pub(crate) since: Time,
+    since: Time,
     /// How often recovery was tried.
-    pub(crate) tries: u32,
+    tries: u32,
 }
 
 impl Instance {
+    /// Nothing is known of it but that it is there.
+    pub(crate) fn seen(now: Time) -> Instance {
+        Instance { since: now, ..Instance::default() }
+    }
+}
+
+/// The transitions. Each asserts what the law requires before it, and I4 behind it.
+impl Instance {
+    /// C2: the batch is pre-accepted at ballot 0.
+    pub(crate) fn pre_accept(&mut self, dep: Deps, init_dep: Deps, payload: Payload) {
+        assert!(self.phase == Phase::Init && self.bal == Ballot::ZERO, "C2: only a fresh instance");
+        (self.phase, self.cmd) = (Phase::PreAccepted, Choice::Initial);
+        (self.dep, self.init_dep) = (dep, Some(init_dep));
+        self.payload = Some(payload);
+        self.check();
+    }
+
+    /// R2: nothing below the ballot is taken from here on.
+    pub(crate) fn promise(&mut self, ballot: Ballot) {
+        assert!(!self.is_committed() && self.bal < ballot, "R2: a promise is above the one before");
+        mutant::on_promise(&mut self.abal, self.bal, self.phase);
+        (self.bal, self.validated) = (ballot, false);
+        self.hear(ballot);
+        self.check();
+    }
+
+    /// C4: the value is taken at the ballot.
+    pub(crate) fn accept(&mut self, ballot: Ballot, value: Proposal) {
+        assert!(!self.is_committed() && self.bal <= ballot, "C4: what was promised stands");
+        (self.bal, self.abal, self.phase) = (ballot, ballot, Phase::Accepted);
+        self.hear(ballot);
+        self.take(value);
+        mutant::on_accept(&mut self.after);
+        self.check();
+    }
+
+    /// R4: the initial value is known from here on, and a Recover of the ballot `bal` is not answered again.
+    pub(crate) fn validate(&mut self, init_dep: Deps, payload: Payload) {
+        assert!(!self.is_committed(), "R4: only what is undecided is validated");
+        assert!(self.init_dep.is_none_or(|known| known == init_dep), "V5: two initDeps");
+        (self.validated, self.init_dep, self.cmd) = (true, Some(init_dep), Choice::Initial);
+        self.payload.get_or_insert(payload);
+        self.check();
+    }
+
+    /// C6: the value is final. False if it was before; two values are a broken invariant (V1).
+    pub(crate) fn commit(&mut self, id: InstanceId, ballot: Ballot, value: Proposal) -> bool {
+        if self.is_committed() {
+            let same = self.cmd == value.cmd && (self.cmd == Choice::Nop || self.dep == value.dep);
+            assert!(same, "V1: {id:?} is committed with two values. {WHO_IS_WRONG}");
+            return false;
+        }
+        (self.bal, self.abal, self.phase) = (self.bal.max(ballot), ballot, Phase::Committed);
+        self.take(value);
+        self.check();
+        true
+    }
+
+    /// G1: the log says all of it at once. False if it was committed before.
+    pub(crate) fn carry(&mut self, state: Carried, value: Proposal) -> bool {
+        if self.is_committed() {
+            return false;
+        }
+        let Carried { phase, bal, abal, init_dep, validated } = state;
+        assert!(phase >= self.phase && bal >= self.bal && abal >= self.abal, "I4: a log that goes back");
+        (self.phase, self.bal, self.abal) = (phase, bal, abal);
+        (self.init_dep, self.validated, self.heard) = (init_dep, validated, bal);
+        self.take(value);
+        self.check();
+        true
+    }
+
+    fn take(&mut self, value: Proposal) {
+        (self.cmd, self.dep, self.after) = (value.cmd, value.dep, value.after);
+        if self.payload.is_none() {
+            self.payload = value.payload;
+        }
+    }
+
+    /// A ballot was heard of, promised or not.
+    pub(crate) fn hear(&mut self, ballot: Ballot) {
+        self.heard = self.heard.max(ballot);
+    }
+
+    /// A record of it was read back, with the batch if that is in it.
+    pub(crate) fn on_record(&mut self, payload: Option<Payload>) {
+        if payload.is_some() {
+            (self.payload, self.logged) = (payload, true);
+        }
+    }
+
+    /// How a record names the value: it carries the batch the first time only.
+    pub(crate) fn name_in_log(&mut self) -> (Value, Option<Payload>) {
+        if self.cmd != Choice::Initial {
+            return (self.cmd.to_value(false), None);
+        }
+        let is_first = !std::mem::replace(&mut self.logged, true);
+        (Choice::Initial.to_value(is_first), self.payload.clone().filter(|_| is_first))
+    }
+
+    /// G1: all that the log has to say of it, with the batch.
+    pub(crate) fn carry_forward(&mut self, id: InstanceId) -> (Record, Option<Payload>) {
+        self.logged |= self.payload.is_some();
+        self.carried(id)
+    }
+
     /// The index has learnt the payload.
     pub(crate) fn learn(&mut self, places: Box<[Place]>) {
         (self.indexed, self.places) = (true, places);
+    }
+
+    /// It executes now: where the index knew its keys.
+    pub(crate) fn take_places(&mut self) -> Box<[Place]> {
+        std::mem::take(&mut self.places)
+    }
+
+    /// Recovery is tried, or was overtaken.
+    pub(crate) fn on_try(&mut self, now: Time) {
+        (self.since, self.tries) = (now, self.tries + 1);
+    }
+
+    /// Whoever is at work on it gets its time from here on.
+    pub(crate) fn restart_patience(&mut self, now: Time) {
+        self.since = now;
+    }
+
+    /// V4 and V6, as far as one instance shows them.
+    pub(crate) fn check(&self) {
+        assert!(self.abal <= self.bal, "V4: {}", self.told());
+        match self.phase {
+            Phase::Init => assert!(self.abal.round == 0, "V4: {}", self.told()),
+            Phase::PreAccepted => {
+                let init = self.init_dep.expect("V6: pre-accepted with initDep");
+                assert!(self.dep.covers(&init) && self.payload.is_some(), "V6: {}", self.told());
+            }
+            Phase::Accepted | Phase::Committed => match self.cmd {
+                Choice::Nop => assert_eq!(self.dep, Deps::NONE, "V6: {}", self.told()),
+                Choice::Initial => assert!(self.payload.is_some(), "V6: {}", self.told()),
+                Choice::None => panic!("V6: taken without a value: {}", self.told()),
+            },
+        }
+        if let (Some(init), Choice::Initial) = (self.init_dep, self.cmd) {
+            assert!(self.phase == Phase::Init || self.dep.covers(&init), "V6: {}", self.told());
+        }
+    }
+
+    /// The state without the batch, for a broken invariant.
+    fn told(&self) -> String {
+        let Instance { phase, bal, abal, cmd, dep, after, init_dep, .. } = self;
+        format!(
+            "{phase:?} bal {bal:?} abal {abal:?} {cmd:?} dep {dep:?} after {after:?} initDep {init_dep:?}"
+        )
+    }
+}
+
+/// What the handlers read.
+impl Instance {
+    /// How far it has come here.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Highest ballot promised.
+    pub(crate) fn bal(&self) -> Ballot {
+        self.bal
+    }
+
+    /// Ballot in which the present value was taken.
+    pub(crate) fn abal(&self) -> Ballot {
+        self.abal
+    }
+
+    /// Highest ballot heard of, promised or not.
+    pub(crate) fn heard(&self) -> Ballot {
+        self.heard
+    }
+
+    /// cmd.
+    pub(crate) fn cmd(&self) -> Choice {
+        self.cmd
+    }
+
+    /// dep.
+    pub(crate) fn dep(&self) -> &Deps {
+        &self.dep
+    }
+
+    /// What else must be executed before it (R5).
+    pub(crate) fn after(&self) -> &Deps {
+        &self.after
+    }
+
+    /// The initial coordinator's batch, if it is known here.
+    pub(crate) fn payload(&self) -> Option<&Payload> {
+        self.payload.as_ref()
+    }
+
+    /// initDep, if it is known here.
+    pub(crate) fn init_dep(&self) -> Option<&Deps> {
+        self.init_dep.as_ref()
+    }
+
+    /// Whether a Validate of the ballot `bal` was answered.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.validated
+    }
+
+    /// The batch that the index has not learnt yet.
+    pub(crate) fn unlearnt(&self) -> Option<&Payload> {
+        self.payload.as_ref().filter(|_| !self.indexed)
+    }
+
+    /// Whether entry hints wait for its execution.
+    pub(crate) fn has_places(&self) -> bool {
+        !self.places.is_empty()
+    }
+
+    /// For how long it has been undecided, or since recovery was last tried, in microseconds.
+    pub(crate) fn waits(&self, now: Time) -> u64 {
+        now.since(self.since)
+    }
+
+    /// How often recovery was tried.
+    pub(crate) fn tries(&self) -> u32 {
+        self.tries
     }
 
     /// Whether the value is final.
     pub(crate) fn is_committed(&self) -> bool {
         self.phase == Phase::Committed
     }
-}
 
-/// One coordinator's instances from the first that is not forgotten.
-#[derive(Clone, Debug, Default)]
-struct Row {
-    /// All up to here are forgotten.
-    forgotten: u64,
-    instances: VecDeque<Instance>,
-}
-
-/// All instances of a shard.
-#[derive(Clone, Debug)]
-pub(crate) struct Space {
-    rows: Vec<Row>,
-}
-
-impl Space {
-    /// Empty rows for `n` replicas.
-    pub(crate) fn new(n: usize) -> Space {
-        Space { rows: (0..n).map(|_| Row::default()).collect() }
+    /// Whether the value is final, and nothing is executed.
+    pub(crate) fn is_committed_nop(&self) -> bool {
+        self.is_committed() && self.cmd == Choice::Nop
     }
 
-    /// The instance, if it was seen and is not forgotten.
-    #[inline]
-    pub(crate) fn get(&self, id: InstanceId) -> Option<&Instance> {
-        let row = self.rows.get(id.row.index())?;
-        row.instances.get(id.seq.checked_sub(row.forgotten + 1)? as usize)
+    /// Whether the log has records of it that still say something.
+    pub(crate) fn has_records(&self) -> bool {
+        self.phase != Phase::Init || self.bal.round > 0 || self.cmd != Choice::None
     }
 
-    /// The same, to change it.
-    #[inline]
-    pub(crate) fn get_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
-        let row = self.rows.get_mut(id.row.index())?;
-        row.instances.get_mut(id.seq.checked_sub(row.forgotten + 1)? as usize)
-    }
-
-    /// Where the index knew the keys of an instance that executes now.
-    pub(crate) fn take_places(&mut self, id: InstanceId) -> Box<[Place]> {
-        self.get_mut(id).map(|instance| std::mem::take(&mut instance.places)).unwrap_or_default()
-    }
-
-    /// Makes sure that the id and all before it in its row are there; rows have no gaps.
-    /// `None`: the id is forgotten, of no row, or impossibly far ahead.
-    #[inline]
-    pub(crate) fn see(&mut self, id: InstanceId, now: Time) -> Option<&mut Instance> {
-        let row = self.rows.get_mut(id.row.index())?;
-        let place = id.seq.checked_sub(row.forgotten + 1)? as usize;
-        if place as u64 >= row.instances.len() as u64 + ROW_AHEAD_MAX {
-            return None;
-        }
-        while row.instances.len() <= place {
-            row.instances.push_back(Instance { since: now, ..Instance::default() });
-        }
-        row.instances.get_mut(place)
-    }
-
-    /// Makes sure that everything mentioned in `deps` is there: whoever hears of an id must see
-    /// to it that it is decided (section 5). False: the deps name something impossible.
-    pub(crate) fn see_all(&mut self, deps: &Deps, now: Time) -> bool {
-        for (row, seq) in deps.0.iter().enumerate() {
-            let id = InstanceId::new(ReplicaId(row as u8), *seq);
-            let known = self.rows.get(row).is_some_and(|row| *seq <= row.forgotten);
-            if *seq > 0 && !known && self.see(id, now).is_none() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Nothing that was seen before counts as waiting since then.
-    pub(crate) fn restart_patience(&mut self, now: Time) {
-        self.rows.iter_mut().flat_map(|row| &mut row.instances).for_each(|instance| instance.since = now);
-    }
-
-    /// The highest sequence number seen in a row.
-    pub(crate) fn last(&self, row: ReplicaId) -> u64 {
-        let row = &self.rows[row.index()];
-        row.forgotten + row.instances.len() as u64
-    }
-
-    /// Forgets everything at or below a floor, seen or not.
-    pub(crate) fn forget(&mut self, floor: &Deps) {
-        for (row, upto) in self.rows.iter_mut().zip(&floor.0) {
-            let count = upto.saturating_sub(row.forgotten);
-            row.instances.drain(..row.instances.len().min(count as usize));
-            row.forgotten += count;
-        }
-    }
-
-    /// All ids that are not forgotten, row by row, with their state.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (InstanceId, &Instance)> {
-        self.rows.iter().enumerate().flat_map(|(index, row)| {
-            row.instances.iter().enumerate().map(move |(place, instance)| {
-                let seq = row.forgotten + 1 + place as u64;
-                (InstanceId::new(ReplicaId(index as u8), seq), instance)
-            })
-        })
-    }
-
-    /// The ids of one row behind `after`, in order.
-    pub(crate) fn behind(&self, row: ReplicaId, after: u64) -> impl Iterator<Item = (InstanceId, &Instance)> {
-        let rows = &self.rows[row.index()];
-        let skip = after.saturating_sub(rows.forgotten) as usize;
-        rows.instances
-            .iter()
-            .enumerate()
-            .skip(skip)
-            .map(move |(place, instance)| (InstanceId::new(row, rows.forgotten + 1 + place as u64), instance))
+    /// All of its state as one record, with the batch.
+    pub(crate) fn carried(&self, id: InstanceId) -> (Record, Option<Payload>) {
+        let record = Record::Carried {
+            id,
+            phase: self.phase,
+            bal: self.bal,
+            abal: self.abal,
+            value: self.cmd.to_value(true),
+            deps: self.dep,
+            after: self.after,
+            init_deps: self.init_dep,
+            validated: self.validated,
+        };
+        (record, self.payload.clone())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(row: u8, seq: u64) -> InstanceId {
-        InstanceId::new(ReplicaId(row), seq)
-    }
-
-    #[test]
-    fn rows_have_no_gaps_and_forget_from_the_front() {
-        let mut space = Space::new(2);
-        space.see(id(1, 3), Time(5)).unwrap();
-        assert_eq!(space.last(ReplicaId(1)), 3);
-        assert_eq!(space.get(id(1, 1)).unwrap().since, Time(5));
-        for seq in 1..=2 {
-            space.get_mut(id(1, seq)).unwrap().phase = Phase::Committed;
-        }
-        space.forget(&Deps([0, 2, 0, 0, 0, 0, 0, 0, 0]));
-        assert!(space.get(id(1, 2)).is_none());
-        assert!(space.see(id(1, 2), Time(6)).is_none());
-        assert!(space.get(id(1, 3)).is_some());
-        assert_eq!(space.behind(ReplicaId(1), 0).map(|(id, _)| id.seq).collect::<Vec<_>>(), [3]);
-        assert_eq!(space.behind(ReplicaId(1), 3).count(), 0);
-    }
-
-    #[test]
-    fn impossible_ids_are_refused() {
-        let mut space = Space::new(2);
-        assert!(space.see(id(2, 1), Time(0)).is_none());
-        assert!(space.see(id(0, 0), Time(0)).is_none());
-        assert!(space.see(id(0, u64::MAX), Time(0)).is_none());
-        assert!(!space.see_all(&Deps([0, 0, 1, 0, 0, 0, 0, 0, 0]), Time(0)));
-        assert!(space.see_all(&Deps([4, 2, 0, 0, 0, 0, 0, 0, 0]), Time(0)));
-        assert_eq!(space.last(ReplicaId(0)), 4);
-    }
+/// What a record that carries an instance over a cut says of it, besides its value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Carried {
+    pub(crate) phase: Phase,
+    pub(crate) bal: Ballot,
+    pub(crate) abal: Ballot,
+    pub(crate) init_dep: Option<Deps>,
+    pub(crate) validated: bool,
 }

@@ -4,6 +4,9 @@
 //! durability of its log are arguments; what it wants written, sent and answered is polled. The
 //! law that the code cites by rule number (`C2`, `R5` ...) is `docs/PROTOCOL.md`.
 
+// A new message or record must say everywhere what is done with it.
+#![deny(clippy::wildcard_enum_match_arm)]
+
 pub mod admission;
 mod ahead;
 mod attempt;
@@ -12,6 +15,7 @@ mod check;
 pub mod conflict;
 pub mod contract;
 pub mod execute;
+mod forgetting;
 mod instance;
 pub mod limits;
 mod listed;
@@ -19,12 +23,17 @@ pub mod log;
 pub mod machine;
 pub mod marks;
 pub mod mutant;
+mod numbers;
 mod outbox;
 pub mod payload;
+mod peers;
 mod phase;
 pub mod quorum;
+mod replay;
 pub mod replica;
+mod requests;
 pub mod snapshot;
+mod space;
 pub mod state;
 pub mod streams;
 pub mod table;

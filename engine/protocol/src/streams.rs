@@ -4,6 +4,7 @@
 //! in its footprint. So what is kept here is the same at every replica.
 
 mod copy;
+pub(crate) mod idle;
 mod source;
 
 use crate::limits::STREAM_RESULT_BYTES_MAX;

@@ -39,7 +39,7 @@ impl Replica {
     /// How the shard stands; what only the caller knows is left 0 or empty.
     pub fn status(&self) -> ShardStatus {
         let executed = *self.executor.executed();
-        let rows = (0..self.quorum.n as u8).map(ReplicaId);
+        let rows = self.peers.rows();
         ShardStatus {
             replica: self.me,
             epoch: self.config.epoch,
@@ -49,10 +49,10 @@ impl Replica {
             unexecuted: rows.map(|row| self.space.last(row) - executed.of(row)).sum(),
             waiting_on: self.executor.waiting_on().take(WAITING_ON_SHOWN).collect(),
             state_hash: self.machine.hash(),
-            floor: self.floor,
-            fence: self.fences,
-            fence_hash: self.fence_hashes.back().map_or(0, |(_, hash)| *hash),
-            snapshot: self.snapshot,
+            floor: *self.forgetting.floor(),
+            fence: self.forgetting.fences(),
+            fence_hash: self.forgetting.last_fence().map_or(0, |(_, hash)| hash),
+            snapshot: self.forgetting.snapshot(),
             keys: self.machine.state.keys(),
             streams: self.machine.streams.opened() as u64,
             sources: self.machine.streams.sources() as u64,
@@ -61,7 +61,7 @@ impl Replica {
             slow: self.counters.slow,
             recoveries: self.counters.recoveries,
             snapshots_damaged: self.counters.snapshots_damaged,
-            peers: self.others().map(|peer| self.peer_status(peer)).collect(),
+            peers: self.peers.others().map(|peer| self.peer_status(peer)).collect(),
             ..ShardStatus::default()
         }
     }
@@ -78,7 +78,7 @@ impl Replica {
             owner: stream.owner(),
             low: stream.low(),
             commands: stream.commands(),
-            idle_us: self.stream_used.get(id).map_or(0, |used| now.since(*used)),
+            idle_us: self.idle.idle_us(now, *id),
         };
         self.machine.streams.sources_after(after).take(SOURCES_TOLD_MAX).map(status).collect()
     }

@@ -2,7 +2,7 @@
 //! fetches its own.
 
 use crate::contract::Time;
-use crate::limits::{HOLD_RESTARTS_MAX, HOLD_US, RETRY_DOUBLINGS_MAX, RETRY_US};
+use crate::limits::{HOLD_RESTARTS_MAX, HOLD_US, RETRY_DOUBLINGS_MAX, RETRY_US, VERIFY_AGAIN_US};
 use crate::mutant::{self, Mutant};
 use isonomy_wire::id::ReplicaId;
 
@@ -137,12 +137,34 @@ impl Holds {
 /// What is known of the file of the own newest snapshot.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OwnFile {
-    /// Somebody could not read it, so it is to be verified.
-    pub(crate) is_doubted: bool,
-    /// It does not read: it is not given to anybody, and another is taken.
-    pub(crate) is_damaged: bool,
-    /// When it was verified and whole.
-    pub(crate) whole_at: Option<Time>,
+    is_doubted: bool,
+    is_damaged: bool,
+    /// When it was verified last.
+    verified_at: Option<Time>,
+}
+
+impl OwnFile {
+    /// Somebody could not read it, so it is to be verified, but not all the time.
+    pub(crate) fn doubt(&mut self, now: Time) {
+        let is_known = self.is_damaged || self.verified_at.is_some_and(|at| now.since(at) < VERIFY_AGAIN_US);
+        self.is_doubted |= !is_known;
+    }
+
+    /// Whether it is to be verified.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.is_doubted
+    }
+
+    /// It was read, or did not read. Whether it is known to be damaged only since now.
+    pub(crate) fn on_verified(&mut self, now: Time, is_whole: bool) -> bool {
+        (self.is_doubted, self.verified_at) = (false, Some(now));
+        !is_whole && !std::mem::replace(&mut self.is_damaged, true)
+    }
+
+    /// It does not read: it is given to nobody, and another is taken.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,9 @@ use crate::contract::Time;
 use crate::instance::Choice;
 use crate::log::record::Record;
 use crate::marks::Mark;
-use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::quorum::ReplicaSet;
-use crate::replica::{Replica, choice_of};
+use crate::replica::Replica;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase, Value};
@@ -24,8 +23,8 @@ impl Replica {
         after: Deps,
         payload: Option<Payload>,
     ) -> Option<Proposal> {
-        let cmd = choice_of(value);
-        let known = || self.space.get(id).and_then(|instance| instance.payload.clone());
+        let cmd = Choice::of(value);
+        let known = || self.space.get(id).and_then(|instance| instance.payload().cloned());
         let payload = match cmd {
             Choice::None => return None,
             Choice::Nop => None,
@@ -39,12 +38,12 @@ impl Replica {
     pub(crate) fn propose(&mut self, now: Time, id: InstanceId, ballot: Ballot, mut value: Proposal) {
         let instance = self.space.get(id).expect("what is proposed was seen");
         if value.cmd == Choice::Initial && value.payload.is_none() {
-            value.payload = instance.payload.clone();
+            value.payload = instance.payload().cloned();
         }
         let oks = ReplicaSet::default();
         let stage = Stage::Accepting { oks, value: value.clone() };
         self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
-        for to in self.others() {
+        for to in self.peers.others() {
             // At ballot 0 the batch is on its way to everybody; whoever lacks it says so.
             let (message, payload) = accept_of(id, ballot, &value, ballot > Ballot::ZERO);
             self.outbox.send(to, message, payload);
@@ -65,8 +64,8 @@ impl Replica {
         if instance.is_committed() {
             return self.answer_with_commit(from, id);
         }
-        if instance.bal > ballot {
-            let message = PeerMessage::Nack { id, refused: ballot, promised: instance.bal };
+        if instance.bal() > ballot {
+            let message = PeerMessage::Nack { id, refused: ballot, promised: instance.bal() };
             self.marks.set(Mark::C4Nack);
             return self.outbox.send(from, message, None);
         }
@@ -74,7 +73,7 @@ impl Replica {
             self.marks.set(Mark::C4Lacking);
             return self.outbox.send(from, PeerMessage::Lacking { id, ballot }, None);
         };
-        let again = instance.phase == Phase::Accepted && instance.abal == ballot;
+        let again = instance.phase() == Phase::Accepted && instance.abal() == ballot;
         if again {
             self.marks.set(Mark::C4Again);
         } else {
@@ -90,29 +89,16 @@ impl Replica {
     }
 
     fn take_accept(&mut self, id: InstanceId, ballot: Ballot, value: Proposal) {
-        let instance = self.space.get_mut(id).expect("the caller has it");
-        (instance.bal, instance.abal, instance.phase) = (ballot, ballot, Phase::Accepted);
-        instance.heard = instance.heard.max(ballot);
-        (instance.cmd, instance.dep) = (value.cmd, value.dep);
-        instance.after = if mutant::is(Mutant::AfterLostInAccept) { Deps::NONE } else { value.after };
-        if instance.payload.is_none() {
-            instance.payload = value.payload;
-        }
-        let (named, payload) = self.log_payload(id);
-        let record = Record::Accepted { id, ballot, value: named, deps: value.dep, after: value.after };
-        self.outbox.append(record, payload);
+        let (deps, after) = (value.dep, value.after);
+        self.space.get_mut(id).expect("the caller has it").accept(ballot, value);
+        let (value, payload) = self.log_payload(id);
+        self.outbox.append(Record::Accepted { id, ballot, value, deps, after }, payload);
         self.learn(id);
     }
 
     /// How a record names the value of an instance: the batch is attached the first time only.
     pub(crate) fn log_payload(&mut self, id: InstanceId) -> (Value, Option<Payload>) {
-        let instance = self.space.get_mut(id).expect("the caller has it");
-        if instance.cmd != Choice::Initial {
-            return (value_of(instance.cmd, false), None);
-        }
-        let attach = !instance.logged;
-        instance.logged = true;
-        (value_of(Choice::Initial, attach), instance.payload.clone().filter(|_| attach))
+        self.space.get_mut(id).expect("the caller has it").name_in_log()
     }
 
     /// A ballot above that of the own attempt was promised: the attempt is over.
@@ -120,7 +106,7 @@ impl Replica {
         if self.attempts.get(&id).is_some_and(|attempt| attempt.ballot < ballot) {
             self.attempts.remove(&id);
             let instance = self.space.get_mut(id).expect("attempts are about what was seen");
-            instance.since = now;
+            instance.restart_patience(now);
         }
     }
 
@@ -135,7 +121,7 @@ impl Replica {
             return;
         }
         let value = value.clone();
-        let promised = self.space.get(id).expect("attempts are about what was seen").bal;
+        let promised = self.space.get(id).expect("attempts are about what was seen").bal();
         assert_eq!(promised, ballot, "C5: an attempt ends when its ballot is overtaken");
         self.decide(now, id, ballot, value);
     }
@@ -143,10 +129,10 @@ impl Replica {
     /// A promise stood in the way somewhere: this attempt is over. A later one starts above.
     pub(crate) fn on_nack(&mut self, now: Time, id: InstanceId, refused: Ballot, promised: Ballot) {
         let Some(instance) = self.space.get_mut(id) else { return };
-        instance.heard = instance.heard.max(promised);
+        instance.hear(promised);
         if promised > refused && self.attempts.get(&id).is_some_and(|attempt| attempt.ballot == refused) {
             self.attempts.remove(&id);
-            (instance.since, instance.tries) = (now, instance.tries + 1);
+            instance.on_try(now);
         }
     }
 }
@@ -159,16 +145,6 @@ pub(crate) fn accept_of(
     attach: bool,
 ) -> (PeerMessage, Option<Payload>) {
     let payload = value.payload.clone().filter(|_| attach);
-    let (named, deps, after) = (value_of(value.cmd, attach), value.dep, value.after);
+    let (named, deps, after) = (value.cmd.to_value(attach), value.dep, value.after);
     (PeerMessage::Accept { id, ballot, value: named, deps, after }, payload)
-}
-
-/// How a message or record names a value.
-pub(crate) fn value_of(cmd: Choice, attached: bool) -> Value {
-    match (cmd, attached) {
-        (Choice::None, _) => Value::None,
-        (Choice::Nop, _) => Value::Nop,
-        (Choice::Initial, true) => Value::Attached,
-        (Choice::Initial, false) => Value::Known,
-    }
 }

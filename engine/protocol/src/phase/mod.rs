@@ -5,7 +5,9 @@ mod commit;
 mod fence;
 pub(crate) mod gossip;
 mod propose;
+pub(crate) mod pull;
 mod recover;
+mod request;
 mod stall;
 mod timers;
 mod transfer;
@@ -48,7 +50,7 @@ impl Replica {
             PeerMessage::Nack { id, refused, promised } => self.on_nack(now, id, refused, promised),
             PeerMessage::Lacking { id, ballot } => self.on_lacking(from, id, ballot),
             PeerMessage::Recover { row, from: first, to, ballot } => {
-                if self.floor.of(row) >= first && !mutant::is(Mutant::ForgottenIsNew) {
+                if self.forgetting.floor().of(row) >= first && !mutant::is(Mutant::ForgottenIsNew) {
                     self.say_gone(from);
                 }
                 for seq in first..=to {
@@ -94,30 +96,33 @@ impl Replica {
                 if *from == 0 || to < from || to - from >= crate::limits::RECOVER_RANGE_MAX {
                     return false;
                 }
-                return self.see_all(&single(InstanceId::new(*row, *to)), now);
+                return self.space.see_all(&single(InstanceId::new(*row, *to)), now);
             }
-            _ => return true,
+            // What they name is bounded where it is used: rows, floors and fences.
+            PeerMessage::Pull { .. }
+            | PeerMessage::Gone { .. }
+            | PeerMessage::Stalled
+            | PeerMessage::Gossip(_)
+            | PeerMessage::Unreadable { .. }
+            | PeerMessage::Fetch { .. }
+            | PeerMessage::Piece { .. } => return true,
         };
         if id.row.index() >= self.quorum.n || id.seq == 0 {
             return false;
         }
-        if self.floor.contains(id) {
+        if self.is_forgotten(id) {
             if asks(message) && from != self.me {
                 self.accept_forgotten(from, message);
                 self.say_gone(from);
             }
             return false;
         }
-        let sensible = self.see_all(&single(id), now) && mentioned.iter().all(|deps| self.see_all(deps, now));
+        let sensible = self.space.see_all(&single(id), now)
+            && mentioned.iter().all(|deps| self.space.see_all(deps, now));
         if sensible && id.row != self.me {
-            mentioned.iter().for_each(|deps| self.name(deps));
+            mentioned.iter().for_each(|deps| self.numbers.name(deps));
         }
         sensible
-    }
-
-    /// C6: an instance of another row comes after these, so somebody may wait for their Commits.
-    fn name(&mut self, deps: &Deps) {
-        self.named = self.named.max(deps.of(self.me));
     }
 }
 

@@ -17,13 +17,12 @@ use isonomy_wire::message::{PeerMessage, Phase};
 impl Replica {
     /// C1: an instance of its own for a batch.
     pub(crate) fn submit(&mut self, now: Time, payload: Payload, clients: Vec<ClientRef>) {
-        self.reserve();
-        self.used += 1;
-        assert!(self.used <= self.reserved, "D5: a number is used only when its block is reserved");
-        let id = InstanceId::new(self.me, self.used);
+        self.numbers.reserve(&mut self.outbox);
+        let id = InstanceId::new(self.me, self.numbers.take());
         let Learnt { mut deps, places } = self.index.learn(id, &payload);
         deps.merge(&self.open_restart_marks());
-        deps.merge(&self.unindexed_anywhere());
+        deps.merge(self.forgetting.unindexed());
+        self.peers.merge_unindexed(&mut deps);
         // S1: a batch conflicts with the Opens of its streams. The stream's id names the Open, so
         // that the edge is there whether the Open is known here or not.
         for open in payload.batch().parts().iter().filter_map(|part| part.stream.opened_in()) {
@@ -36,8 +35,8 @@ impl Replica {
         // The message may leave before the replica's own record is durable, but not before the
         // block of sequence numbers is: no number is ever used twice (D5).
         let message = PeerMessage::PreAccept { id, deps };
-        let block = self.reserved_at(id.seq);
-        for to in self.others() {
+        let block = self.numbers.block_of(id.seq);
+        for to in self.peers.others() {
             self.outbox.send_behind(block, to, message.clone(), Some(payload.clone()));
         }
         self.attempts.insert(
@@ -49,10 +48,7 @@ impl Replica {
                 sent: now,
             },
         );
-        // Nobody waits for a fence.
-        if !clients.is_empty() {
-            self.waiters.insert(id.seq, clients);
-        }
+        self.requests.wait(id.seq, clients);
         let instance = self.space.see(id, now).expect("the own row goes on without gaps");
         instance.learn(places);
         self.pre_accept(id, deps, deps, payload);
@@ -62,51 +58,20 @@ impl Replica {
         self.outbox.send_own(self.me, PeerMessage::PreAcceptOk { id, deps }, None);
     }
 
-    /// A fault for tests, see [`Mutant::NopsLeaveIndex`].
-    fn leave_out_nops(&self, deps: &mut Deps) {
-        if !mutant::is(Mutant::NopsLeaveIndex) {
-            return;
-        }
-        for row in (0..self.quorum.n as u8).map(ReplicaId).filter(|row| *row != self.me) {
-            let is_nop = |seq| {
-                let instance = self.space.get(InstanceId::new(row, seq));
-                instance.is_some_and(|instance| instance.is_committed() && instance.cmd == Choice::Nop)
-            };
-            while deps.of(row) > 0 && is_nop(deps.of(row)) {
-                deps.set(row, deps.of(row) - 1);
-            }
-        }
-    }
-
-    /// C1: what the indexes of some replica may lack, so that its answers can equal the deps.
-    fn unindexed_anywhere(&self) -> Deps {
-        let mut all = self.unindexed;
-        self.peers.iter().for_each(|peer| all.merge(&peer.unindexed));
-        all
-    }
-
     /// The restart marks that still matter: what they name is not below the floor yet (D8).
     fn open_restart_marks(&self) -> Deps {
         if mutant::is(Mutant::NoRestartMarks) {
             return Deps::NONE;
         }
-        let mut open = self.restart_marks;
-        for (mark, floor) in open.0.iter_mut().zip(&self.floor.0) {
-            if *mark <= *floor {
-                *mark = 0;
-            }
-        }
-        open
+        self.numbers.open_restart_marks(self.forgetting.floor())
     }
 
     /// C2, the part that changes the state.
     fn pre_accept(&mut self, id: InstanceId, dep: Deps, init_dep: Deps, payload: Payload) {
         let instance = self.space.get_mut(id).expect("the id was seen");
-        (instance.phase, instance.cmd) = (Phase::PreAccepted, Choice::Initial);
-        (instance.dep, instance.init_dep) = (dep, Some(init_dep));
-        instance.payload = Some(payload.clone());
-        instance.logged = true;
-        self.outbox.append(Record::PreAccepted { id, deps: dep, init_deps: init_dep }, Some(payload));
+        instance.pre_accept(dep, init_dep, payload);
+        let (_, payload) = instance.name_in_log();
+        self.outbox.append(Record::PreAccepted { id, deps: dep, init_deps: init_dep }, payload);
     }
 
     /// C2: on PreAccept.
@@ -124,17 +89,17 @@ impl Replica {
         if instance.is_committed() {
             return self.answer_with_commit(from, id);
         }
-        if instance.bal > Ballot::ZERO || instance.phase > Phase::PreAccepted {
-            let message = PeerMessage::Nack { id, refused: Ballot::ZERO, promised: instance.bal };
+        if instance.bal() > Ballot::ZERO || instance.phase() > Phase::PreAccepted {
+            let message = PeerMessage::Nack { id, refused: Ballot::ZERO, promised: instance.bal() };
             self.marks.set(Mark::C2Nack);
             return self.outbox.send(from, message, None);
         }
-        if instance.phase == Phase::Init {
+        if instance.phase() == Phase::Init {
             let Learnt { deps: mut dep, places } = self.index.learn(id, &payload);
             self.leave_out_nops(&mut dep);
             dep.merge(&deps);
             if !mutant::is(Mutant::NoFloorInDeps) {
-                dep.merge(&self.unindexed);
+                dep.merge(self.forgetting.unindexed());
             }
             // D8: ids of this replica's own row that it may have forgotten are named blindly.
             let mark = self.open_restart_marks().of(self.me);
@@ -143,15 +108,15 @@ impl Replica {
                 dep.set(self.me, mark);
             }
             dep.set(id.row, deps.of(id.row));
-            self.see_all(&dep, now);
+            self.space.see_all(&dep, now);
             self.space.get_mut(id).expect("it is there").learn(places);
             self.pre_accept(id, dep, deps, payload);
         } else {
             self.marks.set(Mark::C2Again);
         }
         // A duplicate is answered from what was stored.
-        let deps = self.space.get(id).expect("it is there").dep;
-        self.name(&deps);
+        let deps = *self.space.get(id).expect("it is there").dep();
+        self.numbers.name(&deps);
         self.outbox.send(from, PeerMessage::PreAcceptOk { id, deps }, None);
     }
 
@@ -160,18 +125,18 @@ impl Replica {
         let Some(instance) = self.space.get(id) else { return };
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         let Stage::PreAccepting { oks, equal, union } = &mut attempt.stage else { return };
-        assert!(instance.bal == Ballot::ZERO && instance.phase == Phase::PreAccepted, "C3: {id:?}");
+        assert!(instance.bal() == Ballot::ZERO && instance.phase() == Phase::PreAccepted, "C3: {id:?}");
         if !oks.insert(from) {
             return;
         }
-        *equal += usize::from(instance.init_dep == Some(*deps));
+        *equal += usize::from(instance.init_dep() == Some(deps));
         union.merge(deps);
         let fast = self.quorum.fast() - usize::from(mutant::is(Mutant::SmallFastQuorum));
         if *equal >= fast && oks.contains(self.me) {
             // C3a: the fast path.
             self.counters.fast += 1;
             self.marks.set(Mark::C3Fast);
-            let dep = instance.dep;
+            let dep = *instance.dep();
             let value = Proposal { cmd: Choice::Initial, dep, after: Deps::NONE, payload: None };
             self.decide(now, id, Ballot::ZERO, value);
         } else {
@@ -187,7 +152,8 @@ impl Replica {
         if oks.len() < self.quorum.slow() || !oks.contains(self.me) {
             return;
         }
-        let answers_to_come = self.others().filter(|id| !oks.contains(*id) && self.is_reached(*id)).count();
+        let answers_to_come =
+            self.peers.others().filter(|id| !oks.contains(*id) && self.peers.is_reached(*id)).count();
         let possible = equal + answers_to_come >= self.quorum.fast();
         let late = now.since(attempt.began) >= self.config.timing.fast_path_us;
         if possible && !late {

@@ -7,9 +7,8 @@ use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
-use crate::phase::accept::value_of;
 use crate::quorum::ReplicaSet;
-use crate::replica::{Replica, choice_of};
+use crate::replica::Replica;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase, Value};
@@ -18,13 +17,13 @@ impl Replica {
     /// R1, for a run of undecided instances of one row, all at one ballot.
     pub(crate) fn recover(&mut self, now: Time, row: ReplicaId, first: u64, last: u64) {
         let ids = (first..=last).map(|seq| InstanceId::new(row, seq));
-        let above = |instance: &Instance| instance.bal.max(instance.heard);
+        let above = |instance: &Instance| instance.bal().max(instance.heard());
         let highest = ids.clone().filter_map(|id| self.space.get(id)).map(above).max();
         let ballot = highest.unwrap_or(Ballot::ZERO).next_for(self.me);
         for id in ids {
             let instance = self.space.get_mut(id).expect("what is recovered was seen");
             assert!(!instance.is_committed(), "only what is undecided is recovered");
-            (instance.since, instance.tries) = (now, instance.tries + 1);
+            instance.on_try(now);
             self.counters.recoveries += 1;
             let stage = Stage::Recovering { reports: Vec::new() };
             self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
@@ -37,17 +36,17 @@ impl Replica {
 
     /// R2: on Recover.
     pub(crate) fn on_recover(&mut self, now: Time, from: ReplicaId, id: InstanceId, ballot: Ballot) {
-        if mutant::is(Mutant::ForgottenIsNew) && self.floor.contains(id) {
-            return self.outbox.send(from, nothing(id, ballot), None);
+        if self.answer_forgotten_as_new(from, id, ballot) {
+            return;
         }
         let Some(instance) = self.space.get_mut(id) else { return };
         if instance.is_committed() {
             return self.answer_with_commit(from, id);
         }
-        instance.heard = instance.heard.max(ballot);
-        let promised = instance.bal;
+        instance.hear(ballot);
+        let promised = instance.bal();
         // A repeated Recover is answered again only if nothing changed since.
-        let unchanged = promised == ballot && instance.abal < ballot && !instance.validated;
+        let unchanged = promised == ballot && instance.abal() < ballot && !instance.is_validated();
         if promised >= ballot && !unchanged {
             let message = PeerMessage::Nack { id, refused: ballot, promised };
             self.marks.set(Mark::R2Nack);
@@ -56,12 +55,9 @@ impl Replica {
         if promised == ballot {
             self.marks.set(Mark::R2Again);
         } else {
-            if mutant::is(Mutant::DropAbal) && instance.phase == Phase::Accepted {
-                instance.abal = promised;
-            }
-            (instance.bal, instance.validated) = (ballot, false);
+            instance.promise(ballot);
             // Whoever recovers it gets its time before the next one tries.
-            instance.since = now;
+            instance.restart_patience(now);
             self.outbox.append(Record::Promised { id, ballot }, None);
             self.give_up_below(now, id, ballot);
         }
@@ -70,19 +66,19 @@ impl Replica {
 
     fn send_recover_ok(&mut self, to: ReplicaId, id: InstanceId, ballot: Ballot) {
         let instance = self.space.get(id).expect("the caller has it");
-        let knows_init = instance.init_dep.is_some() && instance.payload.is_some();
+        let knows_init = instance.init_dep().is_some() && instance.payload().is_some();
         let message = PeerMessage::RecoverOk {
             id,
             ballot,
-            accepted: instance.abal,
-            phase: instance.phase,
-            value: value_of(instance.cmd, true),
-            deps: instance.dep,
-            after: instance.after,
+            accepted: instance.abal(),
+            phase: instance.phase(),
+            value: instance.cmd().to_value(true),
+            deps: *instance.dep(),
+            after: *instance.after(),
             init_value: if knows_init { Value::Attached } else { Value::None },
-            init_deps: instance.init_dep.unwrap_or(Deps::NONE),
+            init_deps: instance.init_dep().copied().unwrap_or(Deps::NONE),
         };
-        let payload = instance.payload.clone();
+        let payload = instance.payload().cloned();
         if to == self.me {
             self.outbox.send_own(to, message, payload);
         } else {
@@ -157,7 +153,7 @@ impl Replica {
         let attempt = self.attempts.get_mut(&id).expect("the caller has it");
         (attempt.stage, attempt.began, attempt.sent) = (Stage::Validating(validation), now, now);
         let message = PeerMessage::Validate { id, ballot, deps: dep };
-        for to in self.others().filter(|to| quorum.contains(*to)) {
+        for to in self.peers.others().filter(|to| quorum.contains(*to)) {
             self.outbox.send(to, message.clone(), Some(payload.clone()));
         }
         self.on_validate(now, self.me, id, ballot, dep, Some(payload));
@@ -173,21 +169,6 @@ impl Replica {
     }
 }
 
-/// A fault for tests, see [`Mutant::ForgottenIsNew`].
-fn nothing(id: InstanceId, ballot: Ballot) -> PeerMessage {
-    PeerMessage::RecoverOk {
-        id,
-        ballot,
-        accepted: Ballot::ZERO,
-        phase: Phase::Init,
-        value: Value::None,
-        deps: Deps::NONE,
-        after: Deps::NONE,
-        init_value: Value::None,
-        init_deps: Deps::NONE,
-    }
-}
-
 /// The report that a RecoverOk makes; `None` if it contradicts itself.
 fn report_of(from: ReplicaId, message: PeerMessage, payload: Option<Payload>) -> Option<Report> {
     let PeerMessage::RecoverOk { accepted, phase, value, deps, after, init_value, init_deps, .. } = message
@@ -195,7 +176,7 @@ fn report_of(from: ReplicaId, message: PeerMessage, payload: Option<Payload>) ->
         return None;
     };
     let init_dep = (init_value != Value::None).then_some(init_deps);
-    let cmd = choice_of(value);
+    let cmd = Choice::of(value);
     let needs_payload = init_dep.is_some() || cmd == Choice::Initial;
     if (needs_payload && payload.is_none()) || phase == Phase::Committed {
         return None;

@@ -1,21 +1,19 @@
 //! What time alone brings about: slow paths, resends, recoveries, the end of idle streams.
 
 use crate::attempt::{Attempt, Stage};
-use crate::contract::{ClientRef, Time, Timing};
+use crate::contract::{Time, Timing};
+use crate::instance::Instance;
 use crate::limits::{RECOVER_DOUBLINGS_MAX, RECOVER_RANGE_MAX, RECOVER_SCAN_MAX, RECOVERIES_MAX};
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::phase::accept::accept_of;
-use crate::replica::{Pending, Replica};
+use crate::replica::Replica;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::PeerMessage;
 use isonomy_wire::route::{hash_stream, home_of};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-/// Streams are looked through this often, or every eighth of the time that they may be idle.
-const IDLE_CHECK_US: u64 = 10_000_000;
 
 impl Replica {
     /// The period of housekeeping has passed.
@@ -55,7 +53,7 @@ impl Replica {
         self.marks.set(Mark::Resent);
         let attempt = &self.attempts[&id];
         let Some((message, payload)) = self.question(id, attempt) else { return };
-        let silent: Vec<ReplicaId> = self.others().filter(|to| attempt.stage.awaits(*to)).collect();
+        let silent: Vec<ReplicaId> = self.peers.others().filter(|to| attempt.stage.awaits(*to)).collect();
         for to in silent {
             self.counters.resent[to.index()] += 1;
             self.outbox.send(to, message.clone(), payload.clone());
@@ -68,8 +66,8 @@ impl Replica {
         Some(match &attempt.stage {
             Stage::PreAccepting { .. } => {
                 let instance = self.space.get(id)?;
-                let deps = instance.init_dep.expect("own proposals have initDep");
-                (PeerMessage::PreAccept { id, deps }, instance.payload.clone())
+                let deps = *instance.init_dep().expect("own proposals have initDep");
+                (PeerMessage::PreAccept { id, deps }, instance.payload().cloned())
             }
             Stage::Accepting { value, .. } => accept_of(id, ballot, value, true),
             Stage::Recovering { .. } => {
@@ -89,9 +87,9 @@ impl Replica {
     /// doubled at each try, and spread so that two replicas do not meet again and again. The same
     /// for all of a row, so that what got stuck together is recovered in one message.
     fn patience(&self, id: InstanceId, rank: u64) -> u64 {
-        let tries = self.space.get(id).map_or(0, |instance| instance.tries);
+        let tries = self.space.get(id).map_or(0, Instance::tries);
         let timing = &self.config.timing;
-        let is_reached = self.live().contains(id.row);
+        let is_reached = self.peers.live().contains(id.row);
         let base = if is_reached { timing.recover_us } else { timing.suspect_us.min(timing.recover_us) };
         let base = base << tries.min(RECOVER_DOUBLINGS_MAX);
         let salt = [id.row.0, self.me.0, tries as u8];
@@ -100,14 +98,14 @@ impl Replica {
 
     /// Whose turn it is to recover a row: its owner's, then the next that lives, by index.
     fn rank(&self, row: ReplicaId) -> u64 {
-        let (n, live) = (self.quorum.n as u8, self.live());
+        let (n, live) = (self.quorum.n as u8, self.peers.live());
         let order = (0..n).map(|step| ReplicaId((row.0 + step) % n));
         order.filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0) as u64
     }
 
     /// R1 for everything that was seen, in whatever way, and is undecided for too long.
     fn recover_overdue(&mut self, now: Time) {
-        if self.live().len() < self.quorum.slow() {
+        if self.peers.live().len() < self.quorum.slow() {
             return;
         }
         for row in (0..self.quorum.n as u8).map(ReplicaId) {
@@ -132,12 +130,13 @@ impl Replica {
         let overdue = undecided.take(RECOVER_SCAN_MAX).filter(|(id, instance)| {
             // What a replica left undecided itself before a restart it takes up at once: nobody
             // else can be at work on it.
-            let own_past = row == self.me && instance.tries == 0 && id.seq <= self.restart_marks.of(row);
+            let own_past =
+                row == self.me && instance.tries() == 0 && id.seq <= self.numbers.restart_mark(row);
             // What another replica has committed is pulled from there (G5).
-            let elsewhere = || self.others().any(|peer| self.is_committed_at(peer, row, id.seq));
+            let elsewhere = || self.peers.others().any(|peer| self.peers.is_committed_at(peer, *id));
             !instance.is_committed()
                 && !self.attempts.contains_key(id)
-                && (own_past || now.since(instance.since) >= self.patience(*id, rank))
+                && (own_past || instance.waits(now) >= self.patience(*id, rank))
                 && !elsewhere()
         });
         overdue.take(room).map(|(id, _)| id.seq).collect()
@@ -147,22 +146,12 @@ impl Replica {
     /// it, or a named one's home, or whoever lives next to it.
     fn end_idle_streams(&mut self, now: Time) {
         let Timing { stream_idle_us, source_idle_us, .. } = self.config.timing;
-        let idle = stream_idle_us.min(source_idle_us);
-        if now.since(self.last_idle_check) < IDLE_CHECK_US.min(idle / 8) || self.stopping {
+        if self.requests.is_stopping() {
             return;
         }
-        self.last_idle_check = now;
-        let Replica { stream_used, machine, .. } = self;
-        stream_used.retain(|id, _| machine.streams.get(*id).is_some());
-        // A stream may be opened and never used: its time begins here.
-        for (id, _) in machine.streams.iter() {
-            stream_used.entry(*id).or_insert(now);
-        }
-        let patience = |id: &StreamId| if id.is_named() { source_idle_us } else { stream_idle_us };
-        let old = self.stream_used.iter().filter(|(id, used)| now.since(**used) >= patience(id));
-        let ids: Vec<StreamId> = old.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.stream_used.insert(id, now);
+        let patience = |id: StreamId| if id.is_named() { source_idle_us } else { stream_idle_us };
+        let shortest = stream_idle_us.min(source_idle_us);
+        for id in self.idle.poll(now, &self.machine.streams, shortest, patience) {
             if mutant::is(Mutant::ClockEndsStreams) {
                 self.machine.streams.end(id);
             }
@@ -179,8 +168,6 @@ impl Replica {
         let mut builder = RequestBuilder::default();
         builder.end_idle(stream.low(), stream.owner());
         let payload = Payload::of_request(&mut builder, id);
-        self.pending_bytes += payload.batch().payload().len();
-        // Nobody waits for the answer: the reference belongs to no connection.
-        self.pending.push_back(Pending { payload, clients: vec![ClientRef::default()] });
+        self.requests.push_own(payload);
     }
 }

@@ -2,7 +2,6 @@
 //! what becomes of a transfer that fails, and what a source does meanwhile.
 
 use crate::contract::Time;
-use crate::limits::{HOLD_FENCES, VERIFY_AGAIN_US};
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
@@ -16,7 +15,7 @@ impl Replica {
     /// A peer asks for the newest snapshot from this byte on: while it gets on no other is taken, so
     /// that what it lacks besides stays here (G5). Whether there is such a snapshot.
     pub fn on_fetch(&mut self, now: Time, peer: ReplicaId, fence: u64, from: u64) -> bool {
-        let is_newest = fence == self.snapshot && fence > 0 && !self.own_file.is_damaged;
+        let is_newest = fence == self.forgetting.snapshot() && fence > 0 && !self.own_file.is_damaged();
         if is_newest {
             self.holds.on_fetch(now, peer, fence, from);
         }
@@ -25,56 +24,49 @@ impl Replica {
 
     /// Whether somebody fetches the newest snapshot who gets on, and the log has room to wait for it.
     pub(crate) fn is_held(&self, now: Time) -> bool {
-        let grown = self.log_bytes - self.snapshot_log_bytes;
-        !self.own_file.is_damaged
-            && grown < self.config.fence_bytes.saturating_mul(HOLD_FENCES)
-            && self.holds.holds(now, self.snapshot)
+        !self.own_file.is_damaged()
+            && self.forgetting.may_hold(self.config.fence_bytes)
+            && self.holds.holds(now, self.forgetting.snapshot())
     }
 
     /// The own newest snapshot does not read, another is not under way, and may be tried.
     pub(crate) fn must_renew_snapshot(&self, now: Time) -> bool {
-        self.own_file.is_damaged && self.taking.is_none() && self.take_pause.is_over(now)
+        self.own_file.is_damaged() && self.forgetting.may_take(now)
     }
 
     /// A peer, or this replica itself, could not read the snapshot of this fence. It is verified, but
     /// not all the time.
     pub fn doubt_snapshot(&mut self, now: Time, fence: u64) {
-        let file = &mut self.own_file;
-        let is_known = file.is_damaged || file.whole_at.is_some_and(|at| now.since(at) < VERIFY_AGAIN_US);
-        file.is_doubted |= fence == self.snapshot && fence > 0 && !is_known;
+        if fence == self.forgetting.snapshot() && fence > 0 {
+            self.own_file.doubt(now);
+        }
     }
 
     /// The fence of the own snapshot whose file is to be verified.
     pub fn doubted_snapshot(&self) -> Option<u64> {
-        self.own_file.is_doubted.then_some(self.snapshot)
+        self.own_file.is_doubted().then_some(self.forgetting.snapshot())
     }
 
     /// The file of the own snapshot at this fence was read, or did not read. One that does not is given
     /// to nobody, and another is taken: what it held is in memory and in no log any more.
     pub fn on_snapshot_verified(&mut self, now: Time, fence: u64, is_whole: bool) {
-        if fence != self.snapshot {
-            return;
-        }
-        self.own_file.is_doubted = false;
-        self.own_file.whole_at = Some(now);
-        if !is_whole && !self.own_file.is_damaged {
+        if fence == self.forgetting.snapshot() && self.own_file.on_verified(now, is_whole) {
             self.marks.set(Mark::SnapshotDamaged);
             self.counters.snapshots_damaged += 1;
-            self.own_file.is_damaged = true;
         }
     }
 
     /// Whether the own newest snapshot's file is known to be damaged.
     pub fn is_snapshot_damaged(&self) -> bool {
-        self.own_file.is_damaged
+        self.own_file.is_damaged()
     }
 
     /// G5: nobody has kept what is lacking here: the snapshot of this fence is needed, from this
     /// peer.
     pub fn wants_snapshot(&self) -> Option<(ReplicaId, u64)> {
         let source = self.sources.chosen()?;
-        let fence = self.peers[source.index()].snapshot;
-        (fence > self.fences).then_some((source, fence))
+        let fence = self.peers.get(source).snapshot();
+        (fence > self.forgetting.fences()).then_some((source, fence))
     }
 
     /// G5: the snapshot could not be had from this source. Another is asked, or the same again after a
@@ -92,45 +84,43 @@ impl Replica {
     }
 
     fn choose_source(&mut self, now: Time) {
-        let (fences, peers) = (self.fences, &self.peers);
-        let offers = self.others().filter(|id| self.is_reached(*id) && peers[id.index()].snapshot > fences);
-        let offers: Vec<_> = offers.map(|id| (id, peers[id.index()].snapshot)).collect();
-        self.sources.choose(now, offers.into_iter());
+        let (fences, peers) = (self.forgetting.fences(), &self.peers);
+        let reached = peers.others().filter(|id| peers.is_reached(*id));
+        let offers = reached.map(|id| (id, peers.get(id).snapshot())).filter(|(_, fence)| *fence > fences);
+        self.sources.choose(now, offers);
     }
 
     /// G5: no peer has kept the next instance of a row. If the fence of their snapshot has executed
     /// here, what is lacking below their floor are Nops; else the snapshot is needed.
     pub(crate) fn on_forgotten(&mut self, now: Time, source: ReplicaId) {
-        let peer = self.peers[source.index()];
-        if peer.snapshot > self.fences {
+        let peer = *self.peers.get(source);
+        if peer.snapshot() > self.forgetting.fences() {
             return self.choose_source(now);
         }
         self.marks.set(Mark::FloorAdopted);
-        self.give_back_below(&peer.floor);
-        let batches = self.executor.skip_to(&peer.floor);
+        self.give_back_below(peer.floor());
+        let batches = self.executor.skip_to(peer.floor());
         assert_eq!(batches, 0, "G5: what a floor covers behind an executed fence are Nops");
-        self.unindexed.merge(&peer.floor);
-        self.raise_floor(&peer.floor);
-        self.outbox.append(Record::Floor { upto: self.floor }, None);
+        self.forgetting.on_unindexed(peer.floor());
+        self.raise_floor(peer.floor());
+        self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
     }
 
     /// G5: installs a snapshot that came from a peer and is durable here. One whose fence has
     /// executed here meanwhile is not needed: false.
     pub fn install_snapshot(&mut self, now: Time, snapshot: Snapshot) -> bool {
         self.sources.on_installed();
-        if snapshot.head.fence <= self.fences {
+        if snapshot.head.fence <= self.forgetting.fences() {
             return false;
         }
         self.marks.set(Mark::SnapshotInstalled);
-        self.taking = None;
         let (fence, frontier) = (snapshot.head.fence, snapshot.head.frontier);
         self.give_back_below(&frontier);
+        self.forgetting.on_installed();
         self.load(snapshot);
         self.raise_floor(&frontier);
-        let cut = self.carry_forward(fence, &self.floor.clone());
-        self.snapshot_log_bytes = self.log_bytes;
+        let cut = self.carry_forward(fence, &self.forgetting.floor().clone());
         self.take_floor(fence, &frontier, cut);
-        self.fenced_at = self.log_bytes;
         self.execute(now);
         self.on_progress(now);
         self.deliver_to_self(now);

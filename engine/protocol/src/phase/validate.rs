@@ -30,8 +30,8 @@ impl Replica {
             return self.answer_with_commit(from, id);
         }
         // A late duplicate after an Accept would break visibility (trap B9).
-        let late = instance.abal >= ballot && !mutant::is(Mutant::LateValidate);
-        if instance.bal != ballot || late {
+        let late = instance.abal() >= ballot && !mutant::is(Mutant::LateValidate);
+        if instance.bal() != ballot || late {
             return;
         }
         let conflicts = self.conflicts_outside(id, &payload, &deps);
@@ -48,7 +48,7 @@ impl Replica {
 
     /// R4: what a validation here no longer sees (trap B15).
     fn validated_floor(&self) -> Deps {
-        if mutant::is(Mutant::NoAfter) { Deps::NONE } else { self.floor }
+        if mutant::is(Mutant::NoAfter) { Deps::NONE } else { *self.forgetting.floor() }
     }
 
     /// I of R4: what conflicts with the batch and is ordered neither before nor after it.
@@ -57,13 +57,14 @@ impl Replica {
         let touched = Touched::by(payload);
         for row in (0..self.quorum.n as u8).map(ReplicaId) {
             for (other, instance) in self.space.behind(row, deps.of(row)) {
-                let unordered = match instance.phase {
-                    Phase::Committed => instance.cmd == Choice::Initial && !comes_after(instance, id),
-                    _ => instance.init_dep.is_some_and(|init| !init.contains(id)),
+                let unordered = if instance.is_committed() {
+                    instance.cmd() == Choice::Initial && !comes_after(instance, id)
+                } else {
+                    instance.init_dep().is_some_and(|init| !init.contains(id))
                 };
                 let conflicting =
                     |theirs: &Payload| other != id && unordered && touched.conflicts_with(theirs);
-                if instance.payload.as_ref().is_some_and(conflicting) {
+                if instance.payload().is_some_and(conflicting) {
                     found.push(Conflict { id: other, committed: instance.is_committed() });
                     if found.len() == CONFLICTS_MAX {
                         return found;
@@ -75,14 +76,7 @@ impl Replica {
     }
 
     fn install(&mut self, id: InstanceId, deps: Deps, payload: Payload) {
-        let instance = self.space.get_mut(id).expect("the caller has it");
-        instance.validated = true;
-        if let Some(known) = instance.init_dep {
-            assert_eq!(known, deps, "V5: {id:?} has two initDeps");
-        }
-        instance.init_dep = Some(deps);
-        instance.payload.get_or_insert(payload);
-        instance.cmd = Choice::Initial;
+        self.space.get_mut(id).expect("the caller has it").validate(deps, payload);
         let (value, payload) = self.log_payload(id);
         self.outbox.append(Record::Validated { id, value, init_deps: deps }, payload);
         self.learn(id);
@@ -143,7 +137,7 @@ impl Replica {
         self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
         self.broadcast(&PeerMessage::Waiting { id, supporters }, None);
         for other in standing {
-            self.see_all(&deps_of(other), now);
+            self.space.see_all(&deps_of(other), now);
             let undecided = self.space.get(other).is_some_and(|instance| !instance.is_committed());
             if undecided && !self.attempts.contains_key(&other) {
                 self.recover(now, other.row, other.seq, other.seq);
@@ -187,15 +181,15 @@ impl Replica {
     fn end_of_waiting(&self, id: InstanceId, validation: &Validation) -> Option<(Mark, Proposal)> {
         let mut standing = standing(validation);
         // What is below the floor is executed here, and so before.
-        standing.retain(|other| !self.floor.contains(*other));
+        standing.retain(|other| !self.is_forgotten(*other));
         let committed = |other: &InstanceId| self.space.get(*other).filter(|it| it.is_committed());
-        let is_after = |other: &Instance| other.cmd == Choice::Nop || comes_after(other, id);
+        let is_after = |other: &Instance| other.is_committed_nop() || comes_after(other, id);
         if standing.iter().filter_map(committed).any(|other| !is_after(other)) {
             return Some((Mark::R6a, Proposal::nop()));
         }
         if standing.iter().all(|other| committed(other).is_some()) {
             let mut value = candidate(validation);
-            value.after.merge(&self.floor);
+            value.after.merge(self.forgetting.floor());
             return Some((Mark::R6b, value));
         }
         let eager = if mutant::is(Mutant::EagerWaiting) { 2 } else { 0 };
@@ -229,8 +223,8 @@ fn candidate(validation: &Validation) -> Proposal {
 
 /// Whether a committed instance is ordered behind `id`, by its deps or by its `after` (trap B24).
 fn comes_after(instance: &Instance, id: InstanceId) -> bool {
-    let after = instance.after.contains(id) && !mutant::is(Mutant::AfterIsNoOrder);
-    instance.dep.contains(id) || after
+    let after = instance.after().contains(id) && !mutant::is(Mutant::AfterIsNoOrder);
+    instance.dep().contains(id) || after
 }
 
 fn deps_of(id: InstanceId) -> Deps {

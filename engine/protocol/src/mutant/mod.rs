@@ -2,6 +2,10 @@
 //!
 //! Without the feature `mutants` nothing of them is compiled: [`is`] is false.
 
+mod faults;
+
+pub(crate) use faults::{on_accept, on_promise};
+
 use crate::listed::listed;
 
 listed! {

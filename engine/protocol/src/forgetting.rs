@@ -1,0 +1,196 @@
+//! What a replica may forget (G1 to G4): its floor, the fences that it has executed, the snapshot that is being
+//! taken, and where the log may be cut.
+
+use crate::contract::{Position, Time};
+use crate::limits::{FENCES_REMEMBERED, HOLD_FENCES};
+use crate::snapshot::Taking;
+use crate::transfer::Pause;
+use isonomy_wire::deps::Deps;
+use std::collections::VecDeque;
+
+/// A snapshot that is being taken.
+#[derive(Clone, Debug)]
+struct Underway {
+    taking: Taking,
+    /// Its file counts once the log is durable up to here; records before may go then.
+    cut: Position,
+    /// What the log had taken when it was begun.
+    log_bytes: u64,
+}
+
+/// Records before a position may go once the floor's record is durable.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    floor: Position,
+    before: Position,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Forgetting {
+    /// G1: executed, and forgotten here.
+    floor: Deps,
+    /// Conflicts at or below may be missing in the index (law, section 3): it does not come with a
+    /// snapshot, nor with a floor that was taken over from a peer.
+    unindexed: Deps,
+    /// Fences executed since the shard began.
+    fences: u64,
+    /// The last of them, and the state hash at each.
+    hashes: VecDeque<(u64, u64)>,
+    /// What the log held at the start and has taken since, in bytes; and at the last fence.
+    log_bytes: u64,
+    fenced_at: u64,
+    /// The fence of the newest durable snapshot, and what the log had taken when that was begun.
+    snapshot: u64,
+    snapshot_log_bytes: u64,
+    underway: Option<Underway>,
+    /// After a snapshot that could not be written.
+    pause: Pause,
+    cut: Option<Cut>,
+}
+
+impl Forgetting {
+    /// What has executed and is forgotten here.
+    pub(crate) fn floor(&self) -> &Deps {
+        &self.floor
+    }
+
+    /// What conflicts may be missing in the index.
+    pub(crate) fn unindexed(&self) -> &Deps {
+        &self.unindexed
+    }
+
+    /// Fences executed since the shard began.
+    pub(crate) fn fences(&self) -> u64 {
+        self.fences
+    }
+
+    /// The last fence that has executed, and the state hash at it.
+    pub(crate) fn last_fence(&self) -> Option<(u64, u64)> {
+        self.hashes.back().copied()
+    }
+
+    /// The state hash at a fence, while it is remembered.
+    pub(crate) fn hash_at(&self, fence: u64) -> Option<u64> {
+        self.hashes.iter().find(|(known, _)| *known == fence).map(|(_, hash)| *hash)
+    }
+
+    /// The fence of the newest durable snapshot; 0 if there is none.
+    pub(crate) fn snapshot(&self) -> u64 {
+        self.snapshot
+    }
+
+    /// G1: everything up to here is forgotten from now on.
+    pub(crate) fn raise_floor(&mut self, upto: &Deps) {
+        self.floor.merge(upto);
+    }
+
+    /// The index may lack what is at or below.
+    pub(crate) fn on_unindexed(&mut self, upto: &Deps) {
+        self.unindexed.merge(upto);
+    }
+
+    /// What the log has taken so far.
+    pub(crate) fn on_log_bytes(&mut self, bytes: u64) {
+        self.log_bytes = bytes;
+    }
+
+    /// What the log has taken since the last fence.
+    pub(crate) fn grown(&self) -> u64 {
+        self.log_bytes - self.fenced_at
+    }
+
+    /// G5: whether the log has room to wait for whoever fetches the newest snapshot, if fences come after so
+    /// many bytes.
+    pub(crate) fn may_hold(&self, fence_bytes: u64) -> bool {
+        self.log_bytes - self.snapshot_log_bytes < fence_bytes.saturating_mul(HOLD_FENCES)
+    }
+
+    /// One more fence has executed; what the state was is remembered to be compared (V13).
+    pub(crate) fn count_fence(&mut self, hash: u64) -> u64 {
+        self.fences += 1;
+        self.remember(self.fences, hash);
+        self.fences
+    }
+
+    fn remember(&mut self, fence: u64, hash: u64) {
+        self.hashes.push_back((fence, hash));
+        if self.hashes.len() > FENCES_REMEMBERED {
+            self.hashes.pop_front();
+        }
+    }
+
+    /// The log has grown by nothing since a fence.
+    pub(crate) fn on_fence(&mut self) {
+        self.fenced_at = self.log_bytes;
+    }
+
+    /// Whether a snapshot may be taken: none is under way, and none has just failed.
+    pub(crate) fn may_take(&self, now: Time) -> bool {
+        self.underway.is_none() && self.pause.is_over(now)
+    }
+
+    /// G4: a snapshot is taken from here on.
+    pub(crate) fn begin(&mut self, taking: Taking, cut: Position) {
+        self.underway = Some(Underway { taking, cut, log_bytes: self.log_bytes });
+    }
+
+    /// The fence of the snapshot that is being taken, and the position that must be durable before it counts.
+    pub(crate) fn taking(&self) -> Option<(u64, Position)> {
+        self.underway.as_ref().map(|it| (it.taking.head.fence, it.cut))
+    }
+
+    /// The snapshot that is being taken.
+    pub(crate) fn taking_mut(&mut self) -> Option<&mut Taking> {
+        self.underway.as_mut().map(|it| &mut it.taking)
+    }
+
+    /// The snapshot that was being taken is durable: its fence, its frontier, and where the log may be cut.
+    pub(crate) fn on_taken(&mut self) -> (u64, Deps, Position) {
+        let Underway { taking, cut, log_bytes } = self.underway.take().expect("one is being taken");
+        self.pause = Pause::default();
+        self.snapshot_log_bytes = log_bytes;
+        (taking.head.fence, taking.head.frontier, cut)
+    }
+
+    /// The snapshot could not be written; the next is not tried at once.
+    pub(crate) fn on_failed(&mut self, now: Time) {
+        self.underway = None;
+        self.pause.on_failure(now);
+    }
+
+    /// A peer's snapshot takes the place of what was being taken.
+    pub(crate) fn on_installed(&mut self) {
+        self.underway = None;
+        (self.snapshot_log_bytes, self.fenced_at) = (self.log_bytes, self.log_bytes);
+    }
+
+    /// The state is that of a snapshot.
+    pub(crate) fn on_loaded(&mut self, fence: u64, hash: u64) {
+        (self.fences, self.snapshot) = (fence, fence);
+        self.remember(fence, hash);
+    }
+
+    /// The newest durable snapshot is that of a fence; records before `cut` may go once the floor's record is
+    /// durable.
+    pub(crate) fn on_snapshot(&mut self, fence: u64, floor: Position, before: Position) {
+        self.snapshot = fence;
+        self.cut = Some(Cut { floor, before });
+    }
+
+    /// G1: records before this position are no longer needed, if the log is durable so far.
+    pub(crate) fn poll_cut(&mut self, durable: Position) -> Option<Position> {
+        self.cut.take_if(|cut| cut.floor <= durable).map(|cut| cut.before)
+    }
+
+    /// Verifies what must hold between any two inputs.
+    pub(crate) fn check(&self) {
+        assert!(self.snapshot <= self.fences, "a snapshot is of a fence that has executed");
+        assert!(self.taking().is_none_or(|(fence, _)| fence > self.snapshot && fence <= self.fences));
+        assert!(self.fenced_at <= self.log_bytes && self.snapshot_log_bytes <= self.log_bytes);
+        assert!(
+            self.hashes.iter().is_sorted() && self.last_fence().is_none_or(|(last, _)| last <= self.fences)
+        );
+        assert!(self.hashes.len() <= FENCES_REMEMBERED);
+    }
+}

@@ -1,0 +1,192 @@
+//! The sequence numbers of the own row: reserved in blocks before they are used (C1, D5), and what blocks
+//! of replicas that were restarted still matter (D8).
+
+use crate::contract::Position;
+use crate::log::record::Record;
+use crate::outbox::Outbox;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::ReplicaId;
+
+/// Numbers up to the end may be used, once the record at the position is durable.
+#[derive(Clone, Copy, Debug, Default)]
+struct Block {
+    end: u64,
+    position: Position,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbers {
+    me: ReplicaId,
+    /// Numbers in a block.
+    block: u64,
+    /// The last number used.
+    used: u64,
+    /// The last own instance that one of another row is known to come after.
+    named: u64,
+    reserved: Block,
+    /// The block before that one.
+    before: Block,
+    /// By replica the end of the block that it had reserved before it was restarted.
+    restart_marks: Deps,
+}
+
+impl Numbers {
+    /// None used, none reserved.
+    pub(crate) fn new(me: ReplicaId, block: u64) -> Numbers {
+        let (reserved, before) = (Block::default(), Block::default());
+        Numbers { me, block, used: 0, named: 0, reserved, before, restart_marks: Deps::NONE }
+    }
+
+    /// The log says that a block was reserved.
+    pub(crate) fn replay_block(&mut self, end: u64) {
+        self.reserved.end = end;
+        self.restart_marks.set(self.me, end);
+    }
+
+    /// The log says that the replica stopped in good order: nothing that was said is unknown here, so D8
+    /// has nothing to guard.
+    pub(crate) fn replay_stop(&mut self, used: u64) {
+        self.reserved.end = used;
+        self.restart_marks.set(self.me, 0);
+    }
+
+    /// D5: numbers go on above the reserved block. The last number of the block, if some of its numbers may
+    /// be unused and are not below the floor.
+    pub(crate) fn start(&mut self, forgotten: u64) -> Option<u64> {
+        self.reserved.end = self.reserved.end.max(forgotten);
+        self.used = self.reserved.end;
+        Some(self.used).filter(|last| *last > forgotten)
+    }
+
+    /// C1: reserves the next block when few numbers are left.
+    pub(crate) fn reserve(&mut self, outbox: &mut Outbox) {
+        if self.reserved.end - self.used < self.block / 2 {
+            let end = self.used + self.block;
+            let position = outbox.append(Record::Reserve { end }, None);
+            self.before = std::mem::replace(&mut self.reserved, Block { end, position });
+        }
+    }
+
+    /// The next number.
+    pub(crate) fn take(&mut self) -> u64 {
+        self.used += 1;
+        assert!(self.used <= self.reserved.end, "D5: a number is used only when its block is reserved");
+        self.used
+    }
+
+    /// The record that the use of a number rests on. A fresh block keeps nobody waiting who still draws on
+    /// the one before.
+    pub(crate) fn block_of(&self, seq: u64) -> Position {
+        if seq <= self.before.end { self.before.position } else { self.reserved.position }
+    }
+
+    /// No further number will be used. The record that says so.
+    pub(crate) fn stop(&mut self) -> Record {
+        // A cut that comes after this carries it over, too.
+        self.reserved.end = self.used;
+        Record::Stopped { used: self.used }
+    }
+
+    /// The last number used.
+    pub(crate) fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// The end of the reserved block.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved.end
+    }
+
+    /// How many own instances wait for their execution (W of section 6), if the own row has executed so far.
+    pub(crate) fn unexecuted(&self, executed: u64) -> u64 {
+        self.used - executed.min(self.used)
+    }
+
+    /// D8: the restart mark of a replica.
+    pub(crate) fn restart_mark(&self, of: ReplicaId) -> u64 {
+        self.restart_marks.of(of)
+    }
+
+    /// D8: a peer tells its restart mark.
+    pub(crate) fn on_restart_mark(&mut self, of: ReplicaId, mark: u64) {
+        self.restart_marks.set(of, mark);
+    }
+
+    /// D8: the restart marks that still matter, because what they name is not below the floor yet.
+    pub(crate) fn open_restart_marks(&self, floor: &Deps) -> Deps {
+        let mut open = self.restart_marks;
+        for (mark, floor) in open.0.iter_mut().zip(&floor.0) {
+            if *mark <= *floor {
+                *mark = 0;
+            }
+        }
+        open
+    }
+
+    /// C6: an instance of another row comes after these, so somebody may wait for their Commits.
+    pub(crate) fn name(&mut self, deps: &Deps) {
+        self.named = self.named.max(deps.of(self.me));
+    }
+
+    /// C6: whether an instance of another row is known to come after the own one of this number.
+    pub(crate) fn is_named(&self, seq: u64) -> bool {
+        seq <= self.named
+    }
+
+    /// Verifies what must hold between any two inputs.
+    pub(crate) fn check(&self) {
+        assert!(self.used <= self.reserved.end, "D5: {} of {} are used", self.used, self.reserved.end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: ReplicaId = ReplicaId(1);
+
+    #[test]
+    fn d5_numbers_go_on_above_the_block_that_was_reserved() {
+        let (mut numbers, mut outbox) = (Numbers::new(ME, 8), Outbox::default());
+        numbers.reserve(&mut outbox);
+        assert_eq!((numbers.take(), numbers.take(), numbers.reserved()), (1, 2, 8));
+        let mut again = Numbers::new(ME, 8);
+        again.replay_block(8);
+        assert_eq!(again.start(0), Some(8), "what was not used becomes Nops");
+        assert_eq!(again.restart_mark(ME), 8);
+        again.reserve(&mut outbox);
+        assert_eq!(again.take(), 9);
+    }
+
+    #[test]
+    fn d5_a_block_that_is_below_the_floor_leaves_nothing_behind() {
+        let mut numbers = Numbers::new(ME, 8);
+        numbers.replay_block(8);
+        assert_eq!(numbers.start(11), None);
+        assert_eq!(numbers.used(), 11);
+    }
+
+    #[test]
+    fn d8_who_stopped_in_good_order_has_no_mark_and_leaves_no_number_out() {
+        let (mut numbers, mut outbox) = (Numbers::new(ME, 8), Outbox::default());
+        numbers.reserve(&mut outbox);
+        numbers.take();
+        assert_eq!(numbers.stop(), Record::Stopped { used: 1 });
+        let mut again = Numbers::new(ME, 8);
+        again.replay_block(8);
+        again.replay_stop(1);
+        assert_eq!((again.start(0), again.restart_mark(ME)), (Some(1), 0));
+    }
+
+    #[test]
+    fn c1_a_number_rests_on_its_own_block() {
+        let (mut numbers, mut outbox) = (Numbers::new(ME, 4), Outbox::default());
+        numbers.reserve(&mut outbox);
+        (0..3).for_each(|_| _ = numbers.take());
+        numbers.reserve(&mut outbox);
+        assert_eq!(numbers.reserved(), 7);
+        assert_eq!((numbers.block_of(4), numbers.block_of(5)), (Position(1), Position(2)));
+        numbers.check();
+    }
+}

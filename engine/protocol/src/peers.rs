@@ -1,0 +1,222 @@
+//! What is known of the other replicas, and of this one as the others see it.
+
+use crate::contract::Time;
+use crate::quorum::ReplicaSet;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
+use isonomy_wire::message::Gossip;
+
+/// What one replica has told, and whether it is reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Peer {
+    is_linked: bool,
+    /// Until then its disk hangs, as it says (D9).
+    stalled_until: Option<Time>,
+    committed: Deps,
+    executed: Deps,
+    state_hash: u64,
+    /// What it has forgotten, which rests on its snapshot or on what everybody has executed.
+    floor: Deps,
+    snapshot: u64,
+    unindexed: Deps,
+    /// The last fence that it executed, and its state hash there.
+    fence: (u64, u64),
+    /// G6: its log has had so many durable records.
+    heard: u64,
+}
+
+impl Peer {
+    /// What it has forgotten.
+    pub(crate) fn floor(&self) -> &Deps {
+        &self.floor
+    }
+
+    /// The fence of its newest snapshot.
+    pub(crate) fn snapshot(&self) -> u64 {
+        self.snapshot
+    }
+
+    /// What it has committed without a gap.
+    pub(crate) fn committed(&self) -> &Deps {
+        &self.committed
+    }
+
+    /// V13: its frontier, and its state hash there.
+    pub(crate) fn state(&self) -> (&Deps, u64) {
+        (&self.executed, self.state_hash)
+    }
+
+    /// V13: the last fence that it executed, and its state hash there.
+    pub(crate) fn fence(&self) -> (u64, u64) {
+        self.fence
+    }
+
+    /// D9: linked, and its disk takes what it is told.
+    fn is_reached(&self) -> bool {
+        self.is_linked && self.stalled_until.is_none()
+    }
+}
+
+/// All replicas, this one among them.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    me: ReplicaId,
+    all: Vec<Peer>,
+    /// Whether a peer has told more of its log than is written down.
+    heard_more: bool,
+    /// When that was written down last.
+    heard_at: Time,
+}
+
+impl Peers {
+    /// `replicas` of them, of which nothing is known.
+    pub(crate) fn new(me: ReplicaId, replicas: usize) -> Peers {
+        Peers { me, all: vec![Peer::default(); replicas], heard_more: false, heard_at: Time(0) }
+    }
+
+    /// All replicas, each of which has a row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..self.all.len() as u8).map(ReplicaId)
+    }
+
+    /// All other replicas.
+    pub(crate) fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        let me = self.me;
+        self.rows().filter(move |id| *id != me)
+    }
+
+    /// One of them.
+    pub(crate) fn get(&self, id: ReplicaId) -> &Peer {
+        &self.all[id.index()]
+    }
+
+    /// This replica and all that it can reach.
+    pub(crate) fn live(&self) -> ReplicaSet {
+        self.rows().filter(|id| *id == self.me || self.is_reached(*id)).collect()
+    }
+
+    /// Whether another replica is linked and its disk takes what it is told (D9).
+    pub(crate) fn is_reached(&self, id: ReplicaId) -> bool {
+        self.get(id).is_reached()
+    }
+
+    /// These are linked in both directions. Whether a link was lost.
+    pub(crate) fn on_links(&mut self, linked: &[ReplicaId]) -> bool {
+        let mut is_lost = false;
+        for (index, peer) in self.all.iter_mut().enumerate() {
+            let before = std::mem::replace(&mut peer.is_linked, linked.contains(&ReplicaId(index as u8)));
+            is_lost |= before && !peer.is_linked;
+        }
+        is_lost
+    }
+
+    /// D9: the disk of a replica hangs, as it says. Whether it was reached before.
+    pub(crate) fn on_stalled(&mut self, from: ReplicaId, until: Time) -> bool {
+        self.all[from.index()].stalled_until.replace(until).is_none()
+    }
+
+    /// D9: those who no longer say that their disks hang are reached again. Whether there are any.
+    pub(crate) fn end_stalls(&mut self, now: Time) -> bool {
+        let is_over = |peer: &mut Peer| peer.stalled_until.take_if(|until| *until <= now).is_some();
+        self.all.iter_mut().fold(false, |ended, peer| is_over(peer) || ended)
+    }
+
+    /// A replica says how far it is.
+    pub(crate) fn on_gossip(&mut self, from: ReplicaId, gossip: &Gossip) {
+        let peer = &mut self.all[from.index()];
+        peer.committed.merge(&gossip.committed);
+        if gossip.executed.covers(&peer.executed) {
+            (peer.executed, peer.state_hash) = (gossip.executed, gossip.state_hash);
+        }
+        if gossip.fence >= peer.fence.0 {
+            peer.fence = (gossip.fence, gossip.fence_hash);
+        }
+        peer.floor.merge(&gossip.floor);
+        peer.snapshot = peer.snapshot.max(gossip.snapshot);
+        peer.unindexed.merge(&gossip.unindexed);
+        if from != self.me {
+            self.heard_more |= gossip.position > peer.heard;
+            peer.heard = peer.heard.max(gossip.position);
+        }
+    }
+
+    /// G5: a replica has forgotten everything up to its floor, which rests on a snapshot.
+    pub(crate) fn on_gone(&mut self, from: ReplicaId, floor: &Deps, snapshot: u64) {
+        let peer = &mut self.all[from.index()];
+        peer.floor.merge(floor);
+        peer.snapshot = peer.snapshot.max(snapshot);
+    }
+
+    /// G6: how many durable records the log of a replica has had, as it has said.
+    pub(crate) fn heard(&self, of: ReplicaId) -> u64 {
+        self.get(of).heard
+    }
+
+    /// G6: the same of all, as it is written down; `None` if there is nothing to say.
+    pub(crate) fn heard_positions(&self) -> Option<[u64; REPLICAS_MAX]> {
+        let mut positions = [0; REPLICAS_MAX];
+        positions.iter_mut().zip(&self.all).for_each(|(position, peer)| *position = peer.heard);
+        positions.iter().any(|position| *position > 0).then_some(positions)
+    }
+
+    /// G6: the log says how far the logs of the replicas had come.
+    pub(crate) fn replay_heard(&mut self, positions: [u64; REPLICAS_MAX]) {
+        for (peer, position) in self.all.iter_mut().zip(positions) {
+            peer.heard = peer.heard.max(position);
+        }
+    }
+
+    /// G6: whether more was heard than is written down. It is now.
+    pub(crate) fn take_heard_more(&mut self, now: Time) -> bool {
+        let is_more = std::mem::take(&mut self.heard_more);
+        if is_more {
+            self.heard_at = now;
+        }
+        is_more
+    }
+
+    /// G6: when it was written down last, or may be next.
+    pub(crate) fn heard_at(&self) -> Time {
+        self.heard_at
+    }
+
+    /// G6: nothing is written down at once.
+    pub(crate) fn start(&mut self, now: Time) {
+        self.heard_at = now;
+    }
+
+    /// C1: what the indexes of some replicas may lack.
+    pub(crate) fn merge_unindexed(&self, into: &mut Deps) {
+        self.all.iter().for_each(|peer| into.merge(&peer.unindexed));
+    }
+
+    /// What every replica has executed, durably.
+    pub(crate) fn executed_everywhere(&self) -> Deps {
+        let mut everywhere = self.all[0].executed;
+        for peer in &self.all[1..] {
+            for (seq, theirs) in everywhere.0.iter_mut().zip(&peer.executed.0) {
+                *seq = (*seq).min(*theirs);
+            }
+        }
+        everywhere
+    }
+
+    /// Whether one of the others has executed more than so many instances beyond a frontier.
+    pub(crate) fn is_ahead_of(&self, frontier: &Deps, instances: u64) -> bool {
+        self.others().any(|id| {
+            let theirs = &self.get(id).executed;
+            let ahead = theirs.0.iter().zip(&frontier.0).map(|(theirs, mine)| theirs.saturating_sub(*mine));
+            ahead.sum::<u64>() > instances
+        })
+    }
+
+    /// Whether a replica that can be reached has committed this and all before it in its row.
+    pub(crate) fn is_committed_at(&self, peer: ReplicaId, id: InstanceId) -> bool {
+        self.is_reached(peer) && self.get(peer).committed.contains(id)
+    }
+
+    /// Verifies what must hold between any two inputs.
+    pub(crate) fn check(&self) {
+        assert!(!self.get(self.me).is_linked || self.all.len() == 1, "a replica has no link to itself");
+    }
+}

@@ -1,0 +1,201 @@
+//! Requests of clients at this replica: those that wait for an instance, and those who wait for the execution
+//! of one. Why a request is not taken is in [`crate::phase`].
+
+use crate::contract::{Busy, ClientRef, Room, Time};
+use crate::limits::{GATHER_BYTES, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX};
+use crate::payload::Payload;
+use isonomy_wire::command::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Requests on their way into an instance, and who waits for them: one client per part.
+#[derive(Clone, Debug)]
+struct Pending {
+    payload: Payload,
+    clients: Vec<ClientRef>,
+}
+
+impl Pending {
+    fn bytes(&self) -> usize {
+        self.payload.batch().payload().len()
+    }
+}
+
+/// How far a replica has come with its stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Stop {
+    #[default]
+    Serving,
+    /// No more requests are taken.
+    Stopping,
+    /// The log says that everything own has executed.
+    Stopped,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Requests {
+    pending: VecDeque<Pending>,
+    /// The bytes of those.
+    bytes: usize,
+    /// Who waits for own instances, by sequence number.
+    waiters: BTreeMap<u64, Vec<ClientRef>>,
+    /// G6: the others have confirmed that this replica was not set back.
+    is_admitted: bool,
+    no_quorum_since: Option<Time>,
+    /// Why requests that write are refused for want of room, if they are.
+    room: Room,
+    stop: Stop,
+}
+
+impl Requests {
+    /// A client's request. `Busy`: the queue is full, and nothing was taken.
+    pub(crate) fn offer(&mut self, client: ClientRef, payload: Payload) -> Result<(), Busy> {
+        let pending = Pending { payload, clients: vec![client] };
+        if self.pending.len() >= PENDING_REQUESTS_MAX || self.bytes + pending.bytes() > PENDING_BYTES_MAX {
+            return Err(Busy);
+        }
+        self.bytes += pending.bytes();
+        self.pending.push_back(pending);
+        Ok(())
+    }
+
+    /// A request of the replica's own. Nobody waits for its answer: the reference belongs to no connection.
+    pub(crate) fn push_own(&mut self, payload: Payload) {
+        let pending = Pending { payload, clients: vec![ClientRef::default()] };
+        self.bytes += pending.bytes();
+        self.pending.push_back(pending);
+    }
+
+    /// An instance became a Nop: its requests are the next to get another.
+    pub(crate) fn put_back(&mut self, payload: Payload, clients: Vec<ClientRef>) {
+        let pending = Pending { payload, clients };
+        self.bytes += pending.bytes();
+        self.pending.push_front(pending);
+    }
+
+    /// Joins requests that wait, up to a batch; `None` if none waits.
+    pub(crate) fn gather(&mut self) -> Option<(Payload, Vec<ClientRef>)> {
+        let (mut payloads, mut clients) = (Vec::new(), Vec::new());
+        let (mut bytes, mut commands) = (0, 0);
+        while let Some(next) = self.pending.front() {
+            let (more_bytes, more) = (next.bytes(), next.payload.batch().commands() as usize);
+            let full = bytes + more_bytes > BATCH_BYTES_MAX || commands + more > BATCH_COMMANDS_MAX;
+            if !payloads.is_empty() && (full || bytes + more_bytes > GATHER_BYTES) {
+                break;
+            }
+            (bytes, commands) = (bytes + more_bytes, commands + more);
+            let next = self.pending.pop_front().expect("the loop has looked at it");
+            payloads.push(next.payload);
+            clients.extend(next.clients);
+        }
+        self.bytes -= bytes;
+        (!payloads.is_empty()).then(|| (Payload::join(&payloads), clients))
+    }
+
+    /// Whether no request waits for an instance.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Takes all requests that wait for an instance back, and names their clients.
+    pub(crate) fn give_back(&mut self) -> impl Iterator<Item = ClientRef> + use<> {
+        self.bytes = 0;
+        std::mem::take(&mut self.pending).into_iter().flat_map(|pending| pending.clients)
+    }
+
+    /// Clients wait for the execution of an own instance.
+    pub(crate) fn wait(&mut self, seq: u64, clients: Vec<ClientRef>) {
+        // Nobody waits for a barrier.
+        if !clients.is_empty() {
+            self.waiters.insert(seq, clients);
+        }
+    }
+
+    /// Those who wait for an own instance wait no longer.
+    pub(crate) fn take_waiters(&mut self, seq: u64) -> Option<Vec<ClientRef>> {
+        self.waiters.remove(&seq)
+    }
+
+    /// The same for all own instances up to a number.
+    pub(crate) fn take_waiters_upto(&mut self, seq: u64) -> impl Iterator<Item = ClientRef> + use<> {
+        let above = self.waiters.split_off(&(seq + 1));
+        std::mem::replace(&mut self.waiters, above).into_values().flatten()
+    }
+
+    /// The same for all own instances.
+    pub(crate) fn take_all_waiters(&mut self) -> impl Iterator<Item = ClientRef> + use<> {
+        std::mem::take(&mut self.waiters).into_values().flatten()
+    }
+
+    /// G6: the others have confirmed the state of this replica.
+    pub(crate) fn admit(&mut self) {
+        self.is_admitted = true;
+    }
+
+    /// G6: whether it was admitted.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.is_admitted
+    }
+
+    /// Whether a slow quorum can be reached.
+    pub(crate) fn on_quorum(&mut self, now: Time, is_reached: bool) {
+        self.no_quorum_since = if is_reached { None } else { self.no_quorum_since.or(Some(now)) };
+    }
+
+    /// For how long no slow quorum could be reached, in microseconds.
+    pub(crate) fn without_quorum_us(&self, now: Time) -> u64 {
+        self.no_quorum_since.map_or(0, |since| now.since(since))
+    }
+
+    /// Whether the log may grow.
+    pub(crate) fn on_room(&mut self, room: Room) {
+        self.room = room;
+    }
+
+    /// Whether the log may grow.
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// D9: whether the own disk hangs.
+    pub(crate) fn is_hung(&self) -> bool {
+        matches!(self.room, Room::Hung(_))
+    }
+
+    /// No more requests are taken.
+    pub(crate) fn on_stop(&mut self) {
+        self.stop = Stop::Stopping;
+    }
+
+    /// The log is told that everything own has executed.
+    pub(crate) fn on_stopped(&mut self) {
+        self.stop = Stop::Stopped;
+    }
+
+    /// Whether no more requests are taken.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop != Stop::Serving
+    }
+
+    /// Whether the log was told that everything own has executed.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop == Stop::Stopped
+    }
+
+    /// Verifies what must hold between any two inputs, if own instances after `executed` up to `used` wait for
+    /// their execution.
+    pub(crate) fn check(&self, executed: u64, used: u64) {
+        assert_eq!(self.bytes, self.pending.iter().map(Pending::bytes).sum::<usize>(), "bytes that wait");
+        let parts = |pending: &Pending| pending.payload.batch().parts().len();
+        assert!(self.pending.iter().all(|it| it.clients.len() == parts(it)), "a client waits for each part");
+        let is_open = |seq: &u64| *seq > executed && *seq <= used;
+        assert!(self.waiters.keys().all(is_open), "clients wait for what has executed: {:?}", self.waiters);
+    }
+
+    /// Verifies that clients have their answers.
+    pub(crate) fn check_settled(&self) {
+        let is_own = |pending: &Pending| pending.clients.iter().all(|client| *client == ClientRef::default());
+        assert!(self.pending.iter().all(is_own), "a request waits");
+        assert!(self.waiters.is_empty(), "{:?} wait", self.waiters);
+    }
+}

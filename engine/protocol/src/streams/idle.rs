@@ -1,0 +1,58 @@
+//! When streams were last used, by the local clock: that only proposes their end (S4, S5).
+
+use super::Streams;
+use crate::contract::Time;
+use isonomy_wire::id::StreamId;
+use std::collections::BTreeMap;
+
+/// How often streams are looked through, unless an eighth of the time that they may be idle is less.
+const CHECK_US: u64 = 10_000_000;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Idle {
+    used: BTreeMap<StreamId, Time>,
+    checked: Time,
+}
+
+impl Idle {
+    /// The time of all streams begins here.
+    pub(crate) fn start(&mut self, now: Time, streams: &Streams) {
+        self.used = streams.iter().map(|(id, _)| (*id, now)).collect();
+    }
+
+    /// A stream was used.
+    #[inline]
+    pub(crate) fn on_use(&mut self, now: Time, id: StreamId) {
+        self.used.insert(id, now);
+    }
+
+    /// For how long a stream has not been used, in microseconds.
+    pub(crate) fn idle_us(&self, now: Time, id: StreamId) -> u64 {
+        self.used.get(&id).map_or(0, |used| now.since(*used))
+    }
+
+    /// The streams that nobody has used for long, as `patience_us` says of each; each is named again only after
+    /// as long. `idle_us_min` is the shortest patience.
+    pub(crate) fn poll(
+        &mut self,
+        now: Time,
+        streams: &Streams,
+        idle_us_min: u64,
+        patience_us: impl Fn(StreamId) -> u64,
+    ) -> Vec<StreamId> {
+        if now.since(self.checked) < CHECK_US.min(idle_us_min / 8) {
+            return Vec::new();
+        }
+        self.checked = now;
+        self.used.retain(|id, _| streams.get(*id).is_some());
+        // A stream may be opened and never used: its time begins here.
+        for (id, _) in streams.iter() {
+            self.used.entry(*id).or_insert(now);
+        }
+        let is_old = |(id, used): (&StreamId, &Time)| now.since(*used) >= patience_us(*id);
+        let old: Vec<StreamId> = self.used.iter().filter(|entry| is_old(*entry)).map(|(id, _)| *id).collect();
+        old.iter().for_each(|id| self.on_use(now, *id));
+        old
+    }
+}
