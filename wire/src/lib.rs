@@ -8,6 +8,7 @@ pub mod answer;
 pub mod client;
 pub mod command;
 pub mod deps;
+pub mod failure;
 pub mod frame;
 pub mod id;
 pub mod message;

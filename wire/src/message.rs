@@ -7,6 +7,7 @@
 #![allow(missing_docs)]
 
 use crate::deps::Deps;
+use crate::failure::Failure;
 use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
 use crate::source::Owner;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -175,31 +176,6 @@ pub enum ClientMessage {
     Leave(Refusal),
 }
 
-/// Why a request has no answers.
-#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Failure {
-    /// Too much is under way here. Nothing was proposed.
-    #[error("overloaded ({why}); try again in {retry_after_ms} ms")]
-    Overloaded {
-        /// When to try again.
-        retry_after_ms: u32,
-        /// Which limit was met.
-        why: String,
-    },
-    /// No quorum can be reached. Nothing is promised: the request may still be decided.
-    #[error("unavailable: {reason}")]
-    Unavailable {
-        /// What is missing.
-        reason: String,
-    },
-    /// The request is wrong and will never be taken.
-    #[error("invalid: {why}")]
-    Invalid {
-        /// What is wrong.
-        why: String,
-    },
-}
-
 /// How one source stands in one shard, as one replica knows it.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct SourceStatus {
@@ -217,6 +193,19 @@ pub struct SourceStatus {
     pub idle_us: u64,
 }
 
+/// Messages of peers that a replica did not act on since its start, by reason.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MessagesDropped {
+    /// They came before the replica was admitted.
+    pub not_admitted: u64,
+    /// They name rows, numbers or ranges that cannot be: their sender does not follow the protocol.
+    pub impossible: u64,
+    /// They are about instances that have executed and are forgotten here.
+    pub forgotten: u64,
+    /// They answer what is not asked any more, such as the answers that come after a fast quorum.
+    pub late: u64,
+}
+
 /// How one shard of one replica stands.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct ShardStatus {
@@ -226,6 +215,8 @@ pub struct ShardStatus {
     pub epoch: Epoch,
     /// The shard.
     pub shard: ShardId,
+    /// Messages of peers that had no effect.
+    pub messages_dropped: MessagesDropped,
     /// Executed, per row.
     pub frontier: Deps,
     /// Committed without gaps, per row.

@@ -4,7 +4,7 @@
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use isonomy_protocol::contract::{Append, ClientRef, Config, Position, Time, Timing};
+use isonomy_protocol::contract::{Append, ClientRef, Config, Output, Position, Time, Timing};
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
@@ -97,12 +97,17 @@ pub fn history(value: u8) -> (Vec<Append>, SnapshotId, Vec<u8>) {
     (appends, SnapshotId { cluster: ClusterId(7), shard: ShardId(0), fence }, snapshot)
 }
 
+fn as_append(output: Output) -> Option<Append> {
+    if let Output::Append(append) = output { Some(append) } else { None }
+}
+
 fn turn(core: &mut Replica, now: Time, appends: &mut Vec<Append>) {
     loop {
         core.end_turn(now);
         let before = appends.len();
-        appends.extend(std::iter::from_fn(|| core.poll_append()));
-        while core.poll_reply().is_some() {}
+        while let Some(output) = core.poll() {
+            appends.extend(as_append(output));
+        }
         if appends.len() == before {
             return;
         }

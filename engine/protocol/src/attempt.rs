@@ -9,7 +9,7 @@ use crate::payload::Payload;
 use crate::quorum::ReplicaSet;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
-use isonomy_wire::message::Phase;
+use isonomy_wire::message::{MessagesDropped, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One attempt; at most one per instance.
@@ -26,7 +26,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// Whether an answer to a question of this ballot is one to this attempt. One to an earlier ballot of
     /// the same replica says nothing of what was promised or taken since.
-    pub(crate) fn asked_at(&self, ballot: Ballot) -> bool {
+    fn asked_at(&self, ballot: Ballot) -> bool {
         ballot == self.ballot
             || (mutant::is(Mutant::EarlierAnswersCount) && ballot > Ballot::ZERO && ballot < self.ballot)
     }
@@ -120,6 +120,18 @@ pub(crate) struct Validation {
 
 /// Attempts by instance.
 pub(crate) type Attempts = BTreeMap<InstanceId, Attempt>;
+
+/// The attempt that asked at a ballot. An answer to one that is over is dropped, and counted.
+pub(crate) fn asked_at<'a>(
+    attempts: &'a mut Attempts,
+    dropped: &mut MessagesDropped,
+    id: InstanceId,
+    ballot: Ballot,
+) -> Option<&'a mut Attempt> {
+    let attempt = attempts.get_mut(&id).filter(|attempt| attempt.asked_at(ballot));
+    dropped.late += u64::from(attempt.is_none());
+    attempt
+}
 
 /// What R3 decides from the reports of a quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,9 @@ use crate::limits::{FENCE_BYTES, RESERVE_BLOCK};
 use crate::log::record::Record;
 use crate::payload::Payload;
 use bytes::Bytes;
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
-use isonomy_wire::message::{Failure, PeerMessage};
+use isonomy_wire::message::PeerMessage;
 
 /// Microseconds since an origin that the caller chooses; never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -107,19 +108,33 @@ pub struct ClientRef {
 pub struct Busy;
 
 /// Whether the log may grow.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Room {
     /// It may.
     #[default]
     Enough,
     /// It has reached its budget, for this reason: writes are refused for a moment.
-    Short(String),
+    Short(Reason),
     /// It cannot, for this reason: clients have to ask another replica, for reads, too, since their
     /// place in the order is written down as well.
-    Gone(String),
+    Gone(Reason),
     /// A write does not end, for this reason (law, D9): clients have to ask another replica, those who wait
     /// already as well, and nothing is begun until it has ended.
-    Hung(String),
+    Hung(Reason),
+}
+
+/// What the core wants done, in the order in which it is polled.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// A record for the log. What was said before it may leave before it is durable; what is said from here on
+    /// comes out of `poll` only once the log is durable so far.
+    Append(Append),
+    /// A message for another replica.
+    Send(Send),
+    /// The answer to a request.
+    Reply(Reply),
+    /// G1: records before this position are no longer needed.
+    Cut(Position),
 }
 
 /// A record to append to the log. The payload is the batch's bytes when the record carries them.

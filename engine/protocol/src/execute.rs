@@ -96,8 +96,8 @@ impl Executor {
     /// What execution waits for, at most one instance per row.
     pub fn waiting_on(&self) -> impl Iterator<Item = InstanceId> {
         self.blocks.iter().zip(&self.rows).filter_map(|(block, row)| match block {
-            Block::Commit(id) | Block::Gate(id) if row.iter().any(Option::is_some) => Some(*id),
-            _ => None,
+            Block::Commit(id) | Block::Gate(id) => Some(*id).filter(|_| row.iter().any(Option::is_some)),
+            Block::Unknown => None,
         })
     }
 

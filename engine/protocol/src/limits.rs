@@ -65,6 +65,9 @@ pub const FENCE_PATIENCE_US: u64 = 50_000;
 /// When a write may be tried again that the log's budget refused, in milliseconds.
 pub const ROOM_RETRY_MS: u32 = 100;
 
+/// When a client is to try again that was refused because there are as many streams or sources as there may be.
+pub const STREAMS_RETRY_MS: u32 = 1000;
+
 /// A replica that lacks more instances than this of what a peer has executed asks clients to go
 /// elsewhere: they would wait for all of them.
 pub const BEHIND_MAX: u64 = 4096;

@@ -123,10 +123,11 @@ impl<'a> PartWork<'_, 'a> {
     fn on_stream(&mut self) -> Bytes {
         let Part { stream: stream_id, first, numbers, answered_below, owner, .. } = *self.part;
         let op = self.first_op();
-        match op {
-            Op::Attach => return self.attach(),
-            Op::End if first == 0 => return self.end_if_idle(),
-            _ => {}
+        if op == Op::Attach {
+            return self.attach();
+        }
+        if op == Op::End && first == 0 {
+            return self.end_if_idle();
         }
         if stream_id.is_named() && owner == Owner::NOBODY {
             self.machine.streams.begin(stream_id);

@@ -4,13 +4,14 @@
 //! is held until the last position at the time of its making is durable. Nothing outside can send
 //! it early, since nothing outside has it.
 
-use crate::contract::{Append, ClientRef, Position, Reply, Send};
+use crate::contract::{Append, ClientRef, Output, Position, Reply, Send};
 use crate::log::record::Record;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use bytes::Bytes;
+use isonomy_wire::failure::Failure;
 use isonomy_wire::id::ReplicaId;
-use isonomy_wire::message::{Failure, PeerMessage};
+use isonomy_wire::message::PeerMessage;
 use std::collections::VecDeque;
 
 #[derive(Clone, Debug)]
@@ -140,20 +141,21 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn poll_append(&mut self) -> Option<Append> {
-        self.appends.pop_front()
+    /// What leaves next: appends before messages before replies.
+    #[inline]
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        if let Some(append) = self.appends.pop_front() {
+            return Some(Output::Append(append));
+        }
+        if let Some(send) = self.sends.pop_front() {
+            return Some(Output::Send(send));
+        }
+        self.replies.pop_front().map(Output::Reply)
     }
 
-    pub(crate) fn poll_send(&mut self) -> Option<Send> {
-        self.sends.pop_front()
-    }
-
+    /// The next message to oneself.
     pub(crate) fn poll_own(&mut self) -> Option<Send> {
         self.own.pop_front()
-    }
-
-    pub(crate) fn poll_reply(&mut self) -> Option<Reply> {
-        self.replies.pop_front()
     }
 
     /// D2: whether anything is held until more of the log is durable.
@@ -204,32 +206,45 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isonomy_wire::failure::Reason;
 
     fn message(seq: u64) -> PeerMessage {
         PeerMessage::Pull { row: ReplicaId(0), from: seq, to: seq }
     }
 
-    fn polled(outbox: &mut Outbox) -> Vec<PeerMessage> {
-        std::iter::from_fn(|| outbox.poll_send().map(|send| send.message)).collect()
+    /// The messages that leave now; how many answers and refusals do.
+    fn polled(outbox: &mut Outbox) -> (Vec<PeerMessage>, usize, usize) {
+        let (mut messages, mut answers, mut refusals) = (Vec::new(), 0, 0);
+        while let Some(output) = outbox.poll() {
+            match output {
+                Output::Send(send) => messages.push(send.message),
+                Output::Reply(Reply { outcome: Ok(_), .. }) => answers += 1,
+                Output::Reply(_) => refusals += 1,
+                Output::Append(_) | Output::Cut(_) => {}
+            }
+        }
+        (messages, answers, refusals)
+    }
+
+    fn sent(outbox: &mut Outbox) -> Vec<PeerMessage> {
+        polled(outbox).0
     }
 
     #[test]
     fn d1_nothing_leaves_before_what_it_rests_on() {
         let mut outbox = Outbox::default();
         outbox.send(ReplicaId(1), message(0), None);
-        assert_eq!(polled(&mut outbox), [message(0)]);
+        assert_eq!(sent(&mut outbox), [message(0)]);
         let first = outbox.append(Record::Reserve { end: 1 }, None);
         outbox.send(ReplicaId(1), message(1), None);
         let second = outbox.append(Record::Reserve { end: 2 }, None);
         outbox.send(ReplicaId(1), message(2), None);
         outbox.reply(ClientRef::default(), Ok(Bytes::new()));
-        assert_eq!(polled(&mut outbox), []);
+        assert_eq!(polled(&mut outbox), (vec![], 0, 0));
         outbox.on_durable(first);
-        assert_eq!(polled(&mut outbox), [message(1)]);
-        assert!(outbox.poll_reply().is_none());
+        assert_eq!(polled(&mut outbox), (vec![message(1)], 0, 0));
         outbox.on_durable(second);
-        assert_eq!(polled(&mut outbox), [message(2)]);
-        assert!(outbox.poll_reply().is_some());
+        assert_eq!(polled(&mut outbox), (vec![message(2)], 1, 0));
     }
 
     #[test]
@@ -239,10 +254,8 @@ mod tests {
         outbox.send(ReplicaId(1), message(1), None);
         outbox.send_at_once(ReplicaId(1), PeerMessage::Stalled);
         outbox.reply(ClientRef::default(), Ok(Bytes::new()));
-        outbox.reply(ClientRef::default(), Err(Failure::Unavailable { reason: "hung".into() }));
-        assert_eq!(polled(&mut outbox), [PeerMessage::Stalled]);
-        assert!(outbox.poll_reply().is_some_and(|reply| reply.outcome.is_err()));
-        assert!(outbox.poll_reply().is_none());
+        outbox.reply(ClientRef::default(), Err(Failure::Unavailable(Reason::DiskFull)));
+        assert_eq!(polled(&mut outbox), (vec![PeerMessage::Stalled], 0, 1));
     }
 
     #[test]
@@ -262,10 +275,10 @@ mod tests {
         let block = outbox.append(Record::Reserve { end: 9 }, None);
         outbox.append(Record::Reserve { end: 10 }, None);
         outbox.send_behind(block, ReplicaId(1), message(1), None);
-        assert_eq!(polled(&mut outbox), []);
+        assert_eq!(sent(&mut outbox), []);
         outbox.on_durable(block);
-        assert_eq!(polled(&mut outbox), [message(1)]);
+        assert_eq!(sent(&mut outbox), [message(1)]);
         outbox.send_behind(block, ReplicaId(1), message(2), None);
-        assert_eq!(polled(&mut outbox), [message(2)]);
+        assert_eq!(sent(&mut outbox), [message(2)]);
     }
 }

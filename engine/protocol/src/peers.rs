@@ -118,7 +118,7 @@ impl Peers {
     /// D9: those who no longer say that their disks hang are reached again. Whether there are any.
     pub(crate) fn end_stalls(&mut self, now: Time) -> bool {
         let is_over = |peer: &mut Peer| peer.stalled_until.take_if(|until| *until <= now).is_some();
-        self.all.iter_mut().fold(false, |ended, peer| is_over(peer) || ended)
+        self.all.iter_mut().map(is_over).filter(|is_over| *is_over).count() > 0
     }
 
     /// A replica says how far it is.

@@ -3,7 +3,7 @@
 
 use crate::attempt::Attempts;
 use crate::conflict::{Index, Learnt};
-use crate::contract::{Append, Config, Position, Reply, Room, Send, Time};
+use crate::contract::{Config, Output, Position, Room, Time};
 use crate::execute::Executor;
 use crate::forgetting::Forgetting;
 use crate::limits::{HELD_MAX, TICK_US};
@@ -21,8 +21,9 @@ use crate::space::Space;
 use crate::streams::idle::Idle;
 use crate::transfer::{Holds, OwnFile, Sources};
 use isonomy_wire::deps::Deps;
+use isonomy_wire::failure::Reason;
 use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
-use isonomy_wire::message::PeerMessage;
+use isonomy_wire::message::{MessagesDropped, PeerMessage};
 use std::collections::BTreeMap;
 
 
@@ -36,6 +37,7 @@ pub(crate) struct Counters {
     pub(crate) replayed_commands: u64,
     /// Messages that were sent again, by receiver.
     pub(crate) resent: [u64; REPLICAS_MAX],
+    pub(crate) dropped: MessagesDropped,
 }
 
 /// One replica of one shard. See the crate's documentation for how it is driven.
@@ -154,7 +156,12 @@ impl Replica {
     /// A message from another replica, with the batch that came behind it. Messages that no
     /// member following the law would send are dropped.
     pub fn on_message(&mut self, now: Time, from: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
-        if from.index() >= self.quorum.n || from == self.me || !self.is_admitted() {
+        if !self.is_admitted() {
+            self.counters.dropped.not_admitted += 1;
+            return;
+        }
+        if from.index() >= self.quorum.n || from == self.me {
+            self.counters.dropped.impossible += 1;
             return;
         }
         self.handle(now, from, message, payload);
@@ -230,7 +237,7 @@ impl Replica {
     /// until `is_idle`, or give up after a while: a stop in bad order loses nothing either.
     pub fn on_stop(&mut self, _now: Time) {
         self.requests.on_stop();
-        self.give_back_pending("this replica is shutting down and proposed nothing; ask another");
+        self.give_back_pending(Reason::Stopping);
     }
 
     /// D2: whether somebody waits for more of the log to be durable. What nobody waits for, such as a
@@ -249,19 +256,11 @@ impl Replica {
         self.requests.is_stopped() && self.outbox.is_empty()
     }
 
-    /// The next record to append.
-    pub fn poll_append(&mut self) -> Option<Append> {
-        self.outbox.poll_append()
-    }
-
-    /// The next message that may leave. Poll appends first.
-    pub fn poll_send(&mut self) -> Option<Send> {
-        self.outbox.poll_send()
-    }
-
-    /// The next reply that may leave. Poll appends first.
-    pub fn poll_reply(&mut self) -> Option<Reply> {
-        self.outbox.poll_reply()
+    /// The next thing that is to be done, in the order of [`Output`]'s variants; `None`: sleep until the next
+    /// input. Poll until then, after `end_turn`.
+    #[inline]
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outbox.poll().or_else(|| self.poll_cut().map(Output::Cut))
     }
 
     /// Hands over the messages to oneself that are due, until none is left. What leaves for

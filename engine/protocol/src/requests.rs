@@ -153,8 +153,8 @@ impl Requests {
     }
 
     /// Whether the log may grow.
-    pub(crate) fn room(&self) -> &Room {
-        &self.room
+    pub(crate) fn room(&self) -> Room {
+        self.room
     }
 
     /// D9: whether the own disk hangs.

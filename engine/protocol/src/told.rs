@@ -44,6 +44,7 @@ impl Replica {
             replica: self.me,
             epoch: self.config.epoch,
             shard: self.config.shard,
+            messages_dropped: self.counters.dropped,
             frontier: executed,
             committed: *self.executor.committed(),
             unexecuted: rows.map(|row| self.space.last(row) - executed.of(row)).sum(),

@@ -7,7 +7,7 @@
 
 mod support;
 
-use isonomy_protocol::contract::{Config, Position, Send, Time, Timing};
+use isonomy_protocol::contract::{Config, Output, Position, Send, Time, Timing};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::mutant::Mutant;
 use isonomy_protocol::replica::Replica;
@@ -128,11 +128,16 @@ impl Node {
         let now = self.now();
         let Some(core) = &mut self.core else { return Vec::new() };
         core.end_turn(now);
-        self.log
-            .extend(std::iter::from_fn(|| core.poll_append()).map(|append| (append.record, append.payload)));
-        while core.poll_reply().is_some() {}
+        let mut said = Vec::new();
+        while let Some(output) = core.poll() {
+            match output {
+                Output::Append(append) => self.log.push((append.record, append.payload)),
+                Output::Send(send) if is_protocol(&send.message) => said.push(send),
+                Output::Send(_) | Output::Reply(_) | Output::Cut(_) => {}
+            }
+        }
         core.check();
-        std::iter::from_fn(|| core.poll_send()).filter(|send| is_protocol(&send.message)).collect()
+        said
     }
 
     fn seal(&mut self) {

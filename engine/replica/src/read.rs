@@ -58,7 +58,7 @@ pub(crate) fn run(args: &ReadArgs) -> Result<(), Fatal> {
 /// A read has no effect, so there is nothing to find out about it: it is repeated.
 fn unread(error: CallError, troubles: &[String]) -> anyhow::Error {
     match error {
-        CallError::Failed(Error::TimedOut | Error::NotTaken(_)) => anyhow!(
+        CallError::Failed(Error::TimedOut | Error::NotTaken { .. }) => anyhow!(
             "no answer in time, since no majority of the replicas answered{}; see `isonomy status`, and read again",
             unconnected(troubles)
         ),

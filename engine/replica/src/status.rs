@@ -126,6 +126,12 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "fast": status.fast,
             "slow": status.slow,
             "recoveries": status.recoveries,
+            "messages_dropped": json!({
+                "not_admitted": status.messages_dropped.not_admitted,
+                "impossible": status.messages_dropped.impossible,
+                "forgotten": status.messages_dropped.forgotten,
+                "late": status.messages_dropped.late,
+            }),
             "disk_hung_ms": (status.disk_hung_ms > 0).then_some(status.disk_hung_ms),
             "log_lines_dropped": status.log_lines_dropped,
             "clients": status.clients.0,
@@ -235,6 +241,12 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
     let links: String = status.peers.iter().map(peer_line).collect();
     let mut text = counts + &state + &fence + &connections + &links;
     let mut also = |line: String| text += &format!("\n            {line}");
+    if status.messages_dropped.impossible > 0 {
+        also(format!(
+            "{} messages of peers named what cannot be and were dropped; do all members run the same release?",
+            status.messages_dropped.impossible
+        ));
+    }
     if status.disk_hung_ms > 0 {
         let seconds = status.disk_hung_ms as f64 / 1000.0;
         also(format!(

@@ -83,7 +83,8 @@ fn a_client_names_the_members_of_other_clusters_when_nobody_decides() {
         // A client of the cluster as it was, and one that is told which is meant.
         let client = Client::with(welcome.clone(), config);
         let failed = client.decide("key", "value").await.unwrap_err();
-        let CallError::Failed(Error::NotTaken(why)) = &failed else { panic!("{failed}") };
+        let CallError::Failed(Error::NotTaken { troubles, .. }) = &failed else { panic!("{failed}") };
+        let why = troubles.join("; ");
         let text = format!("this is cluster {}, not {}", ClusterId::of_name("foreign"), welcome.cluster);
         assert!(why.contains(&cluster.addresses()[2]) && why.contains(&text), "{why}");
         assert!(client.troubles().iter().any(|trouble| trouble.contains(&text)));

@@ -5,8 +5,9 @@ mod support;
 
 use isonomy_wire::client::{Client, discover};
 use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::failure::Failure;
 use isonomy_wire::id::{ShardId, StreamId};
-use isonomy_wire::message::{ClientMessage, Failure, Handshake, Hello, Refusal, Role};
+use isonomy_wire::message::{ClientMessage, Handshake, Hello, Refusal, Role};
 use isonomy_wire::session::Config;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;

@@ -4,9 +4,10 @@
 mod support;
 
 use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::failure::Failure;
 use isonomy_wire::frame::HEADER_BYTES;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId, StreamId};
-use isonomy_wire::message::{ClientMessage, Failure, Handshake, Hello, Refusal, Role, Start};
+use isonomy_wire::message::{ClientMessage, Handshake, Hello, Refusal, Role, Start};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::io::Write;
 use support::{Cluster, RawClient, hello};

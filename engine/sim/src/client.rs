@@ -240,7 +240,7 @@ fn told(answer: Result<Answer, Error>) -> Told {
         Ok(Answer::Missing) => Told::Saw(0, None),
         Ok(Answer::Retired { key_seq, .. }) => Told::Retired(key_seq),
         Ok(Answer::Duplicate | Answer::Expired) | Err(Error::TimedOut | Error::Expired) => Told::Unknown,
-        Err(Error::NotTaken(_)) => Told::Nothing,
+        Err(Error::NotTaken { .. }) => Told::Nothing,
         other => panic!("no client can be told this: {other:?}"),
     }
 }

@@ -4,7 +4,7 @@ use crate::disk::Disk;
 use crate::ghost::Ghost;
 use crate::plan::Plan;
 use isonomy_protocol::admission::Admission;
-use isonomy_protocol::contract::{Append, Config, Position, Reply, Room, Send, Time};
+use isonomy_protocol::contract::{Append, Config, Output, Position, Reply, Room, Send, Time};
 use isonomy_protocol::limits::HUNG_AFTER_US;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::quorum::Quorum;
@@ -13,6 +13,7 @@ use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::command::Part;
 use isonomy_wire::deps::Deps;
+use isonomy_wire::failure::Reason;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::Start;
 use rand::Rng;
@@ -304,20 +305,26 @@ impl Node {
         core.on_room(room);
         core.on_log_bytes(self.disk.bytes());
         core.end_turn(time);
-        while let Some(append) = core.poll_append() {
-            if trace {
-                eprintln!("{now:>9} {} writes {:?}{}", self.id, append.record, batch_of(&append));
+        let mut cut = None;
+        while let Some(output) = core.poll() {
+            match output {
+                Output::Append(append) => {
+                    if trace {
+                        eprintln!("{now:>9} {} writes {:?}{}", self.id, append.record, batch_of(&append));
+                    }
+                    ghost.on_append(self.id, &append);
+                    self.disk.append(append);
+                }
+                Output::Send(send) => {
+                    ghost.on_send(self.id, &send);
+                    self.said.push(send);
+                }
+                Output::Reply(reply) => {
+                    ghost.on_reply(self.id, &reply);
+                    turn.replies.push(reply);
+                }
+                Output::Cut(position) => cut = Some(position),
             }
-            ghost.on_append(self.id, &append);
-            self.disk.append(append);
-        }
-        while let Some(send) = core.poll_send() {
-            ghost.on_send(self.id, &send);
-            self.said.push(send);
-        }
-        while let Some(reply) = core.poll_reply() {
-            ghost.on_reply(self.id, &reply);
-            turn.replies.push(reply);
         }
         let frontier = *core.executed();
         if frontier != ghost.frontiers[usize::from(self.id)] {
@@ -329,7 +336,7 @@ impl Node {
         if let Some((fence, hash)) = core.last_fence() {
             ghost.on_fence(self.id, fence, hash);
         }
-        if let Some(position) = core.poll_cut() {
+        if let Some(position) = cut {
             ghost.on_cut(self.id, position);
             self.disk.cut(position);
         }
@@ -347,9 +354,9 @@ impl Node {
     /// Whether its log may grow, and whether its disk answers.
     fn room(&self, now: u64) -> Room {
         if self.written_since.is_some_and(|since| now - since >= HUNG_AFTER_US) {
-            Room::Hung("the simulated disk hangs".into())
+            Room::Hung(Reason::DiskHung { for_ms: 0 })
         } else if now < self.full_until {
-            Room::Gone("the simulated disk is full".into())
+            Room::Gone(Reason::DiskFull)
         } else {
             Room::Enough
         }

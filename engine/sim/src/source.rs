@@ -98,7 +98,7 @@ impl Source {
         if self.is_impostor {
             match outcome {
                 Err(Error::OtherCommand { .. }) => self.is_found_out = true,
-                Err(Error::TimedOut | Error::NotTaken(_)) => {}
+                Err(Error::TimedOut | Error::NotTaken { .. }) => {}
                 other => panic!("S5: something else was said, and told {other:?}"),
             }
             self.is_stopped = true;

@@ -160,9 +160,8 @@ impl Driver {
 
     /// Names the replicas that are not connected where that may be why nothing was decided.
     fn explain(&self, error: Error) -> Error {
-        let Error::NotTaken(why) = error else { return error };
-        let troubles = self.links.troubles.unconnected();
-        Error::NotTaken(if troubles.is_empty() { why } else { format!("{why} ({})", troubles.join("; ")) })
+        let Error::NotTaken { why, .. } = error else { return error };
+        Error::NotTaken { why, troubles: self.links.troubles.unconnected() }
     }
 
     fn take_calls(&mut self, call: Call) {

@@ -1,7 +1,8 @@
 use super::*;
+use crate::failure::{Failure, Reason};
 use crate::frame::{Encoder, Frame, Kind, Scope, Splitter};
 use crate::id::{ClusterId, Epoch, ReplicaId, ShardId};
-use crate::message::{ClientMessage, Failure, Handshake, Member, Refusal, Role, ShardStatus};
+use crate::message::{ClientMessage, Handshake, Member, Refusal, Role, ShardStatus};
 use crate::session::model::Model;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -150,7 +151,7 @@ async fn converse(shared: Arc<Shared>, replica: ReplicaId, stream: TcpStream) {
                 let overloaded = shared.overloaded.load(Ordering::Relaxed) == replica.index();
                 if overloaded || take_one(&shared.refusals) {
                     let retry_after_ms = if overloaded { 3_600_000 } else { 1 };
-                    let failure = Failure::Overloaded { retry_after_ms, why: "test".into() };
+                    let failure = Failure::Overloaded { retry_after_ms, reason: Reason::CatchingUp };
                     peer.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]).await;
                     continue;
                 }

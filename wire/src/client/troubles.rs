@@ -1,8 +1,8 @@
 //! Why a client gets no answers, for whoever waits for them.
 
 use super::connection::ConnectError;
+use crate::failure::Failure;
 use crate::id::{ReplicaId, ShardId};
-use crate::message::Failure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

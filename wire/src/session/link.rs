@@ -1,11 +1,10 @@
 //! One connection's bytes: the handshake, then requests out and responses in. No socket.
 
 use crate::answer::{Answers, BadResponse};
+use crate::failure::Failure;
 use crate::frame::{Encoder, FrameError, Kind, Scope, Splitter};
 use crate::id::{ClusterId, Epoch, REPLICAS_MAX, SHARDS_MAX, ShardId, StreamId};
-use crate::message::{
-    ClientMessage, Failure, Handshake, Hello, Refusal, Role, ShardStatus, SourceStatus, Welcome,
-};
+use crate::message::{ClientMessage, Handshake, Hello, Refusal, Role, ShardStatus, SourceStatus, Welcome};
 use crate::route::RULE_VERSION;
 
 /// What came in.

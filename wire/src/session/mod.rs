@@ -33,9 +33,10 @@ mod tests;
 
 pub use config::{Config, FRAME_COMMANDS_MAX, NO_DEADLINE_US, Routing, UNANSWERED_MAX};
 pub use link::{Link, LinkError, Received};
-pub use outcome::{Error, NO_TOKEN, Outcome, SubmitError};
+pub use outcome::{Error, NO_TOKEN, NotTaken, Outcome, SubmitError};
 
 use crate::command::{Invalid, NUMBER_MAX, RequestBuilder};
+use crate::failure::Failure;
 use crate::id::{ReplicaId, ShardId};
 use crate::route::{hash_key, hash_stream, home_of, shard_of};
 use crate::source::{Owner, SourceName};
@@ -157,7 +158,7 @@ pub struct Session {
     next_tick: u64,
     closing: bool,
     /// Why a replica last took nothing.
-    last_refusal: Option<String>,
+    last_refusal: Option<(ReplicaId, Failure)>,
 }
 
 impl Session {

@@ -4,7 +4,7 @@
 use super::model::Model;
 use super::*;
 use crate::answer::{Answer, Answers};
-use crate::message::Failure;
+use crate::failure::{Failure, Reason};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -138,9 +138,9 @@ impl World {
             Step::Refuse { place, overloaded } => {
                 let Some(copy) = self.take(place) else { return };
                 let failure = if overloaded {
-                    Failure::Overloaded { retry_after_ms: 30, why: String::new() }
+                    Failure::Overloaded { retry_after_ms: 30, reason: Reason::Stopping }
                 } else {
-                    Failure::Unavailable { reason: String::new() }
+                    Failure::Unavailable(Reason::Stopping)
                 };
                 self.session.on_failure(self.now, copy.replica, copy.tag, failure);
             }
@@ -235,7 +235,7 @@ proptest! {
             let times = world.times_decided(*token);
             match answer {
                 Ok(Answer::Committed { .. }) => prop_assert_eq!(times, 1, "{}", token),
-                Ok(Answer::Found { .. } | Answer::Missing) | Err(Error::NotTaken(_)) => {
+                Ok(Answer::Found { .. } | Answer::Missing) | Err(Error::NotTaken { .. }) => {
                     prop_assert_eq!(times, 0, "{}", token);
                 }
                 Err(Error::TimedOut | Error::Expired) => prop_assert!(times <= 1, "{}", token),

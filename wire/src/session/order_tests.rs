@@ -5,7 +5,7 @@ use super::rig::*;
 use super::*;
 use crate::answer::Answers;
 use crate::command::Op;
-use crate::message::Failure;
+use crate::failure::{Failure, Reason};
 
 /// A key's commands and their frames, one each; the stream is open.
 fn in_flight(count: u64) -> (Rig, Vec<Transmit>) {
@@ -60,7 +60,7 @@ fn s2_a_request_that_comes_early_goes_again_behind_the_one_before_it() {
 #[test]
 fn s2_a_refused_request_takes_those_behind_it_along() {
     let (mut rig, frames) = in_flight(3);
-    rig.fail(&frames[1], Failure::Unavailable { reason: "1 of 3".into() });
+    rig.fail(&frames[1], Failure::Unavailable(Reason::CatchingUp));
     assert!(rig.sent().is_empty(), "the first is still under way at the other replica");
     rig.answer(&frames[0]);
     let again = rig.sent();

@@ -2,6 +2,8 @@
 
 use crate::answer::{Answer, Answers};
 use crate::command::Invalid;
+use crate::failure::Failure;
+use crate::id::{ReplicaId, ShardId};
 
 /// The token of numbers that were skipped, and of what is asked again; no command may have it.
 pub const NO_TOKEN: u64 = u64::MAX;
@@ -62,6 +64,32 @@ impl Charge {
     }
 }
 
+/// Why no replica took a command: it certainly has no effect.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotTaken {
+    /// A number of its source before it has no answer.
+    #[error("number {0}, before it, has no answer")]
+    Behind(u64),
+    /// No replica is connected.
+    #[error("no replica is connected for shard {}", .0.0)]
+    Unconnected(ShardId),
+    /// The replicas that were asked refused it; this is what the last of them said.
+    #[error("replica {replica} is {failure}")]
+    Refused {
+        /// Who said so.
+        replica: ReplicaId,
+        /// What it said.
+        failure: Failure,
+    },
+    /// No replica said anything.
+    #[error("the replicas are silent")]
+    Silent,
+}
+
+fn listed(troubles: &[String]) -> String {
+    if troubles.is_empty() { String::new() } else { format!(" ({})", troubles.join("; ")) }
+}
+
 /// Why commands have no answers.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {
@@ -72,8 +100,16 @@ pub enum Error {
     )]
     TimedOut,
     /// No replica took it; it certainly has no effect.
-    #[error("no replica took it in time, nothing was decided: {0}; it is safe to submit it again")]
-    NotTaken(String),
+    #[error(
+        "no replica took it in time, nothing was decided: {why}{}; it is safe to submit it again",
+        listed(troubles)
+    )]
+    NotTaken {
+        /// Why not.
+        why: NotTaken,
+        /// What the last tries to connect said to replicas that are not connected, where that is known.
+        troubles: Vec<String>,
+    },
     /// It was sent more than once and its stream has ended in between.
     #[error(
         "its stream has ended, so the outcome of earlier tries is unknown; read the key to find out, or \
@@ -115,7 +151,7 @@ impl Error {
     pub fn name(&self) -> &'static str {
         match self {
             Error::TimedOut => "timed_out",
-            Error::NotTaken(_) => "not_taken",
+            Error::NotTaken { .. } => "not_taken",
             Error::Expired => "expired",
             Error::Invalid(_) => "invalid",
             Error::OtherCommand { .. } => "other_command",

@@ -4,8 +4,8 @@ use super::model::Model;
 use super::*;
 use crate::answer::{Answer, Answers};
 use crate::command::{Batch, Op};
+use crate::failure::Failure;
 use crate::id::StreamId;
-use crate::message::Failure;
 use std::collections::BTreeMap;
 
 /// A session, the cluster that answers it, and what it sent and learnt.

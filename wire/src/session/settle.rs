@@ -3,10 +3,10 @@
 use super::Session;
 use super::config::{LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
 use super::lane::{Flight, Kind, Pending, Place, Stream};
-use super::outcome::{Charge, Error, NO_TOKEN, Outcome};
+use super::outcome::{Charge, Error, NO_TOKEN, NotTaken, Outcome};
 use crate::answer::{Answer, Answers, BadResponse};
+use crate::failure::Failure;
 use crate::id::{ReplicaId, ShardId, StreamId};
-use crate::message::Failure;
 
 /// How long a replica without a quorum is left alone, in microseconds.
 const UNAVAILABLE_PAUSE_US: u64 = 100_000;
@@ -174,7 +174,7 @@ impl Session {
         if !matches!(flight.place, Place::Sent { replica: at, .. } if at == replica) {
             return;
         }
-        self.last_refusal = Some(format!("replica {replica} is {failure}"));
+        self.last_refusal = Some((replica, failure.clone()));
         match failure {
             Failure::Overloaded { retry_after_ms, .. } => {
                 // Another replica may take it at once.
@@ -183,7 +183,12 @@ impl Session {
                 lane.send_again(place);
                 self.links.overloaded(replica, shard, class, now, pause, self.config.retry_us);
             }
-            Failure::Unavailable { .. } => {
+            Failure::Unavailable(_) => {
+                flight.unsettled -= 1;
+                lane.send_again(place);
+                self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US);
+            }
+            Failure::Unknown(_) => {
                 lane.send_again(place);
                 self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US);
             }
@@ -331,11 +336,16 @@ impl Session {
         let lane = &self.lanes[index];
         let shard = lane.shard;
         if let Some(number) = lane.stopped {
-            return Error::NotTaken(format!("number {number}, before it, has no answer"));
+            return not_taken(NotTaken::Behind(number));
         }
         if !self.links.is_connected(shard) {
-            return Error::NotTaken(format!("no replica is connected for shard {}", shard.0));
+            return not_taken(NotTaken::Unconnected(shard));
         }
-        Error::NotTaken(self.last_refusal.clone().unwrap_or_else(|| "the replicas are silent".into()))
+        let refused = |(replica, failure)| NotTaken::Refused { replica, failure };
+        not_taken(self.last_refusal.clone().map_or(NotTaken::Silent, refused))
     }
+}
+
+fn not_taken(why: NotTaken) -> Error {
+    Error::NotTaken { why, troubles: Vec::new() }
 }

@@ -165,6 +165,6 @@ fn a_number_without_an_answer_stops_a_named_source() {
     propose(&mut rig, 2).unwrap();
     rig.pass(10_000_000);
     assert_eq!(rig.outcomes[&1], Err(Error::TimedOut));
-    assert!(matches!(rig.outcomes[&2], Err(Error::NotTaken(_))));
+    assert!(matches!(rig.outcomes[&2], Err(Error::NotTaken { .. })));
     assert_eq!(propose(&mut rig, 3), Err(SubmitError::Stopped(1)));
 }

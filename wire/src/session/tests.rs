@@ -3,8 +3,8 @@ use super::rig::*;
 use super::*;
 use crate::answer::{Answer, Answers, ResponseBuilder};
 use crate::command::{Op, VALUE_BYTES_MAX};
+use crate::failure::{Failure, Reason};
 use crate::id::{Epoch, InstanceId};
-use crate::message::Failure;
 
 #[test]
 fn commands_go_to_the_home_of_their_key_or_round() {
@@ -264,7 +264,7 @@ fn a_silent_replica_is_avoided_until_it_speaks() {
 }
 
 fn overloaded(retry_after_ms: u32) -> Failure {
-    Failure::Overloaded { retry_after_ms, why: "full".into() }
+    Failure::Overloaded { retry_after_ms, reason: Reason::StreamsFull { max: 1 } }
 }
 
 #[test]
@@ -314,8 +314,10 @@ fn when_all_replicas_are_overloaded_the_first_whose_pause_ends_is_asked() {
     assert_eq!(again.replica, ReplicaId(1));
     rig.fail(&again, overloaded(60_000));
     rig.pass(10_000_000);
-    let Err(Error::NotTaken(why)) = &rig.outcomes[&1] else { panic!("{:?}", rig.outcomes) };
-    assert!(why.contains("overloaded (full)"), "{why}");
+    let Err(Error::NotTaken { why: NotTaken::Refused { failure, .. }, .. }) = &rig.outcomes[&1] else {
+        panic!("{:?}", rig.outcomes)
+    };
+    assert!(matches!(failure, Failure::Overloaded { reason: Reason::StreamsFull { .. }, .. }), "{failure}");
 }
 
 #[test]
@@ -442,7 +444,7 @@ fn an_unavailable_replica_is_left_for_the_next_one() {
     rig.settle();
     rig.decide(b"k", 1);
     let first = rig.one();
-    let failure = Failure::Unavailable { reason: "1 of 3".into() };
+    let failure = Failure::Unavailable(Reason::CatchingUp);
     rig.fail(&first, failure.clone());
     let second = rig.one();
     assert_ne!(second.replica, first.replica);
@@ -452,6 +454,30 @@ fn an_unavailable_replica_is_left_for_the_next_one() {
     assert!(rig.sent().is_empty());
     rig.answer(&second);
     assert!(rig.is_committed(1));
+}
+
+/// What every replica refused before it proposed anything was not decided, and its client may know that.
+#[test]
+fn a_definite_refusal_is_told_as_one_and_an_open_one_is_not() {
+    for (failure, is_definite) in
+        [(Failure::Unavailable(Reason::Stopping), true), (Failure::Unknown(Reason::StateReplaced), false)]
+    {
+        let mut rig = Rig::new(|_| ());
+        rig.decide(b"k", 0);
+        rig.settle();
+        rig.decide(b"k", 1);
+        while !rig.outcomes.contains_key(&1) {
+            rig.sent().iter().for_each(|sent| rig.fail(sent, failure.clone()));
+            rig.pass(TICK_US);
+        }
+        match &rig.outcomes[&1] {
+            Err(Error::NotTaken { why: NotTaken::Refused { failure: told, .. }, .. }) if is_definite => {
+                assert_eq!(*told, failure);
+            }
+            Err(Error::TimedOut) if !is_definite => {}
+            other => panic!("{failure}: {other:?}"),
+        }
+    }
 }
 
 #[test]
@@ -485,8 +511,8 @@ fn nothing_sent_means_nothing_decided() {
     rig.decide(b"k", 0);
     assert!(rig.sent().is_empty());
     rig.pass(10_000_000);
-    let Err(Error::NotTaken(why)) = &rig.outcomes[&0] else { panic!() };
-    assert!(why.contains("no replica is connected"), "{why}");
+    let Err(Error::NotTaken { why, .. }) = &rig.outcomes[&0] else { panic!() };
+    assert_eq!(*why, NotTaken::Unconnected(ShardId(0)));
 }
 
 #[test]

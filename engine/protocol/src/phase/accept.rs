@@ -1,6 +1,6 @@
 //! C4 and C5: a value is accepted at a ballot, by the slow path or by a recovery.
 
-use crate::attempt::{Attempt, Proposal, Stage};
+use crate::attempt::{Attempt, Proposal, Stage, asked_at};
 use crate::contract::Time;
 use crate::instance::Choice;
 use crate::log::record::Record;
@@ -112,9 +112,8 @@ impl Replica {
 
     /// C5: on AcceptOk at the proposer.
     pub(crate) fn on_accept_ok(&mut self, now: Time, from: ReplicaId, id: InstanceId, ballot: Ballot) {
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.asked_at(ballot)) else {
-            return;
-        };
+        let dropped = &mut self.counters.dropped;
+        let Some(attempt) = asked_at(&mut self.attempts, dropped, id, ballot) else { return };
         let Stage::Accepting { oks, value } = &mut attempt.stage else { return };
         oks.insert(from);
         if oks.len() < self.quorum.slow() {

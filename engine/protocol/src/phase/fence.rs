@@ -12,8 +12,9 @@ use crate::snapshot::{Snapshot, SnapshotHead, SnapshotId, Taking};
 use crate::transfer::OwnFile;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
-use isonomy_wire::message::{Failure, PeerMessage};
+use isonomy_wire::message::PeerMessage;
 
 impl Replica {
     /// G3: whoever asks about what is forgotten here is told so.
@@ -163,7 +164,7 @@ impl Replica {
     }
 
     /// G1: records before this position are no longer needed, because the floor is durable.
-    pub fn poll_cut(&mut self) -> Option<Position> {
+    pub(crate) fn poll_cut(&mut self) -> Option<Position> {
         let is_early = mutant::is(Mutant::CutBeforeFloor);
         self.forgetting.poll_cut(if is_early { Position(u64::MAX) } else { self.outbox.durable() })
     }
@@ -205,8 +206,7 @@ impl Replica {
     /// here any more: whoever waits asks again, and its stream knows whether they have executed.
     pub(crate) fn give_back_below(&mut self, floor: &Deps) {
         for client in self.requests.take_waiters_upto(floor.of(self.me)) {
-            let reason = "this replica was behind and has taken over the state of others; ask again".into();
-            self.outbox.reply(client, Err(Failure::Unavailable { reason }));
+            self.outbox.reply(client, Err(Failure::Unknown(Reason::StateReplaced)));
         }
     }
 }

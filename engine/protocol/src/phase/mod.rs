@@ -30,8 +30,16 @@ impl Replica {
         message: PeerMessage,
         payload: Option<Payload>,
     ) {
-        if !self.is_sensible(now, from, &message) {
-            return;
+        match self.judge(now, from, &message) {
+            Judged::Sensible => {}
+            Judged::Impossible => {
+                self.counters.dropped.impossible += 1;
+                return;
+            }
+            Judged::Forgotten => {
+                self.counters.dropped.forgotten += 1;
+                return;
+            }
         }
         match message {
             PeerMessage::PreAccept { id, deps } => self.on_pre_accept(now, from, id, deps, payload),
@@ -77,7 +85,7 @@ impl Replica {
 
     /// Whether every id in the message is possible, and it is not about what is forgotten: questions
     /// about that are answered here (G3). Whatever is mentioned is seen from here on.
-    fn is_sensible(&mut self, now: Time, from: ReplicaId, message: &PeerMessage) -> bool {
+    fn judge(&mut self, now: Time, from: ReplicaId, message: &PeerMessage) -> Judged {
         let (id, mentioned) = match message {
             PeerMessage::PreAccept { id, deps } | PeerMessage::PreAcceptOk { id, deps } => {
                 (*id, [*deps, Deps::NONE])
@@ -94,9 +102,9 @@ impl Replica {
             | PeerMessage::Waiting { id, .. } => (*id, [Deps::NONE; 2]),
             PeerMessage::Recover { row, from, to, .. } => {
                 if *from == 0 || to < from || to - from >= crate::limits::RECOVER_RANGE_MAX {
-                    return false;
+                    return Judged::Impossible;
                 }
-                return self.space.see_all(&single(InstanceId::new(*row, *to)), now);
+                return Judged::of(self.space.see_all(&single(InstanceId::new(*row, *to)), now));
             }
             // What they name is bounded where it is used: rows, floors and fences.
             PeerMessage::Pull { .. }
@@ -105,24 +113,37 @@ impl Replica {
             | PeerMessage::Gossip(_)
             | PeerMessage::Unreadable { .. }
             | PeerMessage::Fetch { .. }
-            | PeerMessage::Piece { .. } => return true,
+            | PeerMessage::Piece { .. } => return Judged::Sensible,
         };
         if id.row.index() >= self.quorum.n || id.seq == 0 {
-            return false;
+            return Judged::Impossible;
         }
         if self.is_forgotten(id) {
             if asks(message) && from != self.me {
                 self.accept_forgotten(from, message);
                 self.say_gone(from);
             }
-            return false;
+            return Judged::Forgotten;
         }
         let sensible = self.space.see_all(&single(id), now)
             && mentioned.iter().all(|deps| self.space.see_all(deps, now));
         if sensible && id.row != self.me {
             mentioned.iter().for_each(|deps| self.numbers.name(deps));
         }
-        sensible
+        Judged::of(sensible)
+    }
+}
+
+/// What is made of a message before its rule is asked.
+enum Judged {
+    Sensible,
+    Impossible,
+    Forgotten,
+}
+
+impl Judged {
+    fn of(is_possible: bool) -> Judged {
+        if is_possible { Judged::Sensible } else { Judged::Impossible }
     }
 }
 

@@ -1,6 +1,6 @@
 //! C1 to C3: the initial coordinator proposes at ballot 0, everybody pre-accepts.
 
-use crate::attempt::{Attempt, Proposal, Stage};
+use crate::attempt::{Attempt, Proposal, Stage, asked_at};
 use crate::conflict::Learnt;
 use crate::contract::{ClientRef, Time};
 use crate::instance::Choice;
@@ -122,8 +122,9 @@ impl Replica {
 
     /// C3: on PreAcceptOk at the initial coordinator.
     pub(crate) fn on_pre_accept_ok(&mut self, now: Time, from: ReplicaId, id: InstanceId, deps: &Deps) {
+        let dropped = &mut self.counters.dropped;
+        let Some(attempt) = asked_at(&mut self.attempts, dropped, id, Ballot::ZERO) else { return };
         let Some(instance) = self.space.get(id) else { return };
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
         let Stage::PreAccepting { oks, equal, union } = &mut attempt.stage else { return };
         assert!(instance.bal() == Ballot::ZERO && instance.phase() == Phase::PreAccepted, "C3: {id:?}");
         if !oks.insert(from) {

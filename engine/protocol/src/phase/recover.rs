@@ -1,6 +1,6 @@
 //! R1 to R3: an instance that does not get decided is taken over at a higher ballot.
 
-use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, Verdict, judge, rescued};
+use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, Verdict, asked_at, judge, rescued};
 use crate::contract::Time;
 use crate::instance::{Choice, Instance};
 use crate::log::record::Record;
@@ -96,9 +96,8 @@ impl Replica {
     ) {
         let PeerMessage::RecoverOk { id, ballot, .. } = message else { return };
         let Some(report) = report_of(from, message, payload) else { return };
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.asked_at(ballot)) else {
-            return;
-        };
+        let dropped = &mut self.counters.dropped;
+        let Some(attempt) = asked_at(&mut self.attempts, dropped, id, ballot) else { return };
         match &mut attempt.stage {
             Stage::Recovering { reports } => {
                 if reports.iter().any(|other| other.from == from) {

@@ -3,14 +3,15 @@
 
 use crate::contract::{Busy, ClientRef, Room, Time};
 use crate::limits::{
-    ADMISSION_WINDOW, BEHIND_MAX, ROOM_RETRY_MS, SOURCES_MAX, STREAMS_MAX, UNAVAILABLE_AFTER_US,
+    ADMISSION_WINDOW, BEHIND_MAX, ROOM_RETRY_MS, SOURCES_MAX, STREAMS_MAX, STREAMS_RETRY_MS,
+    UNAVAILABLE_AFTER_US,
 };
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::replica::Replica;
 use isonomy_wire::command::{Op, Part};
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::InstanceId;
-use isonomy_wire::message::Failure;
 
 impl Replica {
     /// A request. `Busy` gives it back untouched: try again after the next reply.
@@ -28,67 +29,62 @@ impl Replica {
             let why = "a request frame holds exactly one request; send each in its own".into();
             return Some(Failure::Invalid { why });
         };
-        if self.requests.is_stopping() {
-            let reason = "this replica is shutting down and proposed nothing; ask another".into();
-            return Some(Failure::Unavailable { reason });
-        }
-        if !self.is_admitted() {
-            let reason = "this replica has just started, and too few others have confirmed yet that its state \
-                          is the newest; ask another, or try again later";
-            return Some(Failure::Unavailable { reason: reason.into() });
-        }
-        if self.requests.without_quorum_us(now) > UNAVAILABLE_AFTER_US {
-            let (linked, needed) = (self.peers.live().len(), self.quorum.slow());
-            let reason = format!(
-                "{linked} of {} replicas reach each other here, {needed} are needed; \
-                 nothing was proposed, try another replica or later",
-                self.quorum.n
-            );
-            return Some(Failure::Unavailable { reason });
-        }
-        if self.lacks_more_than(BEHIND_MAX) {
-            let reason = "this replica was away and is catching up; ask another".into();
-            return Some(Failure::Unavailable { reason });
-        }
-        let unknown =
-            |open: &InstanceId| open.row.index() >= self.quorum.n || open.seq > self.space.last(open.row);
-        if part.stream.opened_in().is_some_and(|open| unknown(&open)) {
-            let reason = "this replica has not heard of the stream yet; ask another, or open a stream".into();
-            return Some(Failure::Unavailable { reason });
-        }
         if payload.is_fence() {
             let why = "only replicas propose fences; `isonomy snapshot take` asks them to".into();
             return Some(Failure::Invalid { why });
         }
-        let mut commands = payload.batch().commands_of(part);
-        match self.requests.room() {
-            Room::Hung(_) if mutant::is(Mutant::HungProposes) => {}
-            Room::Gone(reason) | Room::Hung(reason) => {
-                return Some(Failure::Unavailable { reason: reason.clone() });
-            }
-            Room::Short(why) if commands.any(|command| command.op != Op::Read) => {
-                return Some(Failure::Overloaded { retry_after_ms: ROOM_RETRY_MS, why: why.clone() });
-            }
-            Room::Short(_) | Room::Enough => {}
+        if let Some(reason) = self.why_unavailable(now, part) {
+            return Some(Failure::Unavailable(reason));
         }
-        self.why_no_stream(payload, part)
+        self.why_overloaded(payload, part)
+            .map(|(retry_after_ms, reason)| Failure::Overloaded { retry_after_ms, reason })
     }
 
-    /// S4, S5: why no further stream may come into being here, if the request makes one.
-    fn why_no_stream(&self, payload: &Payload, part: &Part) -> Option<Failure> {
+    /// Why this replica takes no requests of this stream.
+    fn why_unavailable(&self, now: Time, part: &Part) -> Option<Reason> {
+        let unknown =
+            |open: &InstanceId| open.row.index() >= self.quorum.n || open.seq > self.space.last(open.row);
+        if self.requests.is_stopping() {
+            Some(Reason::Stopping)
+        } else if !self.is_admitted() {
+            Some(Reason::NotConfirmed)
+        } else if self.requests.without_quorum_us(now) > UNAVAILABLE_AFTER_US {
+            let (linked, needed) = (self.peers.live().len() as u8, self.quorum.slow() as u8);
+            Some(Reason::NoQuorum { linked, replicas: self.quorum.n as u8, needed })
+        } else if self.lacks_more_than(BEHIND_MAX) {
+            Some(Reason::CatchingUp)
+        } else if part.stream.opened_in().is_some_and(|open| unknown(&open)) {
+            Some(Reason::StreamUnknown)
+        } else {
+            self.why_no_room()
+        }
+    }
+
+    /// Why the log takes nothing.
+    fn why_no_room(&self) -> Option<Reason> {
+        match self.requests.room() {
+            Room::Hung(_) if mutant::is(Mutant::HungProposes) => None,
+            Room::Gone(reason) | Room::Hung(reason) => Some(reason),
+            Room::Short(_) | Room::Enough => None,
+        }
+    }
+
+    /// Which limit a request meets, and after how many milliseconds to try again: the log's budget, or as many
+    /// streams or sources as there may be (S4, S5).
+    fn why_overloaded(&self, payload: &Payload, part: &Part) -> Option<(u32, Reason)> {
+        let has = |is: fn(Op) -> bool| payload.batch().commands_of(part).any(|command| is(command.op));
+        if let Room::Short(reason) = self.requests.room()
+            && has(|op| op != Op::Read)
+        {
+            return Some((ROOM_RETRY_MS, reason));
+        }
         let streams = &self.machine.streams;
-        let opens = payload.batch().commands_of(part).any(|command| command.op == Op::Open);
-        if opens && streams.opened() >= STREAMS_MAX {
-            let why = format!("{STREAMS_MAX} streams are open; idle ones end by themselves");
-            return Some(Failure::Overloaded { retry_after_ms: 1000, why });
+        if streams.opened() >= STREAMS_MAX && has(|op| op == Op::Open) {
+            return Some((STREAMS_RETRY_MS, Reason::StreamsFull { max: STREAMS_MAX as u32 }));
         }
         let is_fresh = part.stream.is_named() && streams.get(part.stream).is_none();
         if is_fresh && streams.sources() >= SOURCES_MAX {
-            let why = format!(
-                "{SOURCES_MAX} sources are known here; end those that are done with: isonomy source list, \
-                 isonomy source end NAME"
-            );
-            return Some(Failure::Overloaded { retry_after_ms: 1000, why });
+            return Some((STREAMS_RETRY_MS, Reason::SourcesFull { max: SOURCES_MAX as u32 }));
         }
         None
     }

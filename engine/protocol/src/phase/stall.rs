@@ -6,25 +6,24 @@ use crate::limits::STALLED_PERIODS;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
 use crate::replica::Replica;
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::ReplicaId;
-use isonomy_wire::message::{Failure, PeerMessage};
+use isonomy_wire::message::PeerMessage;
 
 impl Replica {
     /// What was not proposed is not, while the log cannot take it.
     pub(crate) fn give_back_for_room(&mut self) {
-        let reason = match self.requests.room() {
-            Room::Hung(_) if mutant::is(Mutant::HungProposes) => return,
-            Room::Gone(reason) | Room::Hung(reason) if !self.requests.is_empty() => reason.clone(),
-            _ => return,
-        };
-        self.give_back_pending(&reason);
+        match self.requests.room() {
+            Room::Hung(_) if mutant::is(Mutant::HungProposes) => {}
+            Room::Gone(reason) | Room::Hung(reason) => self.give_back_pending(reason),
+            Room::Enough | Room::Short(_) => {}
+        }
     }
 
     /// Nothing was proposed for those who wait to be.
-    pub(crate) fn give_back_pending(&mut self, reason: &str) {
+    pub(crate) fn give_back_pending(&mut self, reason: Reason) {
         for client in self.requests.give_back() {
-            let reason = reason.to_owned();
-            self.outbox.reply(client, Err(Failure::Unavailable { reason }));
+            self.outbox.reply(client, Err(Failure::Unavailable(reason)));
         }
     }
 
@@ -36,11 +35,9 @@ impl Replica {
         if mutant::is(Mutant::HungKeepsWaiters) {
             return;
         }
-        let reason = format!("{reason}; what was proposed here may still be decided");
         let answered = self.outbox.take_held_answers();
         for client in self.requests.take_all_waiters().chain(answered) {
-            let reason = reason.clone();
-            self.outbox.reply(client, Err(Failure::Unavailable { reason }));
+            self.outbox.reply(client, Err(Failure::Unknown(reason)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! R4 to R6: what a recovery proposes must not contradict conflicts that it did not see.
 
-use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, standing};
+use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, asked_at, standing};
 use crate::conflict::Touched;
 use crate::contract::Time;
 use crate::instance::{Choice, Instance};
@@ -98,9 +98,8 @@ impl Replica {
         if !conflicts.iter().all(possible) {
             return;
         }
-        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.asked_at(ballot)) else {
-            return;
-        };
+        let dropped = &mut self.counters.dropped;
+        let Some(attempt) = asked_at(&mut self.attempts, dropped, id, ballot) else { return };
         let Stage::Validating(validation) = &mut attempt.stage else { return };
         if !validation.quorum.contains(from) || !validation.oks.insert(from) {
             return;

@@ -2,12 +2,13 @@
 
 use crate::support::solo::*;
 use crate::support::*;
-use isonomy_protocol::contract::{ClientRef, Config, Position, Time};
+use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Time};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::ReplicaId;
-use isonomy_wire::message::{Failure, Gossip, PeerMessage};
+use isonomy_wire::message::{Gossip, PeerMessage};
 
 const BEGAN: Time = Time(1_000_000);
 
@@ -26,10 +27,13 @@ fn says(core: &mut Replica, from: Time) -> Vec<PeerMessage> {
         let now = from.after(step * 5_000);
         core.on_timeout(now);
         core.end_turn(now);
-        while let Some(append) = core.poll_append() {
-            core.on_durable(now, append.position);
+        while let Some(output) = core.poll() {
+            match output {
+                Output::Append(append) => core.on_durable(now, append.position),
+                Output::Send(send) => said.push(send.message),
+                Output::Reply(_) | Output::Cut(_) => {}
+            }
         }
-        said.extend(std::iter::from_fn(|| core.poll_send()).map(|send| send.message));
     }
     said
 }
@@ -53,17 +57,20 @@ fn g6_before_it_is_admitted_a_replica_says_nothing_and_takes_nothing() {
     core.on_message(BEGAN, ReplicaId(1), pre_accept(id(1, 1), Deps::NONE), Some(decide("s", 1, 0, "a")));
     core.on_request(BEGAN, ClientRef::default(), decide("t", 1, 0, "b")).unwrap();
     core.propose_fence(BEGAN);
+    let Some(Output::Append(reserve)) = core.poll() else { panic!("it reserves its numbers") };
+    let Some(Output::Reply(Reply { outcome: Err(refused), .. })) = core.poll() else { panic!("it answers") };
+    assert_eq!(refused, Failure::Unavailable(Reason::NotConfirmed));
+    core.on_durable(BEGAN, reserve.position);
     assert_eq!(says(&mut core, BEGAN), []);
-    let refused = core.poll_reply().map(|reply| reply.outcome);
-    assert!(matches!(refused, Some(Err(Failure::Unavailable { .. }))), "{refused:?}");
     assert_eq!(core.position(), Some(8), "it has reserved its numbers and written nothing else");
     let now = BEGAN.after(3_000_000);
+    assert_eq!(core.status().messages_dropped.not_admitted, 1);
     core.admit(now);
     assert!(!says(&mut core, now).is_empty());
     core.on_message(now, ReplicaId(1), pre_accept(id(1, 1), Deps::NONE), Some(decide("s", 1, 0, "a")));
     core.end_turn(now);
-    let append = core.poll_append().map(|append| append.record);
-    assert!(matches!(append, Some(Record::PreAccepted { .. })), "{append:?}");
+    let Some(Output::Append(append)) = core.poll() else { panic!("it writes") };
+    assert!(matches!(append.record, Record::PreAccepted { .. }), "{append:?}");
 }
 
 #[test]

@@ -9,8 +9,9 @@ use isonomy_protocol::limits::{FENCE_BEHIND_MAX, PULL_BYTES_MAX};
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, StreamId};
-use isonomy_wire::message::{Failure, Gossip, PeerMessage, Value};
+use isonomy_wire::message::{Gossip, PeerMessage, Value};
 
 /// A fence behind [`ID`].
 const FENCE: InstanceId = InstanceId { row: ReplicaId(0), seq: 2 };
@@ -520,7 +521,7 @@ fn g5_own_clients_are_sent_to_their_streams() {
     solo.install(&forgetful().snapshot.expect("it took one"));
     solo.sync();
     let outcome = solo.replies.pop().expect("it is answered").outcome;
-    assert!(matches!(outcome, Err(Failure::Unavailable { .. })), "{outcome:?}");
+    assert!(matches!(outcome, Err(Failure::Unknown(Reason::StateReplaced))), "{outcome:?}");
 }
 
 /// An Accept or Commit that comes after ID.
@@ -575,4 +576,19 @@ pub(crate) fn section_6_what_comes_after_waits_for_what_conflicts() {
     }
     solo.tell(0, commit(ID, Ballot::ZERO, Value::Attached, Deps::NONE), Some(&batch()));
     assert_eq!(solo.core.executed(), &deps([1, 1]));
+}
+
+#[test]
+fn what_is_dropped_is_counted_by_its_reason() {
+    let mut solo = forgetful();
+    let before = solo.core.status().messages_dropped;
+    solo.tell(1, accept_ok(id(7, 1), ballot(1, 1)), None);
+    solo.tell(1, accept_ok(ID, ballot(1, 1)), None);
+    solo.tell(1, accept_ok(ID, ballot(1, 1)), None);
+    (0..3).for_each(|_| _ = solo.tell(1, pre_accept_ok(id(2, 1), Deps::NONE), None));
+    let after = solo.core.status().messages_dropped;
+    assert_eq!(after.impossible - before.impossible, 1, "there is no row 7");
+    assert_eq!(after.forgotten - before.forgotten, 2);
+    assert_eq!(after.late - before.late, 3, "nothing was asked");
+    assert_eq!(after.not_admitted, 0);
 }

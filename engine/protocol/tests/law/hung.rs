@@ -5,16 +5,23 @@ use crate::support::*;
 use isonomy_protocol::contract::{ClientRef, Room};
 use isonomy_protocol::limits::{STALLED_PERIODS, UNAVAILABLE_AFTER_US};
 use isonomy_wire::deps::Deps;
-use isonomy_wire::message::{Failure, PeerMessage};
+use isonomy_wire::failure::{Failure, Reason};
+use isonomy_wire::message::PeerMessage;
 
 fn hung() -> Room {
-    Room::Hung("its disk hangs".into())
+    Room::Hung(Reason::DiskHung { for_ms: 700 })
 }
 
 fn refused(solo: &mut Solo) -> Vec<u64> {
     let replies = std::mem::take(&mut solo.replies).into_iter();
-    let unavailable = |outcome| matches!(outcome, Err(Failure::Unavailable { .. }));
-    replies.filter(|reply| unavailable(reply.outcome.clone())).map(|reply| reply.client.tag).collect()
+    let is_unavailable = |outcome: &_| matches!(outcome, Err(Failure::Unavailable(_)));
+    replies.filter(|reply| is_unavailable(&reply.outcome)).map(|reply| reply.client.tag).collect()
+}
+
+/// Who is told that what was proposed may still be decided.
+fn left_open(solo: &mut Solo) -> Vec<u64> {
+    let open = solo.replies.extract_if(.., |reply| matches!(reply.outcome, Err(Failure::Unknown(_))));
+    open.map(|reply| reply.client.tag).collect()
 }
 
 fn offer(solo: &mut Solo, tag: u64) {
@@ -33,7 +40,8 @@ pub(crate) fn d9_a_replica_whose_disk_hangs_sends_all_elsewhere_and_proposes_not
     let now = solo.now;
     solo.core.propose_fence(now);
     solo.hear(1, pre_accept(id(1, 1), Deps::NONE), Some(&decide("t", 1, 0, "b")));
-    assert_eq!(refused(&mut solo), [2, 1, 3], "each is told, though nothing has become durable");
+    assert_eq!(left_open(&mut solo), [1], "it was proposed, and others may decide it");
+    assert_eq!(refused(&mut solo), [2, 3], "each is told, though nothing has become durable");
     assert_eq!(solo.said(), [], "and nothing is proposed");
 
     // What was decided meanwhile is nobody's to answer; then it goes on.
@@ -55,7 +63,7 @@ fn d9_an_answer_that_waits_for_the_disk_is_asked_for_elsewhere() {
     assert!(solo.replies.is_empty(), "it is decided, and its record is not durable");
     solo.core.on_room(hung());
     solo.hear(1, PeerMessage::Stalled, None);
-    assert_eq!(refused(&mut solo), [1]);
+    assert_eq!(left_open(&mut solo), [1]);
     solo.sync();
     assert!(solo.replies.is_empty(), "no client is answered twice");
 }

@@ -10,8 +10,9 @@ use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{ReplicaId, StreamId};
-use isonomy_wire::message::{Failure, Gossip, PeerMessage};
+use isonomy_wire::message::{Gossip, PeerMessage};
 
 #[test]
 fn a_replica_submits_no_more_than_its_window() {
@@ -43,7 +44,7 @@ fn a_replica_that_is_far_behind_sends_clients_elsewhere() {
         refusal(&mut solo)
     };
     assert_eq!(gossip(BEHIND_MAX), None);
-    assert!(matches!(gossip(BEHIND_MAX + 1), Some(Failure::Unavailable { .. })));
+    assert!(matches!(gossip(BEHIND_MAX + 1), Some(Failure::Unavailable(_))));
 }
 
 #[test]
@@ -70,7 +71,7 @@ fn without_a_quorum_requests_are_refused_after_a_while() {
     solo.core.on_links(now, &[]);
     assert_eq!(refusal(&mut solo), None, "it may come back at once");
     solo.wait(1_100_000);
-    assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable { .. })));
+    assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable(_))));
     let now = solo.now;
     solo.core.on_links(now, &[isonomy_wire::id::ReplicaId(2)]);
     assert_eq!(refusal(&mut solo), None);
@@ -81,7 +82,7 @@ fn a_stopping_replica_refuses() {
     let mut solo = Solo::new(3, 0);
     let now = solo.now;
     solo.core.on_stop(now);
-    assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable { .. })));
+    assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable(_))));
 }
 
 /// G4: the log is cut at fences, so only replicas say when.
@@ -101,22 +102,19 @@ fn a_fence_of_a_client_is_refused_and_not_proposed() {
 #[test]
 fn a_log_at_its_budget_refuses_writes_and_a_full_disk_everything() {
     let mut solo = Solo::new(3, 0);
-    let why = "the reason".to_string();
-    solo.core.on_room(Room::Short(why.clone()));
-    assert_eq!(
-        refusal(&mut solo),
-        Some(Failure::Overloaded { retry_after_ms: ROOM_RETRY_MS, why: why.clone() })
-    );
+    let reason = Reason::LogFull { held_bytes: 2, budget_bytes: 1 };
+    solo.core.on_room(Room::Short(reason));
+    assert_eq!(refusal(&mut solo), Some(Failure::Overloaded { retry_after_ms: ROOM_RETRY_MS, reason }));
     solo.ask(&read("a"));
     solo.sync();
     assert!(solo.replies.is_empty(), "a read waits for its quorum");
     assert!(!solo.said_to(1).is_empty(), "it was proposed");
-    solo.core.on_room(Room::Gone(why.clone()));
+    solo.core.on_room(Room::Gone(Reason::DiskFull));
     solo.ask(&read("a"));
     solo.sync();
     assert_eq!(
         solo.replies.pop().and_then(|reply| reply.outcome.err()),
-        Some(Failure::Unavailable { reason: why })
+        Some(Failure::Unavailable(Reason::DiskFull))
     );
     solo.core.on_room(Room::Enough);
     assert_eq!(refusal(&mut solo), None);
@@ -143,7 +141,7 @@ fn sources_have_a_bound_of_their_own() {
     };
     let refused = ask(&decide("one more", 1, 0, "a"));
     assert!(
-        matches!(&refused, Err(Failure::Overloaded { why, .. }) if why.contains("isonomy source end")),
+        matches!(&refused, Err(Failure::Overloaded { reason: Reason::SourcesFull { .. }, .. })),
         "{refused:?}"
     );
     assert!(ask(&decide("0", 2, 0, "a")).is_ok(), "those that are known go on");

@@ -6,7 +6,7 @@ pub mod solo;
 
 use bytes::Bytes;
 use isonomy_protocol::conflict::Touched;
-use isonomy_protocol::contract::{ClientRef, Config, Position, Reply, Send, Time, Timing};
+use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Send, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
@@ -177,27 +177,27 @@ impl World {
         let node = &mut self.nodes[id as usize];
         let Some(core) = node.core.as_mut() else { return };
         core.end_turn(now);
-        while let Some(append) = core.poll_append() {
-            assert_eq!(append.position.0, node.log.len() as u64 + 1, "positions are consecutive");
-            node.log.push((append.record, append.payload));
-        }
-        while let Some(send) = core.poll_send() {
-            self.ghost.on_send(&send);
-            let link = (id, send.to.0);
-            if self.mute && !is_protocol(&send.message) {
-                continue;
+        while let Some(output) = core.poll() {
+            match output {
+                Output::Append(append) => {
+                    assert_eq!(append.position.0, node.log.len() as u64 + 1, "positions are consecutive");
+                    node.log.push((append.record, append.payload));
+                }
+                Output::Send(send) => {
+                    self.ghost.on_send(&send);
+                    let is_muted = self.mute && !is_protocol(&send.message);
+                    let is_cut_off = self.isolated.contains(&id) || self.isolated.contains(&send.to.0);
+                    if !is_muted && !is_cut_off {
+                        self.links.entry((id, send.to.0)).or_default().push_back(send);
+                    }
+                }
+                Output::Reply(reply) => node.replies.push(reply),
+                Output::Cut(position) => {
+                    let begin = position.0 as usize;
+                    assert!(begin <= node.durable, "G1: what stands for the log before is not durable");
+                    node.cut = begin - 1;
+                }
             }
-            if !self.isolated.contains(&id) && !self.isolated.contains(&send.to.0) {
-                self.links.entry(link).or_default().push_back(send);
-            }
-        }
-        while let Some(reply) = core.poll_reply() {
-            node.replies.push(reply);
-        }
-        if let Some(position) = core.poll_cut() {
-            let begin = position.0 as usize;
-            assert!(begin <= node.durable, "G1: what stands for the log before is not durable");
-            node.cut = begin - 1;
         }
         if let Some((fence, hash)) = core.last_fence() {
             self.ghost.on_fence(fence, hash);

@@ -1,7 +1,7 @@
 //! One core alone with a test that plays everybody else.
 
 use super::Entry;
-use isonomy_protocol::contract::{ClientRef, Config, Position, Reply, Send, Time};
+use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Send, Time};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
@@ -97,17 +97,19 @@ impl Solo {
     /// Ends the turn: takes what is to be written and what may be said.
     fn turn(&mut self) {
         self.core.end_turn(self.now);
-        while let Some(append) = self.core.poll_append() {
-            let entry = (append.record, append.payload);
-            self.log_bytes += bytes_of(&entry);
-            self.log.push(entry);
+        while let Some(output) = self.core.poll() {
+            match output {
+                Output::Append(append) => {
+                    let entry = (append.record, append.payload);
+                    self.log_bytes += bytes_of(&entry);
+                    self.log.push(entry);
+                }
+                Output::Send(send) => self.said.push(send),
+                Output::Reply(reply) => self.replies.push(reply),
+                Output::Cut(position) => self.cut = position.0 as usize - 1,
+            }
         }
         self.core.on_log_bytes(self.log_bytes);
-        self.said.extend(std::iter::from_fn(|| self.core.poll_send()));
-        self.replies.extend(std::iter::from_fn(|| self.core.poll_reply()));
-        if let Some(position) = self.core.poll_cut() {
-            self.cut = position.0 as usize - 1;
-        }
         self.core.check();
     }
 

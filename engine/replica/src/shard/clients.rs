@@ -4,8 +4,9 @@ use futures_lite::FutureExt;
 use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::Op;
+use isonomy_wire::failure::Failure;
 use isonomy_wire::frame::{Encoder, Frame};
-use isonomy_wire::message::{ClientMessage, Failure, Handshake, Hello, Member, Refusal, Role, Welcome};
+use isonomy_wire::message::{ClientMessage, Handshake, Hello, Member, Refusal, Role, Welcome};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 

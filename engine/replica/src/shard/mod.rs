@@ -41,7 +41,7 @@ use disk::{Disk, Log, Write};
 use fetch::Fetching;
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use guests::Guests;
-use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
+use isonomy_protocol::contract::{Config as CoreConfig, Output, Position, Reply, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
@@ -386,27 +386,19 @@ impl Node {
         let mut inner = self.inner.borrow_mut();
         let Inner { core, log, links, guests, told, encoder, .. } = &mut *inner;
         core.end_turn(now);
-        while let Some(append) = core.poll_append() {
-            log.append(&append);
-        }
-        while let Some(send) = core.poll_send() {
-            links.push(encoder, self.peer_scope(), &send);
-        }
         let mut replied = false;
-        while let Some(reply) = core.poll_reply() {
-            replied = true;
-            let Some(sink) = guests.on_answer(reply.client.connection) else { continue };
-            told.push(sink.clone());
-            let tag = reply.client.tag;
-            match reply.outcome {
-                Ok(response) => {
-                    let crc = crc32c::crc32c(&response);
-                    sink.push(encoder, self.client_scope(), &ClientMessage::Response { tag }, &response, crc);
+        while let Some(output) = core.poll() {
+            match output {
+                Output::Append(append) => log.append(&append),
+                Output::Send(send) => links.push(encoder, self.peer_scope(), &send),
+                Output::Reply(reply) => {
+                    replied = true;
+                    if let Some(sink) = guests.on_answer(reply.client.connection) {
+                        push_reply(encoder, self.client_scope(), sink, reply);
+                        told.push(sink.clone());
+                    }
                 }
-                Err(failure) => {
-                    let message = ClientMessage::Failed { tag, failure };
-                    sink.push(encoder, self.client_scope(), &message, &[], 0);
-                }
+                Output::Cut(position) => self.disk.cut(position),
             }
         }
         links.flush();
@@ -416,9 +408,6 @@ impl Node {
         }
         if log.has_work() && core.awaits_log() {
             self.write.notify();
-        }
-        if let Some(position) = core.poll_cut() {
-            self.disk.cut(position);
         }
         if core.taking().is_some() || core.wants_snapshot().is_some() {
             self.snapshots.notify();
@@ -487,6 +476,18 @@ impl Node {
             self.beat.wait().await;
         }
         sinks.iter().for_each(|sink| sink.close("this replica stops"));
+    }
+}
+
+/// Queues the answer to a request.
+fn push_reply(encoder: &mut Encoder, scope: Scope, sink: &Sink, reply: Reply) {
+    let tag = reply.client.tag;
+    match reply.outcome {
+        Ok(response) => {
+            let crc = crc32c::crc32c(&response);
+            sink.push(encoder, scope, &ClientMessage::Response { tag }, &response, crc);
+        }
+        Err(failure) => sink.push(encoder, scope, &ClientMessage::Failed { tag, failure }, &[], 0),
     }
 }
 

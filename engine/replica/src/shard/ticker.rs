@@ -2,6 +2,7 @@
 
 use isonomy_protocol::contract::Room;
 use isonomy_protocol::limits::TICK_US;
+use isonomy_wire::failure::Reason;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -48,17 +49,12 @@ impl Held {
 
     /// What the core may still write: the worst is told first.
     fn room(self) -> Room {
-        let full = "its disk is full; make room on it, or ask another replica";
+        let Held { bytes: held_bytes, budget: budget_bytes, .. } = self;
         match self.hung {
-            Some(_) if self.is_full => Room::Hung(full.into()),
-            Some(hung) => {
-                Room::Hung(format!("its disk has not answered for {hung:.1?}; ask another replica"))
-            }
-            None if self.is_full => Room::Gone(full.into()),
-            None if self.is_over_budget() => Room::Short(format!(
-                "the log holds {} bytes of {} (`log_budget_mib`) until the next snapshot",
-                self.bytes, self.budget
-            )),
+            Some(_) if self.is_full => Room::Hung(Reason::DiskFull),
+            Some(hung) => Room::Hung(Reason::DiskHung { for_ms: hung.as_millis() as u32 }),
+            None if self.is_full => Room::Gone(Reason::DiskFull),
+            None if self.is_over_budget() => Room::Short(Reason::LogFull { held_bytes, budget_bytes }),
             None => Room::Enough,
         }
     }

@@ -268,7 +268,7 @@ async fn ask(client: &Client, next: &Next) -> Told {
         }
     };
     told.unwrap_or_else(|error| match error {
-        CallError::Failed(Error::NotTaken(_)) => Told::Nothing,
+        CallError::Failed(Error::NotTaken { .. }) => Told::Nothing,
         CallError::Failed(Error::TimedOut | Error::Expired) | CallError::Duplicate => Told::Unknown,
         error => panic!("{:?} of {}: {error}", next.asked, next.name),
     })

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use isonomy_protocol::contract::{Busy, ClientRef, Reply};
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answers;
+use isonomy_wire::failure::Failure;
 use isonomy_wire::id::{ReplicaId, ShardId};
-use isonomy_wire::message::Failure;
 use rand::Rng;
 
 /// A full replica is asked again after this.

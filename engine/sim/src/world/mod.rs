@@ -19,7 +19,7 @@ use crate::plan::Plan;
 use crate::queue::Queue;
 use bytes::Bytes;
 use isonomy_protocol::contract::{ClientRef, Send};
-use isonomy_wire::message::Failure;
+use isonomy_wire::failure::Failure;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;

@@ -5,7 +5,7 @@ use super::World;
 use crate::history::{Op, Told};
 use isonomy_protocol::marks::{Mark, Marks};
 use isonomy_wire::answer::{Answer, Answers};
-use isonomy_wire::message::Failure;
+use isonomy_wire::failure::Failure;
 
 /// What a run without faults may take of the law's branches: the two paths, fences, snapshots of the own, and
 /// components.
