@@ -161,6 +161,20 @@ pub(crate) fn c3_the_own_answer_counts_and_only_when_durable() {
 }
 
 #[test]
+fn c3_each_instance_is_counted_once() {
+    let counted = |solo: &Solo| (solo.core.status().fast, solo.core.status().slow);
+    let mut solo = proposed();
+    (1..5).for_each(|from| drop(solo.tell(from, pre_accept_ok(id(0, 1), Deps::NONE), None)));
+    assert_eq!(counted(&solo), (1, 0));
+    solo.ask(&decide("s", 2, 0, "a"));
+    solo.sync();
+    (1..5).for_each(|from| drop(solo.tell(from, pre_accept_ok(id(0, 2), deps([1, from.into()])), None)));
+    (1..5).for_each(|from| drop(solo.tell(from, accept_ok(id(0, 2), Ballot::ZERO), None)));
+    assert_eq!(counted(&solo), (1, 1));
+    assert_eq!(solo.core.status().recoveries, 0);
+}
+
+#[test]
 fn c4_an_accepted_value_and_its_ballot_are_kept() {
     let mut solo = Solo::new(5, 3);
     let a = decide("s", 1, 0, "a");

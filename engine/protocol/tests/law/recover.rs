@@ -143,6 +143,22 @@ pub(crate) fn c5_r3_r5_an_answer_to_an_earlier_ballot_of_ones_own_does_not_count
     assert_eq!(said, [commit(ID, second, Value::Known, Deps::NONE)]);
 }
 
+/// Replica 4, from outside the quorum, may have accepted something else since it answered the first try.
+#[test]
+fn r6d_a_report_to_an_earlier_ballot_of_ones_own_does_not_count() {
+    let (mut solo, second) = asking_again(recovering(Deps::NONE));
+    [1, 2].iter().for_each(|from| drop(solo.tell(*from, knows_nothing(ID, second), None)));
+    let conflicts = vec![Conflict { id: id(2, 1), committed: false }];
+    for from in [1, 2] {
+        let (conflicts, floor) = (conflicts.clone(), Deps::NONE);
+        solo.tell(from, PeerMessage::ValidateOk { id: ID, ballot: second, conflicts, floor }, None);
+    }
+    let accepted = |at| has_accepted(ID, at, ballot(0, 0), Value::Nop, Deps::NONE);
+    assert_eq!(proposals(solo.tell(4, accepted(MINE), None)), []);
+    let said = proposals(solo.tell(4, accepted(second), None));
+    assert_eq!(said, [accept(ID, second, Value::Nop, Deps::NONE)]);
+}
+
 #[test]
 fn r3_1_a_committed_value_is_taken_and_told() {
     let mut solo = recovering(Deps::NONE);
