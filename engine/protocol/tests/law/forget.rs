@@ -130,10 +130,35 @@ pub(crate) fn g1_deps_take_the_place_of_what_the_index_lost() {
 }
 
 #[test]
+fn g1_that_a_validate_was_answered_is_carried_forward() {
+    let [_, validated, ..] = ABOVE;
+    let mut solo = forgotten(fenced(with_some_above(Solo::new(5, 2))));
+    solo.restart();
+    let said = solo.tell(4, recover(validated, ballot(2, 4)), None);
+    assert!(matches!(said[..], [(4, PeerMessage::Nack { .. })]), "R2: something has changed: {said:?}");
+}
+
+#[test]
+fn d5_a_cut_carries_the_end_of_a_stop_over() {
+    let mut solo = Solo::new(5, 2);
+    solo.core.on_stop(solo.now);
+    solo.sync();
+    let mut solo = forgotten(fenced(solo));
+    solo.restart();
+    solo.wait(5_000);
+    let leftover = |message: &PeerMessage| matches!(message, PeerMessage::Recover { row: ReplicaId(2), .. });
+    assert!(!solo.said_to(1).iter().any(leftover), "no number was left unused");
+}
+
+#[test]
 fn g1_the_first_record_of_a_log_that_was_cut_tells_the_floor() {
     let mut solo = fenced(settled_a_nop());
     solo.die_with_snapshot();
-    assert_eq!(solo.core.status().floor, deps([2, 1]), "no other record tells what was settled before the cut");
+    assert_eq!(
+        solo.core.status().floor,
+        deps([2, 1]),
+        "no other record tells what was settled before the cut"
+    );
     let said = solo.tell(3, recover(id(1, 1), ballot(9, 3)), None);
     assert!(matches!(said[..], [(3, PeerMessage::Gone { .. })]), "{said:?}");
 }

@@ -106,3 +106,18 @@ fn d9_its_row_is_recovered_as_soon_as_that_of_one_that_is_gone() {
     let said = solo.said_to(2);
     assert!(said.iter().any(|message| matches!(message, PeerMessage::Recover { .. })), "{said:?}");
 }
+
+#[test]
+fn d9_what_was_undecided_gets_its_time_anew_when_the_disk_answers() {
+    let mut solo = Solo::new(3, 1);
+    solo.tell(0, pre_accept(id(0, 1), Deps::NONE), Some(&decide("s", 1, 0, "a")));
+    solo.core.on_room(hung());
+    solo.wait(10 * timing().recover_us);
+    solo.core.on_room(Room::Enough);
+    solo.said();
+    let recovers = |message: &PeerMessage| matches!(message, PeerMessage::Recover { .. });
+    solo.wait(timing().recover_us / 2);
+    assert!(!solo.said_to(2).iter().any(recovers), "others were at work on it");
+    solo.wait(4 * timing().recover_us);
+    assert!(solo.said_to(2).iter().any(recovers));
+}

@@ -104,11 +104,16 @@ fn r3_nothing_is_decided_before_a_quorum_has_reported() {
 }
 
 /// Replica 3 has waited in vain, and asks around at a ballot above that of its first try.
-fn asking_again(mut solo: Solo) -> (Solo, Ballot) {
+fn asking_again(solo: Solo) -> (Solo, Ballot) {
+    asking_again_above(solo, MINE)
+}
+
+/// The same at a ballot above this one.
+fn asking_again_above(mut solo: Solo, last: Ballot) -> (Solo, Ballot) {
     for _ in 0..1000 {
         solo.wait(5_000);
         let is_again = |message: &PeerMessage| match message {
-            PeerMessage::Recover { row: ReplicaId(0), ballot, .. } if *ballot > MINE => Some(*ballot),
+            PeerMessage::Recover { row: ReplicaId(0), ballot, .. } if *ballot > last => Some(*ballot),
             _ => None,
         };
         if let Some(ballot) = solo.said_to(1).iter().find_map(is_again) {
@@ -116,6 +121,22 @@ fn asking_again(mut solo: Solo) -> (Solo, Ballot) {
         }
     }
     panic!("it does not try again");
+}
+
+#[test]
+fn section_5_the_time_between_two_tries_doubles() {
+    let (mut solo, mut ballot) = asking_again(recovering(Deps::NONE));
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        let began = solo.now;
+        let next;
+        (solo, next) = asking_again_above(solo, ballot);
+        ballot = next;
+        waits.push(solo.now.since(began));
+    }
+    // Each is spread by a quarter.
+    assert!(waits.windows(2).all(|two| two[1] * 4 > two[0] * 6), "{waits:?}");
+    assert_eq!(solo.core.status().recoveries, 5, "each try is counted");
 }
 
 /// What replica 1 or 2 has promised or accepted at the first ballot it may have taken back since: for
