@@ -501,6 +501,30 @@ pub(crate) fn section_7_a_restart_names_what_it_named_before() {
 }
 
 #[test]
+fn g5_a_snapshot_that_was_being_taken_ends_with_an_install() {
+    let mut solo = fenced(Solo::new(5, 2));
+    assert!(solo.core.taking().is_some());
+    solo.install(&snapshot_after(2, Deps::NONE));
+    assert_eq!(solo.core.taking(), None, "its state is gone");
+}
+
+#[test]
+fn g5_what_the_log_had_grown_before_an_install_asks_for_no_fence() {
+    let mut solo = Solo::fencing(5, 3, 1_000);
+    // No fence is proposed over something older than a moment, which the snapshot covers.
+    solo.tell(0, pre_accept(ID, Deps::NONE), Some(&batch()));
+    solo.wait(100_000);
+    // Many records, of which one is carried forward.
+    (1..=10).for_each(|round| drop(solo.tell(4, recover(id(4, 1), ballot(round, 4)), None)));
+    solo.wait(5_000);
+    assert!(!proposes_a_fence(&mut solo), "the story is that it could not yet");
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    solo.sync();
+    solo.wait(5_000);
+    assert!(!proposes_a_fence(&mut solo), "all that is behind a fence now");
+}
+
+#[test]
 fn g5_who_lacks_the_fence_wants_the_snapshot() {
     let mut solo = Solo::new(5, 3);
     let gossip = Gossip { committed: deps([2]), floor: deps([2]), snapshot: 1, ..Gossip::default() };

@@ -5,6 +5,7 @@ use crate::support::*;
 use isonomy_protocol::contract::{ClientRef, Room};
 use isonomy_protocol::limits::{STALLED_PERIODS, UNAVAILABLE_AFTER_US};
 use isonomy_wire::deps::Deps;
+use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Failure, PeerMessage};
 
 fn hung() -> Room {
@@ -84,6 +85,8 @@ pub(crate) fn d9_whoever_says_that_its_disk_hangs_counts_as_not_reached_for_a_wh
     let mut waited = 0;
     while waited < 2 * UNAVAILABLE_AFTER_US {
         [0, 2].into_iter().for_each(|peer| solo.hear(peer, PeerMessage::Stalled, None));
+        // That their links work says nothing of their disks.
+        solo.core.on_links(solo.now, &[ReplicaId(0), ReplicaId(2)]);
         solo.wait(timing().gossip_us);
         waited += timing().gossip_us;
     }
