@@ -26,7 +26,6 @@ use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{MessagesDropped, PeerMessage};
 use std::collections::BTreeMap;
 
-
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counters {

@@ -269,6 +269,8 @@ impl Streams {
     pub fn check(&self) {
         let hash = self.streams.iter().fold(0u64, |hash, (id, it)| hash.wrapping_add(it.digest(*id)));
         assert_eq!(self.hash, hash, "the hash of the streams");
+        let named = self.streams.keys().filter(|id| id.is_named()).count();
+        assert_eq!(self.sources, named, "the number of sources");
         for (id, stream) in &self.streams {
             let bytes = stream.stored.iter().map(|stored| stored.response.len()).sum::<usize>();
             assert_eq!(stream.stored_bytes, bytes, "the bytes of the answers of {id:?}");

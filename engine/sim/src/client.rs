@@ -2,7 +2,7 @@
 
 use crate::history::{Asked, Op, Told};
 use crate::plan::Plan;
-use crate::source::Source;
+use crate::source::{Predecessor, Source};
 use isonomy_wire::answer::Answer;
 use isonomy_wire::session::{Action, Config, Error, Session};
 use rand::rngs::SmallRng;
@@ -49,6 +49,16 @@ impl Untold {
     }
 }
 
+/// What becomes of a client that may begin anew.
+pub enum Fresh {
+    /// It goes on.
+    No,
+    /// It has another session, and no connections.
+    Process,
+    /// The same, and its process lives on beside it.
+    Successor(Box<Client>),
+}
+
 /// See the module.
 pub struct Client {
     /// The production code.
@@ -62,12 +72,16 @@ pub struct Client {
     index: usize,
     /// If it numbers its commands by itself.
     source: Option<Source>,
+    /// If it was such a source's process, and another one has come.
+    pub predecessor: Option<Predecessor>,
     /// Commands of which it was told that nobody knows what became of them, and why.
     pub untold: Untold,
     /// Commands without an outcome.
     open: usize,
     /// Commands that it has still to ask.
     left: usize,
+    /// It ends its streams, and comes back with another session.
+    is_leaving: bool,
     random: SmallRng,
 }
 
@@ -83,9 +97,11 @@ impl Client {
             wake_at: None,
             index,
             source,
+            predecessor: None,
             untold: Untold::default(),
             open: 0,
             left: commands,
+            is_leaving: false,
             random: SmallRng::seed_from_u64(plan.seed ^ 0x636c_6965 ^ (index as u64) << 40),
         }
     }
@@ -96,7 +112,8 @@ impl Client {
         if now >= plan.ask_until_us {
             self.left = 0;
         }
-        if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX && !self.is_stopped() {
+        let is_ready = !self.is_stopped() && !self.is_leaving;
+        if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX && is_ready {
             self.left -= 1;
             let (key, what) = self.choose(plan);
             self.ask(plan, now, ops, key, what);
@@ -135,6 +152,11 @@ impl Client {
         }
     }
 
+    /// Whether it numbers its commands by itself.
+    pub fn is_source(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// Whether a number of the source has no answer, and it must be started again.
     fn is_stopped(&self) -> bool {
         self.source.as_ref().is_some_and(|source| source.is_stopped)
@@ -151,16 +173,44 @@ impl Client {
     }
 
     /// Starts a source again, if it has stopped or just likes to: a new process, which submits again
-    /// what its predecessor has no answer for, and all that came after. Whether it did; its
-    /// connections are gone.
-    pub fn restart(&mut self, plan: &Plan, now: u64, ops: &[Op]) -> bool {
-        let Some(source) = &mut self.source else { return false };
+    /// what its predecessor has no answer for, and all that came after. One that has not stopped may live on.
+    pub fn restart(&mut self, plan: &Plan, now: u64, ops: &[Op]) -> Fresh {
+        let Some(source) = &mut self.source else { return self.come_back(plan) };
         let likes_to = self.left > 0 && source.has_progressed && self.random.random_bool(0.1);
         if !source.is_stopped && !likes_to {
-            return false;
+            return Fresh::No;
         }
-        self.session = source.again(config(plan), now, ops, &mut self.random);
-        true
+        let lives_on = !source.is_stopped && self.random.random_bool(0.5);
+        let next = source.again(config(plan), now, ops, &mut self.random);
+        let before = std::mem::replace(&mut self.session, next);
+        if !lives_on {
+            return Fresh::Process;
+        }
+        let mut old = Client::new(&Plan { source: false, ..plan.clone() }, self.index, 0);
+        old.session = before;
+        old.connections.clone_from(&self.connections);
+        old.sent_until.clone_from(&self.sent_until);
+        old.predecessor = Some(Predecessor::default());
+        Fresh::Successor(Box::new(old))
+    }
+
+    /// A client that likes to ends its session, and begins another one when that has ended.
+    fn come_back(&mut self, plan: &Plan) -> Fresh {
+        if !self.is_leaving && self.left > 0 && self.random.random_bool(plan.leaves) {
+            self.is_leaving = true;
+            self.session.close();
+        }
+        if !self.is_leaving || !self.session.is_closed() {
+            return Fresh::No;
+        }
+        self.is_leaving = false;
+        self.session = Session::new(config(plan));
+        Fresh::Process
+    }
+
+    /// Whether the present process of a source has heard something: from then on it is the only one.
+    pub fn has_progressed(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.has_progressed)
     }
 
     /// Whether it has asked and heard everything.
@@ -170,6 +220,13 @@ impl Client {
 
     /// Notes what the session has learnt.
     pub fn collect(&mut self, now: u64, ops: &mut [Op]) {
+        if let Some(predecessor) = &mut self.predecessor {
+            while let Some(outcome) = self.session.poll_outcome() {
+                outcome.each().for_each(|(token, answer)| predecessor.collect(now, token, answer, ops));
+                self.session.recycle(outcome);
+            }
+            return;
+        }
         while let Some(outcome) = self.session.poll_outcome() {
             for (token, answer) in outcome.each() {
                 if self.source.as_mut().is_some_and(|source| source.collect_impostor(&answer)) {
@@ -225,7 +282,8 @@ fn padding_of(token: u64) -> u8 {
     token as u8 | 1
 }
 
-fn told(answer: Result<Answer, Error>) -> Told {
+/// What an outcome says of a command.
+pub fn told(answer: Result<Answer, Error>) -> Told {
     let token = |value: &[u8]| {
         let (token, padding) = value.split_first_chunk()?;
         let token = u64::from_le_bytes(*token);

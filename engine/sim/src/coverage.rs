@@ -56,6 +56,16 @@ pub struct Coverage {
     pub copied: bool,
     /// Somebody asked who keeps to no rule.
     pub wrong: bool,
+    /// A piece of a snapshot did not come, and the transfer went on from there.
+    pub resumed: bool,
+    /// A source was silent for so long, in between, that its snapshot was given up.
+    pub given_up: bool,
+    /// What came of a snapshot did not read.
+    pub misread: bool,
+    /// A client ended its streams and came back with another session.
+    pub left: bool,
+    /// A process of a source that lived on was fenced by its successor.
+    pub fenced: bool,
 }
 
 impl Coverage {
@@ -85,6 +95,11 @@ impl Coverage {
         self.between |= other.between;
         self.copied |= other.copied;
         self.wrong |= other.wrong;
+        self.resumed |= other.resumed;
+        self.given_up |= other.given_up;
+        self.misread |= other.misread;
+        self.left |= other.left;
+        self.fenced |= other.fenced;
     }
 
     /// What was not reached.
@@ -104,7 +119,7 @@ impl Coverage {
         marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(named).collect()
     }
 
-    fn flags(&self) -> [(bool, &'static str); 11] {
+    fn flags(&self) -> [(bool, &'static str); 16] {
         [
             (self.torn, "torn group"),
             (self.damaged, "damaged disk"),
@@ -117,6 +132,11 @@ impl Coverage {
             (self.between, "end between a snapshot and its use"),
             (self.copied, "copy of a state that changes"),
             (self.wrong, "wrong request"),
+            (self.resumed, "transfer that went on after a break"),
+            (self.given_up, "transfer whose source is gone"),
+            (self.misread, "snapshot that came damaged"),
+            (self.left, "end of a session by choice"),
+            (self.fenced, "process that its successor fenced"),
         ]
     }
 }

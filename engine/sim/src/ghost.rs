@@ -12,7 +12,7 @@ use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answers;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
-use isonomy_wire::message::PeerMessage;
+use isonomy_wire::message::{PeerMessage, Phase};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -44,6 +44,17 @@ pub enum Pending {
     Fence(u64, u64),
 }
 
+/// What a replica has counted since it was started, as its records show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counted {
+    /// Own instances that it has committed on the fast path.
+    pub fast: u64,
+    /// Those for which it took the slow path.
+    pub slow: u64,
+    /// Recoveries that it has begun.
+    pub recoveries: u64,
+}
+
 /// A replica's records: all, and those that are durable.
 #[derive(Default)]
 pub struct Book {
@@ -67,6 +78,23 @@ pub struct Book {
     pub pre_accepted: HashMap<u64, Accesses>,
     /// Own proposals that were told to others, durable or not (D8).
     pub said: BTreeSet<InstanceId>,
+    /// What its present process must have counted.
+    pub counted: Counted,
+}
+
+impl Book {
+    /// Nobody else commits at ballot 0, and whoever recovers promises its own ballot.
+    fn count(&mut self, node: u8, record: &Record) {
+        let (me, counted) = (ReplicaId(node), &mut self.counted);
+        match *record {
+            Record::Accepted { id, ballot: Ballot::ZERO, .. } if id.row == me => counted.slow += 1,
+            Record::Committed { id, ballot: Ballot::ZERO, .. } if id.row == me => {
+                counted.fast += u64::from(self.written.of(id).phase == Phase::PreAccepted);
+            }
+            Record::Promised { ballot, .. } if ballot.replica == me => counted.recoveries += 1,
+            _ => {}
+        }
+    }
 }
 
 /// A decision.
@@ -142,6 +170,7 @@ impl Ghost {
             }
         }
         let book = &mut self.books[usize::from(node)];
+        book.count(node, &append.record);
         book.written.apply(append);
         book.pending.push_back(Pending::Record(Box::new(append.clone())));
     }
@@ -308,7 +337,7 @@ impl Ghost {
         book.snapshot = snapshot;
         book.durable.raise_floor(&snapshot.1);
         book.pending.clear();
-        book.fence = 0;
+        (book.fence, book.counted) = (0, Counted::default());
         book.written = book.durable.clone();
         let written = &book.written;
         let said = &book.said;

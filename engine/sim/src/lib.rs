@@ -20,5 +20,6 @@ pub mod plan;
 pub mod queue;
 pub mod restated;
 pub mod source;
+pub mod transfer;
 pub mod view;
 pub mod world;

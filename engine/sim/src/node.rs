@@ -3,6 +3,7 @@
 use crate::disk::Disk;
 use crate::ghost::Ghost;
 use crate::plan::Plan;
+use crate::transfer::{Piece, Transfer, Whole};
 use isonomy_protocol::admission::Admission;
 use isonomy_protocol::contract::{Append, Config, Output, Position, Reply, Room, Send, Time};
 use isonomy_protocol::limits::HUNG_AFTER_US;
@@ -78,7 +79,7 @@ pub struct Node {
     /// Its snapshot is on its way to the disk.
     pub is_writing: bool,
     /// A peer's snapshot is on its way to it.
-    pub is_fetching: bool,
+    pub transfer: Option<Transfer>,
     /// The file of its own snapshot is being verified.
     pub is_verifying: bool,
     /// Nothing reaches it before.
@@ -146,7 +147,7 @@ impl Node {
             copied: None,
             life: 0,
             is_writing: false,
-            is_fetching: false,
+            transfer: None,
             is_verifying: false,
             paused_until: 0,
             full_until: 0,
@@ -198,7 +199,7 @@ impl Node {
             timing: plan.timing,
             reserve_block: RESERVE_BLOCK,
             fence_bytes: plan.fence_bytes,
-            outlives_power: true,
+            outlives_power: plan.outlives_power,
             rescue: plan.rescue,
         };
         let durable_before = self.disk.durable().0;
@@ -240,7 +241,7 @@ impl Node {
         self.began = self.disk.durable().0;
         self.admission = Admission::new(Quorum::new(plan.n), ReplicaId(self.id));
         self.life += 1;
-        (self.is_writing, self.is_fetching, self.is_verifying) = (false, false, false);
+        (self.is_writing, self.is_verifying, self.transfer) = (false, false, None);
         true
     }
 
@@ -402,13 +403,26 @@ impl Node {
         false
     }
 
-    /// A peer asks for a piece of the snapshot of a fence: all of it, of which the last piece makes a
-    /// whole.
-    pub fn give_snapshot(&mut self, now: u64, peer: u8, fence: u64, piece: u64) -> Option<Vec<u8>> {
+    /// A peer asks for the bytes of the snapshot of a fence from here on; how many it is given is chance.
+    pub fn give_piece(
+        &mut self,
+        now: u64,
+        peer: u8,
+        fence: u64,
+        from: usize,
+        random: &mut SmallRng,
+    ) -> Option<Piece> {
         let time = self.time(now);
-        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), fence, piece);
-        let (kept, bytes) = self.disk.snapshot()?;
-        (is_newest && *kept == fence).then(|| bytes.clone())
+        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), fence, from as u64);
+        let (kept, file) = self.disk.snapshot().filter(|_| is_newest)?;
+        assert_eq!(*kept, fence, "G5: a replica offers the snapshot that its disk keeps");
+        let length = random.random_range(1..=file.len() / 2 + 1).min(file.len() - from);
+        Some(Piece { total: file.len(), bytes: file[from..from + length].to_vec() })
+    }
+
+    /// It fetches the snapshot of a fence from a peer.
+    pub fn begin_transfer(&mut self, now: u64, source: u8, fence: u64) {
+        self.transfer = Some(Transfer::begin(now, source, id_of(fence)));
     }
 
     /// Whether it is this snapshot that it fetches.
@@ -424,29 +438,17 @@ impl Node {
     }
 
     /// The snapshot of a peer has come whole. A process that `dies` keeps it, and knows nothing of it.
-    pub fn install_snapshot(
-        &mut self,
-        now: u64,
-        source: u8,
-        fence: u64,
-        bytes: Vec<u8>,
-        dies: bool,
-        ghost: &mut Ghost,
-    ) {
+    pub fn install_snapshot(&mut self, now: u64, whole: Whole, dies: bool, ghost: &mut Ghost) {
         let time = self.time(now);
-        if now < self.crowded_until {
-            return self.fetch_failed(now, source, fence, FetchFailure::Own);
-        }
         // It counts only once the log has begun (D6); until then it is still wanted.
         if self.disk.durable() == Position(0) {
             return;
         }
-        let Ok(snapshot) = read_snapshot(fence, &bytes) else {
-            return self.fetch_failed(now, source, fence, FetchFailure::Damaged);
-        };
         let Some(core) = &mut self.core else { return };
+        let Whole { snapshot, file } = whole;
+        let fence = snapshot.head.fence;
         ghost.on_snapshot(self.id, fence, snapshot.head.frontier);
-        self.disk.keep_snapshot(fence, bytes);
+        self.disk.keep_snapshot(fence, file);
         self.unfinished.clear();
         if !dies {
             core.install_snapshot(time, snapshot);

@@ -111,6 +111,10 @@ pub struct Plan {
     pub commands: usize,
     /// The first client is a source: it numbers its commands, and starts again now and then.
     pub source: bool,
+    /// How often a client ends its session, instead of asking, and begins another one.
+    pub leaves: f64,
+    /// The log of what was answered outlives a failure of power: positions count (G6).
+    pub outlives_power: bool,
     /// Nobody asks after that.
     pub ask_until_us: u64,
     /// Keys; few of them means contention.
@@ -174,6 +178,8 @@ impl Plan {
             drift: sometimes(r, 0.5, 0.0..0.2),
             clients: r.random_range(1..=5),
             commands: r.random_range(3..=40),
+            leaves: sometimes(r, 0.3, 0.02..0.2),
+            outlives_power: r.random_bool(0.8),
             ask_until_us: u64::MAX,
             keys: [1, 2, 4, 30][r.random_range(0..4)],
             think_us: r.random_range(200..40_000),
@@ -278,6 +284,7 @@ impl Plan {
             sync_tail: 0.0,
             drift: 0.0,
             source: false,
+            leaves: 0.0,
             timing: Timing { fast_path_us: self.timing.fast_path_us, ..Timing::default() },
             retry_us: 10_000_000,
             deadline_us: 60_000_000,
@@ -319,6 +326,7 @@ impl Plan {
             drift: 0.0,
             clients: 6,
             source: false,
+            leaves: 0.0,
             commands: usize::MAX,
             ask_until_us: until_us,
             keys: 1,

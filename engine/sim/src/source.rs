@@ -1,7 +1,7 @@
 //! A named source (S5): it numbers its commands, and its processes follow one another. Each takes the source
 //! over and goes on where it stands. Now and then one comes that says something else under old numbers.
 
-use crate::client::with_action;
+use crate::client::{told, with_action};
 use crate::history::{Op, Told};
 use isonomy_wire::answer::Answer;
 use isonomy_wire::session::{Action, Config, Error, Session, SubmitError};
@@ -15,6 +15,48 @@ const NAME: &str = "import";
 const IMPOSTORS: f64 = 0.15;
 /// How often a process begins with the first number, and not with the first that has no answer.
 const WHOLE: f64 = 0.3;
+
+/// A number that no source reaches.
+const FAR: u64 = 1 << 30;
+
+/// A process that lives on and does not know that its successor has come.
+#[derive(Default)]
+pub struct Predecessor {
+    has_tried: bool,
+    /// It was told that it is not the one any more.
+    pub is_fenced: bool,
+}
+
+impl Predecessor {
+    /// It goes on with something new, once its successor has heard something: from then on nothing of it may
+    /// take effect. Whether it does that now.
+    pub fn goes_on(&mut self, session: &mut Session, now: u64) -> bool {
+        if std::mem::replace(&mut self.has_tried, true) {
+            return false;
+        }
+        let action = Action::Decide { key: b"key 0", value: b"too late" };
+        match session.submit_numbered(now, FAR, &action, FAR) {
+            Ok(()) => true,
+            Err(SubmitError::Stopped(_)) => false,
+            Err(error) => panic!("number {FAR} is not taken: {error:?}"),
+        }
+    }
+
+    /// An outcome of what it had under way, or of what came too late.
+    pub fn collect(&mut self, now: u64, token: u64, answer: Result<Answer, Error>, ops: &mut [Op]) {
+        self.is_fenced |= answer == Err(Error::Fenced);
+        let nothing = matches!(answer, Err(Error::Fenced | Error::TimedOut | Error::NotTaken { .. }));
+        if nothing || answer == Ok(Answer::Duplicate) {
+            return;
+        }
+        assert!(token != FAR, "S5: a process that has a successor is told {answer:?}");
+        let (op, told) = (&mut ops[token as usize], told(answer));
+        match op.told {
+            None | Some((_, Told::Unknown)) => op.told = Some((now, told)),
+            Some(_) => panic!("S5: {op:?} was done, and its predecessor is told {told:?}"),
+        }
+    }
+}
 
 /// What it has submitted and heard.
 #[derive(Default)]

@@ -64,6 +64,7 @@ fn a_core_that_breaks_a_rule_fails() {
         Mutant::NoRestartMarks,
         Mutant::StreamsOutside,
         Mutant::EarlyNumbers,
+        Mutant::FencedWrites,
         Mutant::ClockEndsStreams,
         Mutant::ReplyAtCommit,
         Mutant::NoRowEdge,

@@ -1,7 +1,9 @@
 //! C1 to C6.
 
 use crate::support::solo::*;
-use crate::support::{decide, id, read};
+use crate::support::{answers_of, decide, id, key_seq, read, timing};
+use isonomy_protocol::contract::ClientRef;
+use isonomy_wire::answer::Answer;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::Ballot;
 use isonomy_wire::message::{Gossip, PeerMessage, Value};
@@ -158,6 +160,42 @@ pub(crate) fn c3_the_own_answer_counts_and_only_when_durable() {
     assert!(!solo.log.iter().any(|(record, _)| format!("{record:?}").starts_with("Committed")));
     solo.sync();
     assert_eq!(solo.said_to(1), [committed(Deps::NONE)]);
+}
+
+#[test]
+fn section_5_what_is_not_answered_is_said_again_once_in_a_period() {
+    let mut solo = proposed();
+    solo.wait(10 * timing().resend_us);
+    assert_eq!(solo.said_to(1), vec![pre_accept(id(0, 1), Deps::NONE); 10]);
+}
+
+#[test]
+fn each_client_of_a_batch_gets_its_own_answer() {
+    let mut solo = Solo::new(1, 0);
+    for (tag, payload) in [(7, decide("s", 1, 0, "a")), (8, read("b")), (9, decide("t", 1, 0, "a"))] {
+        let client = ClientRef { connection: 1, tag };
+        solo.core.on_request(solo.now, client, payload).expect("the queue is not full");
+    }
+    solo.sync();
+    assert_eq!(solo.core.executed(), &deps([1]), "they are one batch");
+    let answers: Vec<_> = solo.replies.into_iter().flat_map(answers_of).collect();
+    let tags: Vec<u64> = answers.iter().map(|(client, _)| client.tag).collect();
+    assert_eq!(tags, [7, 8, 9]);
+    assert_eq!((key_seq(&answers[0].1), &answers[1].1, key_seq(&answers[2].1)), (1, &Answer::Missing, 2));
+}
+
+#[test]
+fn c3_each_instance_is_counted_once() {
+    let counted = |solo: &Solo| (solo.core.status().fast, solo.core.status().slow);
+    let mut solo = proposed();
+    (1..5).for_each(|from| drop(solo.tell(from, pre_accept_ok(id(0, 1), Deps::NONE), None)));
+    assert_eq!(counted(&solo), (1, 0));
+    solo.ask(&decide("s", 2, 0, "a"));
+    solo.sync();
+    (1..5).for_each(|from| drop(solo.tell(from, pre_accept_ok(id(0, 2), deps([1, from.into()])), None)));
+    (1..5).for_each(|from| drop(solo.tell(from, accept_ok(id(0, 2), Ballot::ZERO), None)));
+    assert_eq!(counted(&solo), (1, 1));
+    assert_eq!(solo.core.status().recoveries, 0);
 }
 
 #[test]

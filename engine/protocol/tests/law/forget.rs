@@ -6,6 +6,7 @@ use crate::support::solo::*;
 use crate::support::{decide, fence, id, parse, read, timing};
 use isonomy_protocol::conflict::conflicts;
 use isonomy_protocol::limits::{FENCE_BEHIND_MAX, PULL_BYTES_MAX};
+use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Deps;
@@ -127,6 +128,52 @@ pub(crate) fn g1_deps_take_the_place_of_what_the_index_lost() {
     other.tell(2, gossip, None);
     other.ask(&rival());
     assert_eq!(other.said_to(2), [pre_accept(id(1, 1), deps([2]))], "announced, C1 names it at once");
+}
+
+#[test]
+fn g1_that_a_validate_was_answered_is_carried_forward() {
+    let [_, validated, ..] = ABOVE;
+    let mut solo = forgotten(fenced(with_some_above(Solo::new(5, 2))));
+    solo.restart();
+    let said = solo.tell(4, recover(validated, ballot(2, 4)), None);
+    assert!(matches!(said[..], [(4, PeerMessage::Nack { .. })]), "R2: something has changed: {said:?}");
+}
+
+#[test]
+fn d5_a_cut_carries_the_end_of_a_stop_over() {
+    let mut solo = Solo::new(5, 2);
+    solo.core.on_stop(solo.now);
+    solo.sync();
+    let mut solo = forgotten(fenced(solo));
+    solo.restart();
+    solo.wait(5_000);
+    let leftover = |message: &PeerMessage| matches!(message, PeerMessage::Recover { row: ReplicaId(2), .. });
+    assert!(!solo.said_to(1).iter().any(leftover), "no number was left unused");
+}
+
+#[test]
+fn g1_the_first_record_of_a_log_that_was_cut_tells_the_floor() {
+    let mut solo = fenced(settled_a_nop());
+    solo.die_with_snapshot();
+    assert_eq!(
+        solo.core.status().floor,
+        deps([2, 1]),
+        "no other record tells what was settled before the cut"
+    );
+    let said = solo.tell(3, recover(id(1, 1), ballot(9, 3)), None);
+    assert!(matches!(said[..], [(3, PeerMessage::Gone { .. })]), "{said:?}");
+}
+
+#[test]
+fn g1_what_an_installed_snapshot_covers_is_not_carried_forward() {
+    let mut solo = Solo::new(5, 3);
+    solo.tell(0, pre_accept(ID, Deps::NONE), Some(&batch()));
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    solo.sync();
+    let kept = &solo.log[solo.cut..];
+    assert!(matches!(kept[0].0, Record::Begin { floor, .. } if floor == deps([2])), "{:?}", kept[0].0);
+    let covered: Vec<_> = kept.iter().filter(|(record, _)| record.id().is_some_and(|id| id == ID)).collect();
+    assert!(covered.is_empty(), "{covered:?}");
 }
 
 #[test]
@@ -384,9 +431,8 @@ fn with_a_peers_floor() -> Solo {
     solo
 }
 
-/// All have executed a Nop that was a rival, and forgotten it; no fence names it, and its records are
-/// cut with those of the next one.
-fn without_records_of_a_nop() -> Solo {
+/// All have executed a Nop that was a rival, and forgotten it; no fence names it.
+fn settled_a_nop() -> Solo {
     let mut solo = Solo::new(5, 2);
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
     solo.tell(3, commit(id(1, 1), ballot(1, 3), Value::Nop, Deps::NONE), None);
@@ -396,7 +442,12 @@ fn without_records_of_a_nop() -> Solo {
     }
     solo.wait(100_000);
     assert_eq!(solo.core.status().floor, deps([0, 1]), "all have executed it");
-    let solo = forgotten(fenced(solo));
+    solo
+}
+
+/// The same, and its records are cut with those of the next fence.
+fn without_records_of_a_nop() -> Solo {
+    let solo = forgotten(fenced(settled_a_nop()));
     assert!(solo.cut > 0);
     solo
 }
@@ -448,6 +499,30 @@ pub(crate) fn section_7_a_restart_names_what_it_named_before() {
         }
         assert!(named(&mut solo).covers(&at_least), "after restarts, too: {at_least:?}");
     }
+}
+
+#[test]
+fn g5_a_snapshot_that_was_being_taken_ends_with_an_install() {
+    let mut solo = fenced(Solo::new(5, 2));
+    assert!(solo.core.taking().is_some());
+    solo.install(&snapshot_after(2, Deps::NONE));
+    assert_eq!(solo.core.taking(), None, "its state is gone");
+}
+
+#[test]
+fn g5_what_the_log_had_grown_before_an_install_asks_for_no_fence() {
+    let mut solo = Solo::fencing(5, 3, 1_000);
+    // No fence is proposed over something older than a moment, which the snapshot covers.
+    solo.tell(0, pre_accept(ID, Deps::NONE), Some(&batch()));
+    solo.wait(100_000);
+    // Many records, of which one is carried forward.
+    (1..=10).for_each(|round| drop(solo.tell(4, recover(id(4, 1), ballot(round, 4)), None)));
+    solo.wait(5_000);
+    assert!(!proposes_a_fence(&mut solo), "the story is that it could not yet");
+    solo.install(&forgetful().snapshot.expect("it took one"));
+    solo.sync();
+    solo.wait(5_000);
+    assert!(!proposes_a_fence(&mut solo), "all that is behind a fence now");
 }
 
 #[test]

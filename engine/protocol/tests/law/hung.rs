@@ -6,6 +6,7 @@ use isonomy_protocol::contract::{ClientRef, Room};
 use isonomy_protocol::limits::{STALLED_PERIODS, UNAVAILABLE_AFTER_US};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::failure::{Failure, Reason};
+use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
 
 fn hung() -> Room {
@@ -92,6 +93,8 @@ pub(crate) fn d9_whoever_says_that_its_disk_hangs_counts_as_not_reached_for_a_wh
     let mut waited = 0;
     while waited < 2 * UNAVAILABLE_AFTER_US {
         [0, 2].into_iter().for_each(|peer| solo.hear(peer, PeerMessage::Stalled, None));
+        // That their links work says nothing of their disks.
+        solo.core.on_links(solo.now, &[ReplicaId(0), ReplicaId(2)]);
         solo.wait(timing().gossip_us);
         waited += timing().gossip_us;
     }
@@ -113,4 +116,19 @@ fn d9_its_row_is_recovered_as_soon_as_that_of_one_that_is_gone() {
     }
     let said = solo.said_to(2);
     assert!(said.iter().any(|message| matches!(message, PeerMessage::Recover { .. })), "{said:?}");
+}
+
+#[test]
+fn d9_what_was_undecided_gets_its_time_anew_when_the_disk_answers() {
+    let mut solo = Solo::new(3, 1);
+    solo.tell(0, pre_accept(id(0, 1), Deps::NONE), Some(&decide("s", 1, 0, "a")));
+    solo.core.on_room(hung());
+    solo.wait(10 * timing().recover_us);
+    solo.core.on_room(Room::Enough);
+    solo.said();
+    let recovers = |message: &PeerMessage| matches!(message, PeerMessage::Recover { .. });
+    solo.wait(timing().recover_us / 2);
+    assert!(!solo.said_to(2).iter().any(recovers), "others were at work on it");
+    solo.wait(4 * timing().recover_us);
+    assert!(solo.said_to(2).iter().any(recovers));
 }

@@ -104,11 +104,16 @@ fn r3_nothing_is_decided_before_a_quorum_has_reported() {
 }
 
 /// Replica 3 has waited in vain, and asks around at a ballot above that of its first try.
-fn asking_again(mut solo: Solo) -> (Solo, Ballot) {
+fn asking_again(solo: Solo) -> (Solo, Ballot) {
+    asking_again_above(solo, MINE)
+}
+
+/// The same at a ballot above this one.
+fn asking_again_above(mut solo: Solo, last: Ballot) -> (Solo, Ballot) {
     for _ in 0..1000 {
         solo.wait(5_000);
         let is_again = |message: &PeerMessage| match message {
-            PeerMessage::Recover { row: ReplicaId(0), ballot, .. } if *ballot > MINE => Some(*ballot),
+            PeerMessage::Recover { row: ReplicaId(0), ballot, .. } if *ballot > last => Some(*ballot),
             _ => None,
         };
         if let Some(ballot) = solo.said_to(1).iter().find_map(is_again) {
@@ -116,6 +121,22 @@ fn asking_again(mut solo: Solo) -> (Solo, Ballot) {
         }
     }
     panic!("it does not try again");
+}
+
+#[test]
+fn section_5_the_time_between_two_tries_doubles() {
+    let (mut solo, mut ballot) = asking_again(recovering(Deps::NONE));
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        let began = solo.now;
+        let next;
+        (solo, next) = asking_again_above(solo, ballot);
+        ballot = next;
+        waits.push(solo.now.since(began));
+    }
+    // Each is spread by a quarter.
+    assert!(waits.windows(2).all(|two| two[1] * 4 > two[0] * 6), "{waits:?}");
+    assert_eq!(solo.core.status().recoveries, 5, "each try is counted");
 }
 
 /// What replica 1 or 2 has promised or accepted at the first ballot it may have taken back since: for
@@ -141,6 +162,22 @@ pub(crate) fn c5_r3_r5_an_answer_to_an_earlier_ballot_of_ones_own_does_not_count
     assert_eq!(proposals(solo.tell(2, accept_ok(ID, MINE), None)), [], "C5");
     let said = proposals(solo.tell(2, accept_ok(ID, second), None));
     assert_eq!(said, [commit(ID, second, Value::Known, Deps::NONE)]);
+}
+
+/// Replica 4, from outside the quorum, may have accepted something else since it answered the first try.
+#[test]
+fn r6d_a_report_to_an_earlier_ballot_of_ones_own_does_not_count() {
+    let (mut solo, second) = asking_again(recovering(Deps::NONE));
+    [1, 2].iter().for_each(|from| drop(solo.tell(*from, knows_nothing(ID, second), None)));
+    let conflicts = vec![Conflict { id: id(2, 1), committed: false }];
+    for from in [1, 2] {
+        let (conflicts, floor) = (conflicts.clone(), Deps::NONE);
+        solo.tell(from, PeerMessage::ValidateOk { id: ID, ballot: second, conflicts, floor }, None);
+    }
+    let accepted = |at| has_accepted(ID, at, ballot(0, 0), Value::Nop, Deps::NONE);
+    assert_eq!(proposals(solo.tell(4, accepted(MINE), None)), []);
+    let said = proposals(solo.tell(4, accepted(second), None));
+    assert_eq!(said, [accept(ID, second, Value::Nop, Deps::NONE)]);
 }
 
 #[test]

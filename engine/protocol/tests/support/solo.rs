@@ -115,11 +115,26 @@ impl Solo {
 
     /// The snapshot of the last fence becomes durable, and what it covers is forgotten.
     pub fn take_snapshot(&mut self) {
-        let (fence, _) = self.core.taking().expect("a fence has executed");
-        let bytes = std::iter::from_fn(|| self.core.snapshot_bytes()).flatten().collect();
-        self.snapshot = Some((fence, bytes));
+        self.keep_snapshot();
         self.core.on_snapshot(self.now);
         self.turn();
+    }
+
+    /// Its process ends when the snapshot of the last fence counts, and before it knows that: the next one
+    /// reads the log from what was carried forward.
+    pub fn die_with_snapshot(&mut self) {
+        let Position(begin) = self.keep_snapshot();
+        self.sync();
+        self.cut = begin as usize - 1;
+        self.restart();
+    }
+
+    /// The position is that of the first record that was carried forward.
+    fn keep_snapshot(&mut self) -> Position {
+        let (fence, begin) = self.core.taking().expect("a fence has executed");
+        let bytes = std::iter::from_fn(|| self.core.snapshot_bytes()).flatten().collect();
+        self.snapshot = Some((fence, bytes));
+        begin
     }
 
     /// A peer's snapshot has come.

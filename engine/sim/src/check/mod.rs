@@ -1,6 +1,7 @@
 //! The assertions of the law's section 10, each in a file of its own. They panic with their
 //! number: the run ends, and its seed is told.
 
+mod status;
 mod v01_agreement;
 mod v02_visibility;
 mod v03_one_value_per_ballot;
@@ -42,6 +43,11 @@ pub fn on_append(ghost: &Ghost, node: u8, append: &Append) {
 /// A process has replayed its log.
 pub fn on_replayed(ghost: &Ghost, node: u8, core: &Replica) {
     v15_said_is_durable::check_replayed(ghost, node, core);
+}
+
+/// A replica that runs tells how it stands.
+pub fn on_status(ghost: &Ghost, node: u8, core: &Replica) {
+    status::check(ghost, node, core);
 }
 
 /// A log was cut; the ghost knows what it still has.

@@ -130,6 +130,13 @@ pub(super) fn check_record(ghost: &Ghost, node: u8, append: &Append) {
         _ => true,
     };
     assert!(is_true, "G1: replica {node} writes {:?}, and its log says something else", append.record);
+    if let Record::Carried { id, .. } = append.record {
+        let covered = &ghost.books[usize::from(node)].snapshot.1;
+        assert!(
+            !covered.contains(id),
+            "G1: replica {node} carries {id:?} forward, which its snapshot covers"
+        );
+    }
 }
 
 /// What the log still has says of everything above the snapshot what all of it said.

@@ -38,7 +38,7 @@ impl World {
         if self.nodes[usize::from(id)].core.is_none() {
             return;
         }
-        let reached = self.reached(id);
+        let (reached, outlives_power) = (self.reached(id), self.plan.outlives_power);
         for peer in &reached {
             let asked = &self.nodes[peer.index()];
             let heard = asked.core.as_ref().map_or(0, |core| core.heard(ReplicaId(id)));
@@ -47,7 +47,7 @@ impl World {
             if node.admission.is_welcomed_by(*peer) {
                 continue;
             }
-            match judge(met, node.start, Some(node.began)) {
+            match judge(met, node.start, outlives_power.then_some(node.began)) {
                 Ok(()) => node.admission.on_welcome(*peer),
                 Err(found) => {
                     assert!(node.is_damaged, "G6: replica {id} is refused for no reason: {found}");

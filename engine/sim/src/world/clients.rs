@@ -1,6 +1,7 @@
 //! The clients: they connect, ask and are answered.
 
 use super::{Event, World};
+use crate::client::{Client, Fresh};
 use bytes::Bytes;
 use isonomy_protocol::contract::{Busy, ClientRef, Reply};
 use isonomy_protocol::payload::Payload;
@@ -32,17 +33,43 @@ impl World {
     }
 
     pub(super) fn act(&mut self, client: usize) {
-        if self.clients[client].restart(&self.plan, self.now, &self.ops) {
-            for replica in 0..self.plan.n {
-                self.clients[client].connections[usize::from(replica)] = None;
-                self.after(1_000, 30_000, Event::Connect { client, replica });
-            }
-        }
+        self.maybe_begin_anew(client);
         if let Some(at) = self.clients[client].act(&self.plan, self.now, &mut self.ops) {
             self.queue.push(at, Event::Act { client });
         }
         self.note(6, client as u64, self.ops.len() as u64);
         self.attend(client);
+    }
+
+    /// A client may have ended its session, or been started again.
+    fn maybe_begin_anew(&mut self, client: usize) {
+        let old = match self.clients[client].restart(&self.plan, self.now, &self.ops) {
+            Fresh::No => return self.let_predecessors_go_on(client),
+            Fresh::Process => None,
+            Fresh::Successor(old) => Some(*old),
+        };
+        self.summary.coverage.left |= !self.clients[client].is_source();
+        if let Some(old) = old {
+            self.clients.push(old);
+            self.attend(self.clients.len() - 1);
+        }
+        for replica in 0..self.plan.n {
+            self.clients[client].connections[usize::from(replica)] = None;
+            self.after(1_000, 30_000, Event::Connect { client, replica });
+        }
+    }
+
+    /// S5: the process of a source that has a successor does not know, and goes on.
+    fn let_predecessors_go_on(&mut self, client: usize) {
+        if !self.clients[client].has_progressed() {
+            return;
+        }
+        for index in 0..self.clients.len() {
+            let Client { predecessor, session, .. } = &mut self.clients[index];
+            if predecessor.as_mut().is_some_and(|old| old.goes_on(session, self.now)) {
+                self.attend(index);
+            }
+        }
     }
 
     /// Sends what a session has to send, notes what it has learnt, and wakes it in time.

@@ -6,6 +6,7 @@ mod faults;
 mod proof;
 mod quiet;
 mod replicas;
+mod transfers;
 mod wrong;
 
 use crate::client::{Client, Untold};
@@ -46,13 +47,10 @@ enum Event {
         node: u8,
         life: u32,
     },
-    /// A piece of a peer's snapshot arrives, of so many.
+    /// A piece of a peer's snapshot arrives, or should have.
     Fetched {
         node: u8,
         life: u32,
-        source: u8,
-        fence: u64,
-        piece: u64,
     },
     /// The file of a snapshot was read.
     Verified {
@@ -265,9 +263,7 @@ impl World {
             Event::Tick { node, life } => self.tick(node, life),
             Event::Synced { node, life } => self.synced(node, life),
             Event::Snapshot { node, life } => self.write_snapshot(node, life),
-            Event::Fetched { node, life, source, fence, piece } => {
-                self.fetched(node, life, source, fence, piece);
-            }
+            Event::Fetched { node, life } => self.fetched(node, life),
             Event::Verified { node, life } => self.verified(node, life),
             Event::Links => self.relink(),
             Event::Request { client, replica, connection, tag, payload } => {

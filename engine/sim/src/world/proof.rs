@@ -110,6 +110,8 @@ impl World {
         marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
         self.summary.coverage.retired = self.ops.iter().any(Op::is_retired);
         self.summary.coverage.repeated = self.clients.iter().any(Client::is_repeated);
+        let is_fenced = |client: &Client| client.predecessor.as_ref().is_some_and(|old| old.is_fenced);
+        self.summary.coverage.fenced = self.clients.iter().any(is_fenced);
         self.summary.coverage.found_out = self.clients.iter().any(Client::is_found_out);
         let largest = live().map(|core| core.largest_component()).max().unwrap_or(0);
         let starts = self.nodes.iter().map(|node| node.life as usize).sum();

@@ -3,10 +3,8 @@
 use super::{Event, Stage, World};
 use crate::coverage;
 use crate::network::Sent;
-use crate::node::Node;
 use crate::plan::Bias;
 use isonomy_protocol::contract::Send;
-use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{PeerMessage, Phase};
 use rand::Rng;
@@ -15,8 +13,6 @@ use rand::Rng;
 const CHECK_EVERY: u64 = 64;
 /// How long a process takes to stop at most.
 const STOP_PATIENCE_US: u64 = 300_000;
-/// The last piece of a snapshot that is fetched.
-const LAST_PIECE: u64 = 3;
 
 impl World {
     pub(super) fn start(&mut self, id: u8) {
@@ -198,52 +194,8 @@ impl World {
         self.turn(id);
     }
 
-    /// A piece of a peer's snapshot arrives; the last makes a whole of them. What lies between is the
-    /// business of the replica process.
-    pub(super) fn fetched(&mut self, id: u8, life: u32, source: u8, fence: u64, piece: u64) {
-        if self.nodes[usize::from(id)].life != life {
-            return;
-        }
-        if let Some(until) = self.is_paused(id).or_else(|| self.is_paused(source)) {
-            return self.queue.push(until, Event::Fetched { node: id, life, source, fence, piece });
-        }
-        self.nodes[usize::from(id)].is_fetching = false;
-        self.note(7, id.into(), fence);
-        if self.nodes[usize::from(id)].wants_snapshot(source, fence) {
-            self.take_piece(id, source, fence, piece);
-        }
-        self.turn(id);
-    }
-
-    fn take_piece(&mut self, id: u8, source: u8, fence: u64, piece: u64) {
-        let now = self.now;
-        let is_linked = self.linked(id).contains(&ReplicaId(source));
-        let give = |nodes: &mut Vec<Node>| nodes[usize::from(source)].give_snapshot(now, id, fence, piece);
-        let Some(bytes) = is_linked.then(|| give(&mut self.nodes)).flatten() else {
-            return self.nodes[usize::from(id)].fetch_failed(now, source, fence, FetchFailure::Source);
-        };
-        let node = &mut self.nodes[usize::from(id)];
-        if piece < LAST_PIECE {
-            node.is_fetching = true;
-            let life = node.life;
-            return self.after(
-                100,
-                10_000,
-                Event::Fetched { node: id, life, source, fence, piece: piece + 1 },
-            );
-        }
-        let before = node.kept_snapshot();
-        let dies = self.stage == Stage::Faults && self.disks.random_bool(self.plan.between);
-        node.install_snapshot(now, source, fence, bytes, dies, &mut self.ghost);
-        if dies && node.kept_snapshot() != before {
-            self.summary.coverage.between = true;
-            return self.crash(id);
-        }
-        self.maybe_rot(id, before);
-    }
-
     /// A snapshot that was just kept does not always stay as it is.
-    fn maybe_rot(&mut self, id: u8, before: Option<u64>) {
+    pub(super) fn maybe_rot(&mut self, id: u8, before: Option<u64>) {
         let at_risk = self.nodes.iter().filter(|node| node.is_at_risk()).count();
         let node = &mut self.nodes[usize::from(id)];
         let is_new = node.kept_snapshot() != before;
@@ -302,11 +254,8 @@ impl World {
             self.nodes[usize::from(id)].is_writing = true;
             self.after(100, 20_000, Event::Snapshot { node: id, life });
         }
-        if let Some((source, fence)) = turn.fetches
-            && !self.nodes[usize::from(id)].is_fetching
-        {
-            self.nodes[usize::from(id)].is_fetching = true;
-            self.after(1_000, 50_000, Event::Fetched { node: id, life, source, fence, piece: 0 });
+        if let Some((source, fence)) = turn.fetches {
+            self.begin_transfer(id, source, fence);
         }
         if turn.verifies && !self.nodes[usize::from(id)].is_verifying {
             self.nodes[usize::from(id)].is_verifying = true;
@@ -323,6 +272,7 @@ impl World {
             && let Some(core) = &self.nodes[usize::from(id)].core
         {
             core.check();
+            crate::check::on_status(&self.ghost, id, core);
         }
         self.maybe_end(id);
     }
