@@ -8,6 +8,7 @@ mod aside;
 mod clients;
 mod disk;
 mod fetch;
+mod groups;
 mod growing;
 mod guests;
 mod link;
@@ -34,9 +35,10 @@ use crate::told::Told;
 use crate::waiting::Wait;
 use admission::Judged;
 use aside::Aside;
-use disk::{Disk, Log, Write};
+use disk::Disk;
 use fetch::Fetching;
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
+use groups::{GROUP_BYTES_MAX, Log, Write};
 use guests::Guests;
 use isonomy_protocol::contract::{Config as CoreConfig, Position, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
@@ -65,7 +67,7 @@ pub(crate) use ticker::{CLIENT_PATIENCE, PEER_PATIENCE};
 /// The only epoch so far.
 pub(crate) const EPOCH: Epoch = Epoch(1);
 /// Memory that is registered with the rings: a few groups of the log.
-const IO_MEMORY_BYTES: usize = 4 * disk::GROUP_BYTES_MAX;
+const IO_MEMORY_BYTES: usize = 4 * GROUP_BYTES_MAX;
 /// The log is cut at fences that come so often in its budget.
 const FENCES_PER_BUDGET: u64 = 4;
 /// How long the own instances may take to end when the process is told to stop.
@@ -161,9 +163,9 @@ struct Inner {
 
 impl Inner {
     /// What is to be written now.
-    fn next_write(&mut self) -> Option<Write> {
-        let is_due = self.core.awaits_log() || self.log.is_due();
-        is_due.then(|| self.log.take()).flatten()
+    fn next_write(&mut self, now: Time) -> Option<Write> {
+        let is_due = self.core.awaits_log() || self.log.is_due(now);
+        is_due.then(|| self.log.take(now)).flatten()
     }
 
     /// Whether so much waits for the disk that peers are not read.
@@ -384,7 +386,7 @@ impl Node {
         let Inner { core, log, links, guests, told, encoder, .. } = &mut *inner;
         core.end_turn(now);
         while let Some(append) = core.poll_append() {
-            log.append(&append);
+            log.append(now, &append);
         }
         while let Some(send) = core.poll_send() {
             links.push(encoder, self.peer_scope(), &send);
@@ -429,7 +431,7 @@ impl Node {
     /// as nobody waits for it.
     async fn run_writes(self: Rc<Node>) {
         loop {
-            let write = self.inner.borrow_mut().next_write();
+            let write = self.inner.borrow_mut().next_write(self.now());
             let Some(write) = write else {
                 self.write.wait().await;
                 continue;
