@@ -17,6 +17,8 @@ mod peers;
 mod probe;
 mod pulse;
 mod recover;
+#[cfg(test)]
+mod rig;
 mod segment;
 mod signal;
 mod snapshot;
