@@ -176,3 +176,6 @@ impl Log {
 fn begins_segment(append: &Append) -> bool {
     matches!(append.record, Record::Begin { .. })
 }
+
+#[cfg(test)]
+mod tests;

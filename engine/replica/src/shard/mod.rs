@@ -8,6 +8,8 @@ mod aside;
 mod clients;
 mod disk;
 mod fetch;
+#[cfg(test)]
+mod fixture;
 mod groups;
 mod growing;
 mod guests;
