@@ -286,3 +286,6 @@ fn descriptor_of(file: &DmaFile) -> BorrowedFd<'_> {
     // SAFETY: the file is open for as long as it is borrowed.
     unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,9 @@ mod snapshot;
 mod socket;
 mod strangers;
 mod ticker;
+#[cfg(test)]
+#[path = "../../tests/support/volatile.rs"]
+mod volatile;
 
 use crate::checks::Ports;
 use crate::config::{Config, Durability};
