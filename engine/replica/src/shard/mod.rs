@@ -443,15 +443,19 @@ impl Node {
                 self.write.wait().await;
                 continue;
             };
-            let durable = self.disk.write(write).await;
-            let now = self.now();
-            let mut inner = self.inner.borrow_mut();
-            inner.log.durable = durable;
-            inner.core.on_durable(now, durable);
-            drop(inner);
-            self.written.notify();
-            self.touch();
+            self.write_group(write).await;
         }
+    }
+
+    async fn write_group(&self, write: Write) {
+        let durable = self.disk.write(write).await;
+        let now = self.now();
+        let mut inner = self.inner.borrow_mut();
+        inner.log.durable = durable;
+        inner.core.on_durable(now, durable);
+        drop(inner);
+        self.written.notify();
+        self.touch();
     }
 
     /// How this shard stands.
