@@ -260,3 +260,6 @@ fn verify(path: &Path, id: SnapshotId) -> std::result::Result<(), SnapshotError>
         std::thread::sleep(REST_FACTOR * began.elapsed());
     }
 }
+
+#[cfg(test)]
+mod tests;
