@@ -17,6 +17,7 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,6 +65,8 @@ struct Inode {
     names: BTreeMap<OsString, u64>,
     names_kept: BTreeMap<OsString, u64>,
     changes: Vec<Change>,
+    /// How often what is kept of it has changed.
+    version: u64,
 }
 
 impl Inode {
@@ -76,6 +79,7 @@ impl Inode {
         for change in self.changes.drain(..) {
             apply(&change, &mut self.kept, &mut self.names_kept);
         }
+        self.version += 1;
     }
 
     /// Of what was not synced some is there and some is not; how much is not.
@@ -90,6 +94,7 @@ impl Inode {
             }
         }
         (self.seen, self.names) = (self.kept.clone(), self.names_kept.clone());
+        self.version += 1;
         lost
     }
 }
@@ -220,6 +225,18 @@ impl Leftover<'_> {
     /// Makes files of it in a directory.
     pub(crate) fn write_to(&self, path: &Path) -> std::io::Result<()> {
         self.write_dir(INodeNo::ROOT.0, path)
+    }
+
+    /// A number that is another one for whatever differs.
+    pub(crate) fn signature(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (dir, _) in self.state.inodes.iter().filter(|(_, inode)| inode.is_dir) {
+            for (name, inode) in self.left(*dir, self.names).1 {
+                let Inode { version, changes, .. } = &self.state.inodes[&inode];
+                (dir, name, inode, version, self.bytes.then_some(changes.len())).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
     }
 
     fn write_dir(&self, dir: u64, path: &Path) -> std::io::Result<()> {
