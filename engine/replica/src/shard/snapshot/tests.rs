@@ -53,15 +53,12 @@ fn g4_a_snapshot_counts_once_the_log_is_durable_so_far() {
         while node.inner.borrow().core.taking().is_none() {
             write(&node).await;
         }
-        let taking = async { node.write_snapshot(FENCE).await.unwrap() };
+        node.write_file().await.unwrap();
+        let taking = async { node.publish_taken(FENCE).await.unwrap() };
         let held_up = async {
             let path = snapshot_path(&node.dir(), FENCE);
-            until(|| unfinished_path(&node.dir()).exists()).await;
-            // Long enough for all that it does besides.
-            for _ in 0..50 {
-                node.aside.run(|| ()).await;
-                glommio::timer::sleep(Duration::from_millis(1)).await;
-            }
+            // The name would be given on this thread, before that.
+            node.aside.run(|| ()).await;
             assert!(node.is_ahead_of_log() && !path.exists());
             while node.is_ahead_of_log() {
                 write(&node).await;
