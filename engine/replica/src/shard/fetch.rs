@@ -1,13 +1,13 @@
 //! Fetching the snapshot of a peer (law, G5): piece by piece, and only what this replica has room for.
 //! Whose is fetched, and when one is tried again, the core decides.
 
+use futures_lite::future::or;
 use isonomy_protocol::snapshot::{Broken, Reader};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
 use rustix::fs::statvfs;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -34,18 +34,42 @@ const STAT_BLOCK_BYTES: u64 = 512;
 
 /// What a peer has sent, not yet written.
 struct Piece {
+    place: Place,
+    total: u64,
+    bytes: bytes::Bytes,
+}
+
+/// Where a piece comes from and belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
     source: ReplicaId,
     fence: u64,
     from: u64,
-    total: u64,
-    bytes: bytes::Bytes,
+}
+
+/// How long somebody is waited for.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// Until a piece is asked for again.
+    piece: Duration,
+    /// Until the source is given up.
+    source: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { piece: PIECE_PATIENCE, source: SOURCE_PATIENCE }
+    }
 }
 
 /// How far the transfer of a peer's snapshot has come.
 #[derive(Default)]
 pub(super) struct Fetching {
-    pieces: RefCell<VecDeque<Piece>>,
+    /// The piece that is waited for. Whatever else comes is dropped.
+    awaited: Cell<Option<Place>>,
+    piece: RefCell<Option<Piece>>,
     arrived: Signal,
+    patience: Patience,
     /// The bytes that have come, and all of them.
     pub(super) progress: Cell<(u64, u64)>,
     /// Why the last transfer failed, until one succeeds.
@@ -90,11 +114,7 @@ impl FetchError {
 impl Node {
     /// A part of a peer's snapshot has come.
     pub(super) fn on_piece(&self, source: ReplicaId, fence: u64, from: u64, total: u64, bytes: bytes::Bytes) {
-        // One is asked for at a time; what nobody waits for is dropped with the next.
-        let mut pieces = self.fetching.pieces.borrow_mut();
-        pieces.clear();
-        pieces.push_back(Piece { source, fence, from, total, bytes });
-        self.fetching.arrived.notify();
+        self.fetching.on_piece(Piece { place: Place { source, fence, from }, total, bytes });
     }
 
     /// Why this replica has no snapshot that it should have; empty if all is well.
@@ -182,8 +202,7 @@ impl Node {
         }
     }
 
-    /// The piece at this byte, asked for until it comes or the source has had its time. A link that is
-    /// lost may come back meanwhile: the transfer goes on where it was.
+    /// The piece at this byte.
     async fn piece(
         &self,
         source: ReplicaId,
@@ -191,41 +210,62 @@ impl Node {
         from: u64,
         total: Option<u64>,
     ) -> Result<Piece, FetchError> {
+        let is_wanted = || self.inner.borrow().core.wants_snapshot() == Some((source, fence));
+        let ask = || self.say_to_peer(source, &PeerMessage::Fetch { fence, from }, &[]);
+        let piece = self.fetching.await_piece(Place { source, fence, from }, is_wanted, ask).await?;
+        piece.check(total)?;
+        Ok(piece)
+    }
+}
+
+impl Fetching {
+    fn on_piece(&self, piece: Piece) {
+        if self.awaited.get() == Some(piece.place) {
+            self.awaited.set(None);
+            self.piece.replace(Some(piece));
+            self.arrived.notify();
+        }
+    }
+
+    /// The piece of this place, asked for until it comes or the source has had its time. A link that is
+    /// lost may come back meanwhile: the transfer goes on where it was.
+    async fn await_piece(
+        &self,
+        place: Place,
+        is_wanted: impl Fn() -> bool,
+        ask: impl Fn(),
+    ) -> Result<Piece, FetchError> {
         let began = Instant::now();
+        // What came when its transfer had ended is nobody's.
+        self.piece.take();
         loop {
-            let wanted = self.inner.borrow().core.wants_snapshot();
-            if wanted != Some((source, fence)) {
+            if !is_wanted() {
                 return Err(FetchError::NotWanted);
             }
-            if let Some(piece) = self.next_piece(source, fence, from).await {
-                piece.check(total)?;
+            self.awaited.set(Some(place));
+            ask();
+            let arrived = async { Some(self.next_piece().await) };
+            let late = async {
+                glommio::timer::sleep(self.patience.piece).await;
+                None
+            };
+            if let Some(piece) = or(arrived, late).await {
                 return Ok(piece);
             }
-            if began.elapsed() >= SOURCE_PATIENCE {
+            if began.elapsed() >= self.patience.source {
                 return Err(FetchError::Silent);
             }
         }
     }
 
-    /// Asks for the piece at this byte and waits for it; `None` if it does not come.
-    async fn next_piece(&self, source: ReplicaId, fence: u64, from: u64) -> Option<Piece> {
-        self.say_to_peer(source, &PeerMessage::Fetch { fence, from }, &[]);
-        let arrived = async {
-            loop {
-                let piece = self.fetching.pieces.borrow_mut().pop_front();
-                match piece {
-                    Some(piece) if (piece.source, piece.fence, piece.from) == (source, fence, from) => {
-                        return Some(piece);
-                    }
-                    _ => self.fetching.arrived.wait().await,
-                }
+    async fn next_piece(&self) -> Piece {
+        loop {
+            let piece = self.piece.take();
+            match piece {
+                Some(piece) => return piece,
+                None => self.arrived.wait().await,
             }
-        };
-        let late = async {
-            glommio::timer::sleep(PIECE_PATIENCE).await;
-            None
-        };
-        futures_lite::future::or(arrived, late).await
+        }
     }
 }
 
@@ -238,7 +278,7 @@ impl Piece {
             Some(total) if total != self.total => "the length of the whole has changed",
             _ if length > PIECE_BYTES => "it is too long",
             _ if length == 0 => "it is empty before the end",
-            _ if length > self.total.saturating_sub(self.from) => "it goes beyond the end",
+            _ if length > self.total.saturating_sub(self.place.from) => "it goes beyond the end",
             _ => return Ok(()),
         };
         Err(FetchError::Nonsense(what))
@@ -253,36 +293,4 @@ fn room(dir: &Path) -> std::io::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn piece(from: u64, total: u64, length: usize) -> Piece {
-        Piece { source: ReplicaId(0), fence: 1, from, total, bytes: vec![0; length].into() }
-    }
-
-    #[test]
-    fn a_piece_that_cannot_be_one_is_refused() {
-        assert!(piece(0, 9, 9).check(None).is_ok() && piece(5, 9, 2).check(Some(9)).is_ok());
-        assert!(matches!(piece(0, 0, 0).check(None), Err(FetchError::Missing)));
-        let long = PIECE_BYTES as usize + 1;
-        for (piece, total) in [
-            (piece(5, 9, 0), Some(9)),
-            (piece(5, 9, 5), Some(9)),
-            (piece(9, 9, 0), Some(9)),
-            (piece(20, 9, 1), Some(9)),
-            (piece(5, 8, 3), Some(9)),
-            (piece(0, u64::MAX, long), None),
-        ] {
-            assert!(matches!(piece.check(total), Err(FetchError::Nonsense(_))), "{}", piece.bytes.len());
-        }
-    }
-
-    #[test]
-    fn the_file_that_was_begun_is_room() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(unfinished_path(dir.path()), vec![1; 1 << 20]).unwrap();
-        let begun = std::fs::metadata(unfinished_path(dir.path())).unwrap().blocks() * STAT_BLOCK_BYTES;
-        assert!(begun >= 1 << 20);
-        assert!(room(dir.path()).unwrap() >= begun);
-    }
-}
+mod tests;

@@ -8,6 +8,9 @@ mod aside;
 mod clients;
 mod disk;
 mod fetch;
+#[cfg(test)]
+mod fixture;
+mod groups;
 mod growing;
 mod guests;
 mod link;
@@ -25,6 +28,9 @@ mod snapshot;
 mod socket;
 mod strangers;
 mod ticker;
+#[cfg(test)]
+#[path = "../../tests/support/volatile.rs"]
+mod volatile;
 
 use crate::checks::Ports;
 use crate::config::{Config, Durability};
@@ -37,9 +43,10 @@ use crate::told::Told;
 use crate::waiting::Wait;
 use admission::Judged;
 use aside::Aside;
-use disk::{Disk, Log, Write};
+use disk::Disk;
 use fetch::Fetching;
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
+use groups::{GROUP_BYTES_MAX, Log, Write};
 use guests::Guests;
 use isonomy_protocol::contract::{Config as CoreConfig, Output, Position, Reply, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
@@ -68,7 +75,7 @@ pub(crate) use ticker::{CLIENT_PATIENCE, PEER_PATIENCE};
 /// The only epoch so far.
 pub(crate) const EPOCH: Epoch = Epoch(1);
 /// Memory that is registered with the rings: a few groups of the log.
-const IO_MEMORY_BYTES: usize = 4 * disk::GROUP_BYTES_MAX;
+const IO_MEMORY_BYTES: usize = 4 * GROUP_BYTES_MAX;
 /// The log is cut at fences that come so often in its budget.
 const FENCES_PER_BUDGET: u64 = 4;
 /// How long the own instances may take to end when the process is told to stop.
@@ -164,9 +171,9 @@ struct Inner {
 
 impl Inner {
     /// What is to be written now.
-    fn next_write(&mut self) -> Option<Write> {
-        let is_due = self.core.awaits_log() || self.log.is_due();
-        is_due.then(|| self.log.take()).flatten()
+    fn next_write(&mut self, now: Time) -> Option<Write> {
+        let is_due = self.core.awaits_log() || self.log.is_due(now);
+        is_due.then(|| self.log.take(now)).flatten()
     }
 
     /// Whether so much waits for the disk that peers are not read.
@@ -389,7 +396,7 @@ impl Node {
         let mut replied = false;
         while let Some(output) = core.poll() {
             match output {
-                Output::Append(append) => log.append(&append),
+                Output::Append(append) => log.append(now, &append),
                 Output::Send(send) => links.push(encoder, self.peer_scope(), &send),
                 Output::Reply(reply) => {
                     replied = true;
@@ -421,20 +428,24 @@ impl Node {
     /// as nobody waits for it.
     async fn run_writes(self: Rc<Node>) {
         loop {
-            let write = self.inner.borrow_mut().next_write();
+            let write = self.inner.borrow_mut().next_write(self.now());
             let Some(write) = write else {
                 self.write.wait().await;
                 continue;
             };
-            let durable = self.disk.write(write).await;
-            let now = self.now();
-            let mut inner = self.inner.borrow_mut();
-            inner.log.durable = durable;
-            inner.core.on_durable(now, durable);
-            drop(inner);
-            self.written.notify();
-            self.touch();
+            self.write_group(write).await;
         }
+    }
+
+    async fn write_group(&self, write: Write) {
+        let durable = self.disk.write(write).await;
+        let now = self.now();
+        let mut inner = self.inner.borrow_mut();
+        inner.log.durable = durable;
+        inner.core.on_durable(now, durable);
+        drop(inner);
+        self.written.notify();
+        self.touch();
     }
 
     /// How this shard stands.

@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::disk::Tail;
+use super::groups::Tail;
 use super::segment::SegmentFile;
 use crate::snapshots::{self, SnapshotError};
 

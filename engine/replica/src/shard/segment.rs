@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::disk::GROUP_BYTES_MAX;
+use super::groups::GROUP_BYTES_MAX;
 
 /// How much is read at a time: a whole group under load. Only a record that is longer, of a batch beyond
 /// the usual, takes a piece of its own length.

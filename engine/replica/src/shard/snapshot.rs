@@ -75,6 +75,15 @@ impl Node {
     }
 
     async fn write_snapshot(&self, fence: u64) -> Result<()> {
+        let length = self.write_file().await?;
+        self.publish_taken(fence).await?;
+        log::info!("shard {}: snapshot at fence {fence}, {length} bytes", self.shard.0);
+        self.prune(fence).await;
+        Ok(())
+    }
+
+    /// Writes all that the core gives; how many bytes.
+    async fn write_file(&self) -> Result<u64> {
         let mut file = self.begin_file().await?;
         loop {
             let began = Instant::now();
@@ -85,6 +94,11 @@ impl Node {
         }
         let length = file.length();
         file.finish(&self.aside).await?;
+        Ok(length)
+    }
+
+    /// What was written counts once the log is durable so far.
+    async fn publish_taken(&self, fence: u64) -> Result<()> {
         // What it shows must not be more than the log remembers.
         while self.is_ahead_of_log() {
             glommio::timer::sleep(LOOK_EVERY).await;
@@ -92,8 +106,6 @@ impl Node {
         self.publish(fence).await?;
         let now = self.now();
         self.inner.borrow_mut().core.on_snapshot(now);
-        log::info!("shard {}: snapshot at fence {fence}, {length} bytes", self.shard.0);
-        self.prune(fence).await;
         Ok(())
     }
 
@@ -260,3 +272,6 @@ fn verify(path: &Path, id: SnapshotId) -> std::result::Result<(), SnapshotError>
         std::thread::sleep(REST_FACTOR * began.elapsed());
     }
 }
+
+#[cfg(test)]
+mod tests;

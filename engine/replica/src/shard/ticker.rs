@@ -105,9 +105,10 @@ impl Node {
     }
 
     fn mark_log(&self) {
+        let now = self.now();
         let log = &mut self.inner.borrow_mut().log;
-        log.mark_if_idle();
-        if log.is_due() {
+        log.mark_if_idle(now);
+        if log.is_due(now) {
             self.write.notify();
         }
     }

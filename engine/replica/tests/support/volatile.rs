@@ -1,6 +1,8 @@
 //! A disk that forgets: a file system in memory (FUSE), whose files and names are kept for certain only
-//! from the sync on that covers them. Without its power, what was not synced is there or not, as chance
-//! has it. Its writes can fail, end short, or stand still.
+//! from the sync on that covers them. Without its power, bytes that were not synced are there or not, as
+//! chance has it, and the names in a directory are as they were at some moment since its last sync: file
+//! systems keep changes of names in their order. Its writes can fail, end short, or stand still, and its
+//! room can end.
 
 #![allow(dead_code)] // Each test file uses its own part.
 
@@ -14,7 +16,11 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -59,6 +65,8 @@ struct Inode {
     names: BTreeMap<OsString, u64>,
     names_kept: BTreeMap<OsString, u64>,
     changes: Vec<Change>,
+    /// How often what is kept of it has changed.
+    version: u64,
 }
 
 impl Inode {
@@ -71,19 +79,22 @@ impl Inode {
         for change in self.changes.drain(..) {
             apply(&change, &mut self.kept, &mut self.names_kept);
         }
+        self.version += 1;
     }
 
     /// Of what was not synced some is there and some is not; how much is not.
     fn lose(&mut self, random: &mut SmallRng) -> usize {
-        let mut lost = 0;
-        for change in self.changes.drain(..) {
-            if random.random_bool(0.5) {
+        let (mut lost, names) = (0, random.random_range(0..=self.changes.len()));
+        for (place, change) in self.changes.drain(..).enumerate() {
+            let is_kept = if self.is_dir { place < names } else { random.random_bool(0.5) };
+            if is_kept {
                 apply(&change, &mut self.kept, &mut self.names_kept);
             } else {
                 lost += 1;
             }
         }
         (self.seen, self.names) = (self.kept.clone(), self.names_kept.clone());
+        self.version += 1;
         lost
     }
 }
@@ -108,12 +119,18 @@ fn apply(change: &Change, bytes: &mut Vec<u8>, names: &mut BTreeMap<OsString, u6
     }
 }
 
+/// Who is shown what a loss of power would leave, whenever that changes.
+type Watcher = Box<dyn FnMut(&Leftover<'_>) + Send>;
+
 #[derive(Default)]
 struct State {
     inodes: BTreeMap<u64, Inode>,
     last: u64,
     is_off: bool,
     fault: Fault,
+    /// The bytes that all files may have, if that is limited.
+    room: Option<usize>,
+    watcher: Option<Watcher>,
     /// Writes that stand still.
     stalled: Vec<(u64, usize, Vec<u8>, ReplyWrite)>,
 }
@@ -136,6 +153,7 @@ impl State {
         let inode = self.last;
         self.inodes.insert(inode, Inode { is_dir, ..Inode::default() });
         self.find(parent)?.change(Change::Name(name.into(), inode));
+        self.show();
         Ok(inode)
     }
 
@@ -163,6 +181,29 @@ impl State {
         })
     }
 
+    /// Whether so many bytes more find room.
+    fn has_room(&self, bytes: usize) -> bool {
+        let named = self.inodes.values().flat_map(|dir| dir.names.values());
+        let held: usize = named.map(|inode| self.inodes[inode].seen.len()).sum();
+        self.room.is_none_or(|room| held + bytes <= room)
+    }
+
+    /// What a loss of power may leave by now: names of every moment, and without or with all the bytes
+    /// that were not synced.
+    fn show(&mut self) {
+        let Some(mut watcher) = self.watcher.take() else { return };
+        let unsynced = |is_dir| {
+            let those = self.inodes.values().filter(move |inode| inode.is_dir == is_dir);
+            those.map(|inode| inode.changes.len()).max().unwrap_or(0)
+        };
+        for names in 0..=unsynced(true) {
+            for bytes in [false, true].into_iter().take(1 + unsynced(false).min(1)) {
+                watcher(&Leftover { state: self, names, bytes });
+            }
+        }
+        self.watcher = Some(watcher);
+    }
+
     /// Whether an inode is a segment of a log.
     fn is_log(&self, inode: INodeNo) -> bool {
         let is_it = |(name, found): (&OsString, &u64)| {
@@ -172,8 +213,74 @@ impl State {
     }
 }
 
+/// What is left without power: so many of the changes of each directory that were not synced, and all
+/// changes of files or none.
+pub(crate) struct Leftover<'a> {
+    state: &'a State,
+    names: usize,
+    bytes: bool,
+}
+
+impl Leftover<'_> {
+    /// Makes files of it in a directory.
+    pub(crate) fn write_to(&self, path: &Path) -> std::io::Result<()> {
+        self.write_dir(INodeNo::ROOT.0, path)
+    }
+
+    /// A number that is another one for whatever differs.
+    pub(crate) fn signature(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (dir, _) in self.state.inodes.iter().filter(|(_, inode)| inode.is_dir) {
+            for (name, inode) in self.left(*dir, self.names).1 {
+                let Inode { version, changes, .. } = &self.state.inodes[&inode];
+                (dir, name, inode, version, self.bytes.then_some(changes.len())).hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
+
+    fn write_dir(&self, dir: u64, path: &Path) -> std::io::Result<()> {
+        let (_, names) = self.left(dir, self.names);
+        for (name, inode) in names {
+            let path = path.join(name);
+            if self.state.inodes[&inode].is_dir {
+                std::fs::create_dir(&path)?;
+                self.write_dir(inode, &path)?;
+            } else {
+                let (bytes, _) = self.left(inode, if self.bytes { usize::MAX } else { 0 });
+                write_sparse(&path, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of an inode with its first changes.
+    fn left(&self, inode: u64, changes: usize) -> (Vec<u8>, BTreeMap<OsString, u64>) {
+        let inode = &self.state.inodes[&inode];
+        let (mut bytes, mut names) = (inode.kept.clone(), inode.names_kept.clone());
+        for change in inode.changes.iter().take(changes) {
+            apply(change, &mut bytes, &mut names);
+        }
+        (bytes, names)
+    }
+}
+
+/// Writes a file, and of its zeros none.
+fn write_sparse(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    const ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+    let file = File::create(path)?;
+    file.set_len(bytes.len() as u64)?;
+    for (place, block) in bytes.chunks(ZEROS.len()).enumerate() {
+        if *block != ZEROS[..block.len()] {
+            file.write_all_at(block, (place * ZEROS.len()) as u64)?;
+        }
+    }
+    Ok(())
+}
+
 /// See the module. Declare it after the cluster whose replicas use it.
 pub(crate) struct VolatileDisk {
+    path: PathBuf,
     state: Arc<Mutex<State>>,
     _session: BackgroundSession,
 }
@@ -188,7 +295,7 @@ impl VolatileDisk {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("volatile".into()), MountOption::NoAtime];
         let mounted = fuser::spawn_mount(Files(state.clone()), &path, &config);
-        Some(VolatileDisk { state, _session: mounted.ok()? })
+        Some(VolatileDisk { path, state, _session: mounted.ok()? })
     }
 
     /// From here on all is refused, and nothing more is kept.
@@ -216,6 +323,17 @@ impl VolatileDisk {
         }
     }
 
+    /// How many bytes all files may have from here on.
+    pub(crate) fn set_room(&self, bytes: Option<usize>) {
+        self.state.lock().unwrap().room = bytes;
+    }
+
+    /// From here on this is called with all that a loss of power may leave, at each change of a name and at
+    /// each sync, before whoever waits for that goes on. It must not panic.
+    pub(crate) fn watch(&self, watcher: impl FnMut(&Leftover<'_>) + Send + 'static) {
+        self.state.lock().unwrap().watcher = Some(Box::new(watcher));
+    }
+
     /// How many writes of the log stand still.
     pub(crate) fn stalled(&self) -> usize {
         self.state.lock().unwrap().stalled.len()
@@ -227,6 +345,8 @@ impl Drop for VolatileDisk {
     fn drop(&mut self) {
         self.set_fault(Fault::None);
         self.power_off();
+        // Who holds a file of it open and ends would wait for an answer that nobody gives.
+        let _ = Command::new("umount").args(["--force", "--lazy"]).arg(&self.path).output();
     }
 }
 
@@ -302,7 +422,9 @@ impl Filesystem for Files {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        give!(reply, self.state().find(parent)).change(Change::NoName(name.into()));
+        let mut state = self.state();
+        give!(reply, state.find(parent)).change(Change::NoName(name.into()));
+        state.show();
         reply.ok();
     }
 
@@ -323,7 +445,9 @@ impl Filesystem for Files {
         if parent != to {
             return reply.error(Errno::EXDEV);
         }
-        give!(reply, self.state().find(parent)).change(Change::Rename(name.into(), new.into()));
+        let mut state = self.state();
+        give!(reply, state.find(parent)).change(Change::Rename(name.into(), new.into()));
+        state.show();
         reply.ok();
     }
 
@@ -363,7 +487,7 @@ impl Filesystem for Files {
     ) {
         let mut state = self.state();
         let fault = if state.fault != Fault::None && state.is_log(inode) { state.fault } else { Fault::None };
-        let file = give!(reply, state.find(inode));
+        let before = give!(reply, state.find(inode)).seen.len();
         let (offset, mut data) = (offset as usize, data.to_vec());
         match fault {
             Fault::Error => return reply.error(Errno::EIO),
@@ -372,7 +496,10 @@ impl Filesystem for Files {
             Fault::Sync | Fault::None => {}
         }
         let length = data.len() as u32;
-        file.change(Change::Write(offset, data));
+        if !state.has_room((offset + data.len()).saturating_sub(before)) {
+            return reply.error(Errno::ENOSPC);
+        }
+        give!(reply, state.find(inode)).change(Change::Write(offset, data));
         reply.written(length);
     }
 
@@ -386,6 +513,7 @@ impl Filesystem for Files {
             return reply.error(Errno::EIO);
         }
         give!(reply, state.find(inode)).sync();
+        state.show();
         reply.ok();
     }
 

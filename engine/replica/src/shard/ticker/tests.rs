@@ -93,6 +93,7 @@ fn fall_behind(rig: &Rig) {
     let bytes = builder.encode(StreamId::named("s"), 1, 0);
     let crc = crc32c::crc32c(&bytes);
     let payload = Payload::parse(bytes, crc).unwrap();
+    let now = rig.node.now();
     let inner = &mut *rig.node.inner.borrow_mut();
     let first = inner.log.durable.0;
     for next in 1.. {
@@ -100,11 +101,8 @@ fn fall_behind(rig: &Rig) {
             return;
         }
         let record = Record::Reserve { end: next };
-        inner.log.append(&Append {
-            position: Position(first + next),
-            record,
-            payload: Some(payload.clone()),
-        });
+        let append = Append { position: Position(first + next), record, payload: Some(payload.clone()) };
+        inner.log.append(now, &append);
     }
 }
 
@@ -116,7 +114,7 @@ fn a_peer_that_is_not_read_is_not_silent() {
         let late = now + 10 * PEER_PATIENCE;
         rig.node.sweep(late);
         assert!(!silent.is_closed(), "this replica does not read it");
-        while rig.node.inner.borrow_mut().log.take().is_some() {}
+        while rig.node.inner.borrow_mut().log.take(rig.node.now()).is_some() {}
         rig.node.sweep(late);
         assert!(silent.is_closed());
     });

@@ -1,0 +1,184 @@
+//! A log on a disk that forgets what was not synced, or has no room: as root, where FUSE is.
+
+use super::super::super::aside::Aside;
+use super::super::super::growing::Growing;
+use super::super::super::recover::unfinished_path;
+use super::super::super::volatile::{Leftover, VolatileDisk};
+use super::*;
+use crate::data_dir::{look, shard_dir};
+use crate::snapshots::{begin as begin_snapshot, list, prune, publish, snapshot_path};
+use futures_lite::future::zip;
+use isonomy_protocol::log::record::Record;
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Runs this with a volatile disk at the data directory, where that is possible.
+fn on_volatile(test: impl AsyncFnOnce(&Config, &VolatileDisk)) {
+    let (_dir, mut config) = temporary();
+    config.log_budget = 5 * SEGMENT_BYTES as u64;
+    match VolatileDisk::mount(config.data_dir.clone()) {
+        Some(volatile) => run(test(&config, &volatile)),
+        None => println!("skipped: this machine mounts no FUSE for the test"),
+    }
+}
+
+/// What a log and its directory have promised so far; 0 if nothing.
+#[derive(Default)]
+struct Promised {
+    /// That there is an identity.
+    is_opened: AtomicU64,
+    /// That this record is durable.
+    record: AtomicU64,
+    /// That the directory has noted this record.
+    noted: AtomicU64,
+    /// That there is the snapshot of this fence.
+    snapshot: AtomicU64,
+}
+
+impl Promised {
+    fn all(&self) -> [u64; 4] {
+        [&self.is_opened, &self.record, &self.noted, &self.snapshot].map(|what| what.load(Ordering::SeqCst))
+    }
+
+    /// Whether a loss of power has left all that was promised.
+    fn judge(&self, left: &Leftover<'_>) -> Result<(), String> {
+        let [is_opened, record, noted, promised] = self.all();
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        left.write_to(dir.path()).map_err(|error| error.to_string())?;
+        let identity = match look(dir.path()) {
+            Err(_) if is_opened == 0 => return Ok(()),
+            identity => identity.map_err(|fatal| fatal.to_string())?,
+        };
+        let shard = shard_dir(dir.path(), SHARD);
+        let snapshot = newest_snapshot(&shard)?;
+        let known = identity.known(SHARD, snapshot);
+        let mut positions = Vec::new();
+        let take = |(record, _)| positions.push(position_of(&record));
+        let read =
+            recover(identity.log_id(SHARD)?, &shard, known, take).map_err(|fatal| fatal.to_string())?;
+        let last = read.tail.next.0 - 1;
+        let first = positions.first().copied().unwrap_or(1);
+        if last < record || known.reached.0 < noted {
+            return Err(format!("it ends with {last}, {:?} noted", known.reached));
+        }
+        if snapshot < promised || first > snapshot.max(1) {
+            return Err(format!("its snapshot is that of {snapshot}, and it begins with {first}"));
+        }
+        let is_whole = positions.iter().copied().eq(first..=last);
+        if is_whole { Ok(()) } else { Err(format!("it holds {positions:?}")) }
+    }
+}
+
+/// The fence of the newest snapshot, if all are whole.
+fn newest_snapshot(shard: &Path) -> Result<u64, String> {
+    let fences = list(shard).map_err(|error| error.to_string())?;
+    for fence in &fences {
+        let bytes = fs::read(snapshot_path(shard, *fence)).map_err(|error| error.to_string())?;
+        if bytes != snapshot_of(*fence) {
+            return Err(format!("the snapshot of fence {fence} holds something else"));
+        }
+    }
+    Ok(fences.last().copied().unwrap_or(0))
+}
+
+fn snapshot_of(fence: u64) -> Vec<u8> {
+    vec![fence as u8; 300_000]
+}
+
+fn position_of(record: &Record) -> u64 {
+    match record {
+        Record::Begin { fence, .. } => *fence,
+        record => record.id().expect("it was written here").seq,
+    }
+}
+
+/// Takes a snapshot as a shard does.
+async fn take_snapshot(rig: &Rig, aside: &Aside, fence: u64) {
+    let dir = rig.dir();
+    let mut file = Growing::open(&begin_snapshot(&dir).unwrap()).await.unwrap();
+    file.append(&snapshot_of(fence)).await.unwrap();
+    file.finish(aside).await.unwrap();
+    rig.data_dir.note_reached(SHARD, rig.log.durable).unwrap();
+    publish(&dir, fence).unwrap();
+}
+
+/// Whenever the power is lost, all that was promised by then is there: records that were written, what was
+/// noted, and snapshots that count. Segments are filled, begun, cut and used again meanwhile.
+#[test]
+fn d6_nothing_that_was_promised_is_lost_with_the_power() {
+    on_volatile(async |config, volatile| {
+        let promised = Arc::new(Promised::default());
+        let broken = Arc::new(Mutex::new(Vec::new()));
+        let (judging, found, mut seen) = (promised.clone(), broken.clone(), HashSet::new());
+        volatile.watch(move |left| {
+            let mut found = found.lock().unwrap();
+            if found.is_empty() && seen.insert((left.signature(), judging.all())) {
+                found.extend(judging.judge(left).err());
+            }
+        });
+        let aside = Rc::new(Aside::start().unwrap());
+        let listening = aside.clone();
+        glommio::spawn_local(async move { listening.listen().await }).detach();
+        let promise = |what: &AtomicU64, number: u64| what.store(number, Ordering::SeqCst);
+
+        let mut rig = Rig::open(config, 0).await;
+        promise(&promised.is_opened, 1);
+        rig.write(&record(1, 9)).await;
+        promise(&promised.record, 1);
+        promise(&promised.noted, 1);
+        for fence in [2, 4, 6] {
+            rig.write(&begin(fence, fence)).await;
+            promise(&promised.record, fence);
+            rig.write(&record(fence + 1, 100_000)).await;
+            promise(&promised.record, fence + 1);
+            take_snapshot(&rig, &aside, fence).await;
+            promise(&promised.noted, fence + 1);
+            promise(&promised.snapshot, fence);
+            // One cut for two fences, so that several segments go at a time.
+            if fence == 4 {
+                rig.disk.cut(Position(fence));
+                prune(&rig.dir(), fence).unwrap();
+                until(|| rig.disk.used.borrow().len() == 1).await;
+            }
+            until(|| rig.disk.prepared.borrow().len() == SEGMENTS_AHEAD).await;
+        }
+        let broken = broken.lock().unwrap();
+        assert!(broken.is_empty(), "{}", broken.join("\n"));
+        assert!(rig.segments() == [3, 4, 5, 6], "it was cut: {:?}", rig.segments());
+        rig.close().await;
+    });
+}
+
+/// What was kept for the next snapshot makes room for the log first.
+#[test]
+fn a_lack_of_room_is_waited_for() {
+    on_volatile(async |config, volatile| {
+        let mut rig = Rig::open(config, 0).await;
+        rig.write(&record(1, 9)).await;
+        let spare = rig.dir().join("snapshot.spare");
+        fs::write(&spare, vec![1; 1 << 20]).unwrap();
+        volatile.set_room(Some(4 * SEGMENT_BYTES + (1 << 19)));
+        rig.begin(2..=2).await;
+        until(|| rig.segments() == [1, 2, 3, 4]).await;
+        assert!(!spare.exists() && !rig.disk.is_full());
+
+        // The prepared ones are used before anybody waits.
+        rig.begin(3..=4).await;
+        until(|| rig.disk.is_full()).await;
+        let unfinished = unfinished_path(&rig.dir());
+        until(|| fs::metadata(&unfinished).is_ok_and(|file| file.len() == 0)).await;
+        assert_eq!(rig.segments(), [1, 2, 3, 4]);
+        let disk = rig.disk.clone();
+        let make_room = async {
+            // The write waits for its segment.
+            until(|| disk.writing.get().is_some()).await;
+            volatile.set_room(None);
+        };
+        zip(rig.begin(5..=5), make_room).await;
+        until(|| rig.segments() == [1, 2, 3, 4, 5, 6, 7]).await;
+        assert!(!rig.disk.is_full());
+        drop(disk);
+        rig.close().await;
+    });
+}

@@ -1,0 +1,112 @@
+//! What the unit tests of a shard's log share.
+
+use crate::config::{Config, Durability, MemberConfig};
+use glommio::{LocalExecutorBuilder, Placement};
+use isonomy_protocol::contract::{Append, Position};
+use isonomy_protocol::log::LogId;
+use isonomy_protocol::log::record::Record;
+use isonomy_protocol::payload::Payload;
+use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::deps::Deps;
+use isonomy_wire::id::{Ballot, ClusterId, InstanceId, ReplicaId, ShardId, StreamId};
+use isonomy_wire::message::{PeerMessage, Value};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{IO_MEMORY_BYTES, Node};
+
+/// How long anything that must happen may take on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs this as a shard's tasks are run.
+pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(IO_MEMORY_BYTES).make().unwrap();
+    executor.run(test)
+}
+
+/// Whose log it is in tests that have no data directory.
+pub(super) fn log_id() -> LogId {
+    let cluster = ClusterId::of_name("test");
+    LogId { cluster, incarnation: 1, replica: ReplicaId(0), shard: ShardId(0) }
+}
+
+/// A replica alone with this data directory.
+pub(super) fn config(data_dir: &Path) -> Config {
+    Config {
+        cluster: "test".into(),
+        replica: ReplicaId(0),
+        shards: 1,
+        data_dir: data_dir.into(),
+        durability: Durability::Fsync,
+        cores: Vec::new(),
+        listen: "127.0.0.1".into(),
+        connections_max: 8,
+        log_budget: 1 << 30,
+        source_expiry: Duration::from_secs(86400),
+        members: vec![MemberConfig { host: "127.0.0.1".into(), peer_base: 7100, client_base: 7200 }],
+    }
+}
+
+/// The record at a position, with a batch of about so many bytes if it is to have one.
+pub(super) fn record(position: u64, bytes: usize) -> Append {
+    let id = InstanceId::new(ReplicaId(0), position);
+    let record = Record::PreAccepted { id, deps: Deps::NONE, init_deps: Deps::NONE };
+    let payload = (bytes > 0).then(|| payload(position, bytes));
+    Append { position: Position(position), record, payload }
+}
+
+/// The record at a position that begins a segment.
+pub(super) fn begin(position: u64, fence: u64) -> Append {
+    let record = Record::Begin { reserved: position, floor: Deps::NONE, fence };
+    Append { position: Position(position), record, payload: None }
+}
+
+fn payload(position: u64, bytes: usize) -> Payload {
+    let mut builder = RequestBuilder::default();
+    let mut left = bytes;
+    while left > 0 {
+        let length = left.min(isonomy_wire::command::VALUE_BYTES_MAX / 2);
+        builder.decide(&position.to_le_bytes(), &vec![position as u8; length]).unwrap();
+        left -= length;
+    }
+    let bytes = builder.encode(StreamId::named("s"), 1, 0);
+    let crc = crc32c::crc32c(&bytes);
+    Payload::parse(bytes, crc).unwrap()
+}
+
+/// Waits for something that must become true.
+pub(super) async fn until(condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE, "it did not happen within {PATIENCE:?}");
+        glommio::timer::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A batch that is a fence.
+pub(super) fn fence() -> Payload {
+    let mut builder = RequestBuilder::default();
+    builder.fence();
+    let bytes = builder.encode(StreamId::NONE, 0, 0);
+    let crc = crc32c::crc32c(&bytes);
+    Payload::parse(bytes, crc).unwrap()
+}
+
+/// The first command of replica 1 is decided.
+pub(super) fn commit() -> PeerMessage {
+    let id = InstanceId::new(ReplicaId(1), 1);
+    PeerMessage::Commit {
+        id,
+        ballot: Ballot::ZERO,
+        value: Value::Attached,
+        deps: Deps::NONE,
+        after: Deps::NONE,
+    }
+}
+
+/// The core of a node hears this of a peer.
+pub(super) fn hear(node: &Node, from: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
+    let now = node.now();
+    node.inner.borrow_mut().core.on_message(now, from, message, payload);
+    node.touch();
+}
