@@ -82,8 +82,8 @@ const EXIT_FAILED_REQUESTS: u8 = 3;
 const EXIT_CONTRADICTION: u8 = 4;
 
 fn main() -> ExitCode {
-    // A file that may not grow any more is an error of its write. By default it ends the process, without a word; so it
-    // does where the system refuses this.
+    // A file that may not grow any more is an error of its write. By default it ends the process, without a word; so
+    // it does where the system refuses this.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     let command = Cli::command();
     let matches = environment::ignore_empty(command.clone()).try_get_matches();

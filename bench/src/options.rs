@@ -110,7 +110,7 @@ pub(crate) struct Options {
     /// Seed of keys and of the mix of reads
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Check every answer against what was answered before; nobody else may retire keys meanwhile
+    /// Check every answer against what was answered before; nobody else may delete keys meanwhile
     #[arg(long)]
     pub(crate) verify: bool,
     #[command(flatten)]

@@ -38,10 +38,10 @@ pub enum Answer {
     /// The key that was read has a decision, and the values before it in this response left no
     /// room for it: see [`VALUES_BYTES_MAX`]. Read it again.
     Omitted,
-    /// The key that was read or retired has no decision.
+    /// The key that was read or deleted has no decision.
     Missing,
     /// The key's life has ended.
-    Retired {
+    Deleted {
         /// The command that ended it.
         id: CommandId,
         /// The number of its last decision.
@@ -75,7 +75,7 @@ const COMMITTED: u64 = 1;
 const REJECTED: u64 = 2;
 const FOUND: u64 = 3;
 const MISSING: u64 = 4;
-const RETIRED: u64 = 5;
+const DELETED: u64 = 5;
 const OPENED: u64 = 6;
 const DONE: u64 = 7;
 const EXPIRED: u64 = 8;
@@ -165,9 +165,9 @@ impl ResponseBuilder {
         self.push_value(value);
     }
 
-    /// The command retired its key.
-    pub fn retired(&mut self, instance: InstanceId, index: u32, key_seq: u64) {
-        self.push(instance, index, RETIRED << STATUS_SHIFT | key_seq);
+    /// The command deleted its key.
+    pub fn deleted(&mut self, instance: InstanceId, index: u32, key_seq: u64) {
+        self.push(instance, index, DELETED << STATUS_SHIFT | key_seq);
     }
 
     /// The stream has ended when all numbers below `low` had been executed.
@@ -205,7 +205,7 @@ impl ResponseBuilder {
                 self.rejected(instance, index, *key_seq, value.as_deref());
             }
             Answer::Found { key_seq, value, id } => self.found(instance, index, *key_seq, value, *id),
-            Answer::Retired { id, key_seq } => self.retired(id.instance, id.index, *key_seq),
+            Answer::Deleted { id, key_seq } => self.deleted(id.instance, id.index, *key_seq),
             Answer::Ended { low } => self.ended(instance, index, *low),
             Answer::Standing(standing) => self.standing(instance, index, standing),
             _ => self.plain(instance, index, answer),
@@ -340,7 +340,7 @@ impl Answers {
                 Answer::Found { key_seq, value: self.take_value(blob), id }
             }
             MISSING => Answer::Missing,
-            RETIRED => Answer::Retired { id, key_seq },
+            DELETED => Answer::Deleted { id, key_seq },
             OPENED => Answer::Opened { stream: StreamId::opened_by(id) },
             DONE => Answer::Done,
             EXPIRED => Answer::Expired,

@@ -55,7 +55,7 @@ pub enum Op {
     /// The key's latest decision, linearizable.
     Read = 3,
     /// Ends the key's life; its state goes, a later decision counts from 1 again.
-    Retire = 4,
+    Delete = 4,
     /// Opens the stream that is named after this command.
     Open = 5,
     /// Ends its stream, whatever was executed before (S4). Unnumbered, it ends an idle stream that still
@@ -64,7 +64,7 @@ pub enum Op {
     /// Fills a run of numbers that mean nothing here; the run's length stands as value length.
     Skip = 7,
     /// Does nothing and conflicts with everything (G4). Only replicas propose it.
-    Fence = 8,
+    Barrier = 8,
     /// Makes a process the owner of a named stream, and tells where it stands (S5).
     Attach = 9,
 }
@@ -75,11 +75,11 @@ impl Op {
             1 => Op::Decide,
             2 => Op::DecideIf,
             3 => Op::Read,
-            4 => Op::Retire,
+            4 => Op::Delete,
             5 => Op::Open,
             6 => Op::End,
             7 => Op::Skip,
-            8 => Op::Fence,
+            8 => Op::Barrier,
             9 => Op::Attach,
             _ => return None,
         })
@@ -88,13 +88,13 @@ impl Op {
     /// Whether the command names a key.
     #[inline]
     pub fn has_key(self) -> bool {
-        matches!(self, Op::Decide | Op::DecideIf | Op::Read | Op::Retire)
+        matches!(self, Op::Decide | Op::DecideIf | Op::Read | Op::Delete)
     }
 
     /// Whether the command can change the state of its key.
     #[inline]
     pub fn writes(self) -> bool {
-        matches!(self, Op::Decide | Op::DecideIf | Op::Retire)
+        matches!(self, Op::Decide | Op::DecideIf | Op::Delete)
     }
 }
 
@@ -107,7 +107,7 @@ pub struct Command<'a> {
     pub number: u64,
     /// How many numbers it takes: the run's length for Skip, 1 else, 0 when unnumbered.
     pub run: u64,
-    /// The key; empty for Open, End, Skip, Fence and Attach.
+    /// The key; empty for Open, End, Skip, Barrier and Attach.
     pub key: &'a [u8],
     /// The value; empty unless Decide, DecideIf, Attach or an unnumbered End.
     pub value: &'a [u8],
@@ -177,7 +177,7 @@ pub enum Invalid {
     #[error("{0:?} has a key or value that it must not have; leave it empty")]
     Superfluous(Op),
     #[error(
-        "{0:?} does not fit a request of this kind; reads, Opens and Fences go without a stream, all else with one"
+        "{0:?} does not fit a request of this kind; reads, Opens and Barriers go without a stream, all else with one"
     )]
     WrongKind(Op),
     #[error(
@@ -254,9 +254,9 @@ impl RequestBuilder {
         self.push(Op::Read, None, key, &[])
     }
 
-    /// Adds a Retire.
-    pub fn retire(&mut self, key: &[u8]) -> Result<(), Invalid> {
-        self.push(Op::Retire, None, key, &[])
+    /// Adds a Delete.
+    pub fn delete(&mut self, key: &[u8]) -> Result<(), Invalid> {
+        self.push(Op::Delete, None, key, &[])
     }
 
     /// Adds an Open; alone in its request.
@@ -264,9 +264,9 @@ impl RequestBuilder {
         self.request.headers.push(header(Op::Open, 0, 0));
     }
 
-    /// Adds a Fence; alone in its request.
-    pub fn fence(&mut self) {
-        self.request.headers.push(header(Op::Fence, 0, 0));
+    /// Adds a Barrier; alone in its request.
+    pub fn barrier(&mut self) {
+        self.request.headers.push(header(Op::Barrier, 0, 0));
     }
 
     /// Adds the End of the request's stream; alone in its request.
@@ -309,7 +309,7 @@ impl RequestBuilder {
 
     /// Encodes what was collected as the payload of one request frame, and starts afresh.
     ///
-    /// `first` is the number of the first command, 0 for reads, Opens, Fences, Attaches and idle Ends;
+    /// `first` is the number of the first command, 0 for reads, Opens, Barriers, Attaches and idle Ends;
     /// `answered_below` says that the client has the answers to all lower numbers (S3).
     pub fn encode(&mut self, stream: StreamId, first: u64, answered_below: u64) -> Bytes {
         self.request.stream = stream;
@@ -344,7 +344,7 @@ pub fn check_value(length: usize) -> Result<(), Invalid> {
 /// One request inside a batch: where its pieces lie in the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
-    /// Its stream, [`StreamId::NONE`] for reads, Opens and Fences.
+    /// Its stream, [`StreamId::NONE`] for reads, Opens and Barriers.
     pub stream: StreamId,
     /// The number of its first command; 0 when unnumbered.
     pub first: u64,
@@ -576,7 +576,7 @@ fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
             return Err(Invalid::Superfluous(op));
         }
         match op {
-            Op::Read | Op::Retire | Op::Open | Op::Fence if value != 0 => {
+            Op::Read | Op::Delete | Op::Open | Op::Barrier if value != 0 => {
                 return Err(Invalid::Superfluous(op));
             }
             Op::Skip if value == 0 || value as u64 > REQUEST_NUMBERS_MAX => return Err(Invalid::Numbers),
@@ -610,11 +610,11 @@ fn check_commands(
     for command in commands {
         let fits = match command.op {
             Op::Read => part.stream == StreamId::NONE && part.first == 0,
-            Op::Open | Op::Fence => part.stream == StreamId::NONE && part.first == 0 && alone,
+            Op::Open | Op::Barrier => part.stream == StreamId::NONE && part.first == 0 && alone,
             Op::End if part.first == 0 => has_stream && alone && command.value.len() == IDLE_END_BYTES,
             Op::Attach => part.stream.is_named() && part.first == 0 && alone,
             Op::End => part.stream.is_opened() && alone && command.value.is_empty(),
-            Op::Decide | Op::DecideIf | Op::Retire | Op::Skip => has_stream && part.first > 0,
+            Op::Decide | Op::DecideIf | Op::Delete | Op::Skip => has_stream && part.first > 0,
         };
         if !fits {
             return Err(Invalid::WrongKind(command.op));
@@ -647,7 +647,7 @@ mod tests {
         builder.decide(b"a", b"one").unwrap();
         builder.skip(5).unwrap();
         builder.decide_if(b"bb", b"two", 9).unwrap();
-        builder.retire(b"ccc").unwrap();
+        builder.delete(b"ccc").unwrap();
         assert_eq!(builder.numbers(), 8);
         builder.encode(stream(), 10, 7)
     }
@@ -663,7 +663,7 @@ mod tests {
         assert_eq!((commands[1].op, commands[1].number, commands[1].run), (Op::Skip, 11, 5));
         assert_eq!((commands[2].number, commands[2].expected), (16, 9));
         assert_eq!(commands[2].key_value, b"bbtwo");
-        assert_eq!((commands[3].op, commands[3].number), (Op::Retire, 17));
+        assert_eq!((commands[3].op, commands[3].number), (Op::Delete, 17));
     }
 
     #[test]

@@ -99,18 +99,18 @@ pub enum PeerMessage {
     /// G5: send the commits `from` to `to` of a row.
     Pull { row: ReplicaId, from: u64, to: u64 },
     /// G3: what was asked is at or below the sender's floor. The newest durable snapshot says which
-    /// fence the floor rests on.
+    /// barrier the floor rests on.
     Gone { floor: Deps, snapshot: u64 },
     /// Said every now and then: how far the sender is, and what deps should take in (C1).
     Gossip(Box<Gossip>),
     /// D9: the sender's disk hangs. Said again for as long as it does.
     Stalled,
-    /// G5: send the snapshot of a fence from this byte on.
-    Fetch { fence: u64, from: u64 },
+    /// G5: send the snapshot of a barrier from this byte on.
+    Fetch { barrier: u64, from: u64 },
     /// A piece of a snapshot's file; the bytes are the payload. A total of 0: there is no such snapshot.
-    Piece { fence: u64, from: u64, total: u64 },
-    /// G5: what came of the receiver's snapshot of this fence does not read.
-    Unreadable { fence: u64 },
+    Piece { barrier: u64, from: u64, total: u64 },
+    /// G5: what came of the receiver's snapshot of this barrier does not read.
+    Unreadable { barrier: u64 },
 }
 
 /// How far a replica is.
@@ -128,11 +128,11 @@ pub struct Gossip {
     pub restart_mark: u64,
     /// Conflicts at or below may be missing in its answers.
     pub unindexed: Deps,
-    /// How many fences have executed.
-    pub fence: u64,
+    /// How many barriers have executed.
+    pub barrier: u64,
     /// The hash of the state at the last of them (G4).
-    pub fence_hash: u64,
-    /// The fence of the newest durable snapshot, 0 if there is none.
+    pub barrier_hash: u64,
+    /// The barrier of the newest durable snapshot, 0 if there is none.
     pub snapshot: u64,
     /// How many records the sender's log had, all durable, when it said so; 0 if a power failure could
     /// take some of them (G6).
@@ -159,7 +159,7 @@ pub enum ClientMessage {
         /// Why.
         failure: Failure,
     },
-    /// Operator to replica: propose a fence, at which a snapshot is taken. Answered with the status.
+    /// Operator to replica: propose a barrier, at which a snapshot is taken. Answered with the status.
     SnapshotRequest,
     /// Client to replica.
     StatusRequest,
@@ -229,11 +229,11 @@ pub struct ShardStatus {
     pub state_hash: u64,
     /// Everything at or below is executed and forgotten here (G1).
     pub floor: Deps,
-    /// How many fences have executed.
-    pub fence: u64,
-    /// The hash of the state at the last fence: equal everywhere.
-    pub fence_hash: u64,
-    /// The fence of the newest durable snapshot; 0 if there is none.
+    /// How many barriers have executed.
+    pub barrier: u64,
+    /// The hash of the state at the last barrier: equal everywhere.
+    pub barrier_hash: u64,
+    /// The barrier of the newest durable snapshot; 0 if there is none.
     pub snapshot: u64,
     /// The bytes of a peer's snapshot that have come, and all of them; 0 if none is fetched.
     pub fetched: (u64, u64),

@@ -60,9 +60,9 @@ pub fn hash_stream(stream: crate::id::StreamId) -> u64 {
     xxh3_64_with_seed(&bytes, 0x7374_7265_616d)
 }
 
-/// The hash that every batch reads and a fence writes, so that a fence conflicts with everything
+/// The hash that every batch reads and a barrier writes, so that a barrier conflicts with everything
 /// by the one rule that there is (G4).
-pub const FENCE_HASH: u64 = 0x6665_6e63_6566_6566;
+pub const BARRIER_HASH: u64 = 0x6665_6e63_6566_6566;
 
 #[cfg(test)]
 mod tests {

@@ -90,11 +90,11 @@ pub fn history(value: u8) -> (Vec<Append>, SnapshotId, Vec<u8>) {
         core.on_request(now, client, payload).expect("one at a time");
         turn(&mut core, now, &mut appends);
     }
-    core.propose_fence(now);
+    core.propose_barrier(now);
     turn(&mut core, now, &mut appends);
-    let (fence, _) = core.taking().expect("a fence has executed");
+    let (barrier, _) = core.taking().expect("a barrier has executed");
     let snapshot = std::iter::from_fn(|| core.snapshot_bytes()).flatten().collect();
-    (appends, SnapshotId { cluster: ClusterId(7), shard: ShardId(0), fence }, snapshot)
+    (appends, SnapshotId { cluster: ClusterId(7), shard: ShardId(0), barrier }, snapshot)
 }
 
 fn as_append(output: Output) -> Option<Append> {
@@ -124,7 +124,7 @@ fn config() -> Config {
         shard: ShardId(0),
         timing: Timing::default(),
         reserve_block: 8,
-        fence_bytes: u64::MAX,
+        barrier_bytes: u64::MAX,
         outlives_power: true,
         rescue: false,
     }

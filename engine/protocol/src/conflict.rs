@@ -118,22 +118,22 @@ pub struct Learnt {
 pub struct Index {
     table: Table<Entry, LINE_ENTRIES>,
     wides: Blocks<Wide, BLOCK_WIDES>,
-    fences: Deps,
+    barriers: Deps,
 }
 
 impl Index {
     /// known(batch), and at the same time the batch becomes known as `id`: C1 and C2.
     pub fn learn(&mut self, id: InstanceId, payload: &Payload) -> Learnt {
         let mut deps = Deps::NONE;
-        if payload.is_fence() {
-            self.fences.add(id);
+        if payload.is_barrier() {
+            self.barriers.add(id);
         }
         let footprint = payload.footprint();
         for ahead in footprint.iter().take(PREFETCH_DISTANCE) {
             self.table.prefetch(ahead.hash());
         }
         let footprint = if mutant::is(Mutant::StreamsOutside) { payload.keys() } else { footprint };
-        let reads_only = mutant::is(Mutant::FencePassesReads) && !footprint.iter().any(|it| it.writes());
+        let reads_only = mutant::is(Mutant::BarrierPassesReads) && !footprint.iter().any(|it| it.writes());
         let footprint = &footprint[..footprint.len() - usize::from(reads_only)];
         let places = footprint.iter().enumerate().map(|(at, access)| {
             if let Some(ahead) = footprint.get(at + PREFETCH_DISTANCE) {
@@ -178,9 +178,9 @@ impl Index {
         entry.place
     }
 
-    /// The newest fence of every row.
-    pub fn fences(&self) -> &Deps {
-        &self.fences
+    /// The newest barrier of every row.
+    pub fn barriers(&self) -> &Deps {
+        &self.barriers
     }
 
     /// The number of hashes known.
@@ -283,7 +283,7 @@ mod tests {
                 assert_eq!(known.0[0], first, "key {key}");
             }
         }
-        // Of each key and of its stream, and of what all read that is no fence.
+        // Of each key and of its stream, and of what all read that is no barrier.
         assert_eq!(index.wides.len(), 2 * keys.len() + 1);
     }
 

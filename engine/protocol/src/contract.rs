@@ -1,7 +1,7 @@
 //! What crosses the border of the core.
 
 #[cfg(doc)]
-use crate::limits::{FENCE_BYTES, RESERVE_BLOCK};
+use crate::limits::{BARRIER_BYTES, RESERVE_BLOCK};
 use crate::log::record::Record;
 use crate::payload::Payload;
 use bytes::Bytes;
@@ -48,9 +48,9 @@ pub struct Config {
     /// Own sequence numbers are reserved in blocks of so many (C1, D5); [`RESERVE_BLOCK`] but in
     /// simulations of many crashes, which would spend their time on what is left unused.
     pub reserve_block: u64,
-    /// The log grows by so many bytes on its disk from one fence to the next (G4); [`FENCE_BYTES`] but in
+    /// The log grows by so many bytes on its disk from one barrier to the next (G4); [`BARRIER_BYTES`] but in
     /// simulations.
-    pub fence_bytes: u64,
+    pub barrier_bytes: u64,
     /// Whether what the log calls durable outlives a power failure: only then a log that is shorter than
     /// it was has been set back (G6).
     pub outlives_power: bool,

@@ -28,16 +28,16 @@ pub struct Vertex {
 pub enum Step {
     /// An instance and its batch, `None` for a Nop.
     Execute(InstanceId, Option<Payload>),
-    /// A fence has executed with all of its component.
-    Fence(Fence),
+    /// A barrier has executed with all of its component.
+    Barrier(Barrier),
 }
 
 /// A point in the order at which the state is the same at every replica (G4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fence {
+pub struct Barrier {
     /// The instance.
     pub id: InstanceId,
-    /// What the state at the fence covers. Whatever else was executed here before are Nops.
+    /// What the state at the barrier covers. Whatever else was executed here before are Nops.
     pub frontier: Deps,
 }
 
@@ -63,8 +63,8 @@ pub struct Executor {
     blocks: Vec<Block>,
     /// Found in order, not yet polled.
     ready: VecDeque<Step>,
-    /// The frontier of the last fence.
-    fenced: Deps,
+    /// The frontier of the last barrier.
+    at_barrier: Deps,
     largest: usize,
 }
 
@@ -78,7 +78,7 @@ impl Executor {
             rows: vec![VecDeque::new(); n],
             blocks: vec![Block::Unknown; n],
             ready: VecDeque::new(),
-            fenced: Deps::NONE,
+            at_barrier: Deps::NONE,
             largest: 0,
         }
     }
@@ -148,10 +148,10 @@ impl Executor {
         batches
     }
 
-    /// The state is that of a fence with this frontier.
-    pub fn skip_to_fence(&mut self, frontier: &Deps) {
+    /// The state is that of a barrier with this frontier.
+    pub fn skip_to_barrier(&mut self, frontier: &Deps) {
         self.skip_to(frontier);
-        self.fenced.merge(frontier);
+        self.at_barrier.merge(frontier);
     }
 
     /// What comes next.
@@ -234,28 +234,28 @@ impl Executor {
         Ok(())
     }
 
-    /// G4: the first fence of a component, if it has one. Its frontier is what the members name, and
+    /// G4: the first barrier of a component, if it has one. Its frontier is what the members name, and
     /// not what has executed here: other replicas can have executed other Nops.
-    fn fence_of(&mut self, component: &[InstanceId]) -> Option<Fence> {
+    fn barrier_of(&mut self, component: &[InstanceId]) -> Option<Barrier> {
         let members = || component.iter().filter_map(|id| Some((*id, self.vertex(*id)?)));
         let batches = || members().filter_map(|(id, vertex)| Some((id, vertex, vertex.payload.as_ref()?)));
-        let (id, ..) = batches().find(|(_, _, payload)| payload.is_fence())?;
-        let mut frontier = self.fenced;
+        let (id, ..) = batches().find(|(_, _, payload)| payload.is_barrier())?;
+        let mut frontier = self.at_barrier;
         for (member, vertex, _) in batches() {
             frontier.merge(&vertex.dep);
-            if !mutant::is(Mutant::FenceWithoutAfter) {
+            if !mutant::is(Mutant::BarrierWithoutAfter) {
                 frontier.merge(&vertex.after);
             }
             frontier.add(member);
         }
-        self.fenced = frontier;
-        Some(Fence { id, frontier })
+        self.at_barrier = frontier;
+        Some(Barrier { id, frontier })
     }
 
     /// Moves a component, sorted, to what is ready.
     fn execute(&mut self, component: &[InstanceId]) {
         self.largest = self.largest.max(component.len());
-        let fence = self.fence_of(component);
+        let barrier = self.barrier_of(component);
         for id in component {
             assert_eq!(*id, self.head(id.row.index()), "rows execute in order");
             let vertex = self.rows[id.row.index()].pop_front().flatten().expect("members are committed");
@@ -263,7 +263,7 @@ impl Executor {
             self.blocks[id.row.index()] = Block::Unknown;
             self.ready.push_back(Step::Execute(*id, vertex.payload));
         }
-        self.ready.extend(fence.map(Step::Fence));
+        self.ready.extend(barrier.map(Step::Barrier));
         // Whoever waited for an execution may look again.
         for block in &mut self.blocks {
             if matches!(block, Block::Gate(_)) {

@@ -1,8 +1,8 @@
-//! What a replica may forget (G1 to G4): its floor, the fences that it has executed, the snapshot that is being
+//! What a replica may forget (G1 to G4): its floor, the barriers that it has executed, the snapshot that is being
 //! taken, and where the log may be cut.
 
 use crate::contract::{Position, Time};
-use crate::limits::{FENCES_REMEMBERED, HOLD_FENCES};
+use crate::limits::{BARRIERS_REMEMBERED, HOLD_BARRIERS};
 use crate::snapshot::Taking;
 use crate::transfer::Pause;
 use isonomy_wire::deps::Deps;
@@ -33,14 +33,14 @@ pub(crate) struct Forgetting {
     /// Conflicts at or below may be missing in the index (law, section 3): it does not come with a
     /// snapshot, nor with a floor that was taken over from a peer.
     unindexed: Deps,
-    /// Fences executed since the shard began.
-    fences: u64,
+    /// Barriers executed since the shard began.
+    barriers: u64,
     /// The last of them, and the state hash at each.
     hashes: VecDeque<(u64, u64)>,
-    /// What the log held at the start and has taken since, in bytes; and at the last fence.
+    /// What the log held at the start and has taken since, in bytes; and at the last barrier.
     log_bytes: u64,
-    fenced_at: u64,
-    /// The fence of the newest durable snapshot, and what the log had taken when that was begun.
+    at_barrier: u64,
+    /// The barrier of the newest durable snapshot, and what the log had taken when that was begun.
     snapshot: u64,
     snapshot_log_bytes: u64,
     underway: Option<Underway>,
@@ -60,22 +60,22 @@ impl Forgetting {
         &self.unindexed
     }
 
-    /// Fences executed since the shard began.
-    pub(crate) fn fences(&self) -> u64 {
-        self.fences
+    /// Barriers executed since the shard began.
+    pub(crate) fn barriers(&self) -> u64 {
+        self.barriers
     }
 
-    /// The last fence that has executed, and the state hash at it.
-    pub(crate) fn last_fence(&self) -> Option<(u64, u64)> {
+    /// The last barrier that has executed, and the state hash at it.
+    pub(crate) fn last_barrier(&self) -> Option<(u64, u64)> {
         self.hashes.back().copied()
     }
 
-    /// The state hash at a fence, while it is remembered.
-    pub(crate) fn hash_at(&self, fence: u64) -> Option<u64> {
-        self.hashes.iter().find(|(known, _)| *known == fence).map(|(_, hash)| *hash)
+    /// The state hash at a barrier, while it is remembered.
+    pub(crate) fn hash_at(&self, barrier: u64) -> Option<u64> {
+        self.hashes.iter().find(|(known, _)| *known == barrier).map(|(_, hash)| *hash)
     }
 
-    /// The fence of the newest durable snapshot; 0 if there is none.
+    /// The barrier of the newest durable snapshot; 0 if there is none.
     pub(crate) fn snapshot(&self) -> u64 {
         self.snapshot
     }
@@ -95,34 +95,34 @@ impl Forgetting {
         self.log_bytes = bytes;
     }
 
-    /// What the log has taken since the last fence.
+    /// What the log has taken since the last barrier.
     pub(crate) fn grown(&self) -> u64 {
-        self.log_bytes - self.fenced_at
+        self.log_bytes - self.at_barrier
     }
 
-    /// G5: whether the log has room to wait for whoever fetches the newest snapshot, if fences come after so
+    /// G5: whether the log has room to wait for whoever fetches the newest snapshot, if barriers come after so
     /// many bytes.
-    pub(crate) fn may_hold(&self, fence_bytes: u64) -> bool {
-        self.log_bytes - self.snapshot_log_bytes < fence_bytes.saturating_mul(HOLD_FENCES)
+    pub(crate) fn may_hold(&self, barrier_bytes: u64) -> bool {
+        self.log_bytes - self.snapshot_log_bytes < barrier_bytes.saturating_mul(HOLD_BARRIERS)
     }
 
-    /// One more fence has executed; what the state was is remembered to be compared (V13).
-    pub(crate) fn count_fence(&mut self, hash: u64) -> u64 {
-        self.fences += 1;
-        self.remember(self.fences, hash);
-        self.fences
+    /// One more barrier has executed; what the state was is remembered to be compared (V13).
+    pub(crate) fn count_barrier(&mut self, hash: u64) -> u64 {
+        self.barriers += 1;
+        self.remember(self.barriers, hash);
+        self.barriers
     }
 
-    fn remember(&mut self, fence: u64, hash: u64) {
-        self.hashes.push_back((fence, hash));
-        if self.hashes.len() > FENCES_REMEMBERED {
+    fn remember(&mut self, barrier: u64, hash: u64) {
+        self.hashes.push_back((barrier, hash));
+        if self.hashes.len() > BARRIERS_REMEMBERED {
             self.hashes.pop_front();
         }
     }
 
-    /// The log has grown by nothing since a fence.
-    pub(crate) fn on_fence(&mut self) {
-        self.fenced_at = self.log_bytes;
+    /// The log has grown by nothing since a barrier.
+    pub(crate) fn on_barrier(&mut self) {
+        self.at_barrier = self.log_bytes;
     }
 
     /// Whether a snapshot may be taken: none is under way, and none has just failed.
@@ -135,9 +135,9 @@ impl Forgetting {
         self.underway = Some(Underway { taking, cut, log_bytes: self.log_bytes });
     }
 
-    /// The fence of the snapshot that is being taken, and the position that must be durable before it counts.
+    /// The barrier of the snapshot that is being taken, and the position that must be durable before it counts.
     pub(crate) fn taking(&self) -> Option<(u64, Position)> {
-        self.underway.as_ref().map(|it| (it.taking.head.fence, it.cut))
+        self.underway.as_ref().map(|it| (it.taking.head.barrier, it.cut))
     }
 
     /// The snapshot that is being taken.
@@ -145,12 +145,12 @@ impl Forgetting {
         self.underway.as_mut().map(|it| &mut it.taking)
     }
 
-    /// The snapshot that was being taken is durable: its fence, its frontier, and where the log may be cut.
+    /// The snapshot that was being taken is durable: its barrier, its frontier, and where the log may be cut.
     pub(crate) fn on_taken(&mut self) -> (u64, Deps, Position) {
         let Underway { taking, cut, log_bytes } = self.underway.take().expect("one is being taken");
         self.pause = Pause::default();
         self.snapshot_log_bytes = log_bytes;
-        (taking.head.fence, taking.head.frontier, cut)
+        (taking.head.barrier, taking.head.frontier, cut)
     }
 
     /// The snapshot could not be written; the next is not tried at once.
@@ -162,19 +162,19 @@ impl Forgetting {
     /// A peer's snapshot takes the place of what was being taken.
     pub(crate) fn on_installed(&mut self) {
         self.underway = None;
-        (self.snapshot_log_bytes, self.fenced_at) = (self.log_bytes, self.log_bytes);
+        (self.snapshot_log_bytes, self.at_barrier) = (self.log_bytes, self.log_bytes);
     }
 
     /// The state is that of a snapshot.
-    pub(crate) fn on_loaded(&mut self, fence: u64, hash: u64) {
-        (self.fences, self.snapshot) = (fence, fence);
-        self.remember(fence, hash);
+    pub(crate) fn on_loaded(&mut self, barrier: u64, hash: u64) {
+        (self.barriers, self.snapshot) = (barrier, barrier);
+        self.remember(barrier, hash);
     }
 
-    /// The newest durable snapshot is that of a fence; records before `cut` may go once the floor's record is
+    /// The newest durable snapshot is that of a barrier; records before `cut` may go once the floor's record is
     /// durable.
-    pub(crate) fn on_snapshot(&mut self, fence: u64, floor: Position, before: Position) {
-        self.snapshot = fence;
+    pub(crate) fn on_snapshot(&mut self, barrier: u64, floor: Position, before: Position) {
+        self.snapshot = barrier;
         self.cut = Some(Cut { floor, before });
     }
 
@@ -185,12 +185,13 @@ impl Forgetting {
 
     /// Verifies what must hold between any two inputs.
     pub(crate) fn check(&self) {
-        assert!(self.snapshot <= self.fences, "a snapshot is of a fence that has executed");
-        assert!(self.taking().is_none_or(|(fence, _)| fence > self.snapshot && fence <= self.fences));
-        assert!(self.fenced_at <= self.log_bytes && self.snapshot_log_bytes <= self.log_bytes);
+        assert!(self.snapshot <= self.barriers, "a snapshot is of a barrier that has executed");
+        assert!(self.taking().is_none_or(|(barrier, _)| barrier > self.snapshot && barrier <= self.barriers));
+        assert!(self.at_barrier <= self.log_bytes && self.snapshot_log_bytes <= self.log_bytes);
         assert!(
-            self.hashes.iter().is_sorted() && self.last_fence().is_none_or(|(last, _)| last <= self.fences)
+            self.hashes.iter().is_sorted()
+                && self.last_barrier().is_none_or(|(last, _)| last <= self.barriers)
         );
-        assert!(self.hashes.len() <= FENCES_REMEMBERED);
+        assert!(self.hashes.len() <= BARRIERS_REMEMBERED);
     }
 }

@@ -7,7 +7,7 @@ use isonomy_wire::id::REPLICAS_MAX;
 /// Enough to hide two syncs and a round trip; few, so that requests gather under load.
 pub const ADMISSION_WINDOW: usize = 32;
 
-/// How many own instances can be unexecuted (section 6): the window, and the one fence that may be under
+/// How many own instances can be unexecuted (section 6): the window, and the one barrier that may be under
 /// way (G4), which does not wait for room in it.
 pub const OWN_UNEXECUTED_MAX: usize = ADMISSION_WINDOW + 1;
 
@@ -59,8 +59,8 @@ pub const STREAM_RESULT_BYTES_MAX: usize = 4 << 20;
 /// The period of the core's housekeeping in microseconds.
 pub const TICK_US: u64 = 5_000;
 
-/// The oldest undecided instance keeps a fence from being proposed from this age on, in microseconds.
-pub const FENCE_PATIENCE_US: u64 = 50_000;
+/// The oldest undecided instance keeps a barrier from being proposed from this age on, in microseconds.
+pub const BARRIER_PATIENCE_US: u64 = 50_000;
 
 /// When a write may be tried again that the log's budget refused, in milliseconds.
 pub const ROOM_RETRY_MS: u32 = 100;
@@ -72,12 +72,12 @@ pub const STREAMS_RETRY_MS: u32 = 1000;
 /// elsewhere: they would wait for all of them.
 pub const BEHIND_MAX: u64 = 4096;
 
-/// A replica that lacks more instances than this of what a peer has executed proposes no fence by itself.
+/// A replica that lacks more instances than this of what a peer has executed proposes no barrier by itself.
 /// More than a peer can be ahead by because its gossip is newer than what came of its Commits.
-pub const FENCE_BEHIND_MAX: u64 = 256;
+pub const BARRIER_BEHIND_MAX: u64 = 256;
 
-/// How many state hashes at fences are kept to be compared.
-pub const FENCES_REMEMBERED: usize = 16;
+/// How many state hashes at barriers are kept to be compared.
+pub const BARRIERS_REMEMBERED: usize = 16;
 
 /// How long a source waits for the next bytes that a peer asks for before it takes another snapshot, in
 /// microseconds. Longer than a piece that was lost takes to be asked for again.
@@ -86,9 +86,9 @@ pub const HOLD_US: u64 = 5_000_000;
 /// How often a peer may begin the same snapshot again and be waited for.
 pub const HOLD_RESTARTS_MAX: u32 = 3;
 
-/// A source waits for nobody any more when its log has grown by so many times the distance of two fences
+/// A source waits for nobody any more when its log has grown by so many times the distance of two barriers
 /// since its snapshot: the log's budget has four, and the next snapshot takes time.
-pub const HOLD_FENCES: u64 = 3;
+pub const HOLD_BARRIERS: u64 = 3;
 
 /// The first wait before a snapshot is tried again that could not be fetched or written, in microseconds.
 pub const RETRY_US: u64 = 1_000_000;
@@ -100,8 +100,8 @@ pub const RETRY_DOUBLINGS_MAX: u32 = 5;
 /// whoever says that it does not read costs this replica a read of all of it.
 pub const VERIFY_AGAIN_US: u64 = 60_000_000;
 
-/// Log growth between two fences in bytes.
-pub const FENCE_BYTES: u64 = 256 << 20;
+/// Log growth between two barriers in bytes.
+pub const BARRIER_BYTES: u64 = 256 << 20;
 
 /// Recovery timeouts double up to this many times.
 pub const RECOVER_DOUBLINGS_MAX: u32 = 6;

@@ -111,7 +111,7 @@ impl<'a> PartWork<'_, 'a> {
         self.keys.skip(self.part.commands as usize, &self.machine.state);
     }
 
-    /// Reads, Opens and Fences.
+    /// Reads, Opens and Barriers.
     fn without_stream(&mut self) -> Bytes {
         for (index, command) in self.commands() {
             self.apply(index, &command);
@@ -293,8 +293,8 @@ impl<'a> PartWork<'_, 'a> {
                 Some(now) => answers.found(instance, index, now.key_seq, now.value, now.id),
                 None => answers.plain(instance, index, &Answer::Missing),
             },
-            Op::Retire => match state.retire(&mut spot, command.key) {
-                Some(key_seq) => answers.retired(instance, index, key_seq),
+            Op::Delete => match state.delete(&mut spot, command.key) {
+                Some(key_seq) => answers.deleted(instance, index, key_seq),
                 None => answers.plain(instance, index, &Answer::Missing),
             },
             Op::Open => {
@@ -302,7 +302,7 @@ impl<'a> PartWork<'_, 'a> {
                 streams.open(stream);
                 answers.plain(instance, index, &Answer::Opened { stream });
             }
-            Op::End | Op::Skip | Op::Fence | Op::Attach => answers.plain(instance, index, &Answer::Done),
+            Op::End | Op::Skip | Op::Barrier | Op::Attach => answers.plain(instance, index, &Answer::Done),
         }
         if command.op.has_key() {
             self.keys.used(spot);
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn decide_read_decide_if_retire() {
+    fn decide_read_decide_if_delete() {
         let mut bench = Bench::new();
         let stream = bench.open();
         let answers = bench.run(stream, 1, 0, |request| {
@@ -384,14 +384,14 @@ mod tests {
             request.decide_if(b"k", b"two", 1).unwrap();
             request.decide_if(b"k", b"three", 1).unwrap();
             request.decide_if(b"fresh", b"first", 0).unwrap();
-            request.retire(b"k").unwrap();
-            request.retire(b"k").unwrap();
+            request.delete(b"k").unwrap();
+            request.delete(b"k").unwrap();
             request.decide_if(b"k", b"new life", 1).unwrap();
         });
         assert_eq!(committed(&answers[..2]), [1, 2]);
         assert_eq!(answers[2], Answer::Rejected { key_seq: 2, value: Some(Bytes::from_static(b"two")) });
         assert_eq!(committed(&answers[3..4]), [1]);
-        assert!(matches!(answers[4], Answer::Retired { key_seq: 2, .. }));
+        assert!(matches!(answers[4], Answer::Deleted { key_seq: 2, .. }));
         assert_eq!(answers[5], Answer::Missing);
         assert_eq!(answers[6], Answer::Rejected { key_seq: 0, value: None });
         let reads = bench.run(StreamId::NONE, 0, 0, |request| {
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn s5_whoever_attaches_learns_where_it_stands_and_fences_who_was_there() {
+    fn s5_whoever_attaches_learns_where_it_stands_and_barriers_who_was_there() {
         let mut bench = Bench::new();
         let name: SourceName = "daily".parse().unwrap();
         let stream = name.stream(ShardId(0));
@@ -576,14 +576,14 @@ mod tests {
         assert_eq!(decide(&mut bench, 1, &keys), 200, "they are new");
         assert_eq!(decide(&mut bench, 201, &keys), 0);
         bench.run(stream, 401, 0, |request| {
-            keys[..2].iter().for_each(|key| request.retire(key).unwrap());
+            keys[..2].iter().for_each(|key| request.delete(key).unwrap());
             request.decide(b"new", b"v").unwrap();
         });
-        assert_eq!(bench.found, 1, "the new key has the place of a retired one");
+        assert_eq!(bench.found, 1, "the new key has the place of a deleted one");
         assert_eq!(
             decide(&mut bench, 404, &keys),
             1,
-            "of the retired ones only the first gets its place back"
+            "of the deleted ones only the first gets its place back"
         );
         assert_eq!(decide(&mut bench, 604, &keys), 0);
     }
@@ -598,8 +598,8 @@ mod tests {
             let (mut honest, mut fooled) = (Bench::new(), Bench::new());
             for batch in batches {
                 let mut builder = RequestBuilder::default();
-                for (key, retires, _) in &batch {
-                    if *retires { builder.retire(&[*key]) } else { builder.decide(&[*key], b"v") }.unwrap();
+                for (key, deletes, _) in &batch {
+                    if *deletes { builder.delete(&[*key]) } else { builder.decide(&[*key], b"v") }.unwrap();
                 }
                 honest.seq += 1;
                 let bytes = builder.encode(StreamId::named("s"), 1 + 200 * honest.seq, 200 * honest.seq);

@@ -40,7 +40,7 @@ listed! {
         Pulled,
         Settled,
         Gone,
-        FenceProposed,
+        BarrierProposed,
         SnapshotTaken,
         SnapshotInstalled,
         FetchFailed,

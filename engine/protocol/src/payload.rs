@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use isonomy_wire::command::{Batch, Invalid, Op, RequestBuilder};
 use isonomy_wire::id::StreamId;
-use isonomy_wire::route::{FENCE_HASH, hash_key, hash_stream};
+use isonomy_wire::route::{BARRIER_HASH, hash_key, hash_stream};
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,13 +55,13 @@ impl Eq for Payload {}
 
 impl Payload {
     /// Validates bytes from anywhere and computes their footprint: the keys of the commands in
-    /// order, the streams of the parts, and what fences conflict by.
+    /// order, the streams of the parts, and what barriers conflict by.
     pub fn parse(bytes: Bytes, crc: u32) -> Result<Payload, Invalid> {
         // 64-byte commands are the common size.
         let mut keys = Vec::with_capacity(bytes.len() / 64 + 1);
-        let mut fences = false;
+        let mut barriers = false;
         let batch = Batch::parse(bytes, crc, |command| {
-            fences |= command.op == Op::Fence;
+            barriers |= command.op == Op::Barrier;
             if command.op.has_key() {
                 keys.push(Access::new(hash_key(command.key), command.op.writes()));
             }
@@ -71,7 +71,7 @@ impl Payload {
                 keys.push(Access::new(hash_stream(part.stream), true));
             }
         }
-        keys.push(Access::new(FENCE_HASH, fences));
+        keys.push(Access::new(BARRIER_HASH, barriers));
         Ok(Payload { batch, footprint: keys.into() })
     }
 
@@ -91,8 +91,8 @@ impl Payload {
         // The keys first, then the streams, as if the joined batch had been parsed.
         let keys = payloads.iter().flat_map(|payload| payload.keys());
         let streams = payloads.iter().flat_map(|payload| payload.streams());
-        let fences = payloads.iter().any(Payload::is_fence);
-        let footprint = keys.chain(streams).copied().chain([Access::new(FENCE_HASH, fences)]).collect();
+        let barriers = payloads.iter().any(Payload::is_barrier);
+        let footprint = keys.chain(streams).copied().chain([Access::new(BARRIER_HASH, barriers)]).collect();
         Payload { batch: Batch::join(&batches), footprint }
     }
 
@@ -120,9 +120,9 @@ impl Payload {
         &self.footprint[self.keys().len()..self.footprint.len() - 1]
     }
 
-    /// Whether there is a fence among the commands (G4).
+    /// Whether there is a barrier among the commands (G4).
     #[inline]
-    pub fn is_fence(&self) -> bool {
+    pub fn is_barrier(&self) -> bool {
         self.footprint.last().is_some_and(|access| access.writes())
     }
 }
@@ -141,7 +141,7 @@ mod tests {
         let mut builder = RequestBuilder::default();
         builder.decide(b"a", b"1").unwrap();
         builder.skip(3).unwrap();
-        builder.retire(b"b").unwrap();
+        builder.delete(b"b").unwrap();
         let stream = StreamId::named("s");
         let numbered = parse(builder.encode(stream, 1, 0));
         builder.read(b"c").unwrap();
@@ -149,7 +149,7 @@ mod tests {
         let keys = [Access::new(hash_key(b"a"), true), Access::new(hash_key(b"b"), true)];
         assert_eq!(numbered.keys(), keys);
         assert_eq!(numbered.footprint()[2], Access::new(hash_stream(stream), true));
-        assert_eq!(read.footprint(), [Access::new(hash_key(b"c"), false), Access::new(FENCE_HASH, false)]);
+        assert_eq!(read.footprint(), [Access::new(hash_key(b"c"), false), Access::new(BARRIER_HASH, false)]);
 
         let joined = Payload::join(&[numbered, read]);
         let again = parse(joined.batch().payload().clone());

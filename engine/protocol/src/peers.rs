@@ -19,8 +19,8 @@ pub(crate) struct Peer {
     floor: Deps,
     snapshot: u64,
     unindexed: Deps,
-    /// The last fence that it executed, and its state hash there.
-    fence: (u64, u64),
+    /// The last barrier that it executed, and its state hash there.
+    barrier: (u64, u64),
     /// G6: its log has had so many durable records.
     heard: u64,
 }
@@ -31,7 +31,7 @@ impl Peer {
         &self.floor
     }
 
-    /// The fence of its newest snapshot.
+    /// The barrier of its newest snapshot.
     pub(crate) fn snapshot(&self) -> u64 {
         self.snapshot
     }
@@ -46,9 +46,9 @@ impl Peer {
         (&self.executed, self.state_hash)
     }
 
-    /// V13: the last fence that it executed, and its state hash there.
-    pub(crate) fn fence(&self) -> (u64, u64) {
-        self.fence
+    /// V13: the last barrier that it executed, and its state hash there.
+    pub(crate) fn barrier(&self) -> (u64, u64) {
+        self.barrier
     }
 
     /// D9: linked, and its disk takes what it is told.
@@ -128,8 +128,8 @@ impl Peers {
         if gossip.executed.covers(&peer.executed) {
             (peer.executed, peer.state_hash) = (gossip.executed, gossip.state_hash);
         }
-        if gossip.fence >= peer.fence.0 {
-            peer.fence = (gossip.fence, gossip.fence_hash);
+        if gossip.barrier >= peer.barrier.0 {
+            peer.barrier = (gossip.barrier, gossip.barrier_hash);
         }
         peer.floor.merge(&gossip.floor);
         peer.snapshot = peer.snapshot.max(gossip.snapshot);

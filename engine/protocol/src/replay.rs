@@ -33,7 +33,7 @@ impl Replica {
         match record {
             Record::Reserve { end } => self.numbers.replay_block(end),
             Record::Stopped { used } => self.numbers.replay_stop(used),
-            Record::Begin { reserved, floor, fence: _ } => {
+            Record::Begin { reserved, floor, barrier: _ } => {
                 self.numbers.replay_block(reserved);
                 self.replay_floor(&floor);
             }
@@ -117,7 +117,7 @@ impl Replica {
                     self.index.note(&found);
                 }
                 Step::Execute(_, None) => {}
-                Step::Fence(_) => self.count_fence(),
+                Step::Barrier(_) => self.count_barrier(),
             }
         }
     }

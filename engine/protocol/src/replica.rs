@@ -175,7 +175,7 @@ impl Replica {
     }
 
     /// What the log held on its disk when the process started, and has taken since, in bytes. What it
-    /// held counts as grown since the last fence: a log that is never cut because its process is
+    /// held counts as grown since the last barrier: a log that is never cut because its process is
     /// always killed first would fill its budget.
     pub fn on_log_bytes(&mut self, bytes: u64) {
         self.forgetting.on_log_bytes(bytes);

@@ -1,4 +1,4 @@
-//! Snapshots: the state of a shard at a fence (law, G4), as bytes and back. Pure functions, as the
+//! Snapshots: the state of a shard at a barrier (law, G4), as bytes and back. Pure functions, as the
 //! log is.
 //!
 //! ```text
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All frames are those of [`isonomy_wire::frame`]; their place starts at a number made of cluster,
-//! shard and fence, so that no piece of one snapshot passes in another. The last one holds a
+//! shard and barrier, so that no piece of one snapshot passes in another. The last one holds a
 //! checksum over all, and the state hash is computed again from what was read.
 
 use crate::machine::Machine;
@@ -27,8 +27,8 @@ pub struct SnapshotId {
     pub cluster: ClusterId,
     /// The shard.
     pub shard: ShardId,
-    /// Which fence of the shard, from 1.
-    pub fence: u64,
+    /// Which barrier of the shard, from 1.
+    pub barrier: u64,
 }
 
 /// What a snapshot says of itself.
@@ -40,8 +40,8 @@ pub struct SnapshotHead {
     pub epoch: Epoch,
     /// The members of the epoch: the rows of its frontier.
     pub replicas: u8,
-    /// Which fence, from 1.
-    pub fence: u64,
+    /// Which barrier, from 1.
+    pub barrier: u64,
     /// What the state covers.
     pub frontier: Deps,
     /// The state hash.
@@ -99,7 +99,7 @@ impl SnapshotId {
         let mut bytes = [0; 32];
         bytes[..16].copy_from_slice(&self.cluster.0.to_le_bytes());
         bytes[16..18].copy_from_slice(&self.shard.0.to_le_bytes());
-        bytes[24..].copy_from_slice(&self.fence.to_le_bytes());
+        bytes[24..].copy_from_slice(&self.barrier.to_le_bytes());
         xxh3_64(&bytes)
     }
 
@@ -251,7 +251,7 @@ impl Reader {
         }
         match (piece, &mut self.machine) {
             (Piece::Head(head), None) => {
-                if head.fence != self.id.fence {
+                if head.barrier != self.id.barrier {
                     return Err(Broken::Order);
                 }
                 self.machine = Some(Machine::new(head.epoch, self.id.shard));
@@ -309,7 +309,7 @@ mod tests {
     use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
     use isonomy_wire::message::WIRE_VERSION;
 
-    const ID: SnapshotId = SnapshotId { cluster: ClusterId(7), shard: ShardId(3), fence: 5 };
+    const ID: SnapshotId = SnapshotId { cluster: ClusterId(7), shard: ShardId(3), barrier: 5 };
 
     fn machine(keys: u32) -> Machine {
         let mut machine = Machine::new(Epoch(1), ID.shard);
@@ -331,9 +331,9 @@ mod tests {
         let mut frontier = Deps::NONE;
         frontier.set(ReplicaId(0), 900);
         let (hash, keys, streams) = (machine.hash(), machine.state.keys(), machine.streams.len() as u64);
-        let (fence, commands) = (ID.fence, machine.commands());
+        let (barrier, commands) = (ID.barrier, machine.commands());
         let head =
-            SnapshotHead { epoch: Epoch(1), replicas: 3, fence, frontier, hash, keys, streams, commands };
+            SnapshotHead { epoch: Epoch(1), replicas: 3, barrier, frontier, hash, keys, streams, commands };
         let mut taking = Taking::begin(ID, head, machine);
         let bytes = std::iter::from_fn(|| taking.next_bytes(machine)).flatten().collect();
         (head, bytes)
@@ -410,7 +410,7 @@ mod tests {
     fn no_other_snapshot_passes_for_it() {
         let (_, bytes) = image(&mut machine(20));
         for id in [
-            SnapshotId { fence: 6, ..ID },
+            SnapshotId { barrier: 6, ..ID },
             SnapshotId { cluster: ClusterId(8), ..ID },
             SnapshotId { shard: ShardId(4), ..ID },
         ] {

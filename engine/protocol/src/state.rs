@@ -255,7 +255,7 @@ impl State {
     }
 
     /// Ends a key's life; the key_seq of its last decision.
-    pub fn retire(&mut self, spot: &mut Spot, key: &[u8]) -> Option<u64> {
+    pub fn delete(&mut self, spot: &mut Spot, key: &[u8]) -> Option<u64> {
         let place = self.find(spot, key)?;
         let entry = std::mem::replace(self.at_mut(place), Entry::FREE);
         self.unlink(spot.hash, place, entry.next);
@@ -351,8 +351,8 @@ mod tests {
             state.get(&mut state.look_up(hash), b"k"),
             Some(Decision { key_seq: 2, value: b"two", id: id(2) })
         );
-        assert_eq!(state.retire(&mut state.look_up(hash), b"k"), Some(2));
-        assert_eq!(state.retire(&mut state.look_up(hash), b"k"), None);
+        assert_eq!(state.delete(&mut state.look_up(hash), b"k"), Some(2));
+        assert_eq!(state.delete(&mut state.look_up(hash), b"k"), None);
         assert_eq!((state.hash(), state.keys()), (0, 0));
         assert_eq!(decide(&mut state, hash, b"k", b"three", 3), 1);
     }
@@ -363,14 +363,14 @@ mod tests {
         for (seq, key) in [b"a", b"b", b"c"].into_iter().enumerate() {
             assert_eq!(decide(&mut state, 42, key, b"v", seq as u64 + 1), 1);
         }
-        assert_eq!(state.retire(&mut state.look_up(42), b"b"), Some(1));
+        assert_eq!(state.delete(&mut state.look_up(42), b"b"), Some(1));
         assert_eq!(state.get(&mut state.look_up(42), b"b"), None);
         assert!(
             state.get(&mut state.look_up(42), b"a").is_some()
                 && state.get(&mut state.look_up(42), b"c").is_some()
         );
-        assert_eq!(state.retire(&mut state.look_up(42), b"c"), Some(1));
-        assert_eq!(state.retire(&mut state.look_up(42), b"a"), Some(1));
+        assert_eq!(state.delete(&mut state.look_up(42), b"c"), Some(1));
+        assert_eq!(state.delete(&mut state.look_up(42), b"a"), Some(1));
         assert!(state.table.is_empty());
     }
 
@@ -397,7 +397,7 @@ mod tests {
             let key = (step * 7919 % 6000).to_le_bytes().to_vec();
             if step % 5 == 4 {
                 let expected = model.remove(&key).map(|(key_seq, _)| key_seq);
-                assert_eq!(state.retire(&mut state.look_up(hash_key(&key)), &key), expected);
+                assert_eq!(state.delete(&mut state.look_up(hash_key(&key)), &key), expected);
                 continue;
             }
             let value = vec![step as u8; (step % 200) as usize];

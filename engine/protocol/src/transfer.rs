@@ -38,9 +38,9 @@ impl Pause {
 /// The choice of the peer whose snapshot is fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
-    /// Who was chosen, and the fence of its snapshot then.
+    /// Who was chosen, and the barrier of its snapshot then.
     chosen: Option<(ReplicaId, u64)>,
-    /// By peer the fence whose snapshot could not be had. A newer one is another matter.
+    /// By peer the barrier whose snapshot could not be had. A newer one is another matter.
     failed: Vec<(u64, Pause)>,
     /// This replica could keep none, whoever sent it.
     own: Pause,
@@ -55,38 +55,38 @@ impl Sources {
         self.chosen.map(|(source, _)| source)
     }
 
-    /// Chooses one of those that offer the snapshot of a fence, unless one was chosen: a transfer is
+    /// Chooses one of those that offer the snapshot of a barrier, unless one was chosen: a transfer is
     /// not begun anew because another would do as well. The one that has failed least comes first, then
     /// the newest snapshot.
     pub(crate) fn choose(&mut self, now: Time, offers: impl Iterator<Item = (ReplicaId, u64)>) {
         if self.chosen.is_some() || !self.own.is_over(now) {
             return;
         }
-        let pause = |(source, fence): (ReplicaId, u64)| {
+        let pause = |(source, barrier): (ReplicaId, u64)| {
             let (failed, pause) = self.failed[source.index()];
-            if failed == fence { pause } else { Pause::default() }
+            if failed == barrier { pause } else { Pause::default() }
         };
         self.chosen = offers
             .filter(|offer| pause(*offer).is_over(now))
             .min_by_key(|offer| (pause(*offer).failures, std::cmp::Reverse(offer.1)));
     }
 
-    /// The snapshot of this fence could not be had from this source.
-    pub(crate) fn on_failure(&mut self, now: Time, source: ReplicaId, fence: u64, why: FetchFailure) {
+    /// The snapshot of this barrier could not be had from this source.
+    pub(crate) fn on_failure(&mut self, now: Time, source: ReplicaId, barrier: u64, why: FetchFailure) {
         self.chosen = None;
         if why == FetchFailure::Own {
             return self.own.on_failure(now);
         }
         let failed = &mut self.failed[source.index()];
-        if failed.0 != fence {
-            *failed = (fence, Pause::default());
+        if failed.0 != barrier {
+            *failed = (barrier, Pause::default());
         }
         failed.1.on_failure(now);
     }
 
-    /// So many fences have executed: a snapshot that was chosen before may not be needed any more.
-    pub(crate) fn on_fence(&mut self, fences: u64) {
-        self.chosen.take_if(|(_, fence)| *fence <= fences);
+    /// So many barriers have executed: a snapshot that was chosen before may not be needed any more.
+    pub(crate) fn on_barrier(&mut self, barriers: u64) {
+        self.chosen.take_if(|(_, barrier)| *barrier <= barriers);
     }
 
     /// A snapshot was installed.
@@ -95,10 +95,10 @@ impl Sources {
     }
 }
 
-/// How far a peer has fetched the snapshot of a fence.
+/// How far a peer has fetched the snapshot of a barrier.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fetched {
-    fence: u64,
+    barrier: u64,
     from: u64,
     restarts: u32,
     held_until: Time,
@@ -115,11 +115,11 @@ impl Holds {
 
     /// A peer asks for the bytes from here on. Only what it has not asked for before, or one of a few
     /// beginnings, lets it be waited for.
-    pub(crate) fn on_fetch(&mut self, now: Time, peer: ReplicaId, fence: u64, from: u64) {
+    pub(crate) fn on_fetch(&mut self, now: Time, peer: ReplicaId, barrier: u64, from: u64) {
         let fetched = &mut self.0[peer.index()];
-        let is_begun = fetched.fence == fence && !mutant::is(Mutant::EndlessHold);
+        let is_begun = fetched.barrier == barrier && !mutant::is(Mutant::EndlessHold);
         if !is_begun {
-            *fetched = Fetched { fence, from, restarts: 0, held_until: now.after(HOLD_US) };
+            *fetched = Fetched { barrier, from, restarts: 0, held_until: now.after(HOLD_US) };
         } else if from > fetched.from {
             (fetched.from, fetched.held_until) = (from, now.after(HOLD_US));
         } else if from == 0 && fetched.restarts < HOLD_RESTARTS_MAX {
@@ -129,8 +129,8 @@ impl Holds {
     }
 
     /// Whether somebody is waited for who fetches this snapshot.
-    pub(crate) fn holds(&self, now: Time, fence: u64) -> bool {
-        self.0.iter().any(|fetched| fetched.fence == fence && now < fetched.held_until)
+    pub(crate) fn holds(&self, now: Time, barrier: u64) -> bool {
+        self.0.iter().any(|fetched| fetched.barrier == barrier && now < fetched.held_until)
     }
 }
 
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(choose(&mut sources, now, &[(A, 6), (B, 4)]), Some(A));
         // It stays with the one that it has begun with.
         assert_eq!(choose(&mut sources, now, &[(A, 6), (B, 9)]), Some(A));
-        sources.on_fence(6);
+        sources.on_barrier(6);
         assert_eq!(sources.chosen(), None);
     }
 

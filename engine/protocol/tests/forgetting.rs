@@ -1,7 +1,7 @@
 //! The traps of the law's section 11 that begin with a replica that has forgotten something, each as
 //! a script. The others are in `stories`.
 //!
-//! Replicas forget what a fence covers once its snapshot is durable. Gossip is lost in most of these
+//! Replicas forget what a barrier covers once its snapshot is durable. Gossip is lost in most of these
 //! stories, since whoever hears how far the others are pulls what it lacks and recovers nothing.
 
 mod support;
@@ -59,12 +59,12 @@ fn wait_until_it_says(world: &mut World, from: u8, to: u8, what: fn(&PeerMessage
 #[test]
 fn b13_a_forgotten_id_is_not_answered_as_if_it_were_new() {
     let mut world = silent(5);
-    // A = 0.1 is fast by {0, 1, 2}; the fence 0.2 as well. 1 alone is told, and forgets them as 0 does.
+    // A = 0.1 is fast by {0, 1, 2}; the barrier 0.2 as well. 1 alone is told, and forgets them as 0 does.
     world.decide(0, "a", 1, "k");
     commits_fast(&mut world, 0, &[1, 2]);
     hand_over(&mut world, 0, 1);
     world.lose_all();
-    world.propose_fence(0);
+    world.propose_barrier(0);
     commits_fast(&mut world, 0, &[1, 2]);
     hand_over(&mut world, 0, 1);
     world.lose_all();
@@ -107,7 +107,7 @@ fn b13_a_late_accept_is_not_taken_by_who_forgot() {
     // s recovers A with t and u: it is executed there, and forgotten.
     world.run_among(&[s, t, u], 3_000_000);
     assert!(!world.ghost.decisions[&id(0, 1)].nop);
-    world.fence_among(s, &[s, t, u]);
+    world.barrier_among(s, &[s, t, u]);
     world.forget(&[s, t, u]);
     assert!(has_forgotten(&mut world, t, id(0, 1)));
     world.lose_all();
@@ -129,7 +129,7 @@ fn one_forgotten_and_one_unheard_of() -> World {
     world.decide(0, "a", 1, "k");
     commits_fast(&mut world, 0, &[3, 4]);
     world.settle_among(&[0, 3, 4]);
-    world.fence_among(3, &[0, 3, 4]);
+    world.barrier_among(3, &[0, 3, 4]);
     world.forget(&[3, 4]);
     assert!(has_forgotten(&mut world, 3, id(0, 1)) && has_forgotten(&mut world, 4, id(0, 1)));
     world.crash(0);
@@ -219,12 +219,12 @@ fn proposes_to_who_has_only_a_snapshot(mut world: World) {
 
 #[test]
 fn b16_what_an_installed_snapshot_covers_is_named() {
-    // A and a fence are fast by {1, 2}; 2 is not told, and 1 forgets them.
+    // A and a barrier are fast by {1, 2}; 2 is not told, and 1 forgets them.
     let mut world = silent(3);
     world.decide(1, "a", 1, "k");
     commits_fast(&mut world, 1, &[2]);
     world.lose_all();
-    world.propose_fence(1);
+    world.propose_barrier(1);
     commits_fast(&mut world, 1, &[2]);
     world.forget(&[1]);
     assert!(has_forgotten(&mut world, 1, id(1, 1)));
@@ -251,7 +251,7 @@ fn b16_what_an_own_snapshot_covers_is_named_after_a_restart() {
     let mut world = silent(3);
     world.decide(1, "a", 1, "k");
     world.settle_among(&[1, 2]);
-    world.fence_among(1, &[1, 2]);
+    world.barrier_among(1, &[1, 2]);
     world.forget(&[1, 2]);
     proposes_to_who_has_only_a_snapshot(world);
 }
@@ -267,7 +267,7 @@ fn b22_three_that_restart_have_forgotten_no_conflict() {
     // A is executed by all of p, q, r and s. The first three forget it.
     world.decide(s, "a", 1, "k");
     world.settle_among(&[p, q, r, s]);
-    world.fence_among(p, &[p, q, r]);
+    world.barrier_among(p, &[p, q, r]);
     world.forget(&[p, q, r]);
     world.lose_all();
     for node in [p, q, r] {
@@ -290,12 +290,12 @@ fn b22_three_that_restart_have_forgotten_no_conflict() {
     world.ends_well();
 }
 
-/// n = 3: x = 0 and p = 2 executed a fence. Since then x has executed `a` with r = 1, and p has
-/// executed `b` with r. Both finish their snapshots of the fence now.
+/// n = 3: x = 0 and p = 2 executed a barrier. Since then x has executed `a` with r = 1, and p has
+/// executed `b` with r. Both finish their snapshots of the barrier now.
 fn each_lacks_what_the_other_has() -> World {
     let (x, r, p) = (0, 1, 2);
     let mut world = silent(3);
-    world.fence(x);
+    world.barrier(x);
     world.decide(x, "a", 1, "a");
     world.settle_among(&[x, r]);
     world.lose_all();
@@ -306,7 +306,7 @@ fn each_lacks_what_the_other_has() -> World {
 }
 
 #[test]
-fn b23_what_was_executed_since_the_fence_is_not_forgotten_with_it() {
+fn b23_what_was_executed_since_the_barrier_is_not_forgotten_with_it() {
     let mut world = each_lacks_what_the_other_has();
     world.forget(&[0, 2]);
     world.crash(1);
@@ -320,15 +320,15 @@ fn b23_what_was_executed_since_the_fence_is_not_forgotten_with_it() {
 }
 
 #[test]
-fn b23_who_cut_at_a_later_fence_has_what_the_other_forgot() {
+fn b23_who_cut_at_a_later_barrier_has_what_the_other_forgot() {
     let mut world = each_lacks_what_the_other_has();
-    // x forgets the first fence, p the second, which names `a` because r knows it.
+    // x forgets the first barrier, p the second, which names `a` because r knows it.
     world.take_snapshot(0);
     world.take_snapshot(2);
     world.mute = false;
     world.run_among(&[1, 2], 1_000_000);
     world.mute = true;
-    world.fence_among(2, &[1, 2]);
+    world.barrier_among(2, &[1, 2]);
     world.run_among(&[1, 2], 1_000_000);
     world.take_snapshot(2);
     assert_eq!(world.core(2).status().keys, 2, "the story is that p has both");
@@ -350,13 +350,13 @@ fn b24_what_comes_after_by_its_after_alone_comes_after() {
     world.decide(s, "a", 1, "k");
     hand_over(&mut world, s, t);
     world.lose_all();
-    // B conflicts and is fast by {q, v, p}; v executes and forgets it with a fence that only v knows
+    // B conflicts and is fast by {q, v, p}; v executes and forgets it with a barrier that only v knows
     // to be committed.
     world.decide(q, "b", 1, "k");
     commits_fast(&mut world, q, &[v, p]);
     hand_over(&mut world, q, v);
     world.lose_all();
-    world.propose_fence(v);
+    world.propose_barrier(v);
     commits_fast(&mut world, v, &[q, p]);
     world.lose_all();
     world.forget(&[v]);
@@ -380,7 +380,7 @@ fn b24_what_comes_after_by_its_after_alone_comes_after() {
 /// Two instances that come after each other and do not conflict.
 ///
 /// Recoveries give no such pair here. For `A after B` and `B after A` there would have to be a floor
-/// that covers A and not B, and one that covers B and not A; floors end at fences, and fences are
+/// that covers A and not B, and one that covers B and not A; floors end at barriers, and barriers are
 /// ordered: the later one covers both, and whoever has it answers `Gone` about either. (What all have
 /// executed is a floor as well, and nobody waits for that.) The gate keeps its second half for floors
 /// of any other kind, so the pair is given to it as the law has it.
@@ -408,7 +408,7 @@ fn b25_two_that_come_after_each_other_without_conflict_both_execute() {
     }
 }
 
-/// What makes B25 a thing of the past: of two fences that forget A at one replica and B at another,
+/// What makes B25 a thing of the past: of two barriers that forget A at one replica and B at another,
 /// the later one names the earlier.
 #[test]
 fn b25_of_two_floors_one_covers_the_other() {
@@ -417,18 +417,18 @@ fn b25_of_two_floors_one_covers_the_other() {
     world.decide(s, "a", 1, "a");
     commits_fast(&mut world, s, &[2, 3]);
     world.lose_all();
-    world.propose_fence(s);
+    world.propose_barrier(s);
     commits_fast(&mut world, s, &[2, 3]);
     world.lose_all();
     world.forget(&[s]);
-    // Whatever quorum p asks, somebody there knows the fence of s.
+    // Whatever quorum p asks, somebody there knows the barrier of s.
     world.decide(p, "b", 1, "b");
-    world.propose_fence(p);
+    world.propose_barrier(p);
     world.settle_among(&[p, 3, 4]);
     world.run_among(&[p, 3, 4], 100_000);
     assert!(has_forgotten(&mut world, s, id(s, 1)) && !has_forgotten(&mut world, s, id(p, 1)));
-    let fence = &world.ghost.decisions[&id(p, 2)];
-    assert!(fence.deps.contains(id(s, 2)), "p cannot forget B before it has A");
+    let barrier = &world.ghost.decisions[&id(p, 2)];
+    assert!(barrier.deps.contains(id(s, 2)), "p cannot forget B before it has A");
     assert!(!has_executed(&mut world, p, id(p, 1)));
     world.crash(s);
     world.crash(p);
@@ -440,7 +440,7 @@ fn b25_of_two_floors_one_covers_the_other() {
 }
 
 #[test]
-fn b26_a_nop_beyond_the_fence_stays_in_the_log() {
+fn b26_a_nop_beyond_the_barrier_stays_in_the_log() {
     let (p0, p1, p2) = (0, 1, 2);
     let mut world = silent(3);
     // What p1 had reserved before a restart becomes Nops, and p0 does not hear of it.
@@ -449,8 +449,8 @@ fn b26_a_nop_beyond_the_fence_stays_in_the_log() {
     let nop = id(p1, 1);
     assert!(world.ghost.decisions[&nop].nop && has_executed(&mut world, p2, nop));
     world.lose_all();
-    // The fence does not name them: p0 executes it without, p1 and p2 behind them.
-    world.propose_fence(p0);
+    // The barrier does not name them: p0 executes it without, p1 and p2 behind them.
+    world.propose_barrier(p0);
     commits_fast(&mut world, p0, &[p2]);
     hand_over(&mut world, p0, p1);
     hand_over(&mut world, p0, p2);
@@ -464,7 +464,7 @@ fn b26_a_nop_beyond_the_fence_stays_in_the_log() {
         assert!(has_forgotten(&mut world, node, id(p0, 1)) && !has_forgotten(&mut world, node, nop));
     }
     world.ends_well();
-    assert_eq!(world.core(p0).status().keys, 1, "what it executed after the fence is there");
+    assert_eq!(world.core(p0).status().keys, 1, "what it executed after the barrier is there");
 }
 
 #[cfg(feature = "mutants")]
@@ -482,10 +482,10 @@ fn stories_notice_what_they_were_written_for() {
         (Mutant::NoFloorInDeps, b16_what_an_own_snapshot_covers_is_named_after_a_restart),
         (Mutant::FrontierUnnamed, b16_what_an_installed_snapshot_covers_is_named),
         (Mutant::FrontierUnnamed, b22_three_that_restart_have_forgotten_no_conflict),
-        (Mutant::CutBetweenFences, b23_what_was_executed_since_the_fence_is_not_forgotten_with_it),
+        (Mutant::CutBetweenBarriers, b23_what_was_executed_since_the_barrier_is_not_forgotten_with_it),
         (Mutant::AfterIsNoOrder, b24_what_comes_after_by_its_after_alone_comes_after),
         (Mutant::StrictGate, b25_two_that_come_after_each_other_without_conflict_both_execute),
-        (Mutant::CutAtE, b26_a_nop_beyond_the_fence_stays_in_the_log),
+        (Mutant::CutAtE, b26_a_nop_beyond_the_barrier_stays_in_the_log),
     ];
     for (mutant, story) in pairs {
         assert!(is_noticed(mutant, story), "nobody noticed {mutant:?}");

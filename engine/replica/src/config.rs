@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(crate) const CONNECTIONS_MAX: u32 = 1024;
 /// The bytes of log that a shard may keep, in MiB, unless the configuration says otherwise.
 pub(crate) const LOG_BUDGET_MIB: u64 = 4096;
-/// The least that it can be: a fence must fit between two others.
+/// The least that it can be: a barrier must fit between two others.
 pub(crate) const LOG_BUDGET_MIB_MIN: u64 = 64;
 
 /// How many days a source is remembered, unless the configuration says otherwise, and the most that it can say.

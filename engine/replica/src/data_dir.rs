@@ -88,7 +88,7 @@ impl Identity {
         Ok(LogId { cluster: self.cluster_id(), incarnation, replica: ReplicaId(self.replica), shard })
     }
 
-    /// What it knows of the log of a shard, beside which lies the snapshot of this fence, or none (0).
+    /// What it knows of the log of a shard, beside which lies the snapshot of this barrier, or none (0).
     pub(crate) fn known(&self, shard: ShardId, snapshot: u64) -> Known {
         let reached = Position(self.reached.get(&shard.0).copied().unwrap_or(0));
         Known { reached, restored: self.origin.is_some(), snapshot }
@@ -293,7 +293,7 @@ impl DataDir {
         Some(parse(self.identity().peers.get(&peer.0)?) == Some(incarnation))
     }
 
-    /// D6: what is known of the log of a shard, beside which lies the snapshot of this fence, or none (0).
+    /// D6: what is known of the log of a shard, beside which lies the snapshot of this barrier, or none (0).
     pub(crate) fn known(&self, shard: ShardId, snapshot: u64) -> Known {
         self.identity().known(shard, snapshot)
     }

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &DeleteArgs) -> Result<(), Fatal> {
     block_on(async {
         let key = args.key.get();
         let client = args.connect.client().await?;
-        let deleted = client.retire(key.clone()).await;
+        let deleted = client.delete(key.clone()).await;
         let deleted = deleted.with_context(|| format!("deleting {}", quoted(&key)))?;
         client.close().await;
         let missing = || Fatal::new(Reason::Missing, format!("{} has no decision to delete", quoted(&key)));

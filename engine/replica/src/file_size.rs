@@ -37,8 +37,8 @@ pub(crate) fn check(config: &Config) -> Result<(), Fatal> {
     }
     for shard in 0..config.shards {
         let dir = shard_dir(&config.data_dir, ShardId(shard));
-        if let Some((fence, bytes)) = newest_snapshot(&dir).filter(|(_, bytes)| *bytes > limit) {
-            let path = snapshots::snapshot_path(&dir, fence);
+        if let Some((barrier, bytes)) = newest_snapshot(&dir).filter(|(_, bytes)| *bytes > limit) {
+            let path = snapshots::snapshot_path(&dir, barrier);
             return Err(machine(format!(
                 "files may have {limit} bytes here, and the snapshot {} has {bytes}, as the next ones will; {REMEDY}",
                 path.display()
@@ -52,11 +52,11 @@ pub(crate) fn check(config: &Config) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// The fence and the size of the newest snapshot in a shard's directory, if there is one. What does not read is
+/// The barrier and the size of the newest snapshot in a shard's directory, if there is one. What does not read is
 /// told when it is needed.
 fn newest_snapshot(dir: &Path) -> Option<(u64, u64)> {
-    let fence = snapshots::list(dir).ok()?.pop()?;
-    Some((fence, snapshots::snapshot_path(dir, fence).metadata().ok()?.len()))
+    let barrier = snapshots::list(dir).ok()?.pop()?;
+    Some((barrier, snapshots::snapshot_path(dir, barrier).metadata().ok()?.len()))
 }
 
 /// Whether a file may grow to so many bytes. A direct write that crosses a limit between two blocks fails as if

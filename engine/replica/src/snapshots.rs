@@ -1,4 +1,4 @@
-//! Snapshots as files: one per fence in the directory of a shard, whole or not there.
+//! Snapshots as files: one per barrier in the directory of a shard, whole or not there.
 //!
 //! A snapshot is written over the one before the last: to give so many blocks back and take others
 //! costs every write of the log 15 to 40 ms where the file system discards what is given back.
@@ -38,9 +38,9 @@ impl SnapshotError {
     }
 }
 
-/// The file of the snapshot at a fence.
-pub(crate) fn snapshot_path(dir: &Path, fence: u64) -> PathBuf {
-    dir.join(format!("{fence:012}.snapshot"))
+/// The file of the snapshot at a barrier.
+pub(crate) fn snapshot_path(dir: &Path, barrier: u64) -> PathBuf {
+    dir.join(format!("{barrier:012}.snapshot"))
 }
 
 /// The file of a snapshot that is not whole yet.
@@ -53,16 +53,16 @@ fn spare_path(dir: &Path) -> PathBuf {
     dir.join("snapshot.spare")
 }
 
-/// The fences whose snapshots lie in `dir`, in order.
+/// The barriers whose snapshots lie in `dir`, in order.
 pub(crate) fn list(dir: &Path) -> std::io::Result<Vec<u64>> {
-    let mut fences = Vec::new();
+    let mut barriers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
         let stem = name.to_str().and_then(|name| name.strip_suffix(".snapshot"));
-        fences.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
+        barriers.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
     }
-    fences.sort_unstable();
-    Ok(fences)
+    barriers.sort_unstable();
+    Ok(barriers)
 }
 
 /// Reads and verifies a whole snapshot.
@@ -130,8 +130,8 @@ fn read_some<'a>(file: &mut File, buffer: &'a mut [u8], path: &Path) -> Result<&
 }
 
 /// Gives a whole and synced file the name that makes it count.
-pub(crate) fn publish(dir: &Path, fence: u64) -> std::io::Result<()> {
-    fs::rename(unfinished_path(dir), snapshot_path(dir, fence))?;
+pub(crate) fn publish(dir: &Path, barrier: u64) -> std::io::Result<()> {
+    fs::rename(unfinished_path(dir), snapshot_path(dir, barrier))?;
     sync_dir(dir)
 }
 
@@ -158,15 +158,15 @@ fn is_unused(file: &File) -> std::io::Result<bool> {
 }
 
 /// Takes the name from a snapshot that turned out not to be needed, and keeps its file for the next.
-pub(crate) fn retire(dir: &Path, fence: u64) -> std::io::Result<()> {
-    fs::rename(snapshot_path(dir, fence), spare_path(dir))?;
+pub(crate) fn retire(dir: &Path, barrier: u64) -> std::io::Result<()> {
+    fs::rename(snapshot_path(dir, barrier), spare_path(dir))?;
     sync_dir(dir)
 }
 
-/// Takes their names from all snapshots before the one of this fence, and keeps the file of one.
+/// Takes their names from all snapshots before the one of this barrier, and keeps the file of one.
 pub(crate) fn prune(dir: &Path, newest: u64) -> std::io::Result<()> {
-    for fence in list(dir)?.into_iter().filter(|fence| *fence < newest) {
-        fs::rename(snapshot_path(dir, fence), spare_path(dir))?;
+    for barrier in list(dir)?.into_iter().filter(|barrier| *barrier < newest) {
+        fs::rename(snapshot_path(dir, barrier), spare_path(dir))?;
     }
     Ok(())
 }
@@ -185,10 +185,13 @@ pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    const ID: SnapshotId =
-        SnapshotId { cluster: isonomy_wire::id::ClusterId(7), shard: isonomy_wire::id::ShardId(0), fence: 1 };
+    const ID: SnapshotId = SnapshotId {
+        cluster: isonomy_wire::id::ClusterId(7),
+        shard: isonomy_wire::id::ShardId(0),
+        barrier: 1,
+    };
 
-    /// A directory in which fence 1 has been replaced by fence 2.
+    /// A directory in which barrier 1 has been replaced by barrier 2.
     fn replaced() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::write(snapshot_path(dir.path(), 1), b"one").unwrap();

@@ -109,8 +109,8 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "unexecuted": status.unexecuted,
             "state_hash": hash_text(status.state_hash),
             "floor": rows(&status.floor, welcome),
-            "fence": status.fence,
-            "fence_hash": hash_text(status.fence_hash),
+            "barrier": status.barrier,
+            "barrier_hash": hash_text(status.barrier_hash),
             "snapshot": status.snapshot,
             "fetched": fetched(status).map(|(bytes, of)| json!({"bytes": bytes, "of": of})),
             "snapshot_trouble": (!status.snapshot_trouble.is_empty()).then_some(&status.snapshot_trouble),
@@ -219,15 +219,15 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
     );
     let snapshot = match status.snapshot {
         0 => "none".to_owned(),
-        fence => format!("at fence {fence}"),
+        barrier => format!("at barrier {barrier}"),
     };
     let fetching = fetched(status).map(|(bytes, of)| format!("  fetching {bytes} of {of} bytes"));
-    let last = match status.fence {
+    let last = match status.barrier {
         0 => "none".to_owned(),
-        fence => format!("{fence} state {}", hash_text(status.fence_hash)),
+        barrier => format!("{barrier} state {}", hash_text(status.barrier_hash)),
     };
-    let fence = format!(
-        "\n            fence {last}  snapshot {snapshot}  floor {:?}  log held {} of {} bytes{}",
+    let barrier = format!(
+        "\n            barrier {last}  snapshot {snapshot}  floor {:?}  log held {} of {} bytes{}",
         rows(&status.floor, welcome),
         status.log_held_bytes,
         status.log_budget_bytes,
@@ -239,7 +239,7 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
         status.operators, status.connections_refused, status.connections_yielded,
     );
     let links: String = status.peers.iter().map(peer_line).collect();
-    let mut text = counts + &state + &fence + &connections + &links;
+    let mut text = counts + &state + &barrier + &connections + &links;
     let mut also = |line: String| text += &format!("\n            {line}");
     if status.messages_dropped.impossible > 0 {
         also(format!(

@@ -157,7 +157,7 @@ async fn first_writer_wins_among_many_clients() {
     assert!(values.windows(2).all(|pair| pair[0] == pair[1]), "all losers see the one winner");
     let client = connect(&cluster.addresses()).await;
     assert_eq!(client.read("leader").await.unwrap().unwrap().value, values[0]);
-    assert!(client.retire("leader").await.unwrap().is_some());
+    assert!(client.delete("leader").await.unwrap().is_some());
     assert!(client.read("leader").await.unwrap().is_none());
     cluster.wait_agreed();
 }

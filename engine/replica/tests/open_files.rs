@@ -90,7 +90,7 @@ async fn more_connections_than_open_files_end_nothing() {
     drop(held);
     for index in 0..3 {
         let log = cluster.log(index);
-        assert!(log.contains("snapshot at fence"), "{log}");
+        assert!(log.contains("snapshot at barrier"), "{log}");
         assert!(!log.contains("os error 24"), "none was lacking: {log}");
     }
 }

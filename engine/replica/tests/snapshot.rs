@@ -101,7 +101,7 @@ async fn a_backup_becomes_a_new_cluster() {
     load(&client, &mut expected, 3, 50, 10).await;
     client.close().await;
     new.wait_agreed();
-    // It has fences, snapshots and restarts of its own.
+    // It has barriers, snapshots and restarts of its own.
     ok(["take", "--connect", &new.addresses()[0]]);
     for index in 0..3 {
         assert_eq!(new.stop(index), Some(0), "{}", new.log(index));
@@ -123,7 +123,7 @@ fn back_up(cluster: &Cluster, out: &Path) -> Vec<String> {
     let listed: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((taken.len(), listed.len()), (2, 2));
     for (taken, listed) in taken.iter().zip(&listed) {
-        assert_eq!((&taken["replica"], &taken["fence"]), (&1.into(), &listed["fence"]));
+        assert_eq!((&taken["replica"], &taken["barrier"]), (&1.into(), &listed["barrier"]));
         assert!(Path::new(listed["file"].as_str().unwrap()).ends_with(taken["file"].as_str().unwrap()));
         assert!(listed["bytes"].as_u64().unwrap() > 3000 && listed["age_seconds"].is_number());
     }
@@ -237,7 +237,7 @@ async fn one_that_was_away_for_longer_than_the_log_holds_takes_over_a_snapshot()
     cluster.wait_agreed();
     let status: Value = serde_json::from_str(&status_of(&cluster)).unwrap();
     let shard = &status["shards"][0];
-    assert!(shard["fence"].as_u64() >= shard["snapshot"].as_u64() && shard["snapshot"] != 0, "{shard}");
+    assert!(shard["barrier"].as_u64() >= shard["snapshot"].as_u64() && shard["snapshot"] != 0, "{shard}");
     assert_eq!(shard["log_budget_bytes"], 64 << 20);
     assert!(shard["log_held_bytes"].as_u64().unwrap() > 0 && shard["fetched"].is_null(), "{shard}");
     assert!(shard["floor"].as_array().unwrap().iter().any(|seq| *seq != 0), "{shard}");

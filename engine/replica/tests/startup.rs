@@ -236,7 +236,7 @@ fn a_relative_data_dir_begins_at_the_configuration_file() {
     let connect = cluster.addresses().remove(0);
     run(&here, &["propose", "--connect", &connect, "k", "v"]);
     run(&here, &["snapshot", "take", "--connect", &connect]);
-    assert!(run(&here, &["snapshot", "list", "--dir", "data-0"]).contains("fence"));
+    assert!(run(&here, &["snapshot", "list", "--dir", "data-0"]).contains("barrier"));
     run(&here, &["snapshot", "export", "--dir", "data-0", "--to", "backup"]);
     run(&here, &["snapshot", "verify", "backup"]);
     assert_eq!(cluster.stop(0), Some(0), "{}", cluster.log(0));

@@ -43,7 +43,7 @@ fn snapshot_of(cluster: &Cluster, index: usize) -> u64 {
     cluster.status(index, 0).map_or(0, |status| status.snapshot)
 }
 
-/// Replica 2 is away for longer than the logs of the others hold. The fence of their snapshots.
+/// Replica 2 is away for longer than the logs of the others hold. The barrier of their snapshots.
 async fn leave_behind(cluster: &mut Cluster, client: &Client, keys: usize) -> u64 {
     load(client, keys, 5).await;
     cluster.wait_agreed();
@@ -83,18 +83,18 @@ async fn with_a_damaged_snapshot() -> (Cluster, Client, u64) {
     (0..3).for_each(|index| cluster.spawn(index));
     cluster.wait_linked();
     let client = connect(&cluster).await;
-    let fence = leave_behind(&mut cluster, &client, 11).await;
+    let barrier = leave_behind(&mut cluster, &client, 11).await;
     flip(&cluster, 0);
-    (cluster, client, fence)
+    (cluster, client, barrier)
 }
 
 #[tokio::test]
 async fn a_flipped_bit_at_one_peer_sends_it_to_the_other() {
-    let (mut cluster, client, fence) = with_a_damaged_snapshot().await;
+    let (mut cluster, client, barrier) = with_a_damaged_snapshot().await;
     cluster.spawn(2);
     eventually("the transfer", || cluster.log(2).contains("installed the snapshot"));
     cluster.wait_agreed();
-    eventually("a new snapshot", || has_renewed(&cluster, 0, fence));
+    eventually("a new snapshot", || has_renewed(&cluster, 0, barrier));
     assert!(cluster.log(0).contains("check it"), "{}", cluster.log(0));
     // Nobody needs what was damaged any more.
     assert_eq!(cluster.stop(0), Some(0), "{}", cluster.log(0));
@@ -107,12 +107,12 @@ async fn a_flipped_bit_at_one_peer_sends_it_to_the_other() {
 
 #[tokio::test]
 async fn with_flipped_bits_at_all_peers_they_take_new_ones() {
-    let (mut cluster, client, fence) = with_a_damaged_snapshot().await;
+    let (mut cluster, client, barrier) = with_a_damaged_snapshot().await;
     flip(&cluster, 1);
     cluster.spawn(2);
-    // The fence that the first to notice proposes may give the other a new one before anybody reads its old one.
+    // The barrier that the first to notice proposes may give the other a new one before anybody reads its old one.
     let statuses = |cluster: &Cluster| [0, 1].map(|index| cluster.status(index, 0).unwrap());
-    eventually("new snapshots", || statuses(&cluster).iter().all(|status| status.snapshot > fence));
+    eventually("new snapshots", || statuses(&cluster).iter().all(|status| status.snapshot > barrier));
     assert!(statuses(&cluster).iter().any(|status| status.snapshots_damaged == 1));
     load(&client, 11, MANY).await;
     client.close().await;
@@ -130,14 +130,14 @@ async fn want_of_room_keeps_nobody_from_cutting_his_log() {
     (0..3).for_each(|index| cluster.spawn(index));
     cluster.wait_linked();
     let client = connect(&cluster).await;
-    let fence = leave_behind(&mut cluster, &client, KEYS).await;
+    let barrier = leave_behind(&mut cluster, &client, KEYS).await;
     let ballast = disk.fill(20 << 20);
     cluster.spawn(2);
     eventually("saying what is lacking", || {
         cluster.status(2, 0).is_some_and(|status| status.snapshot_trouble.contains("bytes are lacking"))
     });
     load(&client, KEYS, MANY).await;
-    eventually("new snapshots", || (0..2).all(|index| snapshot_of(&cluster, index) > fence + 2));
+    eventually("new snapshots", || (0..2).all(|index| snapshot_of(&cluster, index) > barrier + 2));
     assert_within_budget(&cluster, &[0, 1]);
     fs::remove_file(ballast).unwrap();
     cluster.wait_agreed();

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 const OUTSTANDING_MAX: usize = 8;
 /// Of long keys; longer than what lies inline (64 bytes).
 const LONG_KEY_DIGITS: usize = 70;
-/// Keys that are retired now and then, behind those that are not.
+/// Keys that are deleted now and then, behind those that are not.
 const MORTAL_KEYS: usize = 2;
 
 /// How often nobody could say what became of a command.
@@ -130,11 +130,11 @@ impl Client {
         let reads = self.random.random_bool(plan.reads) && self.source.is_none();
         let expected = self.random.random_bool(plan.conditional).then(|| self.random.random_range(0..4));
         let what = if reads { Asked::Read } else { expected.map_or(Asked::Decide, Asked::DecideIf) };
-        if plan.retires == 0.0 || self.random.random_bool(0.5) {
+        if plan.deletes == 0.0 || self.random.random_bool(0.5) {
             return (key, what);
         }
-        let retires = self.random.random_bool(plan.retires) && self.source.is_none();
-        (plan.keys + key % MORTAL_KEYS, if retires { Asked::Retire } else { what })
+        let deletes = self.random.random_bool(plan.deletes) && self.source.is_none();
+        (plan.keys + key % MORTAL_KEYS, if deletes { Asked::Delete } else { what })
     }
 
     /// Asks this command.
@@ -273,7 +273,7 @@ pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
         Asked::Decide => Action::Decide { key, value },
         Asked::DecideIf(expected) => Action::DecideIf { key, value, expected },
         Asked::Read => Action::Read { key },
-        Asked::Retire => Action::Retire { key },
+        Asked::Delete => Action::Delete { key },
     })
 }
 
@@ -296,7 +296,7 @@ pub fn told(answer: Result<Answer, Error>) -> Told {
         Ok(Answer::Found { key_seq, value, .. }) => Told::Saw(key_seq, token(&value)),
         Ok(Answer::Rejected { key_seq, value }) => Told::Saw(key_seq, value.and_then(|value| token(&value))),
         Ok(Answer::Missing) => Told::Saw(0, None),
-        Ok(Answer::Retired { key_seq, .. }) => Told::Retired(key_seq),
+        Ok(Answer::Deleted { key_seq, .. }) => Told::Deleted(key_seq),
         Ok(Answer::Duplicate | Answer::Expired) | Err(Error::TimedOut | Error::Expired) => Told::Unknown,
         Err(Error::NotTaken { .. }) => Told::Nothing,
         other => panic!("no client can be told this: {other:?}"),

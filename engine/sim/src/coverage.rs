@@ -47,7 +47,7 @@ pub struct Coverage {
     /// A process that said something else under a source's numbers was found out.
     pub found_out: bool,
     /// A key's life was ended.
-    pub retired: bool,
+    pub deleted: bool,
     /// A process stopped in good order, with everything done.
     pub stopped: bool,
     /// A process ended between keeping a snapshot and counting on it.
@@ -90,7 +90,7 @@ impl Coverage {
         self.failed_write |= other.failed_write;
         self.repeated |= other.repeated;
         self.found_out |= other.found_out;
-        self.retired |= other.retired;
+        self.deleted |= other.deleted;
         self.stopped |= other.stopped;
         self.between |= other.between;
         self.copied |= other.copied;
@@ -127,7 +127,7 @@ impl Coverage {
             (self.failed_write, "failed write"),
             (self.repeated, "repeated number"),
             (self.found_out, "impostor found out"),
-            (self.retired, "retired key"),
+            (self.deleted, "deleted key"),
             (self.stopped, "stop in good order"),
             (self.between, "end between a snapshot and its use"),
             (self.copied, "copy of a state that changes"),

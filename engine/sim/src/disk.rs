@@ -209,9 +209,9 @@ impl Disk {
     }
 
     /// Keeps a snapshot in place of the one before, and notes how far the log has come.
-    pub fn keep_snapshot(&mut self, fence: u64, bytes: Vec<u8>) {
+    pub fn keep_snapshot(&mut self, barrier: u64, bytes: Vec<u8>) {
         self.reached = self.durable;
-        self.snapshot = Some((fence, bytes));
+        self.snapshot = Some((barrier, bytes));
         self.is_rotten = false;
     }
 
@@ -228,7 +228,7 @@ impl Disk {
         self.is_rotten
     }
 
-    /// The newest snapshot: its fence and its bytes.
+    /// The newest snapshot: its barrier and its bytes.
     pub fn snapshot(&self) -> Option<&(u64, Vec<u8>)> {
         self.snapshot.as_ref()
     }
@@ -294,7 +294,7 @@ impl Disk {
 
     /// Reads the log back as the replica process does, a torn tail cut. The error is damage.
     pub fn recover(&mut self) -> Result<Vec<Entry>, String> {
-        let snapshot = self.snapshot.as_ref().map_or(0, |(fence, _)| *fence);
+        let snapshot = self.snapshot.as_ref().map_or(0, |(barrier, _)| *barrier);
         let known = Known { reached: self.reached, restored: false, snapshot };
         let mut chain = Chain::new(known).map_err(|hole| hole.to_string())?;
         let mut entries = Vec::new();

@@ -40,8 +40,8 @@ pub enum Pending {
     Record(Box<Append>),
     /// By what it had written it executed so far, and its state had this hash.
     State(Deps, u64),
-    /// The same of a fence.
-    Fence(u64, u64),
+    /// The same of a barrier.
+    Barrier(u64, u64),
 }
 
 /// What a replica has counted since it was started, as its records show it.
@@ -68,12 +68,12 @@ pub struct Book {
     pub kept: VecDeque<Append>,
     /// How many records were durable.
     pub position: u64,
-    /// The snapshot that its disk keeps: its fence and frontier.
+    /// The snapshot that its disk keeps: its barrier and frontier.
     pub snapshot: (u64, Deps),
     /// All up to here is durably committed, with all that comes before it: a restart could execute it.
     pub executable: Deps,
-    /// The last fence that executed in its present life.
-    pub fence: u64,
+    /// The last barrier that executed in its present life.
+    pub barrier: u64,
     /// Conflicting pre-acceptances are looked up here (V7): ids by hash, and whether they write.
     pub pre_accepted: HashMap<u64, Accesses>,
     /// Own proposals that were told to others, durable or not (D8).
@@ -132,8 +132,8 @@ pub struct Ghost {
     pub fast: BTreeMap<InstanceId, Deps>,
     /// The state's hash at each frontier (V13).
     pub states: HashMap<Deps, u64>,
-    /// The same at each fence.
-    pub fences: HashMap<u64, u64>,
+    /// The same at each barrier.
+    pub barriers: HashMap<u64, u64>,
     /// What the replicas last had executed.
     pub frontiers: Vec<Deps>,
 }
@@ -154,7 +154,7 @@ impl Ghost {
             chosen: BTreeMap::new(),
             fast: BTreeMap::new(),
             states: HashMap::new(),
-            fences: HashMap::new(),
+            barriers: HashMap::new(),
             frontiers: vec![Deps::NONE; usize::from(n)],
         }
     }
@@ -197,9 +197,9 @@ impl Ghost {
                     crate::check::on_durable_state(self, node, frontier, hash);
                     self.states.entry(frontier).or_insert(hash);
                 }
-                Some(Pending::Fence(fence, hash)) => {
-                    let known = *self.fences.entry(fence).or_insert(hash);
-                    crate::check::on_durable_fence(node, fence, hash, known);
+                Some(Pending::Barrier(barrier, hash)) => {
+                    let known = *self.barriers.entry(barrier).or_insert(hash);
+                    crate::check::on_durable_barrier(node, barrier, hash, known);
                 }
                 None => return,
             }
@@ -299,8 +299,8 @@ impl Ghost {
     }
 
     /// The file of a snapshot is durable at a replica.
-    pub fn on_snapshot(&mut self, node: u8, fence: u64, frontier: Deps) {
-        self.books[usize::from(node)].snapshot = (fence, frontier);
+    pub fn on_snapshot(&mut self, node: u8, barrier: u64, frontier: Deps) {
+        self.books[usize::from(node)].snapshot = (barrier, frontier);
     }
 
     /// A replica's log before this position may go.
@@ -320,11 +320,11 @@ impl Ghost {
         self.on_durable(node, 0);
     }
 
-    /// The last fence that has executed at a replica. Others can hear of it as they hear of states.
-    pub fn on_fence(&mut self, node: u8, fence: u64, hash: u64) {
+    /// The last barrier that has executed at a replica. Others can hear of it as they hear of states.
+    pub fn on_barrier(&mut self, node: u8, barrier: u64, hash: u64) {
         let book = &mut self.books[usize::from(node)];
-        if std::mem::replace(&mut book.fence, fence) != fence {
-            book.pending.push_back(Pending::Fence(fence, hash));
+        if std::mem::replace(&mut book.barrier, barrier) != barrier {
+            book.pending.push_back(Pending::Barrier(barrier, hash));
             self.on_durable(node, 0);
         }
     }
@@ -337,7 +337,7 @@ impl Ghost {
         book.snapshot = snapshot;
         book.durable.raise_floor(&snapshot.1);
         book.pending.clear();
-        (book.fence, book.counted) = (0, Counted::default());
+        (book.barrier, book.counted) = (0, Counted::default());
         book.written = book.durable.clone();
         let written = &book.written;
         let said = &book.said;

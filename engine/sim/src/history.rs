@@ -17,7 +17,7 @@ pub enum Asked {
     /// The latest decision.
     Read,
     /// The end of the key's life: the next decision is the first again.
-    Retire,
+    Delete,
 }
 
 /// What a command did, as its client was told.
@@ -28,7 +28,7 @@ pub enum Told {
     /// It saw this many decisions, and the token of the last.
     Saw(u64, Option<u64>),
     /// It ended the key's life, which had this many decisions.
-    Retired(u64),
+    Deleted(u64),
     /// It certainly had no effect.
     Nothing,
     /// It may have had one.
@@ -60,7 +60,7 @@ impl Op {
         match self.what {
             Asked::Decide => true,
             Asked::DecideIf(expected) => expected + 1 == seq,
-            Asked::Read | Asked::Retire => false,
+            Asked::Read | Asked::Delete => false,
         }
     }
 
@@ -70,13 +70,13 @@ impl Op {
     }
 
     /// Whether it has ended a life of its key.
-    pub fn is_retired(&self) -> bool {
-        matches!(self.told, Some((_, Told::Retired(_))))
+    pub fn is_deleted(&self) -> bool {
+        matches!(self.told, Some((_, Told::Deleted(_))))
     }
 }
 
 /// Asserts that the history is linearizable, given how many decisions each key has in the end. Of keys
-/// that are not named nothing is known in the end, and less is asserted: they may have been retired.
+/// that are not named nothing is known in the end, and less is asserted: they may have been deleted.
 /// `in_order`: what one client asks of one key takes effect in the order in which it asked (S2).
 pub fn judge(ops: &[Op], last: &BTreeMap<usize, u64>, in_order: bool) {
     let of_key = |key| ops.iter().filter(|op| op.key == key).collect::<Vec<&Op>>();
@@ -105,7 +105,7 @@ fn judge_key(ops: &[&Op], key: usize, last: u64) {
             }
             Some(Told::Unknown) | None => unknown += u64::from(op.what != Asked::Read),
             Some(Told::Saw(..) | Told::Nothing) => {}
-            Some(Told::Retired(_)) => panic!("key {key}: nobody asked for {op:?}"),
+            Some(Told::Deleted(_)) => panic!("key {key}: nobody asked for {op:?}"),
         }
     }
     let untold = last - writers.len() as u64;
@@ -129,7 +129,7 @@ fn judge_order(ops: &[&Op], key: usize) {
 
 /// In each of its lives a key has a decision of each number once, and who sees one sees what was asked.
 fn judge_mortal_key(ops: &[&Op], key: usize) {
-    let ends = |op: &&&Op| op.what == Asked::Retire && (op.is_open() || op.is_retired());
+    let ends = |op: &&&Op| op.what == Asked::Delete && (op.is_open() || op.is_deleted());
     let lives = 1 + ops.iter().filter(ends).count();
     let mut told: BTreeMap<u64, usize> = BTreeMap::new();
     for op in ops {
@@ -140,8 +140,8 @@ fn judge_mortal_key(ops: &[&Op], key: usize) {
                 *times += 1;
                 assert!(*times <= lives, "key {key}: decision {seq} in {times} of {lives} lives: {op:?}");
             }
-            Some(Told::Retired(seq)) => {
-                assert!(seq > 0 && op.what == Asked::Retire, "key {key}: a life without decisions: {op:?}");
+            Some(Told::Deleted(seq)) => {
+                assert!(seq > 0 && op.what == Asked::Delete, "key {key}: a life without decisions: {op:?}");
             }
             Some(Told::Saw(seq, Some(token))) => {
                 assert_refused_rightly(op, seq);
@@ -251,18 +251,18 @@ mod tests {
     }
 
     #[test]
-    fn a_retired_key_begins_again() {
+    fn a_deleted_key_begins_again() {
         let write = |token, seq| op(token, 0, Some((10, Told::Wrote(seq))));
-        let retire = |told| Op { what: Asked::Retire, ..op(8, 0, told) };
+        let delete = |told| Op { what: Asked::Delete, ..op(8, 0, told) };
         let read = |seq, token| Op { what: Asked::Read, ..op(9, 0, Some((10, Told::Saw(seq, token)))) };
         let is_fine = |ops: &[Op]| std::panic::catch_unwind(|| judge(ops, &BTreeMap::new(), false)).is_ok();
-        let retired = retire(Some((10, Told::Retired(1))));
-        assert!(is_fine(&[write(1, 1), retired, write(2, 1), read(1, Some(2)), read(0, None)]));
-        assert!(is_fine(&[write(1, 1), retire(None), write(2, 1)]), "it may have had its effect");
+        let deleted = delete(Some((10, Told::Deleted(1))));
+        assert!(is_fine(&[write(1, 1), deleted, write(2, 1), read(1, Some(2)), read(0, None)]));
+        assert!(is_fine(&[write(1, 1), delete(None), write(2, 1)]), "it may have had its effect");
         assert!(!is_fine(&[write(1, 1), write(2, 1)]), "twice in one life");
-        assert!(!is_fine(&[write(1, 1), retire(Some((10, Told::Nothing))), write(2, 1)]));
-        assert!(!is_fine(&[retire(Some((10, Told::Retired(0))))]), "nothing to end");
+        assert!(!is_fine(&[write(1, 1), delete(Some((10, Told::Nothing))), write(2, 1)]));
+        assert!(!is_fine(&[delete(Some((10, Told::Deleted(0))))]), "nothing to end");
         assert!(!is_fine(&[write(1, 1), read(1, Some(7))]), "another value");
-        assert!(!is_fine(&[write(1, 1), retired, write(2, 1), read(2, Some(2))]), "another number");
+        assert!(!is_fine(&[write(1, 1), deleted, write(2, 1), read(2, Some(2))]), "another number");
     }
 }

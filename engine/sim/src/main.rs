@@ -19,7 +19,7 @@ const TWICE_EVERY: u64 = 50;
 /// A batch of so many seeds must reach every corner, but for the rare ones.
 const COVERING_BATCH: u64 = 10_000;
 /// What a batch may miss: two recoveries that wait for each other, and a replica that lacks Nops which a
-/// fence's snapshot covers, though the fence has executed there. Their own tests cover them.
+/// barrier's snapshot covers, though the barrier has executed there. Their own tests cover them.
 const RARE: [&str; 2] = ["R6c", "FloorAdopted"];
 
 /// The share of commands of a batch of which nobody can say what became of them: clients are impatient in

@@ -95,7 +95,7 @@ pub struct Node {
     /// When the write that is under way began.
     written_since: Option<u64>,
     /// At the end of this turn even that leaves for which nobody waits.
-    pub is_beat: bool,
+    pub is_tick: bool,
     disk: Disk,
     /// What was said and has not left.
     said: Vec<Send>,
@@ -118,7 +118,7 @@ pub struct Turn {
     pub writes: bool,
     /// A snapshot is being taken.
     pub takes: bool,
-    /// The snapshot of this fence is needed, from this replica.
+    /// The snapshot of this barrier is needed, from this replica.
     pub fetches: Option<(u8, u64)>,
     /// The file of the own snapshot is to be verified.
     pub verifies: bool,
@@ -155,7 +155,7 @@ impl Node {
             stops_by: None,
             hung_until: 0,
             written_since: None,
-            is_beat: false,
+            is_tick: false,
             disk: Disk::new(log),
             said: Vec::new(),
             unfinished: Vec::new(),
@@ -198,7 +198,7 @@ impl Node {
             shard: ShardId(0),
             timing: plan.timing,
             reserve_block: RESERVE_BLOCK,
-            fence_bytes: plan.fence_bytes,
+            barrier_bytes: plan.barrier_bytes,
             outlives_power: plan.outlives_power,
             rescue: plan.rescue,
         };
@@ -214,8 +214,8 @@ impl Node {
         self.began_at = (ORIGINS_US[random.random_range(0..ORIGINS_US.len())], now);
         let mut core = Replica::new(config, random.random());
         let mut kept = (0, Deps::NONE);
-        if let Some((fence, bytes)) = self.disk.snapshot() {
-            let snapshot = match read_snapshot(*fence, bytes) {
+        if let Some((barrier, bytes)) = self.disk.snapshot() {
+            let snapshot = match read_snapshot(*barrier, bytes) {
                 Ok(snapshot) => snapshot,
                 Err(why) => {
                     let id = self.id;
@@ -224,7 +224,7 @@ impl Node {
                     return false;
                 }
             };
-            kept = (*fence, snapshot.head.frontier);
+            kept = (*barrier, snapshot.head.frontier);
             core.restore(snapshot);
         }
         for (record, payload) in &entries {
@@ -271,9 +271,9 @@ impl Node {
         self.unfinished.len() > LARGE_BYTES
     }
 
-    /// The fence of the snapshot that its disk keeps.
+    /// The barrier of the snapshot that its disk keeps.
     pub fn kept_snapshot(&self) -> Option<u64> {
-        self.disk.snapshot().map(|(fence, _)| *fence)
+        self.disk.snapshot().map(|(barrier, _)| *barrier)
     }
 
     /// Something on its disk changes while it is down.
@@ -334,15 +334,15 @@ impl Node {
             }
             ghost.on_executed(self.id, frontier, core.state_hash());
         }
-        if let Some((fence, hash)) = core.last_fence() {
-            ghost.on_fence(self.id, fence, hash);
+        if let Some((barrier, hash)) = core.last_barrier() {
+            ghost.on_barrier(self.id, barrier, hash);
         }
         if let Some(position) = cut {
             ghost.on_cut(self.id, position);
             self.disk.cut(position);
         }
         turn.takes = core.taking().is_some();
-        turn.fetches = core.wants_snapshot().map(|(source, fence)| (source.0, fence));
+        turn.fetches = core.wants_snapshot().map(|(source, barrier)| (source.0, barrier));
         turn.verifies = core.doubted_snapshot().is_some();
         turn.writes = self.disk.begin_write(full);
         if turn.writes {
@@ -365,7 +365,7 @@ impl Node {
 
     /// What leaves now: to each replica either all that was said to it, or nothing.
     fn leave(&mut self) -> Vec<Send> {
-        let all = std::mem::take(&mut self.is_beat);
+        let all = std::mem::take(&mut self.is_tick);
         let urgent: Vec<ReplicaId> = self.said.iter().filter(|send| !send.lazy).map(|send| send.to).collect();
         let (now, later) = self.said.drain(..).partition(|send| all || urgent.contains(&send.to));
         self.said = later;
@@ -377,7 +377,7 @@ impl Node {
     pub fn write_snapshot(&mut self, now: u64, dies: bool, ghost: &mut Ghost) -> bool {
         let time = self.time(now);
         let Some(core) = &mut self.core else { return false };
-        let Some((fence, cut)) = core.taking() else {
+        let Some((barrier, cut)) = core.taking() else {
             self.unfinished.clear();
             return false;
         };
@@ -394,47 +394,47 @@ impl Node {
             return true;
         }
         let file = std::mem::take(&mut self.unfinished);
-        let written = read_snapshot(fence, &file).expect("a snapshot reads as it was written");
-        ghost.on_snapshot(self.id, fence, written.head.frontier);
-        self.disk.keep_snapshot(fence, file);
+        let written = read_snapshot(barrier, &file).expect("a snapshot reads as it was written");
+        ghost.on_snapshot(self.id, barrier, written.head.frontier);
+        self.disk.keep_snapshot(barrier, file);
         if !dies {
             core.on_snapshot(time);
         }
         false
     }
 
-    /// A peer asks for the bytes of the snapshot of a fence from here on; how many it is given is chance.
+    /// A peer asks for the bytes of the snapshot of a barrier from here on; how many it is given is chance.
     pub fn give_piece(
         &mut self,
         now: u64,
         peer: u8,
-        fence: u64,
+        barrier: u64,
         from: usize,
         random: &mut SmallRng,
     ) -> Option<Piece> {
         let time = self.time(now);
-        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), fence, from as u64);
+        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), barrier, from as u64);
         let (kept, file) = self.disk.snapshot().filter(|_| is_newest)?;
-        assert_eq!(*kept, fence, "G5: a replica offers the snapshot that its disk keeps");
+        assert_eq!(*kept, barrier, "G5: a replica offers the snapshot that its disk keeps");
         let length = random.random_range(1..=file.len() / 2 + 1).min(file.len() - from);
         Some(Piece { total: file.len(), bytes: file[from..from + length].to_vec() })
     }
 
-    /// It fetches the snapshot of a fence from a peer.
-    pub fn begin_transfer(&mut self, now: u64, source: u8, fence: u64) {
-        self.transfer = Some(Transfer::begin(now, source, id_of(fence)));
+    /// It fetches the snapshot of a barrier from a peer.
+    pub fn begin_transfer(&mut self, now: u64, source: u8, barrier: u64) {
+        self.transfer = Some(Transfer::begin(now, source, id_of(barrier)));
     }
 
     /// Whether it is this snapshot that it fetches.
-    pub fn wants_snapshot(&self, source: u8, fence: u64) -> bool {
-        self.core.as_ref().and_then(Replica::wants_snapshot) == Some((ReplicaId(source), fence))
+    pub fn wants_snapshot(&self, source: u8, barrier: u64) -> bool {
+        self.core.as_ref().and_then(Replica::wants_snapshot) == Some((ReplicaId(source), barrier))
     }
 
     /// The snapshot of a peer could not be had.
-    pub fn fetch_failed(&mut self, now: u64, source: u8, fence: u64, why: FetchFailure) {
+    pub fn fetch_failed(&mut self, now: u64, source: u8, barrier: u64, why: FetchFailure) {
         let time = self.time(now);
         let Some(core) = &mut self.core else { return };
-        core.on_fetch_failed(time, ReplicaId(source), fence, why);
+        core.on_fetch_failed(time, ReplicaId(source), barrier, why);
     }
 
     /// The snapshot of a peer has come whole. A process that `dies` keeps it, and knows nothing of it.
@@ -446,9 +446,9 @@ impl Node {
         }
         let Some(core) = &mut self.core else { return };
         let Whole { snapshot, file } = whole;
-        let fence = snapshot.head.fence;
-        ghost.on_snapshot(self.id, fence, snapshot.head.frontier);
-        self.disk.keep_snapshot(fence, file);
+        let barrier = snapshot.head.barrier;
+        ghost.on_snapshot(self.id, barrier, snapshot.head.frontier);
+        self.disk.keep_snapshot(barrier, file);
         self.unfinished.clear();
         if !dies {
             core.install_snapshot(time, snapshot);
@@ -459,12 +459,12 @@ impl Node {
     pub fn verify_snapshot(&mut self, now: u64) {
         let time = self.time(now);
         let Some(core) = &mut self.core else { return };
-        let (Some(fence), Some((kept, bytes))) = (core.doubted_snapshot(), self.disk.snapshot()) else {
+        let (Some(barrier), Some((kept, bytes))) = (core.doubted_snapshot(), self.disk.snapshot()) else {
             return;
         };
         let mut reader = Reader::verifying(id_of(*kept));
         let is_whole = reader.push(bytes).and_then(|()| reader.verify()).is_ok();
-        core.on_snapshot_verified(time, fence, is_whole);
+        core.on_snapshot_verified(time, barrier, is_whole);
     }
 
     /// The write that was under way is done.
@@ -480,12 +480,12 @@ impl Node {
     }
 }
 
-fn id_of(fence: u64) -> SnapshotId {
-    SnapshotId { cluster: ClusterId::of_name(CLUSTER), shard: ShardId(0), fence }
+fn id_of(barrier: u64) -> SnapshotId {
+    SnapshotId { cluster: ClusterId::of_name(CLUSTER), shard: ShardId(0), barrier }
 }
 
-fn read_snapshot(fence: u64, bytes: &[u8]) -> Result<Snapshot, Broken> {
-    let mut reader = Reader::new(id_of(fence));
+fn read_snapshot(barrier: u64, bytes: &[u8]) -> Result<Snapshot, Broken> {
+    let mut reader = Reader::new(id_of(barrier));
     reader.push(bytes)?;
     reader.finish()
 }

@@ -45,8 +45,8 @@ pub struct Plan {
     pub n: u8,
     /// The core's timers.
     pub timing: Timing,
-    /// The log grows by so much from one fence to the next.
-    pub fence_bytes: u64,
+    /// The log grows by so much from one barrier to the next.
+    pub barrier_bytes: u64,
     /// Recoveries rescue what they would abort.
     pub rescue: bool,
     /// Nothing fails, and nobody is impatient: see [`Plan::without_faults`].
@@ -127,8 +127,8 @@ pub struct Plan {
     pub reads: f64,
     /// Share of conditional decisions.
     pub conditional: f64,
-    /// If not 0, half of the commands go to keys that are retired, and this share of those retires them.
-    pub retires: f64,
+    /// If not 0, half of the commands go to keys that are deleted, and this share of those deletes them.
+    pub deletes: f64,
     /// Where commands go first.
     pub routing: Routing,
     /// How long a client waits before it asks another replica.
@@ -191,10 +191,10 @@ impl Plan {
             rescue: r.random_bool(0.25),
             source: r.random_bool(0.3),
             damage: sometimes(r, 0.15, 0.05..0.5),
-            fence_bytes: if r.random_bool(0.6) { r.random_range(20_000..400_000) } else { u64::MAX },
+            barrier_bytes: if r.random_bool(0.6) { r.random_range(20_000..400_000) } else { u64::MAX },
             write_fails: sometimes(r, 0.2, 0.0005..0.02),
             full_every_us: every(r, 0.2, 50_000..1_500_000),
-            retires: sometimes(r, 0.3, 0.02..0.4),
+            deletes: sometimes(r, 0.3, 0.02..0.4),
             hang_every_us: every(r, 0.2, 200_000..3_000_000),
             rot: sometimes(r, 0.3, 0.1..0.9),
             copy_every_us: every(r, 0.25, 20_000..400_000),
@@ -224,7 +224,7 @@ impl Plan {
     /// over a cut is read back, and asked for.
     fn restless(self, random: &mut SmallRng) -> Plan {
         Plan {
-            fence_bytes: random.random_range(10_000..40_000),
+            barrier_bytes: random.random_range(10_000..40_000),
             crash_every_us: random.random_range(30_000..200_000),
             timing: Timing { recover_us: 15_000, ..self.timing },
             faults_us: self.faults_us.max(1_000_000),
@@ -242,7 +242,7 @@ impl Plan {
         Plan {
             keys: 100,
             value_bytes: random.random_range(8_000..16_000),
-            fence_bytes: random.random_range(200_000..600_000),
+            barrier_bytes: random.random_range(200_000..600_000),
             full_every_us: random.random_range(50_000..500_000),
             faults_us: self.faults_us.max(1_500_000),
             bias: Bias::Fair,
@@ -333,7 +333,7 @@ impl Plan {
             think_us: 1_000,
             reads: 0.0,
             conditional: 0.0,
-            retires: 0.0,
+            deletes: 0.0,
             routing: Routing::Any,
             retry_us: 1_000_000,
             deadline_us: 10_000_000,
@@ -362,7 +362,7 @@ impl Plan {
         Plan {
             n: if seed.is_multiple_of(2) { 3 } else { 5 },
             quiet: false,
-            fence_bytes: 20_000,
+            barrier_bytes: 20_000,
             rot: 0.9,
             crash_every_us: 200_000,
             full_every_us: 0,

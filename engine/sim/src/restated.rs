@@ -48,7 +48,7 @@ pub struct Touches {
     pub made: Vec<(u64, bool)>,
 }
 
-/// Every batch reads it, a fence writes it.
+/// Every batch reads it, a barrier writes it.
 const EVERYTHING: u64 = 1;
 const KEYS: u64 = 2;
 const STREAMS: u64 = 3;
@@ -56,14 +56,14 @@ const STREAMS: u64 = 3;
 impl Touches {
     /// Of the batch of an instance, command by command.
     pub fn of(id: InstanceId, payload: &Payload) -> Touches {
-        let (mut things, mut made, mut is_fence) = (Vec::new(), Vec::new(), false);
+        let (mut things, mut made, mut is_barrier) = (Vec::new(), Vec::new(), false);
         for part in payload.batch().parts() {
             if part.stream != StreamId::NONE {
                 things.push((stream(part.stream), true));
             }
             for (index, command) in (part.index..).zip(payload.batch().commands_of(part)) {
                 match command.op {
-                    Op::Decide | Op::DecideIf | Op::Retire => things.push((digest(KEYS, command.key), true)),
+                    Op::Decide | Op::DecideIf | Op::Delete => things.push((digest(KEYS, command.key), true)),
                     Op::Read => things.push((digest(KEYS, command.key), false)),
                     Op::Open => {
                         let by = CommandId { epoch: Epoch(1), shard: ShardId(0), instance: id, index };
@@ -72,11 +72,11 @@ impl Touches {
                     Op::End | Op::Skip | Op::Attach => {
                         assert!(part.stream != StreamId::NONE, "they are about their stream")
                     }
-                    Op::Fence => is_fence = true,
+                    Op::Barrier => is_barrier = true,
                 }
             }
         }
-        things.push((EVERYTHING, is_fence));
+        things.push((EVERYTHING, is_barrier));
         things.sort_unstable();
         things.dedup();
         Touches { things, made }
@@ -141,12 +141,12 @@ mod tests {
             ("decide a", with(&|it| it.decide(b"a", b"v").unwrap(), "1", 1)),
             ("decide-if a", with(&|it| it.decide_if(b"a", b"v", 1).unwrap(), "2", 1)),
             ("read a", with(&|it| it.read(b"a").unwrap(), "", 0)),
-            ("retire a", with(&|it| it.retire(b"a").unwrap(), "3", 1)),
+            ("delete a", with(&|it| it.delete(b"a").unwrap(), "3", 1)),
             ("decide b", with(&|it| it.decide(b"b", b"v").unwrap(), "4", 1)),
             ("open", with(&RequestBuilder::open, "", 0)),
             ("skip on 1", with(&|it| it.skip(3).unwrap(), "1", 2)),
             ("end of 1", with(&RequestBuilder::end, "1", 5)),
-            ("fence", with(&RequestBuilder::fence, "", 0)),
+            ("barrier", with(&RequestBuilder::barrier, "", 0)),
         ]
     }
 
@@ -154,15 +154,15 @@ mod tests {
     #[test]
     fn every_pair_of_commands_conflicts_as_the_law_says() {
         let pairs = [
-            ("decide a", "decide a decide-if a read a retire a skip on 1 end of 1 fence"),
-            ("decide-if a", "decide a decide-if a read a retire a fence"),
-            ("read a", "decide a decide-if a retire a fence"),
-            ("retire a", "decide a decide-if a read a retire a fence"),
-            ("decide b", "decide b fence"),
-            ("open", "fence"),
-            ("skip on 1", "decide a skip on 1 end of 1 fence"),
-            ("end of 1", "decide a skip on 1 end of 1 fence"),
-            ("fence", "decide a decide-if a read a retire a decide b open skip on 1 end of 1 fence"),
+            ("decide a", "decide a decide-if a read a delete a skip on 1 end of 1 barrier"),
+            ("decide-if a", "decide a decide-if a read a delete a barrier"),
+            ("read a", "decide a decide-if a delete a barrier"),
+            ("delete a", "decide a decide-if a read a delete a barrier"),
+            ("decide b", "decide b barrier"),
+            ("open", "barrier"),
+            ("skip on 1", "decide a skip on 1 end of 1 barrier"),
+            ("end of 1", "decide a skip on 1 end of 1 barrier"),
+            ("barrier", "decide a decide-if a read a delete a decide b open skip on 1 end of 1 barrier"),
         ];
         let id = InstanceId::new(ReplicaId(0), 1);
         for (name, with) in pairs {

@@ -6,8 +6,8 @@ use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
 pub struct Transfer {
     /// Who gives it.
     pub source: u8,
-    /// The fence of the snapshot.
-    pub fence: u64,
+    /// The barrier of the snapshot.
+    pub barrier: u64,
     /// When the last piece came.
     pub heard_at: u64,
     /// A piece did not come, and the transfer went on from there.
@@ -39,7 +39,7 @@ impl Transfer {
     pub fn begin(now: u64, source: u8, id: SnapshotId) -> Transfer {
         Transfer {
             source,
-            fence: id.fence,
+            barrier: id.barrier,
             heard_at: now,
             is_broken: false,
             total: None,
@@ -56,7 +56,7 @@ impl Transfer {
     /// The next piece has come; whether it was the last. The error is damage.
     pub fn take(&mut self, now: u64, piece: &Piece) -> Result<bool, Broken> {
         let total = *self.total.get_or_insert(piece.total);
-        assert_eq!(piece.total, total, "G5: the snapshot of one fence has one length");
+        assert_eq!(piece.total, total, "G5: the snapshot of one barrier has one length");
         self.reader.push(&piece.bytes)?;
         self.file.extend_from_slice(&piece.bytes);
         self.heard_at = now;

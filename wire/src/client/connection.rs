@@ -340,7 +340,7 @@ impl Connection {
         self.receive_status().await
     }
 
-    /// Asks the shard to propose a fence, at which every replica takes a snapshot; how the shard
+    /// Asks the shard to propose a barrier, at which every replica takes a snapshot; how the shard
     /// stood before that.
     pub async fn request_snapshot(&mut self) -> Result<ShardStatus, ConnectError> {
         self.link.ask_snapshot(&mut self.out);

@@ -20,7 +20,7 @@ pub(super) enum Command {
     Decide { key: Bytes, value: Bytes },
     DecideIf { key: Bytes, value: Bytes, expected: u64 },
     Read { key: Bytes },
-    Retire { key: Bytes },
+    Delete { key: Bytes },
 }
 
 impl Command {
@@ -31,7 +31,7 @@ impl Command {
                 Action::DecideIf { key, value, expected: *expected }
             }
             Command::Read { key } => Action::Read { key },
-            Command::Retire { key } => Action::Retire { key },
+            Command::Delete { key } => Action::Delete { key },
         }
     }
 }

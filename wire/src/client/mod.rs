@@ -110,7 +110,7 @@ pub struct Found {
 
 /// A key's life has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Retired {
+pub struct Deleted {
     /// The command that ended it.
     pub id: CommandId,
     /// The number of its last decision.
@@ -188,7 +188,7 @@ impl Client {
     }
 
     /// Makes the value the key's latest decision if the key has this key_seq; 0 for a key without
-    /// decisions: the first writer wins. Counted within the key's present life, which a Retire ends.
+    /// decisions: the first writer wins. Counted within the key's present life, which a Delete ends.
     pub async fn decide_if(
         &self,
         key: impl Into<Bytes>,
@@ -214,9 +214,9 @@ impl Client {
     }
 
     /// Ends the key's life; `None` if it had no decision.
-    pub async fn retire(&self, key: impl Into<Bytes>) -> Result<Option<Retired>, CallError> {
-        match self.call(Command::Retire { key: key.into() }).await? {
-            Answer::Retired { id, key_seq } => Ok(Some(Retired { id, key_seq })),
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Option<Deleted>, CallError> {
+        match self.call(Command::Delete { key: key.into() }).await? {
+            Answer::Deleted { id, key_seq } => Ok(Some(Deleted { id, key_seq })),
             Answer::Missing => Ok(None),
             other => Err(CallError::of(&other)),
         }

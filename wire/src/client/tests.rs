@@ -180,7 +180,7 @@ fn take_one(counter: &AtomicUsize) -> bool {
 }
 
 #[tokio::test]
-async fn decide_read_decide_if_retire() {
+async fn decide_read_decide_if_delete() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client().await;
     assert_eq!(client.welcome().members.len(), 3);
@@ -190,9 +190,9 @@ async fn decide_read_decide_if_retire() {
     let rejected = client.decide_if("k", "two", 0).await.unwrap();
     assert_eq!(rejected, Decided::Rejected { key_seq: 1, value: Some("one".into()) });
     assert!(matches!(client.decide_if("k", "two", 1).await.unwrap(), Decided::Committed(_)));
-    assert_eq!(client.retire("k").await.unwrap().unwrap().key_seq, 2);
+    assert_eq!(client.delete("k").await.unwrap().unwrap().key_seq, 2);
     assert_eq!(client.read("k").await.unwrap(), None);
-    assert_eq!(client.retire("k").await.unwrap(), None);
+    assert_eq!(client.delete("k").await.unwrap(), None);
     let rejected = client.decide_if("k", "three", 2).await.unwrap();
     assert_eq!(
         rejected,

@@ -100,7 +100,7 @@ impl Done {
         self.answers.plain(InstanceId::default(), self.tokens.len() as u32, &Answer::Duplicate);
         self.tokens.push(token);
         if command.op.has_key() {
-            let expected = if command.op == Op::Retire { 0 } else { size_of::<u64>() };
+            let expected = if command.op == Op::Delete { 0 } else { size_of::<u64>() };
             self.charge.add(Charge::of(command.key_value.len() + expected));
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn add_again(builder: &mut RequestBuilder, command: &Command<'_>) -> 
     match command.op {
         Op::Decide => builder.decide(command.key, command.value),
         Op::DecideIf => builder.decide_if(command.key, command.value, command.expected),
-        Op::Retire => builder.retire(command.key),
+        Op::Delete => builder.delete(command.key),
         other => unreachable!("{other:?} is not moved to another request"),
     }
 }

@@ -109,7 +109,7 @@ impl Link {
         self.say(out, &ClientMessage::StatusRequest, &[]);
     }
 
-    /// Appends the wish for a fence, at which a snapshot is taken. It is answered with the status.
+    /// Appends the wish for a barrier, at which a snapshot is taken. It is answered with the status.
     pub fn ask_snapshot(&mut self, out: &mut Vec<u8>) {
         self.say(out, &ClientMessage::SnapshotRequest, &[]);
     }

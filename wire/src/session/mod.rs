@@ -9,7 +9,8 @@
 //! [`Session::on_heard`], [`Session::on_response`], [`Session::on_failure`], [`Session::on_timeout`].
 //! Outputs, polled after each batch of inputs: [`Session::poll_reset`], [`Session::poll_transmit`],
 //! [`Session::poll_outcome`] (until neither of them gives anything: each can give the other something to do),
-//! [`Session::poll_wake`], [`Session::next_deadline`]. Times are microseconds since an origin that the caller chooses.
+//! [`Session::poll_wake`], [`Session::next_deadline`]. Times are microseconds since an origin that the caller
+//! chooses.
 
 mod compare;
 mod config;
@@ -63,7 +64,7 @@ pub enum Action<'a> {
         key: &'a [u8],
         /// At most 1 MiB.
         value: &'a [u8],
-        /// Counted within the key's present life: a Retire starts another.
+        /// Counted within the key's present life: a Delete starts another.
         expected: u64,
     },
     /// The key's latest decision.
@@ -72,7 +73,7 @@ pub enum Action<'a> {
         key: &'a [u8],
     },
     /// Ends the key's life.
-    Retire {
+    Delete {
         /// 1 to 1024 bytes.
         key: &'a [u8],
     },
@@ -84,7 +85,7 @@ impl Action<'_> {
             Action::Decide { key, .. }
             | Action::DecideIf { key, .. }
             | Action::Read { key }
-            | Action::Retire { key } => key,
+            | Action::Delete { key } => key,
         }
     }
 
@@ -94,7 +95,7 @@ impl Action<'_> {
             Action::Decide { key, value } | Action::DecideIf { key, value, .. } => {
                 key.len() + value.len() + 8
             }
-            Action::Read { key } | Action::Retire { key } => key.len(),
+            Action::Read { key } | Action::Delete { key } => key.len(),
         }
     }
 
@@ -107,7 +108,7 @@ impl Action<'_> {
             Action::Decide { key, value } => builder.decide(key, value),
             Action::DecideIf { key, value, expected } => builder.decide_if(key, value, *expected),
             Action::Read { key } => builder.read(key),
-            Action::Retire { key } => builder.retire(key),
+            Action::Delete { key } => builder.delete(key),
         }
     }
 }

@@ -129,15 +129,15 @@ impl Model {
                 value: value.clone(),
                 id: *id,
             }),
-            Op::Retire => match self.keys.remove(command.key) {
-                Some((key_seq, ..)) => Answer::Retired { id, key_seq },
+            Op::Delete => match self.keys.remove(command.key) {
+                Some((key_seq, ..)) => Answer::Deleted { id, key_seq },
                 None => Answer::Missing,
             },
             Op::Open => {
                 self.streams.insert(StreamId::opened_by(id), Stream::default());
                 Answer::Opened { stream: StreamId::opened_by(id) }
             }
-            Op::End | Op::Skip | Op::Fence | Op::Attach => Answer::Done,
+            Op::End | Op::Skip | Op::Barrier | Op::Attach => Answer::Done,
         }
     }
 }

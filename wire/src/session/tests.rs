@@ -154,10 +154,10 @@ fn reads_travel_alone_and_wait_for_no_stream() {
     rig.settle();
     assert_eq!(rig.outcomes[&0], Ok(Answer::Missing));
     rig.session.submit(1, &Action::DecideIf { key: b"k", value: b"2", expected: 1 }, 2).unwrap();
-    rig.session.submit(1, &Action::Retire { key: b"k" }, 3).unwrap();
+    rig.session.submit(1, &Action::Delete { key: b"k" }, 3).unwrap();
     rig.settle();
     assert!(rig.is_committed(2));
-    assert!(matches!(rig.outcomes[&3], Ok(Answer::Retired { key_seq: 2, .. })));
+    assert!(matches!(rig.outcomes[&3], Ok(Answer::Deleted { key_seq: 2, .. })));
 }
 
 #[test]

@@ -6,10 +6,10 @@ mod link;
 mod load;
 mod log;
 mod node;
-mod pulse;
 pub(crate) mod replica;
 mod signal;
 mod table;
+mod ticks;
 mod wire;
 pub(crate) mod words;
 

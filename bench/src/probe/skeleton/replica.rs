@@ -21,9 +21,9 @@ use std::time::Duration;
 use super::link::{Connection, Sink};
 use super::log::{Group, Log};
 use super::node::Node;
-use super::pulse;
 use super::signal::Signal;
 use super::table::Table;
+use super::ticks;
 use super::words::{HANDSHAKE, REPLICAS, command_bytes, hello, others};
 use crate::probe::direct::{filled, path_of};
 use crate::probe::options::ReplicaOptions;
@@ -85,7 +85,7 @@ async fn serve(options: ReplicaOptions, file: File, table: Table) -> Result<()> 
     let shared = Rc::new(shared);
     glommio::spawn_local(shared.clone().run_turns()).detach();
     glommio::spawn_local(shared.clone().run_writes(log)).detach();
-    glommio::spawn_local(pulse::run()).detach();
+    glommio::spawn_local(ticks::run()).detach();
     say("linked")?;
     loop {
         let stream = listener.accept().await.map_err(std::io::Error::from)?;

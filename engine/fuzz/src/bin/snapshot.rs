@@ -21,7 +21,7 @@ static WRITTEN: LazyLock<Written> = LazyLock::new(|| {
     let hash = read(id, &whole).expect("it is whole").machine.hash();
     let (_, _, other) = history(8);
     let mut older = Vec::new();
-    let earlier = SnapshotId { fence: id.fence - 1, ..id };
+    let earlier = SnapshotId { barrier: id.barrier - 1, ..id };
     let mut snapshot = read(id, &other).expect("it is whole");
     rebrand(&mut snapshot, earlier, |bytes| older.extend_from_slice(bytes));
     Written { id, whole, older, hash }

@@ -28,7 +28,7 @@ pub struct Known {
     pub reached: Position,
     /// It began with a snapshot that was restored.
     pub restored: bool,
-    /// The fence of the newest snapshot; 0 if there is none.
+    /// The barrier of the newest snapshot; 0 if there is none.
     pub snapshot: u64,
 }
 
@@ -47,14 +47,14 @@ pub enum Hole {
     #[error("the log begins with segment {0}, and its snapshot is missing")]
     Snapshot(u64),
     #[error(
-        "what is left of the log needs the snapshot of fence {needed}, but the newest is that of {found}"
+        "what is left of the log needs the snapshot of barrier {needed}, but the newest is that of {found}"
     )]
     OldSnapshot { needed: u64, found: u64 },
     #[error("the log was cut, and what it was cut for is missing")]
     Cut,
     #[error("the snapshot that it was restored with is missing")]
     Restored,
-    #[error("the snapshot of fence {0} is here, but not the log")]
+    #[error("the snapshot of barrier {0} is here, but not the log")]
     Log(u64),
     #[error("the log ends with record {last}, but it held record {reached} once")]
     End { last: u64, reached: u64 },
@@ -152,12 +152,12 @@ impl Chain {
     /// none does: that one and those behind it stand for all before (G1), with its snapshot.
     pub fn takes(&mut self, record: &Record) -> bool {
         if self.skips
-            && let Record::Begin { fence, .. } = *record
+            && let Record::Begin { barrier, .. } = *record
         {
             let found = self.known.snapshot;
-            self.skips = fence > found;
+            self.skips = barrier > found;
             if self.skips {
-                self.hole.get_or_insert(Hole::OldSnapshot { needed: fence, found });
+                self.hole.get_or_insert(Hole::OldSnapshot { needed: barrier, found });
             }
         }
         !self.skips && self.hole.is_none()

@@ -22,8 +22,8 @@ pub enum Record {
     Floor { upto: Deps },
     /// G1: this record and those behind it stand for all before. A segment begins with it, so that
     /// the segments before can be cut once the floor says so. From then on the log needs the snapshot
-    /// of this fence, or a newer one.
-    Begin { reserved: u64, floor: Deps, fence: u64 },
+    /// of this barrier, or a newer one.
+    Begin { reserved: u64, floor: Deps, barrier: u64 },
     /// C2: taken at ballot 0, batch attached.
     PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
     /// R2: nothing below the ballot will be taken.

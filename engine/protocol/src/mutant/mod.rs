@@ -60,8 +60,8 @@ listed! {
         ForgottenIsNew,
         /// G1: the log is cut before the floor is durable.
         CutBeforeFloor,
-        /// G4: a fence does not conflict with reads.
-        FencePassesReads,
+        /// G4: a barrier does not conflict with reads.
+        BarrierPassesReads,
         /// G5: a snapshot's frontier is not taken for what the index lacks.
         FrontierUnnamed,
         /// Section 7: what a replayed floor passes over is not taken for what the index lacks.
@@ -69,8 +69,8 @@ listed! {
         /// G3: an Accept of what is forgotten is taken.
         ForgottenAccepts,
         /// G4: the floor follows what has executed when a snapshot is durable.
-        CutBetweenFences,
-        /// G4: the frontier of a fence is what has executed.
+        CutBetweenBarriers,
+        /// G4: the frontier of a barrier is what has executed.
         CutAtE,
         /// C4: `after` is not kept with an accepted value.
         AfterLostInAccept,
@@ -88,8 +88,8 @@ listed! {
         RowsInTurn,
         /// Section 6: only the first member of a component waits for what it is after.
         GateOfOne,
-        /// G4: the frontier of a fence leaves out what its component is after.
-        FenceWithoutAfter,
+        /// G4: the frontier of a barrier leaves out what its component is after.
+        BarrierWithoutAfter,
         /// Section 6: the gate waits for what does not conflict, too.
         StrictGate,
         /// D9: a refusal waits for the disk as answers do.

@@ -110,8 +110,8 @@ impl Replica {
         while let Some(step) = self.executor.poll() {
             let (id, payload) = match step {
                 Step::Execute(id, payload) => (id, payload),
-                Step::Fence(fence) => {
-                    self.on_fence(now, &fence);
+                Step::Barrier(barrier) => {
+                    self.on_barrier(now, &barrier);
                     continue;
                 }
             };

@@ -14,7 +14,7 @@ use isonomy_wire::message::{Gossip, PeerMessage};
 /// What a broken invariant that shows that two replicas differ says to the operator: never that the one
 /// that noticed is the one that is wrong.
 pub(crate) const WHO_IS_WRONG: &str = "One replica has a damaged disk or memory or was set back, and this does \
-    not show which: run `isonomy status` on all replicas and compare the state hashes at equal fences, and run \
+    not show which: run `isonomy status` on all replicas and compare the state hashes at equal barriers, and run \
     `isonomy snapshot verify` on each data directory. Where a majority of the members is equal, the others are \
     suspect; where there is none, stop all and decide before any is replaced: docs/OPERATIONS.md, \"When \
     replicas differ\"";
@@ -75,7 +75,7 @@ impl Replica {
         if !self.said.is_due(now, self.config.timing.gossip_us, progress) {
             return;
         }
-        let (fence, fence_hash) = self.forgetting.last_fence().unwrap_or_default();
+        let (barrier, barrier_hash) = self.forgetting.last_barrier().unwrap_or_default();
         let message = PeerMessage::Gossip(Box::new(Gossip {
             committed: progress.0,
             executed: progress.1,
@@ -83,8 +83,8 @@ impl Replica {
             floor: *self.forgetting.floor(),
             restart_mark: self.numbers.restart_mark(self.me),
             unindexed: *self.forgetting.unindexed(),
-            fence,
-            fence_hash,
+            barrier,
+            barrier_hash,
             snapshot: self.forgetting.snapshot(),
             position: if self.config.outlives_power { self.outbox.spoken().0 } else { 0 },
         }));
@@ -144,15 +144,15 @@ impl Replica {
         self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
     }
 
-    /// V13: at equal frontiers and at every fence the state is equal. A replica that stands against
+    /// V13: at equal frontiers and at every barrier the state is equal. A replica that stands against
     /// two others stops before it answers anything more.
     fn compare_state(&self) {
         let (executed, hash) = (*self.executor.executed(), self.machine.hash());
         let compare = |peer: &Peer| {
-            let ((fence, fence_hash), (frontier, frontier_hash)) = (peer.fence(), peer.state());
-            let at_fence = self.forgetting.hash_at(fence).map(|hash| hash == fence_hash);
+            let ((barrier, barrier_hash), (frontier, frontier_hash)) = (peer.barrier(), peer.state());
+            let at_barrier = self.forgetting.hash_at(barrier).map(|hash| hash == barrier_hash);
             let at_frontier = (*frontier == executed).then_some(frontier_hash == hash);
-            match (at_fence, at_frontier) {
+            match (at_barrier, at_frontier) {
                 (Some(false), _) | (_, Some(false)) => Some(false),
                 (one, other) => one.or(other),
             }
@@ -171,10 +171,10 @@ impl Replica {
             let names: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
             if names.is_empty() { "none".to_string() } else { names.join(", ") }
         };
-        let (me, fence, executed) = (self.me.0, self.forgetting.fences(), self.executor.executed());
+        let (me, barrier, executed) = (self.me.0, self.forgetting.barriers(), self.executor.executed());
         format!(
-            "V13: at the same fence or frontier the state of replica {me} differs from that of replicas {}, and \
-             equals that of replicas: {} (fence {fence}, frontier {executed:?}). {WHO_IS_WRONG}",
+            "V13: at the same barrier or frontier the state of replica {me} differs from that of replicas {}, and \
+             equals that of replicas: {} (barrier {barrier}, frontier {executed:?}). {WHO_IS_WRONG}",
             names(against),
             names(with),
         )

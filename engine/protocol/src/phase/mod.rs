@@ -1,8 +1,8 @@
 //! The rules of the law, one module per phase, each rule cited above its function.
 
 mod accept;
+mod barrier;
 mod commit;
-mod fence;
 pub(crate) mod gossip;
 mod propose;
 pub(crate) mod pull;
@@ -77,7 +77,7 @@ impl Replica {
             PeerMessage::Gone { floor, snapshot } => self.on_gone(now, from, &floor, snapshot),
             PeerMessage::Stalled => self.on_stalled(now, from),
             PeerMessage::Gossip(gossip) => self.on_gossip(now, from, &gossip),
-            PeerMessage::Unreadable { fence } => self.doubt_snapshot(now, fence),
+            PeerMessage::Unreadable { barrier } => self.doubt_snapshot(now, barrier),
             // The bytes of snapshots are moved by whoever has the files.
             PeerMessage::Fetch { .. } | PeerMessage::Piece { .. } => {}
         }
@@ -106,7 +106,7 @@ impl Replica {
                 }
                 return Judged::of(self.space.see_all(&single(InstanceId::new(*row, *to)), now));
             }
-            // What they name is bounded where it is used: rows, floors and fences.
+            // What they name is bounded where it is used: rows, floors and barriers.
             PeerMessage::Pull { .. }
             | PeerMessage::Gone { .. }
             | PeerMessage::Stalled

@@ -29,8 +29,8 @@ impl Replica {
             let why = "a request frame holds exactly one request; send each in its own".into();
             return Some(Failure::Invalid { why });
         };
-        if payload.is_fence() {
-            let why = "only replicas propose fences; `isonomy snapshot take` asks them to".into();
+        if payload.is_barrier() {
+            let why = "only replicas propose barriers; `isonomy snapshot take` asks them to".into();
             return Some(Failure::Invalid { why });
         }
         if let Some(reason) = self.why_unavailable(now, part) {

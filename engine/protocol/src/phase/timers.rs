@@ -28,7 +28,7 @@ impl Replica {
         self.maybe_pull(now);
         self.maybe_gossip(now);
         self.maybe_note_heard(now);
-        self.maybe_fence(now);
+        self.maybe_barrier(now);
         self.end_idle_streams(now);
     }
 

@@ -14,10 +14,10 @@ use isonomy_wire::message::PeerMessage;
 impl Replica {
     /// A peer asks for the newest snapshot from this byte on: while it gets on no other is taken, so
     /// that what it lacks besides stays here (G5). Whether there is such a snapshot.
-    pub fn on_fetch(&mut self, now: Time, peer: ReplicaId, fence: u64, from: u64) -> bool {
-        let is_newest = fence == self.forgetting.snapshot() && fence > 0 && !self.own_file.is_damaged();
+    pub fn on_fetch(&mut self, now: Time, peer: ReplicaId, barrier: u64, from: u64) -> bool {
+        let is_newest = barrier == self.forgetting.snapshot() && barrier > 0 && !self.own_file.is_damaged();
         if is_newest {
-            self.holds.on_fetch(now, peer, fence, from);
+            self.holds.on_fetch(now, peer, barrier, from);
         }
         is_newest
     }
@@ -25,7 +25,7 @@ impl Replica {
     /// Whether somebody fetches the newest snapshot who gets on, and the log has room to wait for it.
     pub(crate) fn is_held(&self, now: Time) -> bool {
         !self.own_file.is_damaged()
-            && self.forgetting.may_hold(self.config.fence_bytes)
+            && self.forgetting.may_hold(self.config.barrier_bytes)
             && self.holds.holds(now, self.forgetting.snapshot())
     }
 
@@ -34,23 +34,23 @@ impl Replica {
         self.own_file.is_damaged() && self.forgetting.may_take(now)
     }
 
-    /// A peer, or this replica itself, could not read the snapshot of this fence. It is verified, but
+    /// A peer, or this replica itself, could not read the snapshot of this barrier. It is verified, but
     /// not all the time.
-    pub fn doubt_snapshot(&mut self, now: Time, fence: u64) {
-        if fence == self.forgetting.snapshot() && fence > 0 {
+    pub fn doubt_snapshot(&mut self, now: Time, barrier: u64) {
+        if barrier == self.forgetting.snapshot() && barrier > 0 {
             self.own_file.doubt(now);
         }
     }
 
-    /// The fence of the own snapshot whose file is to be verified.
+    /// The barrier of the own snapshot whose file is to be verified.
     pub fn doubted_snapshot(&self) -> Option<u64> {
         self.own_file.is_doubted().then_some(self.forgetting.snapshot())
     }
 
-    /// The file of the own snapshot at this fence was read, or did not read. One that does not is given
+    /// The file of the own snapshot at this barrier was read, or did not read. One that does not is given
     /// to nobody, and another is taken: what it held is in memory and in no log any more.
-    pub fn on_snapshot_verified(&mut self, now: Time, fence: u64, is_whole: bool) {
-        if fence == self.forgetting.snapshot() && self.own_file.on_verified(now, is_whole) {
+    pub fn on_snapshot_verified(&mut self, now: Time, barrier: u64, is_whole: bool) {
+        if barrier == self.forgetting.snapshot() && self.own_file.on_verified(now, is_whole) {
             self.marks.set(Mark::SnapshotDamaged);
             self.counters.snapshots_damaged += 1;
         }
@@ -61,66 +61,67 @@ impl Replica {
         self.own_file.is_damaged()
     }
 
-    /// G5: nobody has kept what is lacking here: the snapshot of this fence is needed, from this
+    /// G5: nobody has kept what is lacking here: the snapshot of this barrier is needed, from this
     /// peer.
     pub fn wants_snapshot(&self) -> Option<(ReplicaId, u64)> {
         let source = self.sources.chosen()?;
-        let fence = self.peers.get(source).snapshot();
-        (fence > self.forgetting.fences()).then_some((source, fence))
+        let barrier = self.peers.get(source).snapshot();
+        (barrier > self.forgetting.barriers()).then_some((source, barrier))
     }
 
     /// G5: the snapshot could not be had from this source. Another is asked, or the same again after a
     /// while; whoever sent what does not read hears of it.
-    pub fn on_fetch_failed(&mut self, now: Time, source: ReplicaId, fence: u64, why: FetchFailure) {
+    pub fn on_fetch_failed(&mut self, now: Time, source: ReplicaId, barrier: u64, why: FetchFailure) {
         if mutant::is(Mutant::SameSourceForever) {
             return;
         }
         self.marks.set(Mark::FetchFailed);
-        self.sources.on_failure(now, source, fence, why);
+        self.sources.on_failure(now, source, barrier, why);
         if why == FetchFailure::Damaged {
-            self.outbox.send(source, PeerMessage::Unreadable { fence }, None);
+            self.outbox.send(source, PeerMessage::Unreadable { barrier }, None);
         }
         self.choose_source(now);
     }
 
     fn choose_source(&mut self, now: Time) {
-        let (fences, peers) = (self.forgetting.fences(), &self.peers);
+        let (barriers, peers) = (self.forgetting.barriers(), &self.peers);
         let reached = peers.others().filter(|id| peers.is_reached(*id));
-        let offers = reached.map(|id| (id, peers.get(id).snapshot())).filter(|(_, fence)| *fence > fences);
+        let offers =
+            reached.map(|id| (id, peers.get(id).snapshot())).filter(|(_, barrier)| *barrier > barriers);
         self.sources.choose(now, offers);
     }
 
-    /// G5: no peer has kept the next instance of a row. If the fence of their snapshot has executed
+    /// G5: no peer has kept the next instance of a row. If the barrier of their snapshot has executed
     /// here, what is lacking below their floor are Nops; else the snapshot is needed.
     pub(crate) fn on_forgotten(&mut self, now: Time, source: ReplicaId) {
         let peer = *self.peers.get(source);
-        if peer.snapshot() > self.forgetting.fences() {
+        if peer.snapshot() > self.forgetting.barriers() {
             return self.choose_source(now);
         }
         self.marks.set(Mark::FloorAdopted);
         self.give_back_below(peer.floor());
         let batches = self.executor.skip_to(peer.floor());
-        assert_eq!(batches, 0, "G5: what a floor covers behind an executed fence are Nops");
+        assert_eq!(batches, 0, "G5: what a floor covers behind an executed barrier are Nops");
         self.forgetting.on_unindexed(peer.floor());
         self.raise_floor(peer.floor());
         self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
     }
 
-    /// G5: installs a snapshot that came from a peer and is durable here. One whose fence has
+    /// G5: installs a snapshot that came from a peer and is durable here. One whose barrier has
     /// executed here meanwhile is not needed: false.
     pub fn install_snapshot(&mut self, now: Time, snapshot: Snapshot) -> bool {
         self.sources.on_installed();
-        if snapshot.head.fence <= self.forgetting.fences() {
+        if snapshot.head.barrier <= self.forgetting.barriers() {
             return false;
         }
         self.marks.set(Mark::SnapshotInstalled);
-        let (fence, frontier) = (snapshot.head.fence, snapshot.head.frontier);
+        let (barrier, frontier) = (snapshot.head.barrier, snapshot.head.frontier);
         self.give_back_below(&frontier);
         self.forgetting.on_installed();
         self.load(snapshot);
         self.raise_floor(&frontier);
-        let cut = self.carry_forward(fence, &self.forgetting.floor().clone());
-        self.take_floor(fence, &frontier, cut);
+        let cut = self.carry_forward(barrier, &self.forgetting.floor().clone());
+        self.take_floor(barrier, &frontier, cut);
         self.execute(now);
         self.on_progress(now);
         self.deliver_to_self(now);

@@ -175,9 +175,9 @@ mod tests {
         state.decide(&mut state.look_up(hash_key(&key)), &[&key, value].concat(), key.len(), id);
     }
 
-    fn retire(state: &mut State, key: u32) {
+    fn delete(state: &mut State, key: u32) {
         let key = key.to_le_bytes();
-        state.retire(&mut state.look_up(hash_key(&key)), &key);
+        state.delete(&mut state.look_up(hash_key(&key)), &key);
     }
 
     fn all(state: &State) -> BTreeMap<u32, (u64, Vec<u8>)> {
@@ -198,9 +198,9 @@ mod tests {
         ) {
             let mut state = State::new(ShardId(0));
             let mut seq = 0;
-            let mut change = |state: &mut State, (key, retires, length): (u32, bool, usize)| {
+            let mut change = |state: &mut State, (key, deletes, length): (u32, bool, usize)| {
                 seq += 1;
-                if retires { retire(state, key) } else { decide(state, key, &vec![seq as u8; length], seq) }
+                if deletes { delete(state, key) } else { decide(state, key, &vec![seq as u8; length], seq) }
             };
             before.into_iter().for_each(|what| change(&mut state, what));
             let (expected, hash) = (all(&state), state.hash());

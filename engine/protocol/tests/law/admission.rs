@@ -56,7 +56,7 @@ fn g6_before_it_is_admitted_a_replica_says_nothing_and_takes_nothing() {
     let mut core = started(config(3, 0));
     core.on_message(BEGAN, ReplicaId(1), pre_accept(id(1, 1), Deps::NONE), Some(decide("s", 1, 0, "a")));
     core.on_request(BEGAN, ClientRef::default(), decide("t", 1, 0, "b")).unwrap();
-    core.propose_fence(BEGAN);
+    core.propose_barrier(BEGAN);
     let Some(Output::Append(reserve)) = core.poll() else { panic!("it reserves its numbers") };
     let Some(Output::Reply(Reply { outcome: Err(refused), .. })) = core.poll() else { panic!("it answers") };
     assert_eq!(refused, Failure::Unavailable(Reason::NotConfirmed));

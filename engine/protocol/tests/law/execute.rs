@@ -1,8 +1,8 @@
-//! Section 6: the order of execution, and what a fence's frontier is (G4). One executor, told of commits in
+//! Section 6: the order of execution, and what a barrier's frontier is (G4). One executor, told of commits in
 //! every order that matters; the orders are written out.
 
 use crate::support::solo::deps;
-use crate::support::{decide, fence, id};
+use crate::support::{barrier, decide, id};
 use isonomy_protocol::execute::{Executor, Step, Vertex};
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::deps::Deps;
@@ -34,7 +34,7 @@ fn run(graph: &Graph, commits: &[InstanceId]) -> Vec<String> {
             line.push(match step {
                 Step::Execute(id, Some(_)) => format!("{id:?}"),
                 Step::Execute(id, None) => format!("({id:?})"),
-                Step::Fence(fence) => format!("fence {:?} at {:?}", fence.id, fence.frontier),
+                Step::Barrier(barrier) => format!("barrier {:?} at {:?}", barrier.id, barrier.frontier),
             });
         }
         if !line.is_empty() {
@@ -119,41 +119,41 @@ pub(crate) fn section_6_a_component_waits_for_the_after_of_each_of_its_members()
 }
 
 #[test]
-pub(crate) fn g4_the_frontier_of_a_fence_is_what_its_component_names_and_is_after() {
-    // 0.2 is the fence, 1.1 in its component; 2.1 is a Nop that has executed and is named by none of them.
+pub(crate) fn g4_the_frontier_of_a_barrier_is_what_its_component_names_and_is_after() {
+    // 0.2 is the barrier, 1.1 in its component; 2.1 is a Nop that has executed and is named by none of them.
     let mut graph = Graph::from([
         (id(0, 1), vertex(batch("a"), [0, 0, 0], [0; 3])),
-        (id(0, 2), vertex(Some(fence()), [1, 1, 0], [0; 3])),
+        (id(0, 2), vertex(Some(barrier()), [1, 1, 0], [0; 3])),
         (id(1, 1), vertex(batch("a"), [2, 0, 0], [0; 3])),
         (id(2, 1), vertex(None, [0, 0, 0], [0; 3])),
         (id(2, 2), vertex(None, [0, 0, 1], [0; 3])),
     ]);
     let commits = [id(2, 1), id(2, 2), id(0, 1), id(1, 1), id(0, 2)];
     let steps = run(&graph, &commits);
-    assert_eq!(steps, ["(2.1)", "(2.2)", "0.1", "1.1 0.2 fence 0.2 at [2 1]"]);
+    assert_eq!(steps, ["(2.1)", "(2.2)", "0.1", "1.1 0.2 barrier 0.2 at [2 1]"]);
 
-    // The fence was recovered, and is after one of them; so is a member.
-    graph.insert(id(0, 2), vertex(Some(fence()), [1, 1, 0], [0, 0, 1]));
-    assert_eq!(run(&graph, &commits)[3], "1.1 0.2 fence 0.2 at [2 1 1]");
+    // The barrier was recovered, and is after one of them; so is a member.
+    graph.insert(id(0, 2), vertex(Some(barrier()), [1, 1, 0], [0, 0, 1]));
+    assert_eq!(run(&graph, &commits)[3], "1.1 0.2 barrier 0.2 at [2 1 1]");
     graph.insert(id(1, 1), vertex(batch("a"), [2, 0, 0], [0, 0, 2]));
-    assert_eq!(run(&graph, &commits)[3], "1.1 0.2 fence 0.2 at [2 1 2]");
+    assert_eq!(run(&graph, &commits)[3], "1.1 0.2 barrier 0.2 at [2 1 2]");
 
     // What a Nop of the component is after says nothing, and neither does the Nop.
     graph.insert(id(1, 1), vertex(None, [0, 0, 0], [0, 0, 2]));
     let steps = run(&graph, &[id(2, 1), id(2, 2), id(0, 1), id(0, 2), id(1, 1)]);
-    assert_eq!(steps[3], "(1.1) 0.2 fence 0.2 at [2 1 1]");
+    assert_eq!(steps[3], "(1.1) 0.2 barrier 0.2 at [2 1 1]");
 }
 
 #[test]
-fn g4_the_frontier_of_a_fence_covers_that_of_the_one_before() {
+fn g4_the_frontier_of_a_barrier_covers_that_of_the_one_before() {
     let graph = Graph::from([
-        (id(0, 1), vertex(Some(fence()), [0, 1, 0], [0, 0, 1])),
+        (id(0, 1), vertex(Some(barrier()), [0, 1, 0], [0, 0, 1])),
         (id(1, 1), vertex(batch("a"), [0, 0, 0], [0; 3])),
         (id(2, 1), vertex(None, [0, 0, 0], [0; 3])),
-        (id(1, 2), vertex(Some(fence()), [1, 1, 0], [0; 3])),
+        (id(1, 2), vertex(Some(barrier()), [1, 1, 0], [0; 3])),
     ]);
     let steps = run(&graph, &[id(2, 1), id(1, 1), id(0, 1), id(1, 2)]);
-    assert_eq!(steps[2..], ["0.1 fence 0.1 at [1 1 1]", "1.2 fence 1.2 at [1 2 1]"]);
+    assert_eq!(steps[2..], ["0.1 barrier 0.1 at [1 1 1]", "1.2 barrier 1.2 at [1 2 1]"]);
 }
 
 /// Any graph, against the definition: a component is whatever reaches each other, it executes in one piece,

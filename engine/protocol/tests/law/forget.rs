@@ -3,9 +3,9 @@
 use super::recover::{ID, MINE, batch, proposals, recovering};
 use super::validate::waiting;
 use crate::support::solo::*;
-use crate::support::{decide, fence, id, parse, read, timing};
+use crate::support::{barrier, decide, id, parse, read, timing};
 use isonomy_protocol::conflict::conflicts;
-use isonomy_protocol::limits::{FENCE_BEHIND_MAX, PULL_BYTES_MAX};
+use isonomy_protocol::limits::{BARRIER_BEHIND_MAX, PULL_BYTES_MAX};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
@@ -14,29 +14,29 @@ use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::{Gossip, PeerMessage, Value};
 
-/// A fence behind [`ID`].
-const FENCE: InstanceId = InstanceId { row: ReplicaId(0), seq: 2 };
+/// A barrier behind [`ID`].
+const BARRIER: InstanceId = InstanceId { row: ReplicaId(0), seq: 2 };
 
 /// A decision of another replica that conflicts with [`batch`].
 fn rival() -> Payload {
     decide("t", 1, 0, "a")
 }
 
-/// It executes the first instance of a row and a fence behind it, whose deps name no other row.
-fn fenced_by(mut solo: Solo, row: u8, first: &Payload) -> Solo {
+/// It executes the first instance of a row and a barrier behind it, whose deps name no other row.
+fn barrier_by(mut solo: Solo, row: u8, first: &Payload) -> Solo {
     let mut before = Deps::NONE;
     before.add(id(row, 1));
     solo.tell(row, commit(id(row, 1), Ballot::ZERO, Value::Attached, Deps::NONE), Some(first));
-    solo.tell(row, commit(id(row, 2), Ballot::ZERO, Value::Attached, before), Some(&fence()));
+    solo.tell(row, commit(id(row, 2), Ballot::ZERO, Value::Attached, before), Some(&barrier()));
     solo
 }
 
-/// It executes ID and FENCE.
-fn fenced(solo: Solo) -> Solo {
-    fenced_by(solo, 0, &batch())
+/// It executes ID and BARRIER.
+fn with_barrier(solo: Solo) -> Solo {
+    barrier_by(solo, 0, &batch())
 }
 
-/// It has forgotten all that the last fence covers.
+/// It has forgotten all that the last barrier covers.
 pub(crate) fn forgotten(mut solo: Solo) -> Solo {
     solo.take_snapshot();
     solo.sync();
@@ -44,9 +44,9 @@ pub(crate) fn forgotten(mut solo: Solo) -> Solo {
     solo
 }
 
-/// Replica 2 of five has forgotten ID and the fence.
+/// Replica 2 of five has forgotten ID and the barrier.
 pub(crate) fn forgetful() -> Solo {
-    forgotten(fenced(Solo::new(5, 2)))
+    forgotten(with_barrier(Solo::new(5, 2)))
 }
 
 fn gone() -> PeerMessage {
@@ -81,7 +81,7 @@ fn with_some_above(mut solo: Solo) -> Solo {
 
 #[test]
 fn g1_what_is_above_the_floor_is_carried_forward() {
-    let begun = || fenced(with_some_above(Solo::new(5, 2)));
+    let begun = || with_barrier(with_some_above(Solo::new(5, 2)));
     let expected = reports(&mut begun(), &ABOVE);
     assert_eq!(expected.len(), ABOVE.len());
     let mut solo = forgotten(begun());
@@ -102,7 +102,7 @@ fn g1_what_is_above_the_floor_is_carried_forward() {
 
 #[test]
 pub(crate) fn g1_the_log_is_cut_only_when_the_floor_is_durable() {
-    let mut solo = fenced(Solo::new(5, 2));
+    let mut solo = with_barrier(Solo::new(5, 2));
     solo.take_snapshot();
     assert_eq!(solo.cut, 0);
     solo.sync();
@@ -133,7 +133,7 @@ pub(crate) fn g1_deps_take_the_place_of_what_the_index_lost() {
 #[test]
 fn g1_that_a_validate_was_answered_is_carried_forward() {
     let [_, validated, ..] = ABOVE;
-    let mut solo = forgotten(fenced(with_some_above(Solo::new(5, 2))));
+    let mut solo = forgotten(with_barrier(with_some_above(Solo::new(5, 2))));
     solo.restart();
     let said = solo.tell(4, recover(validated, ballot(2, 4)), None);
     assert!(matches!(said[..], [(4, PeerMessage::Nack { .. })]), "R2: something has changed: {said:?}");
@@ -144,7 +144,7 @@ fn d5_a_cut_carries_the_end_of_a_stop_over() {
     let mut solo = Solo::new(5, 2);
     solo.core.on_stop(solo.now);
     solo.sync();
-    let mut solo = forgotten(fenced(solo));
+    let mut solo = forgotten(with_barrier(solo));
     solo.restart();
     solo.wait(5_000);
     let leftover = |message: &PeerMessage| matches!(message, PeerMessage::Recover { row: ReplicaId(2), .. });
@@ -153,7 +153,7 @@ fn d5_a_cut_carries_the_end_of_a_stop_over() {
 
 #[test]
 fn g1_the_first_record_of_a_log_that_was_cut_tells_the_floor() {
-    let mut solo = fenced(settled_a_nop());
+    let mut solo = with_barrier(settled_a_nop());
     solo.die_with_snapshot();
     assert_eq!(
         solo.core.status().floor,
@@ -240,31 +240,31 @@ fn g3_an_attempt_ends_when_its_instance_is_forgotten() {
 }
 
 #[test]
-pub(crate) fn g4_a_fence_and_all_others_name_each_other() {
+pub(crate) fn g4_a_barrier_and_all_others_name_each_other() {
     let mut solo = Solo::new(3, 0);
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&batch()));
     solo.tell(2, pre_accept(id(2, 1), Deps::NONE), Some(&read("b")));
-    solo.core.propose_fence(solo.now);
+    solo.core.propose_barrier(solo.now);
     solo.sync();
     assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), deps([0, 1, 1]))]);
 
     for later in [decide("u", 1, 0, "c"), read("c")] {
         let mut solo = Solo::new(3, 0);
-        solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&fence()));
+        solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&barrier()));
         solo.ask(&later);
         assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), deps([0, 1]))]);
-        assert!(conflicts(&fence(), &later) && conflicts(&later, &fence()), "R4 sees it so, too");
+        assert!(conflicts(&barrier(), &later) && conflicts(&later, &barrier()), "R4 sees it so, too");
     }
-    assert!(conflicts(&fence(), &fence()));
+    assert!(conflicts(&barrier(), &barrier()));
 }
 
 #[test]
-pub(crate) fn g4_the_floor_is_what_the_fence_names() {
+pub(crate) fn g4_the_floor_is_what_the_barrier_names() {
     let mut solo = Solo::new(5, 2);
-    // A Nop that has executed here before the fence, and a batch behind it: both stay.
+    // A Nop that has executed here before the barrier, and a batch behind it: both stay.
     let nop = commit(id(1, 1), ballot(1, 3), Value::Nop, Deps::NONE);
     solo.tell(3, nop.clone(), None);
-    let mut solo = fenced(solo);
+    let mut solo = with_barrier(solo);
     let later = commit(id(3, 1), Ballot::ZERO, Value::Attached, deps([2]));
     solo.tell(3, later.clone(), Some(&rival()));
     let mut solo = forgotten(solo);
@@ -278,29 +278,29 @@ pub(crate) fn g4_the_floor_is_what_the_fence_names() {
 }
 
 /// What the core itself proposed among what it said.
-pub(crate) fn proposes_a_fence(solo: &mut Solo) -> bool {
+pub(crate) fn proposes_a_barrier(solo: &mut Solo) -> bool {
     solo.said_to(1).iter().any(|message| matches!(message, PeerMessage::PreAccept { .. }))
 }
 
 #[test]
-fn g4_a_fence_is_proposed_when_the_log_has_grown() {
-    let mut solo = Solo::fencing(3, 0, 1_000);
+fn g4_a_barrier_is_proposed_when_the_log_has_grown() {
+    let mut solo = Solo::with_barriers(3, 0, 1_000);
     let grow = |solo: &mut Solo, seq: u64| {
         let committed = commit(id(1, seq), Ballot::ZERO, Value::Attached, deps([0, seq - 1]));
         solo.tell(1, committed, Some(&decide("s", seq, 0, "a")));
     };
     grow(&mut solo, 1);
     solo.wait(5_000);
-    assert!(!proposes_a_fence(&mut solo), "there is little to forget");
-    // Something older than a moment is undecided: the fence would wait for it, and all for the fence.
+    assert!(!proposes_a_barrier(&mut solo), "there is little to forget");
+    // Something older than a moment is undecided: the barrier would wait for it, and all for the barrier.
     solo.tell(2, pre_accept(id(2, 1), Deps::NONE), Some(&decide("t", 1, 0, "b")));
     solo.wait(100_000);
     (2..=5).for_each(|seq| grow(&mut solo, seq));
     solo.wait(5_000);
-    assert!(!proposes_a_fence(&mut solo));
+    assert!(!proposes_a_barrier(&mut solo));
     solo.tell(2, commit(id(2, 1), Ballot::ZERO, Value::Known, Deps::NONE), None);
     solo.wait(5_000);
-    assert!(proposes_a_fence(&mut solo));
+    assert!(proposes_a_barrier(&mut solo));
     solo.wait(100_000);
     (6..=20).for_each(|seq| grow(&mut solo, seq));
     let first = pre_accept(id(0, 1), deps([0, 5, 1]));
@@ -310,20 +310,20 @@ fn g4_a_fence_is_proposed_when_the_log_has_grown() {
 }
 
 #[test]
-fn g4_who_lacks_much_proposes_no_fence() {
-    let mut solo = Solo::fencing(3, 0, 1);
-    let gossip = Gossip { executed: deps([0, FENCE_BEHIND_MAX + 1]), ..Gossip::default() };
+fn g4_who_lacks_much_proposes_no_barrier() {
+    let mut solo = Solo::with_barriers(3, 0, 1);
+    let gossip = Gossip { executed: deps([0, BARRIER_BEHIND_MAX + 1]), ..Gossip::default() };
     solo.tell(1, PeerMessage::Gossip(Box::new(gossip)), None);
     solo.wait(5_000);
-    assert!(!proposes_a_fence(&mut solo), "all would wait for it to catch up");
+    assert!(!proposes_a_barrier(&mut solo), "all would wait for it to catch up");
     solo.tell(1, commit(id(1, 1), Ballot::ZERO, Value::Attached, Deps::NONE), Some(&rival()));
     solo.wait(5_000);
-    assert!(proposes_a_fence(&mut solo));
+    assert!(proposes_a_barrier(&mut solo));
 }
 
 #[test]
 fn g4_what_the_log_held_at_the_start_has_grown_too() {
-    let mut solo = Solo::fencing(3, 0, 1_000);
+    let mut solo = Solo::with_barriers(3, 0, 1_000);
     // Never as much between two crashes, so that nobody would ever forget.
     for seq in 1..=3 {
         let committed = commit(id(1, seq), Ballot::ZERO, Value::Attached, deps([0, seq - 1]));
@@ -332,17 +332,17 @@ fn g4_what_the_log_held_at_the_start_has_grown_too() {
         solo.restart();
     }
     solo.wait(5_000);
-    assert!(proposes_a_fence(&mut solo));
+    assert!(proposes_a_barrier(&mut solo));
 }
 
-/// A peer says what its state was at the first fence.
+/// A peer says what its state was at the first barrier.
 fn differing() -> PeerMessage {
-    PeerMessage::Gossip(Box::new(Gossip { fence: 1, fence_hash: 1, ..Gossip::default() }))
+    PeerMessage::Gossip(Box::new(Gossip { barrier: 1, barrier_hash: 1, ..Gossip::default() }))
 }
 
 #[test]
 #[should_panic(expected = "the state of replica 2 differs from that of replicas 1, 3")]
-fn g4_who_differs_from_two_at_a_fence_stops() {
+fn g4_who_differs_from_two_at_a_barrier_stops() {
     let mut solo = forgetful();
     solo.tell(1, differing(), None);
     solo.tell(1, differing(), None);
@@ -395,21 +395,24 @@ pub(crate) fn g5_what_an_installed_snapshot_covers_is_named() {
 }
 
 #[test]
-fn g5_who_has_executed_the_fence_installs_nothing() {
-    let mut solo = fenced(Solo::new(5, 2));
+fn g5_who_has_executed_the_barrier_installs_nothing() {
+    let mut solo = with_barrier(Solo::new(5, 2));
     solo.tell(3, commit(id(3, 1), Ballot::ZERO, Value::Attached, deps([2])), Some(&rival()));
     let before = (*solo.core.executed(), solo.core.state_hash());
-    let (fence, bytes) = forgetful().snapshot.expect("it took one");
-    solo.core.install_snapshot(solo.now, crate::support::read_snapshot(fence, &bytes));
+    let (barrier, bytes) = forgetful().snapshot.expect("it took one");
+    solo.core.install_snapshot(solo.now, crate::support::read_snapshot(barrier, &bytes));
     solo.sync();
     assert_eq!((*solo.core.executed(), solo.core.state_hash()), before);
-    assert_eq!(reports(&mut solo, &[FENCE]), [(3, commit(FENCE, Ballot::ZERO, Value::Attached, deps([1])))]);
+    assert_eq!(
+        reports(&mut solo, &[BARRIER]),
+        [(3, commit(BARRIER, Ballot::ZERO, Value::Attached, deps([1])))]
+    );
 }
 
 #[test]
-fn g5_who_has_executed_the_fence_takes_what_the_floor_has_beyond_for_nops() {
-    let state = fenced(Solo::new(5, 2)).core.state_hash();
-    // The others have executed two instances of row 1 before the fence that it does not name.
+fn g5_who_has_executed_the_barrier_takes_what_the_floor_has_beyond_for_nops() {
+    let state = with_barrier(Solo::new(5, 2)).core.state_hash();
+    // The others have executed two instances of row 1 before the barrier that it does not name.
     let mut solo = with_a_peers_floor();
     for _ in 0..2 {
         assert_eq!((solo.core.executed(), solo.core.state_hash()), (&deps([2, 2]), state));
@@ -422,7 +425,7 @@ fn g5_who_has_executed_the_fence_takes_what_the_floor_has_beyond_for_nops() {
 
 /// It has taken over a floor that covers two instances of row 1 of which it never heard.
 fn with_a_peers_floor() -> Solo {
-    let mut solo = fenced(Solo::new(5, 2));
+    let mut solo = with_barrier(Solo::new(5, 2));
     let floor = deps([2, 2]);
     let gossip = Gossip { committed: floor, snapshot: 1, ..Gossip::default() };
     solo.tell(3, PeerMessage::Gossip(Box::new(gossip)), None);
@@ -431,7 +434,7 @@ fn with_a_peers_floor() -> Solo {
     solo
 }
 
-/// All have executed a Nop that was a rival, and forgotten it; no fence names it.
+/// All have executed a Nop that was a rival, and forgotten it; no barrier names it.
 fn settled_a_nop() -> Solo {
     let mut solo = Solo::new(5, 2);
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
@@ -445,25 +448,25 @@ fn settled_a_nop() -> Solo {
     solo
 }
 
-/// The same, and its records are cut with those of the next fence.
+/// The same, and its records are cut with those of the next barrier.
 fn without_records_of_a_nop() -> Solo {
-    let solo = forgotten(fenced(settled_a_nop()));
+    let solo = forgotten(with_barrier(settled_a_nop()));
     assert!(solo.cut > 0);
     solo
 }
 
-/// The snapshot of another replica at a fence of row 0, which its frontier names; the fence was recovered
+/// The snapshot of another replica at a barrier of row 0, which its frontier names; the barrier was recovered
 /// there, and is after Nops of row 1 or 2 as that recovery found them.
-fn snapshot_after(fences: u64, after: Deps) -> (u64, Vec<u8>) {
-    let mut solo = fenced(Solo::new(5, 4));
+fn snapshot_after(barriers: u64, after: Deps) -> (u64, Vec<u8>) {
+    let mut solo = with_barrier(Solo::new(5, 4));
     for nop in [id(1, 1), id(2, 1)] {
         solo.tell(3, commit(nop, ballot(1, 3), Value::Nop, Deps::NONE), None);
     }
-    for seq in 3..2 + fences {
+    for seq in 3..2 + barriers {
         let (ballot, value, deps) = (ballot(1, 3), Value::Attached, deps([seq - 1]));
         let recovered = PeerMessage::Commit { id: id(0, seq), ballot, value, deps, after };
         solo.take_snapshot();
-        solo.tell(3, recovered, Some(&fence()));
+        solo.tell(3, recovered, Some(&barrier()));
     }
     forgotten(solo).snapshot.expect("it took one")
 }
@@ -503,30 +506,30 @@ pub(crate) fn section_7_a_restart_names_what_it_named_before() {
 
 #[test]
 fn g5_a_snapshot_that_was_being_taken_ends_with_an_install() {
-    let mut solo = fenced(Solo::new(5, 2));
+    let mut solo = with_barrier(Solo::new(5, 2));
     assert!(solo.core.taking().is_some());
     solo.install(&snapshot_after(2, Deps::NONE));
     assert_eq!(solo.core.taking(), None, "its state is gone");
 }
 
 #[test]
-fn g5_what_the_log_had_grown_before_an_install_asks_for_no_fence() {
-    let mut solo = Solo::fencing(5, 3, 1_000);
-    // No fence is proposed over something older than a moment, which the snapshot covers.
+fn g5_what_the_log_had_grown_before_an_install_asks_for_no_barrier() {
+    let mut solo = Solo::with_barriers(5, 3, 1_000);
+    // No barrier is proposed over something older than a moment, which the snapshot covers.
     solo.tell(0, pre_accept(ID, Deps::NONE), Some(&batch()));
     solo.wait(100_000);
     // Many records, of which one is carried forward.
     (1..=10).for_each(|round| drop(solo.tell(4, recover(id(4, 1), ballot(round, 4)), None)));
     solo.wait(5_000);
-    assert!(!proposes_a_fence(&mut solo), "the story is that it could not yet");
+    assert!(!proposes_a_barrier(&mut solo), "the story is that it could not yet");
     solo.install(&forgetful().snapshot.expect("it took one"));
     solo.sync();
     solo.wait(5_000);
-    assert!(!proposes_a_fence(&mut solo), "all that is behind a fence now");
+    assert!(!proposes_a_barrier(&mut solo), "all that is behind a barrier now");
 }
 
 #[test]
-fn g5_who_lacks_the_fence_wants_the_snapshot() {
+fn g5_who_lacks_the_barrier_wants_the_snapshot() {
     let mut solo = Solo::new(5, 3);
     let gossip = Gossip { committed: deps([2]), floor: deps([2]), snapshot: 1, ..Gossip::default() };
     solo.tell(2, PeerMessage::Gossip(Box::new(gossip)), None);
@@ -619,7 +622,7 @@ pub(crate) fn r4_the_floor_is_told() {
 #[test]
 fn r6_what_is_forgotten_here_meanwhile_comes_before() {
     let mut solo = waiting();
-    let source = forgotten(fenced_by(Solo::new(5, 4), 2, &rival()));
+    let source = forgotten(barrier_by(Solo::new(5, 4), 2, &rival()));
     solo.install(&source.snapshot.expect("it took one"));
     solo.sync();
     let (deps, after) = (Deps::NONE, deps([0, 0, 2]));

@@ -39,7 +39,7 @@ pub(crate) fn d9_a_replica_whose_disk_hangs_sends_all_elsewhere_and_proposes_not
     solo.core.on_room(hung());
     offer(&mut solo, 3);
     let now = solo.now;
-    solo.core.propose_fence(now);
+    solo.core.propose_barrier(now);
     solo.hear(1, pre_accept(id(1, 1), Deps::NONE), Some(&decide("t", 1, 0, "b")));
     assert_eq!(left_open(&mut solo), [1], "it was proposed, and others may decide it");
     assert_eq!(refused(&mut solo), [2, 3], "each is told, though nothing has become durable");

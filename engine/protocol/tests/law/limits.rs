@@ -24,10 +24,10 @@ fn a_replica_submits_no_more_than_its_window() {
     let proposals = solo.said_to(1);
     assert_eq!(proposals.len(), ADMISSION_WINDOW);
     assert!(proposals.iter().all(|message| matches!(message, PeerMessage::PreAccept { .. })));
-    // G4: a fence comes on top, and only one.
+    // G4: a barrier comes on top, and only one.
     for more in [1, 0] {
         let now = solo.now;
-        solo.core.propose_fence(now);
+        solo.core.propose_barrier(now);
         solo.sync();
         assert_eq!(solo.said_to(1).len(), more);
     }
@@ -85,11 +85,11 @@ fn a_stopping_replica_refuses() {
     assert!(matches!(refusal(&mut solo), Some(Failure::Unavailable(_))));
 }
 
-/// G4: the log is cut at fences, so only replicas say when.
+/// G4: the log is cut at barriers, so only replicas say when.
 #[test]
-fn a_fence_of_a_client_is_refused_and_not_proposed() {
+fn a_barrier_of_a_client_is_refused_and_not_proposed() {
     let mut solo = Solo::new(3, 0);
-    solo.ask(&fence());
+    solo.ask(&barrier());
     solo.sync();
     let refused = solo.replies.pop().and_then(|reply| reply.outcome.err());
     assert!(

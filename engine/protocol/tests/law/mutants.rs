@@ -36,16 +36,16 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
             forget::g3_whoever_asks_about_what_is_forgotten_is_told_so
         }
         Mutant::CutBeforeFloor => forget::g1_the_log_is_cut_only_when_the_floor_is_durable,
-        Mutant::FencePassesReads => forget::g4_a_fence_and_all_others_name_each_other,
+        Mutant::BarrierPassesReads => forget::g4_a_barrier_and_all_others_name_each_other,
         Mutant::FrontierUnnamed => forget::g5_what_an_installed_snapshot_covers_is_named,
         Mutant::ReplayedFloorUnnamed => forget::section_7_a_restart_names_what_it_named_before,
-        Mutant::CutBetweenFences | Mutant::CutAtE => forget::g4_the_floor_is_what_the_fence_names,
+        Mutant::CutBetweenBarriers | Mutant::CutAtE => forget::g4_the_floor_is_what_the_barrier_names,
         Mutant::AfterLostInAccept => forget::c4_after_stays_with_the_accepted_value,
         Mutant::AfterLostInReplay => forget::section_6_what_comes_after_waits_for_what_conflicts,
         Mutant::RowsInTurn => execute::section_6_inside_a_component_the_order_is_seq_then_row,
         Mutant::GateOfOne => execute::section_6_a_component_waits_for_the_after_of_each_of_its_members,
-        Mutant::FenceWithoutAfter => {
-            execute::g4_the_frontier_of_a_fence_is_what_its_component_names_and_is_after
+        Mutant::BarrierWithoutAfter => {
+            execute::g4_the_frontier_of_a_barrier_is_what_its_component_names_and_is_after
         }
         Mutant::AfterIsNoOrder => validate::r4_what_comes_after_by_its_after_is_not_reported,
         Mutant::RefusalsWait | Mutant::HungProposes | Mutant::HungKeepsWaiters => {

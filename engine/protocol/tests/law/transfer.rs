@@ -1,9 +1,9 @@
 //! G5: snapshots that cannot be had, and those who keep asking for one.
 
-use super::forget::{forgetful, forgotten, proposes_a_fence};
+use super::forget::{forgetful, forgotten, proposes_a_barrier};
 use crate::support::solo::*;
-use crate::support::{decide, fence, id};
-use isonomy_protocol::limits::{HOLD_FENCES, HOLD_RESTARTS_MAX, HOLD_US, RETRY_US, VERIFY_AGAIN_US};
+use crate::support::{barrier, decide, id};
+use isonomy_protocol::limits::{HOLD_BARRIERS, HOLD_RESTARTS_MAX, HOLD_US, RETRY_US, VERIFY_AGAIN_US};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::id::{Ballot, ReplicaId};
 use isonomy_wire::message::{Gossip, PeerMessage, Value};
@@ -40,7 +40,7 @@ pub(crate) fn g5_after_a_failure_another_source_is_asked_and_the_first_hears_of_
     let second = 3 - first;
     assert_eq!(
         fail(&mut solo, first, FetchFailure::Damaged),
-        [(first, PeerMessage::Unreadable { fence: 1 })]
+        [(first, PeerMessage::Unreadable { barrier: 1 })]
     );
     assert_eq!(source(&solo), Some(second));
     assert_eq!(fail(&mut solo, second, FetchFailure::Source), [], "nobody read anything of it");
@@ -68,9 +68,9 @@ fn g5_want_of_room_lets_all_sources_wait() {
     assert!(source(&solo).is_some());
 }
 
-/// Another fence executes, at which a snapshot would be taken.
-fn next_fence(solo: &mut Solo, seq: u64) {
-    solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1])), Some(&fence()));
+/// Another barrier executes, at which a snapshot would be taken.
+fn next_barrier(solo: &mut Solo, seq: u64) {
+    solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1])), Some(&barrier()));
 }
 
 #[test]
@@ -79,11 +79,11 @@ fn g5_no_other_snapshot_is_taken_while_somebody_gets_on() {
     for piece in 0..20 {
         assert!(solo.core.on_fetch(solo.now, PEER, 1, piece));
         solo.wait(HOLD_US / 2);
-        next_fence(&mut solo, 3 + piece);
+        next_barrier(&mut solo, 3 + piece);
         assert_eq!(solo.core.taking(), None);
     }
     solo.wait(HOLD_US);
-    next_fence(&mut solo, 23);
+    next_barrier(&mut solo, 23);
     assert!(solo.core.taking().is_some(), "it has had enough time to ask for more");
     assert!(!solo.core.on_fetch(solo.now, PEER, 2, 0), "that is none of its snapshots");
 }
@@ -91,7 +91,7 @@ fn g5_no_other_snapshot_is_taken_while_somebody_gets_on() {
 #[test]
 fn g5_a_snapshot_that_was_begun_before_somebody_fetches_takes_the_place_of_the_last() {
     let mut solo = forgetful();
-    next_fence(&mut solo, 3);
+    next_barrier(&mut solo, 3);
     assert!(solo.core.on_fetch(solo.now, PEER, 1, 0), "the next one is not durable yet");
     solo.take_snapshot();
     assert!(!solo.core.on_fetch(solo.now, PEER, 1, 1), "it begins anew");
@@ -119,46 +119,46 @@ pub(crate) fn g5_who_does_not_get_on_is_not_waited_for() {
             solo.wait(HOLD_US / 2);
         }
         solo.core.on_fetch(solo.now, PEER, 1, from);
-        next_fence(&mut solo, 3);
+        next_barrier(&mut solo, 3);
         assert!(solo.core.taking().is_some(), "from {from}");
     }
 }
 
 #[test]
 fn g5_nobody_is_waited_for_beyond_the_room_of_the_log() {
-    let fence_bytes = 10_000;
-    let mut solo = Solo::fencing(3, 2, fence_bytes);
-    solo.tell(0, commit(id(0, 1), Ballot::ZERO, Value::Attached, deps([])), Some(&fence()));
+    let barrier_bytes = 10_000;
+    let mut solo = Solo::with_barriers(3, 2, barrier_bytes);
+    solo.tell(0, commit(id(0, 1), Ballot::ZERO, Value::Attached, deps([])), Some(&barrier()));
     let mut solo = forgotten(solo);
-    let (mut seq, mut fences) = (2, 0);
+    let (mut seq, mut barriers) = (2, 0);
     while solo.core.taking().is_none() {
-        // Its log grows by a little more than from one fence to the next.
-        for _ in 0..fence_bytes / 200 + 1 {
+        // Its log grows by a little more than from one barrier to the next.
+        for _ in 0..barrier_bytes / 200 + 1 {
             let decided = decide("s", seq, 0, "a");
             solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1])), Some(&decided));
             seq += 1;
         }
         assert!(solo.core.on_fetch(solo.now, ReplicaId(1), 1, seq), "it gets on");
-        next_fence(&mut solo, seq);
-        (seq, fences) = (seq + 1, fences + 1);
+        next_barrier(&mut solo, seq);
+        (seq, barriers) = (seq + 1, barriers + 1);
     }
-    assert!(fences <= HOLD_FENCES, "{fences}");
-    assert!(fences > 1, "it is waited for at first");
+    assert!(barriers <= HOLD_BARRIERS, "{barriers}");
+    assert!(barriers > 1, "it is waited for at first");
 }
 
 #[test]
 fn g5_a_snapshot_that_somebody_cannot_read_is_verified() {
     let mut solo = forgetful();
-    solo.tell(3, PeerMessage::Unreadable { fence: 9 }, None);
+    solo.tell(3, PeerMessage::Unreadable { barrier: 9 }, None);
     assert_eq!(solo.core.doubted_snapshot(), None, "that is none of its snapshots");
-    solo.tell(3, PeerMessage::Unreadable { fence: 1 }, None);
+    solo.tell(3, PeerMessage::Unreadable { barrier: 1 }, None);
     assert_eq!(solo.core.doubted_snapshot(), Some(1));
     solo.core.on_snapshot_verified(solo.now, 1, true);
-    solo.tell(3, PeerMessage::Unreadable { fence: 1 }, None);
+    solo.tell(3, PeerMessage::Unreadable { barrier: 1 }, None);
     assert_eq!(solo.core.doubted_snapshot(), None, "not all the time");
     assert!(solo.core.on_fetch(solo.now, PEER, 1, 0), "it is whole");
     solo.wait(VERIFY_AGAIN_US);
-    solo.tell(3, PeerMessage::Unreadable { fence: 1 }, None);
+    solo.tell(3, PeerMessage::Unreadable { barrier: 1 }, None);
     assert_eq!(solo.core.doubted_snapshot(), Some(1));
 }
 
@@ -166,15 +166,15 @@ fn g5_a_snapshot_that_somebody_cannot_read_is_verified() {
 fn g5_a_damaged_snapshot_is_given_to_nobody_and_another_is_taken() {
     let mut solo = forgetful();
     assert!(solo.core.on_fetch(solo.now, PEER, 1, 0));
-    solo.tell(3, PeerMessage::Unreadable { fence: 1 }, None);
+    solo.tell(3, PeerMessage::Unreadable { barrier: 1 }, None);
     solo.core.on_snapshot_verified(solo.now, 1, false);
     assert!(!solo.core.on_fetch(solo.now, PEER, 1, 1) && solo.core.is_snapshot_damaged());
     assert_eq!(solo.core.status().snapshots_damaged, 1);
     solo.wait(5_000);
-    assert!(proposes_a_fence(&mut solo), "however little the log has grown");
+    assert!(proposes_a_barrier(&mut solo), "however little the log has grown");
     solo.wait(100_000);
     // Whoever fetched the damaged one is not waited for.
-    next_fence(&mut solo, 3);
+    next_barrier(&mut solo, 3);
     solo.take_snapshot();
     assert!(!solo.core.is_snapshot_damaged());
     assert!(solo.core.on_fetch(solo.now, PEER, 2, 0));
@@ -183,11 +183,11 @@ fn g5_a_damaged_snapshot_is_given_to_nobody_and_another_is_taken() {
 #[test]
 fn g4_after_a_snapshot_that_could_not_be_written_the_next_is_not_tried_at_once() {
     let mut solo = forgetful();
-    next_fence(&mut solo, 3);
+    next_barrier(&mut solo, 3);
     solo.core.on_snapshot_failed(solo.now);
-    next_fence(&mut solo, 4);
+    next_barrier(&mut solo, 4);
     assert_eq!(solo.core.taking(), None);
     solo.wait(RETRY_US);
-    next_fence(&mut solo, 5);
+    next_barrier(&mut solo, 5);
     assert!(solo.core.taking().is_some());
 }

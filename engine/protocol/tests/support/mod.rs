@@ -66,7 +66,7 @@ pub fn config(n: u8, id: u8) -> Config {
         shard: ShardId(0),
         timing: timing(),
         reserve_block: RESERVE_BLOCK,
-        fence_bytes: u64::MAX,
+        barrier_bytes: u64::MAX,
         outlives_power: true,
         rescue: false,
     }
@@ -108,8 +108,8 @@ impl World {
         let mut core = Replica::new(config(self.n, id), u64::from(id) + 7);
         let node = &mut self.nodes[id as usize];
         assert!(node.core.is_none(), "it runs already");
-        if let Some((fence, bytes)) = &node.snapshot {
-            core.restore(read_snapshot(*fence, bytes));
+        if let Some((barrier, bytes)) = &node.snapshot {
+            core.restore(read_snapshot(*barrier, bytes));
         }
         let first = node.log.get(node.cut);
         let begins = |(record, _): &Entry| matches!(record, Record::Begin { .. });
@@ -199,8 +199,8 @@ impl World {
                 }
             }
         }
-        if let Some((fence, hash)) = core.last_fence() {
-            self.ghost.on_fence(fence, hash);
+        if let Some((barrier, hash)) = core.last_barrier() {
+            self.ghost.on_barrier(barrier, hash);
         }
         self.turns += 1;
         if self.turns.is_multiple_of(self.check_every) {
@@ -208,25 +208,25 @@ impl World {
         }
     }
 
-    /// A fence through one node executes everywhere; who takes its snapshot, the test decides.
-    pub fn fence(&mut self, id: u8) {
-        self.propose_fence(id);
+    /// A barrier through one node executes everywhere; who takes its snapshot, the test decides.
+    pub fn barrier(&mut self, id: u8) {
+        self.propose_barrier(id);
         self.settle();
     }
 
     /// The same, and only these nodes hear of it.
-    pub fn fence_among(&mut self, id: u8, nodes: &[u8]) {
-        self.propose_fence(id);
+    pub fn barrier_among(&mut self, id: u8, nodes: &[u8]) {
+        self.propose_barrier(id);
         self.settle_among(nodes);
     }
 
-    pub fn propose_fence(&mut self, id: u8) {
+    pub fn propose_barrier(&mut self, id: u8) {
         let now = self.now;
-        self.core(id).propose_fence(now);
+        self.core(id).propose_barrier(now);
         self.pump(id);
     }
 
-    /// The snapshot of the last fence becomes durable at each of these, and they forget.
+    /// The snapshot of the last barrier becomes durable at each of these, and they forget.
     pub fn forget(&mut self, nodes: &[u8]) {
         nodes.iter().for_each(|id| self.take_snapshot(*id));
     }
@@ -243,10 +243,10 @@ impl World {
         self.sync(id);
         let now = self.now;
         let core = self.core(id);
-        let (fence, _) = core.taking().expect("a fence has executed");
+        let (barrier, _) = core.taking().expect("a barrier has executed");
         let bytes = std::iter::from_fn(|| core.snapshot_bytes()).flatten().collect();
         core.on_snapshot(now);
-        self.nodes[id as usize].snapshot = Some((fence, bytes));
+        self.nodes[id as usize].snapshot = Some((barrier, bytes));
         self.pump(id);
         self.sync(id);
         self.pump(id);
@@ -255,12 +255,12 @@ impl World {
     /// A node gets the snapshot that it needs; whether it needs one.
     pub fn fetch_snapshot(&mut self, id: u8) -> bool {
         let now = self.now;
-        let Some((source, fence)) = self.core(id).wants_snapshot() else { return false };
-        assert!(self.core(source.0).on_fetch(now, ReplicaId(id), fence, 0));
+        let Some((source, barrier)) = self.core(id).wants_snapshot() else { return false };
+        assert!(self.core(source.0).on_fetch(now, ReplicaId(id), barrier, 0));
         let (kept, bytes) = self.nodes[source.index()].snapshot.clone().expect("it has the one it announced");
-        assert_eq!(kept, fence);
-        self.nodes[id as usize].snapshot = Some((fence, bytes.clone()));
-        self.core(id).install_snapshot(now, read_snapshot(fence, &bytes));
+        assert_eq!(kept, barrier);
+        self.nodes[id as usize].snapshot = Some((barrier, bytes.clone()));
+        self.core(id).install_snapshot(now, read_snapshot(barrier, &bytes));
         self.pump(id);
         true
     }
@@ -485,7 +485,7 @@ pub struct Ghost {
     pub decisions: BTreeMap<InstanceId, Decision>,
     pub payloads: BTreeMap<InstanceId, Payload>,
     proposed: BTreeMap<(InstanceId, Ballot), (bool, Deps, Deps)>,
-    fences: BTreeMap<u64, u64>,
+    barriers: BTreeMap<u64, u64>,
 }
 
 impl Ghost {
@@ -498,10 +498,10 @@ impl Ghost {
         }
     }
 
-    /// V13: the state is the same at a fence, wherever it executes.
-    fn on_fence(&mut self, fence: u64, hash: u64) {
-        let known = *self.fences.entry(fence).or_insert(hash);
-        assert_eq!(known, hash, "V13: fence {fence} was reached with two states");
+    /// V13: the state is the same at a barrier, wherever it executes.
+    fn on_barrier(&mut self, barrier: u64, hash: u64) {
+        let known = *self.barriers.entry(barrier).or_insert(hash);
+        assert_eq!(known, hash, "V13: barrier {barrier} was reached with two states");
     }
 
     /// V1: whatever is committed anywhere, ever, is the same.
@@ -534,8 +534,8 @@ impl Ghost {
     }
 }
 
-pub fn read_snapshot(fence: u64, bytes: &[u8]) -> Snapshot {
-    let id = SnapshotId { cluster: ClusterId::of_name("test"), shard: ShardId(0), fence };
+pub fn read_snapshot(barrier: u64, bytes: &[u8]) -> Snapshot {
+    let id = SnapshotId { cluster: ClusterId::of_name("test"), shard: ShardId(0), barrier };
     let mut reader = Reader::new(id);
     reader.push(bytes).expect("a snapshot reads as it was written");
     reader.finish().expect("a snapshot is whole")
@@ -564,9 +564,9 @@ pub fn read(key: &str) -> Payload {
     parse(builder.encode(StreamId::NONE, 0, 0))
 }
 
-pub fn fence() -> Payload {
+pub fn barrier() -> Payload {
     let mut builder = RequestBuilder::default();
-    builder.fence();
+    builder.barrier();
     parse(builder.encode(StreamId::NONE, 0, 0))
 }
 

@@ -15,7 +15,7 @@ pub struct Solo {
     pub log: Vec<Entry>,
     /// How many records were cut from its front.
     pub cut: usize,
-    /// The newest durable snapshot, and its fence.
+    /// The newest durable snapshot, and its barrier.
     pub snapshot: Option<(u64, Vec<u8>)>,
     /// What the log held at the start and has taken since, about.
     log_bytes: u64,
@@ -35,9 +35,9 @@ impl Solo {
         Solo::begun(Config { rescue: true, ..super::config(n, me) }).ready()
     }
 
-    /// The same with a fence every so many bytes of its log.
-    pub fn fencing(n: u8, me: u8, fence_bytes: u64) -> Solo {
-        Solo::begun(Config { fence_bytes, ..super::config(n, me) }).ready()
+    /// The same with a barrier every so many bytes of its log.
+    pub fn with_barriers(n: u8, me: u8, barrier_bytes: u64) -> Solo {
+        Solo::begun(Config { barrier_bytes, ..super::config(n, me) }).ready()
     }
 
     fn ready(mut self) -> Solo {
@@ -81,8 +81,8 @@ impl Solo {
     pub fn restart(&mut self) {
         self.log.truncate(self.durable);
         self.core = Replica::new(self.config.clone(), 3);
-        if let Some((fence, bytes)) = &self.snapshot {
-            self.core.restore(super::read_snapshot(*fence, bytes));
+        if let Some((barrier, bytes)) = &self.snapshot {
+            self.core.restore(super::read_snapshot(*barrier, bytes));
         }
         for (record, payload) in &self.log[self.cut..] {
             self.core.replay(record.clone(), payload.clone());
@@ -113,14 +113,14 @@ impl Solo {
         self.core.check();
     }
 
-    /// The snapshot of the last fence becomes durable, and what it covers is forgotten.
+    /// The snapshot of the last barrier becomes durable, and what it covers is forgotten.
     pub fn take_snapshot(&mut self) {
         self.keep_snapshot();
         self.core.on_snapshot(self.now);
         self.turn();
     }
 
-    /// Its process ends when the snapshot of the last fence counts, and before it knows that: the next one
+    /// Its process ends when the snapshot of the last barrier counts, and before it knows that: the next one
     /// reads the log from what was carried forward.
     pub fn die_with_snapshot(&mut self) {
         let Position(begin) = self.keep_snapshot();
@@ -131,17 +131,17 @@ impl Solo {
 
     /// The position is that of the first record that was carried forward.
     fn keep_snapshot(&mut self) -> Position {
-        let (fence, begin) = self.core.taking().expect("a fence has executed");
+        let (barrier, begin) = self.core.taking().expect("a barrier has executed");
         let bytes = std::iter::from_fn(|| self.core.snapshot_bytes()).flatten().collect();
-        self.snapshot = Some((fence, bytes));
+        self.snapshot = Some((barrier, bytes));
         begin
     }
 
     /// A peer's snapshot has come.
     pub fn install(&mut self, snapshot: &(u64, Vec<u8>)) {
         self.snapshot = Some(snapshot.clone());
-        let (fence, bytes) = snapshot;
-        self.core.install_snapshot(self.now, super::read_snapshot(*fence, bytes));
+        let (barrier, bytes) = snapshot;
+        self.core.install_snapshot(self.now, super::read_snapshot(*barrier, bytes));
         self.turn();
     }
 

@@ -70,7 +70,7 @@ impl Listed {
             Output::Json => out::print(json!({
                 "shard": shard,
                 "file": found.path,
-                "fence": head.fence,
+                "barrier": head.barrier,
                 "epoch": head.epoch.0,
                 "bytes": bytes,
                 "keys": head.keys,

@@ -43,8 +43,8 @@ pub(super) struct ManifestFile {
     /// Of all bytes of the file, padding included.
     pub(super) hash: String,
     pub(super) epoch: u32,
-    pub(super) fence: u64,
-    /// Of the state at the fence.
+    pub(super) barrier: u64,
+    /// Of the state at the barrier.
     pub(super) state_hash: String,
 }
 
@@ -69,7 +69,7 @@ impl Sum {
             bytes: self.bytes,
             hash: format!("{:032x}", self.hash.digest128()),
             epoch: head.epoch.0,
-            fence: head.fence,
+            barrier: head.barrier,
             state_hash: hash_text(head.hash),
         }
     }
@@ -135,7 +135,7 @@ impl Manifest {
         let cluster =
             self.cluster_id().ok_or_else(|| damaged(&manifest_path(dir), "its cluster_id is no number"))?;
         let (shard, mut sum) = (ShardId(file.shard), Sum::default());
-        let id = SnapshotId { cluster, shard, fence: file.fence };
+        let id = SnapshotId { cluster, shard, barrier: file.barrier };
         let read = read_with(&path, id, |bytes| {
             sum.add(bytes);
             Ok(())

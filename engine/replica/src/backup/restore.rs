@@ -75,7 +75,7 @@ fn check_fits(config: &Config, manifest: &Manifest) -> Result<(), Fatal> {
 fn fill(config: &Config, from: &Path, manifest: &Manifest, cluster: ClusterId) -> Result<(), Fatal> {
     for file in &manifest.files {
         let (shard, snapshot) = (ShardId(file.shard), manifest.read(from, file)?);
-        let id = SnapshotId { cluster, shard, fence: file.fence };
+        let id = SnapshotId { cluster, shard, barrier: file.barrier };
         let dir = shard_dir(&config.data_dir, shard);
         write(&dir, id, snapshot).map_err(|error| io(&dir, &error))?;
     }
@@ -91,7 +91,7 @@ fn write(dir: &Path, id: SnapshotId, mut snapshot: Snapshot) -> IoResult<()> {
     });
     written?;
     file.sync_all()?;
-    publish(dir, id.fence)
+    publish(dir, id.barrier)
 }
 
 /// How the replica is started with the same settings.

@@ -24,10 +24,11 @@ pub(super) fn shards(identity: &Identity) -> impl Iterator<Item = ShardId> + use
 /// The snapshots of a shard, in order.
 pub(super) fn snapshots_of(dir: &Path, identity: &Identity, shard: ShardId) -> Result<Vec<Found>, Fatal> {
     let (dir, cluster) = (shard_dir(dir, shard), identity.cluster_id());
-    let fences = snapshots::list(&dir).map_err(|error| io(&dir, &error))?;
-    let found = fences
-        .into_iter()
-        .map(|fence| Found { id: SnapshotId { cluster, shard, fence }, path: snapshot_path(&dir, fence) });
+    let barriers = snapshots::list(&dir).map_err(|error| io(&dir, &error))?;
+    let found = barriers.into_iter().map(|barrier| Found {
+        id: SnapshotId { cluster, shard, barrier },
+        path: snapshot_path(&dir, barrier),
+    });
     Ok(found.collect())
 }
 
@@ -64,9 +65,9 @@ pub(super) fn io(path: &Path, error: &std::io::Error) -> Fatal {
 
 /// What a snapshot says of itself, in words.
 pub(super) fn describe(head: &SnapshotHead, bytes: u64) -> String {
-    let SnapshotHead { epoch, fence, hash, keys, streams, .. } = head;
+    let SnapshotHead { epoch, barrier, hash, keys, streams, .. } = head;
     format!(
-        "fence {fence}, epoch {}, {bytes} bytes, {keys} keys, {streams} streams, state {}",
+        "barrier {barrier}, epoch {}, {bytes} bytes, {keys} keys, {streams} streams, state {}",
         epoch.0,
         crate::status::hash_text(*hash)
     )

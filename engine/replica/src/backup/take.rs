@@ -1,4 +1,4 @@
-//! `isonomy snapshot take`: a fence in every shard, and a wait for the snapshots at them.
+//! `isonomy snapshot take`: a barrier in every shard, and a wait for the snapshots at them.
 
 use crate::commands::{ConnectArgs, Output, block_on};
 use crate::data_dir::shard_dir;
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 pub(crate) const TAKE_SECONDS: u64 = 300;
 /// How often a shard is asked how it stands.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A fence that comes while another snapshot is written, or fetched by a peer, gets none: after
-/// this time another fence is asked for.
+/// A barrier that comes while another snapshot is written, or fetched by a peer, gets none: after
+/// this time another barrier is asked for.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// `isonomy snapshot take`
@@ -29,7 +29,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 Example: isonomy snapshot take --connect 10.0.0.1:7400
 
 The first of the replicas named that answers is asked. Its snapshots cover everything that it had executed by then;
-the other replicas take theirs at the same fences.")]
+the other replicas take theirs at the same barriers.")]
 pub(super) struct TakeArgs {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -66,15 +66,15 @@ pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
 struct Asked {
     connection: Connection,
     shard: ShardId,
-    /// The last fence before that.
-    fence: u64,
+    /// The last barrier before that.
+    barrier: u64,
 }
 
 impl Asked {
     async fn begin(member: &Member, shard: ShardId, cluster: ClusterId) -> Result<Asked, ConnectError> {
         let mut connection = Connection::open(member, shard, Some(cluster), Role::Operator).await?;
-        let fence = connection.request_snapshot().await?.fence;
-        Ok(Asked { connection, shard, fence })
+        let barrier = connection.request_snapshot().await?.barrier;
+        Ok(Asked { connection, shard, barrier })
     }
 
     /// How the shard stands when its snapshot is durable.
@@ -82,13 +82,13 @@ impl Asked {
         let mut asked = Instant::now();
         loop {
             let status = self.connection.status().await?;
-            if status.snapshot > self.fence {
+            if status.snapshot > self.barrier {
                 return Ok(status);
             }
             if patience.is_over() {
-                let (shard, fence) = (self.shard.0, status.fence);
+                let (shard, barrier) = (self.shard.0, status.barrier);
                 bail!(
-                    "shard {shard} has no new snapshot yet, its last fence is {fence}; a fence needs a majority \
+                    "shard {shard} has no new snapshot yet, its last barrier is {barrier}; a barrier needs a majority \
                      of the replicas and a snapshot room on the disk: see `isonomy status` and the replica's log"
                 );
             }
@@ -102,12 +102,12 @@ impl Asked {
 }
 
 fn print(status: &ShardStatus, welcome: &Welcome, output: Output) -> Result<(), Fatal> {
-    let (shard, fence) = (status.shard, status.snapshot);
-    let file = snapshot_path(&shard_dir(Path::new(""), shard), fence);
+    let (shard, barrier) = (status.shard, status.snapshot);
+    let file = snapshot_path(&shard_dir(Path::new(""), shard), barrier);
     let floor = &status.floor.0[..welcome.members.len()];
     match output {
         Output::Table => out::print(format_args!(
-            "replica {}, shard {}: {} in its data directory, fence {fence}, position {floor:?}",
+            "replica {}, shard {}: {} in its data directory, barrier {barrier}, position {floor:?}",
             welcome.replica,
             shard.0,
             file.display()
@@ -115,7 +115,7 @@ fn print(status: &ShardStatus, welcome: &Welcome, output: Output) -> Result<(), 
         Output::Json => {
             let replica = welcome.replica.0;
             out::print(
-                json!({"replica": replica, "shard": shard.0, "file": file, "fence": fence, "floor": floor}),
+                json!({"replica": replica, "shard": shard.0, "file": file, "barrier": barrier, "floor": floor}),
             )
         }
     }

@@ -181,7 +181,7 @@ impl Node {
             }
             ClientMessage::SnapshotRequest => {
                 let now = self.now();
-                self.inner.borrow_mut().core.propose_fence(now);
+                self.inner.borrow_mut().core.propose_barrier(now);
                 self.touch();
                 self.say(sink, &ClientMessage::Status(Box::new(self.status())));
                 Ok(())

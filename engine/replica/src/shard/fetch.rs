@@ -43,7 +43,7 @@ struct Piece {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Place {
     source: ReplicaId,
-    fence: u64,
+    barrier: u64,
     from: u64,
 }
 
@@ -113,8 +113,15 @@ impl FetchError {
 
 impl Node {
     /// A part of a peer's snapshot has come.
-    pub(super) fn on_piece(&self, source: ReplicaId, fence: u64, from: u64, total: u64, bytes: bytes::Bytes) {
-        self.fetching.on_piece(Piece { place: Place { source, fence, from }, total, bytes });
+    pub(super) fn on_piece(
+        &self,
+        source: ReplicaId,
+        barrier: u64,
+        from: u64,
+        total: u64,
+        bytes: bytes::Bytes,
+    ) {
+        self.fetching.on_piece(Piece { place: Place { source, barrier, from }, total, bytes });
     }
 
     /// Why this replica has no snapshot that it should have; empty if all is well.
@@ -126,10 +133,13 @@ impl Node {
         self.fetching.trouble.borrow().clone()
     }
 
-    /// Fetches the snapshot of a fence from a peer and installs it, or tells the core why not.
-    pub(super) async fn fetch(&self, source: ReplicaId, fence: u64) {
-        log::info!("shard {}: fetching the snapshot at fence {fence} from replica {source}", self.shard.0);
-        let fetched = self.try_to_fetch(source, fence).await;
+    /// Fetches the snapshot of a barrier from a peer and installs it, or tells the core why not.
+    pub(super) async fn fetch(&self, source: ReplicaId, barrier: u64) {
+        log::info!(
+            "shard {}: fetching the snapshot at barrier {barrier} from replica {source}",
+            self.shard.0
+        );
+        let fetched = self.try_to_fetch(source, barrier).await;
         self.fetching.progress.set((0, 0));
         let Err(error) = fetched else {
             self.fetching.trouble.take();
@@ -137,24 +147,24 @@ impl Node {
         };
         self.give_up_unfinished().await;
         let Some(failure) = error.failure() else { return };
-        let text = format!("the snapshot of replica {source} at fence {fence}: {error}");
+        let text = format!("the snapshot of replica {source} at barrier {barrier}: {error}");
         if self.told.may(Kind::Snapshot) {
             log::warn!("shard {}: {text}", self.shard.0);
         }
         self.fetching.trouble.replace(text);
         let now = self.now();
-        self.inner.borrow_mut().core.on_fetch_failed(now, source, fence, failure);
+        self.inner.borrow_mut().core.on_fetch_failed(now, source, barrier, failure);
     }
 
-    async fn try_to_fetch(&self, source: ReplicaId, fence: u64) -> Result<(), FetchError> {
+    async fn try_to_fetch(&self, source: ReplicaId, barrier: u64) -> Result<(), FetchError> {
         let dir = self.dir();
         let disk = |error| FetchError::Disk(dir.clone(), error);
         // How much room it takes, its first piece says.
-        let mut piece = self.piece(source, fence, 0, None).await?;
+        let mut piece = self.piece(source, barrier, 0, None).await?;
         let total = piece.total;
         let mut file = self.begin_file().await.map_err(disk)?;
         self.look_for_room(total).await?;
-        let mut reader = Reader::new(self.snapshot_id(fence));
+        let mut reader = Reader::new(self.snapshot_id(barrier));
         loop {
             reader.push(&piece.bytes).map_err(FetchError::Damaged)?;
             self.append(&mut file, &piece.bytes, total).await?;
@@ -162,20 +172,20 @@ impl Node {
             if file.length() == total {
                 break;
             }
-            piece = self.piece(source, fence, file.length(), Some(total)).await?;
+            piece = self.piece(source, barrier, file.length(), Some(total)).await?;
         }
         let snapshot = reader.finish().map_err(FetchError::Damaged)?;
         file.finish(&self.aside).await.map_err(disk)?;
-        self.publish(fence).await.map_err(disk)?;
+        self.publish(barrier).await.map_err(disk)?;
         let now = self.now();
         if !self.inner.borrow_mut().core.install_snapshot(now, snapshot) {
             // The own one, which the log goes on from, is the newest again.
-            let retired = self.aside.run(move || retire(&dir, fence)).await;
+            let retired = self.aside.run(move || retire(&dir, barrier)).await;
             retired.map_err(|error| FetchError::Disk(self.dir(), error))?;
             return Err(FetchError::NotWanted);
         }
-        log::info!("shard {}: installed the snapshot at fence {fence}", self.shard.0);
-        self.prune(fence).await;
+        log::info!("shard {}: installed the snapshot at barrier {barrier}", self.shard.0);
+        self.prune(barrier).await;
         Ok(())
     }
 
@@ -206,13 +216,13 @@ impl Node {
     async fn piece(
         &self,
         source: ReplicaId,
-        fence: u64,
+        barrier: u64,
         from: u64,
         total: Option<u64>,
     ) -> Result<Piece, FetchError> {
-        let is_wanted = || self.inner.borrow().core.wants_snapshot() == Some((source, fence));
-        let ask = || self.say_to_peer(source, &PeerMessage::Fetch { fence, from }, &[]);
-        let piece = self.fetching.await_piece(Place { source, fence, from }, is_wanted, ask).await?;
+        let is_wanted = || self.inner.borrow().core.wants_snapshot() == Some((source, barrier));
+        let ask = || self.say_to_peer(source, &PeerMessage::Fetch { barrier, from }, &[]);
+        let piece = self.fetching.await_piece(Place { source, barrier, from }, is_wanted, ask).await?;
         piece.check(total)?;
         Ok(piece)
     }

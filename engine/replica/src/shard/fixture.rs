@@ -56,8 +56,8 @@ pub(super) fn record(position: u64, bytes: usize) -> Append {
 }
 
 /// The record at a position that begins a segment.
-pub(super) fn begin(position: u64, fence: u64) -> Append {
-    let record = Record::Begin { reserved: position, floor: Deps::NONE, fence };
+pub(super) fn begin(position: u64, barrier: u64) -> Append {
+    let record = Record::Begin { reserved: position, floor: Deps::NONE, barrier };
     Append { position: Position(position), record, payload: None }
 }
 
@@ -83,10 +83,10 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-/// A batch that is a fence.
-pub(super) fn fence() -> Payload {
+/// A batch that is a barrier.
+pub(super) fn barrier() -> Payload {
     let mut builder = RequestBuilder::default();
-    builder.fence();
+    builder.barrier();
     let bytes = builder.encode(StreamId::NONE, 0, 0);
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).unwrap()

@@ -14,7 +14,7 @@ use super::recover::SEGMENT_BYTES;
 pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
 /// Bytes of closed groups that may wait for the disk before peers have to wait, too.
 const LOG_BACKLOG_BYTES_MAX: usize = 32 << 20;
-/// How long a group gathers that nobody waits for, until the shard's next beat after it.
+/// How long a group gathers that nobody waits for, until the shard's next tick after it.
 const GATHER_AT_MOST_US: u64 = 2_000;
 /// A log that has written nothing for so long is idle.
 const MARK_AFTER_US: u64 = 50_000;

@@ -18,7 +18,6 @@ mod links;
 mod missing;
 mod peers;
 mod probe;
-mod pulse;
 mod recover;
 #[cfg(test)]
 mod rig;
@@ -28,6 +27,7 @@ mod snapshot;
 mod socket;
 mod strangers;
 mod ticker;
+mod ticks;
 #[cfg(test)]
 #[path = "../../tests/support/volatile.rs"]
 mod volatile;
@@ -58,7 +58,6 @@ use isonomy_wire::message::{ClientMessage, ShardStatus};
 use link::Sink;
 use links::Links;
 use missing::Missing;
-use pulse::Pulse;
 use recover::Recovered;
 pub(crate) use recover::{SEGMENT_BYTES, verify as verify_log};
 use signal::Signal;
@@ -71,13 +70,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 #[cfg(test)]
 pub(crate) use ticker::{CLIENT_PATIENCE, PEER_PATIENCE};
+use ticks::Ticks;
 
 /// The only epoch so far.
 pub(crate) const EPOCH: Epoch = Epoch(1);
 /// Memory that is registered with the rings: a few groups of the log.
 const IO_MEMORY_BYTES: usize = 4 * GROUP_BYTES_MAX;
-/// The log is cut at fences that come so often in its budget.
-const FENCES_PER_BUDGET: u64 = 4;
+/// The log is cut at barriers that come so often in its budget.
+const BARRIERS_PER_BUDGET: u64 = 4;
 /// How long the own instances may take to end when the process is told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -138,8 +138,8 @@ pub(crate) struct Node {
     /// Inputs have come since the last turn.
     dirty: Cell<bool>,
     turn: Signal,
-    /// Notified at each beat of the pulse.
-    beat: Signal,
+    /// Notified at each tick of the ticks.
+    tick: Signal,
     /// What the log held when the process started.
     log_bytes_before: u64,
     /// The log has something to write.
@@ -183,10 +183,10 @@ impl Inner {
 }
 
 async fn run_shard(setup: Setup) {
-    let pulse = Pulse::start(ticker::BEAT).unwrap_or_else(|error| {
-        stop(Reason::Machine, &format!("no thread for a shard's pulse ({error}); raise the limit on threads"))
+    let ticks = Ticks::start(ticker::TICK).unwrap_or_else(|error| {
+        stop(Reason::Machine, &format!("no thread for a shard's ticks ({error}); raise the limit on threads"))
     });
-    pulse.attach().await;
+    ticks.attach().await;
     let Setup { config, data_dir, shard, ports, resolver, unreachable, stopping, ready, .. } = setup;
     let is_usable = wait_for_room(&data_dir.shard_dir(shard), shard, &stopping).await;
     if !is_usable.unwrap_or_else(|fatal| stop(fatal.reason, &fatal.to_string())) {
@@ -200,7 +200,7 @@ async fn run_shard(setup: Setup) {
     // every decision.
     let latency = Latency::Matters(PREEMPT);
     let queue = glommio::executor().create_task_queue(Shares::default(), latency, "shard");
-    let main = glommio::spawn_local_into(serve(node, pulse, ports, stopping, ready), queue);
+    let main = glommio::spawn_local_into(serve(node, ticks, ports, stopping, ready), queue);
     main.expect("the queue was just made").await;
 }
 
@@ -235,7 +235,7 @@ async fn start(
         shard,
         timing: Timing { source_idle_us: config.source_expiry.as_micros() as u64, ..Timing::default() },
         reserve_block: RESERVE_BLOCK,
-        fence_bytes: config.log_budget / FENCES_PER_BUDGET,
+        barrier_bytes: config.log_budget / BARRIERS_PER_BUDGET,
         outlives_power: config.durability == Durability::Fsync,
         rescue: false,
     };
@@ -248,7 +248,7 @@ async fn start(
     let dir = data_dir.shard_dir(shard);
     let mut core = Replica::new(core_config, rand::random());
     let snapshot = recover::newest_snapshot(id, &dir)?;
-    let known = data_dir.known(shard, snapshot.as_ref().map_or(0, |snapshot| snapshot.head.fence));
+    let known = data_dir.known(shard, snapshot.as_ref().map_or(0, |snapshot| snapshot.head.barrier));
     snapshot.into_iter().for_each(|snapshot| core.restore(snapshot));
     let recovered = recover::recover(id, &dir, known, |(record, payload)| core.replay(record, payload))?;
     let Recovered { tail, .. } = recovered;
@@ -279,7 +279,7 @@ async fn start(
         origin: Instant::now(),
         dirty: Cell::new(true),
         turn: Signal::default(),
-        beat: Signal::default(),
+        tick: Signal::default(),
         log_bytes_before: recovered.bytes(),
         write: Signal::default(),
         written: Signal::default(),
@@ -300,7 +300,7 @@ async fn start(
 /// Runs all tasks of a shard until it is told to stop.
 async fn serve(
     node: Rc<Node>,
-    pulse: Pulse,
+    ticks: Ticks,
     ports: Ports,
     stopping: Arc<AtomicBool>,
     ready: std::sync::mpsc::Sender<ShardId>,
@@ -314,7 +314,7 @@ async fn serve(
     spawn(Box::pin(async move { shared.aside.listen().await }));
     spawn(Box::pin(node.clone().run_turns()));
     spawn(Box::pin(node.clone().run_writes()));
-    spawn(Box::pin(node.clone().run_ticks(pulse)));
+    spawn(Box::pin(node.clone().run_ticks(ticks)));
     spawn(Box::pin(node.clone().run_snapshots()));
     spawn(Box::pin(node.clone().run_verifications()));
     for peer in (0..node.config.members.len() as u8).map(ReplicaId).filter(|id| *id != node.config.replica) {
@@ -331,7 +331,7 @@ async fn serve(
     let first = node.inner.borrow().log.durable;
     let is_ready = || node.inner.borrow().log.durable != first && node.data_dir.is_formed();
     while !is_ready() && !stopping.load(Ordering::Relaxed) {
-        node.beat.wait().await;
+        node.tick.wait().await;
     }
     spawn(Box::pin(node.clone().accept_clients(ports.clients)));
     if let Some(complaint) = rings::complaint() {
@@ -341,14 +341,14 @@ async fn serve(
     let _ = ready.send(node.shard);
 
     while !stopping.load(Ordering::Relaxed) {
-        node.beat.wait().await;
+        node.tick.wait().await;
     }
     let now = node.now();
     node.inner.borrow_mut().core.on_stop(now);
     node.touch();
     let began = Instant::now();
     while !node.inner.borrow().core.is_idle() && began.elapsed() < STOP_PATIENCE {
-        node.beat.wait().await;
+        node.tick.wait().await;
     }
     node.close_all().await;
 }
@@ -484,7 +484,7 @@ impl Node {
         };
         let began = Instant::now();
         while sinks.iter().any(|sink| sink.backlog() > 0) && began.elapsed() < STOP_PATIENCE {
-            self.beat.wait().await;
+            self.tick.wait().await;
         }
         sinks.iter().for_each(|sink| sink.close("this replica stops"));
     }

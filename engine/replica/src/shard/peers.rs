@@ -98,7 +98,7 @@ impl Node {
             match question.answer() {
                 Some(Ok(found)) => break found,
                 Some(Err(why)) => return Err(LinkError::NoAddress { host, why }),
-                None => self.beat.wait().await,
+                None => self.tick.wait().await,
             }
         };
         let mut last = None;
@@ -316,12 +316,12 @@ impl Node {
     fn on_peer_frame(self: &Rc<Node>, peer: ReplicaId, frame: Frame) -> Result<(), LinkError> {
         let message: PeerMessage = frame.decode(self.peer_scope())?;
         match message {
-            PeerMessage::Fetch { fence, from } => {
-                self.on_fetch(peer, fence, from);
+            PeerMessage::Fetch { barrier, from } => {
+                self.on_fetch(peer, barrier, from);
                 return Ok(());
             }
-            PeerMessage::Piece { fence, from, total } => {
-                self.on_piece(peer, fence, from, total, frame.payload);
+            PeerMessage::Piece { barrier, from, total } => {
+                self.on_piece(peer, barrier, from, total, frame.payload);
                 return Ok(());
             }
             PeerMessage::Stalled if self.told.may(Kind::PeerDisk) => {

@@ -101,9 +101,9 @@ impl From<LogError> for Fatal {
 pub(crate) fn newest_snapshot(id: LogId, dir: &Path) -> Result<Option<Snapshot>, Fatal> {
     let failed = |error: Error| Fatal::new(Reason::Disk, format!("{}: {error}", dir.display()));
     let _ = fs::remove_file(snapshots::unfinished_path(dir));
-    let Some(fence) = snapshots::list(dir).map_err(failed)?.pop() else { return Ok(None) };
-    let path = snapshots::snapshot_path(dir, fence);
-    let id = SnapshotId { cluster: id.cluster, shard: id.shard, fence };
+    let Some(barrier) = snapshots::list(dir).map_err(failed)?.pop() else { return Ok(None) };
+    let path = snapshots::snapshot_path(dir, barrier);
+    let id = SnapshotId { cluster: id.cluster, shard: id.shard, barrier };
     match snapshots::read(&path, id) {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(SnapshotError::Io(_, error)) => Err(failed(error)),
@@ -183,11 +183,11 @@ fn verify_once(
     let listed = numbered(dir, segment_path).and_then(|segments| {
         Ok((segments, snapshots::list(dir).map_err(|error| LogError::Io(dir.into(), error))?))
     });
-    let (segments, fences) = match listed {
+    let (segments, barriers) = match listed {
         Ok(listed) => listed,
         Err(error) => return Ok(Err(error)),
     };
-    let known = Known { snapshot: fences.last().copied().unwrap_or(0), ..before };
+    let known = Known { snapshot: barriers.last().copied().unwrap_or(0), ..before };
     Ok(read_back(id, dir, segments, known, SegmentFile::open_shared, |_| ()))
 }
 

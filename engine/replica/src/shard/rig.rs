@@ -3,7 +3,7 @@
 #![allow(dead_code)] // Each test file uses its own part.
 
 use super::link::{Connection, LinkError};
-use super::pulse::Pulse;
+use super::ticks::Ticks;
 use super::{Node, start, ticker};
 use crate::checks::check_machine;
 use crate::config::{Config, Durability, MemberConfig};
@@ -35,7 +35,7 @@ pub(super) struct Rig {
     /// The port for clients of replica 0.
     pub(super) clients: TcpListener,
     /// Wakes the executor, as in a shard.
-    pulse: Pulse,
+    ticks: Ticks,
     _dir: TempDir,
 }
 
@@ -66,11 +66,11 @@ pub(super) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
     check_machine(&config).unwrap();
     let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(PREEMPT).make().unwrap();
     executor.run(async {
-        let pulse = Pulse::start(ticker::BEAT).unwrap();
-        pulse.attach().await;
+        let ticks = Ticks::start(ticker::TICK).unwrap();
+        ticks.attach().await;
         let data_dir = DataDir::open(&config).unwrap();
         let node = start(Arc::new(config.clone()), data_dir, SHARD, Resolver::default(), None).await.unwrap();
-        test(Rig { node: Rc::new(node), config, peers, clients, pulse, _dir: dir }).await;
+        test(Rig { node: Rc::new(node), config, peers, clients, ticks, _dir: dir }).await;
     });
 }
 
@@ -104,10 +104,10 @@ impl Rig {
         self.node.touch();
     }
 
-    /// Some beats pass, in which something must not happen. One task waits for beats at a time.
-    pub(super) async fn beats(&self, count: u32) {
+    /// Some ticks pass, in which something must not happen. One task waits for ticks at a time.
+    pub(super) async fn ticks(&self, count: u32) {
         for _ in 0..count {
-            self.pulse.wait().await;
+            self.ticks.wait().await;
         }
     }
 
@@ -127,7 +127,7 @@ impl Rig {
         let began = Instant::now();
         while !condition() {
             assert!(began.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
-            self.pulse.wait().await;
+            self.ticks.wait().await;
         }
     }
 }

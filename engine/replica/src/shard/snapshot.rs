@@ -28,8 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const VERIFIED_EVERY: Duration = Duration::from_millis(50);
 
 impl Node {
-    pub(super) fn snapshot_id(&self, fence: u64) -> SnapshotId {
-        SnapshotId { cluster: self.data_dir.cluster_id(), shard: self.shard, fence }
+    pub(super) fn snapshot_id(&self, barrier: u64) -> SnapshotId {
+        SnapshotId { cluster: self.data_dir.cluster_id(), shard: self.shard, barrier }
     }
 
     /// Writes the snapshots that the core takes and fetches those that it needs, for ever. What is being
@@ -41,8 +41,8 @@ impl Node {
                 (inner.core.taking(), inner.core.wants_snapshot())
             };
             match (taking, wanted) {
-                (Some((fence, _)), _) => self.take(fence).await,
-                (None, Some((source, fence))) => self.fetch(source, fence).await,
+                (Some((barrier, _)), _) => self.take(barrier).await,
+                (None, Some((source, barrier))) => self.fetch(source, barrier).await,
                 (None, None) => {
                     self.snapshots.wait().await;
                     continue;
@@ -52,9 +52,9 @@ impl Node {
         }
     }
 
-    /// Writes the snapshot of a fence. The core waits longer after each that fails.
-    async fn take(&self, fence: u64) {
-        if let Err(error) = self.write_snapshot(fence).await {
+    /// Writes the snapshot of a barrier. The core waits longer after each that fails.
+    async fn take(&self, barrier: u64) {
+        if let Err(error) = self.write_snapshot(barrier).await {
             if self.told.may(Kind::Snapshot) {
                 let remedy = match file_size::remedy(&error) {
                     Some(remedy) => remedy,
@@ -62,8 +62,8 @@ impl Node {
                     None => "look at the free space".to_owned(),
                 };
                 log::warn!(
-                    "shard {}: the snapshot at fence {fence} was not written in {}: {error}; the log is kept, and a \
-                     later fence tries again; {remedy}",
+                    "shard {}: the snapshot at barrier {barrier} was not written in {}: {error}; the log is kept, and a \
+                     later barrier tries again; {remedy}",
                     self.shard.0,
                     self.dir().display()
                 );
@@ -74,11 +74,11 @@ impl Node {
         }
     }
 
-    async fn write_snapshot(&self, fence: u64) -> Result<()> {
+    async fn write_snapshot(&self, barrier: u64) -> Result<()> {
         let length = self.write_file().await?;
-        self.publish_taken(fence).await?;
-        log::info!("shard {}: snapshot at fence {fence}, {length} bytes", self.shard.0);
-        self.prune(fence).await;
+        self.publish_taken(barrier).await?;
+        log::info!("shard {}: snapshot at barrier {barrier}, {length} bytes", self.shard.0);
+        self.prune(barrier).await;
         Ok(())
     }
 
@@ -98,12 +98,12 @@ impl Node {
     }
 
     /// What was written counts once the log is durable so far.
-    async fn publish_taken(&self, fence: u64) -> Result<()> {
+    async fn publish_taken(&self, barrier: u64) -> Result<()> {
         // What it shows must not be more than the log remembers.
         while self.is_ahead_of_log() {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
-        self.publish(fence).await?;
+        self.publish(barrier).await?;
         let now = self.now();
         self.inner.borrow_mut().core.on_snapshot(now);
         Ok(())
@@ -117,14 +117,14 @@ impl Node {
 
     /// A snapshot that is whole counts from now on. Before that it is noted how far the log has come, so
     /// that a log that has lost its end is not taken for one that is older than the snapshot (D6).
-    pub(super) async fn publish(&self, fence: u64) -> Result<()> {
+    pub(super) async fn publish(&self, barrier: u64) -> Result<()> {
         while self.durable() == Position(0) {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
         let (data_dir, shard, dir, durable) = (self.data_dir.clone(), self.shard, self.dir(), self.durable());
         let publish = move || {
             data_dir.note_reached(shard, durable)?;
-            publish(&dir, fence)
+            publish(&dir, barrier)
         };
         self.aside.run(publish).await
     }
@@ -158,10 +158,10 @@ impl Node {
     }
 
     /// A peer asks for a part of the newest snapshot.
-    pub(super) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, fence: u64, from: u64) {
+    pub(super) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, barrier: u64, from: u64) {
         let now = self.now();
-        let is_newest = self.inner.borrow_mut().core.on_fetch(now, peer, fence, from);
-        let (node, path) = (self.clone(), snapshot_path(&self.dir(), fence));
+        let is_newest = self.inner.borrow_mut().core.on_fetch(now, peer, barrier, from);
+        let (node, path) = (self.clone(), snapshot_path(&self.dir(), barrier));
         let give = async move {
             let read = move || read_piece(&path, from);
             let read = if is_newest { node.aside.try_run(read).await } else { Some(Ok((0, Vec::new()))) };
@@ -171,10 +171,10 @@ impl Node {
                 if node.told.may(Kind::Snapshot) {
                     log::warn!("shard {}: a peer cannot be given a snapshot: {error}", node.shard.0);
                 }
-                node.doubt_snapshot(fence);
+                node.doubt_snapshot(barrier);
                 (0, Vec::new())
             });
-            node.say_to_peer(peer, &PeerMessage::Piece { fence, from, total }, &bytes);
+            node.say_to_peer(peer, &PeerMessage::Piece { barrier, from, total }, &bytes);
         };
         glommio::spawn_local(give).detach();
     }
@@ -189,9 +189,9 @@ impl Node {
     }
 
     /// The own snapshot could not be read.
-    fn doubt_snapshot(&self, fence: u64) {
+    fn doubt_snapshot(&self, barrier: u64) {
         let now = self.now();
-        self.inner.borrow_mut().core.doubt_snapshot(now, fence);
+        self.inner.borrow_mut().core.doubt_snapshot(now, barrier);
         self.touch();
     }
 
@@ -200,24 +200,24 @@ impl Node {
     pub(super) async fn run_verifications(self: Rc<Node>) {
         loop {
             let doubted = self.inner.borrow().core.doubted_snapshot();
-            let Some(fence) = doubted else {
+            let Some(barrier) = doubted else {
                 self.doubts.wait().await;
                 continue;
             };
-            let outcome = self.verify_own(fence).await;
+            let outcome = self.verify_own(barrier).await;
             let now = self.now();
             let mut inner = self.inner.borrow_mut();
-            if inner.core.doubted_snapshot() == Some(fence) {
-                inner.core.on_snapshot_verified(now, fence, outcome.is_ok());
-                self.tell_verified(fence, outcome);
+            if inner.core.doubted_snapshot() == Some(barrier) {
+                inner.core.on_snapshot_verified(now, barrier, outcome.is_ok());
+                self.tell_verified(barrier, outcome);
             }
             drop(inner);
             self.touch();
         }
     }
 
-    async fn verify_own(&self, fence: u64) -> std::result::Result<(), SnapshotError> {
-        let (path, id) = (snapshot_path(&self.dir(), fence), self.snapshot_id(fence));
+    async fn verify_own(&self, barrier: u64) -> std::result::Result<(), SnapshotError> {
+        let (path, id) = (snapshot_path(&self.dir(), barrier), self.snapshot_id(barrier));
         let read = path.clone();
         let thread = std::thread::Builder::new().name("verify".into()).spawn(move || verify(&read, id));
         let thread = thread.map_err(|error| SnapshotError::Io(path, error))?;
@@ -227,10 +227,10 @@ impl Node {
         thread.join().expect("reading does not panic")
     }
 
-    fn tell_verified(&self, fence: u64, outcome: std::result::Result<(), SnapshotError>) {
+    fn tell_verified(&self, barrier: u64, outcome: std::result::Result<(), SnapshotError>) {
         match outcome {
             Ok(()) => log::warn!(
-                "shard {}: a peer could not read what was sent of the snapshot at fence {fence}, but the file is \
+                "shard {}: a peer could not read what was sent of the snapshot at barrier {barrier}, but the file is \
                  whole: the memory of that peer's machine or of this one changes data",
                 self.shard.0
             ),

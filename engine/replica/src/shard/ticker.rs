@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use super::link::Sink;
-use super::pulse::Pulse;
+use super::ticks::Ticks;
 use crate::told::Kind;
 
 /// How long a client may take for a frame that it has begun, leave its answers unread, and let its
@@ -19,14 +19,14 @@ pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// kernel would wait for as long again before it sent anything.
 pub(crate) const PEER_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether something is due.
-pub(super) const BEAT: Duration = Duration::from_micros(TICK_US);
+pub(super) const TICK: Duration = Duration::from_micros(TICK_US);
 /// The same when nothing was.
-const QUIET_BEAT: Duration = Duration::from_millis(20);
+const IDLE_TICK: Duration = Duration::from_millis(20);
 /// How often connections are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often a log at its budget asks for a fence. It does not grow by itself to the next one, and
+/// How often a log at its budget asks for a barrier. It does not grow by itself to the next one, and
 /// a snapshot that could not be written may succeed by now.
-const FENCE_EVERY: Duration = Duration::from_secs(5);
+const BARRIER_EVERY: Duration = Duration::from_secs(5);
 
 /// What the log holds of its disk, and how the disk is.
 #[derive(Clone, Copy)]
@@ -42,9 +42,9 @@ impl Held {
         self.bytes >= self.budget
     }
 
-    /// Whether a fence is to be asked for, so long after the last one. A snapshot needs room as well.
-    fn asks_for_fence(self, since_last: Duration) -> bool {
-        self.is_over_budget() && !self.is_full && since_last >= FENCE_EVERY
+    /// Whether a barrier is to be asked for, so long after the last one. A snapshot needs room as well.
+    fn asks_for_barrier(self, since_last: Duration) -> bool {
+        self.is_over_budget() && !self.is_full && since_last >= BARRIER_EVERY
     }
 
     /// What the core may still write: the worst is told first.
@@ -62,15 +62,15 @@ impl Held {
 
 impl Node {
     /// Tells the core the time when it asks for it, and sweeps connections.
-    pub(super) async fn run_ticks(self: Rc<Node>, pulse: Pulse) {
-        let (mut swept, mut fenced) = (Instant::now(), Instant::now());
+    pub(super) async fn run_ticks(self: Rc<Node>, ticks: Ticks) {
+        let (mut swept, mut asked) = (Instant::now(), Instant::now());
         loop {
-            pulse.wait().await;
-            self.beat.notify();
+            ticks.wait().await;
+            self.tick.notify();
             self.inner.borrow_mut().links.flush_all();
             let (now, due) = (self.now(), self.inner.borrow().core.next_deadline());
             let is_quiet = due.is_none_or(|due| due > now.after(TICK_US));
-            pulse.set_period(if is_quiet { QUIET_BEAT } else { BEAT });
+            ticks.set_period(if is_quiet { IDLE_TICK } else { TICK });
             let disk_turned = self.look_at_disk();
             if disk_turned || due.is_some_and(|due| due <= now) {
                 let room = self.held().room();
@@ -87,9 +87,9 @@ impl Node {
                 self.sweep(swept);
                 self.tell_missing();
             }
-            if self.held().asks_for_fence(fenced.elapsed()) {
-                fenced = Instant::now();
-                self.inner.borrow_mut().core.propose_fence(now);
+            if self.held().asks_for_barrier(asked.elapsed()) {
+                asked = Instant::now();
+                self.inner.borrow_mut().core.propose_barrier(now);
                 self.touch();
             }
         }
@@ -113,7 +113,7 @@ impl Node {
         }
     }
 
-    /// D9: whether the disk has begun to hang since the last beat, or answers again.
+    /// D9: whether the disk has begun to hang since the last tick, or answers again.
     fn look_at_disk(&self) -> bool {
         let (hung, since) = (self.disk.hung_for(), self.hung_since.get());
         if hung.is_some() == since.is_some() {

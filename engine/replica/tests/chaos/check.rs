@@ -170,22 +170,22 @@ mod tests {
     #[test]
     fn lives_are_counted_and_ordered() {
         let first = [wrote(1, (0, 9), 1), wrote(2, (10, 19), 2)];
-        let end = op(0, Asked::Retire, (20, 29), Told::Retired(2));
+        let end = op(0, Asked::Delete, (20, 29), Told::Deleted(2));
         let again = wrote(3, (30, 39), 1);
         assert_right(&[first[0], first[1], end, again, last(1, Some(3))]);
         assert_right(&[
             first[0],
             first[1],
             end,
-            op(0, Asked::Retire, (30, 39), Told::Saw(0, None)),
+            op(0, Asked::Delete, (30, 39), Told::Saw(0, None)),
             last(0, None),
         ]);
-        let open = op(0, Asked::Retire, (20, 29), Told::Unknown);
+        let open = op(0, Asked::Delete, (20, 29), Told::Unknown);
         assert_right(&[first[0], first[1], open, again, last(1, Some(3))]);
         assert_right(&[first[0], first[1], open, last(2, Some(2))]);
-        let lost = op(0, Asked::Retire, (20, 29), Told::Retired(1));
+        let lost = op(0, Asked::Delete, (20, 29), Told::Deleted(1));
         assert_wrong(&[first[0], first[1], lost, again, last(1, Some(3))]);
-        let doubled = op(0, Asked::Retire, (20, 29), Told::Retired(3));
+        let doubled = op(0, Asked::Delete, (20, 29), Told::Deleted(3));
         assert_wrong(&[first[0], first[1], doubled, again, last(1, Some(3))]);
         // The order of lives is the search's.
         let stale = saw((30, 39), 2, Some(2));

@@ -95,7 +95,7 @@ impl Faults<'_> {
         let snapshot = |cluster: &Cluster| cluster.status(other, 0).map(|status| status.snapshot);
         let mut goal = None;
         eventually("a status", || {
-            goal = snapshot(cluster).map(|fence| fence + 2);
+            goal = snapshot(cluster).map(|barrier| barrier + 2);
             goal.is_some()
         });
         eventually("two more snapshots", || snapshot(cluster) >= goal);
@@ -106,8 +106,8 @@ impl Faults<'_> {
         self.end(cluster, victim);
         self.tally.interrupted += 1;
         self.begin(cluster, victim);
-        let fences = |cluster: &Cluster| cluster.status(victim, 0).map(|status| status.fence);
-        eventually("that it has caught up", || fences(cluster) >= goal);
+        let barriers = |cluster: &Cluster| cluster.status(victim, 0).map(|status| status.barrier);
+        eventually("that it has caught up", || barriers(cluster) >= goal);
         self.tally.rounds += 1;
         count(cluster, INSTALLED) > installed
     }

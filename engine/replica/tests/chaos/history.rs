@@ -7,7 +7,7 @@ pub(crate) enum Asked {
     /// With the key_seq that it expects.
     DecideIf(u64),
     Read,
-    Retire,
+    Delete,
 }
 
 impl Asked {
@@ -25,7 +25,7 @@ pub(crate) enum Told {
     /// come without the token.
     Saw(u64, Option<u64>),
     /// It ended a life of so many decisions.
-    Retired(u64),
+    Deleted(u64),
     /// It certainly had no effect.
     Nothing,
     /// It may have had one, and may still have it.
@@ -36,7 +36,7 @@ impl Told {
     /// How many decisions its client knows of.
     pub(crate) fn seq(self) -> Option<u64> {
         match self {
-            Told::Wrote(seq) | Told::Saw(seq, _) | Told::Retired(seq) => Some(seq),
+            Told::Wrote(seq) | Told::Saw(seq, _) | Told::Deleted(seq) => Some(seq),
             Told::Nothing | Told::Unknown => None,
         }
     }

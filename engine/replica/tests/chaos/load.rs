@@ -16,8 +16,8 @@ use tokio::time::sleep;
 
 /// Clients at a time.
 const CLIENTS: u64 = 8;
-/// One key of so many is also retired.
-const RETIRED_KEYS: usize = 4;
+/// One key of so many is also deleted.
+const DELETED_KEYS: usize = 4;
 /// When a client gives up that cannot wait: what it asked during a pause or a kill of all is unknown.
 const HASTE: Duration = Duration::from_millis(1500);
 /// Commands of one load: what is remembered of them fits into memory.
@@ -233,7 +233,7 @@ impl Board {
         let asked = match rng.random_range(0..100) {
             0..50 => Asked::Decide,
             50..70 => Asked::DecideIf(key.told),
-            70..73 if index.is_multiple_of(RETIRED_KEYS) => Asked::Retire,
+            70..73 if index.is_multiple_of(DELETED_KEYS) => Asked::Delete,
             _ => Asked::Read,
         };
         Next { key: index, name: key.name.clone(), token: self.begun as u64, asked }
@@ -244,7 +244,7 @@ impl Board {
         key.ops.push(Op { token: next.token, asked: next.asked, began, ended, told });
         match told {
             Told::Wrote(seq) | Told::Saw(seq, _) => key.told = seq,
-            Told::Retired(_) => key.told = 0,
+            Told::Deleted(_) => key.told = 0,
             Told::Nothing | Told::Unknown => {}
         }
         let progress = &mut self.progress;
@@ -262,9 +262,9 @@ async fn ask(client: &Client, next: &Next) -> Told {
         Asked::Decide => client.decide(key, value).await.map(|committed| Told::Wrote(committed.key_seq)),
         Asked::DecideIf(expected) => client.decide_if(key, value, expected).await.map(decided),
         Asked::Read => client.read(key).await.map(found),
-        Asked::Retire => {
-            let retired = client.retire(key).await;
-            retired.map(|life| life.map_or(Told::Saw(0, None), |life| Told::Retired(life.key_seq)))
+        Asked::Delete => {
+            let deleted = client.delete(key).await;
+            deleted.map(|life| life.map_or(Told::Saw(0, None), |life| Told::Deleted(life.key_seq)))
         }
     };
     told.unwrap_or_else(|error| match error {

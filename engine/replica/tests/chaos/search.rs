@@ -13,7 +13,7 @@ pub(crate) const SEARCH_TIME_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 struct Step {
     op: Op,
-    /// In a key that was never retired: the decisions that were told. Nobody else can have made them.
+    /// In a key that was never deleted: the decisions that were told. Nobody else can have made them.
     taken: Option<Arc<HashSet<u64>>>,
 }
 
@@ -24,7 +24,7 @@ impl Step {
         match self.op.asked {
             Asked::DecideIf(expected) if !applies => seq > expected,
             Asked::Decide | Asked::DecideIf(_) => !taken.contains(&(seq + 1)),
-            Asked::Read | Asked::Retire => true,
+            Asked::Read | Asked::Delete => true,
         }
     }
 }
@@ -49,11 +49,11 @@ impl Model for Register {
             Asked::Decide => true,
             Asked::DecideIf(expected) => expected == seq,
             Asked::Read => false,
-            Asked::Retire => seq > 0,
+            Asked::Delete => seq > 0,
         };
         let next = match (applies, op.asked) {
             (false, _) => *state,
-            (true, Asked::Retire) => Self::init(),
+            (true, Asked::Delete) => Self::init(),
             (true, _) => (seq + 1, Some(op.token)),
         };
         let fits = match op.told {
@@ -62,7 +62,7 @@ impl Model for Register {
                 let bare = seen.is_none() && matches!(op.asked, Asked::DecideIf(_));
                 !applies && told == seq && (bare || seen == token)
             }
-            Told::Retired(told) => applies && told == seq,
+            Told::Deleted(told) => applies && told == seq,
             Told::Unknown => step.may_come_now(seq, applies),
             Told::Nothing => true,
         };
@@ -72,9 +72,9 @@ impl Model for Register {
 
 /// Whether there is an order.
 pub(crate) fn search(ops: &[Op]) -> CheckResult {
-    let retired = ops.iter().any(|op| op.asked == Asked::Retire);
+    let deleted = ops.iter().any(|op| op.asked == Asked::Delete);
     let wrote = |op: &Op| if let Told::Wrote(seq) = op.told { Some(seq) } else { None };
-    let taken = (!retired).then(|| Arc::new(ops.iter().filter_map(wrote).collect()));
+    let taken = (!deleted).then(|| Arc::new(ops.iter().filter_map(wrote).collect()));
     let highest = ops.iter().filter_map(|op| op.told.seq()).max().unwrap_or(0);
     let steps = ops.iter().filter(|op| counts(op, highest));
     let history: Vec<_> = steps.map(|op| operation(Step { op: *op, taken: taken.clone() })).collect();

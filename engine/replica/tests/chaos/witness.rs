@@ -1,7 +1,7 @@
 //! key_seq says which place a command took among those of its key, so that histories of any length
 //! are judged without a search.
 //!
-//! In a key that was retired the same key_seq comes once per life. There the numbers are counted
+//! In a key that was deleted the same key_seq comes once per life. There the numbers are counted
 //! over all lives; their order is left to the search.
 
 use super::history::{Asked, Op, Told};
@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 pub(crate) fn judge(ops: &[Op]) -> Result<(), String> {
     judge_values(ops)?;
     judge_counts(ops)?;
-    let retires = |op: &Op| op.asked == Asked::Retire && op.told != Told::Nothing;
-    if ops.iter().any(retires) { Ok(()) } else { judge_order(ops) }
+    let deletes = |op: &Op| op.asked == Asked::Delete && op.told != Told::Nothing;
+    if ops.iter().any(deletes) { Ok(()) } else { judge_order(ops) }
 }
 
 /// Each value was written by somebody, once, and is seen at its place only.
@@ -51,21 +51,21 @@ fn judge_counts(ops: &[Op]) -> Result<(), String> {
     };
     let mut lives = vec![*last];
     let mut told: BTreeMap<u64, u64> = BTreeMap::new();
-    let (mut open_writes, mut open_retires) = (0, 0);
+    let (mut open_writes, mut open_deletes) = (0, 0);
     for op in ops {
         match op.told {
-            Told::Retired(seq) => lives.push(seq),
+            Told::Deleted(seq) => lives.push(seq),
             Told::Wrote(seq) => *told.entry(seq).or_default() += 1,
             Told::Unknown => {
                 open_writes += u64::from(op.asked.writes());
-                open_retires += u64::from(op.asked == Asked::Retire);
+                open_deletes += u64::from(op.asked == Asked::Delete);
             }
             Told::Saw(..) | Told::Nothing => {}
         }
     }
     for (seq, count) in &told {
         let reached = lives.iter().filter(|length| *length >= seq).count() as u64;
-        if *count > reached + open_retires {
+        if *count > reached + open_deletes {
             return Err(format!("decision {seq} was told {count} times and is there {reached} times"));
         }
     }

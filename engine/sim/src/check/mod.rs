@@ -94,7 +94,7 @@ pub fn on_durable_state(ghost: &Ghost, node: u8, frontier: Deps, hash: u64) {
     v13_execution::check_state(ghost, node, frontier, hash);
 }
 
-/// The same of a fence; at others the state was `known` there.
-pub fn on_durable_fence(node: u8, fence: u64, hash: u64, known: u64) {
-    v13_execution::check_fence(node, fence, hash, known);
+/// The same of a barrier; at others the state was `known` there.
+pub fn on_durable_barrier(node: u8, barrier: u64, hash: u64, known: u64) {
+    v13_execution::check_barrier(node, barrier, hash, known);
 }

@@ -13,6 +13,6 @@ pub(super) fn check_state(ghost: &Ghost, node: u8, frontier: Deps, hash: u64) {
     assert_eq!(known, hash, "V13: replica {node} has another state than others had at {frontier:?}");
 }
 
-pub(super) fn check_fence(node: u8, fence: u64, hash: u64, known: u64) {
-    assert_eq!(known, hash, "V13: replica {node} has another state than others had at fence {fence}");
+pub(super) fn check_barrier(node: u8, barrier: u64, hash: u64, known: u64) {
+    assert_eq!(known, hash, "V13: replica {node} has another state than others had at barrier {barrier}");
 }

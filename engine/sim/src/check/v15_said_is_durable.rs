@@ -1,6 +1,6 @@
 //! V15: whatever a replica tells is in the durable part of its log, or in the snapshot that its disk keeps:
-//! no crash takes it back, and a process that is started again knows it. That holds for messages, gossip, Gone and the answers to clients alike; and what
-//! is cut from the log takes nothing of it away (G1).
+//! no crash takes it back, and a process that is started again knows it. That holds for messages, gossip, Gone and
+//! the answers to clients alike; and what is cut from the log takes nothing of it away (G1).
 
 use crate::ghost::{Book, Ghost};
 use crate::view::{Choice, Seen, View, bare};
@@ -105,7 +105,7 @@ fn is_gossip_kept(ghost: &Ghost, book: &Book, gossip: &Gossip) -> bool {
         && gossip.snapshot <= snapshot.0
         && gossip.position <= *position
         && is_known(ghost.states.get(&gossip.executed), gossip.state_hash)
-        && is_known(ghost.fences.get(&gossip.fence), gossip.fence_hash)
+        && is_known(ghost.barriers.get(&gossip.barrier), gossip.barrier_hash)
 }
 
 pub(super) fn check_answer(node: u8, id: InstanceId, rests_on: Result<(), InstanceId>) {

@@ -108,7 +108,7 @@ impl World {
         check::rows_have_no_gaps(&self.ghost);
         let marks: Vec<_> = live().map(|core| core.marks()).collect();
         marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
-        self.summary.coverage.retired = self.ops.iter().any(Op::is_retired);
+        self.summary.coverage.deleted = self.ops.iter().any(Op::is_deleted);
         self.summary.coverage.repeated = self.clients.iter().any(Client::is_repeated);
         let is_fenced = |client: &Client| client.predecessor.as_ref().is_some_and(|old| old.is_fenced);
         self.summary.coverage.fenced = self.clients.iter().any(is_fenced);

@@ -7,13 +7,13 @@ use isonomy_protocol::marks::{Mark, Marks};
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::failure::Failure;
 
-/// What a run without faults may take of the law's branches: the two paths, fences, snapshots of the own, and
+/// What a run without faults may take of the law's branches: the two paths, barriers, snapshots of the own, and
 /// components.
 const USUAL: [Mark; 7] = [
     Mark::C3Fast,
     Mark::C3Slow,
     Mark::Settled,
-    Mark::FenceProposed,
+    Mark::BarrierProposed,
     Mark::SnapshotTaken,
     Mark::Cycle,
     Mark::LongCycle,

@@ -135,7 +135,7 @@ impl World {
         let time = node.time(self.now);
         let Some(core) = &mut node.core else { return };
         core.on_timeout(time);
-        node.is_beat = true;
+        node.is_tick = true;
         let next = core.next_deadline().unwrap_or(time.after(5_000));
         let at = self.nodes[usize::from(id)].real(self.now, next).max(self.now + 1);
         self.queue.push(at, Event::Tick { node: id, life });
@@ -254,8 +254,8 @@ impl World {
             self.nodes[usize::from(id)].is_writing = true;
             self.after(100, 20_000, Event::Snapshot { node: id, life });
         }
-        if let Some((source, fence)) = turn.fetches {
-            self.begin_transfer(id, source, fence);
+        if let Some((source, barrier)) = turn.fetches {
+            self.begin_transfer(id, source, barrier);
         }
         if turn.verifies && !self.nodes[usize::from(id)].is_verifying {
             self.nodes[usize::from(id)].is_verifying = true;

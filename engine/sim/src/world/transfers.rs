@@ -15,13 +15,13 @@ const MISREAD: f64 = 0.1;
 
 impl World {
     /// A replica begins to fetch the snapshot that it needs.
-    pub(super) fn begin_transfer(&mut self, id: u8, source: u8, fence: u64) {
+    pub(super) fn begin_transfer(&mut self, id: u8, source: u8, barrier: u64) {
         let now = self.now;
         let node = &mut self.nodes[usize::from(id)];
         if node.transfer.is_some() {
             return;
         }
-        node.begin_transfer(now, source, fence);
+        node.begin_transfer(now, source, barrier);
         let life = node.life;
         self.after(1_000, 50_000, Event::Fetched { node: id, life });
     }
@@ -35,22 +35,22 @@ impl World {
             return self.queue.push(until, Event::Fetched { node: id, life });
         }
         let Some(transfer) = self.nodes[usize::from(id)].transfer.take() else { return };
-        self.note(7, id.into(), transfer.fence);
+        self.note(7, id.into(), transfer.barrier);
         // One that is needed no longer, or from elsewhere, ends here.
-        if self.nodes[usize::from(id)].wants_snapshot(transfer.source, transfer.fence) {
+        if self.nodes[usize::from(id)].wants_snapshot(transfer.source, transfer.barrier) {
             self.take_piece(id, transfer);
         }
         self.turn(id);
     }
 
     fn take_piece(&mut self, id: u8, mut transfer: Transfer) {
-        let (now, source, fence) = (self.now, transfer.source, transfer.fence);
+        let (now, source, barrier) = (self.now, transfer.source, transfer.barrier);
         let answers = self.is_paused(source).is_none() && self.linked(id).contains(&ReplicaId(source));
         if !answers {
             return self.wait_for_source(id, transfer);
         }
         let World { nodes, disks, .. } = self;
-        let piece = nodes[usize::from(source)].give_piece(now, id, fence, transfer.from(), disks);
+        let piece = nodes[usize::from(source)].give_piece(now, id, barrier, transfer.from(), disks);
         let Some(mut piece) = piece else { return self.fetch_failed(id, &transfer, FetchFailure::Source) };
         if self.stage == Stage::Faults && self.plan.rot > 0.0 && self.disks.random_bool(MISREAD) {
             let at = self.disks.random_range(0..piece.bytes.len());
@@ -86,16 +86,16 @@ impl World {
     fn fetch_failed(&mut self, id: u8, transfer: &Transfer, why: FetchFailure) {
         let now = self.now;
         self.summary.coverage.misread |= why == FetchFailure::Damaged;
-        self.nodes[usize::from(id)].fetch_failed(now, transfer.source, transfer.fence, why);
+        self.nodes[usize::from(id)].fetch_failed(now, transfer.source, transfer.barrier, why);
     }
 
     /// The file is there; a process that dies now keeps it, and knows nothing of it.
     fn install(&mut self, id: u8, transfer: Transfer) {
         let now = self.now;
-        let (source, fence, is_broken) = (transfer.source, transfer.fence, transfer.is_broken);
+        let (source, barrier, is_broken) = (transfer.source, transfer.barrier, transfer.is_broken);
         let node = &mut self.nodes[usize::from(id)];
         let Ok(whole) = transfer.finish() else {
-            return node.fetch_failed(now, source, fence, FetchFailure::Damaged);
+            return node.fetch_failed(now, source, barrier, FetchFailure::Damaged);
         };
         let before = node.kept_snapshot();
         let dies = self.stage == Stage::Faults && self.disks.random_bool(self.plan.between);

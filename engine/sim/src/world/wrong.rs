@@ -19,7 +19,7 @@ impl World {
         let count = self.faults.random_range(1..3);
         let requests: Vec<Payload> = (0..count).map(|_| wrong_request(&mut self.faults)).collect();
         let payload = Payload::join(&requests);
-        let is_lawful = requests.len() == 1 && !payload.is_fence();
+        let is_lawful = requests.len() == 1 && !payload.is_barrier();
         let time = self.nodes[usize::from(node)].time(self.now);
         let Some(core) = &mut self.nodes[usize::from(node)].core else { return };
 
@@ -50,7 +50,7 @@ fn wrong_request(random: &mut SmallRng) -> Payload {
             (stream, number)
         }
         2 => {
-            builder.retire(key.as_bytes()).expect("it fits");
+            builder.delete(key.as_bytes()).expect("it fits");
             (stream, number)
         }
         3 => {
@@ -62,7 +62,7 @@ fn wrong_request(random: &mut SmallRng) -> Payload {
             (StreamId::NONE, 0)
         }
         5 => {
-            builder.fence();
+            builder.barrier();
             (StreamId::NONE, 0)
         }
         _ => {

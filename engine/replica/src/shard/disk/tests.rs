@@ -31,7 +31,7 @@ fn id_of(data_dir: &DataDir) -> LogId {
 }
 
 impl Rig {
-    /// Opens a log as a shard does whose newest snapshot is that of this fence, or none (0).
+    /// Opens a log as a shard does whose newest snapshot is that of this barrier, or none (0).
     async fn open(config: &Config, snapshot: u64) -> Rig {
         let data_dir = DataDir::open(config).unwrap();
         let (id, dir) = (id_of(&data_dir), data_dir.shard_dir(SHARD));
@@ -67,7 +67,7 @@ impl Rig {
         place
     }
 
-    /// Begins a segment with each of these records, which are fences as well.
+    /// Begins a segment with each of these records, which are barriers as well.
     async fn begin(&mut self, positions: std::ops::RangeInclusive<u64>) {
         for position in positions {
             self.write(&begin(position, position)).await;

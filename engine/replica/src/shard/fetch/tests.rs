@@ -1,21 +1,21 @@
 use super::super::EPOCH;
-use super::super::fixture::{self, commit, fence, hear};
+use super::super::fixture::{self, barrier, commit, hear};
 use super::super::rig::{self, Rig};
 use super::*;
 use crate::snapshots::snapshot_path;
 use futures_lite::future::zip;
 use isonomy_protocol::contract::{Config as CoreConfig, Output, Position, Time, Timing};
-use isonomy_protocol::limits::{FENCE_BYTES, RESERVE_BLOCK};
+use isonomy_protocol::limits::{BARRIER_BYTES, RESERVE_BLOCK};
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::ClusterId;
 use isonomy_wire::message::Gossip;
 
 const SOURCE: ReplicaId = ReplicaId(1);
-const FENCE: u64 = 1;
+const BARRIER: u64 = 1;
 
 fn place(from: u64) -> Place {
-    Place { source: SOURCE, fence: FENCE, from }
+    Place { source: SOURCE, barrier: BARRIER, from }
 }
 
 /// A piece of one byte, by which it is known.
@@ -57,9 +57,13 @@ fn the_file_that_was_begun_is_room() {
 fn only_the_piece_that_is_waited_for_is_taken() {
     fixture::run(async {
         let fetching = Fetching::default();
-        // Of another source, of another fence, before and behind.
-        let strange =
-            [Place { source: ReplicaId(2), ..place(7) }, Place { fence: 2, ..place(7) }, place(0), place(8)];
+        // Of another source, of another barrier, before and behind.
+        let strange = [
+            Place { source: ReplicaId(2), ..place(7) },
+            Place { barrier: 2, ..place(7) },
+            place(0),
+            place(8),
+        ];
         let come = async {
             let all = || strange.iter().for_each(|place| fetching.on_piece(marked(*place, 0)));
             all();
@@ -113,7 +117,7 @@ fn a_piece_that_does_not_come_is_asked_for_again_until_the_source_has_had_its_ti
     });
 }
 
-/// The snapshot of the first fence as a peer of three has it.
+/// The snapshot of the first barrier as a peer of three has it.
 fn snapshot(cluster: ClusterId) -> Vec<u8> {
     let config = CoreConfig {
         cluster,
@@ -123,14 +127,14 @@ fn snapshot(cluster: ClusterId) -> Vec<u8> {
         shard: rig::SHARD,
         timing: Timing::default(),
         reserve_block: RESERVE_BLOCK,
-        fence_bytes: FENCE_BYTES,
+        barrier_bytes: BARRIER_BYTES,
         outlives_power: true,
         rescue: false,
     };
     let mut core = Replica::new(config, 1);
     core.start(Time(0), Position(0));
     core.admit(Time(0));
-    core.on_message(Time(0), ReplicaId(2), commit(), Some(fence()));
+    core.on_message(Time(0), ReplicaId(2), commit(), Some(barrier()));
     while core.taking().is_none() {
         core.end_turn(Time(0));
         while let Some(output) = core.poll() {
@@ -151,13 +155,13 @@ async fn lacking(rig: &Rig) {
     rig.node.inner.borrow_mut().core.on_links(rig.node.now(), &linked);
     let mut floor = Deps::NONE;
     floor.0[SOURCE.index()] = 1;
-    let gossip = Gossip { committed: floor, floor, snapshot: FENCE, ..Gossip::default() };
+    let gossip = Gossip { committed: floor, floor, snapshot: BARRIER, ..Gossip::default() };
     hear(&rig.node, SOURCE, PeerMessage::Gossip(Box::new(gossip)), None);
     rig.until("the choice of a source", || {
         let now = rig.node.now();
         rig.node.inner.borrow_mut().core.on_timeout(now);
         rig.node.touch();
-        rig.node.inner.borrow().core.wants_snapshot() == Some((SOURCE, FENCE))
+        rig.node.inner.borrow().core.wants_snapshot() == Some((SOURCE, BARRIER))
     })
     .await;
 }
@@ -173,14 +177,14 @@ fn files(rig: &Rig) -> Vec<String> {
 async fn fetch(rig: &Rig, answer: impl Fn(u64) -> (u64, Vec<u8>)) {
     let (node, is_over) = (&rig.node, Cell::new(false));
     let fetch = async {
-        node.fetch(SOURCE, FENCE).await;
+        node.fetch(SOURCE, BARRIER).await;
         is_over.set(true);
     };
     let source = async {
         while !is_over.get() {
-            if let Some(Place { source, fence, from }) = node.fetching.awaited.get() {
+            if let Some(Place { source, barrier, from }) = node.fetching.awaited.get() {
                 let (total, bytes) = answer(from);
-                node.on_piece(source, fence, from, total, bytes.into());
+                node.on_piece(source, barrier, from, total, bytes.into());
             }
             fixture::until(|| is_over.get() || node.fetching.awaited.get().is_some()).await;
         }
@@ -208,12 +212,12 @@ fn g5_a_snapshot_that_comes_in_pieces_is_installed() {
         })
         .await;
         assert_eq!(asked.into_inner(), (0..bytes.len()).step_by(SMALL).collect::<Vec<_>>());
-        assert!(std::fs::read(snapshot_path(&rig.node.dir(), FENCE)).unwrap() == bytes);
+        assert!(std::fs::read(snapshot_path(&rig.node.dir(), BARRIER)).unwrap() == bytes);
         assert_eq!(files(&rig).len(), 1);
         assert_eq!((rig.node.snapshot_trouble(), rig.node.fetching.progress.get()), (String::new(), (0, 0)));
         let inner = rig.node.inner.borrow();
         assert_eq!(inner.core.wants_snapshot(), None);
-        assert!(matches!(inner.core.last_fence(), Some((FENCE, _))));
+        assert!(matches!(inner.core.last_barrier(), Some((BARRIER, _))));
     });
 }
 
@@ -256,23 +260,23 @@ fn g5_a_transfer_that_fails_leaves_nothing_and_says_why() {
             assert_eq!(files(&rig), [""; 0], "{told}");
             // The core knows, and waits before it asks again.
             assert_eq!(rig.node.inner.borrow().core.wants_snapshot(), None, "{told}");
-            assert!(rig.node.inner.borrow().core.last_fence().is_none());
+            assert!(rig.node.inner.borrow().core.last_barrier().is_none());
         });
     }
 }
 
-/// The fence has executed here by the time that its snapshot has come: the own one counts.
+/// The barrier has executed here by the time that its snapshot has come: the own one counts.
 #[test]
 fn g5_a_snapshot_that_is_not_needed_any_more_is_not_installed() {
     rig::run(3, async |rig| {
         lacking(&rig).await;
         let bytes = snapshot(rig.node.data_dir.cluster_id());
         fetch(&rig, |_| {
-            hear(&rig.node, ReplicaId(2), commit(), Some(fence()));
+            hear(&rig.node, ReplicaId(2), commit(), Some(barrier()));
             (bytes.len() as u64, bytes.clone())
         })
         .await;
-        assert!(matches!(rig.node.inner.borrow().core.last_fence(), Some((FENCE, _))));
+        assert!(matches!(rig.node.inner.borrow().core.last_barrier(), Some((BARRIER, _))));
         assert_eq!(
             (files(&rig), rig.node.snapshot_trouble()),
             (vec!["snapshot.spare".into()], String::new())

@@ -159,7 +159,7 @@ fn whoever_falls_too_far_behind_loses_its_link() {
     let mut links = links();
     let (outgoing, scope) = (sink(), Scope { kind: Kind::Peer, epoch: EPOCH, shard: ShardId(0) });
     links.on_opened(PEER, outgoing.clone());
-    let piece = PeerMessage::Piece { fence: 1, from: 0, total: 1 };
+    let piece = PeerMessage::Piece { barrier: 1, from: 0, total: 1 };
     let bytes = vec![0; PEER_BACKLOG_BYTES_MAX];
     links.push_bytes(&mut Encoder::default(), scope, PEER, &piece, &bytes[..1 << 20]);
     push(&mut links, PEER);

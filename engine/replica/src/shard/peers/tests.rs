@@ -98,8 +98,8 @@ fn g6_a_second_process_is_heard_once_the_first_has_gone() {
     });
 }
 
-/// So many beats pass while something must not happen.
-const BEATS: u32 = 40;
+/// So many ticks pass while something must not happen.
+const TICKS: u32 = 40;
 
 #[test]
 fn g6_a_peer_is_welcomed_once_its_directory_is_written_down() {
@@ -114,7 +114,7 @@ fn g6_a_peer_is_welcomed_once_its_directory_is_written_down() {
             answer.unwrap()
         };
         let releasing = async {
-            rig.beats(BEATS).await;
+            rig.ticks(TICKS).await;
             assert!(!answered.get(), "the disk may yet lose it");
             drop(held);
         };
@@ -137,7 +137,7 @@ fn g6_a_process_is_heard_once_it_is_written_down() {
         let peer = greeted(&rig, FIRST).await;
         let held = rig.hold_aside();
         say(&rig, &peer);
-        rig.beats(BEATS).await;
+        rig.ticks(TICKS).await;
         assert_eq!((told(&rig.node).heard, rig.node.data_dir.met(PEER)), (0, None));
         drop(held);
         rig.until("a word of the peer", || told(&rig.node).heard == 1).await;
@@ -151,7 +151,7 @@ fn g6_a_directory_that_is_not_formed_takes_no_part() {
         rig.listen_aside();
         let is_admitted = || rig.node.inner.borrow().core.is_admitted();
         rig.node.on_welcome(PEER);
-        rig.beats(BEATS).await;
+        rig.ticks(TICKS).await;
         assert!(!is_admitted() && !rig.node.data_dir.is_counted());
         rig.node.data_dir.on_accepted(PEER).unwrap();
         rig.node.maybe_admit();
@@ -173,7 +173,7 @@ fn g6_an_acceptance_counts_once_it_is_written_down() {
             link.unwrap()
         };
         let releasing = async {
-            rig.beats(BEATS).await;
+            rig.ticks(TICKS).await;
             assert!(!opened.get() && !rig.node.data_dir.is_formed());
             drop(held);
         };

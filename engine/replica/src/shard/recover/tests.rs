@@ -31,16 +31,16 @@ fn prepare(dir: &Path, segment: u64, durable: u64) {
     file(dir, segment).write_all_at(&log_id().encode_prepared(segment, Position(durable)), 0).unwrap();
 }
 
-/// A segment with `records`, each in a group of its own; the first is a Begin if there is a fence.
-fn fill(id: LogId, dir: &Path, segment: u64, records: std::ops::RangeInclusive<u64>, fence: Option<u64>) {
+/// A segment with `records`, each in a group of its own; the first is a Begin if there is a barrier.
+fn fill(id: LogId, dir: &Path, segment: u64, records: std::ops::RangeInclusive<u64>, barrier: Option<u64>) {
     let head = id.encode_head(SegmentHead { segment, first: *records.start() });
     let (file, mut offset) = (file(dir, segment), BLOCK_BYTES);
     file.write_all_at(&head, 0).unwrap();
     let mut encoder = GroupEncoder::new(id);
     for position in records.clone() {
-        let record = match fence {
-            Some(fence) if position == *records.start() => {
-                Record::Begin { reserved: position, floor: Deps::NONE, fence }
+        let record = match barrier {
+            Some(barrier) if position == *records.start() => {
+                Record::Begin { reserved: position, floor: Deps::NONE, barrier }
             }
             _ => Record::Reserve { end: position },
         };
@@ -54,7 +54,7 @@ fn fill(id: LogId, dir: &Path, segment: u64, records: std::ops::RangeInclusive<u
     }
 }
 
-/// A log that was not cut: a fence is told in its second segment.
+/// A log that was not cut: a barrier is told in its second segment.
 fn uncut(dir: &Path) {
     fill(log_id(), dir, 1, 1..=2, None);
     fill(log_id(), dir, 2, 3..=4, Some(8));
@@ -63,7 +63,7 @@ fn uncut(dir: &Path) {
     prepare(dir, 5, 5);
 }
 
-/// A log that was cut at the fence of its fifth segment: a crash came before its fourth had gone, too.
+/// A log that was cut at the barrier of its fifth segment: a crash came before its fourth had gone, too.
 fn cut(dir: &Path) {
     fill(log_id(), dir, 4, 5..=6, None);
     fill(log_id(), dir, 5, 7..=8, Some(8));
@@ -146,7 +146,7 @@ fn d6_whatever_is_missing_of_a_log_that_was_not_cut_is_damage() {
     ];
     let no_snapshot = Err("its snapshot is missing");
     let empty = Err("the log begins with it, but it is empty");
-    let old = Err("needs the snapshot of fence 8, but the newest is that of 7");
+    let old = Err("needs the snapshot of barrier 8, but the newest is that of 7");
     let rows: &[Row<5>] = &[
         ("whole", |_| (), [Ok(6); 5]),
         ("no files", |dir| remove(dir, [1, 2, 3, 4, 5]), held),
@@ -199,7 +199,7 @@ fn d6_whatever_is_missing_of_a_log_that_was_cut_is_damage() {
         Known { reached: Position(3), snapshot: 7, ..NEW },
     ];
     let none = Err("its snapshot is missing");
-    let old = Err("needs the snapshot of fence 8, but the newest is that of 7");
+    let old = Err("needs the snapshot of barrier 8, but the newest is that of 7");
     let gone = Err("it held record 7 once");
     let empty = Err("the log begins with it, but it is empty");
     let beginning = Err("what it was cut for is missing");
@@ -229,7 +229,7 @@ fn g1_before_what_a_log_was_cut_for_nothing_is_read() {
     let known = Known { snapshot: 8, ..NEW };
     let recovered = recover(log_id(), dir.path(), known, |(record, _)| taken.push(record)).unwrap();
     assert_eq!(taken.len(), 4);
-    assert!(matches!(taken[0], Record::Begin { fence: 8, .. }), "{:?}", taken[0]);
+    assert!(matches!(taken[0], Record::Begin { barrier: 8, .. }), "{:?}", taken[0]);
     assert_eq!((recovered.tail.next, recovered.records()), (Position(11), 6));
 }
 

@@ -1,9 +1,9 @@
-use super::super::fixture::{commit, fence, hear, until};
+use super::super::fixture::{barrier, commit, hear, until};
 use super::super::rig::{self, Rig};
 use super::*;
 use futures_lite::future::zip;
 
-const FENCE: u64 = 1;
+const BARRIER: u64 = 1;
 const PEER: ReplicaId = ReplicaId(2);
 
 /// A node whose log is only written by the test.
@@ -34,12 +34,12 @@ fn d6_how_far_the_log_has_come_is_noted_before_a_snapshot_counts() {
         while node.durable() == Position(0) {
             write(&node).await;
         }
-        hear(&node, PEER, commit(), Some(fence()));
+        hear(&node, PEER, commit(), Some(barrier()));
         while node.durable() <= known() {
             write(&node).await;
         }
         // There is no file that could get the name.
-        assert!(node.publish(FENCE).await.is_err());
+        assert!(node.publish(BARRIER).await.is_err());
         assert_eq!(known(), node.durable());
     });
 }
@@ -49,14 +49,14 @@ fn d6_how_far_the_log_has_come_is_noted_before_a_snapshot_counts() {
 fn g4_a_snapshot_counts_once_the_log_is_durable_so_far() {
     rig::run(3, async |rig| {
         let node = begun(&rig);
-        hear(&node, PEER, commit(), Some(fence()));
+        hear(&node, PEER, commit(), Some(barrier()));
         while node.inner.borrow().core.taking().is_none() {
             write(&node).await;
         }
         node.write_file().await.unwrap();
-        let taking = async { node.publish_taken(FENCE).await.unwrap() };
+        let taking = async { node.publish_taken(BARRIER).await.unwrap() };
         let held_up = async {
-            let path = snapshot_path(&node.dir(), FENCE);
+            let path = snapshot_path(&node.dir(), BARRIER);
             // The name would be given on this thread, before that.
             node.aside.run(|| ()).await;
             assert!(node.is_ahead_of_log() && !path.exists());
@@ -72,7 +72,7 @@ fn g4_a_snapshot_counts_once_the_log_is_durable_so_far() {
 #[test]
 fn a_piece_is_that_of_the_file_and_never_more() {
     let dir = tempfile::tempdir().unwrap();
-    let path = snapshot_path(dir.path(), FENCE);
+    let path = snapshot_path(dir.path(), BARRIER);
     assert!(
         matches!(read_piece(&path, 0), Err(SnapshotError::Io(_, error)) if error.kind() == ErrorKind::NotFound)
     );

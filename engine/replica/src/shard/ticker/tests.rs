@@ -131,12 +131,12 @@ fn clients_are_swept_while_peers_are_not_read() {
 }
 
 #[test]
-fn a_fence_is_asked_for_while_the_budget_is_used_up_and_the_disk_takes_it() {
+fn a_barrier_is_asked_for_while_the_budget_is_used_up_and_the_disk_takes_it() {
     let held = Held { hung: None, is_full: false, bytes: 100, budget: 100 };
-    assert!(held.asks_for_fence(FENCE_EVERY));
-    assert!(!held.asks_for_fence(FENCE_EVERY - MOMENT), "it was asked for a moment ago");
-    assert!(!Held { bytes: 99, ..held }.asks_for_fence(FENCE_EVERY));
-    assert!(!Held { is_full: true, ..held }.asks_for_fence(FENCE_EVERY), "a snapshot needs room as well");
+    assert!(held.asks_for_barrier(BARRIER_EVERY));
+    assert!(!held.asks_for_barrier(BARRIER_EVERY - MOMENT), "it was asked for a moment ago");
+    assert!(!Held { bytes: 99, ..held }.asks_for_barrier(BARRIER_EVERY));
+    assert!(!Held { is_full: true, ..held }.asks_for_barrier(BARRIER_EVERY), "a snapshot needs room as well");
 }
 
 #[test]

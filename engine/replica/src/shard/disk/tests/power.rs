@@ -32,7 +32,7 @@ struct Promised {
     record: AtomicU64,
     /// That the directory has noted this record.
     noted: AtomicU64,
-    /// That there is the snapshot of this fence.
+    /// That there is the snapshot of this barrier.
     snapshot: AtomicU64,
 }
 
@@ -70,37 +70,37 @@ impl Promised {
     }
 }
 
-/// The fence of the newest snapshot, if all are whole.
+/// The barrier of the newest snapshot, if all are whole.
 fn newest_snapshot(shard: &Path) -> Result<u64, String> {
-    let fences = list(shard).map_err(|error| error.to_string())?;
-    for fence in &fences {
-        let bytes = fs::read(snapshot_path(shard, *fence)).map_err(|error| error.to_string())?;
-        if bytes != snapshot_of(*fence) {
-            return Err(format!("the snapshot of fence {fence} holds something else"));
+    let barriers = list(shard).map_err(|error| error.to_string())?;
+    for barrier in &barriers {
+        let bytes = fs::read(snapshot_path(shard, *barrier)).map_err(|error| error.to_string())?;
+        if bytes != snapshot_of(*barrier) {
+            return Err(format!("the snapshot of barrier {barrier} holds something else"));
         }
     }
-    Ok(fences.last().copied().unwrap_or(0))
+    Ok(barriers.last().copied().unwrap_or(0))
 }
 
-fn snapshot_of(fence: u64) -> Vec<u8> {
-    vec![fence as u8; 300_000]
+fn snapshot_of(barrier: u64) -> Vec<u8> {
+    vec![barrier as u8; 300_000]
 }
 
 fn position_of(record: &Record) -> u64 {
     match record {
-        Record::Begin { fence, .. } => *fence,
+        Record::Begin { barrier, .. } => *barrier,
         record => record.id().expect("it was written here").seq,
     }
 }
 
 /// Takes a snapshot as a shard does.
-async fn take_snapshot(rig: &Rig, aside: &Aside, fence: u64) {
+async fn take_snapshot(rig: &Rig, aside: &Aside, barrier: u64) {
     let dir = rig.dir();
     let mut file = Growing::open(&begin_snapshot(&dir).unwrap()).await.unwrap();
-    file.append(&snapshot_of(fence)).await.unwrap();
+    file.append(&snapshot_of(barrier)).await.unwrap();
     file.finish(aside).await.unwrap();
     rig.data_dir.note_reached(SHARD, rig.log.durable).unwrap();
-    publish(&dir, fence).unwrap();
+    publish(&dir, barrier).unwrap();
 }
 
 /// Whenever the power is lost, all that was promised by then is there: records that were written, what was
@@ -127,18 +127,18 @@ fn d6_nothing_that_was_promised_is_lost_with_the_power() {
         rig.write(&record(1, 9)).await;
         promise(&promised.record, 1);
         promise(&promised.noted, 1);
-        for fence in [2, 4, 6] {
-            rig.write(&begin(fence, fence)).await;
-            promise(&promised.record, fence);
-            rig.write(&record(fence + 1, 100_000)).await;
-            promise(&promised.record, fence + 1);
-            take_snapshot(&rig, &aside, fence).await;
-            promise(&promised.noted, fence + 1);
-            promise(&promised.snapshot, fence);
-            // One cut for two fences, so that several segments go at a time.
-            if fence == 4 {
-                rig.disk.cut(Position(fence));
-                prune(&rig.dir(), fence).unwrap();
+        for barrier in [2, 4, 6] {
+            rig.write(&begin(barrier, barrier)).await;
+            promise(&promised.record, barrier);
+            rig.write(&record(barrier + 1, 100_000)).await;
+            promise(&promised.record, barrier + 1);
+            take_snapshot(&rig, &aside, barrier).await;
+            promise(&promised.noted, barrier + 1);
+            promise(&promised.snapshot, barrier);
+            // One cut for two barriers, so that several segments go at a time.
+            if barrier == 4 {
+                rig.disk.cut(Position(barrier));
+                prune(&rig.dir(), barrier).unwrap();
                 until(|| rig.disk.used.borrow().len() == 1).await;
             }
             until(|| rig.disk.prepared.borrow().len() == SEGMENTS_AHEAD).await;

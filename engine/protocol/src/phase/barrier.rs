@@ -1,8 +1,8 @@
-//! G1 to G5: floors, fences and snapshots. How those travel is in [`super::transfer`].
+//! G1 to G5: floors, barriers and snapshots. How those travel is in [`super::transfer`].
 
 use crate::contract::{Position, Time};
-use crate::execute::Fence;
-use crate::limits::{FENCE_BEHIND_MAX, FENCE_PATIENCE_US};
+use crate::execute::Barrier;
+use crate::limits::{BARRIER_BEHIND_MAX, BARRIER_PATIENCE_US};
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
@@ -40,96 +40,96 @@ impl Replica {
         self.waiting.retain(|id, _| !floor.contains(*id));
     }
 
-    /// G4: proposes a fence when the log has grown enough or the newest snapshot is damaged, and not
-    /// while something is undecided for longer than a moment: a fence waits for all, and all wait for it.
-    pub(crate) fn maybe_fence(&mut self, now: Time) {
+    /// G4: proposes a barrier when the log has grown enough or the newest snapshot is damaged, and not
+    /// while something is undecided for longer than a moment: a barrier waits for all, and all wait for it.
+    pub(crate) fn maybe_barrier(&mut self, now: Time) {
         // One replica after the other, so that not all of them propose the same one.
         let live = self.peers.live();
         let place =
             self.peers.rows().filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0)
                 as u64;
-        let budget = self.config.fence_bytes.saturating_mul(4 + place) / 4;
+        let budget = self.config.barrier_bytes.saturating_mul(4 + place) / 4;
         let has_grown = self.forgetting.grown() >= budget;
-        if !(has_grown || self.must_renew_snapshot(now)) || self.is_fencing() {
+        if !(has_grown || self.must_renew_snapshot(now)) || self.is_barrier_under_way() {
             return;
         }
-        // All would wait until it has caught up far enough to see to its fence.
-        if self.lacks_more_than(FENCE_BEHIND_MAX) {
+        // All would wait until it has caught up far enough to see to its barrier.
+        if self.lacks_more_than(BARRIER_BEHIND_MAX) {
             return;
         }
         let is_old = |row| {
             let head = InstanceId::new(row, self.executor.committed().of(row) + 1);
-            self.space.get(head).is_some_and(|instance| instance.waits(now) >= FENCE_PATIENCE_US)
+            self.space.get(head).is_some_and(|instance| instance.waits(now) >= BARRIER_PATIENCE_US)
         };
         if !self.peers.rows().any(is_old) {
-            self.propose_fence(now);
+            self.propose_barrier(now);
         }
     }
 
-    /// A fence is known that has not executed here.
-    fn is_fencing(&self) -> bool {
-        !self.executor.executed().covers(self.index.fences())
+    /// A barrier is known that has not executed here.
+    fn is_barrier_under_way(&self) -> bool {
+        !self.executor.executed().covers(self.index.barriers())
     }
 
-    /// G4: a fence, at once, however full the window is (section 6), unless one is under way or this replica
+    /// G4: a barrier, at once, however full the window is (section 6), unless one is under way or this replica
     /// stops, its disk hangs (D9), or it was not admitted (G6).
-    pub fn propose_fence(&mut self, now: Time) {
+    pub fn propose_barrier(&mut self, now: Time) {
         let requests = &self.requests;
         let may_propose = requests.is_admitted() && !requests.is_stopping() && !requests.is_hung();
-        if may_propose && !self.is_fencing() {
-            self.marks.set(Mark::FenceProposed);
+        if may_propose && !self.is_barrier_under_way() {
+            self.marks.set(Mark::BarrierProposed);
             let mut request = RequestBuilder::default();
-            request.fence();
+            request.barrier();
             let payload = Payload::of_request(&mut request, StreamId::NONE);
             self.submit(now, payload, Vec::new());
         }
     }
 
-    /// G4: a fence has executed. The state is the same at every replica now; if no snapshot is under
+    /// G4: a barrier has executed. The state is the same at every replica now; if no snapshot is under
     /// way, nobody fetches the last one, and none has just failed, this one is taken.
-    pub(crate) fn on_fence(&mut self, now: Time, fence: &Fence) {
-        self.count_fence();
-        self.forgetting.on_fence();
+    pub(crate) fn on_barrier(&mut self, now: Time, barrier: &Barrier) {
+        self.count_barrier();
+        self.forgetting.on_barrier();
         if !self.forgetting.may_take(now) || self.is_held(now) {
             return;
         }
         self.marks.set(Mark::SnapshotTaken);
-        let fences = self.forgetting.fences();
-        let frontier = if mutant::is(Mutant::CutAtE) { *self.executor.executed() } else { fence.frontier };
+        let barriers = self.forgetting.barriers();
+        let frontier = if mutant::is(Mutant::CutAtE) { *self.executor.executed() } else { barrier.frontier };
         let head = SnapshotHead {
             epoch: self.config.epoch,
             replicas: self.config.replicas,
-            fence: fences,
+            barrier: barriers,
             frontier,
             hash: self.machine.hash(),
             keys: self.machine.state.keys(),
             streams: self.machine.streams.len() as u64,
             commands: self.machine.commands(),
         };
-        let id = self.snapshot_id(fences);
-        let cut = self.carry_forward(fences, &frontier);
+        let id = self.snapshot_id(barriers);
+        let cut = self.carry_forward(barriers, &frontier);
         self.forgetting.begin(Taking::begin(id, head, &mut self.machine), cut);
     }
 
-    /// One more fence has executed; what the state was is remembered to be compared (V13).
-    pub(crate) fn count_fence(&mut self) {
-        let fences = self.forgetting.count_fence(self.machine.hash());
-        self.sources.on_fence(fences);
+    /// One more barrier has executed; what the state was is remembered to be compared (V13).
+    pub(crate) fn count_barrier(&mut self) {
+        let barriers = self.forgetting.count_barrier(self.machine.hash());
+        self.sources.on_barrier(barriers);
     }
 
-    fn snapshot_id(&self, fence: u64) -> SnapshotId {
-        SnapshotId { cluster: self.config.cluster, shard: self.config.shard, fence }
+    fn snapshot_id(&self, barrier: u64) -> SnapshotId {
+        SnapshotId { cluster: self.config.cluster, shard: self.config.shard, barrier }
     }
 
-    /// The fence of the snapshot that is being taken. Its file may count once the log is durable up
+    /// The barrier of the snapshot that is being taken. Its file may count once the log is durable up
     /// to the position.
     pub fn taking(&self) -> Option<(u64, Position)> {
         self.forgetting.taking()
     }
 
-    /// The last fence that has executed, and the state hash at it.
-    pub fn last_fence(&self) -> Option<(u64, u64)> {
-        self.forgetting.last_fence()
+    /// The last barrier that has executed, and the state hash at it.
+    pub fn last_barrier(&self) -> Option<(u64, u64)> {
+        self.forgetting.last_barrier()
     }
 
     /// The next bytes of that snapshot's file; `None` when all have been given.
@@ -140,8 +140,8 @@ impl Replica {
     /// G1: the snapshot that was being taken is durable, so that everything that it covers may be
     /// forgotten.
     pub fn on_snapshot(&mut self, now: Time) {
-        let (fence, frontier, cut) = self.forgetting.on_taken();
-        self.take_floor(fence, &frontier, cut);
+        let (barrier, frontier, cut) = self.forgetting.on_taken();
+        self.take_floor(barrier, &frontier, cut);
         self.deliver_to_self(now);
     }
 
@@ -151,16 +151,16 @@ impl Replica {
         self.machine.state.end_copy();
     }
 
-    pub(crate) fn take_floor(&mut self, fence: u64, frontier: &Deps, cut: Position) {
+    pub(crate) fn take_floor(&mut self, barrier: u64, frontier: &Deps, cut: Position) {
         self.own_file = OwnFile::default();
         // Nops that it covers can still be on their way to execution here.
         let mut upto = *frontier;
         for (mine, executed) in upto.0.iter_mut().zip(&self.executor.executed().0) {
-            *mine = if mutant::is(Mutant::CutBetweenFences) { *executed } else { (*mine).min(*executed) };
+            *mine = if mutant::is(Mutant::CutBetweenBarriers) { *executed } else { (*mine).min(*executed) };
         }
         self.raise_floor(&upto);
         let floor = self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
-        self.forgetting.on_snapshot(fence, floor, cut);
+        self.forgetting.on_snapshot(barrier, floor, cut);
     }
 
     /// G1: records before this position are no longer needed, because the floor is durable.
@@ -169,11 +169,11 @@ impl Replica {
         self.forgetting.poll_cut(if is_early { Position(u64::MAX) } else { self.outbox.durable() })
     }
 
-    /// G1: writes down again what is above the frontier of a fence, so that the log before can be cut
+    /// G1: writes down again what is above the frontier of a barrier, so that the log before can be cut
     /// once its snapshot is durable. The position of the first of these records.
-    pub(crate) fn carry_forward(&mut self, fence: u64, frontier: &Deps) -> Position {
+    pub(crate) fn carry_forward(&mut self, barrier: u64, frontier: &Deps) -> Position {
         let (reserved, floor) = (self.numbers.reserved(), *self.forgetting.floor());
-        let first = self.outbox.append(Record::Begin { reserved, floor, fence }, None);
+        let first = self.outbox.append(Record::Begin { reserved, floor, barrier }, None);
         self.append_heard();
         let above = self.space.iter().filter(|(id, it)| !frontier.contains(*id) && it.has_records());
         let above: Vec<InstanceId> = above.map(|(id, _)| id).collect();
@@ -194,8 +194,8 @@ impl Replica {
     pub(crate) fn load(&mut self, snapshot: Snapshot) {
         let Snapshot { head, machine } = snapshot;
         self.machine = machine;
-        self.forgetting.on_loaded(head.fence, head.hash);
-        self.executor.skip_to_fence(&head.frontier);
+        self.forgetting.on_loaded(head.barrier, head.hash);
+        self.executor.skip_to_barrier(&head.frontier);
         // The index lacks what was not seen here (trap B16).
         if !mutant::is(Mutant::FrontierUnnamed) {
             self.forgetting.on_unindexed(&head.frontier);

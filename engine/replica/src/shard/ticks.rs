@@ -1,4 +1,4 @@
-//! The beat of a shard: what is due by time alone is looked at then.
+//! The tick of a shard: what is due by time alone is looked at then.
 //!
 //! It comes from a thread of its own and not from a timer of the executor, because glommio 0.9.0
 //! can park for ever while tasks are runnable: when the preemption timer fires before any task of
@@ -12,36 +12,36 @@ use std::task::{Poll, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-/// A beat that was not heard is repeated after twice the time, up to this: until it is heard each holds a
+/// A tick that was not heard is repeated after twice the time, up to this: until it is heard each holds a
 /// reference to the task, of which glommio allows 32,767.
 const REPEAT_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Shared {
     waker: Mutex<Option<Waker>>,
-    beats: AtomicU64,
+    ticks: AtomicU64,
     heard: AtomicU64,
     period_us: AtomicU64,
     ended: AtomicBool,
 }
 
-/// Beats until it is dropped.
-pub(crate) struct Pulse {
+/// Ticks until it is dropped.
+pub(crate) struct Ticks {
     shared: Arc<Shared>,
     thread: Thread,
 }
 
-impl Pulse {
+impl Ticks {
     /// Starts the thread.
-    pub(crate) fn start(period: Duration) -> std::io::Result<Pulse> {
+    pub(crate) fn start(period: Duration) -> std::io::Result<Ticks> {
         let shared = Arc::new(Shared::default());
         shared.set_period(period);
-        let beating = shared.clone();
-        let thread = std::thread::Builder::new().name("pulse".into()).spawn(move || beating.beat())?;
-        Ok(Pulse { shared, thread: thread.thread().clone() })
+        let ticking = shared.clone();
+        let thread = std::thread::Builder::new().name("ticks".into()).spawn(move || ticking.run())?;
+        Ok(Ticks { shared, thread: thread.thread().clone() })
     }
 
-    /// From the next beat on.
+    /// From the next tick on.
     pub(crate) fn set_period(&self, period: Duration) {
         self.shared.set_period(period);
     }
@@ -62,13 +62,13 @@ impl Pulse {
         }
     }
 
-    /// Until the next beat. For one task. Who has missed some, as a shard does while it reads its log, gets
+    /// Until the next tick. For one task. Who has missed some, as a shard does while it reads its log, gets
     /// the next one at once and not when the thread would have repeated it.
     pub(crate) async fn wait(&self) {
         poll_fn(|context| {
             self.attach_to(context.waker());
-            let beats = self.shared.beats.load(Ordering::Acquire);
-            match beats - self.shared.heard.swap(beats, Ordering::AcqRel) {
+            let ticks = self.shared.ticks.load(Ordering::Acquire);
+            match ticks - self.shared.heard.swap(ticks, Ordering::AcqRel) {
                 0 => return Poll::Pending,
                 1 => {}
                 _ => self.thread.unpark(),
@@ -84,15 +84,15 @@ impl Shared {
         self.period_us.store(period.as_micros() as u64, Ordering::Relaxed);
     }
 
-    fn beat(&self) {
+    fn run(&self) {
         let mut unheard = 0;
         while !self.ended.load(Ordering::Relaxed) {
             let period = Duration::from_micros(self.period_us.load(Ordering::Relaxed));
             std::thread::park_timeout((period * (1 << unheard)).min(REPEAT_MAX.max(period)));
-            let beats = self.beats.load(Ordering::Relaxed);
-            let is_heard = self.heard.load(Ordering::Acquire) == beats;
+            let ticks = self.ticks.load(Ordering::Relaxed);
+            let is_heard = self.heard.load(Ordering::Acquire) == ticks;
             unheard = if is_heard { 0 } else { (unheard + 1).min(10) };
-            self.beats.store(beats + 1, Ordering::Release);
+            self.ticks.store(ticks + 1, Ordering::Release);
             // The task may be scheduled already: the wake-up is for the executor.
             if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
                 waker.wake_by_ref();
@@ -101,7 +101,7 @@ impl Shared {
     }
 }
 
-impl Drop for Pulse {
+impl Drop for Ticks {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
     }
@@ -126,28 +126,28 @@ mod tests {
 
     #[test]
     fn whoever_missed_some_gets_the_next_at_once() {
-        let pulse = Pulse::start(NEVER).unwrap();
-        pulse.shared.beats.store(12, Ordering::Release);
+        let ticks = Ticks::start(NEVER).unwrap();
+        ticks.shared.ticks.store(12, Ordering::Release);
         let (woken, wakes) = mpsc::channel();
         let waker = Waker::from(Arc::new(Counter(woken)));
         let mut context = std::task::Context::from_waker(&waker);
-        assert!(std::pin::pin!(pulse.wait()).poll(&mut context).is_ready());
+        assert!(std::pin::pin!(ticks.wait()).poll(&mut context).is_ready());
         wakes.recv_timeout(Duration::from_secs(60)).unwrap();
-        let mut wait = std::pin::pin!(pulse.wait());
+        let mut wait = std::pin::pin!(ticks.wait());
         assert!(wait.as_mut().poll(&mut context).is_ready());
-        wait.set(pulse.wait());
+        wait.set(ticks.wait());
         assert!(wait.as_mut().poll(&mut context).is_pending(), "it misses none any more");
     }
 
     #[test]
     fn it_goes_on_waking_who_does_not_come() {
-        let pulse = Pulse::start(Duration::from_millis(1)).unwrap();
+        let ticks = Ticks::start(Duration::from_millis(1)).unwrap();
         let (woken, wakes) = mpsc::channel();
         let waker = Waker::from(Arc::new(Counter(woken)));
         let mut context = std::task::Context::from_waker(&waker);
-        let mut wait = std::pin::pin!(pulse.wait());
+        let mut wait = std::pin::pin!(ticks.wait());
         while wait.as_mut().poll(&mut context).is_ready() {
-            wait.set(pulse.wait());
+            wait.set(ticks.wait());
         }
         (0..3).for_each(|_| wakes.recv().unwrap());
         assert!(wait.as_mut().poll(&mut context).is_ready());
