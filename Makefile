@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 PROGRAMS = isonomy isonomy-bench
-.PHONY: help install demo test verify fix bench bench-steps sim model soak fuzz chaos partitions
+.PHONY: help install demo test lint verify oldest deny fix bench bench-steps sim model soak fuzz chaos partitions
 
 CARGO ?= cargo
 # Where `make install` puts the programs: PREFIX/bin; a package is built below DESTDIR
@@ -40,13 +40,23 @@ install: ## Build, and put isonomy and isonomy-bench into PREFIX/bin (PREFIX=/us
 test: ## All tests; says at the end how many ran
 	.ci/tests
 
-verify: ## Everything that must hold, without changing a file: format, lints, edges, tests
+lint: ## Format, lints, edges and documentation, without changing a file
 	$(CARGO) fmt --all --check
 	cd engine/fuzz && $(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	.ci/edges
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --locked
+
+verify: lint ## Everything that must hold, without changing a file: lint, tests, 10,000 simulated seeds
 	.ci/tests
 	$(SIM) --count 10000 --time 600
+
+oldest: ## Build with the oldest toolchain that Cargo.toml promises; rustup fetches it
+	version=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); rustup toolchain install $$version --profile minimal; \
+		cargo +$$version check --workspace --all-targets --all-features --locked --target-dir target/oldest
+
+deny: ## Licences, sources and known vulnerabilities of what is built in; needs cargo-deny
+	cargo deny --all-features --locked check
 
 sim: ## Simulated clusters: seeds SEED to SEED+COUNT-1, until one fails
 	$(SIM) --seed $(SEED) --count $(COUNT) $(ARGS)

@@ -1,4 +1,4 @@
-//! One replica's part in one shard: inputs in, outputs out. The rules are in [`crate::phase`], what they keep in
+//! One replica's part in one shard: inputs in, outputs out. The rules are in the files of `phase`, what they keep in
 //! the modules that the fields name.
 
 use crate::attempt::Attempts;

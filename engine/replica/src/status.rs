@@ -239,7 +239,12 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
         status.operators, status.connections_refused, status.connections_yielded,
     );
     let links: String = status.peers.iter().map(peer_line).collect();
-    let mut text = counts + &state + &barrier + &connections + &links;
+    counts + &state + &barrier + &connections + &links + &troubles(status)
+}
+
+/// What is wrong with a shard, a line each.
+fn troubles(status: &ShardStatus) -> String {
+    let mut text = String::new();
     let mut also = |line: String| text += &format!("\n            {line}");
     if status.messages_dropped.impossible > 0 {
         also(format!(

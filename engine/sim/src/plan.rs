@@ -206,17 +206,22 @@ impl Plan {
         };
         // A source that stays away for longer than streams live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };
+        plan.in_a_class(r)
+    }
+
+    /// Some rare combinations have a share of the seeds.
+    fn in_a_class(self, r: &mut SmallRng) -> Plan {
         let class = r.random_range(0.0..1.0);
         if class < QUIET_SHARE {
-            plan.without_faults()
+            self.without_faults()
         } else if class < QUIET_SHARE + RESTLESS_SHARE {
-            plan.restless(r)
+            self.restless(r)
         } else if class < QUIET_SHARE + RESTLESS_SHARE + BULKY_SHARE {
-            plan.bulky(r)
-        } else if bias == Bias::Orphans {
-            plan.for_orphans()
+            self.bulky(r)
+        } else if self.bias == Bias::Orphans {
+            self.for_orphans()
         } else {
-            plan
+            self
         }
     }
 

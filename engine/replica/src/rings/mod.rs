@@ -9,6 +9,7 @@ mod submit;
 
 pub(crate) use submit::PREEMPT;
 
+use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +20,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const COOP_TASKRUN: u32 = 1 << 8;
 
 static COOPERATIVE: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// The rings that this thread has set up. Some are closed again, such as those that only probe the kernel.
+    static SET_UP: RefCell<Vec<c_int>> = const { RefCell::new(Vec::new()) };
+}
+
+fn was_set_up(fd: c_int) -> bool {
+    SET_UP.with_borrow(|rings| rings.contains(&fd))
+}
 
 /// What keeps the rings of this process, whose shards have slept, from being as cheap as they can be.
 pub(crate) fn complaint() -> Option<&'static str> {
@@ -56,5 +66,9 @@ unsafe extern "C" fn __wrap___sys_io_uring_setup(entries: c_uint, params: *mut P
     // An older kernel does not know the flag.
     let is_refused = cooperative < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL);
     COOPERATIVE.store(!is_refused, Ordering::Relaxed);
-    (if is_refused { setup(asked) } else { cooperative }) as c_int
+    let fd = (if is_refused { setup(asked) } else { cooperative }) as c_int;
+    if fd >= 0 && !was_set_up(fd) {
+        SET_UP.with_borrow_mut(|rings| rings.push(fd));
+    }
+    fd
 }

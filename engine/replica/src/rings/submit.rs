@@ -5,6 +5,9 @@
 //! for each time that a shard woke up (docs/decisions/0013). Neither timer is of use to a shard,
 //! whose tasks are short and end by themselves.
 
+use crate::fatal::{Reason, stop};
+use io_uring::opcode;
+use io_uring::squeue::Flags;
 use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +17,15 @@ use std::time::Duration;
 /// nothing else in a shard waits for so long.
 pub(crate) const PREEMPT: Duration = Duration::from_secs(3600);
 
-// Of `enum io_uring_op`, and a flag of `struct io_uring_sqe`.
-const NOP: u8 = 0;
-const POLL_ADD: u8 = 6;
-const TIMEOUT: u8 = 11;
-const ASYNC_CANCEL: u8 = 14;
-const WRITE: u8 = 23;
-const IO_LINK: u8 = 1 << 2;
+const NOP: u8 = opcode::Nop::CODE;
+const POLL_ADD: u8 = opcode::PollAdd::CODE;
+const TIMEOUT: u8 = opcode::Timeout::CODE;
+const ASYNC_CANCEL: u8 = opcode::AsyncCancel::CODE;
+const WRITE: u8 = opcode::Write::CODE;
+const IO_LINK: u8 = Flags::IO_LINK.bits();
+
+const OTHER_LAYOUT: &str = "the ring of this build's glommio is not laid out as this program takes it to be; build it with \
+    the glommio that Cargo.toml names";
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 
@@ -37,12 +42,6 @@ pub(super) fn is_active() -> bool {
 
 fn is_ring(fd: c_int) -> bool {
     RINGS.with_borrow(|rings| rings.contains(&fd))
-}
-
-fn add_ring(fd: c_int) {
-    if !is_ring(fd) {
-        RINGS.with_borrow_mut(|rings| rings.push(fd));
-    }
 }
 
 /// `struct io_uring_sqe` of Linux.
@@ -62,6 +61,9 @@ struct Sqe {
     user_data: u64,
     rest: [u64; 3],
 }
+
+// The kernel's layout, as another crate has it.
+const _: () = assert!(size_of::<Sqe>() == size_of::<io_uring::squeue::Entry>());
 
 impl Sqe {
     /// Glommio's timer that ends with a number of completions, which wakes it by the write behind it.
@@ -90,12 +92,14 @@ impl Sqe {
     }
 }
 
-/// `struct io_uring` of glommio's liburing, as far as it is read here.
+/// `struct io_uring` of glommio's liburing, as far as it is read here. Glommio keeps its own declaration to itself,
+/// so its version is pinned, and each ring is looked at when it is first used.
 #[repr(C)]
 struct Ring {
     _head_and_tail: [*mut u32; 2],
     mask: *const u32,
-    _entries_flags_dropped_array: [*mut u32; 4],
+    entries: *const u32,
+    _flags_dropped_array: [*mut u32; 3],
     sqes: *mut Sqe,
     sqe_head: u32,
     sqe_tail: u32,
@@ -103,6 +107,22 @@ struct Ring {
     _completions: [u64; 11],
     _flags: u32,
     fd: c_int,
+}
+
+impl Ring {
+    /// Whether the fields hold what they must, if the layout is the one that is declared here.
+    ///
+    /// # Safety
+    ///
+    /// The fields up to `entries` are pointers into a ring that was set up, as every version of liburing has them.
+    unsafe fn is_as_declared(&self) -> bool {
+        // SAFETY: as the caller promises.
+        let (mask, entries) = unsafe { (*self.mask, *self.entries) };
+        entries.is_power_of_two()
+            && mask == entries - 1
+            && self.sqe_tail.wrapping_sub(self.sqe_head) <= entries
+            && super::was_set_up(self.fd)
+    }
 }
 
 /// What is to be done with that which waits for submission.
@@ -181,7 +201,12 @@ unsafe extern "C" fn __wrap_io_uring_submit(ring: *mut Ring) -> c_int {
     // SAFETY: as the caller promises. What lies between head and tail was filled and is not the kernel's yet.
     let step = unsafe {
         let Ring { mask, sqes, sqe_head, sqe_tail, fd, .. } = *ring;
-        add_ring(fd);
+        if !is_ring(fd) {
+            if !(*ring).is_as_declared() {
+                stop(Reason::Machine, OTHER_LAYOUT);
+            }
+            RINGS.with_borrow_mut(|rings| rings.push(fd));
+        }
         let sqes = std::slice::from_raw_parts_mut(sqes, *mask as usize + 1);
         let mut waiting = Waiting { sqes, head: sqe_head, count: sqe_tail.wrapping_sub(sqe_head) };
         waiting.prepare(is_ring)
