@@ -6,7 +6,7 @@
 // Fields that repeat the law's own names, and the archived twins that rkyv derives.
 #![allow(missing_docs)]
 
-use crate::deps::Deps;
+use crate::deps::{Deps, Floor, Frontier};
 use crate::failure::Failure;
 use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
 use crate::source::Owner;
@@ -93,14 +93,14 @@ pub enum PeerMessage {
     /// R3.5; the batch is the payload.
     Validate { id: InstanceId, ballot: Ballot, deps: Deps },
     /// R4.
-    ValidateOk { id: InstanceId, ballot: Ballot, conflicts: Vec<Conflict>, floor: Deps },
+    ValidateOk { id: InstanceId, ballot: Ballot, conflicts: Vec<Conflict>, floor: Floor },
     /// R5.4.
     Waiting { id: InstanceId, supporters: u8 },
     /// G5: send the commits `from` to `to` of a row.
     Pull { row: ReplicaId, from: u64, to: u64 },
     /// G3: what was asked is at or below the sender's floor. The newest durable snapshot says which
     /// barrier the floor rests on.
-    Gone { floor: Deps, snapshot: u64 },
+    Gone { floor: Floor, snapshot: u64 },
     /// Said every now and then: how far the sender is, and what deps should take in (C1).
     Gossip(Box<Gossip>),
     /// D9: the sender's disk hangs. Said again for as long as it does.
@@ -117,17 +117,17 @@ pub enum PeerMessage {
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Gossip {
     /// Committed without gaps.
-    pub committed: Deps,
+    pub committed: Frontier,
     /// The frontier E.
-    pub executed: Deps,
+    pub executed: Frontier,
     /// The hash of the state there.
     pub state_hash: u64,
     /// What is at or below is executed, and forgotten there (G1).
-    pub floor: Deps,
+    pub floor: Floor,
     /// The end of the blocks reserved before the last start (D8).
     pub restart_mark: u64,
     /// Conflicts at or below may be missing in its answers.
-    pub unindexed: Deps,
+    pub unindexed: Floor,
     /// How many barriers have executed.
     pub barrier: u64,
     /// The hash of the state at the last of them (G4).
@@ -218,9 +218,9 @@ pub struct ShardStatus {
     /// Messages of peers that had no effect.
     pub messages_dropped: MessagesDropped,
     /// Executed, per row.
-    pub frontier: Deps,
+    pub frontier: Frontier,
     /// Committed without gaps, per row.
-    pub committed: Deps,
+    pub committed: Frontier,
     /// Instances that are known here and not executed.
     pub unexecuted: u64,
     /// The instances that execution waits for, at most 16.
@@ -228,7 +228,7 @@ pub struct ShardStatus {
     /// The hash of the state: equal at equal frontiers.
     pub state_hash: u64,
     /// Everything at or below is executed and forgotten here (G1).
-    pub floor: Deps,
+    pub floor: Floor,
     /// How many barriers have executed.
     pub barrier: u64,
     /// The hash of the state at the last barrier: equal everywhere.

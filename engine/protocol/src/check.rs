@@ -17,7 +17,7 @@ impl Replica {
             assert!(!is_over || !instance.has_places(), "{id:?} has executed");
         }
         assert!(committed.covers(executed));
-        assert!(executed.covers(self.forgetting.floor()));
+        assert!(executed.is_above(self.forgetting.floor()));
         self.check_attempts();
         self.numbers.check();
         self.requests.check(executed.of(self.me), self.numbers.used());

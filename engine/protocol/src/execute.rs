@@ -8,7 +8,7 @@
 use crate::conflict::conflicts;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor, Frontier};
 use isonomy_wire::id::{InstanceId, ReplicaId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -38,7 +38,7 @@ pub struct Barrier {
     /// The instance.
     pub id: InstanceId,
     /// What the state at the barrier covers. Whatever else was executed here before are Nops.
-    pub frontier: Deps,
+    pub frontier: Frontier,
 }
 
 /// Why the head of a row cannot execute.
@@ -56,15 +56,15 @@ enum Block {
 #[derive(Clone, Debug)]
 pub struct Executor {
     n: usize,
-    executed: Deps,
-    committed: Deps,
+    executed: Frontier,
+    committed: Frontier,
     /// Per row the instances behind the executed ones.
     rows: Vec<VecDeque<Option<Vertex>>>,
     blocks: Vec<Block>,
     /// Found in order, not yet polled.
     ready: VecDeque<Step>,
     /// The frontier of the last barrier.
-    at_barrier: Deps,
+    at_barrier: Frontier,
     largest: usize,
 }
 
@@ -73,23 +73,23 @@ impl Executor {
     pub fn new(n: usize) -> Executor {
         Executor {
             n,
-            executed: Deps::NONE,
-            committed: Deps::NONE,
+            executed: Frontier::NONE,
+            committed: Frontier::NONE,
             rows: vec![VecDeque::new(); n],
             blocks: vec![Block::Unknown; n],
             ready: VecDeque::new(),
-            at_barrier: Deps::NONE,
+            at_barrier: Frontier::NONE,
             largest: 0,
         }
     }
 
     /// The frontier E: what has executed, per row.
-    pub fn executed(&self) -> &Deps {
+    pub fn executed(&self) -> &Frontier {
         &self.executed
     }
 
     /// C: committed without gaps, per row.
-    pub fn committed(&self) -> &Deps {
+    pub fn committed(&self) -> &Frontier {
         &self.committed
     }
 
@@ -132,7 +132,7 @@ impl Executor {
 
     /// Everything up to there is executed without having been looked at: a snapshot has it, or
     /// they are Nops. Returns how many batches were passed over.
-    pub fn skip_to(&mut self, upto: &Deps) -> usize {
+    pub fn skip_to(&mut self, upto: &Floor) -> usize {
         assert!(self.ready.is_empty(), "what is ready executes before anything is skipped");
         let mut batches = 0;
         for row in 0..self.n {
@@ -149,8 +149,8 @@ impl Executor {
     }
 
     /// The state is that of a barrier with this frontier.
-    pub fn skip_to_barrier(&mut self, frontier: &Deps) {
-        self.skip_to(frontier);
+    pub fn skip_to_barrier(&mut self, frontier: &Frontier) {
+        self.skip_to(&frontier.to_floor());
         self.at_barrier.merge(frontier);
     }
 
@@ -187,7 +187,7 @@ impl Executor {
         // Nearly always all deps are executed, and no search is needed.
         let mut before = self.executed;
         before.add(head);
-        let outcome = if before.covers(&vertex.dep) {
+        let outcome = if before.has_passed(&vertex.dep) {
             self.gate(&[head]).map(|()| self.execute(&[head]))
         } else {
             Search::new(self).run(head)
@@ -212,7 +212,7 @@ impl Executor {
         let members = if mutant::is(Mutant::GateOfOne) { &component[..1] } else { component };
         for member in members {
             let vertex = self.vertex(*member).expect("members are committed");
-            if self.executed.covers(&vertex.after) {
+            if self.executed.has_passed(&vertex.after) {
                 continue;
             }
             for row in 0..self.n {
@@ -242,9 +242,9 @@ impl Executor {
         let (id, ..) = batches().find(|(_, _, payload)| payload.is_barrier())?;
         let mut frontier = self.at_barrier;
         for (member, vertex, _) in batches() {
-            frontier.merge(&vertex.dep);
+            frontier.pass(&vertex.dep);
             if !mutant::is(Mutant::BarrierWithoutAfter) {
-                frontier.merge(&vertex.after);
+                frontier.pass(&vertex.after);
             }
             frontier.add(member);
         }

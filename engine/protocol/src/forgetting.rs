@@ -5,7 +5,7 @@ use crate::contract::{Position, Time};
 use crate::limits::{BARRIERS_REMEMBERED, HOLD_BARRIERS};
 use crate::snapshot::Taking;
 use crate::transfer::Pause;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Floor, Frontier};
 use std::collections::VecDeque;
 
 /// A snapshot that is being taken.
@@ -29,10 +29,10 @@ struct Cut {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forgetting {
     /// G1: executed, and forgotten here.
-    floor: Deps,
+    floor: Floor,
     /// Conflicts at or below may be missing in the index (law, section 3): it does not come with a
     /// snapshot, nor with a floor that was taken over from a peer.
-    unindexed: Deps,
+    unindexed: Floor,
     /// Barriers executed since the shard began.
     barriers: u64,
     /// The last of them, and the state hash at each.
@@ -51,12 +51,12 @@ pub(crate) struct Forgetting {
 
 impl Forgetting {
     /// What has executed and is forgotten here.
-    pub(crate) fn floor(&self) -> &Deps {
+    pub(crate) fn floor(&self) -> &Floor {
         &self.floor
     }
 
     /// What conflicts may be missing in the index.
-    pub(crate) fn unindexed(&self) -> &Deps {
+    pub(crate) fn unindexed(&self) -> &Floor {
         &self.unindexed
     }
 
@@ -81,12 +81,12 @@ impl Forgetting {
     }
 
     /// G1: everything up to here is forgotten from now on.
-    pub(crate) fn raise_floor(&mut self, upto: &Deps) {
+    pub(crate) fn raise_floor(&mut self, upto: &Floor) {
         self.floor.merge(upto);
     }
 
     /// The index may lack what is at or below.
-    pub(crate) fn on_unindexed(&mut self, upto: &Deps) {
+    pub(crate) fn on_unindexed(&mut self, upto: &Floor) {
         self.unindexed.merge(upto);
     }
 
@@ -146,7 +146,7 @@ impl Forgetting {
     }
 
     /// The snapshot that was being taken is durable: its barrier, its frontier, and where the log may be cut.
-    pub(crate) fn on_taken(&mut self) -> (u64, Deps, Position) {
+    pub(crate) fn on_taken(&mut self) -> (u64, Frontier, Position) {
         let Underway { taking, cut, log_bytes } = self.underway.take().expect("one is being taken");
         self.pause = Pause::default();
         self.snapshot_log_bytes = log_bytes;

@@ -4,7 +4,7 @@
 use crate::contract::Position;
 use crate::log::record::Record;
 use crate::outbox::Outbox;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::ReplicaId;
 
 /// Numbers up to the end may be used, once the record at the position is durable.
@@ -114,7 +114,7 @@ impl Numbers {
     }
 
     /// D8: the restart marks that still matter, because what they name is not below the floor yet.
-    pub(crate) fn open_restart_marks(&self, floor: &Deps) -> Deps {
+    pub(crate) fn open_restart_marks(&self, floor: &Floor) -> Deps {
         let mut open = self.restart_marks;
         for (mark, floor) in open.0.iter_mut().zip(&floor.0) {
             if *mark <= *floor {

@@ -2,7 +2,7 @@
 
 use crate::contract::Time;
 use crate::quorum::ReplicaSet;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Floor, Frontier};
 use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::Gossip;
 
@@ -12,13 +12,13 @@ pub(crate) struct Peer {
     is_linked: bool,
     /// Until then its disk hangs, as it says (D9).
     stalled_until: Option<Time>,
-    committed: Deps,
-    executed: Deps,
+    committed: Frontier,
+    executed: Frontier,
     state_hash: u64,
     /// What it has forgotten, which rests on its snapshot or on what everybody has executed.
-    floor: Deps,
+    floor: Floor,
     snapshot: u64,
-    unindexed: Deps,
+    unindexed: Floor,
     /// The last barrier that it executed, and its state hash there.
     barrier: (u64, u64),
     /// G6: its log has had so many durable records.
@@ -27,7 +27,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// What it has forgotten.
-    pub(crate) fn floor(&self) -> &Deps {
+    pub(crate) fn floor(&self) -> &Floor {
         &self.floor
     }
 
@@ -37,12 +37,12 @@ impl Peer {
     }
 
     /// What it has committed without a gap.
-    pub(crate) fn committed(&self) -> &Deps {
+    pub(crate) fn committed(&self) -> &Frontier {
         &self.committed
     }
 
     /// V13: its frontier, and its state hash there.
-    pub(crate) fn state(&self) -> (&Deps, u64) {
+    pub(crate) fn state(&self) -> (&Frontier, u64) {
         (&self.executed, self.state_hash)
     }
 
@@ -141,7 +141,7 @@ impl Peers {
     }
 
     /// G5: a replica has forgotten everything up to its floor, which rests on a snapshot.
-    pub(crate) fn on_gone(&mut self, from: ReplicaId, floor: &Deps, snapshot: u64) {
+    pub(crate) fn on_gone(&mut self, from: ReplicaId, floor: &Floor, snapshot: u64) {
         let peer = &mut self.all[from.index()];
         peer.floor.merge(floor);
         peer.snapshot = peer.snapshot.max(snapshot);
@@ -186,23 +186,18 @@ impl Peers {
     }
 
     /// C1: what the indexes of some replicas may lack.
-    pub(crate) fn merge_unindexed(&self, into: &mut Deps) {
+    pub(crate) fn merge_unindexed(&self, into: &mut Floor) {
         self.all.iter().for_each(|peer| into.merge(&peer.unindexed));
     }
 
     /// What every replica has executed, durably.
-    pub(crate) fn executed_everywhere(&self) -> Deps {
-        let mut everywhere = self.all[0].executed;
-        for peer in &self.all[1..] {
-            for (seq, theirs) in everywhere.0.iter_mut().zip(&peer.executed.0) {
-                *seq = (*seq).min(*theirs);
-            }
-        }
-        everywhere
+    pub(crate) fn executed_everywhere(&self) -> Frontier {
+        let all = self.all.iter().map(|peer| peer.executed);
+        all.reduce(|mine, theirs| mine.common(&theirs)).unwrap_or_default()
     }
 
     /// Whether one of the others has executed more than so many instances beyond a frontier.
-    pub(crate) fn is_ahead_of(&self, frontier: &Deps, instances: u64) -> bool {
+    pub(crate) fn is_ahead_of(&self, frontier: &Frontier, instances: u64) -> bool {
         self.others().any(|id| {
             let theirs = &self.get(id).executed;
             let ahead = theirs.0.iter().zip(&frontier.0).map(|(theirs, mine)| theirs.saturating_sub(*mine));

@@ -9,7 +9,7 @@ use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::replica::Replica;
 use crate::snapshot::Snapshot;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{Ballot, InstanceId};
 use isonomy_wire::message::{Phase, Value};
 
@@ -18,7 +18,7 @@ impl Replica {
     pub fn restore(&mut self, snapshot: Snapshot) {
         let frontier = snapshot.head.frontier;
         self.load(snapshot);
-        self.raise_floor(&frontier);
+        self.raise_floor(&frontier.to_floor());
     }
 
     /// A record that the log had when the process started. The log was checked before; a record
@@ -90,8 +90,8 @@ impl Replica {
 
     /// G1, G5: what a floor covers and the replay has not executed was not seen here, or its records
     /// are gone: the index does not have it.
-    fn replay_floor(&mut self, upto: &Deps) {
-        if !self.executor.executed().covers(upto) && !mutant::is(Mutant::ReplayedFloorUnnamed) {
+    fn replay_floor(&mut self, upto: &Floor) {
+        if !self.executor.executed().is_above(upto) && !mutant::is(Mutant::ReplayedFloorUnnamed) {
             self.forgetting.on_unindexed(upto);
         }
         let batches = self.executor.skip_to(upto);

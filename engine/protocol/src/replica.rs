@@ -20,7 +20,7 @@ use crate::requests::Requests;
 use crate::space::Space;
 use crate::streams::idle::Idle;
 use crate::transfer::{Holds, OwnFile, Sources};
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::Reason;
 use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{MessagesDropped, PeerMessage};
@@ -278,7 +278,7 @@ impl Replica {
     }
 
     /// What this replica has committed without a gap, and executed.
-    pub(crate) fn progress(&self) -> (Deps, Deps) {
+    pub(crate) fn progress(&self) -> (Frontier, Frontier) {
         (*self.executor.committed(), *self.executor.executed())
     }
 

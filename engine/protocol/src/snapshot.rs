@@ -11,7 +11,7 @@
 
 use crate::machine::Machine;
 use crate::streams::Streams;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::frame::{Encoder, Frame, FrameError, Kind, Scope, Splitter};
 use isonomy_wire::id::{ClusterId, Epoch, ShardId};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub struct SnapshotHead {
     /// Which barrier, from 1.
     pub barrier: u64,
     /// What the state covers.
-    pub frontier: Deps,
+    pub frontier: Frontier,
     /// The state hash.
     pub hash: u64,
     /// Keys with a decision.
@@ -328,7 +328,7 @@ mod tests {
     }
 
     fn image(machine: &mut Machine) -> (SnapshotHead, Vec<u8>) {
-        let mut frontier = Deps::NONE;
+        let mut frontier = Frontier::NONE;
         frontier.set(ReplicaId(0), 900);
         let (hash, keys, streams) = (machine.hash(), machine.state.keys(), machine.streams.len() as u64);
         let (barrier, commands) = (ID.barrier, machine.commands());

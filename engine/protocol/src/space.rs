@@ -4,7 +4,7 @@ use crate::contract::Time;
 use crate::instance::Instance;
 use crate::limits::ROW_AHEAD_MAX;
 use crate::state::Place;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{InstanceId, ReplicaId};
 use std::collections::VecDeque;
 
@@ -90,7 +90,7 @@ impl Space {
     }
 
     /// Forgets everything at or below a floor, seen or not.
-    pub(crate) fn forget(&mut self, floor: &Deps) {
+    pub(crate) fn forget(&mut self, floor: &Floor) {
         for (row, upto) in self.rows.iter_mut().zip(&floor.0) {
             let count = upto.saturating_sub(row.forgotten);
             row.instances.drain(..row.instances.len().min(count as usize));
@@ -134,7 +134,7 @@ mod tests {
         space.see(id(1, 3), Time(5)).unwrap();
         assert_eq!(space.last(ReplicaId(1)), 3);
         assert_eq!(space.get(id(1, 1)).unwrap().waits(Time(7)), 2);
-        space.forget(&Deps([0, 2, 0, 0, 0, 0, 0, 0, 0]));
+        space.forget(&Floor([0, 2, 0, 0, 0, 0, 0, 0, 0]));
         assert!(space.get(id(1, 2)).is_none());
         assert!(space.see(id(1, 2), Time(6)).is_none());
         assert!(space.get(id(1, 3)).is_some());

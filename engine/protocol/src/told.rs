@@ -5,13 +5,13 @@ use crate::limits::WAITING_ON_SHOWN;
 use crate::marks::{Mark, Marks};
 use crate::replica::Replica;
 use crate::streams::Stream;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{ReplicaId, StreamId};
 use isonomy_wire::message::{PeerStatus, SOURCES_TOLD_MAX, ShardStatus, SourceStatus};
 
 impl Replica {
     /// The frontier E: what has executed, per row.
-    pub fn executed(&self) -> &Deps {
+    pub fn executed(&self) -> &Frontier {
         self.executor.executed()
     }
 

@@ -6,6 +6,7 @@
 
 mod support;
 
+use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId};
 use isonomy_wire::message::PeerMessage;
 use support::solo::*;
@@ -388,10 +389,10 @@ fn after_each_other(n: u8, node: u8, rows: [u8; 2]) -> Solo {
     let [a, b] = rows.map(|row| id(row, 1));
     let mut solo = Solo::new(n, node);
     for (it, other) in [(a, b), (b, a)] {
-        let mut after = deps([]);
+        let mut after = Deps::NONE;
         after.add(other);
         let (ballot, value) = (ballot(1, it.row.0), isonomy_wire::message::Value::Attached);
-        let commit = PeerMessage::Commit { id: it, ballot, value, deps: deps([]), after };
+        let commit = PeerMessage::Commit { id: it, ballot, value, deps: upto([]), after };
         let key = it.row.0.to_string();
         solo.tell(it.row.0, commit, Some(&decide(&key, 1, 0, &key)));
     }

@@ -6,7 +6,6 @@ use crate::out;
 use anyhow::ensure;
 use clap::Args;
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
-use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{PeerStatus, Role, ShardStatus, Welcome};
 use serde_json::{Value, json};
@@ -85,8 +84,8 @@ pub(crate) async fn replica_status(address: &str, cluster: Option<ClusterId>) ->
 }
 
 /// A frontier with one entry per member.
-fn rows(deps: &Deps, welcome: &Welcome) -> Vec<u64> {
-    deps.0[..welcome.members.len()].to_vec()
+fn rows(vector: &[u64], welcome: &Welcome) -> Vec<u64> {
+    vector[..welcome.members.len()].to_vec()
 }
 
 /// State hashes are compared, not computed with: as text no reader rounds them.
@@ -104,11 +103,11 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
     let shards = shards.iter().map(|status| {
         json!({
             "shard": status.shard.0,
-            "frontier": rows(&status.frontier, welcome),
-            "committed": rows(&status.committed, welcome),
+            "frontier": rows(&status.frontier.0, welcome),
+            "committed": rows(&status.committed.0, welcome),
             "unexecuted": status.unexecuted,
             "state_hash": hash_text(status.state_hash),
-            "floor": rows(&status.floor, welcome),
+            "floor": rows(&status.floor.0, welcome),
             "barrier": status.barrier,
             "barrier_hash": hash_text(status.barrier_hash),
             "snapshot": status.snapshot,
@@ -214,7 +213,7 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
     let state = format!(
         "\n            state {}  frontier {:?}  unexecuted {}{waiting}",
         hash_text(status.state_hash),
-        rows(&status.frontier, welcome),
+        rows(&status.frontier.0, welcome),
         status.unexecuted,
     );
     let snapshot = match status.snapshot {
@@ -228,7 +227,7 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
     };
     let barrier = format!(
         "\n            barrier {last}  snapshot {snapshot}  floor {:?}  log held {} of {} bytes{}",
-        rows(&status.floor, welcome),
+        rows(&status.floor.0, welcome),
         status.log_held_bytes,
         status.log_budget_bytes,
         fetching.unwrap_or_default(),

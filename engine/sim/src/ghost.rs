@@ -10,7 +10,7 @@ use isonomy_protocol::contract::{Append, Position, Reply, Send};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answers;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Frontier};
 use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase};
 use std::collections::btree_map::Entry;
@@ -39,7 +39,7 @@ pub enum Pending {
     /// It wrote a record.
     Record(Box<Append>),
     /// By what it had written it executed so far, and its state had this hash.
-    State(Deps, u64),
+    State(Frontier, u64),
     /// The same of a barrier.
     Barrier(u64, u64),
 }
@@ -69,7 +69,7 @@ pub struct Book {
     /// How many records were durable.
     pub position: u64,
     /// The snapshot that its disk keeps: its barrier and frontier.
-    pub snapshot: (u64, Deps),
+    pub snapshot: (u64, Frontier),
     /// All up to here is durably committed, with all that comes before it: a restart could execute it.
     pub executable: Deps,
     /// The last barrier that executed in its present life.
@@ -131,11 +131,11 @@ pub struct Ghost {
     /// Committed on the fast path.
     pub fast: BTreeMap<InstanceId, Deps>,
     /// The state's hash at each frontier (V13).
-    pub states: HashMap<Deps, u64>,
+    pub states: HashMap<Frontier, u64>,
     /// The same at each barrier.
     pub barriers: HashMap<u64, u64>,
     /// What the replicas last had executed.
-    pub frontiers: Vec<Deps>,
+    pub frontiers: Vec<Frontier>,
 }
 
 impl Ghost {
@@ -155,7 +155,7 @@ impl Ghost {
             fast: BTreeMap::new(),
             states: HashMap::new(),
             barriers: HashMap::new(),
-            frontiers: vec![Deps::NONE; usize::from(n)],
+            frontiers: vec![Frontier::NONE; usize::from(n)],
         }
     }
 
@@ -285,7 +285,7 @@ impl Ghost {
     fn executable(&mut self, node: u8, id: InstanceId) -> Result<(), InstanceId> {
         let Book { durable, executable, .. } = &mut self.books[usize::from(node)];
         let mut upto = *executable;
-        upto.merge(&durable.floor);
+        upto.merge(&durable.floor.to_deps());
         let (mut looked_at, mut wanted) = (upto, upto);
         wanted.add(id);
         while let Some(next) = first_outside(&looked_at, &wanted) {
@@ -299,7 +299,7 @@ impl Ghost {
     }
 
     /// The file of a snapshot is durable at a replica.
-    pub fn on_snapshot(&mut self, node: u8, barrier: u64, frontier: Deps) {
+    pub fn on_snapshot(&mut self, node: u8, barrier: u64, frontier: Frontier) {
         self.books[usize::from(node)].snapshot = (barrier, frontier);
     }
 
@@ -313,7 +313,7 @@ impl Ghost {
     }
 
     /// A replica has executed so far. Others can hear of it once what it rests on is durable.
-    pub fn on_executed(&mut self, node: u8, frontier: Deps, hash: u64) {
+    pub fn on_executed(&mut self, node: u8, frontier: Frontier, hash: u64) {
         crate::check::on_executed(self, node, frontier);
         self.frontiers[usize::from(node)] = frontier;
         self.books[usize::from(node)].pending.push_back(Pending::State(frontier, hash));
@@ -331,11 +331,11 @@ impl Ghost {
 
     /// A process is gone, and its log was read back: so many records more are durable. Its disk keeps
     /// this snapshot.
-    pub fn on_restart(&mut self, node: u8, kept: usize, snapshot: (u64, Deps)) {
+    pub fn on_restart(&mut self, node: u8, kept: usize, snapshot: (u64, Frontier)) {
         self.on_durable(node, kept);
         let book = &mut self.books[usize::from(node)];
         book.snapshot = snapshot;
-        book.durable.raise_floor(&snapshot.1);
+        book.durable.raise_floor(&snapshot.1.to_floor());
         book.pending.clear();
         (book.barrier, book.counted) = (0, Counted::default());
         book.written = book.durable.clone();
@@ -345,7 +345,7 @@ impl Ghost {
         for ids in book.pre_accepted.values_mut() {
             ids.0.retain(|(row, seq), _| is_there(InstanceId::new(*row, *seq)));
         }
-        self.frontiers[usize::from(node)] = Deps::NONE;
+        self.frontiers[usize::from(node)] = Frontier::NONE;
     }
 
     /// How many replicas pre-accepted exactly what was proposed, durably.

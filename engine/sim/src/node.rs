@@ -13,7 +13,7 @@ use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::command::Part;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::Reason;
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::Start;
@@ -213,7 +213,7 @@ impl Node {
         };
         self.began_at = (ORIGINS_US[random.random_range(0..ORIGINS_US.len())], now);
         let mut core = Replica::new(config, random.random());
-        let mut kept = (0, Deps::NONE);
+        let mut kept = (0, Frontier::NONE);
         if let Some((barrier, bytes)) = self.disk.snapshot() {
             let snapshot = match read_snapshot(*barrier, bytes) {
                 Ok(snapshot) => snapshot,

@@ -3,7 +3,7 @@
 use isonomy_protocol::contract::Append;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor, Frontier};
 use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{Phase, Value};
 use std::collections::BTreeMap;
@@ -78,9 +78,9 @@ pub struct View {
     /// dep of each pre-acceptance at ballot 0, whatever came after it.
     pub pre_accepted: BTreeMap<InstanceId, Deps>,
     /// Committed without gaps, per row; what a floor covers counts.
-    pub committed: Deps,
+    pub committed: Frontier,
     /// What a floor or a snapshot covers.
-    pub floor: Deps,
+    pub floor: Floor,
     /// The end of the last block of own numbers.
     pub reserved: u64,
     /// How far the log of each replica reaches at least (G6).
@@ -153,9 +153,9 @@ impl View {
     }
 
     /// A floor, or the frontier of a snapshot that the disk keeps.
-    pub fn raise_floor(&mut self, upto: &Deps) {
+    pub fn raise_floor(&mut self, upto: &Floor) {
         self.floor.merge(upto);
-        self.committed.merge(upto);
+        self.committed.pass(&upto.to_deps());
         (0..REPLICAS_MAX as u8).for_each(|row| self.count_committed(ReplicaId(row)));
     }
 

@@ -3,7 +3,7 @@
 // The archived twins that rkyv derives have no documentation of their own.
 #![allow(missing_docs)]
 
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX};
 use isonomy_wire::message::{Phase, Value};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -19,11 +19,11 @@ pub enum Record {
     Stopped { used: u64 },
     /// G1: everything up to here is executed, and forgotten: by a snapshot, or because every member
     /// has executed it. What the records before and the snapshot do not show of it are Nops.
-    Floor { upto: Deps },
+    Floor { upto: Floor },
     /// G1: this record and those behind it stand for all before. A segment begins with it, so that
     /// the segments before can be cut once the floor says so. From then on the log needs the snapshot
     /// of this barrier, or a newer one.
-    Begin { reserved: u64, floor: Deps, barrier: u64 },
+    Begin { reserved: u64, floor: Floor, barrier: u64 },
     /// C2: taken at ballot 0, batch attached.
     PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
     /// R2: nothing below the ballot will be taken.

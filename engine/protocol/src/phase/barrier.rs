@@ -11,7 +11,7 @@ use crate::replica::Replica;
 use crate::snapshot::{Snapshot, SnapshotHead, SnapshotId, Taking};
 use crate::transfer::OwnFile;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Floor, Frontier};
 use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::PeerMessage;
@@ -26,13 +26,13 @@ impl Replica {
     }
 
     /// G5: another replica has forgotten everything up to its floor, which rests on a snapshot.
-    pub(crate) fn on_gone(&mut self, now: Time, from: ReplicaId, floor: &Deps, snapshot: u64) {
+    pub(crate) fn on_gone(&mut self, now: Time, from: ReplicaId, floor: &Floor, snapshot: u64) {
         self.peers.on_gone(from, floor, snapshot);
         self.maybe_pull(now);
     }
 
     /// G1: everything up to here is executed and can be rebuilt; from here on it is forgotten.
-    pub(crate) fn raise_floor(&mut self, upto: &Deps) {
+    pub(crate) fn raise_floor(&mut self, upto: &Floor) {
         self.forgetting.raise_floor(upto);
         let floor = *self.forgetting.floor();
         self.space.forget(&floor);
@@ -68,7 +68,7 @@ impl Replica {
 
     /// A barrier is known that has not executed here.
     fn is_barrier_under_way(&self) -> bool {
-        !self.executor.executed().covers(self.index.barriers())
+        !self.executor.executed().has_passed(self.index.barriers())
     }
 
     /// G4: a barrier, at once, however full the window is (section 6), unless one is under way or this replica
@@ -107,7 +107,7 @@ impl Replica {
             commands: self.machine.commands(),
         };
         let id = self.snapshot_id(barriers);
-        let cut = self.carry_forward(barriers, &frontier);
+        let cut = self.carry_forward(barriers, &frontier.to_floor());
         self.forgetting.begin(Taking::begin(id, head, &mut self.machine), cut);
     }
 
@@ -151,14 +151,12 @@ impl Replica {
         self.machine.state.end_copy();
     }
 
-    pub(crate) fn take_floor(&mut self, barrier: u64, frontier: &Deps, cut: Position) {
+    pub(crate) fn take_floor(&mut self, barrier: u64, frontier: &Frontier, cut: Position) {
         self.own_file = OwnFile::default();
         // Nops that it covers can still be on their way to execution here.
-        let mut upto = *frontier;
-        for (mine, executed) in upto.0.iter_mut().zip(&self.executor.executed().0) {
-            *mine = if mutant::is(Mutant::CutBetweenBarriers) { *executed } else { (*mine).min(*executed) };
-        }
-        self.raise_floor(&upto);
+        let executed = self.executor.executed();
+        let upto = if mutant::is(Mutant::CutBetweenBarriers) { *executed } else { frontier.common(executed) };
+        self.raise_floor(&upto.to_floor());
         let floor = self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
         self.forgetting.on_snapshot(barrier, floor, cut);
     }
@@ -169,13 +167,13 @@ impl Replica {
         self.forgetting.poll_cut(if is_early { Position(u64::MAX) } else { self.outbox.durable() })
     }
 
-    /// G1: writes down again what is above the frontier of a barrier, so that the log before can be cut
+    /// G1: writes down again what is above the frontier of a barrier, or a floor, so that the log before can be cut
     /// once its snapshot is durable. The position of the first of these records.
-    pub(crate) fn carry_forward(&mut self, barrier: u64, frontier: &Deps) -> Position {
+    pub(crate) fn carry_forward(&mut self, barrier: u64, upto: &Floor) -> Position {
         let (reserved, floor) = (self.numbers.reserved(), *self.forgetting.floor());
         let first = self.outbox.append(Record::Begin { reserved, floor, barrier }, None);
         self.append_heard();
-        let above = self.space.iter().filter(|(id, it)| !frontier.contains(*id) && it.has_records());
+        let above = self.space.iter().filter(|(id, it)| !upto.contains(*id) && it.has_records());
         let above: Vec<InstanceId> = above.map(|(id, _)| id).collect();
         for id in above {
             let (record, payload) = self.space.get_mut(id).expect("it was just seen").carry_forward(id);
@@ -198,13 +196,13 @@ impl Replica {
         self.executor.skip_to_barrier(&head.frontier);
         // The index lacks what was not seen here (trap B16).
         if !mutant::is(Mutant::FrontierUnnamed) {
-            self.forgetting.on_unindexed(&head.frontier);
+            self.forgetting.on_unindexed(&head.frontier.to_floor());
         }
     }
 
     /// Own instances at or below a floor were decided elsewhere, and what became of them is not known
     /// here any more: whoever waits asks again, and its stream knows whether they have executed.
-    pub(crate) fn give_back_below(&mut self, floor: &Deps) {
+    pub(crate) fn give_back_below(&mut self, floor: &Floor) {
         for client in self.requests.take_waiters_upto(floor.of(self.me)) {
             self.outbox.reply(client, Err(Failure::Unknown(Reason::StateReplaced)));
         }

@@ -7,7 +7,7 @@ use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::peers::Peer;
 use crate::replica::Replica;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Gossip, PeerMessage};
 
@@ -24,19 +24,19 @@ pub(crate) const WHO_IS_WRONG: &str = "One replica has a damaged disk or memory 
 pub(crate) struct Said {
     /// When it gossiped last, and what it had committed and executed then.
     last: Time,
-    progress: Option<(Deps, Deps)>,
+    progress: Option<(Frontier, Frontier)>,
     /// When it last said that its disk hangs (D9), if it does.
     stalled: Option<Time>,
 }
 
 impl Said {
     /// Whether it has told that it is so far.
-    pub(crate) fn is_told(&self, progress: (Deps, Deps)) -> bool {
+    pub(crate) fn is_told(&self, progress: (Frontier, Frontier)) -> bool {
         self.progress == Some(progress)
     }
 
     /// Whether it is to tell that it is so far, if it gossips once in a period. It does.
-    fn is_due(&mut self, now: Time, period: u64, progress: (Deps, Deps)) -> bool {
+    fn is_due(&mut self, now: Time, period: u64, progress: (Frontier, Frontier)) -> bool {
         let patience = if self.is_told(progress) { GOSSIP_REPEAT * period } else { period };
         let is_due = now.since(self.last) >= patience;
         if is_due {
@@ -100,7 +100,7 @@ impl Replica {
         for (mine, theirs) in ahead.0.iter_mut().zip(&gossip.committed.0) {
             *mine = (*mine + PULL_COMMITS_MAX).min(*theirs);
         }
-        self.space.see_all(&ahead, now);
+        self.space.see_all(&ahead.to_deps(), now);
         self.peers.on_gossip(from, gossip);
         if from != self.me {
             // D8: what the others may have forgotten goes into the deps at once, so that their
@@ -135,7 +135,7 @@ impl Replica {
 
     /// Executed at every member, durably: nobody will ask for it again.
     fn maybe_settle(&mut self) {
-        let everywhere = self.peers.executed_everywhere();
+        let everywhere = self.peers.executed_everywhere().to_floor();
         if self.forgetting.floor().covers(&everywhere) {
             return;
         }

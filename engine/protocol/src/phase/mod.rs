@@ -95,7 +95,7 @@ impl Replica {
             }
             PeerMessage::RecoverOk { id, deps, after, .. } => (*id, [*deps, *after]),
             PeerMessage::Validate { id, deps, .. } => (*id, [*deps, Deps::NONE]),
-            PeerMessage::ValidateOk { id, floor, .. } => (*id, [*floor, Deps::NONE]),
+            PeerMessage::ValidateOk { id, floor, .. } => (*id, [floor.to_deps(), Deps::NONE]),
             PeerMessage::AcceptOk { id, .. }
             | PeerMessage::Nack { id, .. }
             | PeerMessage::Lacking { id, .. }

@@ -21,8 +21,9 @@ impl Replica {
         let id = InstanceId::new(self.me, self.numbers.take());
         let Learnt { mut deps, places } = self.index.learn(id, &payload);
         deps.merge(&self.open_restart_marks());
-        deps.merge(self.forgetting.unindexed());
-        self.peers.merge_unindexed(&mut deps);
+        let mut unindexed = *self.forgetting.unindexed();
+        self.peers.merge_unindexed(&mut unindexed);
+        deps.merge(&unindexed.to_deps());
         // S1: a batch conflicts with the Opens of its streams. The stream's id names the Open, so
         // that the edge is there whether the Open is known here or not.
         for open in payload.batch().parts().iter().filter_map(|part| part.stream.opened_in()) {
@@ -99,7 +100,7 @@ impl Replica {
             self.leave_out_nops(&mut dep);
             dep.merge(&deps);
             if !mutant::is(Mutant::NoFloorInDeps) {
-                dep.merge(self.forgetting.unindexed());
+                dep.merge(&self.forgetting.unindexed().to_deps());
             }
             // D8: ids of this replica's own row that it may have forgotten are named blindly.
             let mark = self.open_restart_marks().of(self.me);

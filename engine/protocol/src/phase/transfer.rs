@@ -116,10 +116,10 @@ impl Replica {
         }
         self.marks.set(Mark::SnapshotInstalled);
         let (barrier, frontier) = (snapshot.head.barrier, snapshot.head.frontier);
-        self.give_back_below(&frontier);
+        self.give_back_below(&frontier.to_floor());
         self.forgetting.on_installed();
         self.load(snapshot);
-        self.raise_floor(&frontier);
+        self.raise_floor(&frontier.to_floor());
         let cut = self.carry_forward(barrier, &self.forgetting.floor().clone());
         self.take_floor(barrier, &frontier, cut);
         self.execute(now);

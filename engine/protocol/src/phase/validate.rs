@@ -9,7 +9,7 @@ use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use crate::replica::Replica;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{CONFLICTS_MAX, Conflict, PeerMessage, Phase, Value};
 
@@ -47,8 +47,8 @@ impl Replica {
     }
 
     /// R4: what a validation here no longer sees (trap B15).
-    fn validated_floor(&self) -> Deps {
-        if mutant::is(Mutant::NoAfter) { Deps::NONE } else { *self.forgetting.floor() }
+    fn validated_floor(&self) -> Floor {
+        if mutant::is(Mutant::NoAfter) { Floor::NONE } else { *self.forgetting.floor() }
     }
 
     /// I of R4: what conflicts with the batch and is ordered neither before nor after it.
@@ -91,7 +91,7 @@ impl Replica {
         id: InstanceId,
         ballot: Ballot,
         conflicts: &[Conflict],
-        floor: &Deps,
+        floor: &Floor,
     ) {
         let n = self.quorum.n;
         let possible = |other: &Conflict| other.id.row.index() < n && other.id.seq > 0;
@@ -104,7 +104,7 @@ impl Replica {
         if !validation.quorum.contains(from) || !validation.oks.insert(from) {
             return;
         }
-        validation.after.merge(floor);
+        validation.after.merge(&floor.to_deps());
         for conflict in conflicts {
             *validation.conflicts.entry(conflict.id).or_default() |= conflict.committed;
         }
@@ -188,7 +188,7 @@ impl Replica {
         }
         if standing.iter().all(|other| committed(other).is_some()) {
             let mut value = candidate(validation);
-            value.after.merge(self.forgetting.floor());
+            value.after.merge(&self.forgetting.floor().to_deps());
             return Some((Mark::R6b, value));
         }
         let eager = if mutant::is(Mutant::EagerWaiting) { 2 } else { 0 };

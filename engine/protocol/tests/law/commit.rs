@@ -15,12 +15,12 @@ pub(crate) fn c1_a_proposal_names_what_conflicts_and_its_whole_row() {
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&a));
     solo.tell(2, pre_accept(id(2, 1), Deps::NONE), Some(&b));
     solo.ask(&decide("u", 1, 0, "a"));
-    let proposal = pre_accept(id(0, 1), deps([0, 1, 0]));
+    let proposal = pre_accept(id(0, 1), upto([0, 1, 0]));
     assert_eq!(solo.said(), [(1, proposal.clone()), (2, proposal)]);
     solo.ask(&decide("v", 1, 0, "c"));
-    assert_eq!(solo.said_to(1), [pre_accept(id(0, 2), deps([1]))], "no conflict but the row before it");
+    assert_eq!(solo.said_to(1), [pre_accept(id(0, 2), upto([1]))], "no conflict but the row before it");
     solo.ask(&read("b"));
-    assert_eq!(solo.said_to(1), [pre_accept(id(0, 3), deps([2, 0, 1]))], "a read names writes");
+    assert_eq!(solo.said_to(1), [pre_accept(id(0, 3), upto([2, 0, 1]))], "a read names writes");
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn c1_announced_restart_marks_are_named_from_the_start() {
     let gossip = PeerMessage::Gossip(Box::new(Gossip { restart_mark: 256, ..Gossip::default() }));
     solo.tell(1, gossip, None);
     solo.ask(&decide("s", 1, 0, "a"));
-    assert_eq!(solo.said_to(2), [pre_accept(id(0, 1), deps([0, 256]))]);
+    assert_eq!(solo.said_to(2), [pre_accept(id(0, 1), upto([0, 256]))]);
 }
 
 #[test]
@@ -37,15 +37,15 @@ fn c2_the_answer_adds_conflicts_that_the_coordinator_did_not_know() {
     let mut solo = Solo::new(5, 2);
     let (a, b) = (decide("s", 1, 0, "a"), decide("t", 1, 0, "a"));
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&a));
-    let answers = solo.tell(0, pre_accept(id(0, 5), deps([4, 0, 0, 2])), Some(&b));
-    assert_eq!(answers, [(0, pre_accept_ok(id(0, 5), deps([4, 1, 0, 2])))]);
+    let answers = solo.tell(0, pre_accept(id(0, 5), upto([4, 0, 0, 2])), Some(&b));
+    assert_eq!(answers, [(0, pre_accept_ok(id(0, 5), upto([4, 1, 0, 2])))]);
 }
 
 #[test]
 fn c2_later_ids_of_the_same_row_do_not_come_before() {
     let mut solo = Solo::new(3, 2);
     let a = decide("s", 1, 0, "a");
-    solo.tell(0, pre_accept(id(0, 2), deps([1])), Some(&decide("s", 2, 0, "a")));
+    solo.tell(0, pre_accept(id(0, 2), upto([1])), Some(&decide("s", 2, 0, "a")));
     let answers = solo.tell(0, pre_accept(id(0, 1), Deps::NONE), Some(&a));
     assert_eq!(answers, [(0, pre_accept_ok(id(0, 1), Deps::NONE))]);
 }
@@ -57,10 +57,10 @@ pub(crate) fn c2_what_became_a_nop_stays_known() {
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&decide("s", 1, 0, "a")));
     solo.tell(3, commit(id(1, 1), ballot(1, 3), Value::Nop, Deps::NONE), None);
     let answers = solo.tell(0, pre_accept(id(0, 1), Deps::NONE), Some(&decide("t", 1, 0, "a")));
-    assert_eq!(answers, [(0, pre_accept_ok(id(0, 1), deps([0, 1])))]);
+    assert_eq!(answers, [(0, pre_accept_ok(id(0, 1), upto([0, 1])))]);
     solo.tell(3, commit(id(0, 1), ballot(1, 3), Value::Nop, Deps::NONE), None);
     solo.ask(&decide("u", 1, 0, "a"));
-    assert_eq!(solo.said_to(0), [pre_accept(id(2, 1), deps([1, 1]))]);
+    assert_eq!(solo.said_to(0), [pre_accept(id(2, 1), upto([1, 1]))]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn slow(deps: Deps) -> PeerMessage {
 pub(crate) fn c3_fast_path_needs_equal_deps() {
     let mut solo = proposed();
     assert_eq!(solo.tell(1, pre_accept_ok(id(0, 1), Deps::NONE), None), []);
-    assert_eq!(solo.tell(2, pre_accept_ok(id(0, 1), deps([0, 0, 1])), None), [], "still possible");
+    assert_eq!(solo.tell(2, pre_accept_ok(id(0, 1), upto([0, 0, 1])), None), [], "still possible");
     let said = solo.tell(3, pre_accept_ok(id(0, 1), Deps::NONE), None);
     assert_eq!(said[0], (1, committed(Deps::NONE)));
     assert_eq!(said.len(), 4);
@@ -120,9 +120,9 @@ pub(crate) fn c3_fast_path_needs_equal_deps() {
 fn c3_answers_are_compared_with_the_own_proposal_not_with_each_other() {
     let mut solo = proposed();
     for from in 1..3 {
-        assert_eq!(solo.tell(from, pre_accept_ok(id(0, 1), deps([0, 7])), None), []);
+        assert_eq!(solo.tell(from, pre_accept_ok(id(0, 1), upto([0, 7])), None), []);
     }
-    assert_eq!(solo.tell(3, pre_accept_ok(id(0, 1), deps([0, 7])), None)[0], (1, slow(deps([0, 7]))));
+    assert_eq!(solo.tell(3, pre_accept_ok(id(0, 1), upto([0, 7])), None)[0], (1, slow(upto([0, 7]))));
 }
 
 #[test]
@@ -136,18 +136,18 @@ fn c3_a_doubled_answer_counts_once() {
 #[test]
 fn c3_slow_path_when_impossible_or_late() {
     let mut solo = proposed();
-    assert_eq!(solo.tell(1, pre_accept_ok(id(0, 1), deps([0, 1])), None), []);
-    assert_eq!(solo.tell(2, pre_accept_ok(id(0, 1), deps([0, 0, 1])), None), []);
-    let said = solo.tell(3, pre_accept_ok(id(0, 1), deps([0, 0, 0, 1])), None);
-    assert_eq!(said[0], (1, slow(deps([0, 1, 1, 1]))), "the union of all answers");
+    assert_eq!(solo.tell(1, pre_accept_ok(id(0, 1), upto([0, 1])), None), []);
+    assert_eq!(solo.tell(2, pre_accept_ok(id(0, 1), upto([0, 0, 1])), None), []);
+    let said = solo.tell(3, pre_accept_ok(id(0, 1), upto([0, 0, 0, 1])), None);
+    assert_eq!(said[0], (1, slow(upto([0, 1, 1, 1]))), "the union of all answers");
     assert_eq!(solo.tell(4, pre_accept_ok(id(0, 1), Deps::NONE), None), [], "exactly one of the two");
 
     let mut solo = proposed();
-    solo.tell(1, pre_accept_ok(id(0, 1), deps([0, 1])), None);
+    solo.tell(1, pre_accept_ok(id(0, 1), upto([0, 1])), None);
     solo.wait(20_000);
     assert_eq!(solo.said(), [], "no slow quorum has answered");
     let said = solo.tell(2, pre_accept_ok(id(0, 1), Deps::NONE), None);
-    assert_eq!(said[0], (1, slow(deps([0, 1]))));
+    assert_eq!(said[0], (1, slow(upto([0, 1]))));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn each_client_of_a_batch_gets_its_own_answer() {
         solo.core.on_request(solo.now, client, payload).expect("the queue is not full");
     }
     solo.sync();
-    assert_eq!(solo.core.executed(), &deps([1]), "they are one batch");
+    assert_eq!(solo.core.executed(), &upto([1]), "they are one batch");
     let answers: Vec<_> = solo.replies.into_iter().flat_map(answers_of).collect();
     let tags: Vec<u64> = answers.iter().map(|(client, _)| client.tag).collect();
     assert_eq!(tags, [7, 8, 9]);
@@ -192,7 +192,7 @@ fn c3_each_instance_is_counted_once() {
     assert_eq!(counted(&solo), (1, 0));
     solo.ask(&decide("s", 2, 0, "a"));
     solo.sync();
-    (1..5).for_each(|from| drop(solo.tell(from, pre_accept_ok(id(0, 2), deps([1, from.into()])), None)));
+    (1..5).for_each(|from| drop(solo.tell(from, pre_accept_ok(id(0, 2), upto([1, from.into()])), None)));
     (1..5).for_each(|from| drop(solo.tell(from, accept_ok(id(0, 2), Ballot::ZERO), None)));
     assert_eq!(counted(&solo), (1, 1));
     assert_eq!(solo.core.status().recoveries, 0);
@@ -202,10 +202,10 @@ fn c3_each_instance_is_counted_once() {
 fn c4_an_accepted_value_and_its_ballot_are_kept() {
     let mut solo = Solo::new(5, 3);
     let a = decide("s", 1, 0, "a");
-    let taken = solo.tell(1, accept(id(0, 1), ballot(2, 1), Value::Attached, deps([0, 4])), Some(&a));
+    let taken = solo.tell(1, accept(id(0, 1), ballot(2, 1), Value::Attached, upto([0, 4])), Some(&a));
     assert_eq!(taken, [(1, accept_ok(id(0, 1), ballot(2, 1)))]);
     let said = solo.tell(2, recover(id(0, 1), ballot(3, 2)), None);
-    let report = has_accepted(id(0, 1), ballot(3, 2), ballot(2, 1), Value::Attached, deps([0, 4]));
+    let report = has_accepted(id(0, 1), ballot(3, 2), ballot(2, 1), Value::Attached, upto([0, 4]));
     assert_eq!(said, [(2, report)], "abal is not moved by the promise");
 }
 
@@ -235,20 +235,20 @@ fn c4_whoever_lacks_the_batch_says_so_and_accepts_nothing() {
 fn c5_a_slow_quorum_of_the_ballot_commits() {
     let mut solo = proposed();
     for from in 1..4 {
-        solo.tell(from, pre_accept_ok(id(0, 1), deps([0, 1])), None);
+        solo.tell(from, pre_accept_ok(id(0, 1), upto([0, 1])), None);
     }
     assert_eq!(solo.tell(1, accept_ok(id(0, 1), ballot(1, 1)), None), [], "of another ballot");
     assert_eq!(solo.tell(1, accept_ok(id(0, 1), Ballot::ZERO), None), []);
     assert_eq!(solo.tell(1, accept_ok(id(0, 1), Ballot::ZERO), None), [], "counted before");
     let said = solo.tell(2, accept_ok(id(0, 1), Ballot::ZERO), None);
-    assert_eq!(said[0], (1, committed(deps([0, 1]))));
+    assert_eq!(said[0], (1, committed(upto([0, 1]))));
 }
 
 #[test]
 fn c5_an_overtaken_attempt_commits_nothing() {
     let mut solo = proposed();
     for from in 1..4 {
-        solo.tell(from, pre_accept_ok(id(0, 1), deps([0, 1])), None);
+        solo.tell(from, pre_accept_ok(id(0, 1), upto([0, 1])), None);
     }
     solo.tell(3, recover(id(0, 1), ballot(1, 3)), None);
     for from in 1..5 {
@@ -260,7 +260,7 @@ fn c5_an_overtaken_attempt_commits_nothing() {
 fn commits_lazily(solo: &mut Solo, seq: u64) -> bool {
     solo.sync();
     solo.said();
-    solo.hear(2, pre_accept_ok(id(0, seq), deps([seq - 1])), None);
+    solo.hear(2, pre_accept_ok(id(0, seq), upto([seq - 1])), None);
     solo.sync();
     solo.said_lazily()
 }
@@ -276,7 +276,7 @@ fn c6_a_commit_is_lazy_unless_something_of_another_row_comes_after_it() {
     solo.ask(&decide("s", 3, 0, "c"));
     assert!(commits_lazily(&mut solo, 3));
     solo.ask(&decide("s", 4, 0, "d"));
-    let slow = accept(id(1, 2), Ballot::ZERO, Value::Attached, deps([4, 1]));
+    let slow = accept(id(1, 2), Ballot::ZERO, Value::Attached, upto([4, 1]));
     solo.hear(1, slow, Some(&decide("t", 2, 0, "e")));
     assert!(!commits_lazily(&mut solo, 4), "another's answer named it");
 }

@@ -44,7 +44,7 @@ fn d1_a_proposal_waits_for_its_block_only() {
     solo.sync();
     assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), Deps::NONE)]);
     solo.ask(&decide("s", 2, 0, "a"));
-    assert_eq!(solo.said_to(1), [pre_accept(id(0, 2), deps([1]))], "the record may be lost");
+    assert_eq!(solo.said_to(1), [pre_accept(id(0, 2), upto([1]))], "the record may be lost");
 }
 
 #[test]
@@ -53,11 +53,11 @@ fn d1_a_fresh_block_keeps_nobody_waiting() {
     for first in (1..400).step_by(2) {
         for number in first..first + 2 {
             solo.ask(&decide("s", number, number, "a"));
-            assert_eq!(solo.said_to(1), [pre_accept(id(0, number), deps([number - 1]))], "without a sync");
+            assert_eq!(solo.said_to(1), [pre_accept(id(0, number), upto([number - 1]))], "without a sync");
         }
         solo.sync();
         for number in first..first + 2 {
-            solo.tell(1, pre_accept_ok(id(0, number), deps([number - 1])), None);
+            solo.tell(1, pre_accept_ok(id(0, number), upto([number - 1])), None);
         }
     }
 }

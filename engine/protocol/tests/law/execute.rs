@@ -1,7 +1,7 @@
 //! Section 6: the order of execution, and what a barrier's frontier is (G4). One executor, told of commits in
 //! every order that matters; the orders are written out.
 
-use crate::support::solo::deps;
+use crate::support::solo::upto;
 use crate::support::{barrier, decide, id};
 use isonomy_protocol::execute::{Executor, Step, Vertex};
 use isonomy_protocol::payload::Payload;
@@ -20,7 +20,7 @@ fn batch(key: &str) -> Option<Payload> {
 
 /// An instance of three rows: what it depends on beside its own row, and what it is after.
 fn vertex(payload: Option<Payload>, dep: [u64; 3], after: [u64; 3]) -> Vertex {
-    Vertex { dep: deps(dep), after: deps(after), payload }
+    Vertex { dep: upto(dep), after: upto(after), payload }
 }
 
 /// Commits in this order: what executes, each step as text, a component in one line.

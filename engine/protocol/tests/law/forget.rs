@@ -9,7 +9,7 @@ use isonomy_protocol::limits::{BARRIER_BEHIND_MAX, PULL_BYTES_MAX};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor, Frontier};
 use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, StreamId};
 use isonomy_wire::message::{Gossip, PeerMessage, Value};
@@ -50,7 +50,7 @@ pub(crate) fn forgetful() -> Solo {
 }
 
 fn gone() -> PeerMessage {
-    PeerMessage::Gone { floor: deps([2]), snapshot: 1 }
+    PeerMessage::Gone { floor: upto([2]), snapshot: 1 }
 }
 
 /// What a replica reports of some instances to whoever recovers them.
@@ -70,11 +70,11 @@ fn with_some_above(mut solo: Solo) -> Solo {
     let [promised, validated, pre_accepted, accepted] = ABOVE;
     solo.tell(4, recover(promised, ballot(3, 4)), None);
     solo.tell(4, recover(validated, ballot(2, 4)), None);
-    solo.tell(4, validate(validated, ballot(2, 4), deps([0, 1])), Some(&decide("v", 1, 0, "v")));
+    solo.tell(4, validate(validated, ballot(2, 4), upto([0, 1])), Some(&decide("v", 1, 0, "v")));
     solo.tell(3, pre_accept(pre_accepted, Deps::NONE), Some(&decide("p", 1, 0, "p")));
-    let after = deps([0, 1]);
+    let after = upto([0, 1]);
     let (ballot, value) = (ballot(1, 3), Value::Attached);
-    let accept = PeerMessage::Accept { id: accepted, ballot, value, deps: deps([0, 0, 0, 1]), after };
+    let accept = PeerMessage::Accept { id: accepted, ballot, value, deps: upto([0, 0, 0, 1]), after };
     solo.tell(3, accept, Some(&decide("q", 1, 0, "q")));
     solo
 }
@@ -121,13 +121,13 @@ pub(crate) fn g1_deps_take_the_place_of_what_the_index_lost() {
     for _ in 0..2 {
         solo.restart();
         let said = solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
-        assert_eq!(said, [(1, pre_accept_ok(id(1, 1), deps([2, 0, 256])))], "D8 adds the own block");
+        assert_eq!(said, [(1, pre_accept_ok(id(1, 1), upto([2, 0, 256])))], "D8 adds the own block");
     }
     let mut other = Solo::new(5, 1);
-    let gossip = PeerMessage::Gossip(Box::new(Gossip { unindexed: deps([2]), ..Gossip::default() }));
+    let gossip = PeerMessage::Gossip(Box::new(Gossip { unindexed: upto([2]), ..Gossip::default() }));
     other.tell(2, gossip, None);
     other.ask(&rival());
-    assert_eq!(other.said_to(2), [pre_accept(id(1, 1), deps([2]))], "announced, C1 names it at once");
+    assert_eq!(other.said_to(2), [pre_accept(id(1, 1), upto([2]))], "announced, C1 names it at once");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn g1_the_first_record_of_a_log_that_was_cut_tells_the_floor() {
     solo.die_with_snapshot();
     assert_eq!(
         solo.core.status().floor,
-        deps([2, 1]),
+        upto([2, 1]),
         "no other record tells what was settled before the cut"
     );
     let said = solo.tell(3, recover(id(1, 1), ballot(9, 3)), None);
@@ -171,7 +171,7 @@ fn g1_what_an_installed_snapshot_covers_is_not_carried_forward() {
     solo.install(&forgetful().snapshot.expect("it took one"));
     solo.sync();
     let kept = &solo.log[solo.cut..];
-    assert!(matches!(kept[0].0, Record::Begin { floor, .. } if floor == deps([2])), "{:?}", kept[0].0);
+    assert!(matches!(kept[0].0, Record::Begin { floor, .. } if floor == upto([2])), "{:?}", kept[0].0);
     let covered: Vec<_> = kept.iter().filter(|(record, _)| record.id().is_some_and(|id| id == ID)).collect();
     assert!(covered.is_empty(), "{covered:?}");
 }
@@ -199,7 +199,7 @@ pub(crate) fn g3_whoever_asks_about_what_is_forgotten_is_told_so() {
 #[test]
 fn g3_answers_and_commits_about_it_are_ignored() {
     let mut solo = forgetful();
-    let (floor, conflicts) = (Deps::NONE, Vec::new());
+    let (floor, conflicts) = (Floor::NONE, Vec::new());
     let heard = [
         pre_accept_ok(ID, Deps::NONE),
         accept_ok(ID, MINE),
@@ -220,7 +220,7 @@ fn g3_of_a_range_only_what_is_forgotten_is_gone() {
     let range = PeerMessage::Recover { row: ID.row, from: 1, to: 3, ballot: MINE };
     assert_eq!(forgetful().tell(3, range, None), [(3, gone()), (3, knows_nothing(next, MINE))]);
     let mut solo = forgetful();
-    let committed = commit(next, Ballot::ZERO, Value::Attached, deps([2]));
+    let committed = commit(next, Ballot::ZERO, Value::Attached, upto([2]));
     solo.tell(0, committed.clone(), Some(&rival()));
     let pull = PeerMessage::Pull { row: ID.row, from: 2, to: 3 };
     assert_eq!(solo.tell(3, pull, None), [(3, gone()), (3, committed)]);
@@ -246,13 +246,13 @@ pub(crate) fn g4_a_barrier_and_all_others_name_each_other() {
     solo.tell(2, pre_accept(id(2, 1), Deps::NONE), Some(&read("b")));
     solo.core.propose_barrier(solo.now);
     solo.sync();
-    assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), deps([0, 1, 1]))]);
+    assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), upto([0, 1, 1]))]);
 
     for later in [decide("u", 1, 0, "c"), read("c")] {
         let mut solo = Solo::new(3, 0);
         solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&barrier()));
         solo.ask(&later);
-        assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), deps([0, 1]))]);
+        assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), upto([0, 1]))]);
         assert!(conflicts(&barrier(), &later) && conflicts(&later, &barrier()), "R4 sees it so, too");
     }
     assert!(conflicts(&barrier(), &barrier()));
@@ -265,10 +265,10 @@ pub(crate) fn g4_the_floor_is_what_the_barrier_names() {
     let nop = commit(id(1, 1), ballot(1, 3), Value::Nop, Deps::NONE);
     solo.tell(3, nop.clone(), None);
     let mut solo = with_barrier(solo);
-    let later = commit(id(3, 1), Ballot::ZERO, Value::Attached, deps([2]));
+    let later = commit(id(3, 1), Ballot::ZERO, Value::Attached, upto([2]));
     solo.tell(3, later.clone(), Some(&rival()));
     let mut solo = forgotten(solo);
-    assert_eq!(solo.core.executed(), &deps([2, 1, 0, 1]));
+    assert_eq!(solo.core.executed(), &upto([2, 1, 0, 1]));
     for (row, kept) in [(1, nop), (3, later)] {
         let pull = PeerMessage::Pull { row: ReplicaId(row), from: 1, to: 1 };
         assert_eq!(solo.tell(4, pull, None), [(4, kept)]);
@@ -286,7 +286,7 @@ pub(crate) fn proposes_a_barrier(solo: &mut Solo) -> bool {
 fn g4_a_barrier_is_proposed_when_the_log_has_grown() {
     let mut solo = Solo::with_barriers(3, 0, 1_000);
     let grow = |solo: &mut Solo, seq: u64| {
-        let committed = commit(id(1, seq), Ballot::ZERO, Value::Attached, deps([0, seq - 1]));
+        let committed = commit(id(1, seq), Ballot::ZERO, Value::Attached, upto([0, seq - 1]));
         solo.tell(1, committed, Some(&decide("s", seq, 0, "a")));
     };
     grow(&mut solo, 1);
@@ -303,7 +303,7 @@ fn g4_a_barrier_is_proposed_when_the_log_has_grown() {
     assert!(proposes_a_barrier(&mut solo));
     solo.wait(100_000);
     (6..=20).for_each(|seq| grow(&mut solo, seq));
-    let first = pre_accept(id(0, 1), deps([0, 5, 1]));
+    let first = pre_accept(id(0, 1), upto([0, 5, 1]));
     let other =
         |message: &&PeerMessage| matches!(message, PeerMessage::PreAccept { .. }) && **message != first;
     assert_eq!(solo.said_to(1).iter().find(other), None, "one at a time");
@@ -312,7 +312,7 @@ fn g4_a_barrier_is_proposed_when_the_log_has_grown() {
 #[test]
 fn g4_who_lacks_much_proposes_no_barrier() {
     let mut solo = Solo::with_barriers(3, 0, 1);
-    let gossip = Gossip { executed: deps([0, BARRIER_BEHIND_MAX + 1]), ..Gossip::default() };
+    let gossip = Gossip { executed: upto([0, BARRIER_BEHIND_MAX + 1]), ..Gossip::default() };
     solo.tell(1, PeerMessage::Gossip(Box::new(gossip)), None);
     solo.wait(5_000);
     assert!(!proposes_a_barrier(&mut solo), "all would wait for it to catch up");
@@ -326,7 +326,7 @@ fn g4_what_the_log_held_at_the_start_has_grown_too() {
     let mut solo = Solo::with_barriers(3, 0, 1_000);
     // Never as much between two crashes, so that nobody would ever forget.
     for seq in 1..=3 {
-        let committed = commit(id(1, seq), Ballot::ZERO, Value::Attached, deps([0, seq - 1]));
+        let committed = commit(id(1, seq), Ballot::ZERO, Value::Attached, upto([0, seq - 1]));
         solo.tell(1, committed, Some(&decide("s", seq, 0, "a")));
         solo.sync();
         solo.restart();
@@ -378,7 +378,7 @@ fn g5_a_snapshot_brings_the_state_and_leaves_what_is_above() {
         solo.said();
         (0..restarts).for_each(|_| solo.restart());
         assert_eq!(solo.core.state_hash(), source.core.state_hash());
-        assert_eq!(solo.core.executed(), &deps([2]));
+        assert_eq!(solo.core.executed(), &upto([2]));
         assert_eq!(solo.tell(3, recover(ID, ballot(9, 3)), None), [(3, gone())]);
         assert_eq!(reports(&mut solo, &ABOVE), expected);
     }
@@ -391,13 +391,13 @@ pub(crate) fn g5_what_an_installed_snapshot_covers_is_named() {
     solo.sync();
     solo.said();
     let said = solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
-    assert_eq!(said, [(1, pre_accept_ok(id(1, 1), deps([2])))], "B16");
+    assert_eq!(said, [(1, pre_accept_ok(id(1, 1), upto([2])))], "B16");
 }
 
 #[test]
 fn g5_who_has_executed_the_barrier_installs_nothing() {
     let mut solo = with_barrier(Solo::new(5, 2));
-    solo.tell(3, commit(id(3, 1), Ballot::ZERO, Value::Attached, deps([2])), Some(&rival()));
+    solo.tell(3, commit(id(3, 1), Ballot::ZERO, Value::Attached, upto([2])), Some(&rival()));
     let before = (*solo.core.executed(), solo.core.state_hash());
     let (barrier, bytes) = forgetful().snapshot.expect("it took one");
     solo.core.install_snapshot(solo.now, crate::support::read_snapshot(barrier, &bytes));
@@ -405,7 +405,7 @@ fn g5_who_has_executed_the_barrier_installs_nothing() {
     assert_eq!((*solo.core.executed(), solo.core.state_hash()), before);
     assert_eq!(
         reports(&mut solo, &[BARRIER]),
-        [(3, commit(BARRIER, Ballot::ZERO, Value::Attached, deps([1])))]
+        [(3, commit(BARRIER, Ballot::ZERO, Value::Attached, upto([1])))]
     );
 }
 
@@ -415,7 +415,7 @@ fn g5_who_has_executed_the_barrier_takes_what_the_floor_has_beyond_for_nops() {
     // The others have executed two instances of row 1 before the barrier that it does not name.
     let mut solo = with_a_peers_floor();
     for _ in 0..2 {
-        assert_eq!((solo.core.executed(), solo.core.state_hash()), (&deps([2, 2]), state));
+        assert_eq!((solo.core.executed(), solo.core.state_hash()), (&upto([2, 2]), state));
         assert_eq!(solo.core.wants_snapshot(), None);
         let said = solo.tell(4, recover(id(1, 2), MINE), None);
         assert!(matches!(said[..], [(4, PeerMessage::Gone { .. })]), "{said:?}");
@@ -426,8 +426,8 @@ fn g5_who_has_executed_the_barrier_takes_what_the_floor_has_beyond_for_nops() {
 /// It has taken over a floor that covers two instances of row 1 of which it never heard.
 fn with_a_peers_floor() -> Solo {
     let mut solo = with_barrier(Solo::new(5, 2));
-    let floor = deps([2, 2]);
-    let gossip = Gossip { committed: floor, snapshot: 1, ..Gossip::default() };
+    let floor = upto([2, 2]);
+    let gossip = Gossip { committed: upto([2, 2]), snapshot: 1, ..Gossip::default() };
     solo.tell(3, PeerMessage::Gossip(Box::new(gossip)), None);
     solo.tell(3, PeerMessage::Gone { floor, snapshot: 1 }, None);
     solo.wait(100_000);
@@ -440,11 +440,11 @@ fn settled_a_nop() -> Solo {
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
     solo.tell(3, commit(id(1, 1), ballot(1, 3), Value::Nop, Deps::NONE), None);
     for peer in [0, 1, 3, 4] {
-        let gossip = Gossip { executed: deps([0, 1]), ..Gossip::default() };
+        let gossip = Gossip { executed: upto([0, 1]), ..Gossip::default() };
         solo.tell(peer, PeerMessage::Gossip(Box::new(gossip)), None);
     }
     solo.wait(100_000);
-    assert_eq!(solo.core.status().floor, deps([0, 1]), "all have executed it");
+    assert_eq!(solo.core.status().floor, upto([0, 1]), "all have executed it");
     solo
 }
 
@@ -463,7 +463,7 @@ fn snapshot_after(barriers: u64, after: Deps) -> (u64, Vec<u8>) {
         solo.tell(3, commit(nop, ballot(1, 3), Value::Nop, Deps::NONE), None);
     }
     for seq in 3..2 + barriers {
-        let (ballot, value, deps) = (ballot(1, 3), Value::Attached, deps([seq - 1]));
+        let (ballot, value, deps) = (ballot(1, 3), Value::Attached, upto([seq - 1]));
         let recovered = PeerMessage::Commit { id: id(0, seq), ballot, value, deps, after };
         solo.take_snapshot();
         solo.tell(3, recovered, Some(&barrier()));
@@ -475,11 +475,11 @@ fn snapshot_after(barriers: u64, after: Deps) -> (u64, Vec<u8>) {
 /// not; both were rivals.
 fn with_two_peers_snapshots() -> Solo {
     let mut solo = Solo::new(5, 2);
-    solo.install(&snapshot_after(2, deps([0, 1])));
+    solo.install(&snapshot_after(2, upto([0, 1])));
     solo.sync();
-    solo.install(&snapshot_after(3, deps([0, 0, 1])));
+    solo.install(&snapshot_after(3, upto([0, 0, 1])));
     solo.sync();
-    assert_eq!(solo.core.status().floor, deps([4, 1, 1]));
+    assert_eq!(solo.core.status().floor, upto([4, 1, 1]));
     solo
 }
 
@@ -490,10 +490,10 @@ pub(crate) fn section_7_a_restart_names_what_it_named_before() {
         ref other => panic!("{other:?}"),
     };
     for (begun, at_least) in [
-        (with_a_peers_floor as fn() -> Solo, deps([2, 2])),
-        (without_records_of_a_nop, deps([0, 1])),
-        (forgetful, deps([2])),
-        (with_two_peers_snapshots, deps([4, 1, 1])),
+        (with_a_peers_floor as fn() -> Solo, upto([2, 2])),
+        (without_records_of_a_nop, upto([0, 1])),
+        (forgetful, upto([2])),
+        (with_two_peers_snapshots, upto([4, 1, 1])),
     ] {
         assert!(named(&mut begun()).covers(&at_least), "the story is that it names {at_least:?}");
         let mut solo = begun();
@@ -531,7 +531,7 @@ fn g5_what_the_log_had_grown_before_an_install_asks_for_no_barrier() {
 #[test]
 fn g5_who_lacks_the_barrier_wants_the_snapshot() {
     let mut solo = Solo::new(5, 3);
-    let gossip = Gossip { committed: deps([2]), floor: deps([2]), snapshot: 1, ..Gossip::default() };
+    let gossip = Gossip { committed: upto([2]), floor: upto([2]), snapshot: 1, ..Gossip::default() };
     solo.tell(2, PeerMessage::Gossip(Box::new(gossip)), None);
     solo.wait(100_000);
     assert_eq!(solo.core.wants_snapshot(), Some((ReplicaId(2), 1)));
@@ -554,9 +554,9 @@ fn g5_a_range_that_is_too_much_for_one_answer_goes_on_where_that_ends() {
     builder.decide(b"key", &vec![0; PULL_BYTES_MAX / 9]).expect("it fits");
     let ninth = parse(builder.encode(StreamId::named("s"), 1, 0));
     let (mut source, mut solo) = (Solo::new(3, 1), Solo::new(3, 2));
-    let committed = |seq| commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1]));
+    let committed = |seq| commit(id(0, seq), Ballot::ZERO, Value::Attached, upto([seq - 1]));
     (1..=20).for_each(|seq| drop(source.tell(0, committed(seq), Some(&ninth))));
-    let gossip = Gossip { committed: deps([20]), ..Gossip::default() };
+    let gossip = Gossip { committed: upto([20]), ..Gossip::default() };
     solo.tell(1, PeerMessage::Gossip(Box::new(gossip)), None);
     solo.wait(300_000);
     let mut asked = pulls(solo.said()).pop();
@@ -570,19 +570,19 @@ fn g5_a_range_that_is_too_much_for_one_answer_goes_on_where_that_ends() {
             asked = pulls(solo.tell(1, message, Some(&ninth))).pop().or(asked);
         }
     }
-    assert_eq!((solo.core.executed(), answers), (&deps([20]), vec![9, 9, 2]));
+    assert_eq!((solo.core.executed(), answers), (&upto([20]), vec![9, 9, 2]));
 }
 
 #[test]
 fn g5_what_comes_slowly_is_not_asked_for_twice() {
     let mut solo = Solo::new(3, 2);
-    let gossip = Gossip { committed: deps([9]), ..Gossip::default() };
+    let gossip = Gossip { committed: upto([9]), ..Gossip::default() };
     solo.tell(1, PeerMessage::Gossip(Box::new(gossip)), None);
     let patience = timing().resend_us;
     solo.wait(patience);
     assert_eq!(pulls(solo.said()), [(1, 9)]);
     for seq in 1..=4 {
-        let committed = commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1]));
+        let committed = commit(id(0, seq), Ballot::ZERO, Value::Attached, upto([seq - 1]));
         solo.tell(1, committed, Some(&decide("s", seq, 0, "a")));
         solo.wait(patience - 5_000);
         assert_eq!(pulls(solo.said()), []);
@@ -604,7 +604,7 @@ fn g5_own_clients_are_sent_to_their_streams() {
 
 /// An Accept or Commit that comes after ID.
 fn behind(id: InstanceId) -> [PeerMessage; 2] {
-    let (ballot, value, deps, after) = (ballot(1, 3), Value::Attached, Deps::NONE, deps([1]));
+    let (ballot, value, deps, after) = (ballot(1, 3), Value::Attached, Deps::NONE, upto([1]));
     let accept = PeerMessage::Accept { id, ballot, value, deps, after };
     [accept, PeerMessage::Commit { id, ballot, value, deps, after }]
 }
@@ -615,7 +615,7 @@ pub(crate) fn r4_the_floor_is_told() {
     solo.tell(3, recover(id(1, 1), MINE), None);
     let said = solo.tell(3, validate(id(1, 1), MINE, Deps::NONE), Some(&rival()));
     let conflicts = Vec::new();
-    let ok = PeerMessage::ValidateOk { id: id(1, 1), ballot: MINE, conflicts, floor: deps([2]) };
+    let ok = PeerMessage::ValidateOk { id: id(1, 1), ballot: MINE, conflicts, floor: upto([2]) };
     assert_eq!(said, [(3, ok)], "B15");
 }
 
@@ -625,7 +625,7 @@ fn r6_what_is_forgotten_here_meanwhile_comes_before() {
     let source = forgotten(barrier_by(Solo::new(5, 4), 2, &rival()));
     solo.install(&source.snapshot.expect("it took one"));
     solo.sync();
-    let (deps, after) = (Deps::NONE, deps([0, 0, 2]));
+    let (deps, after) = (Deps::NONE, upto([0, 0, 2]));
     let accept = PeerMessage::Accept { id: ID, ballot: MINE, value: Value::Attached, deps, after };
     assert_eq!(proposals(solo.said()), [accept], "the conflict that it waited for is at the floor");
 }
@@ -638,7 +638,7 @@ pub(crate) fn c4_after_stays_with_the_accepted_value() {
     for round in 2..4 {
         let said = solo.tell(4, recover(id(1, 1), ballot(round, 4)), None);
         let [(4, PeerMessage::RecoverOk { after, .. })] = &said[..] else { panic!("{said:?}") };
-        assert_eq!(after, &deps([1]));
+        assert_eq!(after, &upto([1]));
         solo.restart();
     }
 }
@@ -649,11 +649,11 @@ pub(crate) fn section_6_what_comes_after_waits_for_what_conflicts() {
     let [_, commit_behind] = behind(id(1, 1));
     solo.tell(3, commit_behind, Some(&rival()));
     for _ in 0..2 {
-        assert_eq!(solo.core.executed(), &Deps::NONE);
+        assert_eq!(solo.core.executed(), &Frontier::NONE);
         solo.restart();
     }
     solo.tell(0, commit(ID, Ballot::ZERO, Value::Attached, Deps::NONE), Some(&batch()));
-    assert_eq!(solo.core.executed(), &deps([1, 1]));
+    assert_eq!(solo.core.executed(), &upto([1, 1]));
 }
 
 #[test]

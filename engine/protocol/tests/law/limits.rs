@@ -9,7 +9,7 @@ use isonomy_protocol::limits::{
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{ReplicaId, StreamId};
 use isonomy_wire::message::{Gossip, PeerMessage};
@@ -37,7 +37,7 @@ fn a_replica_submits_no_more_than_its_window() {
 fn a_replica_that_is_far_behind_sends_clients_elsewhere() {
     let mut solo = Solo::new(3, 0);
     let mut gossip = |executed: u64| {
-        let mut frontier = Deps::NONE;
+        let mut frontier = Frontier::NONE;
         frontier.set(ReplicaId(1), executed);
         let said = Gossip { committed: frontier, executed: frontier, ..Gossip::default() };
         solo.hear(1, PeerMessage::Gossip(Box::new(said)), None);
@@ -229,6 +229,6 @@ fn contention_makes_steady_progress_with_a_bounded_backlog() {
     world.assert_converged();
     // What all have executed is forgotten: memory does not grow with the number of instances.
     let frontier = world.core(0).status().frontier;
-    let forgotten = Record::Floor { upto: frontier };
+    let forgotten = Record::Floor { upto: frontier.to_floor() };
     assert!(world.nodes[0].log.iter().any(|(record, _)| *record == forgotten));
 }

@@ -3,7 +3,7 @@
 use crate::support::solo::*;
 use crate::support::{decide, id};
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{Conflict, PeerMessage, Value};
 
@@ -53,7 +53,7 @@ pub(crate) fn nop() -> PeerMessage {
 #[test]
 fn r1_a_mention_is_enough() {
     let mut solo = Solo::new(3, 2);
-    solo.tell(1, pre_accept(id(1, 1), deps([2])), Some(&batch()));
+    solo.tell(1, pre_accept(id(1, 1), upto([2])), Some(&batch()));
     solo.wait(2_000_000);
     let both = PeerMessage::Recover { row: ReplicaId(0), from: 1, to: 2, ballot: ballot(1, 2) };
     assert!(solo.said_to(1).contains(&both), "all that got stuck together, in one message");
@@ -91,7 +91,7 @@ fn r2_the_report_shows_what_was_proposed_and_what_was_answered() {
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&decide("t", 1, 0, "a")));
     solo.tell(0, pre_accept(ID, Deps::NONE), Some(&batch()));
     let said = solo.tell(2, recover(ID, ballot(1, 2)), None);
-    assert_eq!(said, [(2, has_pre_accepted(ID, ballot(1, 2), deps([0, 1]), Deps::NONE))]);
+    assert_eq!(said, [(2, has_pre_accepted(ID, ballot(1, 2), upto([0, 1]), Deps::NONE))]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ pub(crate) fn c5_r3_r5_an_answer_to_an_earlier_ballot_of_ones_own_does_not_count
     assert_eq!(said, [validate(ID, second, Deps::NONE)]);
 
     // R5: replica 2 validated for the first try.
-    let ok = |ballot| PeerMessage::ValidateOk { id: ID, ballot, conflicts: Vec::new(), floor: Deps::NONE };
+    let ok = |ballot| PeerMessage::ValidateOk { id: ID, ballot, conflicts: Vec::new(), floor: Floor::NONE };
     assert_eq!(proposals(solo.tell(1, ok(second), None)), []);
     assert_eq!(proposals(solo.tell(2, ok(MINE), None)), [], "R5");
     let said = proposals(solo.tell(2, ok(second), None));
@@ -171,7 +171,7 @@ fn r6d_a_report_to_an_earlier_ballot_of_ones_own_does_not_count() {
     [1, 2].iter().for_each(|from| drop(solo.tell(*from, knows_nothing(ID, second), None)));
     let conflicts = vec![Conflict { id: id(2, 1), committed: false }];
     for from in [1, 2] {
-        let (conflicts, floor) = (conflicts.clone(), Deps::NONE);
+        let (conflicts, floor) = (conflicts.clone(), Floor::NONE);
         solo.tell(from, PeerMessage::ValidateOk { id: ID, ballot: second, conflicts, floor }, None);
     }
     let accepted = |at| has_accepted(ID, at, ballot(0, 0), Value::Nop, Deps::NONE);
@@ -190,16 +190,16 @@ fn r3_1_a_committed_value_is_taken_and_told() {
 #[test]
 fn r3_2_the_value_accepted_last_is_proposed() {
     let mut solo = recovering(Deps::NONE);
-    solo.tell(1, has_accepted(ID, MINE, ballot(0, 0), Value::Attached, deps([0, 9])), Some(&batch()));
+    solo.tell(1, has_accepted(ID, MINE, ballot(0, 0), Value::Attached, upto([0, 9])), Some(&batch()));
     let said = solo.tell(2, has_accepted(ID, MINE, ballot(1, 1), Value::Nop, Deps::NONE), None);
     assert_eq!(proposals(said), [nop()]);
 
     let mut solo = recovering(Deps::NONE);
-    solo.tell(1, has_accepted(ID, MINE, ballot(1, 1), Value::Attached, deps([0, 9])), Some(&batch()));
+    solo.tell(1, has_accepted(ID, MINE, ballot(1, 1), Value::Attached, upto([0, 9])), Some(&batch()));
     let said = solo.tell(0, has_pre_accepted(ID, MINE, Deps::NONE, Deps::NONE), Some(&batch()));
     assert_eq!(
         proposals(said),
-        [accept(ID, MINE, Value::Attached, deps([0, 9]))],
+        [accept(ID, MINE, Value::Attached, upto([0, 9]))],
         "before R3.3: the coordinator answered too"
     );
 }
@@ -219,17 +219,17 @@ fn r3_4_too_few_could_have_made_it_fast() {
     solo.tell(1, commit(id(1, 1), Ballot::ZERO, Value::Known, Deps::NONE), None);
     solo.tell(0, pre_accept(ID, Deps::NONE), Some(&batch()));
     let mut solo = asked_around(solo);
-    solo.tell(1, has_pre_accepted(ID, MINE, deps([0, 1]), Deps::NONE), Some(&batch()));
+    solo.tell(1, has_pre_accepted(ID, MINE, upto([0, 1]), Deps::NONE), Some(&batch()));
     let said = solo.tell(2, knows_nothing(ID, MINE), None);
     assert_eq!(proposals(said), [nop()], "nobody answered with the deps that were proposed");
 }
 
 #[test]
 pub(crate) fn r3_5_what_may_have_been_fast_is_validated_by_all_who_reported() {
-    let mut solo = recovering(deps([0, 0, 5]));
+    let mut solo = recovering(upto([0, 0, 5]));
     solo.tell(2, knows_nothing(ID, MINE), None);
     let said = solo.tell(1, knows_nothing(ID, MINE), None);
-    let validate = validate(ID, MINE, deps([0, 0, 5]));
+    let validate = validate(ID, MINE, upto([0, 0, 5]));
     let asked: Vec<_> = said.into_iter().filter(|(_, message)| is_proposal(message)).collect();
     assert_eq!(asked, [(1, validate.clone()), (2, validate)]);
 }
@@ -237,13 +237,13 @@ pub(crate) fn r3_5_what_may_have_been_fast_is_validated_by_all_who_reported() {
 /// Replica 3 recovers ID with Rescue, and replica 1 has pre-accepted it with one more.
 fn rescuing() -> Solo {
     let mut solo = pre_accepted_at(Solo::rescuing(5, 3), Deps::NONE);
-    solo.tell(1, has_pre_accepted(ID, MINE, deps([0, 1]), Deps::NONE), Some(&batch()));
+    solo.tell(1, has_pre_accepted(ID, MINE, upto([0, 1]), Deps::NONE), Some(&batch()));
     solo
 }
 
 #[test]
 fn rescue_proposes_what_the_coordinator_could_have() {
-    let rescued = [accept(ID, MINE, Value::Attached, deps([0, 1]))];
+    let rescued = [accept(ID, MINE, Value::Attached, upto([0, 1]))];
     let took_it = has_pre_accepted(ID, MINE, Deps::NONE, Deps::NONE);
     let said = rescuing().tell(0, took_it.clone(), Some(&batch()));
     assert_eq!(proposals(said), rescued, "where R3.3 says Nop");
@@ -252,7 +252,7 @@ fn rescue_proposes_what_the_coordinator_could_have() {
     solo.tell(2, took_it, Some(&batch()));
     let conflicts = vec![Conflict { id: id(1, 1), committed: true }];
     for from in [1, 2] {
-        let floor = Deps::NONE;
+        let floor = Floor::NONE;
         let ok = PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts: conflicts.clone(), floor };
         let said = proposals(solo.tell(from, ok, None));
         assert_eq!(said, rescued[..if from == 2 { 1 } else { 0 }], "where R5.2 says Nop");

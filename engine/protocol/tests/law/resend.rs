@@ -41,10 +41,10 @@ fn c3_an_accept_is_said_again_to_all_who_have_not_answered() {
     let mut solo = Solo::new(5, 0);
     solo.ask(&batch());
     solo.sync();
-    solo.tell(1, pre_accept_ok(ID, deps([0, 1])), None);
-    solo.tell(2, pre_accept_ok(ID, deps([0, 0, 1])), None);
+    solo.tell(1, pre_accept_ok(ID, upto([0, 1])), None);
+    solo.tell(2, pre_accept_ok(ID, upto([0, 0, 1])), None);
     solo.wait(timing().fast_path_us + TICK_US);
-    let dep = deps([0, 1, 1]);
+    let dep = upto([0, 1, 1]);
     assert_eq!(solo.said_to(4), [accept(ID, Ballot::ZERO, Value::Known, dep)]);
     // Whoever is silent may never have got the batch.
     let question = accept(ID, Ballot::ZERO, Value::Attached, dep);

@@ -14,7 +14,7 @@ const PEER: ReplicaId = ReplicaId(3);
 fn lacking() -> Solo {
     let mut solo = Solo::new(5, 3);
     for peer in [1, 2] {
-        let gossip = Gossip { committed: deps([2]), floor: deps([2]), snapshot: 1, ..Gossip::default() };
+        let gossip = Gossip { committed: upto([2]), floor: upto([2]), snapshot: 1, ..Gossip::default() };
         solo.tell(peer, PeerMessage::Gossip(Box::new(gossip)), None);
     }
     solo.wait(100_000);
@@ -52,7 +52,7 @@ pub(crate) fn g5_after_a_failure_another_source_is_asked_and_the_first_hears_of_
     fail(&mut solo, 3 - third, FetchFailure::Source);
     assert_eq!(source(&solo), None);
     // Whoever has a newer one has not failed with it.
-    let gossip = Gossip { snapshot: 2, floor: deps([3]), ..Gossip::default() };
+    let gossip = Gossip { snapshot: 2, floor: upto([3]), ..Gossip::default() };
     solo.tell(third, PeerMessage::Gossip(Box::new(gossip)), None);
     solo.wait(5_000);
     assert_eq!(solo.core.wants_snapshot(), Some((ReplicaId(third), 2)));
@@ -70,7 +70,7 @@ fn g5_want_of_room_lets_all_sources_wait() {
 
 /// Another barrier executes, at which a snapshot would be taken.
 fn next_barrier(solo: &mut Solo, seq: u64) {
-    solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1])), Some(&barrier()));
+    solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, upto([seq - 1])), Some(&barrier()));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn g5_a_snapshot_that_was_begun_before_somebody_fetches_takes_the_place_of_the_l
     // The peer had bytes of the first one. It is sent to the second, of the same source.
     let mut sink = Solo::new(5, 3);
     for snapshot in [1, 2] {
-        let gossip = Gossip { committed: deps([3]), floor: deps([2]), snapshot, ..Gossip::default() };
+        let gossip = Gossip { committed: upto([3]), floor: upto([2]), snapshot, ..Gossip::default() };
         sink.tell(2, PeerMessage::Gossip(Box::new(gossip)), None);
         sink.wait(100_000);
         assert_eq!(sink.core.wants_snapshot(), Some((ReplicaId(2), snapshot)));
@@ -107,7 +107,7 @@ fn g5_a_snapshot_that_was_begun_before_somebody_fetches_takes_the_place_of_the_l
     sink.core.on_fetch_failed(sink.now, ReplicaId(2), 1, FetchFailure::Source);
     assert_eq!(sink.core.wants_snapshot(), Some((ReplicaId(2), 2)), "no fault of the second");
     sink.install(&solo.snapshot.expect("it took one"));
-    assert_eq!(sink.core.executed(), &deps([3]));
+    assert_eq!(sink.core.executed(), &upto([3]));
 }
 
 #[test]
@@ -128,14 +128,14 @@ pub(crate) fn g5_who_does_not_get_on_is_not_waited_for() {
 fn g5_nobody_is_waited_for_beyond_the_room_of_the_log() {
     let barrier_bytes = 10_000;
     let mut solo = Solo::with_barriers(3, 2, barrier_bytes);
-    solo.tell(0, commit(id(0, 1), Ballot::ZERO, Value::Attached, deps([])), Some(&barrier()));
+    solo.tell(0, commit(id(0, 1), Ballot::ZERO, Value::Attached, upto([])), Some(&barrier()));
     let mut solo = forgotten(solo);
     let (mut seq, mut barriers) = (2, 0);
     while solo.core.taking().is_none() {
         // Its log grows by a little more than from one barrier to the next.
         for _ in 0..barrier_bytes / 200 + 1 {
             let decided = decide("s", seq, 0, "a");
-            solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, deps([seq - 1])), Some(&decided));
+            solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, upto([seq - 1])), Some(&decided));
             seq += 1;
         }
         assert!(solo.core.on_fetch(solo.now, ReplicaId(1), 1, seq), "it gets on");

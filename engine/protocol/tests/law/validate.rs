@@ -4,13 +4,13 @@ use super::recover::{ID, MINE, batch, nop, proposals, recovering};
 use crate::support::solo::*;
 use crate::support::{decide, id};
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{Ballot, InstanceId};
 use isonomy_wire::message::{Conflict, PeerMessage, Value};
 
 pub(crate) fn ok(conflicts: &[(InstanceId, bool)]) -> PeerMessage {
     let conflicts = conflicts.iter().map(|(id, committed)| Conflict { id: *id, committed: *committed });
-    PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts: conflicts.collect(), floor: Deps::NONE }
+    PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts: conflicts.collect(), floor: Floor::NONE }
 }
 
 /// A batch that conflicts with [`batch`], and one that does not.
@@ -41,11 +41,11 @@ fn r4_what_conflicts_and_is_not_ordered_is_reported() {
 fn r4_what_is_ordered_or_does_not_conflict_is_not_reported() {
     let mut solo = Solo::new(5, 2);
     solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
-    assert_eq!(asks(&mut solo, deps([0, 1])), [ok(&[])], "it is in D");
+    assert_eq!(asks(&mut solo, upto([0, 1])), [ok(&[])], "it is in D");
 
     let mut solo = Solo::new(5, 2);
-    solo.tell(1, pre_accept(id(1, 1), deps([1])), Some(&rival()));
-    solo.tell(4, commit(id(4, 1), Ballot::ZERO, Value::Attached, deps([1])), Some(&rival()));
+    solo.tell(1, pre_accept(id(1, 1), upto([1])), Some(&rival()));
+    solo.tell(4, commit(id(4, 1), Ballot::ZERO, Value::Attached, upto([1])), Some(&rival()));
     assert_eq!(asks(&mut solo, Deps::NONE), [ok(&[])], "they come after");
 
     let mut solo = Solo::new(5, 2);
@@ -63,7 +63,7 @@ pub(crate) fn r4_what_comes_after_by_its_after_is_not_reported() {
         ballot: ballot(1, 1),
         value: Value::Attached,
         deps: Deps::NONE,
-        after: deps([1]),
+        after: upto([1]),
     };
     solo.tell(1, behind, Some(&rival()));
     assert_eq!(asks(&mut solo, Deps::NONE), [ok(&[])], "B24");
@@ -74,7 +74,7 @@ fn r4_initial_deps_count_not_what_was_answered() {
     let mut solo = Solo::new(5, 2);
     solo.tell(0, pre_accept(ID, Deps::NONE), Some(&batch()));
     let said = solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
-    assert_eq!(said, [(1, pre_accept_ok(id(1, 1), deps([1])))]);
+    assert_eq!(said, [(1, pre_accept_ok(id(1, 1), upto([1])))]);
     assert_eq!(asks(&mut solo, Deps::NONE), [ok(&[(id(1, 1), false)])]);
 }
 
@@ -99,13 +99,13 @@ fn r4_only_the_ballot_promised_is_validated() {
 #[test]
 pub(crate) fn r4_the_validator_remembers_and_names_the_instance_from_then_on() {
     let mut solo = Solo::new(5, 2);
-    asks(&mut solo, deps([0, 0, 0, 4]));
+    asks(&mut solo, upto([0, 0, 0, 4]));
     solo.restart();
     let said = solo.tell(1, pre_accept(id(1, 1), Deps::NONE), Some(&rival()));
-    assert_eq!(said[0], (1, pre_accept_ok(id(1, 1), deps([1, 0, 256]))), "D8 adds the own block");
+    assert_eq!(said[0], (1, pre_accept_ok(id(1, 1), upto([1, 0, 256]))), "D8 adds the own block");
     let said = solo.tell(4, recover(ID, ballot(2, 4)), None);
     let PeerMessage::RecoverOk { init_deps, init_value, .. } = said[0].1 else { panic!("{said:?}") };
-    assert_eq!((init_value, init_deps), (Value::Attached, deps([0, 0, 0, 4])));
+    assert_eq!((init_value, init_deps), (Value::Attached, upto([0, 0, 0, 4])));
 }
 
 /// Replica 3 validates ID with {1, 2, 3}, of whom it alone has pre-accepted it: k = 1 = |Q| - e.
@@ -135,13 +135,13 @@ fn r5_1_without_conflicts_the_candidate_is_proposed_behind_the_floors() {
     // Both were settled meanwhile: nobody has to be asked about them.
     solo.tell(1, ok(&[(id(2, 1), true)]), None);
     let with_floor =
-        PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts: Vec::new(), floor: deps([0, 0, 1]) };
+        PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts: Vec::new(), floor: upto([0, 0, 1]) };
     let expected = PeerMessage::Accept {
         id: ID,
         ballot: MINE,
         value: Value::Attached,
         deps: Deps::NONE,
-        after: deps([0, 0, 1]),
+        after: upto([0, 0, 1]),
     };
     assert_eq!(proposals(solo.tell(2, with_floor, None)), [expected]);
 }
@@ -181,7 +181,7 @@ fn r6a_a_conflict_committed_without_it_makes_it_a_nop() {
 #[test]
 fn r6b_conflicts_that_come_after_or_are_nops_let_it_pass() {
     let mut solo = waiting();
-    let said = solo.tell(2, commit(id(2, 1), Ballot::ZERO, Value::Attached, deps([1])), Some(&rival()));
+    let said = solo.tell(2, commit(id(2, 1), Ballot::ZERO, Value::Attached, upto([1])), Some(&rival()));
     assert!(proposals(said).contains(&candidate()));
     let mut solo = waiting();
     let said = solo.tell(2, commit(id(2, 1), ballot(1, 1), Value::Nop, Deps::NONE), None);
@@ -192,7 +192,7 @@ fn r6b_conflicts_that_come_after_or_are_nops_let_it_pass() {
         ballot: ballot(1, 1),
         value: Value::Attached,
         deps: Deps::NONE,
-        after: deps([1]),
+        after: upto([1]),
     };
     assert!(proposals(solo.tell(2, behind, Some(&rival()))).contains(&candidate()), "B24");
 }
@@ -217,9 +217,9 @@ fn r6c_a_waiting_heard_before_counts() {
 #[test]
 fn r6d_a_report_from_outside_decides() {
     let mut solo = waiting();
-    let accepted = has_accepted(ID, MINE, ballot(0, 0), Value::Attached, deps([0, 3]));
+    let accepted = has_accepted(ID, MINE, ballot(0, 0), Value::Attached, upto([0, 3]));
     let said = solo.tell(4, accepted, Some(&batch()));
-    assert_eq!(proposals(said), [accept(ID, MINE, Value::Attached, deps([0, 3]))]);
+    assert_eq!(proposals(said), [accept(ID, MINE, Value::Attached, upto([0, 3]))]);
     let mut solo = waiting();
     let coordinator = has_pre_accepted(ID, MINE, Deps::NONE, Deps::NONE);
     assert_eq!(proposals(solo.tell(0, coordinator, Some(&batch()))), [nop()]);
@@ -254,7 +254,7 @@ pub(crate) fn r6c_waiting_is_told_to_oneself_too() {
     let first = ballot(1, 3);
     solo.tell(1, has_pre_accepted(other, first, Deps::NONE, Deps::NONE), Some(&theirs));
     solo.tell(4, has_pre_accepted(other, first, Deps::NONE, Deps::NONE), Some(&theirs));
-    let ok = PeerMessage::ValidateOk { id: other, ballot: first, conflicts: Vec::new(), floor: Deps::NONE };
+    let ok = PeerMessage::ValidateOk { id: other, ballot: first, conflicts: Vec::new(), floor: Floor::NONE };
     assert_eq!(proposals(solo.tell(1, ok.clone(), None)), []);
     let said = solo.tell(4, ok, None);
     assert!(said.contains(&(1, PeerMessage::Waiting { id: other, supporters: 2 })), "{said:?}");

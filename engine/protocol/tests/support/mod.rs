@@ -14,7 +14,7 @@ use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Reader, Snapshot, SnapshotId};
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Frontier};
 use isonomy_wire::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
 use isonomy_wire::message::{PeerMessage, Value};
 use std::collections::{BTreeMap, VecDeque};
@@ -422,7 +422,7 @@ impl World {
         replies.into_iter().flat_map(answers_of).collect()
     }
 
-    pub fn hashes(&mut self) -> Vec<(Deps, u64)> {
+    pub fn hashes(&mut self) -> Vec<(Frontier, u64)> {
         let up: Vec<u8> = (0..self.n).filter(|id| self.is_up(*id)).collect();
         up.into_iter().map(|id| self.core(id).status()).map(|s| (s.frontier, s.state_hash)).collect()
     }

@@ -5,7 +5,7 @@ use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Sen
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
-use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase, Value};
 
 pub struct Solo {
@@ -218,10 +218,11 @@ pub fn ballot(round: u32, replica: u8) -> Ballot {
     Ballot { round, replica: ReplicaId(replica) }
 }
 
-pub fn deps<const N: usize>(entries: [u64; N]) -> Deps {
-    let mut deps = Deps::NONE;
-    deps.0[..N].copy_from_slice(&entries);
-    deps
+/// Every instance of the first rows up to these numbers: deps, a frontier or a floor.
+pub fn upto<V: From<[u64; REPLICAS_MAX]>, const N: usize>(entries: [u64; N]) -> V {
+    let mut all = [0; REPLICAS_MAX];
+    all[..N].copy_from_slice(&entries);
+    V::from(all)
 }
 
 pub fn pre_accept(id: InstanceId, deps: Deps) -> PeerMessage {

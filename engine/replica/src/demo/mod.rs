@@ -18,7 +18,7 @@ use crate::status::{hash_text, replica_status};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cluster::Cluster;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
 use isonomy_wire::message::ShardStatus;
 use load::Load;
@@ -284,7 +284,7 @@ async fn catch_up(cluster: &mut Cluster, victim: usize, survivors: &[usize]) -> 
             && let Some(own) = statuses(&own).await
         {
             let behind = |(shard, mine): (usize, &ShardStatus)| {
-                let mut all = Deps::NONE;
+                let mut all = Frontier::NONE;
                 others.iter().for_each(|replica| all.merge(&replica[shard].frontier));
                 !mine.frontier.covers(&all)
             };

@@ -7,7 +7,7 @@ use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{Ballot, ClusterId, InstanceId, ReplicaId, ShardId, StreamId};
 use isonomy_wire::message::{PeerMessage, Value};
 use std::path::Path;
@@ -57,7 +57,7 @@ pub(super) fn record(position: u64, bytes: usize) -> Append {
 
 /// The record at a position that begins a segment.
 pub(super) fn begin(position: u64, barrier: u64) -> Append {
-    let record = Record::Begin { reserved: position, floor: Deps::NONE, barrier };
+    let record = Record::Begin { reserved: position, floor: Floor::NONE, barrier };
     Append { position: Position(position), record, payload: None }
 }
 

@@ -22,7 +22,7 @@ use crate::ghost::Ghost;
 use crate::view::Choice;
 use isonomy_protocol::contract::{Append, Send};
 use isonomy_protocol::replica::Replica;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{Ballot, InstanceId};
 
 // V14 is asserted in `crate::history`, over what clients were told.
@@ -85,12 +85,12 @@ pub fn on_send(ghost: &Ghost, node: u8, send: &Send) {
 }
 
 /// A replica has executed so far.
-pub fn on_executed(ghost: &Ghost, node: u8, frontier: Deps) {
+pub fn on_executed(ghost: &Ghost, node: u8, frontier: Frontier) {
     v13_execution::check_frontier(ghost, node, frontier);
 }
 
 /// What a replica has executed rests on nothing that a crash can take.
-pub fn on_durable_state(ghost: &Ghost, node: u8, frontier: Deps, hash: u64) {
+pub fn on_durable_state(ghost: &Ghost, node: u8, frontier: Frontier, hash: u64) {
     v13_execution::check_state(ghost, node, frontier, hash);
 }
 

@@ -143,7 +143,7 @@ pub(super) fn check_record(ghost: &Ghost, node: u8, append: &Append) {
 pub(super) fn check_cut(ghost: &Ghost, node: u8) {
     let book = &ghost.books[usize::from(node)];
     let (mut left, frontier) = (View::default(), book.snapshot.1);
-    left.raise_floor(&frontier);
+    left.raise_floor(&frontier.to_floor());
     book.kept.iter().for_each(|append| left.apply(append));
     let before = &book.durable;
     let says = |what: &str, one: &dyn std::fmt::Debug, other: &dyn std::fmt::Debug| {

@@ -7,7 +7,7 @@ use futures_lite::future::zip;
 use isonomy_protocol::contract::{Config as CoreConfig, Output, Position, Time, Timing};
 use isonomy_protocol::limits::{BARRIER_BYTES, RESERVE_BLOCK};
 use isonomy_protocol::replica::Replica;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::ClusterId;
 use isonomy_wire::message::Gossip;
 
@@ -153,9 +153,9 @@ async fn lacking(rig: &Rig) {
     rig.admit();
     let linked = [SOURCE, ReplicaId(2)];
     rig.node.inner.borrow_mut().core.on_links(rig.node.now(), &linked);
-    let mut floor = Deps::NONE;
-    floor.0[SOURCE.index()] = 1;
-    let gossip = Gossip { committed: floor, floor, snapshot: BARRIER, ..Gossip::default() };
+    let mut committed = Frontier::NONE;
+    committed.set(SOURCE, 1);
+    let gossip = Gossip { committed, floor: committed.to_floor(), snapshot: BARRIER, ..Gossip::default() };
     hear(&rig.node, SOURCE, PeerMessage::Gossip(Box::new(gossip)), None);
     rig.until("the choice of a source", || {
         let now = rig.node.now();

@@ -4,7 +4,7 @@ use isonomy_protocol::contract::Append;
 use isonomy_protocol::log::SegmentHead;
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
-use isonomy_wire::deps::Deps;
+use isonomy_wire::deps::Floor;
 use isonomy_wire::frame::HEADER_BYTES;
 use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
 use isonomy_wire::message::WIRE_VERSION;
@@ -40,7 +40,7 @@ fn fill(id: LogId, dir: &Path, segment: u64, records: std::ops::RangeInclusive<u
     for position in records.clone() {
         let record = match barrier {
             Some(barrier) if position == *records.start() => {
-                Record::Begin { reserved: position, floor: Deps::NONE, barrier }
+                Record::Begin { reserved: position, floor: Floor::NONE, barrier }
             }
             _ => Record::Reserve { end: position },
         };
