@@ -39,7 +39,78 @@ pub(crate) struct Counters {
     pub(crate) dropped: MessagesDropped,
 }
 
-/// One replica of one shard. See the crate's documentation for how it is driven.
+/// One replica of one shard.
+///
+/// # Contract
+///
+/// After a restart the caller gives the newest snapshot to [`restore`](Replica::restore) and each record of the log,
+/// in order, to [`replay`](Replica::replay), and calls [`start`](Replica::start). The replica takes part once the
+/// others have confirmed its state and the caller has called [`admit`](Replica::admit).
+///
+/// From then on the caller brings inputs in any order: messages, requests, links, durable positions, room on the disk,
+/// and the time, at the latest at [`next_deadline`](Replica::next_deadline). After each batch of inputs the caller calls
+/// [`end_turn`](Replica::end_turn) and polls until nothing comes. [`poll`](Replica::poll) gives records for the log
+/// first, then messages, then replies, then a cut. A message or reply is held until the records that it rests on are
+/// durable, so the caller may send whatever comes at once. Positions are consecutive and become durable in order.
+///
+/// Snapshots are asked for besides: while [`taking`](Replica::taking) names one, its bytes come from
+/// [`snapshot_bytes`](Replica::snapshot_bytes), and [`on_snapshot`](Replica::on_snapshot) says that its file is durable.
+/// [`wants_snapshot`](Replica::wants_snapshot) names the peer whose snapshot is to be fetched for
+/// [`install_snapshot`](Replica::install_snapshot).
+///
+/// # Panics
+///
+/// A broken invariant panics, in release builds too: the process must stop before it answers anything more.
+///
+/// # Example
+///
+/// A cluster of one, whose log is durable at once:
+///
+/// ```
+/// use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Time, Timing};
+/// use isonomy_protocol::{limits, payload::Payload, replica::Replica};
+/// use isonomy_wire::command::RequestBuilder;
+/// use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId, StreamId};
+///
+/// let config = Config {
+///     cluster: ClusterId(7),
+///     replica: ReplicaId(0),
+///     replicas: 1,
+///     epoch: Epoch(1),
+///     shard: ShardId(0),
+///     timing: Timing::default(),
+///     reserve_block: limits::RESERVE_BLOCK,
+///     barrier_bytes: limits::BARRIER_BYTES,
+///     outlives_power: true,
+///     rescue: false,
+/// };
+/// let mut core = Replica::new(config, 1);
+/// core.start(Time(0), Position(0));
+/// core.admit(Time(0));
+///
+/// let mut request = RequestBuilder::default();
+/// request.decide(b"key", b"value").unwrap();
+/// let bytes = request.encode(StreamId::named("example"), 1, 0);
+/// let crc = crc32c::crc32c(&bytes);
+/// let client = ClientRef { connection: 1, tag: 1 };
+/// core.on_request(Time(0), client, Payload::parse(bytes, crc).unwrap()).unwrap();
+///
+/// let mut answered = Vec::new();
+/// loop {
+///     core.end_turn(Time(0));
+///     let mut durable = None;
+///     while let Some(output) = core.poll() {
+///         match output {
+///             Output::Append(append) => durable = Some(append.position),
+///             Output::Send(_) | Output::Cut(_) => {}
+///             Output::Reply(reply) => answered.push((reply.client, reply.outcome.is_ok())),
+///         }
+///     }
+///     let Some(position) = durable else { break };
+///     core.on_durable(Time(0), position);
+/// }
+/// assert_eq!(answered, [(client, true)]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Replica {
     pub(crate) config: Config,
