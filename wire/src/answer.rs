@@ -63,8 +63,8 @@ pub enum Answer {
     Expired,
     /// The command was executed before, and its answer is no longer kept.
     Duplicate,
-    /// The command was not executed, because the number before it was not executed yet (S2). Send it again behind that
-    /// number.
+    /// The command was not executed, because the number before it was not executed yet (S2). Send it again behind
+    /// that number.
     Early,
     /// The command was not executed, because another process owns the named stream by now (S5).
     Fenced,
@@ -147,8 +147,8 @@ impl ResponseBuilder {
         self.push(instance, index, COMMITTED << STATUS_SHIFT | key_seq);
     }
 
-    /// Adds the answer to a command that found another key_seq than it expected. `value` is the key's latest decision,
-    /// if it has one.
+    /// Adds the answer to a command that found another key_seq than it expected. `value` is the key's latest
+    /// decision, if it has one.
     pub fn rejected(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: Option<&[u8]>) {
         let Some(value) = value.filter(|value| self.has_room(value)) else {
             return self.push(instance, index, REJECTED_BARE << STATUS_SHIFT | key_seq);

@@ -4,8 +4,8 @@ use crate::id::{InstanceId, REPLICAS_MAX, ReplicaId};
 use core::fmt;
 use rkyv::{Archive, Deserialize, Serialize};
 
-/// For each row the highest sequence number meant; it stands for *every* instance of the row up
-/// to there (law, section 2). Rows beyond the cluster's size stay 0.
+/// A set of instances with one sequence number per row. The number stands for *every* instance of the row up to it
+/// (law, section 2). Rows beyond the cluster's size stay 0.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Deps(pub [u64; REPLICAS_MAX]);
 
@@ -25,7 +25,7 @@ impl Deps {
         self.0.iter().zip(&other.0).all(|(mine, theirs)| mine >= theirs)
     }
 
-    /// Adds `id` and all before it in its row.
+    /// Adds `id` and all instances before it in its row.
     #[inline]
     pub fn add(&mut self, id: InstanceId) {
         let entry = &mut self.0[id.row.index()];
@@ -54,7 +54,7 @@ impl Deps {
 }
 
 impl fmt::Debug for Deps {
-    /// Rows up to the last that is not 0: `[4 0 2]`.
+    /// Prints the rows up to the last that is not 0, such as `[4 0 2]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used = self.0.iter().rposition(|seq| *seq != 0).map_or(0, |last| last + 1);
         write!(f, "[")?;

@@ -351,8 +351,8 @@ pub enum Role {
     },
     /// A client.
     Client,
-    /// An operator, which asks for a status or a snapshot, or ends a source, and does nothing else. A shard has places
-    /// for operators when clients have taken all others.
+    /// An operator, which asks for a status or a snapshot, or ends a source, and does nothing else. A shard has
+    /// places for operators when clients have taken all others.
     Operator,
 }
 
@@ -430,7 +430,7 @@ pub enum Refusal {
     SetBack {
         id: ReplicaId,
         found: SetBack,
-        /// The replica that has found it. Only a member's own finding may stop a replica for good.
+        /// The member that has found this. Only a refusal by that member itself may stop a replica for good.
         by: ReplicaId,
         cluster: ClusterId,
         epoch: Epoch,

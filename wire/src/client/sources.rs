@@ -64,8 +64,8 @@ pub async fn sources(contact: &Contact) -> Result<Vec<Vec<SourceStatus>>, Connec
 ///
 /// # Errors
 ///
-/// [`EndError`] for the first shard in which no try succeeds within 10 s. In the shards before that one the source has
-/// ended.
+/// [`EndError`] for the first shard in which no try succeeds within 10 s. In the shards before that one the source
+/// has ended.
 pub async fn end_source(contact: &Contact, name: &SourceName) -> Result<Vec<SourceStatus>, EndError> {
     let mut ended = Vec::new();
     for shard in (0..contact.welcome.shards).map(ShardId) {

@@ -269,8 +269,8 @@ impl Lane {
         self.flights_of(Kind::Writes).next().map_or(self.next, |(_, flight)| flight.first)
     }
 
-    /// The place of the request to send again, if there is one that a replica takes. Writes keep their order: no write
-    /// passes one that waits before it.
+    /// The place of the request to send again, if there is one that a replica takes. Writes keep their order: no
+    /// write passes one that waits before it.
     pub(super) fn due(&self, targets: &Targets) -> Option<usize> {
         let write = self.flights_of(Kind::Writes).find(|(_, flight)| !flight.is_sent());
         let may_leave = |flight: &Flight, target| flight.place == Place::Waiting && self.may_write_to(target);

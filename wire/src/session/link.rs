@@ -72,8 +72,8 @@ pub struct Link {
 
 impl Link {
     /// A link for a fresh connection to the port of `shard` of a member of `cluster`; `None` accepts any cluster.
-    /// `role` is a client's or an operator's. Appends the hello to `out`. `chunk` is the buffer space offered to a read,
-    /// in bytes.
+    /// `role` is a client's or an operator's. Appends the hello to `out`. `chunk` is the buffer space offered to a
+    /// read, in bytes.
     pub fn new(
         shard: ShardId,
         cluster: Option<ClusterId>,

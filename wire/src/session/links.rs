@@ -67,7 +67,8 @@ struct Link {
     quiet_since: u64,
     /// Something has come since the session looked last.
     heard: bool,
-    /// The connection was idle and has made room for another. It is opened again when there is something to send on it.
+    /// The connection was idle and has made room for another. It is opened again when there is something to send on
+    /// it.
     resting: bool,
     /// The pauses, by class.
     pauses: [Pause; CLASSES],
@@ -139,8 +140,8 @@ impl Links {
         self.links.iter().any(|link| link.connected && link.asked > 0)
     }
 
-    /// A connection was welcomed. If it replaces a dead connection, it inherits how often the replica was silent, since
-    /// the welcome shows that the replica lives, but not yet that it decides.
+    /// A connection was welcomed. If it replaces a dead connection, it inherits how often the replica was silent,
+    /// since the welcome shows that the replica lives, but not yet that it decides.
     pub(super) fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
         let link = self.at(replica, shard);
         let Link { suspect_until, silences, resets, .. } = *link;
@@ -208,8 +209,8 @@ impl Links {
         std::mem::take(&mut link.mute)
     }
 
-    /// The answer has come to a request that was sent at `at`, if that time is known. Returns whether the answer ends a
-    /// suspicion or an overload.
+    /// The answer has come to a request that was sent at `at`, if that time is known. Returns whether the answer ends
+    /// a suspicion or an overload.
     pub(super) fn on_answer(
         &mut self,
         replica: ReplicaId,
@@ -233,8 +234,8 @@ impl Links {
         link.suspect_until = link.suspect_until.max(until);
     }
 
-    /// The replica did not answer a request of time `at` in time. Each time in a row the pause is twice as long, since
-    /// another request to it may wait in vain.
+    /// The replica did not answer a request of time `at` in time. Each time in a row the pause is twice as long,
+    /// since another request to it may wait in vain.
     pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, at: u64, now: u64, pause: u64) {
         let link = self.at(replica, shard);
         if link.suspect_until <= now {
@@ -244,9 +245,9 @@ impl Links {
         link.mute |= !link.heard && link.quiet_since <= at;
     }
 
-    /// The replica refuses a class of requests for `pause` from now on. If it still refuses after that, the next pause
-    /// is twice as long, up to `longest` unless it asks for more. When all replicas are overloaded, each request that
-    /// went to one of them before goes to all of them, and must not come more often for that.
+    /// The replica refuses a class of requests for `pause` from now on. If it still refuses after that, the next
+    /// pause is twice as long, up to `longest` unless it asks for more. When all replicas are overloaded, each
+    /// request that went to one of them before goes to all of them, and must not come more often for that.
     pub(super) fn overloaded(
         &mut self,
         replica: ReplicaId,

@@ -176,15 +176,15 @@ impl Session {
         Session::with_lanes(config, None, lanes)
     }
 
-    /// A session for one process of a source that numbers its commands by itself (S5). `owner` names the process; it is
-    /// random, different for each process, and not 0. Numbers below `next` are done or left out.
+    /// A session for one process of a source that numbers its commands by itself (S5). `owner` names the process; it
+    /// is random, different for each process, and not 0. Numbers below `next` are done or left out.
     ///
     /// The source has a stream in each shard, which skips numbers that are left out or belong to other shards. Before
     /// the first command the session attaches to the stream. The Attach takes the source over from its last process,
     /// and its answer says which numbers are done. The session does not send a command whose number is done. The
     /// command's answer is `Duplicate`, or [`Error::OtherCommand`] once the session knows that the number was another
-    /// command. The session knows that at the next [mark](crate::source::Mark) at the latest, and in any case before it
-    /// sends a new number. A number without an answer stops its lane; start the source again from that number.
+    /// command. The session knows that at the next [mark](crate::source::Mark) at the latest, and in any case before
+    /// it sends a new number. A number without an answer stops its lane; start the source again from that number.
     ///
     /// # Panics
     ///
@@ -253,8 +253,8 @@ impl Session {
         Ok(self.push(now, lane, action, token)?)
     }
 
-    /// Submits the command with this number of a named source at time `now`. Numbers must ascend; numbers that are left
-    /// out are skipped. Reads have no number; submit them to a session of their own.
+    /// Submits the command with this number of a named source at time `now`. Numbers must ascend; numbers that are
+    /// left out are skipped. Reads have no number; submit them to a session of their own.
     ///
     /// # Errors
     ///
@@ -458,8 +458,8 @@ impl Session {
         (busy || self.links.is_asking()).then_some(self.next_tick)
     }
 
-    /// Closes the session to further commands. The session waits for the outcomes of outstanding commands and then ends
-    /// its streams, so that the cluster need not keep them.
+    /// Closes the session to further commands. The session waits for the outcomes of outstanding commands and then
+    /// ends its streams, so that the cluster need not keep them.
     pub fn close(&mut self) {
         self.closing = true;
         (0..self.lanes.len()).for_each(|index| self.mark_ready(index));

@@ -148,7 +148,8 @@ impl Session {
         }
     }
 
-    /// Settles a request whose stream has ended. Commands that certainly had no effect are sent again on another stream.
+    /// Settles a request whose stream has ended. Commands that certainly had no effect are sent again on another
+    /// stream.
     fn resolve(&mut self, index: usize, flight: Flight, low: Option<u64>) {
         let may_have_effect = low.map_or(flight.unsettled > 0, |low| flight.first < low);
         if may_have_effect {
@@ -214,9 +215,9 @@ impl Session {
         Some((index, place))
     }
 
-    /// Gives up a request that will not be answered. Requests behind it on its stream cannot be executed without it, so
-    /// the stream is ended, whose answer tells which were executed. A named source stops instead, since it can submit
-    /// the same number again.
+    /// Gives up a request that will not be answered. Requests behind it on its stream cannot be executed without it,
+    /// so the stream is ended, whose answer tells which were executed. A named source stops instead, since it can
+    /// submit the same number again.
     fn give_up(&mut self, now: u64, index: usize, place: usize, error: Error) {
         let until = now.saturating_add(self.config.deadline_us);
         let lane = &mut self.lanes[index];
