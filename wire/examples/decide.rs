@@ -9,7 +9,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::connect(&addresses).await?;
     let first = client.decide("order-17", "accepted").await?;
     println!("decision {} of order-17", first.key_seq);
-    // Only if nobody has decided since; else it says what stands now.
+    // Decides only if no one has decided the key since; otherwise the answer has the key's latest decision.
     match client.decide_if("order-17", "paid", first.key_seq).await? {
         Decided::Committed(second) => println!("decision {} of order-17", second.key_seq),
         Decided::Rejected { key_seq, value } => println!("it is at decision {key_seq}, {value:?}"),

@@ -1,9 +1,9 @@
-//! How the host of an address is written. One of IPv6 has colons of its own, so it stands in brackets
-//! before a port; resolvers want it without.
+//! The notation of hosts in addresses. An IPv6 address has colons of its own, so it has brackets before a port;
+//! resolvers take it without brackets.
 
 use core::net::Ipv6Addr;
 
-/// The host without the brackets that it may have.
+/// The host without its brackets, if it has any.
 pub fn bare_host(host: &str) -> &str {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
@@ -13,7 +13,7 @@ pub fn with_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Whether this is a name or an address, and nothing with a port, a scheme or a path around it.
+/// Whether the text is a name or an address, without a port, a scheme or a path.
 pub fn is_host(host: &str) -> bool {
     let (address, _zone) = host.split_once('%').unwrap_or((host, ""));
     let is_v6 = address.parse::<Ipv6Addr>().is_ok();

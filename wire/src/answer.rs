@@ -1,8 +1,8 @@
-//! Answers: what the execution of each command of a request gave, in the request's order.
+//! Answers: the results of the commands of a request, in the request's order.
 //!
-//! A response is one rkyv body; every replica builds the same bytes, keeps them with the stream
-//! (S2) and sends them to whoever asks again. Per command one word, status and key_seq; values
-//! and ids of found decisions follow in a blob.
+//! A response is one rkyv body. Every replica builds the same bytes, keeps them with the stream (S2) and sends them
+//! to a client that asks again. The body has one word per command, with status and key_seq; values and ids of found
+//! decisions follow in a blob.
 
 use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
 use crate::source::Standing;
@@ -14,60 +14,61 @@ use rkyv::{Archive, Deserialize, Serialize, rancor};
 pub enum Answer {
     /// The value is the key's latest decision, its `key_seq`-th.
     Committed {
-        /// The command that decided.
+        /// The id of the command that decided.
         id: CommandId,
-        /// Counts the decisions of the key, from 1.
+        /// The number of this decision in the key's present life, from 1.
         key_seq: u64,
     },
     /// DecideIf expected another key_seq; the key is unchanged.
     Rejected {
-        /// The key_seq that it has; 0 when it has no decision.
+        /// The key_seq of the key; 0 when the key has no decision.
         key_seq: u64,
-        /// The latest decision; `None` if there is none, or if it is [omitted](Answer::Omitted).
+        /// The latest decision; `None` if the key has none, or if the value is [omitted](Answer::Omitted).
         value: Option<Bytes>,
     },
     /// The latest decision of a key that was read.
     Found {
-        /// Its number.
+        /// The number of the decision in the key's present life, from 1.
         key_seq: u64,
-        /// Its value.
+        /// The value that was decided.
         value: Bytes,
-        /// The command that decided it.
+        /// The id of the command that decided.
         id: CommandId,
     },
-    /// The key that was read has a decision, and the values before it in this response left no
-    /// room for it: see [`VALUES_BYTES_MAX`]. Read it again.
+    /// The key that was read has a decision, but earlier values in this response left no room for its value; see
+    /// [`VALUES_BYTES_MAX`]. Read the key again.
     Omitted,
     /// The key that was read or deleted has no decision.
     Missing,
     /// The key's life has ended.
     Deleted {
-        /// The command that ended it.
+        /// The id of the command that ended the key's life.
         id: CommandId,
-        /// The number of its last decision.
+        /// The number of the key's last decision.
         key_seq: u64,
     },
     /// The stream is open.
     Opened {
-        /// Its id.
+        /// The id of the stream.
         stream: StreamId,
     },
     /// The stream has ended.
     Ended {
-        /// All lower numbers were executed before, and none else ever will be (S4).
+        /// All lower numbers were executed before the end, and no other number ever will be (S4).
         low: u64,
     },
     /// The numbers were skipped, or an idle stream was looked at.
     Done,
-    /// The stream has ended before: the outcome of earlier tries is unknown.
+    /// The stream had ended before; the outcome of earlier tries is unknown.
     Expired,
-    /// Executed before; the answer is no longer kept.
+    /// The command was executed before, and its answer is no longer kept.
     Duplicate,
-    /// Not executed: the number before it was not yet (S2). Send it again behind that.
+    /// The command was not executed, because the number before it was not executed yet (S2). Send it again behind
+    /// that number.
     Early,
-    /// Not executed: the named stream is another's by now (S5).
+    /// The command was not executed, because another process owns the named stream by now (S5).
     Fenced,
-    /// Where a named stream stands (S5).
+    /// The owner and the position of a named stream (S5).
     Standing(Box<Standing>),
 }
 
@@ -87,13 +88,13 @@ const ENDED: u64 = 13;
 const FENCED: u64 = 14;
 const STANDING: u64 = 15;
 
-/// The values of one response in bytes, with what frames them. The first value always fits; those
-/// that no longer do are left out.
+/// The most bytes of the values of one response, with the bytes that frame them. The first value always fits; values
+/// that no longer fit are left out.
 pub const VALUES_BYTES_MAX: usize = 8 << 20;
 
 const _: () = {
     assert!(VALUES_BYTES_MAX > crate::command::VALUE_BYTES_MAX + VALUE_OVERHEAD_BYTES);
-    // Whatever a request asks, its response fits a frame.
+    // The response to any request fits a frame.
     let words_and_runs = (size_of::<u64>() + size_of::<IdRun>()) * crate::command::BATCH_COMMANDS_MAX;
     assert!(VALUES_BYTES_MAX + words_and_runs + 4096 < crate::frame::PAYLOAD_BYTES_MAX);
 };
@@ -119,7 +120,7 @@ struct Response {
     blob: Vec<u8>,
 }
 
-/// Builds the response to one request while its commands execute. Reusable.
+/// Builds the response to one request while its commands execute. The builder can be used again.
 #[derive(Clone, Default, Debug)]
 pub struct ResponseBuilder {
     response: Response,
@@ -140,13 +141,14 @@ impl ResponseBuilder {
         self.response.words.push(word);
     }
 
-    /// The command decided.
+    /// Adds the answer to a command that decided.
     #[inline]
     pub fn committed(&mut self, instance: InstanceId, index: u32, key_seq: u64) {
         self.push(instance, index, COMMITTED << STATUS_SHIFT | key_seq);
     }
 
-    /// The command found another key_seq than it expected, with this value if the key has a decision.
+    /// Adds the answer to a command that found another key_seq than it expected. `value` is the key's latest
+    /// decision, if it has one.
     pub fn rejected(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: Option<&[u8]>) {
         let Some(value) = value.filter(|value| self.has_room(value)) else {
             return self.push(instance, index, REJECTED_BARE << STATUS_SHIFT | key_seq);
@@ -155,7 +157,7 @@ impl ResponseBuilder {
         self.push_value(value);
     }
 
-    /// The command read `value`, decided by `id`.
+    /// Adds the answer to a command that read `value`, which the command `id` decided.
     pub fn found(&mut self, instance: InstanceId, index: u32, key_seq: u64, value: &[u8], id: CommandId) {
         if !self.has_room(value) {
             return self.push(instance, index, OMITTED << STATUS_SHIFT);
@@ -165,23 +167,27 @@ impl ResponseBuilder {
         self.push_value(value);
     }
 
-    /// The command deleted its key.
+    /// Adds the answer to a command that ended its key's life.
     pub fn deleted(&mut self, instance: InstanceId, index: u32, key_seq: u64) {
         self.push(instance, index, DELETED << STATUS_SHIFT | key_seq);
     }
 
-    /// The stream has ended when all numbers below `low` had been executed.
+    /// Adds the answer to an End; all numbers below `low` had been executed at that time.
     pub fn ended(&mut self, instance: InstanceId, index: u32, low: u64) {
         self.push(instance, index, ENDED << STATUS_SHIFT | low);
     }
 
-    /// Where a named stream stands; the only answer of its response.
+    /// Adds the answer to an Attach, which is the only answer of its response.
     pub fn standing(&mut self, instance: InstanceId, index: u32, standing: &Standing) {
         self.push(instance, index, STANDING << STATUS_SHIFT);
         standing.encode(&mut self.response.blob);
     }
 
-    /// Any answer without further content.
+    /// Adds an answer without further content.
+    ///
+    /// # Panics
+    ///
+    /// When the answer has content.
     pub fn plain(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
         let status = match answer {
             Answer::Omitted => OMITTED,
@@ -197,7 +203,7 @@ impl ResponseBuilder {
         self.push(instance, index, status << STATUS_SHIFT);
     }
 
-    /// Repeats an answer that was given before, under the id that it had then.
+    /// Adds an answer that was given before, with the id that it had then.
     pub fn repeat(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
         match answer {
             Answer::Committed { id, key_seq } => self.committed(id.instance, id.index, *key_seq),
@@ -221,7 +227,7 @@ impl ResponseBuilder {
         self.response.blob.extend_from_slice(value);
     }
 
-    /// The encoded response; the builder starts afresh.
+    /// Encodes the response and empties the builder.
     pub fn encode(&mut self) -> Bytes {
         let response = &self.response;
         let size = 8 * response.words.len() + response.blob.len() + 32 * response.runs.len() + 96;
@@ -235,17 +241,21 @@ impl ResponseBuilder {
     }
 }
 
-/// A response that does not decode: it comes from another version or is damaged.
+/// A response that does not decode, because it comes from another version or is damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the response does not decode; check that client and cluster are of one version")]
 pub struct BadResponse;
 
-/// A validated response, read without copying.
+/// A validated response, which is read without copying.
 #[derive(Clone, Debug)]
 pub struct Answers(Bytes);
 
 impl Answers {
-    /// Validates a response.
+    /// Validates a response. Bytes that do not start at a multiple of 16 are copied.
+    ///
+    /// # Errors
+    ///
+    /// [`BadResponse`] if the bytes are not a response.
     pub fn parse(bytes: Bytes) -> Result<Answers, BadResponse> {
         let bytes = crate::frame::aligned(bytes);
         let response = rkyv::access::<ArchivedResponse, rancor::Failure>(&bytes).map_err(|_| BadResponse)?;
@@ -273,17 +283,17 @@ impl Answers {
         words.filter(|word| word.to_native() >> STATUS_SHIFT == COMMITTED).count()
     }
 
-    /// Whether the request came too late for its stream: then all its answers are `Expired`.
+    /// Whether the request came too late for its stream, so that all its answers are `Expired`.
     pub fn are_expired(&self) -> bool {
         self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == EXPIRED)
     }
 
-    /// Whether the request came before an earlier one of its stream: then all its answers are `Early`.
+    /// Whether the request came before an earlier one of its stream, so that all its answers are `Early`.
     pub fn are_early(&self) -> bool {
         self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == EARLY)
     }
 
-    /// Whether the request came from a process whose stream is another's by now: then all its answers are
+    /// Whether the request came from a process whose stream belongs to another by now, so that all its answers are
     /// `Fenced`.
     pub fn are_fenced(&self) -> bool {
         self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == FENCED)

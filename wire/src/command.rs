@@ -1,8 +1,8 @@
-//! Commands, requests and batches: what clients ask and instances carry.
+//! Commands, the requests in which clients send them, and the batches in which instances carry them.
 //!
 //! A *request* is one client frame: consecutive numbers of one stream, or reads. It is one rkyv
-//! body, command headers of fixed size and one blob. A *batch* is the payload of an instance: one
-//! or more requests, each the very bytes that its client sent:
+//! body with command headers of fixed size and one blob. A *batch* is the payload of an instance: one
+//! or more requests, each with the very bytes that its client sent:
 //!
 //! ```text
 //! batch   = part*
@@ -11,8 +11,8 @@
 //! blob    = per command: expected key_seq u64 (DecideIf only) | key | value
 //! ```
 //!
-//! Offsets into the blob are not stored: commands are read in order, and a command of 64 bytes
-//! costs 72.
+//! The request does not store offsets into the blob, since commands are read in order. So a command of 64 bytes
+//! takes 72 bytes.
 
 use crate::frame::ALIGN;
 use crate::id::StreamId;
@@ -22,50 +22,51 @@ use rkyv::{Archive, Deserialize, Serialize, rancor};
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest key in bytes.
+/// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
-/// Longest value in bytes.
+/// The longest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Most bytes in the payload of one instance.
+/// The most bytes in the payload of one instance.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
-/// Most commands in one instance: an index fits 16 bits of a stream id.
+/// The most commands in one instance, so that an index fits 16 bits of a stream id.
 pub const BATCH_COMMANDS_MAX: usize = 1 << 16;
 /// The most numbers that one request takes.
 pub const REQUEST_NUMBERS_MAX: u64 = 1 << 16;
-/// Highest request number: leaves room for every addition of a request.
+/// The highest request number. No sum of a number and the length of a request overflows.
 pub const NUMBER_MAX: u64 = 1 << 56;
 
-/// The value of an idle End: the stream's next number and its owner.
+/// The size of the value of an idle End: the stream's next number and its owner.
 pub const IDLE_END_BYTES: usize = 16;
-/// The value of an Attach: the owner that is expected, the one to come, and behind them the source's name.
+/// The size of the value of an Attach without the source's name, which follows: the expected owner and the new owner.
 const ATTACH_BYTES: usize = 16;
 
 const PART_HEADER: usize = 16;
 const _: () = assert!(BATCH_BYTES_MAX >= 2 * (VALUE_BYTES_MAX + KEY_BYTES_MAX + 4 * PART_HEADER));
 const _: () = assert!(NUMBER_MAX.checked_add(2 * REQUEST_NUMBERS_MAX).is_some());
 
-/// What a command does.
+/// The operation of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Op {
-    /// The value becomes the key's latest decision.
+    /// Makes the value the key's latest decision.
     Decide = 1,
-    /// The same if the key's key_seq is the expected one; 0 expects a key without decisions.
+    /// Makes the value the key's latest decision if the key's key_seq is the expected one; 0 expects a key without
+    /// decisions.
     DecideIf = 2,
-    /// The key's latest decision, linearizable.
+    /// Reads the key's latest decision, linearizable.
     Read = 3,
-    /// Ends the key's life; its state goes, a later decision counts from 1 again.
+    /// Ends the key's life and removes its state; a later decision counts from 1 again.
     Delete = 4,
     /// Opens the stream that is named after this command.
     Open = 5,
-    /// Ends its stream, whatever was executed before (S4). Unnumbered, it ends an idle stream that still
-    /// looks as its value says.
+    /// Ends its stream, whatever was executed before (S4). An unnumbered End ends an idle stream that still has the
+    /// next number and the owner of the End's value.
     End = 6,
-    /// Fills a run of numbers that mean nothing here; the run's length stands as value length.
+    /// Fills a run of numbers that the stream leaves out. The header has the length of the run as value length.
     Skip = 7,
-    /// Does nothing and conflicts with everything (G4). Only replicas propose it.
+    /// Does nothing and conflicts with everything (G4). Only replicas propose barriers.
     Barrier = 8,
-    /// Makes a process the owner of a named stream, and tells where it stands (S5).
+    /// Makes a process the owner of a named stream. The answer has the stream's position (S5).
     Attach = 9,
 }
 
@@ -101,11 +102,11 @@ impl Op {
 /// One command, borrowed from its request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Command<'a> {
-    /// What it does.
+    /// The operation.
     pub op: Op,
-    /// Its request number; 0 when unnumbered.
+    /// The request number; 0 when unnumbered.
     pub number: u64,
-    /// How many numbers it takes: the run's length for Skip, 1 else, 0 when unnumbered.
+    /// How many numbers the command takes: the length of the run for Skip, 0 when unnumbered, 1 otherwise.
     pub run: u64,
     /// The key; empty for Open, End, Skip, Barrier and Attach.
     pub key: &'a [u8],
@@ -117,19 +118,19 @@ pub struct Command<'a> {
     pub expected: u64,
 }
 
-/// What an Attach asks for.
+/// The contents of an Attach.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attach {
-    /// Whose the stream is up to then.
+    /// The owner that the stream must have.
     pub expected: Owner,
-    /// Whose it is to be.
+    /// The owner that the stream is to have.
     pub owner: Owner,
-    /// What the source is called.
+    /// The name of the source.
     pub name: SourceName,
 }
 
 impl Command<'_> {
-    /// What an Attach asks for; `None` if its value is not such.
+    /// The contents of an Attach; `None` if the value is not one of an Attach.
     pub fn attach(&self) -> Option<Attach> {
         let (expected, rest) = self.value.split_first_chunk::<8>()?;
         let (owner, name) = rest.split_first_chunk::<8>()?;
@@ -138,14 +139,15 @@ impl Command<'_> {
         (owner != 0).then_some(Attach { expected: Owner(expected), owner: Owner(owner), name })
     }
 
-    /// The next number and the owner that an idle End has seen.
+    /// The next number and the owner that the sender of an idle End has seen; `None` if the value is not one of an
+    /// idle End.
     pub fn seen(&self) -> Option<(u64, Owner)> {
         let (low, owner) = self.value.split_first_chunk::<8>()?;
         Some((u64::from_le_bytes(*low), Owner(u64::from_le_bytes(owner.try_into().ok()?))))
     }
 }
 
-/// One client frame. Made by [`RequestBuilder`], read through [`Batch`].
+/// One client frame. [`RequestBuilder`] makes it, [`Batch`] reads it.
 #[derive(Archive, Serialize, Deserialize, Default, Debug)]
 struct Request {
     stream: StreamId,
@@ -188,7 +190,7 @@ pub enum Invalid {
     Numbers,
 }
 
-/// Collects commands and encodes them as one request. Reusable: `encode` leaves it empty.
+/// Collects commands and encodes them as one request. `encode` empties the builder for its next use.
 #[derive(Default, Debug)]
 pub struct RequestBuilder {
     request: Request,
@@ -205,7 +207,7 @@ impl RequestBuilder {
         self.request.headers.len()
     }
 
-    /// The size so far in bytes, about what the encoded request will have.
+    /// About the size of the encoded request so far, in bytes.
     pub fn bytes(&self) -> usize {
         self.request.blob.len() + 8 * self.request.headers.len() + 64
     }
@@ -222,7 +224,7 @@ impl RequestBuilder {
             && self.bytes() + bytes + 64 <= BATCH_BYTES_MAX
     }
 
-    /// Adds a command with a key. Checks the limits, so that nothing is ever cut.
+    /// Adds a command with a key, and checks the limits, so that nothing is ever cut.
     fn push(&mut self, op: Op, expected: Option<u64>, key: &[u8], value: &[u8]) -> Result<(), Invalid> {
         check_key(key.len())?;
         check_value(value.len())?;
@@ -240,51 +242,68 @@ impl RequestBuilder {
     }
 
     /// Adds a Decide.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid::KeyLength`] or [`Invalid::ValueLength`] if key or value break a limit, and
+    /// [`Invalid::TooManyBytes`] if the request has no room for the command.
     pub fn decide(&mut self, key: &[u8], value: &[u8]) -> Result<(), Invalid> {
         self.push(Op::Decide, None, key, value)
     }
 
-    /// Adds a DecideIf; `expected` is the key_seq that the key must have, 0 for none.
+    /// Adds a DecideIf; `expected` is the key_seq that the key must have, 0 for a key without decisions.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`RequestBuilder::decide`].
     pub fn decide_if(&mut self, key: &[u8], value: &[u8], expected: u64) -> Result<(), Invalid> {
         self.push(Op::DecideIf, Some(expected), key, value)
     }
 
     /// Adds a Read. A request with reads holds nothing else.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`RequestBuilder::decide`].
     pub fn read(&mut self, key: &[u8]) -> Result<(), Invalid> {
         self.push(Op::Read, None, key, &[])
     }
 
     /// Adds a Delete.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`RequestBuilder::decide`].
     pub fn delete(&mut self, key: &[u8]) -> Result<(), Invalid> {
         self.push(Op::Delete, None, key, &[])
     }
 
-    /// Adds an Open; alone in its request.
+    /// Adds an Open, which must be alone in its request.
     pub fn open(&mut self) {
         self.request.headers.push(header(Op::Open, 0, 0));
     }
 
-    /// Adds a Barrier; alone in its request.
+    /// Adds a Barrier, which must be alone in its request.
     pub fn barrier(&mut self) {
         self.request.headers.push(header(Op::Barrier, 0, 0));
     }
 
-    /// Adds the End of the request's stream; alone in its request.
+    /// Adds the End of the request's stream, which must be alone in its request.
     pub fn end(&mut self) {
         self.request.headers.push(header(Op::End, 0, 0));
         self.numbers += 1;
     }
 
-    /// Adds the End of a stream that was idle when `low` was its next number and `owner` its owner (S4); alone
-    /// in its request, which is encoded with `first` = 0.
+    /// Adds the End of a stream that was idle when `low` was its next number and `owner` its owner (S4). The End must
+    /// be alone in its request, which is encoded with `first` = 0.
     pub fn end_idle(&mut self, low: u64, owner: Owner) {
         self.request.headers.push(header(Op::End, 0, IDLE_END_BYTES));
         self.request.blob.extend_from_slice(&low.to_le_bytes());
         self.request.blob.extend_from_slice(&owner.0.to_le_bytes());
     }
 
-    /// Adds the wish to make `owner` the owner of a named stream, if it is `expected` up to then (S5); alone in
-    /// its request, which is encoded with `first` = 0.
+    /// Adds an Attach, which makes `owner` the owner of a named stream if `expected` owns it before (S5). The Attach
+    /// must be alone in its request, which is encoded with `first` = 0.
     pub fn attach(&mut self, expected: Owner, owner: Owner, name: &SourceName) {
         self.request.headers.push(header(Op::Attach, 0, ATTACH_BYTES + name.as_str().len()));
         self.request.blob.extend_from_slice(&expected.0.to_le_bytes());
@@ -292,12 +311,16 @@ impl RequestBuilder {
         self.request.blob.extend_from_slice(name.as_str().as_bytes());
     }
 
-    /// Says whose the request is, of a named stream (S5).
+    /// Sets the owner of a request on a named stream (S5).
     pub fn owned_by(&mut self, owner: Owner) {
         self.request.owner = owner.0;
     }
 
-    /// Fills `run` numbers, 1 to [`REQUEST_NUMBERS_MAX`], with nothing.
+    /// Adds a Skip of `run` numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid::Numbers`] if `run` is 0, or if the request would take more than [`REQUEST_NUMBERS_MAX`] numbers.
     pub fn skip(&mut self, run: u64) -> Result<(), Invalid> {
         if run == 0 || self.numbers + run > REQUEST_NUMBERS_MAX {
             return Err(Invalid::Numbers);
@@ -307,10 +330,10 @@ impl RequestBuilder {
         Ok(())
     }
 
-    /// Encodes what was collected as the payload of one request frame, and starts afresh.
+    /// Encodes the collected commands as the payload of one request frame, and empties the builder.
     ///
-    /// `first` is the number of the first command, 0 for reads, Opens, Barriers, Attaches and idle Ends;
-    /// `answered_below` says that the client has the answers to all lower numbers (S3).
+    /// `first` is the number of the first command, 0 for reads, Opens, Barriers, Attaches and idle Ends. The client
+    /// has the answers to all numbers below `answered_below` (S3).
     pub fn encode(&mut self, stream: StreamId, first: u64, answered_below: u64) -> Bytes {
         self.request.stream = stream;
         self.request.first = first;
@@ -331,12 +354,20 @@ impl RequestBuilder {
     }
 }
 
-/// Whether a key of `length` bytes is allowed.
+/// Checks the length of a key, in bytes.
+///
+/// # Errors
+///
+/// [`Invalid::KeyLength`] if it is not from 1 to [`KEY_BYTES_MAX`].
 pub fn check_key(length: usize) -> Result<(), Invalid> {
     if length == 0 || length > KEY_BYTES_MAX { Err(Invalid::KeyLength(length)) } else { Ok(()) }
 }
 
-/// Whether a value of `length` bytes is allowed.
+/// Checks the length of a value, in bytes.
+///
+/// # Errors
+///
+/// [`Invalid::ValueLength`] if it is above [`VALUE_BYTES_MAX`].
 pub fn check_value(length: usize) -> Result<(), Invalid> {
     if length > VALUE_BYTES_MAX { Err(Invalid::ValueLength(length)) } else { Ok(()) }
 }
@@ -344,19 +375,19 @@ pub fn check_value(length: usize) -> Result<(), Invalid> {
 /// One request inside a batch: where its pieces lie in the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
-    /// Its stream, [`StreamId::NONE`] for reads, Opens and Barriers.
+    /// The stream of the request; [`StreamId::NONE`] for reads, Opens and Barriers.
     pub stream: StreamId,
-    /// The number of its first command; 0 when unnumbered.
+    /// The number of the first command; 0 when unnumbered.
     pub first: u64,
-    /// All answers to lower numbers have arrived at the client.
+    /// The answers to all numbers below this one have arrived at the client.
     pub answered_below: u64,
-    /// Whose it is, of a named stream (S5).
+    /// The owner for which the request was sent, on a named stream (S5).
     pub owner: Owner,
-    /// How many numbers its commands take; 0 when unnumbered.
+    /// How many numbers the commands take; 0 when unnumbered.
     pub numbers: u64,
-    /// How many commands it has.
+    /// The number of commands.
     pub commands: u32,
-    /// The place of its first command in the batch.
+    /// The place of the first command in the batch.
     pub index: u32,
     headers: u32,
     blob: u32,
@@ -373,7 +404,7 @@ struct Inner {
     commands: u32,
 }
 
-/// Its bytes can be many: their checksum stands for them.
+/// Prints the checksum instead of the bytes, which can be many.
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Batch({} commands, crc {:08x})", self.0.commands, self.0.crc)
@@ -389,10 +420,14 @@ impl PartialEq for Batch {
 impl Eq for Batch {}
 
 impl Batch {
-    /// Validates a payload, whatever its origin, and shows each command to `visit` on the way.
+    /// Validates a payload of any origin, and shows each command to `visit` on the way.
     ///
-    /// `payload` must start at an address divisible by 16, or it is copied to one. `crc` is its
-    /// crc32c, which the frame already verified; it goes along to peers and into the log.
+    /// A payload that does not start at an address divisible by 16 is copied to one. `crc` is the payload's crc32c,
+    /// which the frame has verified; the batch passes it on to peers and to the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] with the first fault of the payload; the text goes to the client.
     pub fn parse(payload: Bytes, crc: u32, mut visit: impl FnMut(&Command<'_>)) -> Result<Batch, Invalid> {
         if payload.len() > BATCH_BYTES_MAX {
             return Err(Invalid::TooManyBytes);
@@ -416,8 +451,12 @@ impl Batch {
         Ok(Batch(Arc::new(Inner { payload, crc, parts, commands })))
     }
 
-    /// One batch out of several, their parts in the given order. One batch is returned as it is;
-    /// more are joined byte by byte, without looking inside again.
+    /// Joins several batches into one, with their parts in the given order. A single batch is returned as it is. The
+    /// bytes of several are joined without a second validation.
+    ///
+    /// # Panics
+    ///
+    /// When the joined batch breaks [`BATCH_BYTES_MAX`] or [`BATCH_COMMANDS_MAX`].
     pub fn join(batches: &[Batch]) -> Batch {
         if let [single] = batches {
             return single.clone();
@@ -433,7 +472,7 @@ impl Batch {
                 blob: part.blob + base,
                 ..*part
             }));
-            // Cheaper than to combine the two checksums, up to some hundred KiB.
+            // A checksum of the bytes is cheaper than to combine the two checksums, up to some hundred KiB.
             crc = crc32c::crc32c_append(crc, &inner.payload);
             commands += inner.commands;
             payload.extend_from_slice(&inner.payload);
@@ -442,7 +481,7 @@ impl Batch {
         Batch(Arc::new(Inner { payload: payload.into(), crc, parts, commands }))
     }
 
-    /// The bytes as they travel and are logged.
+    /// The bytes as frames and the log carry them.
     pub fn payload(&self) -> &Bytes {
         &self.0.payload
     }
@@ -452,7 +491,7 @@ impl Batch {
         self.0.crc
     }
 
-    /// The requests in it.
+    /// The requests of the batch.
     pub fn parts(&self) -> &[Part] {
         &self.0.parts
     }
@@ -462,7 +501,7 @@ impl Batch {
         self.0.commands
     }
 
-    /// The commands of one of its parts, in order.
+    /// The commands of one part of this batch, in order.
     pub fn commands_of(&self, part: &Part) -> Commands<'_> {
         let payload: &[u8] = &self.0.payload;
         let headers = part.headers as usize;
@@ -518,7 +557,7 @@ impl<'a> Iterator for Commands<'a> {
 
 impl ExactSizeIterator for Commands<'_> {}
 
-/// Reads the part at `at` and says where the next one begins.
+/// Reads the part at `at` and returns it with the place of the next one.
 fn parse_part(
     payload: &Bytes,
     at: usize,
@@ -555,7 +594,7 @@ fn parse_part(
     Ok((part, next))
 }
 
-/// Ops and lengths are legal, and the blob is exactly what the headers say.
+/// Checks that ops and lengths are legal, and that the blob has exactly the lengths of the headers.
 fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
     let count = request.headers.len();
     if count == 0 || count > BATCH_COMMANDS_MAX {
@@ -589,8 +628,8 @@ fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
     if total == request.blob.len() { Ok(()) } else { Err(Invalid::Truncated) }
 }
 
-/// The commands fit the kind of the request: numbered ones a stream, reads and Opens none.
-/// Returns how many numbers they take.
+/// Checks that the commands fit the kind of the request: numbered commands have a stream, reads and Opens have none.
+/// Returns how many numbers the commands take.
 fn check_commands(
     payload: &Bytes,
     part: &Part,

@@ -1,4 +1,4 @@
-//! Frames: how messages travel on a connection and lie in the log.
+//! Frames: the form of messages on a connection and of records in the log.
 //!
 //! ```text
 //! magic u32 | version u8 | kind u8 | shard u16
@@ -11,7 +11,7 @@
 //! where it lies. The header's crc is seeded with the frame's *place*: its offset in the
 //! connection's bytes, or its position in the log. A lost, doubled or misplaced piece of the
 //! stream fails the check even if it is a good frame in itself. The payload has a crc of its own
-//! that depends on nothing else: it is computed once, where the bytes are born, and goes along.
+//! that depends on nothing else, so it is computed once, where the payload is made, and passed on.
 
 use crate::id::{Epoch, ShardId};
 use crate::message::WIRE_VERSION;
@@ -21,20 +21,20 @@ use rkyv::{bytecheck::CheckBytes, rancor, ser::allocator::ArenaHandle, util::Ali
 
 /// The size of a frame header in bytes.
 pub const HEADER_BYTES: usize = 32;
-/// Bodies start at multiples of this.
+/// Bodies start at multiples of this number of bytes.
 pub const ALIGN: usize = 16;
-/// Longest message, payload not counted.
+/// The longest message in bytes, without the payload.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Longest payload: a batch, or the response to one, whose found values can be as long as
-/// the longest value each.
+/// The longest payload in bytes. A payload is a batch or the response to one, in which each found value can be as
+/// long as the longest value.
 pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
-/// Longest frame before the handshake is over: strangers get no large buffers.
+/// The longest frame in bytes before the handshake is over, so that strangers get no large buffers.
 pub const HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"ISON");
 const _: () = assert!(PAYLOAD_BYTES_MAX > crate::command::BATCH_BYTES_MAX);
 
-/// What a frame carries, and thereby how its message decodes.
+/// The contents of a frame, which decide how its message decodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Kind {
@@ -50,10 +50,10 @@ pub enum Kind {
     Snapshot = 5,
 }
 
-/// Which conversation a frame belongs to.
+/// The connection or file to which a frame belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scope {
-    /// What the frame carries.
+    /// The contents of the frame.
     pub kind: Kind,
     /// The epoch; 0 in handshakes and from clients.
     pub epoch: Epoch,
@@ -61,7 +61,7 @@ pub struct Scope {
     pub shard: ShardId,
 }
 
-/// Why bytes are not the frame that was expected. The connection cannot go on.
+/// Why bytes are not the expected frame. The connection cannot go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts are the documentation.
 pub enum FrameError {
@@ -81,10 +81,10 @@ pub enum FrameError {
     Scope,
 }
 
-/// A received frame; both bodies share the receive buffer.
+/// A received frame, whose two bodies share the receive buffer.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Which conversation it belongs to.
+    /// The connection or file to which the frame belongs.
     pub scope: Scope,
     /// The archived message.
     pub message: Bytes,
@@ -94,9 +94,13 @@ pub struct Frame {
     pub payload_crc: u32,
 }
 
-/// A type that messages can be decoded to.
+/// A type to which messages can be decoded.
 pub trait Decode: rkyv::Archive + Sized {
     /// Validates and decodes an archived message, which must start at a multiple of [`ALIGN`].
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Undecodable`] if the bytes are not such a message.
     fn decode(bytes: &[u8]) -> Result<Self, FrameError>;
 }
 
@@ -111,7 +115,7 @@ where
     }
 }
 
-/// A type that messages can be encoded from.
+/// A type from which messages can be encoded.
 pub trait Encode {
     /// Appends the archive of the message to `out`.
     fn encode(&self, out: AlignedVec<ALIGN>) -> AlignedVec<ALIGN>;
@@ -128,12 +132,17 @@ where
 
 impl Frame {
     /// Decodes the message, which must belong to `scope`.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Scope`] if the frame belongs to another scope, and [`FrameError::Undecodable`] if its message is
+    /// not one of this type.
     pub fn decode<T: Decode>(&self, scope: Scope) -> Result<T, FrameError> {
         if self.scope != scope { Err(FrameError::Scope) } else { T::decode(&self.message) }
     }
 }
 
-/// The parts of a header that vary.
+/// The variable fields of a header.
 #[derive(Clone, Copy, Debug)]
 struct Header {
     scope: Scope,
@@ -169,7 +178,7 @@ impl Header {
         Header::parse_rest(bytes)
     }
 
-    /// What follows the version, which has been the same in all of them.
+    /// Parses the fields behind the version, which are equal in all versions.
     fn parse_rest(bytes: &[u8; HEADER_BYTES]) -> Result<Header, FrameError> {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let kind = match bytes[5] {
@@ -197,7 +206,7 @@ impl Header {
         frame_bytes(self.message, self.payload)
     }
 
-    /// The crc over place, header and message.
+    /// The crc of place, header and message.
     fn checksum(header: &[u8; HEADER_BYTES], place: u64, message: &[u8]) -> u32 {
         let crc = crc32c::crc32c(&place.to_le_bytes());
         crc32c::crc32c_append(crc32c::crc32c_append(crc, &header[..28]), message)
@@ -209,7 +218,7 @@ pub fn frame_bytes(message: usize, payload: usize) -> usize {
     HEADER_BYTES + message.next_multiple_of(ALIGN) + payload.next_multiple_of(ALIGN)
 }
 
-/// Appends frames to byte buffers. Keeps its scratch space from one to the next.
+/// Appends frames to byte buffers, and keeps its scratch space from one frame to the next.
 #[derive(Debug, Default)]
 pub struct Encoder {
     scratch: AlignedVec<ALIGN>,
@@ -217,7 +226,11 @@ pub struct Encoder {
 
 impl Encoder {
     /// Appends header and message of a frame at `place` to `out`; the payload must follow in the
-    /// output, padded to [`ALIGN`]. Returns the size of the whole frame.
+    /// output, padded to [`ALIGN`]. Returns the size of the whole frame in bytes.
+    ///
+    /// # Panics
+    ///
+    /// When the message is longer than [`MESSAGE_BYTES_MAX`], or the payload longer than [`PAYLOAD_BYTES_MAX`].
     pub fn head(
         &mut self,
         out: &mut Vec<u8>,
@@ -238,7 +251,11 @@ impl Encoder {
         header.total()
     }
 
-    /// Appends a whole frame at `place`. Returns its size.
+    /// Appends a whole frame at `place` to `out`. Returns its size in bytes.
+    ///
+    /// # Panics
+    ///
+    /// When the message is longer than [`MESSAGE_BYTES_MAX`], or the payload longer than [`PAYLOAD_BYTES_MAX`].
     pub fn frame(
         &mut self,
         out: &mut Vec<u8>,
@@ -264,9 +281,14 @@ fn pad(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(padding(length));
 }
 
-/// Reads one frame at `place` from the start of `bytes`. `Ok(None)`: it is not complete yet.
-/// The frame's size is added to `place`; whoever wants a limit gives it. Another version is an error
-/// of its own only if another release wrote it: if the checksum holds with it.
+/// Reads one frame at `place` from the start of `bytes`, and returns it with its size in bytes. `Ok(None)`: the frame
+/// is not complete yet. `limit` is the largest size that the caller accepts.
+///
+/// # Errors
+///
+/// [`FrameError`] if no frame begins at the start. [`FrameError::Version`] means that another release wrote the
+/// frame, since the checksum holds with that version; otherwise the byte is damaged, which is
+/// [`FrameError::Checksum`].
 pub fn split(bytes: &Bytes, place: u64, limit: usize) -> Result<Option<(Frame, usize)>, FrameError> {
     let Some(header) = peek(bytes, limit).map_err(|error| told_apart(error, bytes, place))? else {
         return Ok(None);
@@ -286,7 +308,8 @@ fn peek(bytes: &[u8], limit: usize) -> Result<Option<Header>, FrameError> {
     Ok(Some(header))
 }
 
-/// A frame with another version at `place`: was it written so, or has the byte changed since?
+/// Decides for a frame with another version at `place` whether another release wrote it or the byte has changed
+/// since.
 fn told_apart(error: FrameError, bytes: &[u8], place: u64) -> FrameError {
     let is_written_so = || {
         let head = bytes.first_chunk()?;
@@ -313,8 +336,8 @@ fn take(frame: Bytes, place: u64, header: &Header) -> Result<Frame, FrameError> 
     Ok(Frame { scope: header.scope, message, payload, payload_crc: header.payload_crc })
 }
 
-/// The same bytes at an address that rkyv can read. They nearly always have one: frames are
-/// multiples of [`ALIGN`], and allocators align large blocks.
+/// The bytes at an address that rkyv can read. A copy is rarely needed, since frames are multiples of [`ALIGN`] and
+/// allocators align large blocks.
 pub fn aligned(bytes: Bytes) -> Bytes {
     if bytes.as_ptr().align_offset(ALIGN) == 0 {
         return bytes;
@@ -328,7 +351,7 @@ pub fn aligned(bytes: Bytes) -> Bytes {
 #[derive(Debug)]
 pub struct Splitter {
     buffer: BytesMut,
-    /// How much of the buffer has been received; the rest is room.
+    /// How much of the buffer holds received bytes; the rest is room.
     filled: usize,
     place: u64,
     limit: usize,
@@ -337,9 +360,9 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// For a fresh connection. `chunk_max` is how much room a read is offered at most, in bytes:
-    /// it is little at first and doubled when a read fills it, so that idle connections hold
-    /// little. Frames are limited to [`HANDSHAKE_BYTES_MAX`] until [`Splitter::trust`].
+    /// A splitter for a fresh connection. `chunk_max` is the most room that a read is offered, in bytes. The room is
+    /// small at first and doubled when a read fills it, so that idle connections hold little memory. Frames are
+    /// limited to [`HANDSHAKE_BYTES_MAX`] until [`Splitter::trust`].
     pub fn new(chunk_max: usize) -> Splitter {
         let chunk = chunk_max.min(HANDSHAKE_BYTES_MAX);
         Splitter {
@@ -352,14 +375,14 @@ impl Splitter {
         }
     }
 
-    /// For bytes that begin at `place` and whose frames may be long.
+    /// A splitter for bytes that begin at `place` and whose frames may be long.
     pub fn at(place: u64, chunk_max: usize) -> Splitter {
         let mut splitter = Splitter { place, ..Splitter::new(chunk_max) };
         splitter.trust();
         splitter
     }
 
-    /// The handshake is over: longer frames are allowed.
+    /// Allows longer frames, because the handshake is over.
     pub fn trust(&mut self) {
         self.limit = frame_bytes(MESSAGE_BYTES_MAX, PAYLOAD_BYTES_MAX);
     }
@@ -371,11 +394,11 @@ impl Splitter {
             Ok(Some(header)) => header.total(),
             _ => 0,
         };
-        // What a header claims is given room as it comes, not at once: whoever announces much and
-        // sends little holds little.
+        // The room for a claimed length grows as bytes come, so that a sender that announces much and sends little
+        // holds little memory.
         let wanted = claimed.min(chunk.max(2 * self.filled)).max(self.filled + HEADER_BYTES);
         if self.buffer.len() < wanted {
-            // Old frames may still share the old block; then this is a new one.
+            // If old frames still share the old block, this allocates a new one.
             let size = wanted.max(chunk).next_multiple_of(ALIGN);
             self.buffer.truncate(self.filled);
             self.buffer.reserve(size - self.filled);
@@ -384,7 +407,7 @@ impl Splitter {
         &mut self.buffer[self.filled..]
     }
 
-    /// `count` bytes were read into the room.
+    /// Takes note that `count` bytes were read into the room.
     pub fn received(&mut self, count: usize) {
         self.filled += count;
         assert!(self.filled <= self.buffer.len(), "more was received than there was room");
@@ -398,16 +421,20 @@ impl Splitter {
         self.filled > 0
     }
 
-    /// What an error of [`Splitter::next_frame`] is if the bytes come from a file: see [`split`].
+    /// The error for an error of [`Splitter::next_frame`] if the bytes come from a file; see [`split`].
     pub fn told_apart(&self, error: FrameError) -> FrameError {
         match error {
-            // Only of a frame whose header was refused all bytes are still here.
+            // All bytes of a frame are still here only if its header was refused.
             FrameError::Version(_) => told_apart(error, &self.buffer[..self.filled], self.place),
             error => error,
         }
     }
 
-    /// The next whole frame. After an error the connection must be closed.
+    /// The next whole frame, if it has arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`] if the bytes are not a frame. The connection must be closed.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some(header) = peek(&self.buffer[..self.filled], self.limit)? else { return Ok(None) };
         let total = header.total();
@@ -418,7 +445,7 @@ impl Splitter {
         self.filled -= total;
         self.place += total as u64;
         if self.filled == 0 && self.buffer.len() < self.chunk / 4 {
-            // Too little room for a read that pays; take a fresh block at once.
+            // The room is too small for a useful read, so the next read gets a fresh block.
             self.buffer.advance(self.buffer.len());
         }
         Ok(Some(frame))

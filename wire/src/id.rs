@@ -1,4 +1,4 @@
-//! Names of things. Every id is a newtype, so that swapped arguments do not compile.
+//! Ids. Every id is a newtype, so that swapped arguments do not compile.
 
 use core::fmt;
 use core::str::FromStr;
@@ -9,9 +9,9 @@ pub const REPLICAS_MAX: usize = 9;
 /// The most shards that one cluster can have.
 pub const SHARDS_MAX: usize = 256;
 
-/// A replica of an epoch by its place in the member list, 0 up to [`REPLICAS_MAX`].
+/// A replica of an epoch, by its place in the list of members, from 0 to below [`REPLICAS_MAX`].
 ///
-/// It also names the replica's *row*: the instances that it coordinates.
+/// The id also names the replica's *row*: the instances that the replica coordinates.
 #[derive(
     Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default,
 )]
@@ -19,7 +19,7 @@ pub const SHARDS_MAX: usize = 256;
 pub struct ReplicaId(pub u8);
 
 impl ReplicaId {
-    /// The place in a vector with one entry per replica.
+    /// The index in a vector with one entry per replica.
     #[inline]
     pub fn index(self) -> usize {
         self.0 as usize
@@ -32,7 +32,7 @@ impl fmt::Display for ReplicaId {
     }
 }
 
-/// An independent consensus group, 0 up to the cluster's number of shards.
+/// An independent consensus group, from 0 to below the cluster's number of shards.
 #[derive(
     Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default,
 )]
@@ -55,7 +55,7 @@ impl ClusterId {
     }
 }
 
-/// No cluster has an empty name.
+/// The text is empty, but no cluster has an empty name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("it is empty; give the cluster's name or its id")]
 pub struct NoCluster;
@@ -63,7 +63,11 @@ pub struct NoCluster;
 impl FromStr for ClusterId {
     type Err = NoCluster;
 
-    /// From an id as it is shown, 32 hexadecimal digits; any other text is a cluster's name.
+    /// Parses an id of 32 hexadecimal digits. Any other text is the name of a cluster.
+    ///
+    /// # Errors
+    ///
+    /// [`NoCluster`] if the text is empty.
     fn from_str(text: &str) -> Result<ClusterId, NoCluster> {
         if text.is_empty() {
             return Err(NoCluster);
@@ -88,14 +92,14 @@ impl fmt::Display for ClusterId {
 
 /// One consensus instance inside a shard and epoch: the `seq`-th of its coordinator's row.
 ///
-/// `seq` counts 1, 2, 3 ... without gaps. Ordered by (seq, row), the order inside a
-/// strongly connected component (law, section 6).
+/// `seq` counts 1, 2, 3 ... without gaps. Ids are ordered by (seq, row), which is the order inside a strongly
+/// connected component (law, section 6).
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[rkyv(derive(Clone, Copy))]
 pub struct InstanceId {
-    /// The replica that coordinates it.
+    /// The replica that coordinates the instance.
     pub row: ReplicaId,
-    /// Its place in the row, from 1.
+    /// The place of the instance in the row, from 1.
     pub seq: u64,
 }
 
@@ -127,20 +131,20 @@ impl fmt::Debug for InstanceId {
 /// A ballot of one instance. Round 0 belongs to the row's own replica (law, section 3).
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ballot {
-    /// Counts the attempts; higher rounds win.
+    /// The number of the attempt; higher rounds win.
     pub round: u32,
-    /// Who leads the round; breaks ties.
+    /// The replica that leads the round; it breaks ties.
     pub replica: ReplicaId,
 }
 
 impl Ballot {
-    /// The initial coordinator's ballot.
+    /// The ballot of the initial coordinator.
     pub const ZERO: Ballot = Ballot { round: 0, replica: ReplicaId(0) };
 
     /// The smallest ballot of `replica` above this one.
     #[must_use]
     pub fn next_for(self, replica: ReplicaId) -> Ballot {
-        // Round 0 belongs to the initial coordinator alone, whatever its index.
+        // Round 0 belongs to the initial coordinator alone, whatever the coordinator's index.
         if self.round > 0 && replica > self.replica {
             return Ballot { round: self.round, replica };
         }
@@ -154,8 +158,8 @@ impl fmt::Debug for Ballot {
     }
 }
 
-/// One command for ever: its instance and its place in the instance's batch.
-/// Prints as `epoch.shard.row.seq.index`.
+/// The permanent id of a command: its instance and its place in the instance's batch.
+/// It prints as `epoch.shard.row.seq.index`.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct CommandId {
     /// The epoch of the instance.
@@ -175,7 +179,7 @@ impl fmt::Display for CommandId {
     }
 }
 
-/// A stream of numbered requests (law, section 6b): opened by a command, or named by its source.
+/// The id of a stream of numbered requests (law, section 6b), which a command has opened or a source has named.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[rkyv(derive(Clone, Copy))]
 pub struct StreamId {
@@ -186,7 +190,7 @@ pub struct StreamId {
 }
 
 impl StreamId {
-    /// No stream: reads and Opens.
+    /// The id for requests without a stream, such as reads and Opens.
     pub const NONE: StreamId = StreamId { high: 0, low: 0 };
 
     const OPENED: u64 = 1 << 63;
@@ -194,6 +198,10 @@ impl StreamId {
 
     /// The stream that the Open command `id` makes. No two commands share an id, so no stream
     /// can be opened twice (S1).
+    ///
+    /// # Panics
+    ///
+    /// When the index of the command is 2^16 or more, or the sequence number of its instance 2^40 or more.
     pub fn opened_by(id: CommandId) -> StreamId {
         assert!(id.index < 1 << 16 && id.instance.seq < 1 << 40, "a command id outgrew a stream id");
         StreamId {

@@ -1,6 +1,6 @@
-//! The words of Isonomy: ids, commands, messages, frames and routing, and how a client speaks.
+//! The protocol of Isonomy: ids, commands, messages, frames and routing, and the client's side as a state machine.
 //!
-//! Plain data without I/O. Feature `client` adds an asynchronous client on tokio.
+//! The crate is plain data without I/O. Feature `client` adds an asynchronous client on tokio.
 
 pub mod address;
 pub mod answer;

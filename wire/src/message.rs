@@ -1,4 +1,4 @@
-//! What replicas say to each other and clients to replicas: one enum each, and the handshake.
+//! The messages between replicas, those between clients and replicas, and the handshake.
 //!
 //! Batches and responses do not travel inside a message but behind it, as the payload of the
 //! frame, so that they are never encoded again.
@@ -12,25 +12,25 @@ use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId, Stream
 use crate::source::Owner;
 use rkyv::{Archive, Deserialize, Serialize};
 
-/// The version of frames and messages. Both ends must have the same.
+/// The version of frames and messages, which must be equal at both ends.
 pub const WIRE_VERSION: u8 = 3;
 
-/// The most conflicts that one ValidateOk reports; more are as good as this many, since any one
-/// of them keeps the recovery from going on (R5).
+/// The most conflicts that one ValidateOk reports. Further conflicts would change nothing, since any one of them
+/// keeps the recovery from going on (R5).
 pub const CONFLICTS_MAX: usize = 4096;
 
 /// The most sources in one answer.
 pub const SOURCES_TOLD_MAX: usize = 1000;
 
-/// How far an instance has come at a replica.
+/// The phase of an instance at a replica.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Phase {
-    /// Nothing but perhaps a promise or a validation.
+    /// The replica has no value; it may have given a promise or a validation.
     #[default]
     Init,
-    /// The coordinator's proposal was taken at ballot 0.
+    /// The replica has taken the coordinator's proposal at ballot 0.
     PreAccepted,
-    /// A value was taken at `abal`.
+    /// The replica has taken a value at `abal`.
     Accepted,
     /// The value is final.
     Committed,
@@ -42,7 +42,7 @@ pub enum Value {
     /// No value.
     #[default]
     None,
-    /// Nothing is executed.
+    /// A value that executes nothing.
     Nop,
     /// The initial coordinator's batch, which the receiver has.
     Known,
@@ -59,7 +59,7 @@ pub struct Conflict {
     pub committed: bool,
 }
 
-/// What one replica says to another about a shard. The rules are those of the law.
+/// A message from one replica to another about a shard. The rules are those of the law.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum PeerMessage {
     /// C1; the batch is the payload.
@@ -70,7 +70,7 @@ pub enum PeerMessage {
     Accept { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
     /// C4.
     AcceptOk { id: InstanceId, ballot: Ballot },
-    /// C3a, C5, and the answer to whoever asks about a committed instance.
+    /// C3a, C5, and the answer to a replica that asks about a committed instance.
     Commit { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
     /// A promise stood in the way of a message of ballot `refused`.
     Nack { id: InstanceId, refused: Ballot, promised: Ballot },
@@ -98,48 +98,48 @@ pub enum PeerMessage {
     Waiting { id: InstanceId, supporters: u8 },
     /// G5: send the commits `from` to `to` of a row.
     Pull { row: ReplicaId, from: u64, to: u64 },
-    /// G3: what was asked is at or below the sender's floor. The newest durable snapshot says which
-    /// barrier the floor rests on.
+    /// G3: the instances that were asked for are at or below the sender's floor. `snapshot` is the barrier of the
+    /// sender's newest durable snapshot, on which the floor rests.
     Gone { floor: Floor, snapshot: u64 },
-    /// Said every now and then: how far the sender is, and what deps should take in (C1).
+    /// The progress of the sender, and the conflicts that deps should take in (C1); sent every now and then.
     Gossip(Box<Gossip>),
-    /// D9: the sender's disk hangs. Said again for as long as it does.
+    /// D9: the sender's disk hangs. The sender repeats the message for as long as the disk does.
     Stalled,
     /// G5: send the snapshot of a barrier from this byte on.
     Fetch { barrier: u64, from: u64 },
-    /// A piece of a snapshot's file; the bytes are the payload. A total of 0: there is no such snapshot.
+    /// A piece of a snapshot's file, whose bytes are the payload. A total of 0 means that there is no such snapshot.
     Piece { barrier: u64, from: u64, total: u64 },
-    /// G5: what came of the receiver's snapshot of this barrier does not read.
+    /// G5: the file that came of the receiver's snapshot of this barrier cannot be read.
     Unreadable { barrier: u64 },
 }
 
-/// How far a replica is.
+/// The progress of a replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Gossip {
-    /// Committed without gaps.
+    /// The instances committed without gaps, per row.
     pub committed: Frontier,
     /// The frontier E.
     pub executed: Frontier,
-    /// The hash of the state there.
+    /// The hash of the state at the frontier.
     pub state_hash: u64,
-    /// What is at or below is executed, and forgotten there (G1).
+    /// Instances at or below the floor are executed, and forgotten at the sender (G1).
     pub floor: Floor,
     /// The end of the blocks reserved before the last start (D8).
     pub restart_mark: u64,
-    /// Conflicts at or below may be missing in its answers.
+    /// Conflicts with instances at or below may be missing in the sender's answers.
     pub unindexed: Floor,
     /// How many barriers have executed.
     pub barrier: u64,
-    /// The hash of the state at the last of them (G4).
+    /// The hash of the state at the last barrier (G4).
     pub barrier_hash: u64,
-    /// The barrier of the newest durable snapshot, 0 if there is none.
+    /// The barrier of the newest durable snapshot; 0 if there is none.
     pub snapshot: u64,
-    /// How many records the sender's log had, all durable, when it said so; 0 if a power failure could
-    /// take some of them (G6).
+    /// How many records the sender's log had, all durable, when the sender sent this; 0 if a power failure could take
+    /// some of them (G6).
     pub position: u64,
 }
 
-/// What clients and replicas say to each other.
+/// A message between a client and a replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum ClientMessage {
     /// Client to replica; the request is the payload. The answer repeats the tag.
@@ -149,107 +149,107 @@ pub enum ClientMessage {
     },
     /// Replica to client; the response is the payload.
     Response {
-        /// The request's.
+        /// The tag of the request.
         tag: u64,
     },
     /// Replica to client: the whole request failed.
     Failed {
-        /// The request's.
+        /// The tag of the request.
         tag: u64,
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
-    /// Operator to replica: propose a barrier, at which a snapshot is taken. Answered with the status.
+    /// Operator to replica: propose a barrier, at which a snapshot is taken. The answer is the status.
     SnapshotRequest,
-    /// Client to replica.
+    /// Client to replica: send the status of the shard.
     StatusRequest,
-    /// Replica to client.
+    /// Replica to client: the status of the shard.
     Status(Box<ShardStatus>),
-    /// Client to replica: which sources are known, in the order of their streams?
+    /// Client to replica: send the known sources, in the order of their streams.
     SourcesRequest {
-        /// Those behind this stream.
+        /// The answer begins behind this stream.
         after: StreamId,
     },
-    /// Replica to client: as many as fit one answer, [`SOURCES_TOLD_MAX`]; fewer, and there are no more.
+    /// Replica to client: at most [`SOURCES_TOLD_MAX`] sources; fewer if these are the last.
     Sources(Vec<SourceStatus>),
-    /// Replica to client: this connection ends here, with nothing under way on it.
+    /// Replica to client: the replica closes this connection, on which nothing is under way.
     Leave(Refusal),
 }
 
-/// How one source stands in one shard, as one replica knows it.
+/// The status of one source in one shard, as one replica knows it.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct SourceStatus {
-    /// Its stream.
+    /// The stream of the source.
     pub stream: StreamId,
-    /// Its name; empty if nobody has attached to it.
+    /// The name of the source; empty if no process has attached to it.
     pub name: String,
-    /// The process that has it.
+    /// The process that owns the source.
     pub owner: Owner,
-    /// The next number: all lower ones are done or do not exist.
+    /// The next number; all lower numbers are done or left out.
     pub low: u64,
-    /// How many commands it has decided.
+    /// How many commands the source has decided.
     pub commands: u64,
-    /// For how long it has done nothing, since the replica was started at most.
+    /// How long the source was not used, in microseconds; at most the time since the replica's start.
     pub idle_us: u64,
 }
 
 /// Messages of peers that a replica did not act on since its start, by reason.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MessagesDropped {
-    /// They came before the replica was admitted.
+    /// Messages that came before the replica was admitted.
     pub not_admitted: u64,
-    /// They name rows, numbers or ranges that cannot be: their sender does not follow the protocol.
+    /// Messages that name impossible rows, numbers or ranges; their sender does not follow the protocol.
     pub impossible: u64,
-    /// They are about instances that have executed and are forgotten here.
+    /// Messages about instances that have executed and that the replica has forgotten.
     pub forgotten: u64,
-    /// They answer what is not asked any more, such as the answers that come after a fast quorum.
+    /// Answers for which the replica does not wait any more, such as those that come after a fast quorum.
     pub late: u64,
 }
 
-/// How one shard of one replica stands.
+/// The status of one shard of one replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct ShardStatus {
-    /// Who answers.
+    /// The replica that answers.
     pub replica: ReplicaId,
-    /// The epoch it is in.
+    /// The epoch of the replica.
     pub epoch: Epoch,
     /// The shard.
     pub shard: ShardId,
     /// Messages of peers that had no effect.
     pub messages_dropped: MessagesDropped,
-    /// Executed, per row.
+    /// The executed instances, per row.
     pub frontier: Frontier,
-    /// Committed without gaps, per row.
+    /// The instances committed without gaps, per row.
     pub committed: Frontier,
-    /// Instances that are known here and not executed.
+    /// The number of instances that are known to the replica and not executed.
     pub unexecuted: u64,
     /// The instances that execution waits for, at most 16.
     pub waiting_on: Vec<InstanceId>,
-    /// The hash of the state: equal at equal frontiers.
+    /// The hash of the state, which is equal at equal frontiers.
     pub state_hash: u64,
-    /// Everything at or below is executed and forgotten here (G1).
+    /// Instances at or below the floor are executed and forgotten at the replica (G1).
     pub floor: Floor,
     /// How many barriers have executed.
     pub barrier: u64,
-    /// The hash of the state at the last barrier: equal everywhere.
+    /// The hash of the state at the last barrier, which is equal at all replicas.
     pub barrier_hash: u64,
     /// The barrier of the newest durable snapshot; 0 if there is none.
     pub snapshot: u64,
-    /// The bytes of a peer's snapshot that have come, and all of them; 0 if none is fetched.
+    /// The bytes that have come of a peer's snapshot, and the bytes of the whole; 0 if none is fetched.
     pub fetched: (u64, u64),
-    /// Why no snapshot comes from a peer, or what is wrong with the own one; empty if all is well.
+    /// Why no snapshot comes from a peer, or the trouble with the replica's own snapshot; empty if all is well.
     pub snapshot_trouble: String,
-    /// How often the file of the own snapshot was found damaged since the process started.
+    /// How often the file of the replica's own snapshot was found damaged since the process started.
     pub snapshots_damaged: u64,
-    /// Bytes that the log holds on disk.
+    /// The bytes that the log holds on disk.
     pub log_held_bytes: u64,
-    /// Bytes that it may hold before clients are refused.
+    /// The bytes that the log may hold before clients are refused.
     pub log_budget_bytes: u64,
-    /// Keys with a decision.
+    /// The number of keys with a decision.
     pub keys: u64,
-    /// Open streams.
+    /// The number of open streams.
     pub streams: u64,
-    /// Named streams: those of sources.
+    /// The number of named streams, which belong to sources.
     pub sources: u64,
     /// Bytes written to the log since the process started.
     pub log_bytes: u64,
@@ -265,20 +265,19 @@ pub struct ShardStatus {
     pub recoveries: u64,
     /// CPU time of the whole process in microseconds, all shards and threads.
     pub process_cpu_us: u64,
-    /// Whether every group is synced before anything is said.
+    /// Whether every group is synced before messages and answers that rest on it are sent.
     pub durable: bool,
-    /// For how long a write of the log has been under way that is taken for one that hangs, in
-    /// milliseconds; 0 if none is.
+    /// How long a write of the log that counts as hanging has been under way, in milliseconds; 0 if there is none.
     pub disk_hung_ms: u64,
-    /// Lines that the process could not log since it started, because nobody took them.
+    /// Lines that the process dropped from its log since it started, because they were not read in time.
     pub log_lines_dropped: u64,
     /// Peers with a link that works in both directions.
     pub peers_connected: Vec<ReplicaId>,
-    /// How the links with each of the others stand, by their ids.
+    /// The status of the links with each peer, by the peers' ids.
     pub peers: Vec<PeerStatus>,
-    /// Connections of clients, and how many there may be.
+    /// The number of connections of clients, and its limit.
     pub clients: (u32, u32),
-    /// Connections of operators.
+    /// The number of connections of operators.
     pub operators: u32,
     /// Clients and operators that were refused since the process started, because all places were taken.
     pub connections_refused: u64,
@@ -286,31 +285,31 @@ pub struct ShardStatus {
     pub connections_yielded: u64,
 }
 
-/// How the links of a shard with one peer stand. All counts begin with the process.
+/// The status of the links of a shard with one peer. All counts begin with the process.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct PeerStatus {
     /// The peer.
     pub replica: ReplicaId,
-    /// Links to the peer that the peer has welcomed.
+    /// The number of links to the peer that the peer has welcomed.
     pub opened: u64,
-    /// Those of them that have ended.
+    /// The number of those links that have ended.
     pub ended: u64,
-    /// Connections on which the peer was heard.
+    /// The number of connections on which the peer has sent.
     pub heard: u64,
-    /// Those of them that have ended.
+    /// The number of those connections that have ended.
     pub silenced: u64,
-    /// Messages that never left: there was no link, or it ended before they did.
+    /// Messages that were never sent, because there was no link, or because the link ended before.
     pub lost: u64,
-    /// Messages that were sent again for want of an answer.
+    /// Messages that were sent again because no answer came.
     pub resent: u64,
-    /// The wait before the next try to open a link, in milliseconds; 0 while there is one.
+    /// The wait before the next try to open a link, in milliseconds; 0 while there is a link.
     pub retry_ms: u64,
 }
 
-/// The first words on each connection, in both directions.
+/// The first message on each connection, in both directions.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum Handshake {
-    /// From whoever opened the connection.
+    /// The message of the side that opened the connection.
     Hello(Hello),
     /// The other side accepts.
     Welcome(Welcome),
@@ -318,89 +317,89 @@ pub enum Handshake {
     Refused(Refusal),
 }
 
-/// Who opened a connection, and to what.
+/// The description of a connection by the side that opened it.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
-    /// The cluster meant; `None` from a client that takes any.
+    /// The cluster to which the connection shall lead; `None` from a client that accepts any.
     pub cluster: Option<ClusterId>,
     /// The epoch of a replica; clients leave it 0.
     pub epoch: Epoch,
-    /// The shard meant.
+    /// The shard to which the connection shall lead.
     pub shard: ShardId,
     /// The number of shards, from a replica; clients leave it 0.
     pub shards: u16,
-    /// See [`crate::route::RULE_VERSION`].
+    /// The sender's [`crate::route::RULE_VERSION`].
     pub rule: u32,
-    /// Who speaks.
+    /// The role of the sender.
     pub role: Role,
 }
 
-/// Who opened a connection.
+/// The role of the side that opened a connection.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// A member. The rest says which state of which data directory it has (G6).
+    /// A member. The fields identify its data directory and the state of that directory (G6).
     Replica {
-        /// Its place in the epoch.
+        /// The place of the member in the epoch.
         id: ReplicaId,
-        /// Random, made with the data directory.
+        /// A random number, made with the data directory.
         incarnation: u128,
-        /// Which process it is.
+        /// The process of the member.
         start: Start,
-        /// How many records its log of this shard has; `None` if a power failure could take some of them
+        /// How many records the member's log of this shard has; `None` if a power failure could take some of them
         /// lawfully, so that the number says nothing.
         position: Option<u64>,
     },
     /// A client.
     Client,
-    /// Whoever asks how a replica stands or for a snapshot, or ends a source, and does nothing else: it gets in where
-    /// clients have taken all places.
+    /// An operator, which asks for a status or a snapshot, or ends a source, and does nothing else. A shard has
+    /// places for operators when clients have taken all others.
     Operator,
 }
 
-/// A process of a replica, as its data directory counts them (G6).
+/// A process of a replica, as its data directory counts processes (G6).
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Start {
     /// How many processes have taken part with this directory, this one included.
     pub number: u64,
-    /// Random, made with the process.
+    /// A random number, made with the process.
     pub nonce: u64,
 }
 
 /// Why a replica's data directory cannot be its newest one (G6).
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SetBack {
-    /// A later process was met before.
+    /// A peer has met a later process before.
     #[error("its directory has counted {here} starts, and its start {known} was met before")]
     Starts { here: u64, known: u64 },
-    /// The same number was met before, from a process that this one does not come from.
+    /// A peer has met another process with the same number, from which this one does not descend.
     #[error("another process was met before that was start {here} of its directory, too")]
     SameStart { here: u64 },
-    /// Its log has lost records that it had said to be durable.
+    /// The log has lost records that the replica had said to be durable.
     #[error("its log of this shard has {here} records, and it had said before that {heard} were durable")]
     Log { here: u64, heard: u64 },
 }
 
-/// What the accepting side says of itself.
+/// The description that the accepting side gives of itself.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Welcome {
-    /// Its cluster.
+    /// The cluster of the replica.
     pub cluster: ClusterId,
-    /// Its epoch.
+    /// The epoch of the replica.
     pub epoch: Epoch,
-    /// Its place in the epoch.
+    /// The place of the replica in the epoch.
     pub replica: ReplicaId,
     /// The number of shards.
     pub shards: u16,
-    /// All replicas, by their ids.
+    /// The addresses of all replicas, by their ids.
     pub members: Vec<Member>,
     /// Whether decisions are synced before they are answered.
     pub durable: bool,
 }
 
-/// Where clients reach a replica.
+/// The address at which clients reach a replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Member {
-    /// Name or address.
+    /// A name or an address, without a port.
     pub host: String,
     /// The client port of shard 0; shard `s` listens on `client_base + s`.
     pub client_base: u16,
@@ -431,7 +430,7 @@ pub enum Refusal {
     SetBack {
         id: ReplicaId,
         found: SetBack,
-        /// Who has found it. Nobody else's word may stop a replica for good.
+        /// The member that has found this. Only a refusal by that member itself may stop a replica for good.
         by: ReplicaId,
         cluster: ClusterId,
         epoch: Epoch,

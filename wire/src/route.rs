@@ -1,10 +1,10 @@
-//! Where a key belongs: its hash, its shard and the replica that should coordinate it.
+//! The place of a key: its hash, its shard and the replica that should coordinate it.
 
 use crate::id::{ReplicaId, ShardId};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// Names the hash and the conflict rule below. Replicas that disagree on either must not talk to
-/// each other (trap B12), so the hello compares it.
+/// The version of the hash and the conflict rule below. Replicas that disagree on either must not talk to
+/// each other (trap B12), so the hello compares the version.
 pub const RULE_VERSION: u32 = 2;
 
 /// The hash of a key: XXH3, 64 bits, no seed.
@@ -21,14 +21,14 @@ pub fn shard_of(hash: u64, shards: u16) -> ShardId {
 
 /// The replica that should coordinate a key, by rendezvous hashing over `replicas` members.
 ///
-/// When all clients follow it, conflicts come from one row and the fast path stays near 100 %.
-/// It is a hint: any replica takes any key.
+/// When all clients follow this choice, conflicts come from one row and the fast path stays near 100 %.
+/// The choice is a hint: any replica takes any key.
 #[inline]
 pub fn home_of(hash: u64, replicas: u8) -> ReplicaId {
     let mut best = (0, 0);
     for replica in 0..replicas {
-        // A multiplication by an odd constant per replica and a fold: a few instructions, well
-        // mixed, and the same everywhere.
+        // A multiplication by an odd constant per replica and a fold mix well, take a few instructions, and give the
+        // same result at every client and replica.
         let mixed = u128::from(hash ^ HOME_SALT[replica as usize]) * u128::from(HOME_SALT[0]);
         let score = (mixed >> 64) as u64 ^ mixed as u64;
         if score >= best.0 {
@@ -51,7 +51,7 @@ const HOME_SALT: [u64; crate::id::REPLICAS_MAX] = [
     0xcbbb_9d5d_c105_9ed9,
 ];
 
-/// The hash under which a stream stands in a footprint. Its seed keeps streams apart from keys.
+/// The hash of a stream in a footprint. The seed of the hash keeps streams apart from keys.
 #[inline]
 pub fn hash_stream(stream: crate::id::StreamId) -> u64 {
     let mut bytes = [0; 16];
@@ -60,8 +60,8 @@ pub fn hash_stream(stream: crate::id::StreamId) -> u64 {
     xxh3_64_with_seed(&bytes, 0x7374_7265_616d)
 }
 
-/// The hash that every batch reads and a barrier writes, so that a barrier conflicts with everything
-/// by the one rule that there is (G4).
+/// The hash that every batch reads and a barrier writes, so that a barrier conflicts with everything by the one
+/// conflict rule (G4).
 pub const BARRIER_HASH: u64 = 0x6665_6e63_6566_6566;
 
 #[cfg(test)]

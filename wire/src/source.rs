@@ -1,9 +1,9 @@
-//! Sources: streams that number their commands by themselves, and what is remembered of them (law, S5).
+//! Sources: streams that number their commands by themselves, and the digests of their commands (law, S5).
 //!
-//! A source has one process at a time, its *owner*. Whoever takes a source over attaches to it, which
-//! fences the owner before, and learns where it stands: which numbers are done, and what they said.
-//! What they said is kept as a digest of all commands in their order, at a bounded number of marks,
-//! so that a source that submits something else under old numbers is found out.
+//! A source has one process at a time, its *owner*. A process that takes a source over attaches to it. The Attach
+//! fences the owner before, and its answer says which numbers are done, and the digests of their commands. A digest
+//! covers all commands in their order up to a mark; the number of marks is bounded. So a process that submits other
+//! commands under old numbers is found out.
 
 use crate::command::Command;
 use crate::id::{ShardId, StreamId};
@@ -12,26 +12,26 @@ use std::fmt;
 use std::str::FromStr;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Longest name of a source in bytes.
+/// The longest name of a source, in bytes.
 pub const SOURCE_NAME_BYTES_MAX: usize = 200;
-/// The most marks that are kept of one source, besides the one where it stands.
+/// The most marks that a shard keeps for one source, besides the mark at its position.
 pub const MARKS_MAX: usize = FIRST_MARKS + EVEN_MARKS_MAX;
-/// The first commands of a source have a mark each: what is another file differs early.
+/// How many of a source's first commands have a mark each, since another file mostly differs early.
 const FIRST_MARKS: usize = 16;
-/// Marks at equal distances behind those. When there are so many, every second one is dropped.
+/// The most marks at equal distances behind the first ones. Beyond this number every second one is dropped.
 const EVEN_MARKS_MAX: usize = 48;
 
-/// The name of a source: 1 to [`SOURCE_NAME_BYTES_MAX`] bytes, not only blanks.
+/// The name of a source: 1 to [`SOURCE_NAME_BYTES_MAX`] bytes that are not only blanks.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct SourceName(Box<str>);
 
-/// Why a text is no name of a source.
+/// Why a text is not the name of a source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadName {
-    /// Nothing stands there.
+    /// The name is empty or has only blanks.
     #[error("the name of the source is empty; give each source a name of its own, and always the same")]
     Empty,
-    /// It is too long.
+    /// The name has this many bytes, which are too many.
     #[error("the name of the source has {0} bytes; at most {SOURCE_NAME_BYTES_MAX} are allowed")]
     Length(usize),
 }
@@ -68,41 +68,40 @@ impl fmt::Display for SourceName {
     }
 }
 
-/// The process that a source belongs to: random, made with the process; 0 is nobody.
+/// The process that owns a source: a random number, made with the process. 0 stands for no process.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Owner(pub u64);
 
 impl Owner {
-    /// Nobody has attached to the stream.
+    /// The owner of a stream to which no process has attached.
     pub const NOBODY: Owner = Owner(0);
 }
 
-/// What the commands with lower numbers have said.
+/// The digest of a source's commands up to a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Mark {
-    /// The number behind the last of them.
+    /// The number behind the last command.
     pub below: u64,
-    /// The digest of them all, see [`fold`].
+    /// The digest of all commands with lower numbers, see [`fold`].
     pub digest: u64,
 }
 
-/// Where a source stands.
+/// The owner and the position of a source.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Standing {
-    /// Whose it is.
+    /// The process that owns the source.
     pub owner: Owner,
-    /// What was said below certain numbers, which ascend. The last is where the source stands: all numbers
-    /// below are done.
+    /// The marks of the source, which ascend. The last one is at the source's position: all numbers below are done.
     pub marks: Vec<Mark>,
 }
 
 impl Standing {
-    /// The next number: all lower ones are done or do not exist.
+    /// The next number; all lower numbers are done or left out.
     pub fn low(&self) -> u64 {
         self.marks.last().map_or(1, |mark| mark.below)
     }
 
-    /// Appends it to `out`: the owner, the count of the marks, and each of them; little endian.
+    /// Appends the owner, the number of marks, and each mark to `out`, in little endian.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.owner.0.to_le_bytes());
         out.extend_from_slice(&(self.marks.len() as u64).to_le_bytes());
@@ -112,7 +111,7 @@ impl Standing {
         }
     }
 
-    /// Takes one from the front of `bytes`; `None` if none stands there.
+    /// Takes a standing from the front of `bytes`; `None` if the bytes are not one.
     pub fn decode(bytes: &mut &[u8]) -> Option<Standing> {
         let (owner, count) = (Owner(word(bytes)?), word(bytes)?);
         if count > 1 + MARKS_MAX as u64 {
@@ -122,8 +121,8 @@ impl Standing {
     }
 }
 
-/// The digest of all commands up to this one, given that of those before it. Numbers that were skipped are
-/// not part of it, so that a source may cut its gaps in other ways.
+/// The digest of all commands up to this one, given the digest of the commands before it. Skipped numbers do not
+/// count, so that a source may divide its gaps in other ways.
 pub fn fold(digest: u64, command: &Command<'_>) -> u64 {
     let mut words = [0; 40];
     let kind = (command.op as u64) << 32 | command.key.len() as u64;
@@ -134,20 +133,21 @@ pub fn fold(digest: u64, command: &Command<'_>) -> u64 {
     xxh3_64(&words)
 }
 
-/// The digest of a source's commands as they execute, with its marks. Its size is bounded.
+/// The digest of a source's commands as they execute, with its marks. The number of marks is bounded.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Said {
     digest: u64,
     commands: u64,
-    /// Behind each of the first commands.
+    /// The marks behind each of the first commands.
     first: Vec<Mark>,
-    /// Behind every command whose count is a multiple of two to this power, in order.
+    /// Two to this power is the distance of the marks in `even`.
     doublings: u32,
+    /// The marks behind every command whose count is a multiple of that distance, in order.
     even: Vec<Mark>,
 }
 
 impl Said {
-    /// A command that is no skip has executed.
+    /// A command that is not a Skip has executed.
     pub fn on_command(&mut self, command: &Command<'_>) {
         self.digest = fold(self.digest, command);
         self.commands += 1;
@@ -164,17 +164,17 @@ impl Said {
         }
     }
 
-    /// How many commands it was told.
+    /// How many commands have executed.
     pub fn commands(&self) -> u64 {
         self.commands
     }
 
-    /// The digest of all that it was told.
+    /// The digest of all commands that have executed.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// Where a source stands that has said this and comes to `low` next.
+    /// The standing of a source with these commands, this owner and `low` as its next number.
     pub fn standing(&self, owner: Owner, low: u64) -> Standing {
         let behind = self.first.last().map_or(0, |mark| mark.below);
         let even = self.even.iter().filter(|mark| mark.below > behind);
@@ -183,7 +183,7 @@ impl Said {
         Standing { owner, marks }
     }
 
-    /// Appends it to `out`.
+    /// Appends the digest and its marks to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let head = [self.digest, self.commands, self.doublings.into()];
         let lengths = [self.first.len() as u64, self.even.len() as u64];
@@ -194,7 +194,7 @@ impl Said {
             .for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
     }
 
-    /// Takes one from the front of `bytes`; `None` if none stands there.
+    /// Takes a digest with its marks from the front of `bytes`; `None` if the bytes are not one.
     pub fn decode(bytes: &mut &[u8]) -> Option<Said> {
         let (digest, commands) = (word(bytes)?, word(bytes)?);
         let doublings = u32::try_from(word(bytes)?).ok().filter(|doublings| *doublings < u64::BITS)?;
@@ -217,29 +217,29 @@ fn marks(bytes: &mut &[u8], count: u64) -> Option<Vec<Mark>> {
     (0..count).map(|_| Some(Mark { below: word(bytes)?, digest: word(bytes)? })).collect()
 }
 
-/// What a source submits under numbers that are done is not what they said.
+/// A source submits another command under a number that is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Differs {
-    /// The first number that may be another command.
+    /// The lowest number that may be another command.
     pub from: u64,
-    /// The last.
+    /// The highest such number.
     pub to: u64,
 }
 
-/// Compares what a source submits under numbers that are done with what they said.
+/// Compares the commands that a source submits under numbers that are done with the commands that were decided.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Comparison {
-    /// The digest of all before; `None` if not all of them were submitted here.
+    /// The digest of all commands so far; `None` if not all of them were submitted here.
     digest: Option<u64>,
     marks: Vec<Mark>,
-    /// How many of them were come to.
+    /// How many marks were reached.
     passed: usize,
-    /// The numbers submitted since the last mark: the first and the last.
+    /// The first and the last number that was submitted since the last mark.
     open: Option<(u64, u64)>,
 }
 
 impl Comparison {
-    /// With a source that stands there. `next` is the first number that is submitted.
+    /// A comparison with a source of this standing. `next` is the first number that will be submitted.
     pub fn new(standing: Standing, next: u64) -> Comparison {
         let passed = standing.marks.partition_point(|mark| mark.below < next);
         Comparison { digest: (next == 1).then_some(0), marks: standing.marks, passed, open: None }
@@ -251,6 +251,10 @@ impl Comparison {
     }
 
     /// A command is submitted whose number is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Differs`] if the commands up to a mark differ from those that were decided.
     pub fn on_command(&mut self, command: &Command<'_>) -> Result<(), Differs> {
         self.come_to(command.number)?;
         self.digest = self.digest.map(|digest| fold(digest, command));
@@ -259,7 +263,11 @@ impl Comparison {
         self.come_to(command.number + command.run)
     }
 
-    /// No command below `number` is submitted any more.
+    /// No command below `number` will be submitted any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Differs`] if the commands up to a mark differ from those that were decided.
     pub fn come_to(&mut self, number: u64) -> Result<(), Differs> {
         while let Some(mark) = self.marks.get(self.passed).filter(|mark| mark.below <= number) {
             self.passed += 1;
@@ -274,8 +282,8 @@ impl Comparison {
         Ok(())
     }
 
-    /// Numbers that were submitted and could not be compared, since the source has said more than was submitted
-    /// here: the first and the last.
+    /// The first and the last number that was submitted and could not be compared, because the source has decided
+    /// more numbers than were submitted here.
     pub fn left(&self) -> Option<(u64, u64)> {
         self.open
     }

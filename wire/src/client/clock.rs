@@ -1,21 +1,21 @@
-//! Time as somebody who waits counts it. A process that is stopped (Ctrl-Z, a debugger, a virtual machine that is
-//! paused) hears nothing, so what passes meanwhile is no silence of anybody, and is not counted.
+//! Clocks that count only the time in which the process runs. A process that is stopped (Ctrl-Z, a debugger, a
+//! paused virtual machine) receives nothing, so that time must not count as silence of the other side.
 
 use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-/// Whoever wakes up later than this did not run; a busy machine is late by less. So much of the time is counted all
-/// the same: a process that is always late gets to its deadlines, too.
+/// A task that wakes up later than this was stopped; a busy machine is late by less. This much of a stop is counted,
+/// so that a process that is always late reaches its deadlines, too.
 const LATE: Duration = Duration::from_millis(250);
 
-/// The clock of a session: microseconds since it was made in which the process ran.
+/// The clock of a session: the microseconds that the process has run since the clock was made.
 #[derive(Debug)]
 pub(super) struct Clock {
     origin: Instant,
     stood_still: Duration,
-    /// When it is looked at next, at the latest, if the process runs. `None`: nobody waits for anything.
+    /// The latest time at which a running process reads the clock next. `None`: no deadline is set.
     due: Option<Instant>,
 }
 
@@ -31,12 +31,12 @@ impl Clock {
     fn read(&mut self, real: Instant) -> u64 {
         let late = self.due.map_or(Duration::ZERO, |due| real.saturating_duration_since(due));
         self.stood_still += late.saturating_sub(LATE);
-        // Until somebody says that he sleeps he runs, and so looks again at once.
+        // The caller runs until it calls `sleep_until`, so it reads the clock again at once.
         self.due = Some(real);
         (real - self.origin - self.stood_still).as_micros() as u64
     }
 
-    /// Whoever looks sleeps until something comes, and until this time at the latest: when that is.
+    /// The caller sleeps until this session time at the latest. Returns the same moment as an instant.
     pub(super) fn sleep_until(&mut self, micros: Option<u64>) -> Option<Instant> {
         let now = self.read(Instant::now());
         let left = micros.map(|micros| Duration::from_micros(micros.saturating_sub(now)));
@@ -45,17 +45,21 @@ impl Clock {
     }
 }
 
-/// How long somebody tries, as far as the process runs meanwhile.
+/// A deadline that counts only the time in which the process runs.
 #[derive(Debug)]
 pub struct Patience(Option<JoinHandle<()>>);
 
 impl Patience {
-    /// It ends after this time; `None`: never.
+    /// A patience that ends after `deadline`, or never with `None`.
+    ///
+    /// # Panics
+    ///
+    /// With a deadline, when the caller does not run on a tokio runtime.
     pub fn of(deadline: Option<Duration>) -> Patience {
         Patience(deadline.map(|deadline| tokio::spawn(sleep_running(deadline))))
     }
 
-    /// Whether it has ended.
+    /// Whether the deadline has passed.
     pub fn is_over(&self) -> bool {
         self.0.as_ref().is_some_and(JoinHandle::is_finished)
     }
@@ -67,23 +71,23 @@ impl Drop for Patience {
     }
 }
 
-/// Sleeps until the process has run for so long.
+/// Sleeps until the process has run for `duration`.
 pub async fn sleep_running(duration: Duration) {
     let mut left = duration;
     while !left.is_zero() {
-        // However late it ends, it counts as what it was to be.
+        // A slice that ends late counts with its own length only.
         let slice = left.min(LATE);
         sleep(slice).await;
         left -= slice;
     }
 }
 
-/// What comes of it before the process has run for so long; `None` if that comes first.
+/// The output of `awaited`, or `None` if the process runs for `patience` before `awaited` is ready.
 pub(super) async fn within<T>(patience: Duration, awaited: impl Future<Output = T>) -> Option<T> {
     before(pin!(sleep_running(patience)), awaited).await
 }
 
-/// What comes of it before the other ends.
+/// The output of `awaited`, or `None` if `end` is ready first.
 pub(super) async fn before<T>(
     mut end: Pin<&mut impl Future<Output = ()>>,
     awaited: impl Future<Output = T>,

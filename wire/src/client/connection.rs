@@ -19,132 +19,131 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How long a name may be looked up, and a connection may take until the welcome.
+/// How long the look-up of a name may take, and how long a connection may take until its welcome.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The next address of a name is tried, too, when the one before it has not led to a welcome for so long. Each
-/// gets its turn well within the time that a connection may take.
+/// The next address of a name is tried, too, when the address before it has led to no welcome for this long. Each
+/// address gets its turn well within [`CONNECT_TIMEOUT`].
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
-/// How long a replica may take to tell how it stands.
+/// How long a replica may take to answer a status request.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
-/// An idle connection is asked for a sign of life after this time, and again after the second. Whoever sits
-/// between, such as a NAT, learns that it is still in use.
+/// TCP probes an idle connection after this time, and again after the second. A NAT or firewall between the two sides
+/// sees from the probes that the connection is still in use.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-/// So many questions without an answer end it.
+/// The connection ends after this many probes without an answer.
 const KEEPALIVE_TRIES: u32 = 3;
-/// How long what was sent may wait for its acknowledgement: the system itself would try for a quarter of
-/// an hour.
+/// How long sent bytes may wait for their acknowledgement; the system's own limit is a quarter of an hour.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How much room a read is offered, in bytes.
+/// The buffer space offered to a read, in bytes.
 pub const READ_CHUNK_BYTES: usize = 64 << 10;
 
-/// Why there is no connection, or why it ended.
+/// Why a connection could not be made, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The text is no address.
+    /// The text is not an address.
     #[error("{0:?} is not HOST:PORT; name the client port of shard 0 of any replica")]
     Address(String),
-    /// There is no such port.
+    /// The shard's port would be above 65535.
     #[error("shard {shard} of {member} would listen above port 65535; lower client_base")]
     Port {
-        /// Whose.
+        /// The member's address, with the port of shard 0.
         member: String,
         /// The shard.
         shard: u16,
     },
-    /// The network says no.
+    /// The system reports an error of the network.
     #[error("{address}: {source}; check that the replica runs and the port is its client port")]
     Io {
-        /// Where.
+        /// The address of the connection.
         address: String,
-        /// What it says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// There is no address for the name.
+    /// The name has no address.
     #[error(
         "{address}: the name cannot be looked up: {source}; check it, and /etc/hosts and /etc/resolv.conf"
     )]
     Lookup {
-        /// Where.
+        /// The address with the name.
         address: String,
-        /// What the resolver says.
+        /// The resolver's error.
         source: std::io::Error,
     },
-    /// Nobody says what the name's address is.
+    /// No name server answers.
     #[error(
         "{address}: no name server has answered in {seconds} s; check /etc/resolv.conf, or name an address instead"
     )]
     LookupSilent {
-        /// Where.
+        /// The address of the connection.
         address: String,
-        /// How long.
+        /// How many seconds the client waited.
         seconds: u64,
     },
-    /// There is no connection in time, and no refusal.
+    /// The connection was neither made nor refused in time.
     #[error(
         "{address}: no connection in {seconds} s; check that the machine is up and that nothing between drops it"
     )]
     Unreachable {
-        /// Where.
+        /// The address of the connection.
         address: String,
-        /// How long.
+        /// How many seconds the client waited.
         seconds: u64,
     },
     /// None of the addresses of a name leads to the replica.
     #[error("{}", list(.0))]
     Each(Vec<ConnectError>),
-    /// Connected, but nothing came in time.
+    /// The connection was made, but the replica sent nothing in time.
     #[error(
         "{address}: connected, but no answer in {seconds} s; check that the replica does not stand still"
     )]
     Silent {
-        /// Where.
+        /// The address of the connection.
         address: String,
-        /// How long.
+        /// How many seconds the client waited.
         seconds: u64,
     },
-    /// The other side refuses, or is no replica.
+    /// The other side refuses the connection, or is not a replica.
     #[error("{address}: {source}")]
     Link {
-        /// Where.
+        /// The address of the connection.
         address: String,
-        /// Why.
+        /// The reason.
         source: LinkError,
     },
-    /// Another replica listens there than its cluster's member list says.
+    /// Another replica listens at the address than the cluster's list of members says.
     #[error("{address}: replica {here} listens here, not {there}; check what the members say of it")]
     Replica {
-        /// Where.
+        /// The address of the connection.
         address: String,
-        /// Who listens.
+        /// The replica that listens there.
         here: ReplicaId,
-        /// Who was meant.
+        /// The replica that the list of members names.
         there: ReplicaId,
     },
-    /// The addresses are not all of one cluster.
+    /// The addresses are of several clusters.
     #[error("the addresses are of several clusters: {}; name those of one, or say which is meant \
              (--cluster)", list(.0))]
     Mixed(Vec<ClusterAt>),
-    /// None of several replicas could be reached.
+    /// No replica could be reached; one error for each address.
     #[error("no replica can be reached: {}", list(.0))]
     Nobody(Vec<ConnectError>),
 }
 
 impl ConnectError {
-    /// Whether the connection has made room for another, since nothing was under way on it.
+    /// Whether the replica closed the connection, which was idle, to make room for another.
     pub(super) fn has_made_room(&self) -> bool {
         let made_room = |source: &LinkError| matches!(source, LinkError::Refused(Refusal::MadeRoom { .. }));
         matches!(self, ConnectError::Link { source, .. } if made_room(source))
     }
 }
 
-/// One after the other, as text.
+/// The errors as one text.
 fn list(errors: &[impl ToString]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Has the system find out that the other side of a connection is gone, also when nothing comes back from
-/// there. A socket that refuses an option still works.
+/// Sets options with which the system notices that the other side of a connection is gone, even if nothing comes
+/// back. A socket that refuses an option still works.
 pub fn notice_death(stream: &impl AsFd) {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_EVERY);
@@ -152,7 +151,11 @@ pub fn notice_death(stream: &impl AsFd) {
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
-/// Where the clients of a replica connect, from "host:port" with the port of shard 0.
+/// Parses "host:port", with the client port of shard 0. An IPv6 host may have brackets.
+///
+/// # Errors
+///
+/// [`ConnectError::Address`] if the text is not HOST:PORT.
 pub fn parse_address(address: &str) -> Result<Member, ConnectError> {
     let wrong = || ConnectError::Address(address.to_owned());
     let (host, port) = address.trim().rsplit_once(':').ok_or_else(wrong)?;
@@ -161,7 +164,7 @@ pub fn parse_address(address: &str) -> Result<Member, ConnectError> {
     if !is_host(host) { Err(wrong()) } else { Ok(Member { host: host.to_owned(), client_base }) }
 }
 
-/// What a fresh connection says first: which shard of which cluster is meant, if that is known, and by whom.
+/// The contents of the hello that opens a connection. `None` stands for any cluster.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hail {
     pub(super) shard: ShardId,
@@ -175,17 +178,24 @@ pub struct Connection {
     address: String,
     stream: TcpStream,
     link: Link,
-    /// What is to be written, from `written` on.
+    /// Bytes to write; those before `written` are done.
     out: Vec<u8>,
     written: usize,
     welcome: Option<Welcome>,
-    /// Bytes that have come, also for who watches from outside.
+    /// The count of received bytes, shared with a watcher.
     heard: Arc<AtomicU64>,
 }
 
 impl Connection {
-    /// Connects to a member's port for the shard and waits for its welcome. Whoever is no member of `cluster` is
-    /// refused; `None` takes any cluster's. As an operator it takes no commands but the end of a source.
+    /// Connects to a member's port for the shard and waits for the welcome. The replica must be a member of
+    /// `cluster`; `None` accepts any cluster. A connection of an operator carries no commands but the end of a
+    /// source.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Port`] if the shard's port would be above 65535, [`ConnectError::Lookup`] or
+    /// [`ConnectError::LookupSilent`] if the name has no address, and the error of the last step otherwise; a name
+    /// with several addresses has [`ConnectError::Each`].
     pub async fn open(
         member: &Member,
         shard: ShardId,
@@ -204,7 +214,7 @@ impl Connection {
         Connection::open_any(found.collect(), Hail { shard, cluster, role }, &address).await
     }
 
-    /// Over whichever address of a name leads to a welcome first.
+    /// Connects over the first address of a name that leads to a welcome.
     pub(super) async fn open_any(
         found: Vec<SocketAddr>,
         hail: Hail,
@@ -260,23 +270,23 @@ impl Connection {
         Ok(connection)
     }
 
-    /// What the replica said of its cluster.
+    /// The replica's description of its cluster.
     pub fn welcome(&self) -> &Welcome {
         self.welcome.as_ref().expect("an open connection was welcomed")
     }
 
-    /// Where it leads.
+    /// The address to which the connection leads.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Counts the bytes that come from here on in this counter.
+    /// Counts bytes received from now on in `heard`.
     pub(super) fn count_in(&mut self, heard: Arc<AtomicU64>) {
         self.heard = heard;
     }
 
-    /// The socket, registered with the runtime; the codec; and what the replica said: for
-    /// whoever moves the bytes by himself.
+    /// Takes the connection apart, for callers that move the bytes themselves: the socket, registered with the
+    /// runtime, the codec, and the replica's description of its cluster.
     pub fn into_parts(self) -> (TcpStream, Link, Welcome) {
         let welcome = self.welcome.expect("an open connection was welcomed");
         (self.stream, self.link, welcome)
@@ -287,8 +297,13 @@ impl Connection {
         self.link.request(&mut self.out, tag, payload);
     }
 
-    /// Writes what is queued and reads until a message has come. Nothing is lost when it is
-    /// dropped before that.
+    /// Writes the queued requests and reads until a message has come. A call that is dropped before that loses
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Io`] if the network fails or the replica closes the connection, and [`ConnectError::Link`]
+    /// if the replica refuses or sends something that is not a message. The connection is unusable after an error.
     pub async fn receive(&mut self) -> Result<Received, ConnectError> {
         loop {
             match self.link.poll() {
@@ -305,7 +320,7 @@ impl Connection {
         ConnectError::Link { address: self.address.clone(), source }
     }
 
-    /// One write and one read, as far as they do not block; waits until either can be done.
+    /// Waits until the socket can be written or read, then does one write and one read that do not block.
     async fn move_bytes(&mut self) -> std::io::Result<()> {
         let writing = self.written < self.out.len();
         let interest = if writing { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
@@ -334,14 +349,22 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks how the shard stands.
+    /// Asks for the status of the shard.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Connection::receive`], and [`ConnectError::Silent`] after [`STATUS_TIMEOUT`].
     pub async fn status(&mut self) -> Result<ShardStatus, ConnectError> {
         self.link.ask_status(&mut self.out);
         self.receive_status().await
     }
 
-    /// Asks the shard to propose a barrier, at which every replica takes a snapshot; how the shard
-    /// stood before that.
+    /// Asks the shard to propose a barrier, at which every replica takes a snapshot. Returns the status of the shard
+    /// before that.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Connection::status`].
     pub async fn request_snapshot(&mut self) -> Result<ShardStatus, ConnectError> {
         self.link.ask_snapshot(&mut self.out);
         self.receive_status().await
@@ -354,14 +377,18 @@ impl Connection {
         }
     }
 
-    /// The next message, if it does not take long.
+    /// Waits for the next message for at most [`STATUS_TIMEOUT`].
     pub(super) async fn receive_soon(&mut self) -> Result<Received, ConnectError> {
         let (address, seconds) = (&self.address, STATUS_TIMEOUT.as_secs());
         let silent = ConnectError::Silent { address: address.clone(), seconds };
         within(STATUS_TIMEOUT, self.receive()).await.ok_or(silent)?
     }
 
-    /// All sources that the shard knows here.
+    /// Asks for all sources that the shard knows at this replica.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Connection::status`].
     pub async fn sources(&mut self) -> Result<Vec<SourceStatus>, ConnectError> {
         let mut all: Vec<SourceStatus> = Vec::new();
         loop {
@@ -379,7 +406,11 @@ impl Connection {
     }
 }
 
-/// How a shard stands at one replica, given the replica's client port of shard 0.
+/// Asks one replica for the status of a shard. `member` has the replica's client port of shard 0.
+///
+/// # Errors
+///
+/// The errors of [`Connection::open`] and [`Connection::status`].
 pub async fn status(member: &Member, shard: ShardId) -> Result<ShardStatus, ConnectError> {
     Connection::open(member, shard, None, Role::Operator).await?.status().await
 }

@@ -1,4 +1,4 @@
-//! The first contact: which cluster the addresses that a user names lead to.
+//! The first contact: finds the cluster behind the addresses that a user names.
 
 use super::connection::{ConnectError, Connection, parse_address};
 use crate::id::{ClusterId, ShardId};
@@ -8,17 +8,17 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// How long the others may take after the first answer to show that they are of the same cluster. Replicas
-/// that run answer within milliseconds; whoever stands still, or has a name that is still looked up, holds
-/// nobody up for longer.
+/// How long the other addresses may take after the first answer to show their cluster. Replicas that run answer
+/// within milliseconds. A replica that stands still, or a name that is still looked up, delays the caller by no
+/// more than this.
 const OTHERS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The addresses that led to one cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClusterAt {
-    /// Which.
+    /// The cluster.
     pub cluster: ClusterId,
-    /// As they were named.
+    /// The addresses, as the caller named them.
     pub addresses: Vec<String>,
 }
 
@@ -28,23 +28,42 @@ impl fmt::Display for ClusterAt {
     }
 }
 
-/// A replica that answered, and what it says of its cluster.
+/// A replica that answered, and its description of its cluster.
 #[derive(Clone, Debug)]
 pub struct Contact {
-    /// Where it was reached.
+    /// The address at which the replica was reached.
     pub member: Member,
-    /// What it says.
+    /// The replica's description of its cluster.
     pub welcome: Welcome,
 }
 
-/// What a replica at one of these addresses says of its cluster: its members, and how many shards. All are
-/// asked at once. An error if they are of several clusters; one that takes long to answer is not waited for.
+/// Asks all these addresses at once ("host:port", of shard 0) for their cluster: its members and its number of
+/// shards. An address that takes long to answer after the first answer is not waited for.
+///
+/// # Errors
+///
+/// [`ConnectError::Address`] if a text is not HOST:PORT, [`ConnectError::Nobody`] if no replica answers, and
+/// [`ConnectError::Mixed`] if the addresses are of several clusters.
+///
+/// # Panics
+///
+/// When the caller does not run on a tokio runtime with I/O and time enabled.
 pub async fn discover<A: AsRef<str>>(addresses: &[A]) -> Result<Welcome, ConnectError> {
     Ok(contact(addresses, None, Role::Client).await?.welcome)
 }
 
-/// The first replica that answers. Where no cluster is named the addresses must lead to one; where one is, only
-/// its members answer. Operators are answered where clients have taken all places.
+/// Asks all these addresses at once ("host:port", of shard 0) and returns a replica that answered. With `None` all
+/// addresses must lead to one cluster; with a cluster only its members answer, and the first answer is taken. A
+/// replica whose places are all taken by clients still answers operators.
+///
+/// # Errors
+///
+/// [`ConnectError::Address`] if a text is not HOST:PORT, [`ConnectError::Nobody`] if no replica answers, and
+/// [`ConnectError::Mixed`] if no cluster was given and the addresses are of several.
+///
+/// # Panics
+///
+/// When the caller does not run on a tokio runtime with I/O and time enabled.
 pub async fn contact<A: AsRef<str>>(
     addresses: &[A],
     cluster: Option<ClusterId>,
@@ -79,7 +98,7 @@ pub async fn contact<A: AsRef<str>>(
             until.get_or_insert_with(|| Instant::now() + OTHERS_PATIENCE);
         }
     }
-    // As the user named them.
+    // The order in which the caller named them.
     answers.sort_by_key(|(place, _)| *place);
     errors.sort_by_key(|(place, _)| *place);
     let found = by_cluster(&answers, addresses);

@@ -1,4 +1,4 @@
-//! The task behind a client: owns the session and moves what it says.
+//! The task behind a client: owns the session and moves its requests and answers.
 
 use super::CallError;
 use super::clock::Clock;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-/// Calls that wait for the driver; more wait in their callers.
+/// The most calls that wait for the driver; further calls wait in their callers.
 pub(super) const CALLS_MAX: usize = 4096;
 
 /// A command that owns its bytes.
@@ -36,16 +36,16 @@ impl Command {
     }
 }
 
-/// A command and who waits for its answer.
+/// A command and the sender for its answer.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) command: Command,
-    /// The number, of a named source.
+    /// The number of the command, if a named source submits it.
     pub(super) number: Option<u64>,
     pub(super) reply: oneshot::Sender<Result<Answer, CallError>>,
 }
 
-/// Who waits, by token.
+/// The callers that wait, by token.
 #[derive(Debug, Default)]
 struct Waiters {
     slots: Vec<Option<oneshot::Sender<Result<Answer, CallError>>>>,
@@ -69,7 +69,7 @@ impl Waiters {
     }
 }
 
-/// See the module.
+/// The state of the task.
 pub(super) struct Driver {
     session: Session,
     links: Links,
@@ -86,12 +86,12 @@ impl Driver {
         Driver { session, links, calls, held: None, waiters, clock: Clock::new() }
     }
 
-    /// Why connections are missing, at any time.
+    /// A handle to the reasons for missing connections.
     pub(super) fn troubles(&self) -> Troubles {
         self.links.troubles.clone()
     }
 
-    /// Until all handles are gone and everything is answered; what the session knows then.
+    /// Runs until all handles are gone and every command has its outcome. Returns the session.
     pub(super) async fn run(mut self) -> Session {
         let mut open = true;
         while open || !self.session.is_closed() {
@@ -125,7 +125,7 @@ impl Driver {
         self.session
     }
 
-    /// Everything that the session wants said, to replicas and callers.
+    /// Sends the session's requests to replicas and its outcomes to callers.
     fn pump(&mut self) {
         loop {
             let has_told = self.tell_outcomes();
@@ -143,7 +143,7 @@ impl Driver {
         }
     }
 
-    /// Tells callers what became of their commands; whether there was anything to tell.
+    /// Sends the outcomes of commands to their callers. Returns whether there were any.
     fn tell_outcomes(&mut self) -> bool {
         let mut any = false;
         while let Some(outcome) = self.session.poll_outcome() {
@@ -158,7 +158,7 @@ impl Driver {
         any
     }
 
-    /// Names the replicas that are not connected where that may be why nothing was decided.
+    /// Adds the replicas that are not connected to an error for which that may be the reason.
     fn explain(&self, error: Error) -> Error {
         let Error::NotTaken { why, .. } = error else { return error };
         Error::NotTaken { why, troubles: self.links.troubles.unconnected() }

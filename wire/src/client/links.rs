@@ -12,17 +12,17 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// The first pause before a lost connection is made again; it doubles at each failure.
+/// The first pause before a lost connection is opened again; the pause doubles at each failure.
 pub(super) const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(20);
-/// The longest.
+/// The longest such pause.
 pub(super) const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Requests that wait for a connection to write them. A connection that lags further behind is
-/// taken for lost.
+/// The most requests that wait for a connection to write them. A connection that lags further behind counts as
+/// lost.
 pub(super) const OUTGOING_MAX: usize = 1024;
-/// What connections have to tell the driver.
+/// The most events that wait for the driver.
 pub(super) const EVENTS_MAX: usize = 1024;
 
-/// What a connection tells.
+/// An event of a connection.
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) replica: ReplicaId,
@@ -35,7 +35,7 @@ pub(super) enum What {
     Connected,
     Received(Received),
     Lost,
-    /// It has made room for another, and is made anew once it is woken.
+    /// The connection was closed to make room for another. It is opened again when it is woken.
     Yielded,
 }
 
@@ -45,7 +45,7 @@ struct Handle {
     outgoing: mpsc::Sender<Transmit>,
     reset: Arc<Notify>,
     wake: Arc<Notify>,
-    /// Bytes that have come, and how many of them the driver knows of.
+    /// The count of received bytes, and how many of them the driver knows of.
     heard: Arc<AtomicU64>,
     known: u64,
 }
@@ -58,7 +58,7 @@ pub(super) struct Links {
     pub(super) events: mpsc::Receiver<Event>,
     /// Why connections are missing.
     pub(super) troubles: Troubles,
-    /// Ends the tasks when it is dropped.
+    /// The set ends the tasks when it is dropped.
     _tasks: JoinSet<()>,
 }
 
@@ -98,7 +98,7 @@ impl Links {
         Links { replicas: welcome.members.len(), handles, events, troubles, _tasks: tasks }
     }
 
-    /// Hands a request to its connection, which is made anew if it is too far behind.
+    /// Hands a request to its connection. A connection that is too far behind is opened anew.
     pub(super) fn send(&self, transmit: Transmit) {
         let (replica, shard) = (transmit.replica, transmit.shard);
         if self.handles[self.place(replica, shard)].outgoing.try_send(transmit).is_err() {
@@ -106,17 +106,17 @@ impl Links {
         }
     }
 
-    /// Makes a connection anew; its loss is told as any other.
+    /// Closes a connection and opens it anew. The driver gets the event of its loss as for any other.
     pub(super) fn reset(&self, replica: ReplicaId, shard: ShardId) {
         self.handles[self.place(replica, shard)].reset.notify_one();
     }
 
-    /// Has a connection made that rests.
+    /// Opens a connection that rests.
     pub(super) fn wake(&self, replica: ReplicaId, shard: ShardId) {
         self.handles[self.place(replica, shard)].wake.notify_one();
     }
 
-    /// The connections on which bytes have come since the last call.
+    /// The connections on which bytes have come since the last call, and marks them as known.
     pub(super) fn heard(&mut self) -> impl Iterator<Item = (ReplicaId, ShardId)> {
         let replicas = self.replicas;
         self.handles.iter_mut().enumerate().filter_map(move |(place, handle)| {
@@ -152,7 +152,7 @@ impl Task {
             self.troubles.note(self.shard, self.replica, opened.as_ref().err());
             if let Ok(connection) = opened {
                 pause = RECONNECT_PAUSE_MIN;
-                // What waited for the connection before this one was sent elsewhere.
+                // The session has sent the requests that wait here to other replicas.
                 while self.queue.try_recv().is_ok() {}
                 if !self.tell(What::Connected).await {
                     return;
@@ -171,7 +171,7 @@ impl Task {
         }
     }
 
-    /// Only to the member that is meant: whoever else has its address now must not answer for it.
+    /// Connects to the member itself. Another replica that has its address now must not answer in its place.
     async fn open(&self) -> Result<Connection, ConnectError> {
         let connection = Connection::open(&self.member, self.shard, Some(self.cluster), Role::Client).await?;
         let (here, there) = (connection.welcome().replica, self.replica);
@@ -179,12 +179,13 @@ impl Task {
         if here == there { Ok(connection) } else { Err(wrong()) }
     }
 
-    /// Whether anybody listens.
+    /// Sends an event to the driver. Returns whether the driver still listens.
     async fn tell(&self, what: What) -> bool {
         self.events.send(Event { replica: self.replica, shard: self.shard, what }).await.is_ok()
     }
 
-    /// Until the connection breaks, is given up or the client is gone. Whether it has made room for another.
+    /// Moves messages until the connection breaks, is given up or the client is gone. Returns whether the replica
+    /// closed the connection to make room for another.
     async fn converse(&mut self, mut connection: Connection) -> bool {
         connection.count_in(self.heard.clone());
         loop {

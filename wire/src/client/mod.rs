@@ -45,16 +45,16 @@ use troubles::Troubles;
 /// Why a call has no answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CallError {
-    /// It was not accepted; it has no effect.
+    /// The command was not accepted and has no effect.
     #[error(transparent)]
     NotAccepted(#[from] SubmitError),
-    /// It was submitted; the text says what is known of its effect.
+    /// The command was submitted and failed; the error says whether it may still have an effect.
     #[error(transparent)]
     Failed(#[from] Error),
-    /// Its number was executed before.
+    /// The command was executed before, and the cluster no longer keeps its answer.
     #[error("it was executed before and the answer is no longer kept; read the key")]
     Duplicate,
-    /// The replica answers something that does not fit the question.
+    /// The replica's answer is of a kind that does not fit the command.
     #[error("the answer is of the wrong kind; run the same release on both sides")]
     WrongAnswer,
     /// The client's task has ended.
@@ -63,7 +63,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// For an answer that is none to the question.
+    /// The error for an answer that does not fit the command.
     fn of(answer: &Answer) -> CallError {
         match answer {
             Answer::Expired => CallError::Failed(Error::Expired),
@@ -73,26 +73,26 @@ impl CallError {
     }
 }
 
-/// A decision was made.
+/// A decision that was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Committed {
-    /// The command that decided.
+    /// The id of the command that decided.
     pub id: CommandId,
-    /// Counts the decisions in the key's present life, from 1.
+    /// The number of this decision in the key's present life, from 1.
     pub key_seq: u64,
 }
 
 /// The answer to a conditional decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decided {
-    /// The key was as expected, and the value is its latest decision now.
+    /// The key had the expected key_seq, and the value is now its latest decision.
     Committed(Committed),
-    /// The key is not as expected, and unchanged.
+    /// The key had another key_seq and is unchanged.
     Rejected {
-        /// The key_seq that it has; 0 without a decision.
+        /// The key_seq of the key; 0 if the key has no decision.
         key_seq: u64,
-        /// Its latest decision; `None` if there is none (`key_seq` is 0), and if it was too large to be sent
-        /// along: then read the key.
+        /// The key's latest decision. `None` if the key has no decision (`key_seq` is 0), or if the value was too
+        /// large for the answer; read the key in that case.
         value: Option<Bytes>,
     },
 }
@@ -100,24 +100,26 @@ pub enum Decided {
 /// The latest decision of a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
-    /// Counts the decisions in the key's present life, from 1.
+    /// The number of this decision in the key's present life, from 1.
     pub key_seq: u64,
-    /// What was decided.
+    /// The value that was decided.
     pub value: Bytes,
-    /// The command that decided.
+    /// The id of the command that decided.
     pub id: CommandId,
 }
 
-/// A key's life has ended.
+/// The end of a key's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deleted {
-    /// The command that ended it.
+    /// The id of the command that ended the key's life.
     pub id: CommandId,
-    /// The number of its last decision.
+    /// The number of the key's last decision.
     pub key_seq: u64,
 }
 
-/// A handle to a cluster. Dropping the last one ends its streams in the background.
+/// A handle to a cluster. When the last handle is dropped, the client ends its streams in the background.
+///
+/// A call that is dropped before its answer does not withdraw its command, which may still be decided.
 #[derive(Clone, Debug)]
 pub struct Client {
     calls: mpsc::Sender<Call>,
@@ -127,14 +129,33 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects through any of these client ports ("host:port", of shard 0), which name all
-    /// other replicas. From then on only members of the cluster that was found there are spoken to.
+    /// Connects to the cluster of the replicas at these client ports ("host:port", of shard 0). One address is
+    /// enough, since each replica names all others. The client then talks to members of this cluster only.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Address`] if a text is not HOST:PORT, [`ConnectError::Nobody`] if no replica answers, with
+    /// the reason for each address, and [`ConnectError::Mixed`] if the addresses are of several clusters.
+    ///
+    /// # Panics
+    ///
+    /// When the caller does not run on a tokio runtime with I/O and time enabled.
     pub async fn connect<A: AsRef<str>>(addresses: &[A]) -> Result<Client, ConnectError> {
         Ok(Client::of(discover(addresses).await?))
     }
 
-    /// The same if the cluster is known before. A cluster is known by its name, [`ClusterId::of_name`], or by
-    /// the id that `isonomy status` shows; one that was restored from a backup only by its id.
+    /// Connects to this cluster only, through any of its members at these client ports ("host:port", of shard 0).
+    /// The id of a cluster follows from its name ([`ClusterId::of_name`]), except for a cluster that was restored
+    /// from a backup; `isonomy status` shows the id of either.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Address`] if a text is not HOST:PORT, and [`ConnectError::Nobody`] if no member of the
+    /// cluster answers, with the reason for each address.
+    ///
+    /// # Panics
+    ///
+    /// When the caller does not run on a tokio runtime with I/O and time enabled.
     pub async fn connect_to<A: AsRef<str>>(
         cluster: ClusterId,
         addresses: &[A],
@@ -147,7 +168,12 @@ impl Client {
         Client::with(welcome, config)
     }
 
-    /// A client of the cluster that was discovered, with settings of one's own.
+    /// A client of the cluster that [`discover`] or [`contact`] has found, with the caller's settings.
+    ///
+    /// # Panics
+    ///
+    /// When a setting of `config` is out of range, or when the caller does not run on a tokio runtime with I/O and
+    /// time enabled.
     pub fn with(welcome: Welcome, config: Config) -> Client {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
         let driver = Driver::new(Session::new(config), &welcome, queue);
@@ -155,17 +181,25 @@ impl Client {
         Client { calls, driver: Arc::new(tokio::spawn(driver.run())), welcome, troubles }
     }
 
-    /// Why answers may be missing now: replicas that take nothing or are not connected, each with what it said.
+    /// Reasons why answers may be missing now: a text for each replica that refuses requests or is not connected.
     pub fn troubles(&self) -> Vec<String> {
         self.troubles.list()
     }
 
-    /// What the cluster said of itself.
+    /// The cluster's description of itself, from the first contact.
     pub fn welcome(&self) -> &Welcome {
         &self.welcome
     }
 
-    /// Makes the value the key's latest decision.
+    /// Makes the value the key's latest decision. The key has 1 to 1024 bytes, the value at most 1 MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::NotAccepted`] if key or value break a limit. [`CallError::Failed`] if no answer came before the
+    /// deadline, if no replica took the command, or if its outcome is unknown; [`Error::NotTaken`] is certain that
+    /// the command has no effect. [`CallError::Duplicate`] if an earlier try was executed whose answer is gone.
+    /// [`CallError::WrongAnswer`] if the replica runs another release, and [`CallError::Closed`] if the client's
+    /// task has ended.
     pub async fn decide(
         &self,
         key: impl Into<Bytes>,
@@ -177,8 +211,13 @@ impl Client {
         }
     }
 
-    /// The same, but returns once it is queued, so that many can be under way; the proposal says what
-    /// became of it.
+    /// Queues a decision as [`Client::decide`] makes it, and returns before it is decided, so that many decisions
+    /// can be under way. Await the [`Proposal`] for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Closed`] if the client's task has ended. The proposal itself has the errors of
+    /// [`Client::decide`].
     pub async fn propose(
         &self,
         key: impl Into<Bytes>,
@@ -187,8 +226,13 @@ impl Client {
         Proposal::send(&self.calls, None, key.into(), value.into()).await
     }
 
-    /// Makes the value the key's latest decision if the key has this key_seq; 0 for a key without
-    /// decisions: the first writer wins. Counted within the key's present life, which a Delete ends.
+    /// Makes the value the key's latest decision if the key's key_seq is `expected`. With 0 the key must have no
+    /// decision, so the first writer wins. The key_seq counts decisions within the key's present life, which a
+    /// Delete ends.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Client::decide`]. Another key_seq is no error but [`Decided::Rejected`].
     pub async fn decide_if(
         &self,
         key: impl Into<Bytes>,
@@ -204,7 +248,11 @@ impl Client {
         }
     }
 
-    /// The key's latest decision, linearizable.
+    /// Reads the key's latest decision, linearizable; `None` if the key has no decision.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Client::decide`]. A read never changes the key.
     pub async fn read(&self, key: impl Into<Bytes>) -> Result<Option<Found>, CallError> {
         match self.call(Command::Read { key: key.into() }).await? {
             Answer::Found { key_seq, value, id } => Ok(Some(Found { key_seq, value: own(&value), id })),
@@ -213,7 +261,11 @@ impl Client {
         }
     }
 
-    /// Ends the key's life; `None` if it had no decision.
+    /// Ends the key's life, so that its next decision has number 1; `None` if the key had no decision.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Client::decide`].
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Option<Deleted>, CallError> {
         match self.call(Command::Delete { key: key.into() }).await? {
             Answer::Deleted { id, key_seq } => Ok(Some(Deleted { id, key_seq })),
@@ -229,8 +281,8 @@ impl Client {
         answer.await.map_err(|_| CallError::Closed)?
     }
 
-    /// Gives this handle back. With the last one, waits until the cluster was told that the
-    /// client is gone.
+    /// Drops this handle. The last handle also waits until all commands have their outcome and the cluster knows
+    /// that the client has left.
     pub async fn close(self) {
         let Client { calls, driver, .. } = self;
         drop(calls);
@@ -241,7 +293,7 @@ impl Client {
     }
 }
 
-/// A copy: the answer lies in a receive buffer, which a caller should not hold on to.
+/// Copies a value out of the receive buffer, which a caller should not keep alive.
 fn own(value: &Bytes) -> Bytes {
     Bytes::copy_from_slice(value)
 }

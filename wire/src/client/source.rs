@@ -15,33 +15,33 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// What became of a proposal.
+/// The outcome of a proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Proposed {
-    /// It decided.
+    /// The command was decided.
     Committed(Committed),
-    /// Its number was done before this process attached to the source. What it said is compared with what was
-    /// said then at the next [mark](crate::source::Mark), at the latest before a new number is sent: then a
+    /// The number was done before this process attached to the source. The command is compared with the one of that
+    /// time at the next [mark](crate::source::Mark), at the latest before a new number is sent. If they differ, a
     /// later proposal has [`Error::OtherCommand`](crate::session::Error::OtherCommand).
     Before,
 }
 
-/// Numbers that are done, and of which it is not known whether they said the same: the source has said more
-/// than this process submitted.
+/// Numbers that are done and whose commands could not be compared with those of this process, because this process
+/// submitted fewer than the source has decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "the source has said more before than was submitted now, and numbers {from} to {to} cannot be compared with \
      it; submit all that was submitted before, or use another name for other input"
 )]
 pub struct Uncompared {
-    /// The lowest of them.
+    /// The lowest such number.
     pub from: u64,
-    /// The highest.
+    /// The highest such number.
     pub to: u64,
 }
 
-/// A source under a name. A number decides once, whatever process submits it how often. One process at a
-/// time: a later one takes the source over, and this one is told
+/// A handle to a named source. Each number is decided once, however often and by whatever process it is submitted.
+/// One process at a time owns the source: a later process takes it over, and the calls of this one then fail with
 /// [`Error::Fenced`](crate::session::Error::Fenced). See [`Session::named`].
 #[derive(Debug)]
 pub struct Source {
@@ -51,8 +51,17 @@ pub struct Source {
 }
 
 impl Source {
-    /// Connects through any of these client ports ("host:port", of shard 0). Numbers below
-    /// `next` are done or mean nothing; 1 where nothing is known.
+    /// Connects through any of these client ports ("host:port", of shard 0). Numbers below `next` are done or left
+    /// out; `next` is 1 if nothing is known of the source.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Client::connect`](super::Client::connect).
+    ///
+    /// # Panics
+    ///
+    /// When `next` is not from 1 to [`NUMBER_MAX`](crate::command::NUMBER_MAX), or when the caller does not run on a
+    /// tokio runtime with I/O and time enabled.
     pub async fn connect<A: AsRef<str>>(
         addresses: &[A],
         name: &SourceName,
@@ -63,7 +72,11 @@ impl Source {
         Ok(Source::with(&welcome, config, name, next))
     }
 
-    /// A source of the cluster that was discovered, with settings of one's own.
+    /// A source of the cluster that [`discover`] has found, with the caller's settings.
+    ///
+    /// # Panics
+    ///
+    /// As [`Source::connect`], and when a setting of `config` is out of range.
     pub fn with(welcome: &Welcome, config: Config, name: &SourceName, next: u64) -> Source {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
         let owner = Owner(rand::random_range(1..=u64::MAX));
@@ -72,13 +85,20 @@ impl Source {
         Source { calls, driver: tokio::spawn(driver.run()), troubles }
     }
 
-    /// Why answers may be missing now: replicas that take nothing or are not connected, each with what it said.
+    /// Reasons why answers may be missing now: a text for each replica that refuses requests or is not connected.
     pub fn troubles(&self) -> Vec<String> {
         self.troubles.list()
     }
 
-    /// Proposes the command with this number; numbers ascend. Returns once it is queued, so that
-    /// many can be under way; the proposal says what became of it.
+    /// Queues the decision with this number, and returns before it is decided, so that many can be under way. Numbers
+    /// must ascend. Await the [`Proposal`] for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Closed`] if the source's task has ended. The proposal itself has the errors of
+    /// [`Client::decide`](super::Client::decide), and besides [`SubmitError::Order`](crate::session::SubmitError) for
+    /// a number that does not ascend, [`SubmitError::Stopped`](crate::session::SubmitError) behind a number that
+    /// failed, and [`Error::OtherCommand`](crate::session::Error) and [`Error::Fenced`](crate::session::Error).
     pub async fn propose(
         &self,
         number: u64,
@@ -88,7 +108,12 @@ impl Source {
         Proposal::send(&self.calls, Some(number), key.into(), value.into()).await
     }
 
-    /// Waits until everything proposed has its outcome.
+    /// Waits until every proposal has its outcome.
+    ///
+    /// # Errors
+    ///
+    /// [`Uncompared`] if the source has decided more numbers than this process submitted, so that some of its
+    /// submitted commands could not be compared.
     pub async fn close(self) -> Result<(), Uncompared> {
         drop(self.calls);
         // The task only fails by a panic, which was reported where it happened.
@@ -97,14 +122,14 @@ impl Source {
     }
 }
 
-/// A decision on its way: a future of what became of it.
+/// A decision under way: a future of its outcome.
 #[derive(Debug)]
 pub struct Proposal {
     answer: oneshot::Receiver<Result<Answer, CallError>>,
 }
 
 impl Proposal {
-    /// Queues the decision, numbered or not.
+    /// Queues the decision, with its number if a named source submits it.
     pub(super) async fn send(
         calls: &mpsc::Sender<Call>,
         number: Option<u64>,

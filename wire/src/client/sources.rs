@@ -1,4 +1,4 @@
-//! What is known of sources, and their end (law, S4 and S5).
+//! Lists the sources that a cluster knows, and ends them (law, S4 and S5).
 
 use super::clock::Patience;
 use super::connection::{ConnectError, Connection};
@@ -13,38 +13,42 @@ use crate::source::SourceName;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How long an end may take.
+/// How long ending a source in one shard may take.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two tries.
+/// The pause between two tries.
 const END_PAUSE: Duration = Duration::from_millis(100);
-/// A connection carries one request.
+/// The tag of a request; a connection carries only one.
 const TAG: u64 = 1;
 
 /// Why a source was not ended everywhere.
 #[derive(Debug, thiserror::Error)]
 pub enum EndError {
-    /// Nobody could be asked.
+    /// No replica could be asked.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// A replica did not take it.
+    /// A replica refused the request.
     #[error("shard {}: replica {replica} is {failure}; try again", shard.0)]
     Refused {
-        /// Who.
+        /// The replica.
         replica: crate::id::ReplicaId,
-        /// In which shard.
+        /// The shard in which the source was to end.
         shard: ShardId,
-        /// What it says.
+        /// The replica's reason.
         failure: Failure,
     },
-    /// It has gone on whenever it was to be ended.
+    /// The source was used between each look at it and the try to end it.
     #[error("shard {}: the source is in use; stop the process that uses it, and try again", shard.0)]
     InUse {
-        /// In which shard.
+        /// The shard in which the source was to end.
         shard: ShardId,
     },
 }
 
-/// The sources that each shard knows at the replica that was reached.
+/// The sources that each shard knows at the replica of this contact, by shard.
+///
+/// # Errors
+///
+/// The errors of [`Connection::open`] and [`Connection::sources`], for the first shard that fails.
 pub async fn sources(contact: &Contact) -> Result<Vec<Vec<SourceStatus>>, ConnectError> {
     let mut shards = Vec::new();
     for shard in (0..contact.welcome.shards).map(ShardId) {
@@ -55,8 +59,13 @@ pub async fn sources(contact: &Contact) -> Result<Vec<Vec<SourceStatus>>, Connec
     Ok(shards)
 }
 
-/// Ends a source in all shards: what it said is forgotten, and whoever uses its name again begins anew. How it stood
-/// in each shard that knew it.
+/// Ends a source in all shards. The cluster forgets the source, and a process that uses its name again begins anew.
+/// Returns the last status of the source in each shard that knew it.
+///
+/// # Errors
+///
+/// [`EndError`] for the first shard in which no try succeeds within 10 s. In the shards before that one the source
+/// has ended.
 pub async fn end_source(contact: &Contact, name: &SourceName) -> Result<Vec<SourceStatus>, EndError> {
     let mut ended = Vec::new();
     for shard in (0..contact.welcome.shards).map(ShardId) {
@@ -65,12 +74,12 @@ pub async fn end_source(contact: &Contact, name: &SourceName) -> Result<Vec<Sour
     Ok(ended)
 }
 
-/// What came of one try.
+/// The outcome of one try.
 enum Tried {
     Ended,
-    /// It has gone on since it was looked at.
+    /// The source was used after the look at it.
     Changed,
-    /// It was never there.
+    /// The shard does not know the source.
     Unknown,
 }
 
@@ -96,7 +105,8 @@ async fn end_in(
     }
 }
 
-/// Looks at a source and ends it as it was seen. A copy of an earlier try may be faster.
+/// Looks at a source and ends it if it still stands as it was seen. An earlier try, whose answer was lost, may have
+/// ended it already.
 async fn try_end(
     member: &Member,
     welcome: &Welcome,

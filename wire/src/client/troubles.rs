@@ -1,4 +1,4 @@
-//! Why a client gets no answers, for whoever waits for them.
+//! Reasons why a client gets no answers, for its callers.
 
 use super::connection::ConnectError;
 use crate::failure::Failure;
@@ -6,20 +6,20 @@ use crate::id::{ReplicaId, ShardId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Those of a client.
+/// The reasons of one client; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Troubles(Arc<Mutex<All>>);
 
 #[derive(Debug, Default)]
 struct All {
-    /// By shard and replica, what the last try to connect said. At most one for each connection of the client.
+    /// The error of the last try to connect, by shard and replica; at most one for each connection of the client.
     unconnected: BTreeMap<(ShardId, ReplicaId), String>,
-    /// Why a replica took nothing, since the last answer.
+    /// The last refusal of a replica since the last answer.
     refusal: Option<String>,
 }
 
 impl Troubles {
-    /// A try to connect has ended, by this error or well.
+    /// A try to connect has ended, with this error or without one.
     pub(super) fn note(&self, shard: ShardId, replica: ReplicaId, error: Option<&ConnectError>) {
         let unconnected = &mut self.all().unconnected;
         match error {
@@ -28,7 +28,7 @@ impl Troubles {
         }
     }
 
-    /// A replica took nothing.
+    /// A replica refused a request.
     pub(super) fn refused(&self, replica: ReplicaId, failure: &Failure) {
         self.all().refusal = Some(format!("replica {replica} is {failure}"));
     }
@@ -43,7 +43,7 @@ impl Troubles {
         self.all().unconnected.values().cloned().collect()
     }
 
-    /// All there are now.
+    /// All present reasons.
     pub(super) fn list(&self) -> Vec<String> {
         let refusal = self.all().refusal.clone();
         refusal.into_iter().chain(self.unconnected()).collect()

@@ -1,4 +1,5 @@
-//! What a source submits under numbers that are done: compared with what they said, and not sent (S5).
+//! Compares commands that a source submits under numbers that are done with the commands of that time, and does not
+//! send them (S5).
 
 use super::Session;
 use super::lane::{Pending, Stream, add_again};
@@ -9,7 +10,7 @@ use crate::id::{InstanceId, StreamId};
 use crate::source::{Comparison, Differs, Standing};
 
 impl Session {
-    /// The answer to an Attach: the stream is this process's, or it is known now whose it is.
+    /// The answer to an Attach has come: this process owns the stream, or the session now knows the owner.
     pub(super) fn on_standing(&mut self, index: usize, stream: StreamId, standing: Standing) {
         let owner = self.source.as_ref().map(|process| process.owner);
         let lane = &mut self.lanes[index];
@@ -22,7 +23,7 @@ impl Session {
         lane.stream = Stream::Attached(stream);
     }
 
-    /// Takes what is done out of what waits to be sent.
+    /// Takes commands that are done out of the requests that wait to be sent.
     pub(super) fn compare(&mut self, index: usize) {
         loop {
             let lane = &mut self.lanes[index];
@@ -65,15 +66,16 @@ impl Session {
         self.report(done.tokens, done.charge, Ok(answers));
     }
 
-    /// Numbers that were submitted, are done, and could not be compared, since the source has said more than was
-    /// submitted: the lowest and the highest. Once nothing more is submitted no mark can come any more.
+    /// The lowest and the highest number that was submitted, is done, and could not be compared, because the source
+    /// has decided more numbers than were submitted. The result is final once nothing more is submitted, since no
+    /// further mark is reached then.
     pub fn uncompared(&self) -> Option<(u64, u64)> {
         let left = self.lanes.iter().filter_map(|lane| lane.done.left());
         left.reduce(|(from, to), (first, last)| (from.min(first), to.max(last)))
     }
 }
 
-/// Shows all commands of a request from `first` to before `end` that are done.
+/// Compares the commands of a request that are done; their numbers go from `first` to before `end`.
 fn compare_all<'a>(
     done: &mut Comparison,
     commands: impl Iterator<Item = Command<'a>>,
@@ -110,7 +112,7 @@ impl Done {
 struct Rest {
     builder: RequestBuilder,
     tokens: Vec<u64>,
-    /// The number of the first of them.
+    /// The number of the first of these commands.
     first: Option<u64>,
 }
 

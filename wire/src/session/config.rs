@@ -1,27 +1,27 @@
-//! How a session behaves, and every bound that it keeps.
+//! The settings of a session, and every bound that it keeps.
 
 use crate::command::{BATCH_BYTES_MAX, REQUEST_NUMBERS_MAX};
 use crate::id::{REPLICAS_MAX, SHARDS_MAX};
 use crate::message::Welcome;
 
-/// Most commands in one frame of a session, and most numbers.
+/// The most commands, and the most numbers, in one frame of a session.
 pub const FRAME_COMMANDS_MAX: usize = 1 << 14;
-/// A deadline that never comes, for a session whose every retry is safe.
+/// A deadline that never comes, for a session in which every retry is safe.
 pub const NO_DEADLINE_US: u64 = u64::MAX;
-/// Most numbers of a lane without an answer.
+/// The most numbers of a lane without an answer.
 pub const UNANSWERED_MAX: u64 = 1 << 15;
-/// How often timeouts are looked at, in microseconds.
+/// How often a session checks its timeouts, in microseconds.
 pub(super) const TICK_US: u64 = 5_000;
-/// Retry intervals double up to this many times.
+/// How many times a retry interval can double.
 pub(super) const RETRY_DOUBLINGS_MAX: u32 = 3;
-/// A connection on which something was asked is dead when not a byte has come for so many retry intervals:
-/// by then the request has been sent elsewhere, and no other one was risked on it.
+/// A connection with a request under way is dead when not a byte has come for this many retry intervals. By then the
+/// request was sent to another replica, and no other request was risked on the connection.
 pub(super) const DEAD_AFTER_RETRIES: u64 = 2;
-/// A request that was sent so often and comes early once more waits a moment before it goes again.
+/// A request that was sent this often and came early once more waits for the next tick before it is sent again.
 pub(super) const EARLY_SENDS_MAX: u32 = 4;
-/// Vectors of tokens that are kept for reuse.
+/// How many vectors of tokens are kept for reuse.
 pub(super) const SPARE_TOKENS_MAX: usize = 256;
-/// Builders of a lane that are kept for reuse, of each kind.
+/// How many builders of each kind a lane keeps for reuse.
 pub(super) const SPARE_BUILDERS_MAX: usize = 16;
 
 const _: () = {
@@ -38,40 +38,40 @@ pub(super) const LANE_BITS: u32 = 16;
 /// Which replica a command goes to first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Routing {
-    /// The key's home, so that conflicts come from one row.
+    /// The home of the command's key, so that conflicts come from one row.
     #[default]
     Home,
-    /// One after the other.
+    /// All replicas in turn.
     Any,
 }
 
-/// How a session behaves. Times are microseconds, sizes bytes.
+/// The settings of a session. Times are in microseconds, sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The number of replicas, 1 to 9.
     pub replicas: u8,
     /// The number of shards, 1 to 256.
     pub shards: u16,
-    /// Which replica a command goes to first.
+    /// The replica to which a command goes first.
     pub routing: Routing,
-    /// A frame is full with this many commands, 1 to [`FRAME_COMMANDS_MAX`].
+    /// The number of commands that makes a frame full, 1 to [`FRAME_COMMANDS_MAX`].
     pub frame_commands: usize,
-    /// A frame is full with this many bytes.
+    /// The number of bytes that makes a frame full, at most [`BATCH_BYTES_MAX`].
     pub frame_bytes: usize,
-    /// Frames of a lane without an answer; reads are counted apart.
+    /// The most frames of a lane without an answer, at least 1; reads are counted apart.
     pub frames_in_flight: usize,
-    /// Commands that were submitted and whose outcome was not polled.
+    /// The most commands that were submitted and have no polled outcome, at least 1.
     pub commands_max: usize,
-    /// Their keys and values in bytes, and a little for each.
+    /// The most bytes of the keys and values of such commands, with a little for each command.
     pub bytes_max: usize,
-    /// How long without an answer before a request is sent to another replica.
+    /// How long a request may have no answer before it is sent to another replica; at least a tick of 5 ms.
     pub retry_us: u64,
-    /// How long before a command is given up; [`NO_DEADLINE_US`]: never.
+    /// How long a command may have no answer before it is given up, at least `retry_us`; [`NO_DEADLINE_US`]: never.
     pub deadline_us: u64,
 }
 
 impl Config {
-    /// The defaults, for a cluster of this size.
+    /// The default settings for a cluster of this size.
     pub fn new(replicas: u8, shards: u16) -> Config {
         Config {
             replicas,
@@ -87,12 +87,12 @@ impl Config {
         }
     }
 
-    /// The defaults, for the cluster that said welcome.
+    /// The default settings for the cluster of this welcome.
     pub fn of(welcome: &Welcome) -> Config {
         Config::new(welcome.members.len() as u8, welcome.shards)
     }
 
-    /// Panics where a value makes no sense: it comes from the program, not from outside.
+    /// Panics when a setting is out of range, since settings come from the program and not from outside.
     pub(super) fn check(&self) {
         assert!((1..=REPLICAS_MAX).contains(&self.replicas.into()), "1 to {REPLICAS_MAX} replicas");
         assert!((1..=SHARDS_MAX).contains(&self.shards.into()), "1 to {SHARDS_MAX} shards");

@@ -17,11 +17,11 @@ pub(super) struct Pending {
     pub(super) builder: RequestBuilder,
     pub(super) tokens: Vec<u64>,
     pub(super) charge: Charge,
-    /// When the first of them was submitted.
+    /// When the first command was submitted.
     pub(super) since: u64,
-    /// Its place in the order in which the session's requests began to gather.
+    /// The place of this request in the order in which the session's requests began to gather.
     pub(super) serial: u64,
-    /// The number of its first command, of a named source that left out many before it.
+    /// The number of the first command, if a named source left out many numbers before it.
     pub(super) begins_at: Option<u64>,
 }
 
@@ -48,8 +48,8 @@ pub(super) fn add_again(builder: &mut RequestBuilder, command: &Command<'_>) -> 
 }
 
 impl Flight {
-    /// The reads whose values did not fit the response, to be asked again; their tokens and their
-    /// charge go with them.
+    /// Takes out the reads whose values did not fit the response, with their tokens and their charge, to ask them
+    /// again.
     pub(super) fn take_omitted(&mut self, answers: &Answers, mut builder: RequestBuilder) -> Pending {
         let batch = Batch::parse(self.payload.clone(), 0, |_| ()).expect("the session encoded it");
         let (mut tokens, mut charge) = (Vec::new(), Charge::default());
@@ -66,7 +66,7 @@ impl Flight {
     }
 }
 
-/// What waits to be sent, and how much of its kind is under way.
+/// The requests of one kind that wait to be sent, and the number of those under way.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Requests that lost their stream, in the order of their serials; they go first.
@@ -89,8 +89,8 @@ impl Queue {
         }
     }
 
-    /// The request that may leave now. Commands leave when their frame is full or nothing of
-    /// the lane is under way: an idle lane answers at once, a busy one gathers.
+    /// The request that may be sent now. Commands are sent when their frame is full or nothing of the lane is under
+    /// way, so an idle lane answers at once and a busy lane gathers.
     fn next(&self, config: &Config) -> Option<&Pending> {
         if self.in_flight >= config.frames_in_flight {
             return None;
@@ -101,7 +101,7 @@ impl Queue {
         self.gathering.as_ref().filter(|pending| self.in_flight == 0 && !pending.tokens.is_empty())
     }
 
-    /// A request goes once more, in the place that it had among the others.
+    /// Puts a request back to be sent once more, in its place among the other requests.
     pub(super) fn put_back(&mut self, pending: Pending) {
         let place = self.again.partition_point(|other| other.serial < pending.serial);
         self.again.insert(place, pending);
@@ -116,7 +116,7 @@ impl Queue {
         self.again.is_empty() && self.full.is_empty() && !gathers
     }
 
-    /// A request whose first command was submitted at or before `limit`.
+    /// Takes a request whose first command was submitted at or before `limit`.
     pub(super) fn take_older(&mut self, limit: u64) -> Option<Pending> {
         let is_old = |pending: &Pending| !pending.tokens.is_empty() && pending.since <= limit;
         if self.again.front().is_some_and(is_old) {
@@ -129,7 +129,7 @@ impl Queue {
     }
 }
 
-/// What a request frame is.
+/// The kind of a request frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Open,
@@ -152,9 +152,10 @@ impl Kind {
 /// Where a request frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
-    /// Here, to be sent when a replica takes it.
+    /// In the session, to be sent when a replica takes it.
     Waiting,
-    /// Here, since a copy came before an earlier request of the stream: to be sent once that is answered.
+    /// In the session, because a copy arrived before an earlier request of the stream. The frame is sent once that
+    /// request is answered.
     Held,
     /// At a replica.
     Sent { replica: ReplicaId, at: u64 },
@@ -175,7 +176,7 @@ pub(super) struct Flight {
     pub(super) serial: u64,
     pub(super) place: Place,
     pub(super) sends: u32,
-    /// How many of them may have had an effect: those that were not answered "nothing proposed".
+    /// How many copies may have had an effect, because no answer said "nothing proposed".
     pub(super) unsettled: u32,
 }
 
@@ -185,20 +186,20 @@ pub(super) enum Stream {
     Closed,
     Opening,
     Open(StreamId),
-    /// A source's; it is not known where it stands.
+    /// The stream of a source whose position is not known.
     Detached(StreamId),
-    /// A source's that is being taken over.
+    /// The stream of a source that is being taken over.
     Attaching(StreamId),
-    /// A source's that belongs to this process.
+    /// The stream of a source that belongs to this process.
     Attached(StreamId),
-    /// Gets no further commands and is to be ended before another is opened: else what is under way on it
-    /// could take effect behind what comes later.
+    /// The stream gets no further commands and must end before another is opened. Otherwise commands under way on it
+    /// could take effect behind later commands.
     Ending(StreamId),
-    /// The cluster has ended it; requests that were sent on it are still to be answered.
+    /// The cluster has ended the stream; requests that were sent on it still need their outcome.
     Gone(StreamId),
 }
 
-/// See the module.
+/// The state of one lane; see the module.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) shard: ShardId,
@@ -206,21 +207,21 @@ pub(super) struct Lane {
     pub(super) stream: Stream,
     /// The number of the next command that is sent.
     pub(super) next: u64,
-    /// The number behind the last that was submitted, of a named source.
+    /// The number behind the last one that a named source submitted.
     pub(super) tail: u64,
     pub(super) writes: Queue,
     pub(super) reads: Queue,
-    /// In the order of their first sending.
+    /// The requests under way, in the order of their first sending.
     pub(super) flights: VecDeque<Flight>,
-    /// When a closing session gives the end of its stream up.
+    /// When a closing session gives up to end the stream.
     until: u64,
-    /// Whether it is among the lanes that may have something to send.
+    /// Whether the lane is listed among those that may have something to send.
     pub(super) ready: bool,
     /// The number of a named source that failed.
     pub(super) stopped: Option<u64>,
-    /// Whose the stream of a source was when that was last heard.
+    /// The last known owner of a source's stream.
     pub(super) owner: Owner,
-    /// What of a source is done.
+    /// The numbers of a source that are done, and the digests of their commands.
     pub(super) done: Comparison,
 }
 
@@ -247,13 +248,13 @@ impl Lane {
         if kind == Kind::Reads { &mut self.reads } else { &mut self.writes }
     }
 
-    /// Whether anything is to be sent or answered.
+    /// Whether a request of the lane waits to be sent or answered.
     pub(super) fn is_busy(&self) -> bool {
         let queued = !self.writes.is_empty() || !self.reads.is_empty();
         queued || !self.flights.is_empty() || matches!(self.stream, Stream::Ending(_))
     }
 
-    /// Whether nothing is left to do for a session that closes.
+    /// Whether a closing session has nothing left to do in this lane.
     pub(super) fn is_done(&self) -> bool {
         !self.is_busy() && !matches!(self.stream, Stream::Open(_))
     }
@@ -268,8 +269,8 @@ impl Lane {
         self.flights_of(Kind::Writes).next().map_or(self.next, |(_, flight)| flight.first)
     }
 
-    /// The request that is to be sent again, if one is that a replica takes. Writes go in their order:
-    /// none passes one that waits before it.
+    /// The place of the request to send again, if there is one that a replica takes. Writes keep their order: no
+    /// write passes one that waits before it.
     pub(super) fn due(&self, targets: &Targets) -> Option<usize> {
         let write = self.flights_of(Kind::Writes).find(|(_, flight)| !flight.is_sent());
         let may_leave = |flight: &Flight, target| flight.place == Place::Waiting && self.may_write_to(target);
@@ -283,7 +284,7 @@ impl Lane {
         write.or_else(|| others.next()).map(|(place, _)| place)
     }
 
-    /// Whether writes may go to a replica: those under way have gone there, too, and the stream lives.
+    /// Whether writes may go to a replica: the writes under way are at that replica, too, and the stream lives.
     fn may_write_to(&self, target: ReplicaId) -> bool {
         let goes_on = matches!(self.stream, Stream::Open(_) | Stream::Attached(_));
         let elsewhere =
@@ -291,8 +292,8 @@ impl Lane {
         goes_on && !self.flights_of(Kind::Writes).any(|(_, flight)| elsewhere(flight))
     }
 
-    /// What was sent to a silent replica goes elsewhere: of the writes all go once more, since they have
-    /// to arrive in their order.
+    /// Takes requests back from a silent replica, to send them to another. All writes are sent once more, since they
+    /// must arrive in their order.
     pub(super) fn on_silence(&mut self, mut is_silent: impl FnMut(ReplicaId, &Flight) -> bool) {
         let mut writes = false;
         for flight in &mut self.flights {
@@ -308,7 +309,7 @@ impl Lane {
         }
     }
 
-    /// A replica did not take a request: it goes again, and of the writes those behind it.
+    /// A replica refused a request. The request is sent again, and if it is a write, so are the writes behind it.
     pub(super) fn send_again(&mut self, place: usize) {
         self.flights[place].place = Place::Waiting;
         if self.flights[place].kind == Kind::Writes {
@@ -316,8 +317,8 @@ impl Lane {
         }
     }
 
-    /// A copy of a write came before an earlier one was executed, and had no effect (S2). If all before
-    /// it are answered by now it goes again, at the next tick if that happens to it often.
+    /// A copy of a write came before an earlier write was executed, and had no effect (S2). If all earlier writes are
+    /// answered by now, the write is sent again: at once, or at the next tick if it came early often.
     pub(super) fn on_early(&mut self, place: usize) {
         let is_first = self.flights_of(Kind::Writes).next().is_some_and(|(first, _)| first == place);
         let flight = &mut self.flights[place];
@@ -329,14 +330,14 @@ impl Lane {
         }
     }
 
-    /// Writes from this place on go once more, in order.
+    /// Takes back the writes from this place on, to send them once more in their order.
     fn take_back(&mut self, place: usize) {
         for flight in self.flights.range_mut(place..).filter(|flight| flight.kind == Kind::Writes) {
             flight.place = Place::Waiting;
         }
     }
 
-    /// Nothing is before the first write any more: if it came early, it goes again, and all behind it.
+    /// No write precedes the first one any more. If it came early, it is sent again with all writes behind it.
     pub(super) fn release(&mut self) {
         let first = self.flights_of(Kind::Writes).next();
         if let Some((place, _)) = first.filter(|(_, flight)| flight.place == Place::Held) {
@@ -344,15 +345,15 @@ impl Lane {
         }
     }
 
-    /// New commands go on a fresh stream once this one is ended. A number that is given up would hold up
-    /// those behind it for ever (S2).
+    /// Ends the stream; new commands then go on a fresh one. A number that is given up would hold up the numbers
+    /// behind it for ever (S2).
     pub(super) fn end_stream(&mut self, until: u64) {
         if let Stream::Open(stream) = self.stream {
             (self.stream, self.until) = (Stream::Ending(stream), until);
         }
     }
 
-    /// Nothing more happens on this stream.
+    /// The cluster has ended this stream.
     pub(super) fn on_stream_gone(&mut self, stream: StreamId) {
         if matches!(self.stream, Stream::Open(it) | Stream::Ending(it) if it == stream) {
             self.stream = Stream::Gone(stream);
@@ -360,22 +361,21 @@ impl Lane {
         self.maybe_begin_afresh();
     }
 
-    /// Opens another stream when it is needed, once all requests on the one that is gone have come to
-    /// their end.
+    /// Opens another stream when it is needed, once all requests on the ended stream have their outcome.
     pub(super) fn maybe_begin_afresh(&mut self) {
         if matches!(self.stream, Stream::Gone(_)) && self.writes.in_flight == 0 {
             (self.stream, self.next) = (Stream::Closed, 1);
         }
     }
 
-    /// A closing session ends the stream that it has no more commands for.
+    /// Ends the stream of a closing session when no more commands are left for it.
     pub(super) fn maybe_end(&mut self, until: u64) {
         if self.writes.is_empty() && self.writes.in_flight == 0 {
             self.end_stream(until);
         }
     }
 
-    /// A closing session leaves a stream whose end nobody takes to the cluster.
+    /// Leaves the stream of a closing session to the cluster if no replica has taken its End in time.
     pub(super) fn maybe_leave_stream(&mut self, now: u64) {
         if let Stream::Ending(stream) = self.stream
             && now >= self.until
@@ -385,7 +385,7 @@ impl Lane {
         }
     }
 
-    /// The next new request that may leave, if any: one that a replica takes.
+    /// The next new request that may be sent and that a replica takes, if any.
     pub(super) fn launch(
         &mut self,
         config: &Config,
@@ -405,7 +405,7 @@ impl Lane {
         wrote.or_else(|| if takes(Class::Reads) { self.launch_reads(config) } else { None })
     }
 
-    /// Ends a stream, whatever of it is under way.
+    /// Sends the End of a stream, whatever of it is under way.
     fn launch_end(&mut self, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
         let Stream::Ending(stream) = self.stream else { return None };
         if self.flights_of(Kind::End).next().is_some() {
@@ -427,7 +427,7 @@ impl Lane {
         Some(Flight::without_tokens(Kind::Open, StreamId::NONE, 0, payload, now))
     }
 
-    /// Takes the stream of a source over.
+    /// Sends the Attach that takes over the stream of a source.
     fn launch_attach(
         &mut self,
         config: &Config,
@@ -456,7 +456,7 @@ impl Lane {
         }
         let pending = self.writes.next(config)?;
         let (numbers, begins_at) = (pending.builder.numbers(), pending.begins_at);
-        // What a source leaves out is passed over when all before is done: it need not be skipped.
+        // Numbers that a source leaves out need no Skip once all numbers before them are done.
         if begins_at.is_some() && self.writes.in_flight > 0 {
             return None;
         }
@@ -491,7 +491,7 @@ impl Lane {
         Some(self.land(place))
     }
 
-    /// Takes a request out: it was answered or given up.
+    /// Takes out a request that was answered or given up.
     pub(super) fn land(&mut self, place: usize) -> Flight {
         let flight = self.flights.remove(place).expect("the caller found it there");
         if matches!(flight.kind, Kind::Writes | Kind::Reads) {
@@ -506,7 +506,7 @@ impl Flight {
         matches!(self.place, Place::Sent { .. })
     }
 
-    /// One that no caller waits for.
+    /// A request for which no caller waits.
     fn without_tokens(kind: Kind, stream: StreamId, first: u64, payload: Bytes, now: u64) -> Flight {
         let pending = Pending { since: now, ..Pending::default() };
         Flight::new(kind, stream, first, payload, pending, 1)

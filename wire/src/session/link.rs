@@ -1,4 +1,4 @@
-//! One connection's bytes: the handshake, then requests out and responses in. No socket.
+//! The bytes of one connection, without a socket: the handshake, then requests out and responses in.
 
 use crate::answer::{Answers, BadResponse};
 use crate::failure::Failure;
@@ -7,26 +7,26 @@ use crate::id::{ClusterId, Epoch, REPLICAS_MAX, SHARDS_MAX, ShardId, StreamId};
 use crate::message::{ClientMessage, Handshake, Hello, Refusal, Role, ShardStatus, SourceStatus, Welcome};
 use crate::route::RULE_VERSION;
 
-/// What came in.
+/// A message that has arrived.
 #[derive(Debug)]
 pub enum Received {
-    /// The connection works from here on.
+    /// The replica's welcome; the connection works from here on.
     Welcome(Welcome),
     /// The answers to a request.
     Response {
-        /// The request's.
+        /// The tag of the request.
         tag: u64,
-        /// One for each of its commands.
+        /// One answer for each command of the request.
         answers: Answers,
     },
     /// A request has no answers.
     Failed {
-        /// The request's.
+        /// The tag of the request.
         tag: u64,
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
-    /// How the shard stands.
+    /// The status of the shard.
     Status(Box<ShardStatus>),
     /// Some of the sources that the shard knows.
     Sources(Vec<SourceStatus>),
@@ -35,10 +35,10 @@ pub enum Received {
 /// Why a connection cannot go on.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The bytes are no frames.
+    /// The bytes are not frames.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The other side wants no connection.
+    /// The other side refuses the connection.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// A response is damaged.
@@ -47,33 +47,33 @@ pub enum LinkError {
     /// The other side describes an impossible cluster.
     #[error("the welcome names {members} members and {shards} shards; run the same release on both sides")]
     Welcome {
-        /// 1 to 9 are possible.
+        /// The number of members; 1 to 9 are possible.
         members: usize,
-        /// 1 to 256 are possible.
+        /// The number of shards; 1 to 256 are possible.
         shards: u16,
     },
-    /// The other side says what only clients say, or says it too early.
+    /// The other side sends a message that only clients send, or sends a message too early.
     #[error("the other side does not speak as a replica; check that the port is a client port")]
     Unexpected,
 }
 
-/// Encodes what a client says on one connection and decodes what it hears.
+/// Encodes the messages that a client sends on one connection and decodes those that it receives.
 #[derive(Debug)]
 pub struct Link {
     splitter: Splitter,
     encoder: Encoder,
     shard: ShardId,
-    /// Whose member is meant; `None`: any cluster's.
+    /// The cluster of which the replica must be a member; `None`: any.
     cluster: Option<ClusterId>,
-    /// How many bytes were said: the place of the next frame.
+    /// How many bytes were sent, which is the place of the next frame.
     said: u64,
     welcomed: bool,
 }
 
 impl Link {
-    /// For a fresh connection to the port of `shard` of a member of `cluster`; `None` takes any cluster's.
-    /// `role` is a client's or an operator's. Appends the hello to `out`. `chunk` is how much room a read is
-    /// offered, in bytes.
+    /// A link for a fresh connection to the port of `shard` of a member of `cluster`; `None` accepts any cluster.
+    /// `role` is a client's or an operator's. Appends the hello to `out`. `chunk` is the buffer space offered to a
+    /// read, in bytes.
     pub fn new(
         shard: ShardId,
         cluster: Option<ClusterId>,
@@ -99,37 +99,41 @@ impl Link {
         self.said += self.encoder.frame(out, self.said, scope, message, payload, crc) as u64;
     }
 
-    /// Appends a request. Only after the welcome; what is appended must be sent.
+    /// Appends a request to `out`. Call this only after the welcome, and send all that was appended.
     pub fn request(&mut self, out: &mut Vec<u8>, tag: u64, payload: &[u8]) {
         self.say(out, &ClientMessage::Request { tag }, payload);
     }
 
-    /// Appends a question for the shard's status.
+    /// Appends a request for the shard's status.
     pub fn ask_status(&mut self, out: &mut Vec<u8>) {
         self.say(out, &ClientMessage::StatusRequest, &[]);
     }
 
-    /// Appends the wish for a barrier, at which a snapshot is taken. It is answered with the status.
+    /// Appends a request for a barrier, at which a snapshot is taken. The answer is the shard's status.
     pub fn ask_snapshot(&mut self, out: &mut Vec<u8>) {
         self.say(out, &ClientMessage::SnapshotRequest, &[]);
     }
 
-    /// Appends a question for the sources behind this stream.
+    /// Appends a request for the sources whose streams come after `after`.
     pub fn ask_sources(&mut self, out: &mut Vec<u8>, after: StreamId) {
         self.say(out, &ClientMessage::SourcesRequest { after }, &[]);
     }
 
-    /// Room for the next read; never empty.
+    /// Space for the next read; never empty.
     pub fn room(&mut self) -> &mut [u8] {
         self.splitter.room()
     }
 
-    /// `count` bytes were read into the room.
+    /// Takes note that `count` bytes were read into the room.
     pub fn received(&mut self, count: usize) {
         self.splitter.received(count);
     }
 
-    /// The next message, if a whole one is there.
+    /// The next message, if it has arrived as a whole.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] if the bytes are not a message that a replica may send now. The connection cannot go on.
     pub fn poll(&mut self) -> Result<Option<Received>, LinkError> {
         let Some(frame) = self.splitter.next_frame()? else { return Ok(None) };
         if !self.welcomed {

@@ -1,28 +1,28 @@
-//! Which replicas can be spoken to, per shard.
+//! The choice of the replica to which a request goes, per shard.
 
 use super::config::{DEAD_AFTER_RETRIES, RETRY_DOUBLINGS_MAX, TICK_US};
 use crate::id::{ReplicaId, ShardId};
 
-/// Requests of one class meet the same limits at a replica: it may refuse one class and take the others.
+/// A class of requests that meet the same limits at a replica. A replica may refuse one class and take the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Class {
-    /// A replica has room for so many streams.
+    /// Opens; the number of streams is limited.
     Opens,
-    /// What changes something grows the log.
+    /// Commands that change something, which makes the log grow.
     Writes,
-    /// Reads change nothing.
+    /// Reads, which change nothing.
     Reads,
 }
 
 /// The number of classes.
 const CLASSES: usize = 3;
 
-/// Where the requests of a lane go now, by class.
+/// The replicas to which the requests of a lane go now, by class.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Targets([Option<ReplicaId>; CLASSES]);
 
 impl Targets {
-    /// `None`: wait, for a connection, for a suspicion to end or for an overload to pass.
+    /// The replica for a class. `None`: requests wait for a connection, or until a suspicion or an overload ends.
     pub(super) fn of(&self, class: Class) -> Option<ReplicaId> {
         self.0[class as usize]
     }
@@ -31,14 +31,14 @@ impl Targets {
 /// How a replica limits one class of requests.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pause {
-    /// The replica asked to be left alone until then.
+    /// The end of the pause for which the replica asked.
     until: u64,
-    /// When it said so last.
+    /// When the replica asked for it last.
     since: u64,
-    /// How often in a row it said so, with a pause between.
+    /// How often in a row the replica refused, with a pause in between.
     refusals: u32,
-    /// After the pause one request shows whether the overload has passed; others wait for its answer,
-    /// and no longer than until then.
+    /// After the pause one request tests whether the overload has passed. Other requests wait for its answer, but not
+    /// longer than until this time.
     trial_until: u64,
 }
 
@@ -52,24 +52,25 @@ impl Pause {
 #[derive(Clone, Copy, Debug, Default)]
 struct Link {
     connected: bool,
-    /// It did not answer in time: others are asked until then, or until it answers.
+    /// The replica did not answer in time. Requests go to others until this time, or until it answers.
     suspect_until: u64,
-    /// How often in a row it did not answer in time.
+    /// How often in a row the replica did not answer in time.
     silences: u32,
-    /// A request was not answered in time, and since it was sent not a byte has come: others are asked until
-    /// one comes or there is another connection.
+    /// A request was not answered in time, and not a byte has come since it was sent. Requests go to others until a
+    /// byte comes or the connection is a new one.
     mute: bool,
-    /// How often in a row the connection was taken for dead.
+    /// How often in a row the connection counted as dead.
     resets: u32,
     /// Requests that were sent on this connection and have no answer of any kind.
     asked: u32,
-    /// Since when nothing has come, as far as it was looked at; meaningful while something is asked.
+    /// Since when nothing has come, as far as the session has looked; meaningful while a request is under way.
     quiet_since: u64,
-    /// Something has come since it was looked at last.
+    /// Something has come since the session looked last.
     heard: bool,
-    /// It made room for another since it was idle, and is made anew when somebody has something to ask there.
+    /// The connection was idle and has made room for another. It is opened again when there is something to send on
+    /// it.
     resting: bool,
-    /// By class.
+    /// The pauses, by class.
     pauses: [Pause; CLASSES],
 }
 
@@ -78,8 +79,8 @@ impl Link {
         self.connected && !self.mute && self.suspect_until <= now
     }
 
-    /// Whether nothing has come for so long that the connection is taken for dead. A replica that is connected
-    /// again and still does not answer gets twice as long each time.
+    /// Whether nothing has come for so long that the connection counts as dead. A replica that is connected again and
+    /// still does not answer gets twice as long each time.
     fn is_dead(&self, now: u64, retry: u64) -> bool {
         let patience = (DEAD_AFTER_RETRIES * retry) << self.resets.min(RETRY_DOUBLINGS_MAX);
         self.connected && self.asked > 0 && now >= self.quiet_since + patience
@@ -107,8 +108,8 @@ impl Links {
         &self.links[first..first + usize::from(self.replicas)]
     }
 
-    /// Where requests go: to the first replica from `home` on that is connected, answers, and is not overloaded.
-    /// Only when none takes them do they wait.
+    /// The replicas to which requests go: the first from `home` on that is connected, answers, and is not overloaded.
+    /// Requests wait only when no replica takes them.
     pub(super) fn targets(&self, home: ReplicaId, shard: ShardId, now: u64) -> Targets {
         let links = self.of_shard(shard);
         let mut targets = Targets::default();
@@ -134,13 +135,13 @@ impl Links {
         self.of_shard(shard).iter().any(|link| link.connected)
     }
 
-    /// Whether anything was sent that no replica has answered.
+    /// Whether a request was sent that has no answer of any kind.
     pub(super) fn is_asking(&self) -> bool {
         self.links.iter().any(|link| link.connected && link.asked > 0)
     }
 
-    /// A connection was welcomed. One that takes the place of a dead one inherits how often its replica was
-    /// silent: the welcome shows that the replica lives, not yet that it decides.
+    /// A connection was welcomed. If it replaces a dead connection, it inherits how often the replica was silent,
+    /// since the welcome shows that the replica lives, but not yet that it decides.
     pub(super) fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
         let link = self.at(replica, shard);
         let Link { suspect_until, silences, resets, .. } = *link;
@@ -149,19 +150,19 @@ impl Links {
 
     pub(super) fn on_disconnected(&mut self, replica: ReplicaId, shard: ShardId) {
         let link = self.at(replica, shard);
-        // Else it was taken for dead before, which is remembered.
+        // Otherwise it counted as dead before, which the link remembers.
         if link.connected {
             *link = Link::default();
         }
     }
 
-    /// A connection has made room for another.
+    /// The replica closed an idle connection to make room for another.
     pub(super) fn on_yielded(&mut self, replica: ReplicaId, shard: ShardId) {
         *self.at(replica, shard) = Link { resting: true, ..Link::default() };
     }
 
-    /// The resting connections that would be preferred to the one that takes the requests of a home now. Each is
-    /// named once.
+    /// Names the resting connections that the session would prefer to the one that takes the requests of a home now.
+    /// Each is named once.
     pub(super) fn wake(
         &mut self,
         home: ReplicaId,
@@ -194,22 +195,22 @@ impl Links {
         }
     }
 
-    /// A request has an answer of any kind. Whether that makes a replica usable that was not.
+    /// A request has an answer of any kind. Returns whether that makes a replica usable again.
     pub(super) fn on_reply(&mut self, replica: ReplicaId, shard: ShardId) -> bool {
         let link = self.at(replica, shard);
         link.asked = link.asked.saturating_sub(1);
         self.on_heard(replica, shard)
     }
 
-    /// Bytes have come. Whether that makes a replica usable that was not.
+    /// Bytes have come. Returns whether that makes a replica usable again.
     pub(super) fn on_heard(&mut self, replica: ReplicaId, shard: ShardId) -> bool {
         let link = self.at(replica, shard);
         link.heard = true;
         std::mem::take(&mut link.mute)
     }
 
-    /// The answer to a request that was sent at `at`, if that is known. Whether it ends a suspicion or an
-    /// overload.
+    /// The answer has come to a request that was sent at `at`, if that time is known. Returns whether the answer ends
+    /// a suspicion or an overload.
     pub(super) fn on_answer(
         &mut self,
         replica: ReplicaId,
@@ -220,7 +221,7 @@ impl Links {
         let link = self.at(replica, shard);
         (link.silences, link.resets) = (0, 0);
         let pause = &mut link.pauses[class as usize];
-        // What was sent before the replica refused says nothing of now.
+        // The answer to a request that was sent before the refusal says nothing about the present.
         let passed = pause.refusals > 0 && at.is_some_and(|at| at > pause.since);
         if passed {
             *pause = Pause::default();
@@ -233,8 +234,8 @@ impl Links {
         link.suspect_until = link.suspect_until.max(until);
     }
 
-    /// It did not answer what was sent at `at` in time. Each time in a row it is left alone for twice as
-    /// long: whoever tries it again waits in vain, perhaps.
+    /// The replica did not answer a request of time `at` in time. Each time in a row the pause is twice as long,
+    /// since another request to it may wait in vain.
     pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, at: u64, now: u64, pause: u64) {
         let link = self.at(replica, shard);
         if link.suspect_until <= now {
@@ -244,9 +245,9 @@ impl Links {
         link.mute |= !link.heard && link.quiet_since <= at;
     }
 
-    /// It refuses a class of requests for `pause` from now on. If it still does after that, the next pause is
-    /// twice as long, up to `longest` if it does not ask for more: when all replicas are overloaded, each request
-    /// that was sent to one of them before is sent to all of them now, and must not come more often for that.
+    /// The replica refuses a class of requests for `pause` from now on. If it still refuses after that, the next
+    /// pause is twice as long, up to `longest` unless it asks for more. When all replicas are overloaded, each
+    /// request that went to one of them before goes to all of them, and must not come more often for that.
     pub(super) fn overloaded(
         &mut self,
         replica: ReplicaId,
@@ -258,7 +259,7 @@ impl Links {
     ) {
         let current = &mut self.at(replica, shard).pauses[class as usize];
         let doubled = pause << current.refusals.min(RETRY_DOUBLINGS_MAX);
-        // What was sent together counts once.
+        // Refusals of requests that were sent together count once.
         if current.until <= now {
             current.refusals += 1;
         }
@@ -266,8 +267,8 @@ impl Links {
         *current = Pause { until: current.until.max(now + wait), since: now, trial_until: 0, ..*current };
     }
 
-    /// Takes connections for dead on which something was asked and nothing came for too long. Time in which the
-    /// session was not asked for, `skipped`, does not count: what came meanwhile may lie in a socket.
+    /// Finds connections dead on which a request is under way and nothing has come for too long. Time in which the
+    /// session was not called, `skipped`, does not count, since received bytes may still lie in a socket.
     pub(super) fn bury(
         &mut self,
         now: u64,

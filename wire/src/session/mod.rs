@@ -2,15 +2,15 @@
 //!
 //! A [`Session`] owns *lanes*: one per shard and home replica, each with a stream of its own
 //! (law, section 6b). Commands gather in their lane and leave as one request frame when the
-//! frame is full or nothing of the lane is under way. Whatever is not answered is sent again
-//! under the same numbers, so that it happens once.
+//! frame is full or nothing of the lane is under way. A request that is not answered is sent again
+//! under the same numbers, so that it is executed once.
 //!
-//! Inputs: [`Session::submit`], [`Session::on_connected`], [`Session::on_disconnected`], [`Session::on_yielded`],
-//! [`Session::on_heard`], [`Session::on_response`], [`Session::on_failure`], [`Session::on_timeout`].
-//! Outputs, polled after each batch of inputs: [`Session::poll_reset`], [`Session::poll_transmit`],
-//! [`Session::poll_outcome`] (until neither of them gives anything: each can give the other something to do),
-//! [`Session::poll_wake`], [`Session::next_deadline`]. Times are microseconds since an origin that the caller
-//! chooses.
+//! The inputs are [`Session::submit`], [`Session::on_connected`], [`Session::on_disconnected`],
+//! [`Session::on_yielded`], [`Session::on_heard`], [`Session::on_response`], [`Session::on_failure`] and
+//! [`Session::on_timeout`]. The caller polls the outputs after each batch of inputs: [`Session::poll_reset`], then
+//! [`Session::poll_transmit`] and [`Session::poll_outcome`] until neither gives anything (each can give the other
+//! something to do), then [`Session::poll_wake`] and [`Session::next_deadline`]. Times are microseconds since an
+//! origin that the caller chooses.
 
 mod compare;
 mod config;
@@ -58,16 +58,17 @@ pub enum Action<'a> {
         /// At most 1 MiB.
         value: &'a [u8],
     },
-    /// The same if the key has this key_seq; 0 for a key without decisions.
+    /// The value becomes the key's latest decision if the key's key_seq is `expected`.
     DecideIf {
         /// 1 to 1024 bytes.
         key: &'a [u8],
         /// At most 1 MiB.
         value: &'a [u8],
-        /// Counted within the key's present life: a Delete starts another.
+        /// The key_seq that the key must have, counted within the key's present life, which a Delete ends; 0 for a
+        /// key without decisions.
         expected: u64,
     },
-    /// The key's latest decision.
+    /// Reads the key's latest decision.
     Read {
         /// 1 to 1024 bytes.
         key: &'a [u8],
@@ -89,7 +90,7 @@ impl Action<'_> {
         }
     }
 
-    /// Its size in the request's blob, at most.
+    /// The most bytes that the action takes in the request's blob.
     fn bytes(&self) -> usize {
         match self {
             Action::Decide { key, value } | Action::DecideIf { key, value, .. } => {
@@ -116,13 +117,13 @@ impl Action<'_> {
 /// A request frame to send.
 #[derive(Clone, Debug)]
 pub struct Transmit {
-    /// To this replica ...
+    /// The replica to which the frame goes.
     pub replica: ReplicaId,
-    /// ... on the connection for this shard.
+    /// The shard whose connection carries the frame.
     pub shard: ShardId,
-    /// The answer repeats it.
+    /// The tag of the request, which the answer repeats.
     pub tag: u64,
-    /// The request.
+    /// The encoded request.
     pub payload: Bytes,
 }
 
@@ -133,38 +134,41 @@ struct Process {
     owner: Owner,
 }
 
-/// See the module's documentation.
+/// A client's conversation with a cluster; see the module's documentation.
 #[derive(Debug)]
 pub struct Session {
     config: Config,
-    /// Whom it speaks for if its commands are numbered by a source.
+    /// The process for which the session submits, if a source numbers its commands.
     source: Option<Process>,
     lanes: Vec<Lane>,
     links: Links,
-    /// Connections that are to be made anew; none is named again before it is connected.
+    /// Connections to open anew; none is named again before it is connected.
     resets: VecDeque<(ReplicaId, ShardId)>,
-    /// Connections that rest and are wanted; none is named again before it rests again.
+    /// Resting connections to open; none is named again before it rests again.
     wakes: VecDeque<(ReplicaId, ShardId)>,
     /// Lanes that may have something to send.
     ready: VecDeque<usize>,
     outcomes: VecDeque<Outcome>,
     outstanding: Charge,
     sent: u64,
-    /// How many requests have begun to gather: the number of the last.
+    /// How many requests have begun to gather, which is the serial of the last.
     gathered: u64,
-    /// The replica whose turn it is, of [`Routing::Any`].
+    /// The replica that [`Routing::Any`] chose last.
     turn: u8,
     scratch: RequestBuilder,
     spare_tokens: Vec<Vec<u64>>,
     next_tick: u64,
     closing: bool,
-    /// Why a replica last took nothing.
+    /// The last refusal of a replica.
     last_refusal: Option<(ReplicaId, Failure)>,
 }
 
 impl Session {
     /// A session that numbers its commands by itself, on streams that it opens when needed.
-    /// Panics when the configuration makes no sense.
+    ///
+    /// # Panics
+    ///
+    /// When a setting of `config` is out of range.
     pub fn new(config: Config) -> Session {
         let homes = |shard| (0..config.replicas).map(move |home| (ShardId(shard), ReplicaId(home)));
         let all = (0..config.shards).flat_map(homes);
@@ -172,15 +176,20 @@ impl Session {
         Session::with_lanes(config, None, lanes)
     }
 
-    /// A session of a process of a source that numbers its commands by itself (S5). `owner` names the process:
-    /// random, another one each time, not 0. Numbers below `next` are done or mean nothing.
+    /// A session for one process of a source that numbers its commands by itself (S5). `owner` names the process; it
+    /// is random, different for each process, and not 0. Numbers below `next` are done or left out.
     ///
-    /// Per shard the source has a stream, on which numbers left out or of other shards are
-    /// skipped. Before the first command the session attaches to it: that takes the source over from whatever
-    /// process it belonged to, and tells where it stands. A command whose number is done is not sent: it is
-    /// answered `Duplicate`, or [`Error::OtherCommand`] once it is known that the number said something else.
-    /// That shows at the next [mark](crate::source::Mark) at the latest, and in any case before a new number is
-    /// sent. A number without an answer stops its lane: start the source again from there.
+    /// The source has a stream in each shard, which skips numbers that are left out or belong to other shards. Before
+    /// the first command the session attaches to the stream. The Attach takes the source over from its last process,
+    /// and its answer says which numbers are done. The session does not send a command whose number is done. The
+    /// command's answer is `Duplicate`, or [`Error::OtherCommand`] once the session knows that the number was another
+    /// command. The session knows that at the next [mark](crate::source::Mark) at the latest, and in any case before
+    /// it sends a new number. A number without an answer stops its lane; start the source again from that number.
+    ///
+    /// # Panics
+    ///
+    /// When a setting of `config` is out of range, when `next` is not from 1 to [`NUMBER_MAX`], or when `owner` is
+    /// [`Owner::NOBODY`].
     pub fn named(config: Config, source: &SourceName, owner: Owner, next: u64) -> Session {
         assert!((1..=NUMBER_MAX).contains(&next), "numbers go from 1 to {NUMBER_MAX}");
         assert!(owner != Owner::NOBODY, "a process has a name");
@@ -216,13 +225,21 @@ impl Session {
         }
     }
 
-    /// How many commands were submitted and have no polled outcome.
+    /// How many commands were submitted and have no outcome that was polled.
     pub fn outstanding(&self) -> usize {
         self.outstanding.commands
     }
 
-    /// Submits a command. Its token comes back with its outcome; any value but [`NO_TOKEN`].
-    /// Not for named sources.
+    /// Submits a command at time `now`. The outcome has the command's token, which can be any value but [`NO_TOKEN`].
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::Invalid`] if key or value break a limit, [`SubmitError::Full`] if too much is outstanding, and
+    /// [`SubmitError::Closed`] after [`Session::close`].
+    ///
+    /// # Panics
+    ///
+    /// When the session is one of a named source, or when `token` is [`NO_TOKEN`].
     pub fn submit(&mut self, now: u64, action: &Action<'_>, token: u64) -> Result<(), SubmitError> {
         assert!(self.source.is_none(), "a named source numbers its commands");
         self.admit(action)?;
@@ -236,8 +253,17 @@ impl Session {
         Ok(self.push(now, lane, action, token)?)
     }
 
-    /// Submits the command with this number of a named source. Numbers ascend; those left out
-    /// are skipped. Reads have no number; submit them to a session of their own.
+    /// Submits the command with this number of a named source at time `now`. Numbers must ascend; numbers that are
+    /// left out are skipped. Reads have no number; submit them to a session of their own.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Session::submit`], [`SubmitError::Order`] if the number does not ascend, and
+    /// [`SubmitError::Stopped`] if an earlier number of the shard failed.
+    ///
+    /// # Panics
+    ///
+    /// When the session is not one of a named source, when `action` is a read, or when `token` is [`NO_TOKEN`].
     pub fn submit_numbered(
         &mut self,
         now: u64,
@@ -284,8 +310,8 @@ impl Session {
         if full && commands > 0 { Err(SubmitError::Full) } else { Ok(()) }
     }
 
-    /// Skips the numbers of a named lane up to `number`. A gap that a frame can hold is filled there; a
-    /// longer one is passed over between two frames, once all before it are answered.
+    /// Skips the numbers of a named lane up to `number`. A frame fills a gap that it can hold. A longer gap lies
+    /// between two frames, of which the second waits until all numbers before the gap are answered.
     fn skip(&mut self, now: u64, index: usize, number: u64) {
         let lane = &mut self.lanes[index];
         let run = number - lane.tail;
@@ -322,7 +348,7 @@ impl Session {
         Ok(())
     }
 
-    /// The request that gathers, with room for so many bytes and numbers more.
+    /// The request that gathers, with room for `bytes` and `numbers` more.
     #[inline]
     fn gathering(&mut self, now: u64, index: usize, kind: Kind, bytes: usize, numbers: u64) -> &mut Pending {
         let queue = self.lanes[index].queue(kind);
@@ -410,14 +436,14 @@ impl Session {
         })
     }
 
-    /// The next outcome, of all commands of a frame.
+    /// The next outcome, which has the answers to all commands of a frame.
     pub fn poll_outcome(&mut self) -> Option<Outcome> {
         let outcome = self.outcomes.pop_front()?;
         self.outstanding.take(outcome.charge);
         Some(outcome)
     }
 
-    /// Gives an outcome's tokens back, so that their space is used again.
+    /// Takes an outcome back to use the space of its tokens again.
     pub fn recycle(&mut self, outcome: Outcome) {
         let mut tokens = outcome.tokens;
         if self.spare_tokens.len() < SPARE_TOKENS_MAX {
@@ -426,14 +452,14 @@ impl Session {
         }
     }
 
-    /// When [`Session::on_timeout`] is to be called, if anything is under way.
+    /// When the caller must call [`Session::on_timeout`] next; `None` if nothing is under way.
     pub fn next_deadline(&self) -> Option<u64> {
         let busy = self.outstanding.commands > 0 || self.closing || self.lanes.iter().any(Lane::is_busy);
         (busy || self.links.is_asking()).then_some(self.next_tick)
     }
 
-    /// No further commands. Those outstanding are seen through, then the streams are ended, so
-    /// that the cluster need not keep them.
+    /// Closes the session to further commands. The session waits for the outcomes of outstanding commands and then
+    /// ends its streams, so that the cluster need not keep them.
     pub fn close(&mut self) {
         self.closing = true;
         (0..self.lanes.len()).for_each(|index| self.mark_ready(index));

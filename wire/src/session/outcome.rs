@@ -1,27 +1,27 @@
-//! What became of commands, as their client sees it.
+//! The outcomes of commands, as their client sees them.
 
 use crate::answer::{Answer, Answers};
 use crate::command::Invalid;
 use crate::failure::Failure;
 use crate::id::{ReplicaId, ShardId};
 
-/// The token of numbers that were skipped, and of what is asked again; no command may have it.
+/// The token of skipped numbers and of reads that are asked again; no command may have it.
 pub const NO_TOKEN: u64 = u64::MAX;
 
-/// What became of the commands of one request frame.
+/// The outcome of the commands of one request frame.
 #[derive(Debug)]
 pub struct Outcome {
     /// The tokens of the commands, in the order of the answers; [`NO_TOKEN`] for
     /// skipped numbers and for reads whose outcome comes later.
     pub tokens: Vec<u64>,
-    /// The answers, or why there are none.
+    /// The answers, or the reason why there are none.
     pub result: Result<Answers, Error>,
-    /// What the frame counts against the session's bounds.
+    /// The charge of the frame against the session's bounds.
     pub(super) charge: Charge,
 }
 
 impl Outcome {
-    /// Each command's token and answer.
+    /// Iterates over the token and the answer of each command.
     pub fn each(&self) -> impl Iterator<Item = (u64, Result<Answer, Error>)> {
         let answers = self.result.as_ref().map(Answers::to_vec);
         let (mut answers, error) = match answers {
@@ -38,14 +38,14 @@ impl Outcome {
     }
 }
 
-/// What commands count against the bounds of a session.
+/// The charge of commands against the bounds of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Charge {
     pub(super) commands: usize,
     pub(super) bytes: usize,
 }
 
-/// A command counts this many bytes besides key and value.
+/// The bytes that a command counts besides its key and value.
 const COMMAND_OVERHEAD_BYTES: usize = 32;
 
 impl Charge {
@@ -64,24 +64,24 @@ impl Charge {
     }
 }
 
-/// Why no replica took a command: it certainly has no effect.
+/// Why no replica took a command. The command certainly has no effect.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotTaken {
-    /// A number of its source before it has no answer.
+    /// An earlier number of the source has no answer.
     #[error("number {0}, before it, has no answer")]
     Behind(u64),
-    /// No replica is connected.
+    /// No replica is connected for this shard.
     #[error("no replica is connected for shard {}", .0.0)]
     Unconnected(ShardId),
-    /// The replicas that were asked refused it; this is what the last of them said.
+    /// The replicas that were asked refused the command; this is the last refusal.
     #[error("replica {replica} is {failure}")]
     Refused {
-        /// Who said so.
+        /// The replica that refused last.
         replica: ReplicaId,
-        /// What it said.
+        /// The replica's reason.
         failure: Failure,
     },
-    /// No replica said anything.
+    /// No replica answered at all.
     #[error("the replicas are silent")]
     Silent,
 }
@@ -93,45 +93,45 @@ fn listed(troubles: &[String]) -> String {
 /// Why commands have no answers.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Error {
-    /// Sent, and not answered before the deadline.
+    /// The command was sent and not answered before the deadline. It may have an effect.
     #[error(
         "no answer in time: it may have been decided or still be; read the key to find out, or repeat \
          what may safely happen twice"
     )]
     TimedOut,
-    /// No replica took it; it certainly has no effect.
+    /// No replica took the command before the deadline. The command certainly has no effect.
     #[error(
         "no replica took it in time, nothing was decided: {why}{}; it is safe to submit it again",
         listed(troubles)
     )]
     NotTaken {
-        /// Why not.
+        /// The reason.
         why: NotTaken,
-        /// What the last tries to connect said to replicas that are not connected, where that is known.
+        /// The errors of the last tries to connect to replicas that are not connected, where they are known.
         troubles: Vec<String>,
     },
-    /// It was sent more than once and its stream has ended in between.
+    /// The command was sent more than once, and its stream has ended in between. It may have an effect.
     #[error(
         "its stream has ended, so the outcome of earlier tries is unknown; read the key to find out, or \
          repeat what may safely happen twice"
     )]
     Expired,
-    /// A replica refused it for what it is.
+    /// A replica refused the command as invalid, for this reason.
     #[error("a replica refused the request: {0}")]
     Invalid(String),
-    /// The numbers of a source are done, and one of them, or some, were another command then.
+    /// The numbers of a source are done, and at least one of them was another command.
     #[error(
         "{} under this source before, and nothing of this was decided; a source says the same under the same \
          numbers for ever: use another name for other input",
         was_another(*from, *to)
     )]
     OtherCommand {
-        /// The first number that may be the one.
+        /// The lowest number that may have been another command.
         from: u64,
-        /// The last.
+        /// The highest such number.
         to: u64,
     },
-    /// Another process has attached to the source.
+    /// Another process has attached to the source. The command may have an effect.
     #[error(
         "another process has taken the source over, and what was under way may have been decided; let one \
          process at a time use a source"
@@ -147,7 +147,7 @@ fn was_another(from: u64, to: u64) -> String {
 }
 
 impl Error {
-    /// One word for tables and machine-readable output.
+    /// The error as one word, for tables and machine-readable output.
     pub fn name(&self) -> &'static str {
         match self {
             Error::TimedOut => "timed_out",
@@ -160,24 +160,24 @@ impl Error {
     }
 }
 
-/// Why a command was not accepted. It has no effect.
+/// Why a command was not accepted. The command has no effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// It is wrong.
+    /// The command breaks a limit.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The session's bound on what is outstanding is met.
+    /// The session has reached its bound on outstanding commands.
     #[error("too much is outstanding; submit again after the next outcome")]
     Full,
     /// The session was told to close.
     #[error("the session is closed; open another")]
     Closed,
-    /// The numbers of a named source must ascend.
+    /// The number does not ascend, as the numbers of a named source must.
     #[error("number {number} is not above those submitted before (the next is {next}); number upwards")]
     Order {
-        /// The number submitted.
+        /// The number that was submitted.
         number: u64,
-        /// The lowest that is possible.
+        /// The lowest number that can be submitted.
         next: u64,
     },
     /// An earlier number of a named source failed.

@@ -1,4 +1,4 @@
-//! What answers, failures, lost connections and time do to requests under way.
+//! The effects of answers, failures, lost connections and time on requests under way.
 
 use super::Session;
 use super::config::{LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
@@ -8,7 +8,7 @@ use crate::answer::{Answer, Answers, BadResponse};
 use crate::failure::Failure;
 use crate::id::{ReplicaId, ShardId, StreamId};
 
-/// How long a replica without a quorum is left alone, in microseconds.
+/// How long a session sends nothing to a replica without a quorum, in microseconds.
 const UNAVAILABLE_PAUSE_US: u64 = 100_000;
 
 /// The index of the lane that a tag names.
@@ -17,20 +17,20 @@ fn lane_of(tag: u64) -> usize {
 }
 
 impl Session {
-    /// The connection to a replica for a shard works.
+    /// The connection to a replica for a shard was welcomed and works.
     pub fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
         self.links.on_connected(replica, shard);
         self.mark_shard_ready(shard);
     }
 
-    /// The connection was lost. What was sent on it goes elsewhere, unchanged.
+    /// The connection was lost. The requests that were sent on it go to another replica, unchanged.
     pub fn on_disconnected(&mut self, replica: ReplicaId, shard: ShardId) {
         self.links.on_disconnected(replica, shard);
         self.take_back(replica, shard);
     }
 
-    /// The connection was idle and has made room for another. It need not be made again before
-    /// [`Session::poll_wake`] names it.
+    /// The replica closed the connection, which was idle, to make room for another. The caller need not open it again
+    /// before [`Session::poll_wake`] names it.
     pub fn on_yielded(&mut self, replica: ReplicaId, shard: ShardId) {
         self.links.on_yielded(replica, shard);
         self.take_back(replica, shard);
@@ -43,7 +43,7 @@ impl Session {
         self.mark_shard_ready(shard);
     }
 
-    /// Bytes have come on a connection, if not yet a whole message: it is not dead.
+    /// Bytes have come on a connection, which is therefore not dead, even if no whole message has come.
     pub fn on_heard(&mut self, replica: ReplicaId, shard: ShardId) {
         if self.links.on_heard(replica, shard) {
             self.mark_shard_ready(shard);
@@ -58,8 +58,12 @@ impl Session {
         }
     }
 
-    /// A response. Whatever answers a request first counts; later copies are passed over. An
-    /// error says that the replica does not follow the protocol: close the connection.
+    /// A response has come. The first answer to a request counts; later copies are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`BadResponse`] if the response does not fit its request. The replica does not follow the protocol; close the
+    /// connection.
     pub fn on_response(&mut self, replica: ReplicaId, tag: u64, answers: Answers) -> Result<(), BadResponse> {
         self.on_reply(replica, tag);
         let Some((index, place)) = self.find(tag) else { return Ok(()) };
@@ -122,7 +126,7 @@ impl Session {
             self.stop(index, flight.first);
             return self.settle(flight, Err(Error::Expired));
         }
-        // The only copy there ever was came too late for its stream: it had no effect, and so had none of
+        // The only copy of the request came too late for its stream. The request had no effect, and so had none of
         // those behind it (S2).
         let (stream, first) = (flight.stream, flight.first);
         let low = (flight.unsettled == 1).then_some(first);
@@ -131,20 +135,21 @@ impl Session {
         self.lanes[index].on_stream_gone(stream);
     }
 
-    /// The stream of a lane is no more; where it stood at its end, if that is known.
+    /// The stream of a lane has ended. `low` is its next number at its end, if that is known.
     fn on_ended(&mut self, index: usize, stream: StreamId, low: Option<u64>) {
         self.resolve_from(index, 0, low);
         self.lanes[index].on_stream_gone(stream);
     }
 
-    /// What becomes of the requests from a number on whose stream is no more.
+    /// Settles the requests from a number on whose stream has ended.
     fn resolve_from(&mut self, index: usize, first: u64, low: Option<u64>) {
         while let Some(flight) = self.lanes[index].land_write_from(first) {
             self.resolve(index, flight, low);
         }
     }
 
-    /// A request whose stream is no more: what certainly had no effect is sent again on another stream.
+    /// Settles a request whose stream has ended. Commands that certainly had no effect are sent again on another
+    /// stream.
     fn resolve(&mut self, index: usize, flight: Flight, low: Option<u64>) {
         let may_have_effect = low.map_or(flight.unsettled > 0, |low| flight.first < low);
         if may_have_effect {
@@ -155,7 +160,7 @@ impl Session {
         writes.put_back(Pending::again(flight, builder));
     }
 
-    /// Values that did not fit the response are asked for again.
+    /// Takes the answers to reads, and asks again for values that did not fit the response.
     fn on_read(&mut self, index: usize, mut flight: Flight, answers: Answers) {
         if answers.any_omitted() {
             let reads = &mut self.lanes[index].reads;
@@ -165,7 +170,7 @@ impl Session {
         self.settle(flight, Ok(answers));
     }
 
-    /// The replica has no answers to a request.
+    /// The replica has refused or failed a request.
     pub fn on_failure(&mut self, now: u64, replica: ReplicaId, tag: u64, failure: Failure) {
         self.on_reply(replica, tag);
         let Some((index, place)) = self.find(tag) else { return };
@@ -195,7 +200,7 @@ impl Session {
             Failure::Invalid { why } => {
                 let opens = matches!(flight.kind, Kind::Open | Kind::Attach);
                 self.give_up(now, index, place, Error::Invalid(why.clone()));
-                // Whoever waits for the stream has nothing to wait for.
+                // No stream will come for the requests that wait for one.
                 while opens && let Some(pending) = self.lanes[index].writes.take_older(u64::MAX) {
                     self.report(pending.tokens, pending.charge, Err(Error::Invalid(why.clone())));
                 }
@@ -210,9 +215,9 @@ impl Session {
         Some((index, place))
     }
 
-    /// A request will not be answered. What is behind it on its stream cannot be executed without it, so
-    /// the stream is ended, which tells what was. A named source stops instead: it can ask again under
-    /// the same number.
+    /// Gives up a request that will not be answered. Requests behind it on its stream cannot be executed without it,
+    /// so the stream is ended, whose answer tells which were executed. A named source stops instead, since it can
+    /// submit the same number again.
     fn give_up(&mut self, now: u64, index: usize, place: usize, error: Error) {
         let until = now.saturating_add(self.config.deadline_us);
         let lane = &mut self.lanes[index];
@@ -231,7 +236,7 @@ impl Session {
         self.settle(flight, Err(error));
     }
 
-    /// A number of a named source failed.
+    /// Stops a lane at a number of a named source that failed.
     pub(super) fn stop(&mut self, index: usize, number: u64) {
         let lane = &mut self.lanes[index];
         if self.source.is_some() {
@@ -249,7 +254,7 @@ impl Session {
         }
     }
 
-    /// Time has passed: see [`Session::next_deadline`].
+    /// Time has passed. Call this at [`Session::next_deadline`].
     pub fn on_timeout(&mut self, now: u64) {
         if now < self.next_tick {
             return;
@@ -272,7 +277,7 @@ impl Session {
         }
     }
 
-    /// Connections that are dead are made anew, and what was sent on them goes elsewhere.
+    /// Has dead connections opened anew, and sends their requests to other replicas.
     fn look_at_links(&mut self, now: u64, late: u64) {
         let retry = self.config.retry_us;
         let skipped = if late > retry / 2 { late } else { 0 };
@@ -284,13 +289,13 @@ impl Session {
         }
     }
 
-    /// A connection that is to be closed and made anew: it does not carry anything any more. It counts as
-    /// lost already, and counts again when it is told that the new one is connected.
+    /// The next connection for the caller to close and open anew, because it carries nothing any more. The session
+    /// counts the connection as lost until [`Session::on_connected`] tells of the new one.
     pub fn poll_reset(&mut self) -> Option<(ReplicaId, ShardId)> {
         self.resets.pop_front()
     }
 
-    /// A connection that has made room for another, and is wanted again.
+    /// The next resting connection for the caller to open, because the session has something to send on it.
     pub fn poll_wake(&mut self) -> Option<(ReplicaId, ShardId)> {
         self.wakes.pop_front()
     }
@@ -316,8 +321,8 @@ impl Session {
         });
     }
 
-    /// Commands that waited here too long; all of them behind a number of a named source that
-    /// failed.
+    /// Gives up commands that waited in the session past their deadline, and all commands behind a number of a named
+    /// source that failed.
     fn give_up_pending(&mut self, now: u64, index: usize) {
         for kind in [Kind::Writes, Kind::Reads] {
             loop {
