@@ -143,8 +143,8 @@ fn d6_nothing_that_was_promised_is_lost_with_the_power() {
             }
             until(|| rig.disk.prepared.borrow().len() == SEGMENTS_AHEAD).await;
         }
-        let broken = broken.lock().unwrap();
-        assert!(broken.is_empty(), "{}", broken.join("\n"));
+        let broken = broken.lock().unwrap().join("\n");
+        assert!(broken.is_empty(), "{broken}");
         assert!(rig.segments() == [3, 4, 5, 6], "it was cut: {:?}", rig.segments());
         rig.close().await;
     });
