@@ -10,6 +10,7 @@ use crate::config::{Config, Durability, MemberConfig};
 use crate::data_dir::DataDir;
 use crate::resolver::Resolver;
 use crate::rings::PREEMPT;
+use futures_lite::future::or;
 use glommio::net::TcpStream;
 use glommio::{LocalExecutorBuilder, Placement};
 use isonomy_wire::frame::Encoder;
@@ -130,6 +131,15 @@ impl Rig {
             self.ticks.wait().await;
         }
     }
+}
+
+/// What this gives, which must come.
+pub(super) async fn within_patience<T>(what: &str, awaited: impl Future<Output = T>) -> T {
+    let late = async {
+        glommio::timer::sleep(PATIENCE).await;
+        panic!("{what} did not come within {PATIENCE:?}")
+    };
+    or(awaited, late).await
 }
 
 /// A connection to a port of the node.

@@ -63,13 +63,14 @@ impl SegmentFile {
     /// Reads the piece that begins with this range.
     fn move_to(&mut self, range: &Range<usize>) -> Result<()> {
         let end = range.end.max(range.start + READ_BYTES).min(self.length);
-        let mut bytes = Vec::with_capacity(end - range.start);
+        let mut bytes = vec![0; end - range.start];
+        let mut known = 0;
         // What was read before is not read from the disk again.
         if (self.start..self.end()).contains(&range.start) {
-            bytes.extend_from_slice(&self.piece[range.start - self.start..]);
+            let rest = &self.piece[range.start - self.start..];
+            known = rest.len();
+            bytes[..known].copy_from_slice(rest);
         }
-        let known = bytes.len();
-        bytes.resize(end - range.start, 0);
         self.file.read_exact_at(&mut bytes[known..], (range.start + known) as u64)?;
         (self.start, self.piece) = (range.start, bytes.into());
         Ok(())

@@ -231,7 +231,7 @@ impl Leftover<'_> {
     pub(crate) fn signature(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for (dir, _) in self.state.inodes.iter().filter(|(_, inode)| inode.is_dir) {
-            for (name, inode) in self.left(*dir, self.names).1 {
+            for (name, inode) in self.names_in(*dir) {
                 let Inode { version, changes, .. } = &self.state.inodes[&inode];
                 (dir, name, inode, version, self.bytes.then_some(changes.len())).hash(&mut hasher);
             }
@@ -240,28 +240,26 @@ impl Leftover<'_> {
     }
 
     fn write_dir(&self, dir: u64, path: &Path) -> std::io::Result<()> {
-        let (_, names) = self.left(dir, self.names);
-        for (name, inode) in names {
-            let path = path.join(name);
-            if self.state.inodes[&inode].is_dir {
+        for (name, inode) in self.names_in(dir) {
+            let (path, Inode { is_dir, seen, kept, .. }) = (path.join(name), &self.state.inodes[&inode]);
+            if *is_dir {
                 std::fs::create_dir(&path)?;
                 self.write_dir(inode, &path)?;
             } else {
-                let (bytes, _) = self.left(inode, if self.bytes { usize::MAX } else { 0 });
-                write_sparse(&path, &bytes)?;
+                write_sparse(&path, if self.bytes { seen } else { kept })?;
             }
         }
         Ok(())
     }
 
-    /// What is left of an inode with its first changes.
-    fn left(&self, inode: u64, changes: usize) -> (Vec<u8>, BTreeMap<OsString, u64>) {
-        let inode = &self.state.inodes[&inode];
-        let (mut bytes, mut names) = (inode.kept.clone(), inode.names_kept.clone());
-        for change in inode.changes.iter().take(changes) {
-            apply(change, &mut bytes, &mut names);
+    /// The names that are left in a directory.
+    fn names_in(&self, dir: u64) -> BTreeMap<OsString, u64> {
+        let Inode { names_kept, changes, .. } = &self.state.inodes[&dir];
+        let mut names = names_kept.clone();
+        for change in changes.iter().take(self.names) {
+            apply(change, &mut Vec::new(), &mut names);
         }
-        (bytes, names)
+        names
     }
 }
 

@@ -2,7 +2,7 @@
 //! waits for a disk.
 
 use super::*;
-use crate::shard::rig::{self, Rig, SHARD, connect, shake};
+use crate::shard::rig::{self, Rig, SHARD, connect, shake, within_patience};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::id::{Epoch, StreamId};
 use isonomy_wire::route::RULE_VERSION;
@@ -40,7 +40,7 @@ fn ask(rig: &Rig, connection: &Connection, tag: u64, payload: &[u8]) {
 }
 
 async fn hear(rig: &Rig, connection: &mut Connection) -> ClientMessage {
-    let frame = connection.next_frame().await.unwrap();
+    let frame = within_patience("an answer", connection.next_frame()).await.unwrap();
     frame.decode(rig.node.client_scope()).unwrap()
 }
 
@@ -125,7 +125,7 @@ fn whoever_says_what_only_replicas_say_is_closed() {
         let mut client = welcomed(&rig, Role::Client).await;
         push(&rig, &client, &ClientMessage::Response { tag: 1 }, &[]);
         client.sink.flush();
-        assert!(client.next_frame().await.is_err());
+        assert!(within_patience("the end of the connection", client.next_frame()).await.is_err());
         rig.until("the end of the guest", || rig.node.inner.borrow().guests.len() == 0).await;
     });
 }

@@ -12,6 +12,7 @@ use isonomy_wire::id::ClusterId;
 use isonomy_wire::message::Gossip;
 
 const SOURCE: ReplicaId = ReplicaId(1);
+const OTHER: ReplicaId = ReplicaId(2);
 const BARRIER: u64 = 1;
 
 fn place(from: u64) -> Place {
@@ -146,17 +147,22 @@ fn snapshot(cluster: ClusterId) -> Vec<u8> {
     std::iter::from_fn(|| core.snapshot_bytes()).flatten().collect()
 }
 
+/// The node hears that a peer has the snapshot.
+fn offer(rig: &Rig, peer: ReplicaId) {
+    let mut committed = Frontier::NONE;
+    committed.set(SOURCE, 1);
+    let gossip = Gossip { committed, floor: committed.to_floor(), snapshot: BARRIER, ..Gossip::default() };
+    hear(&rig.node, peer, PeerMessage::Gossip(Box::new(gossip)), None);
+}
+
 /// A node that needs the snapshot of replica 1.
 async fn lacking(rig: &Rig) {
     rig.listen_aside();
     rig.run_core();
     rig.admit();
-    let linked = [SOURCE, ReplicaId(2)];
+    let linked = [SOURCE, OTHER];
     rig.node.inner.borrow_mut().core.on_links(rig.node.now(), &linked);
-    let mut committed = Frontier::NONE;
-    committed.set(SOURCE, 1);
-    let gossip = Gossip { committed, floor: committed.to_floor(), snapshot: BARRIER, ..Gossip::default() };
-    hear(&rig.node, SOURCE, PeerMessage::Gossip(Box::new(gossip)), None);
+    offer(rig, SOURCE);
     rig.until("the choice of a source", || {
         let now = rig.node.now();
         rig.node.inner.borrow_mut().core.on_timeout(now);
@@ -175,10 +181,20 @@ fn files(rig: &Rig) -> Vec<String> {
 
 /// Fetches the snapshot from a source that answers what it is asked for: by the byte, the total and a piece.
 async fn fetch(rig: &Rig, answer: impl Fn(u64) -> (u64, Vec<u8>)) {
+    answer_during(rig, rig.node.fetch(SOURCE, BARRIER), answer).await;
+}
+
+/// What a transfer gives from such a source.
+async fn answer_during<T>(
+    rig: &Rig,
+    transfer: impl Future<Output = T>,
+    answer: impl Fn(u64) -> (u64, Vec<u8>),
+) -> T {
     let (node, is_over) = (&rig.node, Cell::new(false));
-    let fetch = async {
-        node.fetch(SOURCE, BARRIER).await;
+    let transfer = async {
+        let given = transfer.await;
         is_over.set(true);
+        given
     };
     let source = async {
         while !is_over.get() {
@@ -189,7 +205,7 @@ async fn fetch(rig: &Rig, answer: impl Fn(u64) -> (u64, Vec<u8>)) {
             fixture::until(|| is_over.get() || node.fetching.awaited.get().is_some()).await;
         }
     };
-    zip(fetch, source).await;
+    zip(transfer, source).await.0
 }
 
 const SMALL: usize = 50;
@@ -221,8 +237,8 @@ fn g5_a_snapshot_that_comes_in_pieces_is_installed() {
     });
 }
 
-/// What a source says of the bytes from here on, and what is told of it.
-type Wrong = (fn(&[u8], u64) -> (u64, Vec<u8>), &'static str);
+/// What a source says of the bytes from here on, what is told of it, and whose failure it is.
+type Wrong = (fn(&[u8], u64) -> (u64, Vec<u8>), &'static str, FetchFailure);
 
 #[test]
 fn g5_a_transfer_that_fails_leaves_nothing_and_says_why() {
@@ -234,6 +250,7 @@ fn g5_a_transfer_that_fails_leaves_nothing_and_says_why() {
                 (bytes.len() as u64, small(&bytes, from))
             },
             "does not read",
+            FetchFailure::Damaged,
         ),
         (
             |bytes, from| {
@@ -241,25 +258,40 @@ fn g5_a_transfer_that_fails_leaves_nothing_and_says_why() {
                 (bytes.len() as u64, small(bytes, from))
             },
             "does not read",
+            FetchFailure::Damaged,
         ),
-        (|bytes, from| (bytes.len() as u64 + from, small(bytes, from)), "the whole has changed"),
-        (|bytes, from| (bytes.len() as u64, small(&bytes[..SMALL], from)), "empty before the end"),
+        (
+            |bytes, from| (bytes.len() as u64 + from, small(bytes, from)),
+            "the whole has changed",
+            FetchFailure::Source,
+        ),
+        (
+            |bytes, from| (bytes.len() as u64, small(&bytes[..SMALL], from)),
+            "empty before the end",
+            FetchFailure::Source,
+        ),
         (
             |bytes, from| (if from == 0 { bytes.len() as u64 } else { 0 }, small(bytes, from)),
             "no such snapshot",
+            FetchFailure::Source,
         ),
-        (|bytes, from| (1 << 60, small(bytes, from)), "bytes are lacking"),
+        (|bytes, from| (1 << 60, small(bytes, from)), "bytes are lacking", FetchFailure::Own),
     ];
-    for (answer, told) in wrong {
+    for (answer, told, failure) in wrong {
         rig::run(3, async |rig| {
             lacking(&rig).await;
+            offer(&rig, OTHER);
             let bytes = snapshot(rig.node.data_dir.cluster_id());
+            let transfer = rig.node.try_to_fetch(SOURCE, BARRIER);
+            let failed = answer_during(&rig, transfer, |from| answer(&bytes, from)).await.unwrap_err();
+            assert_eq!(failed.failure(), Some(failure), "{told}");
             fetch(&rig, |from| answer(&bytes, from)).await;
             let trouble = rig.node.snapshot_trouble();
             assert!(trouble.contains(told), "{trouble}, not {told}");
             assert_eq!(files(&rig), [""; 0], "{told}");
-            // The core knows, and waits before it asks again.
-            assert_eq!(rig.node.inner.borrow().core.wants_snapshot(), None, "{told}");
+            // The core knows: it asks another one, or nobody for now if the failure was its own.
+            let next = (failure != FetchFailure::Own).then_some((OTHER, BARRIER));
+            assert_eq!(rig.node.inner.borrow().core.wants_snapshot(), next, "{told}");
             assert!(rig.node.inner.borrow().core.last_barrier().is_none());
         });
     }

@@ -76,7 +76,6 @@ fn cut(dir: &Path) {
 type Expected = std::result::Result<u64, &'static str>;
 
 fn is_as_expected(dir: &Path, known: Known, expected: Expected) -> std::result::Result<(), String> {
-    let verified = verify(log_id(), dir, || Ok(known));
     let read = recover(log_id(), dir, known, |_| ());
     let told = match (&read, expected) {
         (Ok(read), Ok(last)) if read.tail.next.0 - 1 == last => Ok(()),
@@ -87,9 +86,12 @@ fn is_as_expected(dir: &Path, known: Known, expected: Expected) -> std::result::
         (Err(fatal), _) => Err(format!("{fatal}, but {expected:?}")),
     };
     // There are no snapshots beside it, and only these tell the two apart.
-    match (known.snapshot, verified) {
-        (0, Ok(_)) if read.is_err() => Err("it is damaged, but verified".into()),
-        (0, Err(fatal)) if read.is_ok() => Err(format!("it is whole, but verified as {fatal}")),
+    if known.snapshot > 0 {
+        return told;
+    }
+    match verify(log_id(), dir, || Ok(known)) {
+        Ok(_) if read.is_err() => Err("it is damaged, but verified".into()),
+        Err(fatal) if read.is_ok() => Err(format!("it is whole, but verified as {fatal}")),
         _ => told,
     }
 }
