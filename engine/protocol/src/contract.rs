@@ -1,4 +1,4 @@
-//! What crosses the border of the core.
+//! The types that cross the border of the core: its configuration, inputs and outputs.
 
 #[cfg(doc)]
 use crate::limits::{BARRIER_BYTES, RESERVE_BLOCK};
@@ -9,33 +9,33 @@ use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::PeerMessage;
 
-/// Microseconds since an origin that the caller chooses; never goes back.
+/// A time in microseconds since an origin that the caller chooses. Time never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Time(pub u64);
 
 impl Time {
-    /// `micros` later.
+    /// The time `micros` later.
     #[must_use]
     pub fn after(self, micros: u64) -> Time {
         Time(self.0.saturating_add(micros))
     }
 
-    /// Microseconds since `earlier`; 0 if that is later.
+    /// The microseconds since `earlier`; 0 if `earlier` is later.
     pub fn since(self, earlier: Time) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// How many records the log has: the position of a record is its number, from 1.
+/// The position of a record in the log, which is its number, from 1. Also the number of records of a log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct Position(pub u64);
 
-/// Who and where a replica is, and how patient.
+/// The identity of a replica, and its settings.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Its place in the epoch.
+    /// The place of the replica in the epoch.
     pub replica: ReplicaId,
     /// The number of replicas in the epoch, 1 to 9.
     pub replicas: u8,
@@ -43,20 +43,19 @@ pub struct Config {
     pub epoch: Epoch,
     /// The shard.
     pub shard: ShardId,
-    /// Its timers.
+    /// The timers of the core.
     pub timing: Timing,
-    /// Own sequence numbers are reserved in blocks of so many (C1, D5); [`RESERVE_BLOCK`] but in
-    /// simulations of many crashes, which would spend their time on what is left unused.
+    /// The size of the blocks in which own sequence numbers are reserved (C1, D5). It is [`RESERVE_BLOCK`], except in
+    /// simulations of many crashes, which would spend their time on unused numbers.
     pub reserve_block: u64,
-    /// The log grows by so many bytes on its disk from one barrier to the next (G4); [`BARRIER_BYTES`] but in
-    /// simulations.
+    /// The growth of the log on its disk, in bytes, from one barrier to the next (G4). It is [`BARRIER_BYTES`],
+    /// except in simulations.
     pub barrier_bytes: u64,
-    /// Whether what the log calls durable outlives a power failure: only then a log that is shorter than
-    /// it was has been set back (G6).
+    /// Whether records that the log calls durable outlive a power failure. Only then does a log that is shorter than
+    /// before show that it was set back (G6).
     pub outlives_power: bool,
-    /// Whether a recovery that would abort an instance proposes what its coordinator's slow path
-    /// could have proposed (law, Rescue). For simulations, until those have run ten million seeds
-    /// with it.
+    /// Whether a recovery that would abort an instance proposes the value that its coordinator's slow path
+    /// could have proposed (law, Rescue). Only simulations set this, until they have run ten million seeds with it.
     pub rescue: bool,
 }
 
@@ -65,18 +64,19 @@ pub struct Config {
 pub struct Timing {
     /// How long the coordinator waits for the fast path when the slow path is possible (C3).
     pub fast_path_us: u64,
-    /// How long before an unanswered message is sent again.
+    /// How long a message may have no answer before it is sent again.
     pub resend_us: u64,
     /// How long an instance may stay undecided before it is recovered; doubled at each try.
     pub recover_us: u64,
-    /// The same when the coordinator cannot be reached at all: a broken link is a reason to
-    /// suspect it at once, and everybody who touches its keys waits.
+    /// How long an instance may stay undecided before it is recovered when its coordinator cannot be reached. This
+    /// time is shorter, because a broken link is a reason to suspect the coordinator, and all commands on its keys
+    /// wait.
     pub suspect_us: u64,
-    /// How often the frontier is told to the others while anything changes.
+    /// How often the replica sends its frontier to the others while anything changes.
     pub gossip_us: u64,
     /// How long a stream may be idle before its end is proposed (S4).
     pub stream_idle_us: u64,
-    /// The same for a named one (S5).
+    /// How long a named stream may be idle before its end is proposed (S5).
     pub source_idle_us: u64,
 }
 
@@ -94,61 +94,61 @@ impl Default for Timing {
     }
 }
 
-/// A client's request, so that its reply finds the way back. The core never looks inside.
+/// The origin of a client's request, to which the reply goes. The core never looks inside.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct ClientRef {
     /// The connection, never used twice by a process.
     pub connection: u64,
-    /// The client's tag.
+    /// The tag that the client chose.
     pub tag: u64,
 }
 
-/// The queue of requests is full: stop reading clients until the next reply.
+/// The queue of requests is full. The caller must stop reading clients until the next reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Busy;
 
 /// Whether the log may grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Room {
-    /// It may.
+    /// The log may grow.
     #[default]
     Enough,
-    /// It has reached its budget, for this reason: writes are refused for a moment.
+    /// The log has reached its budget, for this reason. The replica refuses writes for a moment.
     Short(Reason),
-    /// It cannot, for this reason: clients have to ask another replica, for reads, too, since their
-    /// place in the order is written down as well.
+    /// The log cannot grow, for this reason. Clients must ask another replica, for reads too, since the place of a
+    /// read in the order is written to the log as well.
     Gone(Reason),
-    /// A write does not end, for this reason (law, D9): clients have to ask another replica, those who wait
-    /// already as well, and nothing is begun until it has ended.
+    /// A write does not end, for this reason (law, D9). Clients must ask another replica, even those that wait
+    /// already, and the replica begins nothing until the write has ended.
     Hung(Reason),
 }
 
-/// What the core wants done, in the order in which it is polled.
+/// A task of the core for its caller. The variants are in the order in which outputs are polled.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// A record for the log. What was said before it may leave before it is durable; what is said from here on
-    /// comes out of `poll` only once the log is durable so far.
+    /// A record for the log. Messages and replies that the core made before the record may leave before it is
+    /// durable. Those that it made afterwards come out of `poll` only once the log is durable up to the record.
     Append(Append),
     /// A message for another replica.
     Send(Send),
     /// The answer to a request.
     Reply(Reply),
-    /// G1: records before this position are no longer needed.
+    /// G1: the log need no longer hold records before this position.
     Cut(Position),
 }
 
-/// A record to append to the log. The payload is the batch's bytes when the record carries them.
+/// A record to append to the log.
 #[derive(Clone, Debug)]
 pub struct Append {
-    /// Its place; consecutive from one append to the next.
+    /// The position of the record; positions are consecutive from one append to the next.
     pub position: Position,
     /// The record.
     pub record: Record,
-    /// The batch that belongs to it.
+    /// The bytes of the batch, if the record carries them.
     pub payload: Option<Payload>,
 }
 
-/// A message that may leave now: everything that it rests on is durable.
+/// A message that may be sent now, because all records on which it rests are durable.
 #[derive(Clone, Debug)]
 pub struct Send {
     /// The receiver, never the replica itself.
@@ -157,16 +157,16 @@ pub struct Send {
     pub message: PeerMessage,
     /// The batch that travels behind it.
     pub payload: Option<Payload>,
-    /// Nobody waits for it: it may leave with the next message to the same replica that is not lazy,
-    /// or some milliseconds later. It must not be overtaken.
+    /// Whether the message may wait, because no replica waits for it. A lazy message leaves with the next message to
+    /// that replica that is not lazy, or some milliseconds later. No other message may overtake it.
     pub lazy: bool,
 }
 
-/// The answer to a request, which may leave now.
+/// The answer to a request, which may be sent now.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// Whose request it was.
+    /// The origin of the request.
     pub client: ClientRef,
-    /// The encoded response, or why there is none.
+    /// The encoded response, or the reason why there is none.
     pub outcome: Result<Bytes, Failure>,
 }

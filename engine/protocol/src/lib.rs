@@ -1,10 +1,10 @@
 //! EPaxos* as a pure state machine: no clock, no I/O, no randomness of its own.
 //!
 //! [`replica::Replica`] is one replica's part in one shard. Time, messages, requests and the
-//! durability of its log are arguments; what it wants written, sent and answered is polled. The
+//! durability of its log are arguments; records to write, messages to send and replies are polled. The
 //! law that the code cites by rule number (`C2`, `R5` ...) is `docs/PROTOCOL.md`.
 
-// A new message or record must say everywhere what is done with it.
+// Every match on messages or records must handle a new variant explicitly.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 pub mod admission;

@@ -1,10 +1,10 @@
-//! Every bound of the core, and how they depend on each other.
+//! Every bound of the core, and the relations between them.
 
 use isonomy_wire::command::BATCH_BYTES_MAX;
 use isonomy_wire::id::REPLICAS_MAX;
 
-/// How many own instances may be unexecuted before a replica stops submitting: W of section 6.
-/// Enough to hide two syncs and a round trip; few, so that requests gather under load.
+/// How many own instances may be unexecuted before a replica stops submitting: W of section 6. They are enough to
+/// hide two syncs and a round trip, and few enough that requests gather under load.
 pub const ADMISSION_WINDOW: usize = 32;
 
 /// How many own instances can be unexecuted (section 6): the window, and the one barrier that may be under
@@ -15,130 +15,129 @@ pub const OWN_UNEXECUTED_MAX: usize = ADMISSION_WINDOW + 1;
 /// this travels alone and is never copied.
 pub const GATHER_BYTES: usize = 64 << 10;
 
-/// Requests that wait for an instance; beyond it `on_request` says `Busy`.
+/// The most requests that wait for an instance; beyond them `on_request` returns `Busy`.
 pub const PENDING_REQUESTS_MAX: usize = 16 << 10;
 
-/// Their bytes.
+/// The most bytes of such requests.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
 
-/// Sequence numbers are reserved in blocks of this size (C1, D5). What a crash leaves unused
-/// becomes Nops, so not too many. The next block is reserved when half of one is left, so that
-/// nobody waits for it.
+/// Sequence numbers are reserved in blocks of this size (C1, D5). A block is small, because numbers that a crash
+/// leaves unused become Nops. The next block is reserved when half of one is left, so that no request waits for it.
 pub const RESERVE_BLOCK: u64 = 256;
 
-/// How far above the known end of a row an id may lie. Whatever names more is not from a member
+/// How far above the known end of a row an id may lie. A message that names a higher id does not come from a member
 /// that follows the law and is dropped.
 pub const ROW_AHEAD_MAX: u64 = 1 << 20;
 
 /// The longest range that one Recover covers.
 pub const RECOVER_RANGE_MAX: u64 = 64;
 
-/// Recoveries under way at once.
+/// The most recoveries under way at once.
 pub const RECOVERIES_MAX: usize = 512;
 
 /// How far behind the committed prefix of a row one tick looks for overdue instances. A replica
 /// that was away for long may have seen a million; they are decided from the front anyway.
 pub const RECOVER_SCAN_MAX: usize = 2048;
 
-/// The most commits that one Pull brings, and their bytes.
+/// The most commits that one Pull brings.
 pub const PULL_COMMITS_MAX: u64 = 256;
-/// See [`PULL_COMMITS_MAX`].
+/// The most bytes of the commits that one Pull brings.
 pub const PULL_BYTES_MAX: usize = 8 << 20;
 
-/// Open streams per shard; the coordinator refuses more (S4).
+/// The most open streams per shard; the coordinator refuses more (S4).
 pub const STREAMS_MAX: usize = 64 << 10;
 
-/// Named streams per shard; the coordinator refuses more (S5). They have a bound of their own, so that names
-/// that are never used again take the place of nobody else. Each takes about 2 KiB at most besides its answers.
+/// The most named streams per shard; the coordinator refuses more (S5). They have a bound of their own, so that names
+/// that are never used again take no place from other streams. Each takes at most about 2 KiB besides its answers.
 pub const SOURCES_MAX: usize = 16 << 10;
 
-/// Stored answers of one stream in bytes; the oldest go first, and a retry of them is answered
-/// `Duplicate` (S2).
+/// The most bytes of stored answers of one stream. The oldest answers are dropped first, and a retry of their
+/// commands is answered `Duplicate` (S2).
 pub const STREAM_RESULT_BYTES_MAX: usize = 4 << 20;
 
 /// The period of the core's housekeeping in microseconds.
 pub const TICK_US: u64 = 5_000;
 
-/// The oldest undecided instance keeps a barrier from being proposed from this age on, in microseconds.
+/// The age of the oldest undecided instance, in microseconds, from which on no barrier is proposed.
 pub const BARRIER_PATIENCE_US: u64 = 50_000;
 
-/// When a write may be tried again that the log's budget refused, in milliseconds.
+/// How long a client is asked to wait after the log's budget refused its write, in milliseconds.
 pub const ROOM_RETRY_MS: u32 = 100;
 
-/// When a client is to try again that was refused because there are as many streams or sources as there may be.
+/// How long a client is asked to wait after the limit of streams or sources refused it, in milliseconds.
 pub const STREAMS_RETRY_MS: u32 = 1000;
 
-/// A replica that lacks more instances than this of what a peer has executed asks clients to go
-/// elsewhere: they would wait for all of them.
+/// A replica that lacks more of the instances that a peer has executed than this sends clients to other replicas,
+/// since they would wait for all of these instances.
 pub const BEHIND_MAX: u64 = 4096;
 
-/// A replica that lacks more instances than this of what a peer has executed proposes no barrier by itself.
-/// More than a peer can be ahead by because its gossip is newer than what came of its Commits.
+/// A replica that lacks more of the instances that a peer has executed than this proposes no barrier by itself. A
+/// peer whose gossip is merely newer than its Commits is ahead by less.
 pub const BARRIER_BEHIND_MAX: u64 = 256;
 
-/// How many state hashes at barriers are kept to be compared.
+/// How many state hashes at barriers a replica keeps for comparison.
 pub const BARRIERS_REMEMBERED: usize = 16;
 
-/// How long a source waits for the next bytes that a peer asks for before it takes another snapshot, in
-/// microseconds. Longer than a piece that was lost takes to be asked for again.
+/// How long a source waits for a peer to ask for the next bytes before it takes another snapshot, in microseconds. A
+/// peer asks again for a lost piece within a shorter time.
 pub const HOLD_US: u64 = 5_000_000;
 
-/// How often a peer may begin the same snapshot again and be waited for.
+/// How often a peer may begin to fetch one snapshot again while its source still waits for it.
 pub const HOLD_RESTARTS_MAX: u32 = 3;
 
-/// A source waits for nobody any more when its log has grown by so many times the distance of two barriers
-/// since its snapshot: the log's budget has four, and the next snapshot takes time.
+/// A source waits for no peer any more when its log has grown by this many times the distance of two barriers since
+/// its snapshot. The log's budget has room for four, and the next snapshot takes time.
 pub const HOLD_BARRIERS: u64 = 3;
 
-/// The first wait before a snapshot is tried again that could not be fetched or written, in microseconds.
+/// The first wait before another try of a snapshot that could not be fetched or written, in microseconds.
 pub const RETRY_US: u64 = 1_000_000;
 
-/// That wait doubles up to this many times.
+/// How many times that wait can double.
 pub const RETRY_DOUBLINGS_MAX: u32 = 5;
 
-/// A snapshot's file that was verified and is whole is not verified again for so long, in microseconds:
-/// whoever says that it does not read costs this replica a read of all of it.
+/// How long a snapshot's file that was verified and is whole is not verified again, in microseconds. Each report of a
+/// peer that the file cannot be read could otherwise cost this replica a read of the whole file.
 pub const VERIFY_AGAIN_US: u64 = 60_000_000;
 
-/// Log growth between two barriers in bytes.
+/// The growth of the log between two barriers, in bytes.
 pub const BARRIER_BYTES: u64 = 256 << 20;
 
-/// Recovery timeouts double up to this many times.
+/// How many times a recovery timeout can double.
 pub const RECOVER_DOUBLINGS_MAX: u32 = 6;
 
-/// How long without a quorum until requests are refused, in microseconds.
+/// How long a replica may have no quorum before it refuses requests, in microseconds.
 pub const UNAVAILABLE_AFTER_US: u64 = 1_000_000;
 
-/// A write of the log that takes so long is taken for one that hangs (D9), in microseconds: far above
-/// what a healthy disk takes, and so short that a client hears of it before it would have asked elsewhere.
+/// How long a write of the log may take before it counts as hanging (D9), in microseconds. A healthy disk takes far
+/// less, and a client learns of a hanging disk before it would have asked another replica by itself.
 pub const HUNG_AFTER_US: u64 = 700_000;
 
-/// A peer counts as not reached for so many periods of gossip after it has said that its disk hangs (D9):
-/// it says so every period, and some of that may be lost.
+/// A peer counts as not reached for this many periods of gossip after it has reported that its disk hangs (D9). The
+/// peer repeats the report every period, and some reports may be lost.
 pub const STALLED_PERIODS: u64 = 5;
 
-/// Messages and answers that may wait for the disk before peers have to wait, too. Far more than wait for
-/// one write under load; while the disk hangs some are made without a record that would bound them.
+/// How many messages and answers may wait for the disk before peers must wait, too. Far fewer wait for one write
+/// under load, but while the disk hangs some are made without a record that would bound them.
 pub const HELD_MAX: usize = 256 << 10;
 
-/// What was told before is told again after this many periods of gossip.
+/// Unchanged gossip is sent again after this many periods.
 pub const GOSSIP_REPEAT: u64 = 20;
 
-/// How far the peers' logs reach is written down at most so often, in microseconds: each time costs a
-/// record, and only a restart within this time forgets what was heard (G6).
+/// The shortest time between two records of how far the peers' logs reach, in microseconds. Only a restart within
+/// this time forgets such a report (G6).
 pub const HEARD_EVERY_US: u64 = 1_000_000;
 
-/// Instances shown as waited for in the status.
+/// How many of the instances for which execution waits the status shows.
 pub const WAITING_ON_SHOWN: usize = 16;
 
 const _: () = {
-    // A gathered batch stays a legal one whatever joins it last.
+    // A gathered batch stays legal, whichever request joins it last.
     assert!(GATHER_BYTES < BATCH_BYTES_MAX);
     assert!(PENDING_BYTES_MAX >= 2 * BATCH_BYTES_MAX);
     // A replica never has to wait for sequence numbers while it may submit.
     assert!(RESERVE_BLOCK / 2 >= 2 * OWN_UNEXECUTED_MAX as u64);
-    // One look finds work for all recoveries that may be under way, whatever a crash left unused.
+    // One look finds work for all recoveries that may be under way, even if a crash left numbers unused.
     assert!(RECOVER_SCAN_MAX > RECOVERIES_MAX + 2 * RESERVE_BLOCK as usize);
-    // What all members may have unexecuted is far below what an id may lie ahead.
+    // All members together may have far fewer unexecuted instances than an id may lie ahead.
     assert!(ROW_AHEAD_MAX > (REPLICAS_MAX * OWN_UNEXECUTED_MAX) as u64 + 2 * RESERVE_BLOCK);
 };

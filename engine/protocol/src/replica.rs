@@ -1,4 +1,4 @@
-//! One replica's part in one shard: inputs in, outputs out. The rules are in the files of `phase`, what they keep in
+//! One replica's part in one shard: its inputs and outputs. The rules are in the files of `phase`, and their state is in
 //! the modules that the fields name.
 
 use crate::attempt::Attempts;
@@ -124,16 +124,16 @@ pub struct Replica {
     pub(crate) idle: Idle,
     pub(crate) outbox: Outbox,
     pub(crate) attempts: Attempts,
-    /// Waiting(id, k): the highest k heard per undecided id (R6c).
+    /// The highest k of each Waiting(id, k) that was received, per undecided id (R6c).
     pub(crate) waiting: BTreeMap<InstanceId, u8>,
     pub(crate) numbers: Numbers,
     pub(crate) requests: Requests,
     pub(crate) forgetting: Forgetting,
-    /// Who fetches the newest snapshot.
+    /// The peers that fetch the newest snapshot.
     pub(crate) holds: Holds,
-    /// What is known of its file.
+    /// The state of that snapshot's file.
     pub(crate) own_file: OwnFile,
-    /// Whose snapshot is needed.
+    /// The peers whose snapshot this replica needs.
     pub(crate) sources: Sources,
     pub(crate) peers: Peers,
     pub(crate) said: Said,
@@ -144,7 +144,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica with an empty log. `replay` each record of its log, in order, then `start` it.
+    /// A replica with an empty log. The caller must `replay` each record of the log, in order, and then call `start`.
     /// The seed only spreads timeouts.
     pub fn new(config: Config, seed: u64) -> Replica {
         let quorum = Quorum::new(config.replicas);
@@ -178,16 +178,16 @@ impl Replica {
         }
     }
 
-    /// The log was replayed; `position` is that of its last record. Until it is admitted the replica says
-    /// nothing and takes nothing.
+    /// The log was replayed up to its last record, which has this position. The replica sends nothing and takes
+    /// nothing until it is admitted.
     pub fn start(&mut self, now: Time, position: Position) {
         self.outbox.start(position);
-        // What was not used of the block becomes Nops.
+        // The unused numbers of the block become Nops.
         if let Some(last) = self.numbers.start(self.forgetting.floor().of(self.me)) {
             self.space.see(InstanceId::new(self.me, last), now).expect("a block is not far ahead");
         }
-        // What others have under way gets its time from here on: whoever recovers it at once
-        // turns proposals of living coordinators into Nops (R3.3).
+        // Timeouts of the others' instances begin here. A replica that recovered them at once would turn
+        // proposals of living coordinators into Nops (R3.3).
         self.space.restart_patience(now);
         self.counters.replayed_commands = self.machine.commands();
         self.last_tick = now;
@@ -196,35 +196,34 @@ impl Replica {
         self.look_for_quorum(now);
     }
 
-    /// G6: the others have confirmed that the state that was replayed is the newest one (see
-    /// [`crate::admission`]).
+    /// G6: the others have confirmed that the replayed state is this replica's newest (see [`crate::admission`]).
     pub fn admit(&mut self, now: Time) {
         self.requests.admit();
         self.last_tick = now;
         self.peers.start(now);
-        // What the others have under way gets its time from here on.
+        // Timeouts of the others' instances begin here.
         self.space.restart_patience(now);
         self.deliver_to_self(now);
     }
 
-    /// G6: whether it was admitted.
+    /// G6: whether the replica was admitted.
     pub fn is_admitted(&self) -> bool {
         self.requests.is_admitted()
     }
 
-    /// G6: how many durable records the log has for what was said; `None` if a power failure could take
-    /// some of them.
+    /// G6: how many durable records the log has under the messages that were sent; `None` if a power failure could
+    /// take some of them.
     pub fn position(&self) -> Option<u64> {
         self.config.outlives_power.then(|| self.outbox.spoken().min(self.outbox.durable()).0)
     }
 
-    /// G6: how many durable records the log of a peer has had, as it has said.
+    /// G6: the number of durable records that a peer has reported for its log.
     pub fn heard(&self, peer: ReplicaId) -> u64 {
         self.peers.heard(peer)
     }
 
-    /// A message from another replica, with the batch that came behind it. Messages that no
-    /// member following the law would send are dropped.
+    /// A message has come from another replica, with the batch behind it. The replica drops messages that no member
+    /// that follows the law would send.
     pub fn on_message(&mut self, now: Time, from: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
         if !self.is_admitted() {
             self.counters.dropped.not_admitted += 1;
@@ -238,26 +237,26 @@ impl Replica {
         self.deliver_to_self(now);
     }
 
-    /// Whether the log may grow from here on, and whether the disk answers.
+    /// Tells the replica whether the log may grow from now on, and whether the disk answers.
     pub fn on_room(&mut self, room: Room) {
         self.requests.on_room(room);
         self.give_back_for_room();
         self.give_up_if_hung();
     }
 
-    /// What the log held on its disk when the process started, and has taken since, in bytes. What it
-    /// held counts as grown since the last barrier: a log that is never cut because its process is
-    /// always killed first would fill its budget.
+    /// Tells the replica how many bytes the log held on its disk when the process started, plus the bytes that it has
+    /// taken since. The bytes at the start count as growth since the last barrier. Otherwise a log that is never cut,
+    /// because its process is always killed first, would fill its budget.
     pub fn on_log_bytes(&mut self, bytes: u64) {
         self.forgetting.on_log_bytes(bytes);
     }
 
-    /// The replicas whose links work in both directions, this one not counted.
+    /// Tells the replica which peers have links that work in both directions.
     pub fn on_links(&mut self, now: Time, linked: &[ReplicaId]) {
         if self.peers.on_links(linked) {
             self.note_heard(now);
         }
-        // Whoever came back has to hear how far this replica is.
+        // A peer that came back must receive the progress of this replica.
         self.said.forget();
         self.look_for_quorum(now);
     }
@@ -267,7 +266,7 @@ impl Replica {
         self.requests.on_quorum(now, is_reached);
     }
 
-    /// Time has passed: resends, slow paths, recoveries, gossip.
+    /// Time has passed. The replica resends messages, takes slow paths, starts recoveries and gossips.
     pub fn on_timeout(&mut self, now: Time) {
         if now.since(self.last_tick) >= TICK_US {
             self.last_tick = now;
@@ -285,80 +284,79 @@ impl Replica {
         }
     }
 
-    /// When `on_timeout` wants to be called at the latest.
+    /// The latest time at which the caller must call `on_timeout`.
     pub fn next_deadline(&self) -> Option<Time> {
         Some(self.last_tick.after(if self.is_quiet() { 20 * TICK_US } else { TICK_US }))
     }
 
-    /// Nothing is under way that a tick could further.
+    /// Whether nothing is under way that a tick could advance.
     fn is_quiet(&self) -> bool {
         let is_told = self.said.is_told(self.progress()) && !self.requests.is_hung();
         let is_idle = self.attempts.is_empty() && self.requests.is_empty() && is_told;
         is_idle || !self.is_admitted()
     }
 
-    /// All records up to `position` are durable.
+    /// All records up to `position` have become durable.
     pub fn on_durable(&mut self, now: Time, position: Position) {
         self.outbox.on_durable(position);
         self.deliver_to_self(now);
     }
 
-    /// No more requests are taken; what is under way comes to its end. Go on driving the replica
-    /// until `is_idle`, or give up after a while: a stop in bad order loses nothing either.
+    /// Stops taking requests, and brings everything under way to its end. The caller goes on driving the replica
+    /// until `is_idle`, or gives up after a while; a stop in bad order loses nothing either.
     pub fn on_stop(&mut self, _now: Time) {
         self.requests.on_stop();
         self.give_back_pending(Reason::Stopping);
     }
 
-    /// D2: whether somebody waits for more of the log to be durable. What nobody waits for, such as a
-    /// commit that came from another replica, may gather for a while.
+    /// D2: whether a message or a reply waits for more of the log to be durable. Other records, such as a commit that
+    /// came from another replica, may gather for a while.
     pub fn awaits_log(&self) -> bool {
         self.outbox.awaits_log()
     }
 
-    /// Whether so much waits for the disk that peers should not be read.
+    /// Whether so much waits for the disk that the caller should not read from peers.
     pub fn is_behind(&self) -> bool {
         self.outbox.held() > HELD_MAX
     }
 
-    /// After `on_stop`: everything own is executed, said and durable.
+    /// Whether, after `on_stop`, all own instances are executed, answered and durable.
     pub fn is_idle(&self) -> bool {
         self.requests.is_stopped() && self.outbox.is_empty()
     }
 
-    /// The next thing that is to be done, in the order of [`Output`]'s variants; `None`: sleep until the next
-    /// input. Poll until then, after `end_turn`.
+    /// The next output, in the order of [`Output`]'s variants. After `end_turn` the caller polls until `None`, and
+    /// then sleeps until the next input.
     #[inline]
     pub fn poll(&mut self) -> Option<Output> {
         self.outbox.poll().or_else(|| self.poll_cut().map(Output::Cut))
     }
 
-    /// Hands over the messages to oneself that are due, until none is left. What leaves for
-    /// others stays in order.
+    /// Handles the due messages of the replica to itself, until none is left. Messages to others stay in order.
     pub(crate) fn deliver_to_self(&mut self, now: Time) {
         while let Some(message) = self.outbox.poll_own() {
             self.handle(now, self.me, message.message, message.payload);
         }
     }
 
-    /// Sends to all others what rests on everything appended so far.
+    /// Sends a message to all others, which rests on all records appended so far.
     pub(crate) fn broadcast(&mut self, message: &PeerMessage, payload: Option<&Payload>) {
         for to in self.peers.others() {
             self.outbox.send(to, message.clone(), payload.cloned());
         }
     }
 
-    /// What this replica has committed without a gap, and executed.
+    /// The instances that this replica has committed without a gap, and those that it has executed.
     pub(crate) fn progress(&self) -> (Frontier, Frontier) {
         (*self.executor.committed(), *self.executor.executed())
     }
 
-    /// Whether an instance has executed, and is forgotten here.
+    /// Whether an instance has executed and this replica has forgotten it.
     pub(crate) fn is_forgotten(&self, id: InstanceId) -> bool {
         self.forgetting.floor().contains(id)
     }
 
-    /// The index learns the batch of an instance, once.
+    /// Adds the batch of an instance to the index, once.
     pub(crate) fn learn(&mut self, id: InstanceId) {
         if let Some(instance) = self.space.get_mut(id)
             && let Some(payload) = instance.unlearnt()

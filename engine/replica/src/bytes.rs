@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-/// A key that is named by its bytes.
+/// The options that name a key by its bytes.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct KeyBytesArgs {
     /// The bytes of the key as hexadecimal digits, instead of KEY
@@ -18,13 +18,13 @@ pub(crate) struct KeyBytesArgs {
 }
 
 impl KeyBytesArgs {
-    /// The key, if it was named this way.
+    /// The key, if one of the options names it.
     pub(crate) fn get(&self) -> Option<Vec<u8>> {
         self.key_hex.as_ref().or(self.key_base64.as_ref()).map(|decoded| decoded.0.clone())
     }
 }
 
-/// A key: as it is typed, or by its bytes.
+/// The arguments that name a key, as text or by its bytes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct KeyArgs {
     /// The key
@@ -42,7 +42,7 @@ impl KeyArgs {
     }
 }
 
-/// An argument that stands for bytes.
+/// The bytes of an argument.
 #[derive(Clone, Debug)]
 struct Decoded(Vec<u8>);
 
@@ -56,7 +56,7 @@ fn from_base64(text: &str) -> Result<Decoded, String> {
     decoded.map(Decoded).map_err(|error| format!("{error}; give base64 with its padding"))
 }
 
-/// Bytes in a sentence.
+/// Bytes in the form for a sentence.
 pub(crate) fn quoted(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => format!("'{text}'"),
@@ -69,8 +69,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
-/// Puts bytes into an object of JSON, which has no bytes: as text where they are text, else in base64
-/// under a name that says so.
+/// Puts bytes into a JSON object, which has no type for bytes: as text if they are UTF-8, otherwise in base64 under a
+/// name that says so.
 pub(crate) fn put(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => {

@@ -1,4 +1,4 @@
-//! What the commands that talk to a running cluster share.
+//! The shared parts of the commands that talk to a running cluster.
 
 use crate::fatal::Fatal;
 use clap::{Args, ValueEnum};
@@ -8,7 +8,7 @@ use isonomy_wire::message::Role;
 use isonomy_wire::session::Config;
 use std::future::Future;
 
-/// How results are printed.
+/// The format in which results are printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub(crate) enum Output {
     /// For people
@@ -18,10 +18,10 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Where the cluster is.
+/// The options that name the cluster.
 #[derive(Args, Debug)]
 pub(crate) struct ConnectArgs {
-    /// Client ports of shard 0 of any of the replicas
+    /// The addresses of one or more replicas, each with the client port of shard 0
     #[arg(
         long,
         env = "ISONOMY_CONNECT",
@@ -30,8 +30,8 @@ pub(crate) struct ConnectArgs {
         value_name = "HOST:PORT,..."
     )]
     pub(crate) connect: Vec<String>,
-    /// The cluster that is meant, by its name or by the id that `isonomy status` shows; members of others are
-    /// refused. One that was restored from a backup has an id that its name does not give
+    /// Talk only to members of this cluster, named by its name or by the id that `isonomy status` shows. Name a
+    /// cluster that was restored from a backup by its id, which does not follow from its name
     #[arg(long, env = "ISONOMY_CLUSTER", value_name = "NAME|ID")]
     pub(crate) cluster: Option<ClusterId>,
 }

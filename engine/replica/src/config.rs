@@ -10,26 +10,26 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Client connections per shard unless the configuration says otherwise.
+/// The default number of client connections per shard.
 pub(crate) const CONNECTIONS_MAX: u32 = 1024;
-/// The bytes of log that a shard may keep, in MiB, unless the configuration says otherwise.
+/// The default size of log that a shard may keep, in MiB.
 pub(crate) const LOG_BUDGET_MIB: u64 = 4096;
-/// The least that it can be: a barrier must fit between two others.
+/// The smallest budget, since a barrier must fit between two others.
 pub(crate) const LOG_BUDGET_MIB_MIN: u64 = 64;
 
-/// How many days a source is remembered, unless the configuration says otherwise, and the most that it can say.
+/// The default number of days without use after which a source is forgotten, and the largest.
 const SOURCE_EXPIRY_DAYS: u32 = 30;
 const SOURCE_EXPIRY_DAYS_MAX: u32 = 3650;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// When a decision may be answered.
+/// The moment at which a decision may be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Durability {
-    /// When the disk has flushed it.
+    /// When the disk has flushed the decision.
     #[default]
     Fsync,
-    /// When the operating system has it: a power failure of a majority can lose it.
+    /// When the operating system has the decision; a power failure of a majority can lose it.
     Os,
 }
 
@@ -42,11 +42,11 @@ impl Durability {
     }
 }
 
-/// Where a replica is reached.
+/// The address of a replica.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MemberConfig {
-    /// Name or address; one of IPv6 has no brackets here, though it may have them in the file.
+    /// A name or an address. An IPv6 address has no brackets here, but may have them in the file.
     #[serde(deserialize_with = "read_host")]
     pub(crate) host: String,
     /// Shard `s` listens for peers on this port plus `s`.
@@ -76,7 +76,7 @@ fn read_host<'de, D: Deserializer<'de>>(host: D) -> Result<String, D::Error> {
     String::deserialize(host).map(|host| bare_host(&host).to_owned())
 }
 
-/// The file, all of it optional.
+/// The configuration file, in which every key is optional.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -103,32 +103,32 @@ pub(crate) struct ServeArgs {
     /// The cluster's name; replicas and clients of different clusters refuse each other
     #[arg(long, env = "ISONOMY_CLUSTER", value_name = "NAME")]
     cluster: Option<String>,
-    /// Which of the members this replica is, from 0
+    /// The place of this replica in the list of members, from 0
     #[arg(long, env = "ISONOMY_REPLICA", value_name = "N")]
     replica: Option<u8>,
-    /// The number of shards, the same for all members and fixed for the cluster's life [default: 1]
+    /// The number of shards, equal for all members and fixed for the cluster's life [default: 1]
     #[arg(long, env = "ISONOMY_SHARDS", value_name = "N")]
     shards: Option<u16>,
-    /// Where the log is kept; one directory per replica
+    /// The directory of the log and the snapshots, of this replica alone
     #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// When a decision may be answered [default: fsync]
     #[arg(long, env = "ISONOMY_DURABILITY", value_enum)]
     durability: Option<Durability>,
-    /// The cores that shards are pinned to, in turn [default: all that the process may use]
+    /// The cores to which shards are pinned, in turn [default: all that the process may use]
     #[arg(long, env = "ISONOMY_CORES", value_delimiter = ',', value_name = "CORE,...")]
     cores: Option<Vec<usize>>,
     /// The address to listen on [default: the member's own host]
     #[arg(long, env = "ISONOMY_LISTEN", value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Client connections per shard [default: 1024]
+    /// The most client connections per shard [default: 1024]
     #[arg(long, env = "ISONOMY_CONNECTIONS_MAX", value_name = "N")]
     connections_max: Option<u32>,
-    /// MiB of log that each shard may keep before clients are refused; a snapshot is taken several
-    /// times as often [default: 4096]
+    /// The size of log, in MiB, that each shard may keep before it refuses clients; it takes a snapshot whenever the
+    /// log has grown by a quarter of this [default: 4096]
     #[arg(long, env = "ISONOMY_LOG_BUDGET_MIB", value_name = "MIB")]
     log_budget_mib: Option<u64>,
-    /// After so many days without use a source of `propose --source` is forgotten; a restart of the replica begins
+    /// The days without use after which a source of `propose --source` is forgotten; a restart of the replica begins
     /// them anew [default: 30]
     #[arg(long, env = "ISONOMY_SOURCE_EXPIRY_DAYS", value_name = "DAYS")]
     source_expiry_days: Option<u32>,
@@ -137,7 +137,7 @@ pub(crate) struct ServeArgs {
     members: Vec<MemberConfig>,
 }
 
-/// What a replica runs with. Checked.
+/// The checked settings of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Config {
     pub(crate) cluster: String,
@@ -145,13 +145,13 @@ pub(crate) struct Config {
     pub(crate) shards: u16,
     pub(crate) data_dir: PathBuf,
     pub(crate) durability: Durability,
-    /// Empty: all that the process may use.
+    /// The cores for shards; empty: all that the process may use.
     pub(crate) cores: Vec<usize>,
     pub(crate) listen: String,
     pub(crate) connections_max: u32,
-    /// In bytes, per shard.
+    /// The log that each shard may keep, in bytes.
     pub(crate) log_budget: u64,
-    /// After so long without use a source is forgotten.
+    /// The time without use after which a source is forgotten.
     pub(crate) source_expiry: Duration,
     pub(crate) members: Vec<MemberConfig>,
 }
@@ -224,7 +224,7 @@ impl Config {
         Ok(())
     }
 
-    /// The ports of a member exist and no two overlap, neither its own nor those of its host.
+    /// Checks that the ports of each member exist, and that no two overlap, neither of one member nor of one host.
     fn check_ports(&self, index: usize, member: &MemberConfig) -> Result<(), Fatal> {
         let ranges = |member: &MemberConfig| [member.peer_base, member.client_base];
         for base in ranges(member) {
@@ -246,13 +246,13 @@ impl Config {
         Ok(())
     }
 
-    /// This replica among the members.
+    /// The entry of this replica in the list of members.
     pub(crate) fn own(&self) -> &MemberConfig {
         &self.members[self.replica.index()]
     }
 }
 
-/// Others find a member under its host.
+/// Checks the host of a member, under which the others find it.
 fn check_host(index: usize, host: &str) -> Result<(), Fatal> {
     if !is_host(host) {
         let text = format!("member {index}: '{host}' is no host; give a name or an address, without a port");
@@ -267,8 +267,8 @@ fn check_host(index: usize, host: &str) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// Reads the file. A path in it means the same wherever the program is started: a relative one begins
-/// at the file.
+/// Reads the file. A relative path in the file is resolved against the file's directory, so that it does not depend
+/// on the working directory of the program.
 fn read(path: &Path) -> Result<File, Fatal> {
     let text = std::fs::read_to_string(path).map_err(|error| bad(format!("{}: {error}", path.display())))?;
     // The parser's text names line, column and the keys that exist.
@@ -285,7 +285,7 @@ fn read(path: &Path) -> Result<File, Fatal> {
     Ok(file)
 }
 
-/// A path as the working directory of the program completes it, which no file system call has to know.
+/// A path completed with the working directory of the program, without a call to the file system.
 fn absolute(path: &Path) -> Result<PathBuf, Fatal> {
     let refused = |error| bad(format!("the path '{}' is no place for data: {error}", path.display()));
     std::path::absolute(path).map_err(refused)

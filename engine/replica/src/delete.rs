@@ -19,12 +19,12 @@ pub(crate) struct DeleteArgs {
     connect: ConnectArgs,
     #[command(flatten)]
     key: KeyArgs,
-    /// How the outcome is printed
+    /// The format in which the outcome is printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// Drops the key's state; an error if it has none.
+/// Removes the key's state; an error if the key has none.
 pub(crate) fn run(args: &DeleteArgs) -> Result<(), Fatal> {
     block_on(async {
         let key = args.key.get();

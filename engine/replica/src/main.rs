@@ -45,20 +45,20 @@ struct Cli {
     command: Command,
 }
 
-/// What the program can do.
+/// The commands of the program.
 #[derive(Subcommand)]
 enum Command {
     /// Start a cluster on this machine, load it, kill a replica, and check that all agree
     Demo(demo::DemoArgs),
     /// Run one replica
     Serve(Box<config::ServeArgs>),
-    /// Show how replicas stand
+    /// Show the status of replicas
     Status(status::StatusArgs),
     /// Decide a key, or every line of a file
     Propose(propose::ProposeArgs),
     /// Print the latest decision of a key
     Read(read::ReadArgs),
-    /// End a key's life, and drop its state
+    /// End a key's life, and remove its state
     Delete(delete::DeleteArgs),
     /// List the sources of `propose --source`, or end one
     Source(source::SourceArgs),
@@ -66,13 +66,13 @@ enum Command {
     Snapshot(backup::SnapshotArgs),
 }
 
-/// The command line; an exit code if it is wrong or asks for help.
+/// Parses the command line; an exit code if it is wrong or asks for help.
 fn parse() -> Result<Cli, ExitCode> {
     let command = Cli::command();
     let matches = environment::ignore_empty(command.clone()).try_get_matches();
     environment::tell_empty(&command, matches.as_ref().ok());
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|told| {
-        // What was asked for, such as help, is a result; a broken standard error changes no code.
+        // Output that was asked for, such as help, is a result; a broken standard error changes no code.
         let is_shown = told.print().is_ok() || told.use_stderr();
         let code = if is_shown { told.exit_code() as u8 } else { Reason::Failed as u8 };
         ExitCode::from(code)

@@ -25,18 +25,18 @@ pub(crate) struct ReadArgs {
     connect: ConnectArgs,
     #[command(flatten)]
     key: KeyArgs,
-    /// How the decision is printed
+    /// The format in which the decision is printed
     #[arg(long, value_enum, default_value_t)]
     output: ReadOutput,
 }
 
-/// How a decision is printed.
+/// The format in which a decision is printed.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum ReadOutput {
-    /// For people: the value and a newline, or its base64 if it is no text
+    /// For people: the value and a newline; a value that is not text is printed as base64
     #[default]
     Table,
-    /// One JSON object; a value that is no text stands in `value_base64`
+    /// One JSON object; a value that is not text is in `value_base64`
     Json,
     /// Exactly the bytes of the value
     Raw,
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &ReadArgs) -> Result<(), Fatal> {
     })
 }
 
-/// A read has no effect, so there is nothing to find out about it: it is repeated.
+/// Advises to repeat a read that failed: a read has no effect, so its outcome need not be found out.
 fn unread(error: CallError, troubles: &[String]) -> anyhow::Error {
     match error {
         CallError::Failed(Error::TimedOut | Error::NotTaken { .. }) => anyhow!(

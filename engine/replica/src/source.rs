@@ -21,9 +21,9 @@ pub(crate) struct SourceArgs {
 
 #[derive(Subcommand, Debug)]
 enum SourceCommand {
-    /// Show the sources that a replica knows, and how far each has come
+    /// Show the sources that a replica knows, and the position of each
     List(ListArgs),
-    /// End a source: what it said is forgotten, and whoever uses its name again begins anew
+    /// End a source: the cluster forgets it, and an import that uses its name again begins anew
     End(EndArgs),
 }
 
@@ -31,7 +31,7 @@ enum SourceCommand {
 struct ListArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// How the sources are printed
+    /// The format in which the sources are printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -45,10 +45,10 @@ source.")]
 struct EndArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// The source's name
+    /// The name of the source
     #[arg(value_name = "NAME")]
     name: SourceName,
-    /// How the outcome is printed
+    /// The format in which the outcome is printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }

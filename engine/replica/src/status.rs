@@ -21,12 +21,12 @@ as it is if they are not all of one cluster.")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// How the status is printed
+    /// The format in which the status is printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// Prints the status of each replica named, or why there is none; an error if one does not answer.
+/// Prints the status of each named replica, or the reason why there is none; an error if a replica does not answer.
 pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
     let addresses = &args.connect.connect;
     block_on(async {
@@ -54,10 +54,10 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
     })
 }
 
-/// How a replica stands, or why that is not known.
+/// The status of a replica, or the reason why there is none.
 type ReplicaStatus = Result<(Welcome, Vec<ShardStatus>), ConnectError>;
 
-/// Asks all at once: those that answer do not wait for one that is silent.
+/// Asks all replicas at once, so that those that answer do not wait for one that is silent.
 async fn ask_all(addresses: &[String], cluster: Option<ClusterId>) -> Vec<ReplicaStatus> {
     let asked = addresses.iter().cloned();
     let ask = |it: String| tokio::spawn(async move { replica_status(&it, cluster).await });
@@ -69,7 +69,7 @@ async fn ask_all(addresses: &[String], cluster: Option<ClusterId>) -> Vec<Replic
     answers
 }
 
-/// All shards of the replica whose shard 0 listens for clients at this address.
+/// Asks all shards of the replica whose shard 0 listens for clients at this address.
 pub(crate) async fn replica_status(address: &str, cluster: Option<ClusterId>) -> ReplicaStatus {
     let member = parse_address(address)?;
     let mut first = Connection::open(&member, ShardId(0), cluster, Role::Operator).await?;
@@ -88,12 +88,12 @@ fn rows(vector: &[u64], welcome: &Welcome) -> Vec<u64> {
     vector[..welcome.members.len()].to_vec()
 }
 
-/// State hashes are compared, not computed with: as text no reader rounds them.
+/// A state hash as text, which no reader of JSON rounds; hashes are only compared.
 pub(crate) fn hash_text(hash: u64) -> String {
     format!("{hash:016x}")
 }
 
-/// The bytes that have come of a peer's snapshot, and all of them, while one is fetched.
+/// The bytes that have come of a peer's snapshot and the bytes of the whole, while a snapshot is fetched.
 fn fetched(status: &ShardStatus) -> Option<(u64, u64)> {
     (status.fetched != (0, 0)).then_some(status.fetched)
 }
@@ -181,7 +181,7 @@ fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
     text
 }
 
-/// How the links with a peer stand, with a newline before it.
+/// The line for the links with a peer, with a newline before it.
 fn peer_line(peer: &PeerStatus) -> String {
     let PeerStatus { replica, opened, ended, heard, silenced, lost, resent, retry_ms } = peer;
     let retry = if *retry_ms > 0 { format!("  retries after {retry_ms} ms") } else { String::new() };
@@ -191,7 +191,7 @@ fn peer_line(peer: &PeerStatus) -> String {
     )
 }
 
-/// A shard's lines, each with a newline before it.
+/// The lines of a shard, each with a newline before it.
 fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
     let peers: Vec<String> = status.peers_connected.iter().map(ToString::to_string).collect();
     let counts = format!(

@@ -23,7 +23,7 @@ pub(super) struct ExportArgs {
     /// The data directory of a replica
     #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]
     dir: PathBuf,
-    /// The directory to be made
+    /// The directory to make for the backup
     #[arg(long, value_name = "OUT")]
     to: PathBuf,
 }
@@ -50,7 +50,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Fatal> {
     ))
 }
 
-/// The directory that becomes the backup, beside it.
+/// Makes the temporary directory beside the backup, which becomes the backup.
 fn make_temporary(to: &Path) -> Result<PathBuf, Fatal> {
     let refused =
         |path: &Path, what: &str| Err(Fatal::new(Reason::Failed, format!("{}: {what}", path.display())));
@@ -93,8 +93,8 @@ fn write_all(dir: &Path, identity: &Identity, out: &Path) -> Result<Manifest, Fa
     Ok(manifest)
 }
 
-/// Copies the newest snapshot of a shard. A running replica may replace it at any moment: then
-/// there is a newer one.
+/// Copies the newest snapshot of a shard. A running replica may replace the snapshot at any moment; then there is a
+/// newer one to copy.
 fn copy_newest(dir: &Path, identity: &Identity, shard: ShardId, out: &Path) -> Result<ManifestFile, Fatal> {
     while let Some(found) = snapshots_of(dir, identity, shard)?.pop() {
         if let Some(file) = unless_gone(&found, |found| copy(found, &out.join(file_name(shard))))? {
@@ -119,7 +119,7 @@ fn copy(found: &Found, to: &Path) -> Result<ManifestFile, SnapshotError> {
     Ok(sum.to_file(found.id.shard, &snapshot.head))
 }
 
-/// The whole backup gets its name.
+/// Gives the whole backup its name.
 fn publish(temporary: &Path, to: &Path) -> Result<(), Fatal> {
     let publish = || {
         sync_dir(temporary)?;

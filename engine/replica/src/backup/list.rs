@@ -19,12 +19,12 @@ pub(super) struct ListArgs {
     /// The data directory of a replica, which may be running
     #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]
     dir: PathBuf,
-    /// How they are printed
+    /// The format in which the snapshots are printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// Prints what each snapshot says of itself.
+/// Prints the description of each snapshot.
 pub(super) fn run(args: &ListArgs) -> Result<(), Fatal> {
     let identity = look(&args.dir)?;
     for shard in shards(&identity) {
@@ -41,11 +41,11 @@ pub(super) fn run(args: &ListArgs) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// What a file says of itself, and what the file system says of it.
+/// The head of a snapshot's file, and its size and age from the file system.
 struct Listed {
     head: SnapshotHead,
     bytes: u64,
-    /// In seconds, unless the clock has been set back since.
+    /// The age in seconds, unless the clock was set back since.
     age: Option<u64>,
 }
 

@@ -22,11 +22,11 @@ pub(crate) struct SnapshotArgs {
 
 #[derive(Subcommand, Debug)]
 enum SnapshotCommand {
-    /// Take a snapshot of every shard now, and wait until one replica has them all
+    /// Take a snapshot of every shard now, and wait until the replica has stored all of them
     Take(take::TakeArgs),
     /// List the snapshots in a data directory
     List(list::ListArgs),
-    /// Read snapshots or a backup as a whole, and check every byte that matters
+    /// Read whole snapshots or a whole backup, and check every byte that matters
     Verify(verify::VerifyArgs),
     /// Copy the newest snapshots out of a data directory, as a backup
     Export(export::ExportArgs),
@@ -34,7 +34,7 @@ enum SnapshotCommand {
     Restore(Box<restore::RestoreArgs>),
 }
 
-/// Does what the arguments say.
+/// Runs the subcommand of the arguments.
 pub(crate) fn run(args: SnapshotArgs) -> Result<(), Fatal> {
     match args.command {
         SnapshotCommand::Take(args) => take::run(&args),

@@ -25,17 +25,17 @@ Example, for each member of the new cluster at its machine, with the configurati
 All members are restored from the same backup. The new cluster is another one even if it bears the old name: replicas
 of the old one, and those that were not restored, are refused.")]
 pub(super) struct RestoreArgs {
-    /// The backup
+    /// The directory of the backup
     #[arg(long, value_name = "EXPORT")]
     from: PathBuf,
-    /// The data directory to be made [default: that of the configuration]
+    /// The data directory to make [default: the one of the configuration]
     #[arg(long, value_name = "DATA_DIR")]
     to: Option<PathBuf>,
     #[command(flatten)]
     serve: ServeArgs,
 }
 
-/// Makes the data directory; nothing is made of a backup that does not verify.
+/// Makes the data directory. A backup that does not verify is not used.
 pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
     args.serve.data_dir = args.to.take().or(args.serve.data_dir);
     let next = next_command(&args.serve);
@@ -53,8 +53,8 @@ pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
     ))
 }
 
-/// The numbers that are fixed for a cluster's life are those of the backup: rows and shards of
-/// the state mean nothing under others.
+/// Checks that the numbers that are fixed for a cluster's life are those of the backup, since rows and shards of the
+/// state mean nothing under others.
 fn check_fits(config: &Config, manifest: &Manifest) -> Result<(), Fatal> {
     let misfit = |what: &str, here: usize, there: usize| {
         let text = format!(
@@ -94,7 +94,7 @@ fn write(dir: &Path, id: SnapshotId, mut snapshot: Snapshot) -> IoResult<()> {
     publish(dir, id.barrier)
 }
 
-/// How the replica is started with the same settings.
+/// The command that starts the replica with the same settings.
 fn next_command(serve: &ServeArgs) -> String {
     let path = |flag: &str, path: &Option<PathBuf>| {
         path.as_ref().map(|path| format!(" --{flag} {}", path.display())).unwrap_or_default()

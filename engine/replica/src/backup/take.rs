@@ -15,12 +15,12 @@ use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long snapshots are waited for, unless the command says otherwise.
+/// The default number of seconds to wait for the snapshots.
 pub(crate) const TAKE_SECONDS: u64 = 300;
-/// How often a shard is asked how it stands.
+/// The time between two requests for a shard's status.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A barrier that comes while another snapshot is written, or fetched by a peer, gets none: after
-/// this time another barrier is asked for.
+/// A barrier that comes while another snapshot is written, or fetched by a peer, gets no snapshot. After this time
+/// the command asks for another barrier.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// `isonomy snapshot take`
@@ -33,15 +33,15 @@ the other replicas take theirs at the same barriers.")]
 pub(super) struct TakeArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// How long to wait for the snapshots
+    /// How many seconds to wait for the snapshots
     #[arg(long, value_name = "SECONDS", default_value_t = TAKE_SECONDS)]
     deadline: u64,
-    /// How the outcome is printed
+    /// The format in which the outcome is printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// Waits until the replica has a new snapshot of every shard; an error if it does not get there.
+/// Waits until the replica has a new snapshot of every shard; an error if that does not happen in time.
 pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
     block_on(async {
         let Contact { member, welcome } = args.connect.contact(Role::Operator).await?;
@@ -66,7 +66,7 @@ pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
 struct Asked {
     connection: Connection,
     shard: ShardId,
-    /// The last barrier before that.
+    /// The last barrier before the request.
     barrier: u64,
 }
 
@@ -77,7 +77,7 @@ impl Asked {
         Ok(Asked { connection, shard, barrier })
     }
 
-    /// How the shard stands when its snapshot is durable.
+    /// Waits until the shard's snapshot is durable, and returns the status then.
     async fn wait(mut self, patience: &Patience) -> Result<ShardStatus> {
         let mut asked = Instant::now();
         loop {

@@ -20,11 +20,11 @@ Examples:
 
 Ends with code 0 if all is whole, with 6 if anything is damaged, and with 5 if another release wrote it.")]
 pub(super) struct VerifyArgs {
-    /// A backup, the data directory of a replica, or a snapshot's file in one of these
+    /// A backup, the data directory of a replica, or the file of a snapshot in one of these
     path: PathBuf,
 }
 
-/// Prints what was verified; an error at the first damage.
+/// Prints each part that was verified; an error at the first damage.
 pub(super) fn run(args: &VerifyArgs) -> Result<(), Fatal> {
     let path = &args.path;
     if manifest_path(path).exists() {
@@ -42,7 +42,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), Fatal> {
     verify_file(path)
 }
 
-/// Every file of a backup.
+/// Verifies every file of a backup.
 pub(super) fn verify_backup(dir: &Path, manifest: &Manifest) -> Result<(), Fatal> {
     manifest.files.iter().try_for_each(|file| verify_member(dir, manifest, file))
 }
@@ -65,7 +65,7 @@ fn verify_data_dir(dir: &Path, identity: &Identity) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// The log is judged as its replica does when it starts.
+/// Judges the log as its replica does when it starts.
 fn verify_log_of(dir: &Path, identity: &Identity, shard: ShardId) -> Result<(), Fatal> {
     let id = identity.log_id(shard).map_err(|what| unknown(dir, &what))?;
     let shard_dir = shard_dir(dir, shard);
@@ -93,7 +93,7 @@ fn verify_found(found: &Found) -> Result<(), Fatal> {
     }
 }
 
-/// A file alone does not say whose it is: what lies around it does.
+/// Verifies one file. The file alone does not name its owner, so the directories around it do.
 fn verify_file(path: &Path) -> Result<(), Fatal> {
     let path = std::fs::canonicalize(path).map_err(|error| super::source::io(path, &error))?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());

@@ -29,19 +29,19 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long replicas may take to start, to answer, and to agree once the load has ended. A pause is
-/// judged by its length, so the clients wait for its end.
+/// How long replicas may take to start, to answer, and to agree once the load has ended. The demo judges a pause by
+/// its length, so the clients wait for its end.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks at the replicas.
+/// The time between two looks at the replicas.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The load during which a replica is killed: seconds before the kill, until its restart, and
-/// after that.
+/// The load during which a replica is killed: the seconds before the kill, from the kill to the restart, and after
+/// the restart.
 const KILL_SECONDS: [u64; 3] = [2, 2, 4];
-/// That load leaves room for the return of the killed one: this share of what was measured.
+/// The share of the measured rate that this load has, so that there is room for the return of the killed replica.
 const KILL_LOAD_SHARE: f64 = 0.25;
-/// The longest pause that users of the other replicas may see, on a machine that runs.
+/// The longest pause that users of the other replicas may see, while the machine runs.
 const PAUSE_MAX: Duration = Duration::from_millis(1000);
-/// Seconds of load that are not measured.
+/// The seconds of load before the measurement.
 const WARMUP_SECONDS: u64 = 2;
 
 /// `isonomy demo`
@@ -50,26 +50,25 @@ const WARMUP_SECONDS: u64 = 2;
     after_help = "Examples:\n  isonomy demo --seconds 30 --shards 2\n  isonomy demo --seconds 1 --keep"
 )]
 pub(crate) struct DemoArgs {
-    /// How many replicas
+    /// The number of replicas
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=REPLICAS_MAX as i64))]
     replicas: u8,
-    /// How many shards each
+    /// The number of shards of each replica
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=SHARDS_MAX as i64))]
     shards: u16,
-    /// How long the load is measured
+    /// How many seconds of load to measure
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Decisions per second [default: as many as it takes]
+    /// The load, in decisions per second [default: as many as the cluster takes]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
-    /// Leave the cluster running until Ctrl-C, and its data and configurations where they are; what to type
-    /// next is told
+    /// Leave the cluster running until Ctrl-C, keep its data and configurations, and print commands to try next
     #[arg(long)]
     keep: bool,
-    /// Where the data go; a new directory in it is used, on a file system with direct I/O
+    /// The directory in which a new directory for the data is made, on a file system with direct I/O
     #[arg(long, default_value = "/var/tmp", value_name = "DIR")]
     dir: PathBuf,
-    /// How the result is printed
+    /// The format in which the result is printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -82,12 +81,12 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Fatal> {
     })
 }
 
-/// Tells what happens, on standard error: standard output is for the result.
+/// Reports progress on standard error, since standard output is for the result.
 fn say(text: &str) {
     logging::say(&format!("demo: {text}"));
 }
 
-/// The whole demo. The replicas end with it, however it ends.
+/// The whole demo. The replicas end when the demo ends, however it ends.
 async fn show(args: &DemoArgs) -> Result<bool> {
     let interrupt = Interrupt::watch()?;
     // What is told of it must mean the same wherever it is typed.
@@ -142,7 +141,7 @@ async fn statuses(addresses: &[String]) -> Option<Vec<Vec<ShardStatus>>> {
     Some(all)
 }
 
-/// Every shard of every replica reaches all others.
+/// Waits until every shard of every replica reaches all its peers.
 async fn wait_ready(cluster: &mut Cluster, replicas: u8) -> Result<()> {
     let addresses = cluster.addresses(0..usize::from(replicas));
     let began = Instant::now();
@@ -160,7 +159,7 @@ async fn wait_ready(cluster: &mut Cluster, replicas: u8) -> Result<()> {
     }
 }
 
-/// The main load. Returns the rate that was reached.
+/// Runs the main load. Returns the rate that it reached.
 async fn measure(args: &DemoArgs, cluster: &Cluster, report: &mut Report) -> Result<f64> {
     say(&format!("load for {} + {} seconds", WARMUP_SECONDS, args.seconds));
     let load = Load {
@@ -185,7 +184,7 @@ async fn measure(args: &DemoArgs, cluster: &Cluster, report: &mut Report) -> Res
     Ok(rate)
 }
 
-/// Whether a load met no errors, and which it met.
+/// Whether a load met no errors, and the errors that it met.
 fn errors_of(figures: &serde_json::Value) -> (bool, String) {
     let errors = figures.get("errors").and_then(serde_json::Value::as_object);
     let kinds = errors.into_iter().flatten().map(|(name, count)| format!("{count} {name}"));
@@ -196,7 +195,8 @@ fn errors_of(figures: &serde_json::Value) -> (bool, String) {
     }
 }
 
-/// All replicas have executed the same: equal frontiers, equal states, nothing left over.
+/// Waits until all replicas have executed the same instances: frontiers and states are equal, and nothing is left
+/// over.
 async fn wait_agreed(cluster: &mut Cluster, replicas: u8, report: &mut Report, when: &str) -> Result<()> {
     let addresses = cluster.addresses(0..usize::from(replicas));
     let began = Instant::now();
@@ -273,8 +273,7 @@ async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mu
     Ok(())
 }
 
-/// How long it takes until the replica that returned has executed all that the others had a
-/// moment ago.
+/// How long the returned replica takes until it has executed everything that the others had executed a moment ago.
 async fn catch_up(cluster: &mut Cluster, victim: usize, survivors: &[usize]) -> Result<Option<Duration>> {
     let began = Instant::now();
     let (others, own) = (cluster.addresses(survivors.iter().copied()), cluster.addresses([victim]));

@@ -21,9 +21,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The deadline where a retry may decide twice.
+/// The deadline for decisions that a retry may make twice.
 pub(crate) const DEADLINE_SECONDS: u64 = 10;
-/// The longest that can be asked for: a year.
+/// The longest deadline that can be given: a year.
 const SECONDS_MAX: u64 = 366 * 24 * 3600;
 
 /// `isonomy propose`
@@ -50,15 +50,15 @@ pub(crate) struct ProposeArgs {
     /// The key to decide; left out with --key-hex and --key-base64
     #[arg(value_name = "KEY", required_unless_present_any = ["from", "key_hex", "key_base64"])]
     first: Option<OsString>,
-    /// Its value, or - for the bytes of standard input
+    /// The value, or - for the bytes of standard input
     #[arg(value_name = "VALUE")]
     second: Option<OsString>,
     #[command(flatten)]
     key_bytes: KeyBytesArgs,
-    /// The value is what this file holds
+    /// Take the bytes of this file as the value
     #[arg(long, value_name = "FILE")]
     value_file: Option<PathBuf>,
-    /// Decide only if this is the number of the key's latest decision; 0: only if it has none
+    /// Decide only if the key's latest decision has this number; 0: only if the key has no decision
     #[arg(long, value_name = "N")]
     if_seq: Option<u64>,
     /// Propose the lines of this file (JSON objects), or of standard input if it is -
@@ -71,31 +71,31 @@ pub(crate) struct ProposeArgs {
     /// Number the lines under this name, so that none is decided twice
     #[arg(long, value_name = "NAME", requires = "from")]
     source: Option<SourceName>,
-    /// How long each decision may take, not the whole import; time in which this process is stopped does not
-    /// count. Without it 10 s, and as long as it takes with --source, where every retry is safe: what is waited
-    /// for is told
+    /// How long each decision may take, not the whole import. Time in which this process is stopped does not count
+    /// [default: 10; with --source, where every retry is safe, no deadline, and messages say what the import waits
+    /// for]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     deadline: Option<u64>,
-    /// How the outcome is printed
+    /// The format in which the outcome is printed
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
 impl ProposeArgs {
-    /// How long a decision may take; `None`: as long as it takes.
+    /// How long a decision may take; `None`: no deadline.
     fn deadline(&self) -> Option<Duration> {
         let default = if self.source.is_some() { None } else { Some(DEADLINE_SECONDS) };
         self.deadline.or(default).map(Duration::from_secs)
     }
 
-    /// How a session of that cluster behaves.
+    /// The settings of a session with that cluster.
     fn session(&self, welcome: &Welcome) -> Config {
         let deadline_us = self.deadline().map_or(NO_DEADLINE_US, |deadline| deadline.as_micros() as u64);
         Config { deadline_us, ..Config::of(welcome) }
     }
 }
 
-/// Proposes what the arguments say; an error if anything was not decided.
+/// Proposes the key or the lines of the arguments; an error if anything was not decided.
 pub(crate) fn run(args: &ProposeArgs) -> Result<(), Fatal> {
     if let (Some(path), Some(field)) = (&args.from, &args.key) {
         return block_on(import::run(args, path, field));

@@ -1,4 +1,4 @@
-//! G6: no part in anything before the others have confirmed that this replica was not set back.
+//! G6: this replica takes part in nothing before the others have confirmed that it was not set back.
 
 use isonomy_protocol::admission::{Admission, Met, judge};
 use isonomy_protocol::quorum::Quorum;
@@ -13,18 +13,18 @@ use super::{EPOCH, Node};
 use crate::config::Config;
 use crate::fatal::{Reason, stop};
 
-/// How long those that do not answer are waited for once a quorum has welcomed this replica. Who can
-/// be reached judges within milliseconds.
+/// How long this replica waits for members that do not answer, once a quorum has welcomed it. A member that can be
+/// reached judges within milliseconds.
 const JUDGE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a peer may say that another process of this replica lives. A machine that has lost its power
-/// and is back sooner than its old connections are given up waits less.
+/// How long a peer may report that another process of this replica lives. A machine that lost its power and is back
+/// before its old connections are given up waits for less.
 const OTHER_PATIENCE: Duration = Duration::from_secs(10);
-/// Before it is tried again to write to a disk that has no room, or without open files.
+/// The pause before another try to write the count, when the disk has no room or open files are lacking.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the others say of this process and its log of the shard.
+/// The judgements of the others about this process and its log of the shard.
 pub(super) struct Judged {
-    /// How many records the log had when the process started, if that says something.
+    /// How many records the log had when the process started, if that number is meaningful.
     began: Option<u64>,
     said: RefCell<Said>,
 }
@@ -33,11 +33,11 @@ struct Said {
     admission: Admission,
     /// Since when a quorum has welcomed this replica.
     quorum_since: Option<Instant>,
-    /// This process is being counted.
+    /// Whether a try to count this process is under way.
     is_counting: bool,
-    /// When it last could not be.
+    /// When the last such try failed.
     uncounted_since: Option<Instant>,
-    /// Since when each peer says that another process lives.
+    /// Since when each peer reports that another process lives.
     objects_since: Vec<Option<Instant>>,
 }
 
@@ -57,15 +57,15 @@ impl Judged {
 }
 
 impl Node {
-    /// How far the log reaches, as a hello says it. What was appended since the start must not hide from
-    /// a peer that has not judged yet what was missing then.
+    /// The number of records that the hello to a peer names. Records appended since the start must not hide from a
+    /// peer that has not judged yet that records were missing at the start.
     pub(super) fn told_position(&self, peer: ReplicaId) -> Option<u64> {
         let is_judged = self.judged.said.borrow().admission.is_welcomed_by(peer);
         if is_judged { self.inner.borrow().core.position() } else { self.judged.began }
     }
 
-    /// Whether a process of a peer has the newest state of its directory and is the only one, as far as is
-    /// known here.
+    /// Checks that a process of a peer has the newest state of its directory and is the only one, as far as this
+    /// replica knows.
     pub(super) fn judge_state(
         &self,
         id: ReplicaId,
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    /// A peer takes this process for the newest.
+    /// A peer has accepted this process as the newest.
     pub(super) fn on_welcome(self: &Rc<Node>, peer: ReplicaId) {
         let mut said = self.judged.said.borrow_mut();
         said.admission.on_welcome(peer);
@@ -96,7 +96,7 @@ impl Node {
         self.maybe_admit();
     }
 
-    /// There is no link to a peer: it was not reached, or it refuses this replica.
+    /// A link to a peer failed, because the peer was not reached or refuses this replica.
     pub(super) fn on_no_link(self: &Rc<Node>, peer: ReplicaId, error: &LinkError) {
         match error {
             LinkError::Refused(refusal) if self.is_set_back(peer, refusal) => {
@@ -115,7 +115,7 @@ impl Node {
         self.maybe_admit();
     }
 
-    /// Only the member itself, of this cluster and epoch, can say so.
+    /// Whether a peer itself, of this cluster and epoch, says that this replica was set back.
     fn is_set_back(&self, peer: ReplicaId, refusal: &Refusal) -> bool {
         let (me, here) = (self.config.replica, self.data_dir.cluster_id());
         matches!(*refusal, Refusal::SetBack { id, by, cluster, epoch, .. }
@@ -133,7 +133,7 @@ impl Node {
         }
     }
 
-    /// Lets the core begin once it may, and this process is counted.
+    /// Lets the core begin once the others allow it and this process is counted.
     pub(super) fn maybe_admit(self: &Rc<Node>) {
         if self.inner.borrow().core.is_admitted() || !self.data_dir.is_formed() {
             return;
@@ -151,7 +151,7 @@ impl Node {
         }
     }
 
-    /// Whether all who have to have judged this process.
+    /// Whether all members that must judge this process have done so.
     fn is_open(&self) -> bool {
         let Said { admission, quorum_since, .. } = &mut *self.judged.said.borrow_mut();
         if admission.has_quorum() && quorum_since.get_or_insert_with(Instant::now).elapsed() > JUDGE_PATIENCE
@@ -168,7 +168,7 @@ impl Node {
         is_due && !std::mem::replace(is_counting, true)
     }
 
-    /// Counts this process while other tasks go on: the disk may hang.
+    /// Counts this process while other tasks go on, since the disk may hang.
     async fn count_start(self: Rc<Node>) {
         let data_dir = self.data_dir.clone();
         let counted = self.aside.run(move || data_dir.count_start()).await;

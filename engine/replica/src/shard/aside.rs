@@ -1,6 +1,6 @@
-//! Work that may block and is not the log's: files that are written or read for a snapshot, one's own
-//! or a peer's. It runs on a thread of its own, since the one that glommio has for such work is the
-//! log's: whatever waited there would hold up the next segment, and so every decision.
+//! Work that may block and does not belong to the log: files that are written or read for a snapshot, the replica's
+//! own or a peer's. The work runs on a thread of its own, since glommio's thread for such work belongs to the log.
+//! Any other work there would delay the next segment, and so every decision.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,21 +10,21 @@ use std::task::{Poll, Waker};
 
 use super::signal::Signal;
 
-/// Work that may wait for the thread: the shard's own, and a piece or two for each peer.
+/// The most pieces of work that may wait for the thread: the shard's own, and one or two for each peer.
 const WAITING_MAX: usize = 16;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The thread, seen from its shard.
+/// The shard's handle to the thread.
 pub(super) struct Aside {
     queue: SyncSender<Work>,
     bell: Arc<Bell>,
-    /// Notified when some work is done.
+    /// Notified when a piece of work is done.
     done: Signal,
 }
 
-/// How the thread wakes the shard. The waker is that of a task that never ends and is only dropped by
-/// the shard: glommio 0.9.0 can free a task whose last waker another thread is about to drop.
+/// The means by which the thread wakes the shard. The waker is that of a task that never ends, and only the shard
+/// drops it, because glommio 0.9.0 can free a task whose last waker another thread is about to drop.
 #[derive(Default)]
 struct Bell {
     waker: Mutex<Option<Waker>>,
@@ -41,7 +41,7 @@ impl Aside {
         Ok(Aside { queue, bell, done: Signal::default() })
     }
 
-    /// Tells those who wait here that their work is done, for ever. For one task.
+    /// Notifies waiting tasks that work is done, for ever. Only one task may call this.
     pub(super) async fn listen(&self) {
         let mut heard = 0;
         loop {
@@ -50,7 +50,7 @@ impl Aside {
         }
     }
 
-    /// Runs this on the thread, after what is there.
+    /// Runs `work` on the thread, after the work that waits there.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (work, result) = answering(work);
         let mut unsent = Some(work);
@@ -63,7 +63,7 @@ impl Aside {
         self.result(result).await
     }
 
-    /// The same; `None` without having run it if too much is there already.
+    /// Runs `work` on the thread; `None`, without running it, if too much waits there already.
     pub(super) async fn try_run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -72,7 +72,7 @@ impl Aside {
         if self.send(work).is_some() { None } else { Some(self.result(result).await) }
     }
 
-    /// Gives the work back if there is no room for it.
+    /// Hands work to the thread, or gives it back if there is no room for it.
     fn send(&self, work: Work) -> Option<Work> {
         match self.queue.try_send(work) {
             Ok(()) => None,
@@ -92,10 +92,10 @@ impl Aside {
     }
 }
 
-/// The work, and where its result arrives.
+/// The work with a sender for its result, and the receiver.
 fn answering<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (Work, Receiver<T>) {
     let (answer, result) = channel();
-    // Nobody may wait any more.
+    // The receiver may be gone.
     (Box::new(move || drop(answer.send(work()))), result)
 }
 

@@ -1,4 +1,4 @@
-//! Connections of clients: requests in, answers out.
+//! Connections of clients, on which requests come in and answers go out.
 
 use futures_lite::FutureExt;
 use isonomy_protocol::contract::ClientRef;
@@ -20,14 +20,14 @@ use crate::config::Durability;
 use crate::files::{ARRIVING_MAX, OPERATORS_MAX};
 use crate::told::Kind;
 
-/// Answers that may wait for a client before no more of its requests are read.
+/// The most bytes of answers that may wait for a client before the shard stops reading its requests.
 const CLIENT_BACKLOG_BYTES_MAX: usize = 1 << 20;
 
-/// Connections that are taken before the shard's other tasks have their turn: a crowd gets in before those who
-/// wait at the port become too many.
+/// How many connections are accepted before the shard's other tasks have their turn, so that a crowd gets in before
+/// too many wait at the port.
 const ACCEPT_BURST: u32 = 16;
 
-/// Who was welcomed.
+/// A connection that was welcomed.
 #[derive(Clone, Copy)]
 struct Guest {
     connection: u64,
@@ -53,7 +53,7 @@ impl Node {
                 arrivals.on_left();
             };
             glommio::spawn_local(task).detach();
-            // Who connects as fast as it can must not keep the shard from its work.
+            // A machine that connects as fast as it can must not keep the shard from its work.
             burst = (burst + 1) % ACCEPT_BURST;
             if burst == 0 {
                 futures_lite::future::yield_now().await;
@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    /// `arrival` is given up once there is a place among the guests.
+    /// Serves a connection to the port for clients, and gives up `arrival` once there is a place among the guests.
     async fn serve_client(&self, mut connection: Connection, arrival: Place) {
         let greeted = self.greet_client(&mut connection).await;
         drop(arrival);
@@ -110,7 +110,7 @@ impl Node {
         }
     }
 
-    /// Tells a guest on whose connection nothing is under way that its place is another's.
+    /// Tells a guest, on whose connection nothing is under way, that its place was given to another.
     fn dismiss(&self, sink: &Sink, idle: Duration) {
         let limit = self.config.connections_max;
         if self.told.may(Kind::MadeRoom) {
@@ -125,7 +125,7 @@ impl Node {
         sink.leave("it made room for another");
     }
 
-    /// What this replica says of itself.
+    /// The description of this replica and its cluster.
     pub(super) fn welcome(&self) -> Welcome {
         let members = self.config.members.iter();
         Welcome {
@@ -204,7 +204,7 @@ impl Node {
         }
     }
 
-    /// Gives a request to the core; while that has no room this client is not read.
+    /// Gives a request to the core. While the core has no room, the shard does not read from this client.
     async fn offer(
         &self,
         client: ClientRef,
@@ -238,7 +238,7 @@ impl Node {
     }
 }
 
-/// Whether a request ends a source and does nothing else: what an operator may change.
+/// Whether a request ends a source and does nothing else, which is the only change that an operator may make.
 fn is_idle_end(payload: &Payload) -> bool {
     let batch = payload.batch();
     let is_end = |part| batch.commands_of(part).all(|command| command.op == Op::End && command.number == 0);

@@ -1,5 +1,4 @@
-//! The disk side of a shard's log: groups are written one after the other, and count when the disk has
-//! them.
+//! The disk side of a shard's log: groups are written one after the other, and count when they are durable.
 //!
 //! Overwriting a file that was written before is the only cheap sync, so segments are filled with
 //! zeros in the background before they are used, and opened for direct writes that return when
@@ -37,46 +36,47 @@ use super::growing::error_of;
 use super::recover::{Recovered, SEGMENT_BYTES, segment_path};
 use super::signal::Signal;
 
-/// Who waits for a write that takes so long waits for the disk: it is told.
+/// The time from which on a write is logged as slow.
 const SLOW_WRITE: Duration = Duration::from_millis(100);
-/// Between two tries to get a segment for which something is lacking.
+/// The pause between two tries to get a segment for which something is lacking.
 const LACK_PAUSE: Duration = Duration::from_secs(1);
-/// D9: a write that takes so long hangs.
+/// D9: the time from which on a write counts as hanging.
 const HUNG_AFTER: Duration = Duration::from_micros(HUNG_AFTER_US);
-/// The same for the first one of a log that begins: its segments have to be filled first.
+/// D9: that time for the first write of a new log, whose segments must be filled first.
 const FIRST_HUNG_AFTER: Duration = Duration::from_secs(15);
 
-/// The segment in use, those prepared, and those that were cut.
+/// The segments in use, the prepared segments, and those that were cut.
 pub(crate) struct Disk {
     id: LogId,
     data_dir: DataDir,
     dir: PathBuf,
-    /// The directory, held open to sync its names: that must not fail for want of open files.
+    /// The directory, held open to sync its names, since that must not fail for lack of open files.
     names: Arc<File>,
     durability: Durability,
-    /// Segments, spare ones included, that the budget allows.
+    /// The most segments that the budget allows, spare ones included.
     segments_max: usize,
     current: RefCell<Option<(u64, Rc<DmaFile>)>>,
-    /// Segments with records, and the position of the first of each.
+    /// The segments with records, and the position of the first record of each.
     used: RefCell<VecDeque<(u64, Position)>>,
-    /// Files of segments that were cut.
+    /// The files of segments that were cut.
     spares: RefCell<Vec<PathBuf>>,
-    /// Records before it are no longer needed.
+    /// The position before which records are no longer needed.
     cut: Cell<Position>,
-    /// What the next segment is lacking, if anything, and when that is told next.
+    /// What the next segment is lacking, if anything, and when the shard logs that next.
     lack: Cell<Option<Lack>>,
     lack_told: RefCell<Option<Reminder>>,
-    /// Numbers of the segments that are filled and wait for their use, consecutive.
+    /// The consecutive numbers of the segments that are filled and wait for their use.
     prepared: RefCell<VecDeque<u64>>,
     /// The first number without a file.
     next_segment: Cell<u64>,
     is_prepared: Signal,
     is_wanted: Signal,
-    /// The last record that is durable.
+    /// The position of the last durable record.
     reached: Cell<Position>,
     /// Whether the data directory knows that the log has begun.
     is_noted: Cell<bool>,
-    /// Since when a write has been under way, the wait for its segment included, and from when on it hangs.
+    /// Since when a write has been under way, with the wait for its segment, and the time after which it counts as
+    /// hanging.
     writing: Cell<Option<(Instant, Duration)>>,
     told: Rc<Told>,
 }
@@ -125,8 +125,8 @@ impl Disk {
         disk
     }
 
-    /// Writes a group; the position that is durable when it returns. A disk that fails stops the
-    /// process (D3): what it did not write it might have written halfway.
+    /// Writes a group and returns the position that is then durable. A disk that fails stops the process (D3),
+    /// because it might have written half of the group.
     pub(crate) async fn write(&self, write: Write) -> Position {
         let patience = if self.current.borrow().is_some() { HUNG_AFTER } else { FIRST_HUNG_AFTER };
         self.writing.set(Some((Instant::now(), patience)));
@@ -149,14 +149,14 @@ impl Disk {
             self.note(write.segment, write.last).await;
         }
         if begins {
-            // The segment that is prepared now tells that this one has records.
+            // The head of the segment that is prepared now says that this one has records.
             self.is_wanted.notify();
         }
         write.last
     }
 
-    /// D6: the data directory notes that the log has begun, before anything rests on it. From then on
-    /// a log without records is not taken for a new one.
+    /// D6: notes in the data directory that the log has begun, before anything rests on the log. From then on a log
+    /// without records does not count as a new one.
     async fn note(&self, segment: u64, reached: Position) {
         loop {
             let (data_dir, shard) = (self.data_dir.clone(), self.id.shard);
@@ -183,13 +183,13 @@ impl Disk {
         }
     }
 
-    /// D9: for how long a write has been under way that hangs, if one does.
+    /// D9: how long a hanging write has been under way, if there is one.
     pub(crate) fn hung_for(&self) -> Option<Duration> {
         let (since, patience) = self.writing.get()?;
         Some(since.elapsed()).filter(|elapsed| *elapsed >= patience)
     }
 
-    /// The file of a segment: the one in use, or the next, which is begun; whether it is.
+    /// The file of a segment, which is the one in use or the next one. Returns with it whether the segment was begun.
     async fn file(&self, segment: u64, first: Position) -> (Rc<DmaFile>, bool) {
         let current = self.current.borrow().clone();
         if let Some((number, file)) = &current
@@ -220,7 +220,7 @@ impl Disk {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if self.durability == Durability::Fsync {
-            // One write is write and flush.
+            // With this flag each write is a flush as well.
             options.custom_flags(libc::O_DSYNC);
         }
         let path = segment_path(&self.dir, segment);
@@ -242,13 +242,13 @@ impl Disk {
         file
     }
 
-    /// Records before this position are no longer needed: the segments that hold nothing else go.
+    /// Records before this position are no longer needed. The segments that hold nothing else are cut.
     pub(crate) fn cut(&self, position: Position) {
         self.cut.set(position);
         self.is_wanted.notify();
     }
 
-    /// What the log takes on the disk, in bytes.
+    /// The size of the log on the disk, in bytes.
     pub(crate) fn held_bytes(&self) -> u64 {
         (self.used.borrow().len() * SEGMENT_BYTES) as u64
     }

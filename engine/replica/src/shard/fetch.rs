@@ -1,5 +1,5 @@
-//! Fetching the snapshot of a peer (law, G5): piece by piece, and only what this replica has room for.
-//! Whose is fetched, and when one is tried again, the core decides.
+//! Fetches the snapshot of a peer (law, G5), piece by piece, if this replica has room for it. The core chooses the
+//! peer, and decides when to try again.
 
 use futures_lite::future::or;
 use isonomy_protocol::snapshot::{Broken, Reader};
@@ -23,23 +23,23 @@ use crate::snapshots::{retire, unfinished_path};
 use crate::told::Kind;
 use crate::waiting::is_lack_of_room;
 
-/// How long a piece may take to come before it is asked for again.
+/// How long a piece may take before the replica asks for it again.
 const PIECE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a source may be silent, such as for a lost link, before the transfer is given up.
+/// How long a source may be silent, such as after a lost link, before the transfer is given up.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
-/// What a snapshot must leave free: the segments that the log takes next.
+/// The room that a snapshot must leave free for the log's next segments.
 const ROOM_FOR_LOG: u64 = (SEGMENTS_AHEAD * SEGMENT_BYTES) as u64;
-/// Bytes of a file's block, as `stat` counts them.
+/// The size of a file's block, as `stat` counts blocks.
 const STAT_BLOCK_BYTES: u64 = 512;
 
-/// What a peer has sent, not yet written.
+/// A piece that a peer has sent and that is not written yet.
 struct Piece {
     place: Place,
     total: u64,
     bytes: bytes::Bytes,
 }
 
-/// Where a piece comes from and belongs.
+/// The source of a piece, and its place in the snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Place {
     source: ReplicaId,
@@ -47,12 +47,12 @@ struct Place {
     from: u64,
 }
 
-/// How long somebody is waited for.
+/// How long the transfer waits.
 #[derive(Clone, Copy)]
 struct Patience {
-    /// Until a piece is asked for again.
+    /// The time until the replica asks for a piece again.
     piece: Duration,
-    /// Until the source is given up.
+    /// The time until the replica gives the source up.
     source: Duration,
 }
 
@@ -62,21 +62,21 @@ impl Default for Patience {
     }
 }
 
-/// How far the transfer of a peer's snapshot has come.
+/// The progress of the transfer of a peer's snapshot.
 #[derive(Default)]
 pub(super) struct Fetching {
-    /// The piece that is waited for. Whatever else comes is dropped.
+    /// The piece for which the transfer waits. Other pieces are dropped.
     awaited: Cell<Option<Place>>,
     piece: RefCell<Option<Piece>>,
     arrived: Signal,
     patience: Patience,
-    /// The bytes that have come, and all of them.
+    /// The bytes that have come, and the bytes of the whole.
     pub(super) progress: Cell<(u64, u64)>,
-    /// Why the last transfer failed, until one succeeds.
+    /// The reason why the last transfer failed, until one succeeds.
     trouble: RefCell<String>,
 }
 
-/// Why a transfer ended before its end.
+/// Why a transfer ended early.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("this snapshot is no longer needed from there")]
@@ -100,7 +100,7 @@ fn write_remedy(error: &std::io::Error) -> String {
 }
 
 impl FetchError {
-    /// What the core makes of it, if it is a failure.
+    /// The failure for the core, if the end was one.
     fn failure(&self) -> Option<FetchFailure> {
         match self {
             FetchError::NotWanted => None,
@@ -112,7 +112,7 @@ impl FetchError {
 }
 
 impl Node {
-    /// A part of a peer's snapshot has come.
+    /// Takes a piece of a peer's snapshot that has come.
     pub(super) fn on_piece(
         &self,
         source: ReplicaId,
@@ -133,7 +133,7 @@ impl Node {
         self.fetching.trouble.borrow().clone()
     }
 
-    /// Fetches the snapshot of a barrier from a peer and installs it, or tells the core why not.
+    /// Fetches the snapshot of a barrier from a peer and installs it, or tells the core why that failed.
     pub(super) async fn fetch(&self, source: ReplicaId, barrier: u64) {
         log::info!(
             "shard {}: fetching the snapshot at barrier {barrier} from replica {source}",
@@ -159,7 +159,7 @@ impl Node {
     async fn try_to_fetch(&self, source: ReplicaId, barrier: u64) -> Result<(), FetchError> {
         let dir = self.dir();
         let disk = |error| FetchError::Disk(dir.clone(), error);
-        // How much room it takes, its first piece says.
+        // The first piece says how much room the snapshot takes.
         let mut piece = self.piece(source, barrier, 0, None).await?;
         let total = piece.total;
         let mut file = self.begin_file().await.map_err(disk)?;
@@ -179,7 +179,7 @@ impl Node {
         self.publish(barrier).await.map_err(disk)?;
         let now = self.now();
         if !self.inner.borrow_mut().core.install_snapshot(now, snapshot) {
-            // The own one, which the log goes on from, is the newest again.
+            // The replica's own snapshot, after which the log goes on, is the newest again.
             let retired = self.aside.run(move || retire(&dir, barrier)).await;
             retired.map_err(|error| FetchError::Disk(self.dir(), error))?;
             return Err(FetchError::NotWanted);
@@ -200,7 +200,7 @@ impl Node {
         })
     }
 
-    /// Whether the disk has room for the file that was begun and the next segments of the log.
+    /// Checks that the disk has room for the file that was begun and the next segments of the log.
     async fn look_for_room(&self, total: u64) -> Result<(), FetchError> {
         let (dir, needed) = (self.dir(), total + ROOM_FOR_LOG);
         let measured = dir.clone();
@@ -212,7 +212,7 @@ impl Node {
         }
     }
 
-    /// The piece at this byte.
+    /// Fetches the piece at this offset.
     async fn piece(
         &self,
         source: ReplicaId,
@@ -237,8 +237,8 @@ impl Fetching {
         }
     }
 
-    /// The piece of this place, asked for until it comes or the source has had its time. A link that is
-    /// lost may come back meanwhile: the transfer goes on where it was.
+    /// Asks for the piece at this place until it comes or the source has used up its time. A lost link may come back
+    /// meanwhile, and the transfer then goes on where it was.
     async fn await_piece(
         &self,
         place: Place,
@@ -246,7 +246,7 @@ impl Fetching {
         ask: impl Fn(),
     ) -> Result<Piece, FetchError> {
         let began = Instant::now();
-        // What came when its transfer had ended is nobody's.
+        // A piece that came after the end of its transfer is dropped.
         self.piece.take();
         loop {
             if !is_wanted() {
@@ -280,7 +280,7 @@ impl Fetching {
 }
 
 impl Piece {
-    /// Whether it can be the piece of a file of this length, which its first piece said.
+    /// Checks that this can be a piece of a file of this length, which the first piece named.
     fn check(&self, total: Option<u64>) -> Result<(), FetchError> {
         let length = self.bytes.len() as u64;
         let what = match total {
@@ -295,7 +295,7 @@ impl Piece {
     }
 }
 
-/// What may be written to a directory's file system, the file that was begun there counted as room.
+/// The bytes that may be written to a directory's file system; the file that was begun there counts as room.
 fn room(dir: &Path) -> std::io::Result<u64> {
     let stat = statvfs(dir)?;
     let begun = std::fs::metadata(unfinished_path(dir))?.blocks() * STAT_BLOCK_BYTES;

@@ -14,15 +14,15 @@ use super::recover::SEGMENT_BYTES;
 pub(crate) const GROUP_BYTES_MAX: usize = 512 << 10;
 /// Bytes of closed groups that may wait for the disk before peers have to wait, too.
 const LOG_BACKLOG_BYTES_MAX: usize = 32 << 20;
-/// How long a group gathers that nobody waits for, until the shard's next tick after it.
+/// How long a group gathers for which no message or reply waits, until the shard's next tick after that.
 const GATHER_AT_MOST_US: u64 = 2_000;
-/// A log that has written nothing for so long is idle.
+/// The time without writes after which a log is idle.
 const MARK_AFTER_US: u64 = 50_000;
 
 /// The largest record fits a fresh segment.
 const _: () = assert!(SEGMENT_BYTES >= 4 * isonomy_wire::command::BATCH_BYTES_MAX);
 
-/// Where the next bytes of the log go.
+/// The place of the log's next bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail {
     pub(crate) segment: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Tail {
     pub(crate) next: Position,
 }
 
-/// A group that gathers, or waits for its write.
+/// A group that gathers records, or waits for its write.
 struct Gathering {
     since: Time,
     buffer: DmaBuffer,
@@ -39,25 +39,25 @@ struct Gathering {
     offset: usize,
 }
 
-/// See the module.
+/// The groups of a log; see the module.
 pub(crate) struct Log {
     id: LogId,
     encoder: GroupEncoder,
     tail: Tail,
     gathering: Option<Gathering>,
     full: VecDeque<Gathering>,
-    /// The bytes of those.
+    /// The bytes of these groups.
     waiting: usize,
     pub(crate) durable: Position,
-    /// What the last group says is durable.
+    /// The position that the last group marks as durable.
     marked: Position,
     written_at: Time,
-    /// Written since the start.
+    /// The bytes written since the start.
     pub(crate) bytes: u64,
     pub(crate) groups: u64,
 }
 
-/// One write.
+/// One write of the log.
 pub(crate) struct Write {
     pub(super) buffer: DmaBuffer,
     pub(super) segment: u64,
@@ -84,8 +84,8 @@ impl Log {
         }
     }
 
-    /// Adds a record to the group that gathers. How much can gather is bounded by the core, which
-    /// admits only so many instances whose records are not durable.
+    /// Adds a record to the group that gathers. The core bounds how much can gather, since it limits the instances
+    /// whose records are not durable.
     pub(crate) fn append(&mut self, now: Time, append: &Append) {
         if begins_segment(append)
             && let Some(gathering) = self.gathering.take()
@@ -107,8 +107,8 @@ impl Log {
         }
     }
 
-    /// Opens a group where the last one ended, or in the next segment if what it needs does not fit or
-    /// has to be the first of one.
+    /// Opens a group where the last one ended, or in the next segment if the needed bytes do not fit or must begin a
+    /// segment.
     fn open_group(&mut self, now: Time, needed: usize, begins: bool) -> Gathering {
         if self.tail.offset + needed > SEGMENT_BYTES || begins {
             (self.tail.segment, self.tail.offset) = (self.tail.segment + 1, BLOCK_BYTES);
@@ -126,8 +126,8 @@ impl Log {
         self.full.push_back(gathering);
     }
 
-    /// D6: an idle log says once more how far it is durable, in a group without records, so that
-    /// nothing but a group in flight ever looks torn.
+    /// D6: writes the durable position of an idle log once more, in a group without records, so that nothing but a
+    /// group in flight ever looks torn.
     pub(crate) fn mark_if_idle(&mut self, now: Time) {
         let idle = !self.has_work() && self.durable.0 + 1 == self.tail.next.0;
         if idle && self.marked < self.durable && now.since(self.written_at) >= MARK_AFTER_US {
@@ -136,12 +136,12 @@ impl Log {
         }
     }
 
-    /// Whether so much waits for the disk that peers should wait as well.
+    /// Whether so much waits for the disk that peers must wait as well.
     pub(crate) fn is_behind(&self) -> bool {
         self.waiting > LOG_BACKLOG_BYTES_MAX
     }
 
-    /// Whether it is to be written even if nobody waits for it.
+    /// Whether the gathering group must be written even if no message or reply waits for it.
     pub(crate) fn is_due(&self, now: Time) -> bool {
         let gathers = |gathering: &Gathering| now.since(gathering.since) >= GATHER_AT_MOST_US;
         !self.full.is_empty() || self.gathering.as_ref().is_some_and(gathers)
@@ -151,7 +151,7 @@ impl Log {
         self.gathering.is_some() || !self.full.is_empty()
     }
 
-    /// The next group to write; the one that gathers, if no other is left.
+    /// The next group to write, which is the one that gathers if no other is left.
     pub(crate) fn take(&mut self, now: Time) -> Option<Write> {
         if self.full.is_empty()
             && let Some(gathering) = self.gathering.take()
@@ -172,7 +172,7 @@ impl Log {
     }
 }
 
-/// G1: the records before it can be cut, and whole segments are.
+/// G1: whether a record begins a segment. The records before it can be cut, and only whole segments are.
 fn begins_segment(append: &Append) -> bool {
     matches!(append.record, Record::Begin { .. })
 }

@@ -1,5 +1,5 @@
-//! A file that is written from its beginning to its end, past the page cache and in small pieces: the
-//! log's writes never wait behind much of it. What the file held before is written over.
+//! A file that is written from its beginning to its end, past the page cache and in small pieces, so that the log's
+//! writes never wait for long behind it. Old bytes of the file are overwritten.
 
 use glommio::io::{DmaFile, OpenOptions};
 use isonomy_protocol::log::BLOCK_BYTES;
@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use super::aside::Aside;
 use crate::file_size;
 
-/// One write.
+/// The size of a write.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// An error of the runtime with the number that the kernel gave it.
+/// The error of the runtime, with the kernel's error number.
 pub(super) fn error_of(error: glommio::GlommioError<()>) -> std::io::Error {
     error.raw_os_error().map_or_else(|| error.into(), std::io::Error::from_raw_os_error)
 }
 
-/// Whether a write was done as a whole. One that was not has met the end of the room, whatever comes after it.
+/// Checks that a write was done as a whole. A write that was not has met the end of the disk's room.
 pub(super) fn whole(
     written: std::result::Result<usize, glommio::GlommioError<()>>,
     expected: usize,
@@ -32,13 +32,13 @@ pub(super) fn whole(
     }
 }
 
-/// See the module.
+/// The file; see the module.
 pub(super) struct Growing {
     path: PathBuf,
     file: DmaFile,
-    /// What was written.
+    /// How many bytes were written.
     written: u64,
-    /// What was not yet.
+    /// The bytes that were not written yet.
     rest: Vec<u8>,
 }
 
@@ -49,7 +49,7 @@ impl Growing {
         Ok(Growing { path: path.into(), file, written: 0, rest: Vec::with_capacity(2 * WRITE_BYTES) })
     }
 
-    /// What has been appended, in bytes.
+    /// How many bytes were appended.
     pub(super) fn length(&self) -> u64 {
         self.written + self.rest.len() as u64
     }
@@ -76,12 +76,12 @@ impl Growing {
         Ok(())
     }
 
-    /// All of it is durable, and nothing else is left.
+    /// Makes all bytes durable, and cuts off old bytes behind them.
     pub(super) async fn finish(mut self, aside: &Aside) -> Result<()> {
         if !self.rest.is_empty() {
             self.write(self.rest.len()).await?;
         }
-        // Glommio would do it on the thread that is the log's.
+        // Glommio would do this on its blocking thread, which belongs to the log.
         let (path, length) = (self.path, self.written);
         aside.run(move || File::options().write(true).open(path)?.set_len(length)).await?;
         self.file.fdatasync().await?;

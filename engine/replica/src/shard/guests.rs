@@ -1,5 +1,6 @@
-//! Who was welcomed at the port for clients. When all places are taken, whoever has been idle for longest makes
-//! room for a newcomer; whoever has something under way stays. Operators have places of their own, too.
+//! Guests: connections that were welcomed at the port for clients. When all places are taken, the guest that has been
+//! idle for longest makes room for a newcomer; a guest with a request under way stays. Operators have places of their
+//! own.
 
 use isonomy_wire::message::Refusal;
 use std::cell::Cell;
@@ -10,28 +11,29 @@ use std::time::{Duration, Instant};
 use super::link::Sink;
 use crate::files::OPERATORS_MAX;
 
-/// A client is idle when nothing was under way on its connection for so long. Whoever asks more often keeps its
-/// place, and one that left has not asked for so long.
+/// A client is idle when nothing was under way on its connection for this long. A client that sends requests more
+/// often keeps its place.
 pub(super) const CLIENT_IDLE_MIN: Duration = Duration::from_secs(10);
-/// The same for operators, who ask at once what they have to ask.
+/// An operator is idle when nothing was under way on its connection for this long, since operators send their
+/// requests at once.
 const OPERATOR_IDLE_MIN: Duration = Duration::from_secs(1);
 
-/// Those of a shard.
+/// The guests of a shard.
 pub(super) struct Guests {
     clients: Seats,
     operators: Seats,
-    /// The last connection's number; none is used twice.
+    /// The number of the last connection; no number is used twice.
     last: u64,
-    /// Newcomers for whom there was no place.
+    /// How many newcomers found no place.
     pub(super) refused: u64,
-    /// Guests that made room.
+    /// How many guests made room.
     pub(super) yielded: u64,
 }
 
 /// A newcomer that has a place.
 pub(super) struct Admitted {
     pub(super) id: u64,
-    /// Who has to leave for that, and for how long it was idle.
+    /// The guest that must leave for it, and how long that guest was idle.
     pub(super) yielding: Option<(Rc<Sink>, Duration)>,
 }
 
@@ -40,18 +42,17 @@ struct Seats {
     max: u32,
     idle_min: Duration,
     guests: BTreeMap<u64, Guest>,
-    /// Guests that were told to leave, and whose places are others' already.
+    /// How many guests were told to leave and have lost their places already.
     leaving: u32,
-    /// Idle guests with the time since which they are, as the last search found them; whoever has been for longest
-    /// stands last.
+    /// The idle guests that the last search found, with the time since which they are idle; the idlest comes last.
     idlest: Vec<(Instant, u64)>,
-    /// Before that a search finds nobody.
+    /// The time before which a search finds no idle guest.
     search_from: Option<Instant>,
 }
 
 struct Guest {
     sink: Rc<Sink>,
-    /// Requests without an answer.
+    /// The number of requests without an answer.
     under_way: Cell<u32>,
     is_leaving: bool,
 }
@@ -76,7 +77,7 @@ impl Seats {
         self.taken() < self.max
     }
 
-    /// The guest that has been idle for longest, if it has been for long enough.
+    /// The guest that has been idle for longest, if that is long enough.
     fn idlest(&mut self, now: Instant) -> Option<(Instant, u64)> {
         loop {
             while let Some((since, id)) = self.idlest.pop() {
@@ -92,7 +93,7 @@ impl Seats {
         }
     }
 
-    /// Looks at all once, so that a crowd of newcomers costs little: none who is busy now is idle before
+    /// Looks at all guests once, so that a crowd of newcomers costs little. No guest that is busy now is idle before
     /// `idle_min` has passed.
     fn search(&mut self, now: Instant) {
         let mut from = now + self.idle_min;
@@ -135,8 +136,8 @@ impl Guests {
         }
     }
 
-    /// Finds a place. Nobody leaves while one is free; an operator takes one of the clients' if there is none among
-    /// its own, and no client takes one of the operators'.
+    /// Finds a place. No guest leaves while a place is free. An operator takes a client's place if the operators'
+    /// places are taken, and no client takes an operator's place.
     pub(super) fn admit(
         &mut self,
         now: Instant,
@@ -172,14 +173,14 @@ impl Guests {
         self.clients.guests.get(&id).or_else(|| self.operators.guests.get(&id))
     }
 
-    /// Somebody has asked for something that is not answered at once.
+    /// A guest has sent a request that is not answered at once.
     pub(super) fn on_request(&self, id: u64) {
         if let Some(guest) = self.get(id) {
             guest.under_way.set(guest.under_way.get() + 1);
         }
     }
 
-    /// Whoever asked what is answered now, if it is still there.
+    /// A request is answered. Returns the guest that sent it, if that is still here.
     pub(super) fn on_answer(&self, id: u64) -> Option<&Rc<Sink>> {
         let guest = self.get(id)?;
         let under_way = guest.under_way.get().checked_sub(1);
@@ -187,7 +188,7 @@ impl Guests {
         Some(&guest.sink)
     }
 
-    /// All that are here, those who leave included.
+    /// The number of guests, with those that are leaving.
     pub(super) fn len(&self) -> usize {
         self.clients.guests.len() + self.operators.guests.len()
     }
@@ -197,7 +198,7 @@ impl Guests {
         all.map(|guest| &guest.sink)
     }
 
-    /// How many places of clients are taken and how many there are, and how many operators are here.
+    /// The number of clients and of their places, and the number of operators.
     pub(super) fn taken(&self) -> ((u32, u32), u32) {
         ((self.clients.taken(), self.clients.max), self.operators.taken())
     }

@@ -1,4 +1,4 @@
-//! One TCP connection: frames in, frames out, with bounds on both.
+//! One TCP connection, with bounds on incoming and outgoing frames.
 
 use futures_lite::io::{ReadHalf, WriteHalf, split};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use super::signal::Signal;
 use super::socket::{has_failed, limit_silence};
 
-/// How much room a read is offered: several frames of the usual size.
+/// The room that a read is offered, enough for several frames of the usual size.
 const READ_CHUNK_BYTES: usize = 256 << 10;
-/// A buffer that grew beyond this in a burst is given back.
+/// The size beyond which a buffer that grew in a burst is freed.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
 /// How long a stranger may take for the first frame.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether a connection has failed that is not read for now.
+/// How often the shard checks whether a connection has failed from which it does not read for now.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a refused connection is kept so that the refusal arrives.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -62,9 +62,9 @@ pub(crate) struct Sink {
     pub(crate) drained: Signal,
     closing: Signal,
     closed: Cell<Option<&'static str>>,
-    /// Why it is to be closed once all has left.
+    /// Why the connection will be closed once all frames have left.
     leaving: Cell<Option<&'static str>>,
-    /// When the last write ended, or the first byte began to wait.
+    /// When the last write ended, or when the first byte began to wait.
     progress: Cell<Instant>,
     /// Since when the incoming side has had a part of a frame, if it has.
     partial_since: Cell<Option<Instant>>,
@@ -77,9 +77,9 @@ struct Out {
     bytes: Vec<u8>,
     /// The place of the next frame.
     place: u64,
-    /// Bytes that a write has taken and not finished.
+    /// The bytes that a write has taken and not finished.
     writing: usize,
-    /// Frames that were pushed, and those of them that have left.
+    /// The number of frames that were pushed, and of those that have left.
     pushed: u64,
     left: u64,
 }
@@ -99,7 +99,7 @@ impl Sink {
         }
     }
 
-    /// Queues a frame; whoever calls it watches `backlog`.
+    /// Queues a frame; the caller must watch `backlog`.
     pub(crate) fn push(
         &self,
         encoder: &mut Encoder,
@@ -120,52 +120,52 @@ impl Sink {
         *place += size as u64;
     }
 
-    /// What was pushed may leave.
+    /// Lets the queued frames leave.
     pub(crate) fn flush(&self) {
         if !self.out.borrow().bytes.is_empty() {
             self.ready.notify();
         }
     }
 
-    /// Bytes that have not left.
+    /// The number of bytes that have not left.
     pub(crate) fn backlog(&self) -> usize {
         let out = self.out.borrow();
         out.bytes.len() + out.writing
     }
 
-    /// Frames that have not left.
+    /// The number of frames that have not left.
     pub(super) fn unsent(&self) -> u64 {
         let out = self.out.borrow();
         out.pushed - out.left
     }
 
-    /// For how long the backlog has not moved.
+    /// How long the backlog has not moved.
     pub(crate) fn stuck_for(&self, now: Instant) -> Duration {
         if self.backlog() == 0 { Duration::ZERO } else { now.saturating_duration_since(self.progress.get()) }
     }
 
-    /// For how long a part of a frame has waited for its rest.
+    /// How long a part of a frame has waited for its rest.
     pub(crate) fn partial_for(&self, now: Instant) -> Duration {
         self.partial_since.get().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// For how long nothing was received.
+    /// How long nothing was received.
     pub(crate) fn silent_for(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.heard.get())
     }
 
-    /// Something was received.
+    /// Notes that bytes were received.
     pub(super) fn on_heard(&self, now: Instant) {
         self.heard.set(now);
     }
 
-    /// Whether a part of a frame waits for its rest.
+    /// Notes whether a part of a frame waits for its rest.
     pub(super) fn on_partial(&self, is_partial: bool, now: Instant) {
         let since = is_partial.then(|| self.partial_since.get().unwrap_or(now));
         self.partial_since.set(since);
     }
 
-    /// Since when neither side has said anything; none while a part of a word has come or not left.
+    /// Since when neither side has sent anything; `None` while a part of a frame has come or has not left.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let is_quiet = self.backlog() == 0 && self.partial_since.get().is_none();
         is_quiet.then(|| self.heard.get().max(self.progress.get()))
@@ -177,7 +177,7 @@ impl Sink {
         self.ready.notify();
     }
 
-    /// Ends the connection: both sides stop at once.
+    /// Ends the connection; reading and writing stop at once.
     pub(crate) fn close(&self, why: &'static str) {
         if self.closed.get().is_none() {
             self.closed.set(Some(why));
@@ -187,7 +187,7 @@ impl Sink {
         }
     }
 
-    /// Until it is closed.
+    /// Waits until the connection is closed.
     pub(crate) async fn wait_closed(&self) {
         self.closing.wait().await;
     }
@@ -200,7 +200,7 @@ impl Sink {
         self.closed.get()
     }
 
-    /// Writes what gathers, one large write after the other, until the connection is closed.
+    /// Writes gathered frames, one large write after the other, until the connection is closed.
     async fn write_all(&self, mut writer: WriteHalf<TcpStream>) -> std::io::Result<()> {
         let mut taken = Vec::new();
         while !self.is_closed() {
@@ -221,7 +221,7 @@ impl Sink {
                 self.closing.wait().await;
                 Ok(())
             };
-            // A write that is given up tears a frame; the connection is over then anyway.
+            // A write that is given up tears a frame, but the connection is over then anyway.
             writer.write_all(&taken).or(closing).await?;
             taken.clear();
             taken.shrink_to(KEPT_BUFFER_BYTES);
@@ -235,7 +235,7 @@ impl Sink {
     }
 }
 
-/// A connection: the reading side, and the sink, which a task of its own writes.
+/// A connection: its reading side, and its sink, which a task of its own writes.
 pub(crate) struct Connection {
     reader: ReadHalf<TcpStream>,
     socket: RawFd,
@@ -246,9 +246,9 @@ pub(crate) struct Connection {
 impl Connection {
     /// Takes over a fresh connection and starts its writing task.
     ///
-    /// It ends when nothing comes from the other side for so long, no acknowledgement either.
+    /// The connection ends when nothing, not even an acknowledgement, comes from the other side for `patience`.
     pub(crate) fn new(stream: TcpStream, patience: Duration) -> Connection {
-        // Both fail only on a socket that is closed already, which the first read tells.
+        // Both fail only on a closed socket, and then the first read fails, too.
         let _ = stream.set_nodelay(true);
         let _ = limit_silence(&stream, patience);
         let socket = stream.as_raw_fd();
@@ -264,7 +264,7 @@ impl Connection {
         Connection { reader, socket, splitter: Splitter::new(READ_CHUNK_BYTES), sink }
     }
 
-    /// The next whole frame. The other side's end is an error as well.
+    /// The next whole frame. The end of the other side is an error as well.
     pub(crate) async fn next_frame(&mut self) -> Result<Frame, LinkError> {
         loop {
             if let Some(frame) = self.buffered_frame()? {
@@ -289,7 +289,7 @@ impl Connection {
         }
     }
 
-    /// Until the connection has failed, for whoever does not read meanwhile.
+    /// Waits until the connection has failed, for a caller that does not read meanwhile.
     pub(crate) async fn failed(&self) {
         // SAFETY: the socket is open for as long as its reader lives.
         #[allow(unsafe_code)]
@@ -299,7 +299,7 @@ impl Connection {
         }
     }
 
-    /// The next whole frame of what was already received.
+    /// The next whole frame among the received bytes.
     pub(crate) fn buffered_frame(&mut self) -> Result<Option<Frame>, LinkError> {
         let frame = self.splitter.next_frame()?;
         let partial = frame.is_none() && self.splitter.has_partial();
@@ -307,13 +307,13 @@ impl Connection {
         Ok(frame)
     }
 
-    /// Says a word of the handshake.
+    /// Sends a message of the handshake.
     pub(crate) fn shake(&self, encoder: &mut Encoder, shard: ShardId, word: &Handshake) {
         self.sink.push(encoder, handshake_scope(shard), word, &[], 0);
         self.sink.flush();
     }
 
-    /// The other side's word. A frame of another version is answered as far as that is possible.
+    /// Receives a message of the handshake. A frame of another version is answered as far as possible.
     pub(crate) async fn hear(
         &mut self,
         encoder: &mut Encoder,
@@ -331,14 +331,14 @@ impl Connection {
             }
             other => other?,
         };
-        // Which shard is meant stands in the word itself and is judged there.
+        // The message itself names the shard, which is judged there.
         let word = frame.decode(handshake_scope(frame.scope.shard))?;
         self.splitter.trust();
         Ok(word)
     }
 
-    /// Refuses the other side, and gives it a moment to hear so: closing with unread bytes would
-    /// reset the connection and lose the refusal.
+    /// Refuses the other side, and gives it a moment to receive the refusal. Closing with unread bytes would reset
+    /// the connection and lose the refusal.
     pub(crate) async fn refuse(&mut self, encoder: &mut Encoder, shard: ShardId, refusal: Refusal) {
         self.shake(encoder, shard, &Handshake::Refused(refusal));
         let mut rest = [0; 4096];

@@ -1,4 +1,4 @@
-//! The links of a shard with its peers, and what becomes of them: who is reached, who is heard, and what was lost.
+//! The links of a shard with its peers: which peers the shard reaches, which it hears, and which messages were lost.
 
 use isonomy_protocol::contract::Send;
 use isonomy_wire::frame::{Encoder, Scope};
@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 
 use super::link::Sink;
 
-/// Bytes that may wait for a peer. Whoever falls behind further loses its queue and catches up by
-/// asking for what it lacks.
+/// The most bytes that may wait for a peer. A peer that falls behind further loses its queue and catches up by asking
+/// for the messages that it lacks.
 const PEER_BACKLOG_BYTES_MAX: usize = 64 << 20;
-/// The first wait before a link is tried again; doubled up to the last.
+/// The first wait before a link is tried again. The wait doubles up to the longest one.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_secs(1);
-/// A peer that was heard so long ago at most lives: while it does it says at least once a second how far
-/// it is.
+/// The longest silence of a peer that counts as living, since a living peer gossips at least once a second.
 const LIVING_SILENT_MAX: Duration = Duration::from_secs(3);
 
-/// By peer.
+/// The links by peer.
 pub(super) struct Links {
     peers: Vec<Link>,
 }
@@ -27,18 +26,18 @@ pub(super) struct Links {
 #[derive(Default)]
 struct Link {
     outgoing: Option<Rc<Sink>>,
-    /// Welcomed, and not heard yet: until it speaks it takes no other's place.
+    /// A connection that was welcomed and not heard yet. It replaces no other connection until the peer sends on it.
     greeted: Option<Rc<Sink>>,
-    /// With the process that is heard (G6).
+    /// The connection on which the peer sends, and the peer's process (G6).
     incoming: Option<(Start, Rc<Sink>)>,
-    /// Something was pushed that somebody waits for.
+    /// Whether a message was pushed that must not wait.
     urgent: bool,
-    /// Before the next try to open the outgoing one.
+    /// The waits between tries to open the outgoing link.
     retry: Backoff,
     counted: Counted,
 }
 
-/// Since the process started.
+/// Counts since the process started.
 #[derive(Default)]
 struct Counted {
     opened: u64,
@@ -48,10 +47,10 @@ struct Counted {
     lost: u64,
 }
 
-/// Waits between tries: each is twice as long as the one before, up to a last one, until one succeeds.
+/// Waits between tries. Each wait is twice as long as the one before, up to the longest one, until a try succeeds.
 #[derive(Default)]
 struct Backoff {
-    /// The last that was given; none since a success.
+    /// The last wait; zero since a success.
     wait: Duration,
 }
 
@@ -71,7 +70,7 @@ impl Links {
         Links { peers: (0..replicas).map(|_| Link::default()).collect() }
     }
 
-    /// The outgoing link to a peer stands.
+    /// The outgoing link to a peer is open.
     pub(super) fn on_opened(&mut self, peer: ReplicaId, sink: Rc<Sink>) {
         let link = &mut self.peers[peer.index()];
         assert!(link.outgoing.is_none(), "one task keeps the link to a peer");
@@ -80,7 +79,7 @@ impl Links {
         link.counted.opened += 1;
     }
 
-    /// The outgoing link to a peer has ended; what had not left never does.
+    /// The outgoing link to a peer has ended; messages that had not left are lost.
     pub(super) fn on_ended(&mut self, peer: ReplicaId) {
         let link = &mut self.peers[peer.index()];
         let sink = link.outgoing.take().expect("what ends was opened");
@@ -93,14 +92,15 @@ impl Links {
         self.peers[peer.index()].retry.next()
     }
 
-    /// A peer was welcomed on this connection. It has given up the one before on which it has not spoken.
+    /// A peer was welcomed on this connection. The peer has given up an earlier connection on which it has sent
+    /// nothing.
     pub(super) fn on_greeted(&mut self, peer: ReplicaId, sink: &Rc<Sink>) {
         if let Some(before) = self.peers[peer.index()].greeted.replace(sink.clone()) {
             before.close("the peer has connected again");
         }
     }
 
-    /// A process of a peer speaks on this connection for the first time. It has given up the one before.
+    /// A process of a peer sends on this connection for the first time. The peer has given up the connection before.
     pub(super) fn on_heard(&mut self, peer: ReplicaId, start: Start, sink: &Rc<Sink>) {
         let link = &mut self.peers[peer.index()];
         link.greeted.take_if(|current| Rc::ptr_eq(current, sink));
@@ -140,7 +140,7 @@ impl Links {
         }
     }
 
-    /// Queues bytes that the core knows nothing of, such as those of a file.
+    /// Queues a message with bytes that do not come from the core, such as those of a file.
     pub(super) fn push_bytes(
         &mut self,
         encoder: &mut Encoder,
@@ -158,7 +158,7 @@ impl Links {
         sink.push(encoder, scope, message, bytes, crc32c::crc32c(bytes));
     }
 
-    /// What was pushed may leave to those who wait for some of it.
+    /// Lets queued messages leave for peers with an urgent one among them.
     pub(super) fn flush(&mut self) {
         for link in &mut self.peers {
             if std::mem::take(&mut link.urgent)
@@ -169,7 +169,7 @@ impl Links {
         }
     }
 
-    /// All that was pushed may leave.
+    /// Lets all queued messages leave.
     pub(super) fn flush_all(&mut self) {
         self.peers.iter_mut().for_each(|link| link.urgent = true);
         self.flush();
@@ -188,7 +188,7 @@ impl Links {
         (link.outgoing.is_some(), link.incoming.is_some())
     }
 
-    /// Whether a peer is welcomed here, and silent.
+    /// Whether a peer was welcomed and has sent nothing yet.
     pub(super) fn is_greeted(&self, peer: ReplicaId) -> bool {
         self.peers[peer.index()].greeted.is_some()
     }
@@ -197,7 +197,7 @@ impl Links {
         self.peers.iter().filter_map(|link| link.incoming.as_ref().map(|(_, sink)| sink))
     }
 
-    /// G6: the process of a peer that was heard a moment ago.
+    /// G6: the process of a peer that was heard within the last seconds.
     pub(super) fn living(&self, peer: ReplicaId, now: Instant) -> Option<Start> {
         let (start, sink) = self.peers[peer.index()].incoming.as_ref()?;
         (!sink.is_closed() && sink.silent_for(now) < LIVING_SILENT_MAX).then_some(*start)
@@ -208,7 +208,7 @@ impl Links {
         others.chain(self.incoming()).cloned()
     }
 
-    /// Tells of the links with a peer what the core does not know.
+    /// Adds the facts about the links with a peer that the core does not know.
     pub(super) fn tell(&self, status: PeerStatus) -> PeerStatus {
         let Link { counted, retry, .. } = &self.peers[status.replica.index()];
         let Counted { opened, ended, heard, silenced, lost } = *counted;

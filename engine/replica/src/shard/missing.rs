@@ -1,4 +1,4 @@
-//! Who is missing: told while a member is not linked, less often each time.
+//! Logs the members that are not linked, less often each time.
 
 use super::Node;
 use crate::waiting::Reminder;
@@ -6,14 +6,14 @@ use isonomy_wire::id::ReplicaId;
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// How long a member may be missing before that is told: a cluster that starts needs some seconds.
+/// How long a member may be missing before the replica logs that, since a cluster that starts needs some seconds.
 const TOLD_AFTER: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// The state of these reports.
 pub(super) struct Missing {
     /// Why other machines do not reach this one, if that is known.
     unreachable: Option<String>,
-    /// When it is told next; `None` while all are there.
+    /// When the next report is due; `None` while no member is missing.
     reminder: RefCell<Option<Reminder>>,
 }
 
@@ -24,7 +24,7 @@ impl Missing {
 }
 
 impl Node {
-    /// Tells who is missing, if it is time.
+    /// Logs the missing members, if it is time.
     pub(super) fn tell_missing(&self) {
         let members = self.config.members.len();
         let mut reminder = self.missing.reminder.borrow_mut();

@@ -1,7 +1,7 @@
-//! One shard on one pinned executor: everything in it is owned by it.
+//! One shard on one pinned executor, which owns everything in the shard.
 //!
-//! Tasks hand what arrives to the core at once; the *turn* task runs when they have, takes the
-//! core's outputs in their order, and sleeps. While a write is under way the next batch gathers.
+//! Reader tasks hand inputs to the core as they arrive. The *turn* task then takes the core's outputs in their order,
+//! and sleeps. While a write is under way the next batch gathers.
 
 mod admission;
 mod aside;
@@ -74,14 +74,14 @@ use ticks::Ticks;
 
 /// The only epoch so far.
 pub(crate) const EPOCH: Epoch = Epoch(1);
-/// Memory that is registered with the rings: a few groups of the log.
+/// The memory that is registered with the rings, which is a few groups of the log.
 const IO_MEMORY_BYTES: usize = 4 * GROUP_BYTES_MAX;
-/// The log is cut at barriers that come so often in its budget.
+/// The number of barriers within the log's budget; the log is cut at barriers.
 const BARRIERS_PER_BUDGET: u64 = 4;
 /// How long the own instances may take to end when the process is told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a shard is started with.
+/// The arguments with which a shard is started.
 pub(crate) struct Setup {
     pub(crate) config: Arc<Config>,
     pub(crate) data_dir: DataDir,
@@ -89,11 +89,11 @@ pub(crate) struct Setup {
     pub(crate) core: Option<usize>,
     pub(crate) ports: Ports,
     pub(crate) resolver: Resolver,
-    /// Why other machines do not reach it, if they do not.
+    /// Why other machines do not reach this replica, if they do not.
     pub(crate) unreachable: Option<String>,
     /// Set when the process is told to stop.
     pub(crate) stopping: Arc<AtomicBool>,
-    /// Told once the log is read and the ports are served.
+    /// Gets the shard's id once the log is read and the ports are served.
     pub(crate) ready: std::sync::mpsc::Sender<ShardId>,
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn spawn(setup: Setup) -> Result<JoinHandle<()>, Fatal> {
             .name("shard")
             .io_memory(IO_MEMORY_BYTES)
             .preempt_timer(PREEMPT)
-            // One thread, and the log's: nothing else may be given to it.
+            // The pool has one thread, which belongs to the log: no other work may be given to it.
             .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
             .make();
         match executor {
@@ -124,7 +124,7 @@ pub(crate) fn spawn(setup: Setup) -> Result<JoinHandle<()>, Fatal> {
     thread.map_err(|error| Fatal::new(Reason::Machine, format!("a shard's thread: {error}")))
 }
 
-/// What the tasks of a shard share.
+/// The state that the tasks of a shard share.
 pub(crate) struct Node {
     config: Arc<Config>,
     data_dir: DataDir,
@@ -135,25 +135,25 @@ pub(crate) struct Node {
     inner: RefCell<Inner>,
     judged: Judged,
     origin: Instant,
-    /// Inputs have come since the last turn.
+    /// Whether inputs have come since the last turn.
     dirty: Cell<bool>,
     turn: Signal,
     /// Notified at each tick of the ticks.
     tick: Signal,
-    /// What the log held when the process started.
+    /// The bytes that the log held when the process started.
     log_bytes_before: u64,
-    /// The log has something to write.
+    /// Notified when the log has something to write.
     write: Signal,
-    /// A group was written.
+    /// Notified when a group was written.
     written: Signal,
-    /// The core takes or needs a snapshot.
+    /// Notified when the core takes or needs a snapshot.
     snapshots: Signal,
-    /// The own snapshot is to be verified.
+    /// Notified when the replica's own snapshot must be verified.
     doubts: Signal,
     fetching: Fetching,
-    /// Replies have left: a request that was too much may be offered again.
+    /// Notified when replies have left, so that a refused request may be offered again.
     room: Signal,
-    /// Since when its disk hangs, as far as that was told (D9).
+    /// Since when the disk hangs, as far as the core was told (D9).
     hung_since: Cell<Option<Instant>>,
     told: Rc<Told>,
     missing: Missing,
@@ -164,19 +164,19 @@ struct Inner {
     log: Log,
     links: Links,
     guests: Guests,
-    /// Those that are told something in this turn.
+    /// The clients that get an answer in this turn.
     told: Vec<Rc<Sink>>,
     encoder: Encoder,
 }
 
 impl Inner {
-    /// What is to be written now.
+    /// The next write, if there is one.
     fn next_write(&mut self, now: Time) -> Option<Write> {
         let is_due = self.core.awaits_log() || self.log.is_due(now);
         is_due.then(|| self.log.take(now)).flatten()
     }
 
-    /// Whether so much waits for the disk that peers are not read.
+    /// Whether so much waits for the disk that the shard does not read from peers.
     fn is_behind(&self) -> bool {
         self.log.is_behind() || self.core.is_behind()
     }
@@ -196,15 +196,14 @@ async fn run_shard(setup: Setup) {
         Ok(node) => Rc::new(node),
         Err(fatal) => stop(fatal.reason, &fatal.to_string()),
     };
-    // Sockets, disk and timers matter equally: a wake-up that waited behind other work would cost
-    // every decision.
+    // Sockets, disk and timers matter equally: a wake-up that waited behind other work would delay every decision.
     let latency = Latency::Matters(PREEMPT);
     let queue = glommio::executor().create_task_queue(Shares::default(), latency, "shard");
     let main = glommio::spawn_local_into(serve(node, ticks, ports, stopping, ready), queue);
     main.expect("the queue was just made").await;
 }
 
-/// Until the directory takes writes; false if the process was told to stop meanwhile.
+/// Waits until the directory takes writes; false if the process was told to stop meanwhile.
 async fn wait_for_room(dir: &Path, shard: ShardId, stopping: &AtomicBool) -> Result<bool, Fatal> {
     let mut wait = Wait::new();
     while !stopping.load(Ordering::Relaxed) {
@@ -305,7 +304,7 @@ async fn serve(
     stopping: Arc<AtomicBool>,
     ready: std::sync::mpsc::Sender<ShardId>,
 ) {
-    // A replica alone has nobody to ask.
+    // A replica alone has no peer to ask.
     node.maybe_admit();
     let spawn = |task: futures_lite::future::BoxedLocal<()>| glommio::spawn_local(task).detach();
     let shared = node.clone();
@@ -327,7 +326,7 @@ async fn serve(
             node.shard.0
         );
     }
-    // Clients are served once the log takes records: the first segment may have to be filled.
+    // The shard serves clients once the log takes records, because the first segment may have to be filled.
     let first = node.inner.borrow().log.durable;
     let is_ready = || node.inner.borrow().log.durable != first && node.data_dir.is_formed();
     while !is_ready() && !stopping.load(Ordering::Relaxed) {
@@ -337,7 +336,7 @@ async fn serve(
     if let Some(complaint) = rings::complaint() {
         log::warn!("shard {}: {complaint}", node.shard.0);
     }
-    // Nobody waits for the readiness of a process that is stopping.
+    // The receiver is gone if the process is stopping.
     let _ = ready.send(node.shard);
 
     while !stopping.load(Ordering::Relaxed) {
@@ -362,7 +361,7 @@ impl Node {
         Time(self.origin.elapsed().as_micros() as u64)
     }
 
-    /// Inputs have come: a turn is due.
+    /// Notes that inputs have come, so that a turn is due.
     pub(crate) fn touch(&self) {
         if !self.dirty.replace(true) {
             self.turn.notify();
@@ -387,7 +386,7 @@ impl Node {
         }
     }
 
-    /// Takes what the core has to say, in the order of its contract: appends, messages, replies.
+    /// Takes the outputs of the core in the order of its contract: appends, messages, replies.
     fn run_turn(&self) {
         let now = self.now();
         let mut inner = self.inner.borrow_mut();
@@ -424,8 +423,8 @@ impl Node {
         }
     }
 
-    /// Writes the log, one group after the other: while one is under way the next gathers, and as long
-    /// as nobody waits for it.
+    /// Writes the log, one group after the other. The next group gathers while one is under way, and as long as no
+    /// message or reply waits for it.
     async fn run_writes(self: Rc<Node>) {
         loop {
             let write = self.inner.borrow_mut().next_write(self.now());
@@ -448,7 +447,7 @@ impl Node {
         self.touch();
     }
 
-    /// How this shard stands.
+    /// The status of this shard.
     fn status(&self) -> ShardStatus {
         let snapshot_trouble = self.snapshot_trouble();
         let inner = self.inner.borrow();
@@ -475,7 +474,7 @@ impl Node {
         }
     }
 
-    /// Lets what was said leave, and ends all connections.
+    /// Sends the queued messages and replies, and then ends all connections.
     async fn close_all(&self) {
         let sinks: Vec<Rc<Sink>> = {
             let mut inner = self.inner.borrow_mut();

@@ -1,4 +1,4 @@
-//! Connections with the other replicas: one in each direction, each with one writer.
+//! Connections with the other replicas, one in each direction, each with one writer.
 
 use futures_lite::FutureExt;
 use glommio::net::{TcpListener, TcpStream};
@@ -23,11 +23,11 @@ use crate::fatal::stop;
 use crate::files::{self, STRANGERS_MAX};
 use crate::told::Kind;
 
-/// After a failed accept, such as for want of files.
+/// The pause after a failed accept, such as for lack of open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Node {
-    /// Changes a link and tells the core whom it can reach.
+    /// Changes a link and tells the core which peers it can reach.
     fn relink(&self, change: impl FnOnce(&mut Links)) {
         let now = self.now();
         let mut inner = self.inner.borrow_mut();
@@ -38,7 +38,7 @@ impl Node {
         self.touch();
     }
 
-    /// Keeps the outgoing link to a peer, for ever.
+    /// Keeps the outgoing link to a peer open, for ever.
     pub(super) async fn run_link(self: Rc<Node>, peer: ReplicaId) {
         let mut said = String::new();
         loop {
@@ -47,7 +47,7 @@ impl Node {
                     said.clear();
                     self.hold_link(peer, connection).await;
                 }
-                // The same trouble is told once, not at every try.
+                // A trouble is logged once, not at every try.
                 Err(error) => {
                     self.on_no_link(peer, &error);
                     let error = error.to_string();
@@ -89,7 +89,7 @@ impl Node {
         }
     }
 
-    /// A connection to a peer's port, at the first of its addresses that takes one.
+    /// Connects to a peer's port, at the first of its addresses that takes a connection.
     async fn reach(&self, peer: ReplicaId) -> Result<TcpStream, LinkError> {
         let member = &self.config.members[peer.index()];
         let (host, port) = (member.host.clone(), member.peer_base + self.shard.0);
@@ -116,8 +116,8 @@ impl Node {
         })
     }
 
-    /// G6: a peer accepts this directory. While the file is written that says so, other tasks go on: the
-    /// disk may hang.
+    /// G6: notes that a peer accepts this directory. Other tasks go on while the file with the note is written, since
+    /// the disk may hang.
     async fn note_acceptance(&self, peer: ReplicaId) {
         if !self.data_dir.is_formed() {
             let data_dir = self.data_dir.clone();
@@ -126,12 +126,12 @@ impl Node {
         }
     }
 
-    /// Lets the link be used until it ends.
+    /// Makes the link available until it ends.
     async fn hold_link(self: &Rc<Node>, peer: ReplicaId, mut connection: Connection) {
         let sink = connection.sink.clone();
         self.relink(|links| links.on_opened(peer, sink));
         self.on_welcome(peer);
-        // Nothing comes this way; what ends it is an error.
+        // The peer sends nothing on this link, so only an error ends the wait.
         let error = match connection.next_frame().await {
             Ok(_) => LinkError::Closed("it spoke where it only listens"),
             Err(error) => error,
@@ -149,7 +149,7 @@ impl Node {
         loop {
             strangers.room(|count| count < STRANGERS_MAX as usize).await;
             let stream = self.accept(&listener, "a peer").await;
-            // Who connects as fast as it can must not keep the shard from its work.
+            // A machine that connects as fast as it can must not keep the shard from its work.
             futures_lite::future::yield_now().await;
             let from = stream.peer_addr().ok().map(|address| address.ip());
             let connection = Connection::new(stream, PEER_PATIENCE);
@@ -158,7 +158,8 @@ impl Node {
         }
     }
 
-    /// The next connection to a port. Where one fails, such as for want of open files, the next may too.
+    /// The next connection to a port. After a failure, such as for lack of open files, it pauses, since the next
+    /// accept may fail, too.
     pub(super) async fn accept(&self, listener: &TcpListener, whose: &str) -> TcpStream {
         loop {
             match listener.accept().await {
@@ -175,7 +176,7 @@ impl Node {
         }
     }
 
-    /// `place` is given up once the peer has said who it is.
+    /// Serves a connection to the port for peers, and gives up `place` once the peer has said who it is.
     async fn serve_peer(self: Rc<Node>, mut connection: Connection, place: Place) {
         let greeted = self.greet_peer(&mut connection).await;
         drop(place);
@@ -198,7 +199,7 @@ impl Node {
         self.welcome_or_refuse(connection, &mut encoder, judged).await
     }
 
-    /// Answers a hello as it was judged.
+    /// Answers a hello as `judged` says.
     pub(super) async fn welcome_or_refuse<T>(
         &self,
         connection: &mut Connection,
@@ -231,7 +232,7 @@ impl Node {
         if id.index() >= self.config.members.len() || id == self.config.replica {
             return Err(Refusal::NotAPeer { id });
         }
-        // A peer that is met for the first time is written down, and the disk may hang.
+        // A peer that is met for the first time is noted in the directory, and the disk may hang.
         let known = self.data_dir.knows_peer(id, incarnation).map(Ok);
         let accepted = match known {
             Some(accepted) => accepted,
@@ -247,7 +248,7 @@ impl Node {
         }
     }
 
-    /// What a hello has to say whoever sends it.
+    /// Checks the parts of a hello that every sender must have right.
     pub(super) fn judge_hello(&self, hello: &Hello) -> Result<(), Refusal> {
         let here = self.data_dir.cluster_id();
         if let Some(there) = hello.cluster.filter(|there| *there != here) {
@@ -262,13 +263,13 @@ impl Node {
         Ok(())
     }
 
-    /// Hands what a peer says to the core until the link ends.
+    /// Hands the messages of a peer to the core until the link ends.
     async fn hear_peer(self: &Rc<Node>, peer: ReplicaId, start: Start, mut connection: Connection) {
         let sink = connection.sink.clone();
         self.inner.borrow_mut().links.on_greeted(peer, &sink);
         let mut is_heard = false;
         let error = loop {
-            // What peers say becomes records: while the disk does not take them, nobody is read.
+            // Messages of peers become records, so the shard reads from no peer while the disk does not take these.
             while self.inner.borrow().is_behind() && !sink.is_closed() {
                 sink.wait_closed().or(self.written.wait()).await;
             }
@@ -290,12 +291,12 @@ impl Node {
         self.relink(|links| links.on_silenced(peer, &sink));
     }
 
-    /// G6: a peer speaks for the first time since it was welcomed. Another process of it may have spoken
-    /// before or does meanwhile, and what was noted then stands.
+    /// G6: handles the first message of a peer since its welcome. Another process of the peer may have sent one
+    /// before, or sends one meanwhile; what was noted then stands.
     async fn begin_hearing(&self, peer: ReplicaId, start: Start, sink: &Rc<Sink>) -> Result<(), LinkError> {
         self.judge_state(peer, start, None).map_err(LinkError::Refused)?;
         if self.data_dir.met(peer) != Some(start) {
-            // Other tasks go on while it is written: the disk may hang.
+            // Other tasks go on during the write, since the disk may hang.
             let data_dir = self.data_dir.clone();
             match self.aside.run(move || data_dir.note_start(peer, start)).await {
                 Ok(true) => self.judge_state(peer, start, None).map_err(LinkError::Refused)?,
@@ -304,7 +305,7 @@ impl Node {
                 }
                 Err(fatal) => stop(fatal.reason, &fatal.to_string()),
             }
-            // It may have connected again meanwhile.
+            // The peer may have connected again meanwhile.
             if let Some(why) = sink.why_closed() {
                 return Err(LinkError::Closed(why));
             }
@@ -345,7 +346,7 @@ impl Node {
     }
 }
 
-/// A listener that was bound before, now of this executor.
+/// Hands a bound listener to this executor.
 pub(super) fn listener_of(listener: std::net::TcpListener) -> TcpListener {
     // SAFETY: the descriptor is that of a listening socket, and is given up by its owner here.
     #[allow(unsafe_code)]

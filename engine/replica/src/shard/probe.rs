@@ -1,4 +1,4 @@
-//! Whether a shard's directory takes direct writes, and how they are best waited for.
+//! Tests whether a shard's directory takes direct writes, and how to wait for them.
 
 use crate::checks::machine;
 use crate::fatal::Fatal;
@@ -9,15 +9,15 @@ use isonomy_wire::id::ShardId;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Direct writes need a file system that has them; the first segment would tell, but later.
+/// Checks that the file system has direct writes. The first segment would show that, too, but later.
 ///
-/// The file has a block, because glommio takes the first that it opens on a device to find out
-/// whether the driver is to be polled. An empty one says yes where that is wrong, and then the
-/// executor spins for as long as a write takes.
+/// The file has a block, because glommio uses the first file that it opens on a device to find out whether to poll
+/// the driver. An empty file wrongly says yes on some devices, and then the executor spins for as long as a write
+/// takes.
 pub(super) async fn check_direct_io(dir: &Path, shard: ShardId) -> Result<(), Fatal> {
     let probe = dir.join("probe.tmp");
     let checked = open_direct(&probe).await;
-    // It is in nobody's way, and the next start makes it anew.
+    // A file that stays does no harm, and the next start makes it anew.
     let _ = std::fs::remove_file(&probe);
     checked.map_err(|error| match Trouble::of_file(&probe, error) {
         Ok(trouble) => trouble.into(),

@@ -1,4 +1,4 @@
-//! Reading the log of a shard back when the process starts.
+//! Reads the log of a shard back when the process starts.
 
 use crate::fatal::{Fatal, Reason};
 use isonomy_protocol::contract::Position;
@@ -18,32 +18,32 @@ use crate::snapshots::{self, SnapshotError};
 
 /// The size of a segment file.
 pub(crate) const SEGMENT_BYTES: usize = 16 << 20;
-/// How often a log is read that its replica changes meanwhile, until what it says is believed.
+/// How often to read a log that its replica changes meanwhile before its damage is believed.
 const VERIFY_TRIES: u32 = 20;
 
-/// What the log said about itself.
+/// The state of a log that was read back.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    /// Where it goes on.
+    /// The place at which the log goes on.
     pub(crate) tail: Tail,
     /// Whether the tail's segment has begun.
     pub(crate) in_use: bool,
-    /// Segments behind it that are empty.
+    /// The empty segments behind the tail's.
     pub(crate) prepared: Vec<u64>,
-    /// Segments with records, and the position of the first of each.
+    /// The segments with records, and the position of the first record of each.
     pub(crate) used: VecDeque<(u64, Position)>,
-    /// Files of segments that were cut.
+    /// The files of segments that were cut.
     pub(crate) spares: Vec<PathBuf>,
 }
 
 impl Recovered {
-    /// What it holds, in bytes, segments that are done as wholes.
+    /// The bytes that the log holds; a finished segment counts as a whole.
     pub(crate) fn bytes(&self) -> u64 {
         let done = self.used.len().saturating_sub(1) * SEGMENT_BYTES;
         (done + self.tail.offset) as u64
     }
 
-    /// How many records it holds, those left out that were cut.
+    /// How many records the log holds, without those that were cut.
     pub(crate) fn records(&self) -> u64 {
         self.used.front().map_or(0, |(_, first)| self.tail.next.0 - first.0)
     }
@@ -96,8 +96,8 @@ impl From<LogError> for Fatal {
     }
 }
 
-/// The newest snapshot, if there is one. One that does not read is damage: the log before it may
-/// have been cut.
+/// The newest snapshot, if there is one. A snapshot that cannot be read is damage, because the log before it may have
+/// been cut.
 pub(crate) fn newest_snapshot(id: LogId, dir: &Path) -> Result<Option<Snapshot>, Fatal> {
     let failed = |error: Error| Fatal::new(Reason::Disk, format!("{}: {error}", dir.display()));
     let _ = fs::remove_file(snapshots::unfinished_path(dir));
@@ -112,7 +112,7 @@ pub(crate) fn newest_snapshot(id: LogId, dir: &Path) -> Result<Option<Snapshot>,
     }
 }
 
-/// The files in `dir` that `name` gives numbers, in order.
+/// The files in `dir` whose names `name` makes of numbers, in the order of the numbers.
 fn numbered(dir: &Path, name: impl Fn(&Path, u64) -> PathBuf) -> Result<Vec<(u64, PathBuf)>, LogError> {
     let failed = |error: Error| LogError::Io(dir.into(), error);
     let mut found = Vec::new();
@@ -125,27 +125,26 @@ fn numbered(dir: &Path, name: impl Fn(&Path, u64) -> PathBuf) -> Result<Vec<(u64
     Ok(found)
 }
 
-/// Reads all segments in `dir` in order and hands over every record that says something. A torn tail
-/// is cut: nothing rests on it. Anything else that does not read, or is not there, is damage, and the
-/// replica must not vote (D6).
+/// Reads all segments in `dir` in order and hands over every record with content. A torn tail is cut, since nothing
+/// rests on it. Any other part that cannot be read or is missing is damage, and the replica must not vote (D6).
 pub(crate) fn recover(
     id: LogId,
     dir: &Path,
     known: Known,
     take: impl FnMut(Entry),
 ) -> Result<Recovered, Fatal> {
-    // Whatever may still be written to it goes nowhere.
+    // Writes to this file that are still under way have no effect.
     let _ = fs::remove_file(unfinished_path(dir));
     let recovered = read_back(id, dir, numbered(dir, segment_path)?, known, SegmentFile::open, take)?;
     let spares = numbered(dir, spare_path)?.into_iter().map(|(_, path)| path).collect();
     Ok(Recovered { spares, ..recovered })
 }
 
-/// Verifies the log in `dir` and changes nothing: a replica may be running on it, and write to it and
-/// cut it meanwhile. `known` says what its directory knows of the log by now, snapshots apart.
+/// Verifies the log in `dir` and changes nothing, since a replica may run on the log, and write to it and cut it
+/// meanwhile. `known` returns what the directory knows of the log by now, without snapshots.
 ///
-/// Of a file that is written to, a part may be older than what was read of it before, and a segment that
-/// was cut is filled anew. None of that is found a second time: damage is what stays where it is.
+/// In a file that is being written, a part may be older than a part that was read before, and a segment that was cut
+/// is filled anew. Such a finding does not come up a second time in one place; damage does.
 pub(crate) fn verify(
     id: LogId,
     dir: &Path,
@@ -172,8 +171,8 @@ pub(crate) fn verify(
     Err(Fatal::new(Reason::Failed, format!("{}: {what}", dir.display())))
 }
 
-/// What the directory knows is read first, then which segments there are, and their bytes last: each
-/// is at least as new as the one before, as in a log that nobody writes.
+/// Reads first the directory's knowledge of the log, then the list of segments, and last their bytes. Each is at
+/// least as new as the one before, as in a log to which no process writes.
 fn verify_once(
     id: LogId,
     dir: &Path,

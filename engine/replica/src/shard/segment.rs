@@ -1,5 +1,5 @@
-//! A segment's file as it is read back: a few groups at a time, so that a restart needs little more
-//! memory than what it reads stays in.
+//! Reads a segment's file back, a few groups at a time, so that a restart needs little more memory than the state
+//! that it builds.
 
 use bytes::Bytes;
 use isonomy_protocol::log::scan::Source;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::groups::GROUP_BYTES_MAX;
 
-/// How much is read at a time: a whole group under load. Only a record that is longer, of a batch beyond
-/// the usual, takes a piece of its own length.
+/// The size of a piece that is read at a time, which is a whole group under load. Only a longer record, of an
+/// unusually large batch, takes a piece of its own length.
 pub(super) const READ_BYTES: usize = GROUP_BYTES_MAX;
-/// How long the last writes of a killed process may take, and how often it is looked.
+/// How long the last writes of a killed process may take, and how often the reader looks for their end.
 const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const IN_FLIGHT_RETRY: Duration = Duration::from_millis(10);
 
@@ -24,14 +24,14 @@ pub(super) const IN_FLIGHT_RETRY: Duration = Duration::from_millis(10);
 pub(super) struct SegmentFile {
     file: File,
     length: usize,
-    /// Where the piece begins.
+    /// The offset at which the piece begins.
     start: usize,
     piece: Bytes,
 }
 
 impl SegmentFile {
-    /// Opens a file that nobody writes. A write that was under way when the last process was killed
-    /// can still end after it: until then the lock on the file that it opened stays.
+    /// Opens a file to which no process writes. A write that was under way when the last process was killed can end
+    /// later than that process; until then the lock on its open file stays.
     pub(super) fn open(path: &Path) -> Result<SegmentFile> {
         let file = File::open(path)?;
         let began = Instant::now();
@@ -46,7 +46,7 @@ impl SegmentFile {
         SegmentFile::of(file)
     }
 
-    /// Opens a file that its replica may write to meanwhile, and takes no lock that it would miss.
+    /// Opens a file to which its replica may write meanwhile, and takes no lock that the replica needs.
     pub(super) fn open_shared(path: &Path) -> Result<SegmentFile> {
         SegmentFile::of(File::open(path)?)
     }
@@ -65,7 +65,7 @@ impl SegmentFile {
         let end = range.end.max(range.start + READ_BYTES).min(self.length);
         let mut bytes = vec![0; end - range.start];
         let mut known = 0;
-        // What was read before is not read from the disk again.
+        // Bytes that were read before are not read from the disk again.
         if (self.start..self.end()).contains(&range.start) {
             let rest = &self.piece[range.start - self.start..];
             known = rest.len();

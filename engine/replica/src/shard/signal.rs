@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-/// Something that tasks wait for: a condition of the owner's that may have changed. Since all
-/// run on one core, a condition that is looked at right before `wait` cannot be missed.
+/// A signal that a condition of the owner's may have changed. Since all tasks run on one core, a task that checks the
+/// condition right before `wait` cannot miss a change.
 #[derive(Default)]
 pub(crate) struct Signal {
     generation: Cell<u64>,
@@ -13,7 +13,7 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// Wakes all who wait.
+    /// Wakes all waiting tasks.
     pub(crate) fn notify(&self) {
         self.generation.set(self.generation.get() + 1);
         for waker in self.waiting.borrow_mut().drain(..) {
@@ -21,7 +21,7 @@ impl Signal {
         }
     }
 
-    /// Until the next `notify`.
+    /// Waits for the next `notify`.
     pub(crate) async fn wait(&self) {
         let seen = self.generation.get();
         poll_fn(|context| {

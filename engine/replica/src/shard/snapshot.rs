@@ -1,5 +1,5 @@
-//! Taking snapshots and giving them to peers (law, G4 and G5), a piece at a time between which the
-//! shard does its own work. Fetching one is in [`super::fetch`].
+//! Takes snapshots and gives them to peers (law, G4 and G5), a piece at a time, and the shard does its own work
+//! between pieces. [`super::fetch`] fetches snapshots.
 
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::snapshot::{Reader, SnapshotId};
@@ -18,13 +18,13 @@ use crate::files;
 use crate::snapshots::{SnapshotError, begin, open, prune, publish, snapshot_path, unfinished_path};
 use crate::told::Kind;
 
-/// A peer is sent so many bytes of a snapshot at a time.
+/// The size of a piece of a snapshot that is sent to a peer.
 pub(super) const PIECE_BYTES: u64 = 512 << 10;
-/// After each piece the shard goes on with its own work for so many times as long.
+/// After each piece the shard does its own work for this many times as long as the piece took.
 const REST_FACTOR: u32 = 3;
-/// How often it is looked whether the log is durable so far.
+/// How often the task checks whether the log is durable so far.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How often it is looked whether a file has been verified.
+/// How often the task checks whether a file has been verified.
 const VERIFIED_EVERY: Duration = Duration::from_millis(50);
 
 impl Node {
@@ -32,8 +32,8 @@ impl Node {
         SnapshotId { cluster: self.data_dir.cluster_id(), shard: self.shard, barrier }
     }
 
-    /// Writes the snapshots that the core takes and fetches those that it needs, for ever. What is being
-    /// taken comes first: until it is written, all that changes is kept twice.
+    /// Writes the snapshots that the core takes and fetches those that it needs, for ever. A snapshot that is being
+    /// taken comes first, because until it is written every changed entry is kept twice.
     pub(super) async fn run_snapshots(self: Rc<Node>) {
         loop {
             let (taking, wanted) = {
@@ -52,7 +52,7 @@ impl Node {
         }
     }
 
-    /// Writes the snapshot of a barrier. The core waits longer after each that fails.
+    /// Writes the snapshot of a barrier. The core waits longer after each failure.
     async fn take(&self, barrier: u64) {
         if let Err(error) = self.write_snapshot(barrier).await {
             if self.told.may(Kind::Snapshot) {
@@ -82,7 +82,7 @@ impl Node {
         Ok(())
     }
 
-    /// Writes all that the core gives; how many bytes.
+    /// Writes all bytes that the core gives. Returns how many these were.
     async fn write_file(&self) -> Result<u64> {
         let mut file = self.begin_file().await?;
         loop {
@@ -97,9 +97,9 @@ impl Node {
         Ok(length)
     }
 
-    /// What was written counts once the log is durable so far.
+    /// Lets the written snapshot count once the log is durable so far.
     async fn publish_taken(&self, barrier: u64) -> Result<()> {
-        // What it shows must not be more than the log remembers.
+        // The snapshot must not show more than the log remembers.
         while self.is_ahead_of_log() {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
@@ -109,14 +109,14 @@ impl Node {
         Ok(())
     }
 
-    /// The file of a snapshot that begins.
+    /// Begins the file of a snapshot.
     pub(super) async fn begin_file(&self) -> Result<Growing> {
         let dir = self.dir();
         Growing::open(&self.aside.run(move || begin(&dir)).await?).await
     }
 
-    /// A snapshot that is whole counts from now on. Before that it is noted how far the log has come, so
-    /// that a log that has lost its end is not taken for one that is older than the snapshot (D6).
+    /// Lets a whole snapshot count from now on. Before that it notes how far the log has come, so that a log that has
+    /// lost its end does not pass for one that is older than the snapshot (D6).
     pub(super) async fn publish(&self, barrier: u64) -> Result<()> {
         while self.durable() == Position(0) {
             glommio::timer::sleep(LOOK_EVERY).await;
@@ -133,8 +133,7 @@ impl Node {
         self.inner.borrow().log.durable
     }
 
-    /// A file that was begun gives its room back: perhaps that is what was lacking, and the log needs it
-    /// more.
+    /// Gives back the room of a file that was begun. Perhaps that room was lacking, and the log needs it more.
     pub(super) async fn give_up_unfinished(&self) {
         let path = unfinished_path(&self.dir());
         let _ = self.aside.run(move || std::fs::remove_file(path)).await;
@@ -146,7 +145,7 @@ impl Node {
         inner.core.taking().is_some_and(|(_, cut)| inner.log.durable < cut)
     }
 
-    /// Snapshots before the newest go. That one counts whether they do or not.
+    /// Removes the snapshots before the newest, which counts whether this succeeds or not.
     pub(super) async fn prune(&self, newest: u64) {
         let dir = self.dir();
         if let Err(error) = self.aside.run(move || prune(&dir, newest)).await {
@@ -157,7 +156,7 @@ impl Node {
         }
     }
 
-    /// A peer asks for a part of the newest snapshot.
+    /// Handles a peer's request for a part of the newest snapshot.
     pub(super) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, barrier: u64, from: u64) {
         let now = self.now();
         let is_newest = self.inner.borrow_mut().core.on_fetch(now, peer, barrier, from);
@@ -165,7 +164,7 @@ impl Node {
         let give = async move {
             let read = move || read_piece(&path, from);
             let read = if is_newest { node.aside.try_run(read).await } else { Some(Ok((0, Vec::new()))) };
-            // A piece that there is no time for is asked for again.
+            // The peer asks again for a piece for which there is no time.
             let Some(read) = read else { return };
             let (total, bytes) = read.unwrap_or_else(|error| {
                 if node.told.may(Kind::Snapshot) {
@@ -179,7 +178,7 @@ impl Node {
         glommio::spawn_local(give).detach();
     }
 
-    /// Says something about the bytes of a snapshot.
+    /// Sends a message about a snapshot, with these bytes.
     pub(super) fn say_to_peer(&self, peer: ReplicaId, message: &PeerMessage, bytes: &[u8]) {
         let scope = self.peer_scope();
         let mut inner = self.inner.borrow_mut();
@@ -188,15 +187,15 @@ impl Node {
         links.flush();
     }
 
-    /// The own snapshot could not be read.
+    /// Notes that the replica's own snapshot could not be read.
     fn doubt_snapshot(&self, barrier: u64) {
         let now = self.now();
         self.inner.borrow_mut().core.doubt_snapshot(now, barrier);
         self.touch();
     }
 
-    /// Verifies the file of the own snapshot whenever somebody could not read it, for ever: on a thread
-    /// of its own, which lets the log's writes pass.
+    /// Verifies the file of the replica's own snapshot whenever a reader could not read it, for ever. This runs on a
+    /// thread of its own, which lets the log's writes pass.
     pub(super) async fn run_verifications(self: Rc<Node>) {
         loop {
             let doubted = self.inner.borrow().core.doubted_snapshot();
@@ -243,7 +242,7 @@ impl Node {
     }
 }
 
-/// The piece of a file at a byte, and the file's length.
+/// Reads the piece of a file at an offset. Returns the file's length and the piece.
 fn read_piece(path: &Path, from: u64) -> std::result::Result<(u64, Vec<u8>), SnapshotError> {
     let file = open(path)?;
     let read = || {
@@ -255,7 +254,7 @@ fn read_piece(path: &Path, from: u64) -> std::result::Result<(u64, Vec<u8>), Sna
     read().map_err(|error| SnapshotError::Io(path.into(), error))
 }
 
-/// Reads a whole snapshot and keeps nothing of it, with a rest after each piece.
+/// Reads a whole snapshot without keeping it, with a rest after each piece.
 fn verify(path: &Path, id: SnapshotId) -> std::result::Result<(), SnapshotError> {
     let io = |error: Error| SnapshotError::Io(path.into(), error);
     let broken = |broken| SnapshotError::broken(path, broken);

@@ -1,4 +1,4 @@
-//! TCP sockets that end when the network does, not a quarter of an hour later.
+//! TCP sockets that end when the network fails, and not a quarter of an hour later.
 
 use futures_lite::{AsyncWriteExt, FutureExt};
 use glommio::net::TcpStream;
@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
-/// How long a connection may take to stand. What is lost of its beginning the kernel sends again after
-/// 1, 3, 7, 15 ... seconds: an attempt that began while the network was cut is given up and begun anew.
+/// How long connecting may take. The kernel sends lost packets of an attempt again after 1, 3, 7, 15 ... seconds, so
+/// an attempt that began while the network was cut is given up and begun anew.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-/// An idle connection is probed when it was quiet for two of five parts of the patience with it, and
-/// is over when three probes, one part apart, have no answer.
+/// The parts of a connection's patience. An idle connection is probed after two of five parts, and ends when three
+/// probes, one part apart, have no answer.
 const PATIENCE_PARTS: u32 = 5;
 const QUIET_PARTS: u32 = 2;
 const PROBES: u32 = PATIENCE_PARTS - QUIET_PARTS;
@@ -29,7 +29,7 @@ pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream> {
         Err(error) => return Err(error.into()),
     }
     let mut stream = stream_of(socket);
-    // To write nothing takes until the connection stands or has failed.
+    // An empty write ends when the connection stands or has failed.
     let connected = async { stream.write(&[]).await.map(drop) };
     let late = async {
         Timer::new(CONNECT_PATIENCE).await;
@@ -40,13 +40,13 @@ pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Whether the kernel has given a connection up, for whoever neither reads nor writes for now.
+/// Whether the kernel has given a connection up, for a caller that neither reads nor writes for now.
 pub(super) fn has_failed(socket: BorrowedFd<'_>) -> bool {
     !matches!(sockopt::socket_error(socket), Ok(Ok(())))
 }
 
-/// Ends the connection when the other side has not acknowledged anything for so long: neither what
-/// was sent to it, nor probes while nothing is.
+/// Ends the connection when the other side has acknowledged nothing for `patience`: neither sent bytes, nor probes
+/// while nothing is sent.
 pub(super) fn limit_silence(stream: &TcpStream, patience: Duration) -> Result<()> {
     let socket = descriptor_of(stream);
     sockopt::set_tcp_user_timeout(socket, patience.as_millis() as u32)?;

@@ -1,5 +1,5 @@
-//! Connections to a port that have not said yet who they are, or have no place there. Whoever opens them by the
-//! hundred pushes out its own.
+//! Strangers: connections to a port that have not said yet who they are, or have no place there. An address that
+//! opens hundreds of them pushes out its own.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::link::Sink;
 use super::signal::Signal;
 
-/// Those of a shard, in the order in which they came.
+/// The strangers at a port of a shard, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Strangers {
     here: RefCell<Vec<Stranger>>,
@@ -27,7 +27,7 @@ pub(super) struct Place {
 }
 
 impl Strangers {
-    /// Waits until one more fits to so many, and makes room.
+    /// Makes room, and waits until `fits` accepts the number of strangers.
     pub(super) async fn room(&self, fits: impl Fn(usize) -> bool) {
         loop {
             if fits(self.here.borrow().len()) {
@@ -40,20 +40,20 @@ impl Strangers {
         }
     }
 
-    /// The oldest of the address that most come from.
+    /// The oldest stranger of the address that has the most.
     fn victim(&self) -> Option<Rc<Sink>> {
         let here = self.here.borrow();
         let from_there = |one: &Stranger| here.iter().filter(|other| other.from == one.from).count();
-        // Of equals the last is the maximum; here the first is wanted.
+        // `max_by_key` returns the last of equals, but the first is needed here, so the order is reversed.
         here.iter().rev().max_by_key(|one| from_there(one)).map(|one| one.sink.clone())
     }
 
-    /// Somebody who is no stranger any more has gone.
+    /// A connection that is no stranger any more has gone.
     pub(super) fn on_left(&self) {
         self.left.notify();
     }
 
-    /// Takes one in.
+    /// Takes a connection in.
     pub(super) fn admit(self: &Rc<Strangers>, from: Option<IpAddr>, sink: &Rc<Sink>) -> Place {
         self.here.borrow_mut().push(Stranger { from, sink: sink.clone() });
         Place { strangers: self.clone(), sink: sink.clone() }

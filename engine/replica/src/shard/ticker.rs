@@ -1,4 +1,4 @@
-//! What happens by time alone: the core's deadlines, and the end of connections that are stuck.
+//! Work that is due by time alone: the core's deadlines, and the end of connections that are stuck.
 
 use isonomy_protocol::contract::Room;
 use isonomy_protocol::limits::TICK_US;
@@ -11,24 +11,24 @@ use super::link::Sink;
 use super::ticks::Ticks;
 use crate::told::Kind;
 
-/// How long a client may take for a frame that it has begun, leave its answers unread, and let its
-/// machine be silent.
+/// How long a client may take for a frame that it has begun, how long it may leave its answers unread, and how long
+/// its machine may be silent.
 pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a peer may be silent: while it lives it says at least how far it is, once a second. What is
-/// not acknowledged for so long ends the link as well: on one that survived a cut of the network, the
-/// kernel would wait for as long again before it sent anything.
+/// How long a peer may be silent; a peer that lives sends gossip at least once a second. Bytes that are not
+/// acknowledged for this long end the link as well, because on a link that survived a cut of the network the kernel
+/// would wait for as long again before it sent anything.
 pub(crate) const PEER_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether something is due.
+/// The period of ticks.
 pub(super) const TICK: Duration = Duration::from_micros(TICK_US);
-/// The same when nothing was.
+/// The period of ticks of an idle shard.
 const IDLE_TICK: Duration = Duration::from_millis(20);
-/// How often connections are looked at.
+/// How often the shard looks for stuck connections.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often a log at its budget asks for a barrier. It does not grow by itself to the next one, and
-/// a snapshot that could not be written may succeed by now.
+/// How often a log at its budget asks for a barrier. The log does not grow to the next barrier by itself, and a
+/// snapshot that could not be written may succeed by now.
 const BARRIER_EVERY: Duration = Duration::from_secs(5);
 
-/// What the log holds of its disk, and how the disk is.
+/// The size of the log on its disk, and the state of the disk.
 #[derive(Clone, Copy)]
 struct Held {
     hung: Option<Duration>,
@@ -42,12 +42,12 @@ impl Held {
         self.bytes >= self.budget
     }
 
-    /// Whether a barrier is to be asked for, so long after the last one. A snapshot needs room as well.
+    /// Whether to ask for a barrier, given the time since the last one. A snapshot needs room as well.
     fn asks_for_barrier(self, since_last: Duration) -> bool {
         self.is_over_budget() && !self.is_full && since_last >= BARRIER_EVERY
     }
 
-    /// What the core may still write: the worst is told first.
+    /// The room that the core still has; the worst reason comes first.
     fn room(self) -> Room {
         let Held { bytes: held_bytes, budget: budget_bytes, .. } = self;
         match self.hung {
@@ -61,7 +61,7 @@ impl Held {
 }
 
 impl Node {
-    /// Tells the core the time when it asks for it, and sweeps connections.
+    /// Tells the core the time at its deadlines, and closes stuck connections.
     pub(super) async fn run_ticks(self: Rc<Node>, ticks: Ticks) {
         let (mut swept, mut asked) = (Instant::now(), Instant::now());
         loop {
@@ -113,7 +113,7 @@ impl Node {
         }
     }
 
-    /// D9: whether the disk has begun to hang since the last tick, or answers again.
+    /// D9: returns whether the disk has begun to hang or to answer again since the last tick, and logs it.
     fn look_at_disk(&self) -> bool {
         let (hung, since) = (self.disk.hung_for(), self.hung_since.get());
         if hung.is_some() == since.is_some() {
@@ -145,7 +145,7 @@ impl Node {
         }
         let inner = self.inner.borrow();
         inner.guests.sinks().for_each(|sink| close_if_stuck(sink, now));
-        // Peers that are not read look silent.
+        // Peers look silent while the shard does not read from them.
         if inner.is_behind() {
             return;
         }

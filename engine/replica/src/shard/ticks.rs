@@ -1,9 +1,9 @@
-//! The tick of a shard: what is due by time alone is looked at then.
+//! The tick of a shard, at which work is done that is due by time alone.
 //!
-//! It comes from a thread of its own and not from a timer of the executor, because glommio 0.9.0
+//! The tick comes from a thread of its own and not from a timer of the executor, because glommio 0.9.0
 //! can park for ever while tasks are runnable: when the preemption timer fires before any task of
 //! a round has run, the executor takes that for "nothing to do" (glommio/glommio#53). Its own timers
-//! do not fire any more then; a wake-up from outside ends it.
+//! do not fire any more then, but a wake-up from outside ends the pause.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +12,8 @@ use std::task::{Poll, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-/// A tick that was not heard is repeated after twice the time, up to this: until it is heard each holds a
-/// reference to the task, of which glommio allows 32,767.
+/// The longest wait before a tick is repeated that the task did not take; the wait doubles each time. Until the task
+/// runs, each tick holds a reference to it, of which glommio allows 32,767.
 const REPEAT_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -25,7 +25,7 @@ struct Shared {
     ended: AtomicBool,
 }
 
-/// Ticks until it is dropped.
+/// The source of ticks, until it is dropped.
 pub(crate) struct Ticks {
     shared: Arc<Shared>,
     thread: Thread,
@@ -41,12 +41,12 @@ impl Ticks {
         Ok(Ticks { shared, thread: thread.thread().clone() })
     }
 
-    /// From the next tick on.
+    /// Sets the period from the next tick on.
     pub(crate) fn set_period(&self, period: Duration) {
         self.shared.set_period(period);
     }
 
-    /// From here on the executor of this task is woken.
+    /// Makes the ticks wake the executor of this task.
     pub(crate) async fn attach(&self) {
         poll_fn(|context| {
             self.attach_to(context.waker());
@@ -62,8 +62,8 @@ impl Ticks {
         }
     }
 
-    /// Until the next tick. For one task. Who has missed some, as a shard does while it reads its log, gets
-    /// the next one at once and not when the thread would have repeated it.
+    /// Waits for the next tick. Only one task may wait. A task that missed ticks, as a shard does while it reads its
+    /// log, is woken at once and not when the thread would have repeated the tick.
     pub(crate) async fn wait(&self) {
         poll_fn(|context| {
             self.attach_to(context.waker());
@@ -93,7 +93,7 @@ impl Shared {
             let is_heard = self.heard.load(Ordering::Acquire) == ticks;
             unheard = if is_heard { 0 } else { (unheard + 1).min(10) };
             self.ticks.store(ticks + 1, Ordering::Release);
-            // The task may be scheduled already: the wake-up is for the executor.
+            // The task may be scheduled already, so the wake-up is for the executor.
             if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
                 waker.wake_by_ref();
             }

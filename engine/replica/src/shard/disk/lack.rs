@@ -1,4 +1,4 @@
-//! What the next segment may be lacking: the log waits until it is there.
+//! Room or open files that the next segment may be lacking. The log waits until they are there.
 
 use crate::files;
 use crate::told::Kind;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::recover::{SEGMENT_BYTES, segment_path};
 use super::Disk;
 
-/// What can be waited for: nothing was written.
+/// A lack that can pass by itself, and before which nothing was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lack {
     Room,
@@ -31,7 +31,7 @@ impl Disk {
         self.lack_told.replace(None);
     }
 
-    /// Says what is lacking, again and again until it is there.
+    /// Logs what is lacking, again and again until it is there.
     pub(super) fn tell_lack(&self, lack: Lack, segment: u64, error: Error) {
         self.lack.set(Some(lack));
         let is_due =

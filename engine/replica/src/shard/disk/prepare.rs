@@ -1,4 +1,4 @@
-//! Segments before and after their use: filled or taken from those that were cut, and taken away.
+//! Segments before and after their use: new ones are filled or made of those that were cut, and cut ones are removed.
 
 use crate::file_size;
 use crate::files;
@@ -15,17 +15,17 @@ use super::super::recover::{SEGMENT_BYTES, segment_path, spare_path, unfinished_
 use super::lack::Lack;
 use super::{Disk, LACK_PAUSE};
 
-/// Segments that are filled before they are needed.
+/// The number of segments that are filled before they are needed.
 pub(in crate::shard) const SEGMENTS_AHEAD: usize = 2;
-/// The same for a log that begins: nothing is filled while its first users come.
+/// The number of segments that a new log fills first, so that none is filled while its first clients come.
 const SEGMENTS_AT_FIRST: usize = 1 + SEGMENTS_AHEAD;
-/// One write while a segment is filled.
+/// The size of a write that fills a segment.
 const FILL_BYTES: usize = 1 << 20;
 
 const _: () = assert!(SEGMENT_BYTES.is_multiple_of(FILL_BYTES) && FILL_BYTES.is_multiple_of(BLOCK_BYTES));
 
 impl Disk {
-    /// Keeps segments prepared, and takes away what was cut, for ever.
+    /// Keeps segments prepared, and removes those that were cut, for ever.
     pub(crate) async fn prepare(&self) {
         let begins = self.current.borrow().is_none() && self.prepared.borrow().is_empty();
         let mut wanted = if begins { SEGMENTS_AT_FIRST } else { SEGMENTS_AHEAD };
@@ -40,7 +40,7 @@ impl Disk {
                 }
                 self.next_segment.set(next + 1);
                 self.prepared.borrow_mut().push_back(next);
-                // A log that begins waits for all of them, so that its first users are not disturbed.
+                // A new log waits for all of these segments, so that its first clients are not disturbed.
                 if wanted == SEGMENTS_AHEAD {
                     self.is_prepared.notify();
                 }
@@ -54,12 +54,12 @@ impl Disk {
         }
     }
 
-    /// Whether the oldest segment holds nothing that is needed.
+    /// Whether the oldest segment holds no record that is needed.
     fn is_cut(&self) -> bool {
         self.used.borrow().get(1).is_some_and(|(_, first)| *first <= self.cut.get())
     }
 
-    /// Segments that were cut lose their names in order, so that no crash leaves a gap.
+    /// Removes the names of segments that were cut, in order, so that no crash leaves a gap.
     async fn take_away(&self) {
         let mut gone = Vec::new();
         while self.is_cut() {
@@ -83,7 +83,7 @@ impl Disk {
         self.spares.borrow_mut().extend(spares);
     }
 
-    /// Makes a segment that is empty. False: something is lacking.
+    /// Makes an empty segment. False: room or open files are lacking.
     async fn fill(&self, segment: u64) -> bool {
         let mut made = self.make(segment).await;
         let dir = self.dir.clone();
@@ -104,20 +104,20 @@ impl Disk {
         lack.is_none()
     }
 
-    /// Takes a spare segment, or fills one with zeros. It has its name only when it is whole.
+    /// Takes a spare segment, or fills a new one with zeros. The segment gets its name only when it is whole.
     async fn make(&self, segment: u64) -> std::io::Result<()> {
         let spare = self.spares.borrow_mut().pop();
         let Some(spare) = spare else { return self.fill_with_zeros(segment).await };
         let renewed = self.renew(segment, spare.clone()).await;
-        // For want of open files nothing was done to it.
+        // If open files were lacking, the spare was not touched.
         if renewed.as_ref().is_err_and(files::are_lacking) {
             self.spares.borrow_mut().push(spare);
         }
         renewed
     }
 
-    /// What it held before does not pass for records of another segment; only its head must not be
-    /// there.
+    /// Makes a segment of a spare. Its old groups do not pass for records of another segment, so only its old head
+    /// must go.
     async fn renew(&self, segment: u64, spare: PathBuf) -> std::io::Result<()> {
         let (names, path) = (self.names.clone(), segment_path(&self.dir, segment));
         let prepared = self.id.encode_prepared(segment, self.reached.get());
@@ -140,10 +140,10 @@ impl Disk {
         let mut zeros = file.alloc_dma_buffer(FILL_BYTES);
         zeros.as_bytes_mut().fill(0);
         let zeros = Rc::new(zeros);
-        // What it begins with is written last: it says how far the log has come.
+        // The beginning of the segment is written last, since it says how far the log has come.
         for offset in (0..SEGMENT_BYTES).step_by(FILL_BYTES) {
             if let Err(error) = whole(file.write_rc_at(zeros.clone(), offset as u64).await, FILL_BYTES) {
-                // What could not be filled gives its room back.
+                // A file that could not be filled gives its room back.
                 file.truncate(0).await?;
                 file.close().await?;
                 return Err(error);
