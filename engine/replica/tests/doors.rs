@@ -225,8 +225,8 @@ async fn clients_that_made_room_fail_no_call() {
             assert_eq!(clients[n].decide("key", "value").await.unwrap().key_seq, key_seq);
         }
     }
-    for index in 0..3 {
-        let status = cluster.status(index, 0).unwrap();
-        assert!(status.connections_yielded > 0 && status.clients.0 <= 2, "{status:?}");
-    }
+    // Which replicas they had to leave depends on who was slow.
+    let statuses: Vec<_> = (0..3).map(|index| cluster.status(index, 0).unwrap()).collect();
+    assert!(statuses.iter().any(|status| status.connections_yielded > 0), "{statuses:?}");
+    assert!(statuses.iter().all(|status| status.clients.0 <= 2), "{statuses:?}");
 }

@@ -222,11 +222,8 @@ fn a_relative_data_dir_begins_at_the_configuration_file() {
     command.current_dir("/");
     cluster.spawn_by(0, command);
     cluster.wait_linked();
-    assert!(
-        cluster.log(0).contains(&format!("data in {}", cluster.data_dir(0).display())),
-        "{}",
-        cluster.log(0)
-    );
+    let told = format!("data in {}", cluster.data_dir(0).display());
+    support::eventually("its word of where the data is", || cluster.log(0).contains(&told));
     let run = |dir: &Path, arguments: &[&str]| {
         let output = program().args(arguments).current_dir(dir).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
@@ -267,7 +264,8 @@ fn a_member_may_have_an_address_of_ipv6_in_brackets() {
         cluster.assert_running();
         output().status.success()
     });
-    assert!(cluster.log(0).contains(&format!("clients on {connect}")), "{}", cluster.log(0));
+    let told = format!("clients on {connect}");
+    support::eventually("its word of its address", || cluster.log(0).contains(&told));
     cluster.kill(0);
     let dead = program().args(["status", "--connect", &connect]).output().unwrap();
     assert!(support::stdout(&dead).contains(&connect), "{}", support::stdout(&dead));
