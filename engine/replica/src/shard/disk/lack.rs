@@ -1,8 +1,8 @@
 //! What the next segment may be lacking: the log waits until it is there.
 
-use crate::files;
 use crate::told::Kind;
 use crate::waiting::{Reminder, Trouble, is_lack_of_room};
+use isonomy_tuning::files;
 use std::io::Error;
 use std::time::Duration;
 
