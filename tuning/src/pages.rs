@@ -87,6 +87,9 @@ unsafe impl GlobalAlloc for Allocator {
 mod tests {
     use super::*;
 
+    #[global_allocator]
+    static ALLOCATOR: Allocator = Allocator;
+
     #[test]
     fn large_blocks_begin_at_a_huge_page_and_keep_their_bytes_when_they_grow() {
         let mut bytes: Vec<u8> = vec![7; HUGE_PAGE_BYTES + 5];

@@ -105,3 +105,14 @@ fn main() -> ExitCode {
         Err(fatal) => fatal.report(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use isonomy_tuning::pages::HUGE_PAGE_BYTES;
+
+    #[test]
+    fn large_tables_begin_at_a_huge_page() {
+        let table: Vec<u8> = vec![7; HUGE_PAGE_BYTES + 5];
+        assert!(table.as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
+    }
+}
