@@ -3,24 +3,12 @@
 mod canonical;
 mod cluster;
 mod compare;
-mod crowd;
-mod generator;
-mod ledger;
 mod load;
 mod options;
 mod out;
 mod probe;
-mod record;
 mod report;
-mod schedule;
-mod series;
 mod servers;
-mod shape;
-mod socket;
-mod status;
-mod wires;
-mod worker;
-mod workload;
 
 use canonical::CanonicalOptions;
 use clap::error::ErrorKind;

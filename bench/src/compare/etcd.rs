@@ -4,11 +4,11 @@
 //! this program for a protobuf compiler.
 
 use crate::cluster::{PATIENCE, REPLICAS, RETRY_EVERY};
+use crate::load::record::{Record, Recorded};
+use crate::load::schedule::{START_US, Schedule};
+use crate::load::workload::Workload;
 use crate::options::Options;
-use crate::record::{Record, Recorded};
-use crate::schedule::{START_US, Schedule};
 use crate::servers::Servers;
-use crate::workload::Workload;
 use anyhow::{Context, Result, anyhow, bail};
 use http::uri::PathAndQuery;
 use isonomy_tuning::cpu::{cpu_us_of, process_cpu_us};

@@ -4,11 +4,11 @@ mod etcd;
 mod result;
 
 use crate::cluster::{self, Cluster};
+use crate::load::record::Recorded;
 use crate::load::{self, MeasuredStep};
 use crate::options::{Options, Output};
 use crate::out::{ResultFile, say};
 use crate::probe::tell_file_system;
-use crate::record::Recorded;
 use crate::report::Host;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};

@@ -1,23 +1,34 @@
 //! `load`: starts the threads, watches them, and puts their figures together.
 
-use crate::crowd;
-use crate::generator::Shared;
-use crate::ledger::{Contradictions, Ledger};
+mod crowd;
+mod generator;
+pub(crate) mod ledger;
+pub(crate) mod record;
+pub(crate) mod schedule;
+pub(crate) mod series;
+pub(crate) mod shape;
+mod socket;
+pub(crate) mod status;
+mod wires;
+mod worker;
+pub(crate) mod workload;
+
 use crate::options::{Options, Progress};
 use crate::out::say;
-use crate::record::{Recorded, Second};
 use crate::report::{Files, Host, Report, probe_file};
-use crate::schedule::{START_US, Schedule};
-use crate::series::{Point, Series};
-use crate::status::{Probes, Totals};
-use crate::worker;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use generator::Shared;
 use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_tuning::cpu::{cpu_us_of, process_cpu_us};
 use isonomy_tuning::limits::{Resource, raise};
 use isonomy_tuning::{cores, signals};
 use isonomy_wire::client::contact;
 use isonomy_wire::message::Role;
+use ledger::{Contradictions, Ledger};
+use record::{Recorded, Second};
+use schedule::{START_US, Schedule};
+use series::{Point, Series};
+use status::{Probes, Totals};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::Arc;
