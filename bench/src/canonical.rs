@@ -8,6 +8,7 @@ use crate::probe::tell_file_system;
 use crate::report::{Host, Report, commit, probe_file};
 use anyhow::{Result, ensure};
 use clap::Args;
+use isonomy_tuning::signals;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -45,7 +46,7 @@ pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
     let append = ResultFile::append(options.append.as_deref())?;
     let probe = options.probe.as_deref().map(probe_file::read).transpose()?;
     tell_file_system(&options.dir)?;
-    let interrupted = load::watch_signals()?;
+    let interrupted = signals::watch_end()?;
     let (mut reports, mut printed) = (Vec::new(), Ok(()));
     for (name, shape) in [("closed loop", String::new()), ("open loop", format!("--rate {}", options.rate))] {
         // Neither finds what the other has left.

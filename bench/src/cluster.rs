@@ -1,7 +1,9 @@
 //! A cluster of three Isonomy replicas on this machine, to be measured.
 
-use crate::servers::{Servers, free_ports};
+use crate::servers::Servers;
 use anyhow::{Context, Result, ensure};
+use isonomy_tuning::cores;
+use isonomy_tuning::ports::free_ranges;
 use isonomy_wire::client::{Client, discover};
 use isonomy_wire::session::Config;
 use std::path::{Path, PathBuf};
@@ -38,8 +40,7 @@ pub(crate) fn program(named: Option<&Path>) -> Result<PathBuf> {
 
 /// The core of one of those who share this machine, which take them in turn: the replicas, then the load.
 pub(crate) fn core_of(party: usize) -> Option<usize> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    cores.get(party % cores.len().max(1)).map(|core| core.id)
+    cores::in_turn(&cores::usable(), party)
 }
 
 impl Cluster {
@@ -47,7 +48,7 @@ impl Cluster {
     /// Up to `clients` can connect to each.
     pub(crate) fn start(program: &Path, dir: &Path, clients: u64) -> Result<Cluster> {
         let mut servers = Servers::new(dir)?;
-        let ports = free_ports(2 * REPLICAS)?;
+        let ports = free_ranges(2 * REPLICAS, 1)?;
         let members: Vec<String> =
             ports.chunks(2).map(|ports| format!("127.0.0.1:{}:{}", ports[0], ports[1])).collect();
         for replica in 0..REPLICAS {

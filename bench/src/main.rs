@@ -3,37 +3,23 @@
 mod canonical;
 mod cluster;
 mod compare;
-mod crowd;
-mod environment;
-mod generator;
-mod ledger;
 mod load;
 mod options;
 mod out;
 mod probe;
-mod record;
 mod report;
-mod schedule;
-mod series;
 mod servers;
-mod shape;
-mod socket;
-mod status;
-mod wires;
-mod worker;
-mod workload;
 
 use canonical::CanonicalOptions;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use compare::CompareOptions;
+use isonomy_tuning::{environment, file_size};
 use options::Options;
 use out::{ReaderLeft, say};
 use report::Report;
-use signal_hook::consts::SIGXFSZ;
-use std::io::{Error, ErrorKind as IoErrorKind};
+use std::io::Error;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Measures an Isonomy cluster, and the machine below it.
 #[derive(Parser)]
@@ -82,12 +68,14 @@ const EXIT_FAILED_REQUESTS: u8 = 3;
 const EXIT_CONTRADICTION: u8 = 4;
 
 fn main() -> ExitCode {
-    // A file that may not grow any more is an error of its write. By default it ends the process, without a word; so
-    // it does where the system refuses this.
-    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+    file_size::outlive_signal();
     let command = Cli::command();
     let matches = environment::ignore_empty(command.clone()).try_get_matches();
-    environment::tell_empty(&command, matches.as_ref().ok());
+    for name in environment::empty_names(&command, matches.as_ref().ok()) {
+        say(format_args!(
+            "warning: {name} is set but empty, which counts as not set; unset it or give it a value"
+        ));
+    }
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(told) => return show(&told),
@@ -116,13 +104,8 @@ fn show(told: &clap::Error) -> ExitCode {
 
 /// Says what went wrong.
 fn tell(error: anyhow::Error) -> ExitCode {
-    let is_too_large = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<Error>().is_some_and(|error| error.kind() == IoErrorKind::FileTooLarge)
-    };
-    let remedy = match error.chain().any(is_too_large) {
-        true => "; raise the limit on the size of files (`ulimit -f`)",
-        false => "",
-    };
+    let remedy = error.chain().find_map(|cause| file_size::remedy(cause.downcast_ref::<Error>()?));
+    let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
     if !error.is::<ReaderLeft>() {
         say(format_args!("error: {error:#}{remedy}"));
     }

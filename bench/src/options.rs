@@ -1,6 +1,6 @@
 //! What the user asks for.
 
-use crate::shape::{Distribution, Ramp};
+use crate::load::shape::{Distribution, Ramp};
 use clap::{Args, FromArgMatches, ValueEnum};
 use isonomy_wire::command::VALUE_BYTES_MAX;
 use isonomy_wire::id::ClusterId;
@@ -200,7 +200,7 @@ impl Options {
     /// How a thread's session behaves.
     pub(crate) fn session(&self, replicas: u8, shards: u16) -> Config {
         let mut config = Config::new(replicas, shards);
-        let command = crate::workload::KEY_BYTES + self.value_bytes as usize + COMMAND_BYTES;
+        let command = crate::load::workload::KEY_BYTES + self.value_bytes as usize + COMMAND_BYTES;
         config.routing = match self.routing {
             RoutingOption::Home => Routing::Home,
             RoutingOption::Any => Routing::Any,

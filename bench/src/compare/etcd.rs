@@ -4,14 +4,16 @@
 //! this program for a protobuf compiler.
 
 use crate::cluster::{PATIENCE, REPLICAS, RETRY_EVERY};
-use crate::load::own_cpu_us;
+use crate::load::record::{Record, Recorded};
+use crate::load::schedule::{START_US, Schedule};
+use crate::load::workload::Workload;
 use crate::options::Options;
-use crate::record::{Record, Recorded};
-use crate::schedule::{START_US, Schedule};
-use crate::servers::{Servers, cpu_us, free_ports};
-use crate::workload::Workload;
+use crate::servers::Servers;
 use anyhow::{Context, Result, anyhow, bail};
 use http::uri::PathAndQuery;
+use isonomy_tuning::cpu::{cpu_us_of, process_cpu_us};
+use isonomy_tuning::environment;
+use isonomy_tuning::ports::free_ranges;
 use isonomy_wire::session::Action;
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -74,7 +76,7 @@ impl Etcd {
     /// Starts the members with etcd's own defaults, on fresh data below `dir`, and waits until they answer.
     pub(super) fn start(program: &Path, dir: &Path) -> Result<Etcd> {
         let mut servers = Servers::new(dir)?;
-        let ports = free_ports(2 * REPLICAS)?;
+        let ports = free_ranges(2 * REPLICAS, 1)?;
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let members: Vec<_> =
             ports.chunks(2).enumerate().map(|(index, ports)| format!("m{index}={}", url(ports[0]))).collect();
@@ -90,10 +92,7 @@ impl Etcd {
                 .arg("--data-dir")
                 .arg(servers.data_dir(index));
             // Settings of the user's own etcd must not leak into this one.
-            let own = std::env::vars_os().map(|(name, _)| name);
-            own.filter(|name| name.to_string_lossy().starts_with("ETCD_")).for_each(|name| {
-                command.env_remove(name);
-            });
+            environment::withhold(&mut command, "ETCD_");
             servers.spawn(&mut command).with_context(|| format!("starting {}", program.display()))?;
         }
         let endpoints = ports.chunks(2).map(|ports| url(ports[1])).collect();
@@ -146,7 +145,7 @@ impl Etcd {
             }
             std::thread::sleep(Duration::from_micros(time.saturating_sub(plan.now())).min(LOOK_EVERY));
         }
-        (cpu_us(&self.servers.ids()), own_cpu_us())
+        (cpu_us_of(&self.servers.ids()), process_cpu_us())
     }
 }
 

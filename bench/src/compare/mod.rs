@@ -4,15 +4,16 @@ mod etcd;
 mod result;
 
 use crate::cluster::{self, Cluster};
+use crate::load::record::Recorded;
 use crate::load::{self, MeasuredStep};
 use crate::options::{Options, Output};
 use crate::out::{ResultFile, say};
 use crate::probe::tell_file_system;
-use crate::record::Recorded;
 use crate::report::Host;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use etcd::{Etcd, Measurement, Plan};
+use isonomy_tuning::signals;
 use isonomy_wire::command::VALUE_BYTES_MAX;
 use result::{Comparison, Round, System};
 use serde::Serialize;
@@ -87,7 +88,7 @@ pub(crate) fn run(options: &CompareOptions) -> Result<()> {
     let isonomy = cluster::program(options.isonomy.as_deref())?;
     let version = etcd::version(&options.etcd)?;
     tell_file_system(&options.dir)?;
-    let interrupted = load::watch_signals()?;
+    let interrupted = signals::watch_end()?;
     let mut systems = vec![System::Etcd, System::Isonomy];
     systems.extend(options.pipelined.then_some(System::Pipelined));
     let mut rounds = Vec::new();

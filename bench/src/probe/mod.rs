@@ -1,19 +1,18 @@
 //! `probe`: what this machine gives, so that every figure has its limit beside it.
 
-mod direct;
-mod disk;
-mod loopback;
 mod machine;
-mod memory;
 mod options;
 mod report;
 mod skeleton;
 
 use crate::options::Output;
 use crate::out::{self, ResultFile, say};
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use isonomy_tuning::disk::{FileSystem, free_bytes};
+use isonomy_tuning::limits::{EXECUTOR_MEMLOCK_BYTES, Resource, raise};
+use isonomy_tuning::probe::{Disk, Loopback, Memory};
+use isonomy_tuning::uring;
 use machine::Machine;
-use memory::Memory;
 pub(crate) use options::{Options, ReplicaOptions};
 use report::Report;
 pub(crate) use skeleton::replica::run as run_replica;
@@ -22,34 +21,59 @@ use std::path::Path;
 
 /// The file system of a directory in which something is to be synced. One that syncs nothing is told: what is
 /// measured there is no disk.
-pub(crate) fn tell_file_system(dir: &Path) -> Result<String> {
-    let file_system = machine::file_system(dir)?;
-    if file_system == machine::TMPFS {
+pub(crate) fn tell_file_system(dir: &Path) -> Result<FileSystem> {
+    let file_system = FileSystem::of(dir).with_context(|| {
+        format!("{} cannot be looked at; make that directory or choose another --dir", dir.display())
+    })?;
+    if file_system.is_in_memory() {
         say(format_args!(
-            "warning: {} is on a tmpfs, which syncs nothing; give a --dir on the disk that is meant",
+            "warning: {} is on a {file_system}, which syncs nothing; give a --dir on the disk that is meant",
             dir.display()
         ));
     }
     Ok(file_system)
 }
 
+/// Whether logs of so many bytes leave at least as much again free: others use the disk as well.
+fn check_room(dir: &Path, needed: u64) -> Result<()> {
+    let (needed_mib, free_mib) = (needed >> 20, free_bytes(dir)? >> 20);
+    ensure!(
+        needed_mib <= free_mib / 2,
+        "the logs would take {needed_mib} MiB, more than half of the {free_mib} MiB that are free in {}; lower \
+         --log-mib or choose another --dir",
+        dir.display()
+    );
+    Ok(())
+}
+
+/// Whether executors can be made here.
+fn check_executor() -> Result<()> {
+    let limit = raise(Resource::MEMLOCK, EXECUTOR_MEMLOCK_BYTES).context("the limit of locked memory")?;
+    ensure!(
+        limit >= EXECUTOR_MEMLOCK_BYTES,
+        "locked memory is limited to {limit} bytes and io_uring needs {EXECUTOR_MEMLOCK_BYTES}; raise it (`ulimit -l`)"
+    );
+    Ok(uring::check()?)
+}
+
 /// Measures the disk, TCP, memory and the skeleton, one after the other, and prints the report.
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.check()?;
     let file = ResultFile::replace(options.json.as_deref(), "--json")?;
-    machine::check_memlock()?;
+    check_executor()?;
     let machine = Machine::here();
     let file_system = tell_file_system(&options.dir)?;
-    machine::check_room(&options.dir, options.shards * REPLICAS as u64 * (options.log_mib << 20))?;
+    check_room(&options.dir, options.shards * REPLICAS as u64 * (options.log_mib << 20))?;
     say("measuring the disk ...");
-    let disk = disk::measure(&options.dir)?;
+    let disk = Disk::measure(&options.dir).context("--dir")?;
     say("measuring TCP on this machine ...");
-    let loopback = loopback::measure()?;
+    let loopback =
+        Loopback::measure().context("TCP on 127.0.0.1 failed; check that the interface lo is up")?;
     say("measuring memory ...");
     let memory = Memory::measure();
     say("measuring the skeleton: replicas that sync, forward and execute without a protocol ...");
     let skeleton = skeleton::measure(options)?;
-    let report = Report::new(options, machine, file_system, &disk, &loopback, &memory, skeleton);
+    let report = Report::new(options, machine, file_system.to_string(), &disk, &loopback, &memory, skeleton);
     let json = format!("{}\n", serde_json::to_string_pretty(&report)?);
     let printed = out::print(match options.output {
         Output::Json => json.clone(),

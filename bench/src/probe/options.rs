@@ -1,8 +1,9 @@
 //! What the user asks of the probe.
 
 use crate::options::Output;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
+use isonomy_tuning::cores;
 use isonomy_wire::command::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -79,10 +80,10 @@ impl Options {
             "{in_flight_bytes} bytes would be under way at each replica, more than {IN_FLIGHT_BYTES_MAX}; lower \
              --in-flight, --shards or --batch"
         );
-        let known = core_affinity::get_core_ids().unwrap_or_default();
-        let unknown = self.cores.iter().find(|core| !known.iter().any(|known| known.id == **core));
-        ensure!(unknown.is_none(), "there is no core {}; choose other --cores", unknown.unwrap_or(&0));
-        Ok(())
+        match cores::first_unusable(&self.cores) {
+            None => Ok(()),
+            Some(unknown) => bail!("there is no core {unknown}; choose other --cores"),
+        }
     }
 
     /// How many keys a shard has.
@@ -92,7 +93,7 @@ impl Options {
 
     /// The core of one of those who share the machine: each shard's replicas 0 to 2, then the load.
     pub(crate) fn core(&self, party: usize) -> Option<usize> {
-        self.cores.get(party % self.cores.len().max(1)).copied()
+        cores::in_turn(&self.cores, party)
     }
 }
 
@@ -145,12 +146,5 @@ mod tests {
             let error = parsed(arguments).check().unwrap_err().to_string();
             assert!(error.contains(remedy), "{error}");
         }
-    }
-
-    #[test]
-    fn cores_are_given_out_in_turn() {
-        assert_eq!(parsed("").core(3), None);
-        let two = parsed("--cores 0,1");
-        assert_eq!([0, 1, 2, 3].map(|party| two.core(party)), [Some(0), Some(1), Some(0), Some(1)]);
     }
 }

@@ -1,13 +1,11 @@
 //! The report. Its JSON names are a contract; what was not measured is null.
 
+use isonomy_tuning::probe::{Disk, Loopback, Memory};
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::disk::Disk;
-use super::loopback::Loopback;
 use super::machine::Machine;
-use super::memory::Memory;
 use super::options::Options;
 use super::skeleton::{Figures, Loops};
 

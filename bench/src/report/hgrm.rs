@@ -33,7 +33,7 @@ fn write(latency: &Histogram<u64>, out: &mut Vec<u8>) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::latencies;
+    use crate::load::record::latencies;
 
     #[test]
     fn a_percentile_file_ends_with_all_of_it() {

@@ -1,5 +1,6 @@
 //! Where a result was measured.
 
+use isonomy_tuning::{cores, host};
 use serde::Serialize;
 use std::process::{Command, Stdio};
 
@@ -14,14 +15,11 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn here() -> Host {
-        let read = |path| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
-        let cpus = read("/proc/cpuinfo").unwrap_or_default();
-        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Host {
-            name: read("/proc/sys/kernel/hostname"),
-            kernel: read("/proc/sys/kernel/osrelease"),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            cpu_model: model.map(|(_, model)| model.to_owned()),
+            name: host::name(),
+            kernel: host::kernel(),
+            cores: cores::count(),
+            cpu_model: host::cpu_model(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::chart::{Axis, COLOURS, Line, draw};
 use super::{Report, STEP_COLUMNS, step_cells};
 use crate::load::Measured;
-use crate::series::{Point, PointLatency};
+use crate::load::series::{Point, PointLatency};
 use hdrhistogram::Histogram;
 use serde_json::Value;
 use std::fmt::Write as _;

@@ -8,12 +8,12 @@ pub(crate) mod probe_file;
 
 pub(crate) use host::{Host, commit};
 
+use crate::load::record::{Counts, Tally};
+use crate::load::series::Point;
+use crate::load::status::Totals;
 use crate::load::{Measured, MeasuredStep};
 use crate::options::{Options, Output, Results};
 use crate::out::{self, ResultFile};
-use crate::record::{Counts, Tally};
-use crate::series::Point;
-use crate::status::Totals;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;

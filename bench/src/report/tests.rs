@@ -1,9 +1,9 @@
 use super::*;
-use crate::ledger::Contradictions;
 use crate::load::Sample;
+use crate::load::ledger::Contradictions;
+use crate::load::record::Recorded;
+use crate::load::series::PointLatency;
 use crate::options::tests::parsed;
-use crate::record::Recorded;
-use crate::series::PointLatency;
 use serde_json::Value;
 
 fn step(rate: Option<f64>, replicas: Option<(Totals, Totals)>) -> MeasuredStep {

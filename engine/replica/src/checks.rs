@@ -5,16 +5,13 @@ use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
 use crate::file_size;
 use crate::files;
-use crate::uring;
 use crate::waiting::{Trouble, list, look_up};
-use rlimit::{Resource, getrlimit, setrlimit};
+use isonomy_tuning::limits::{self, EXECUTOR_MEMLOCK_BYTES, Resource};
+use isonomy_tuning::{cores, ports, uring};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// Locked memory that the rings of one shard need.
-const MEMLOCK_BYTES_PER_SHARD: u64 = 512 << 10;
 
 /// How long a port or the lock of a data directory may stay taken, and how often it is tried.
 pub(crate) const RESTART_PATIENCE: Duration = Duration::from_secs(15);
@@ -24,8 +21,6 @@ pub(crate) const RESTART_RETRY: Duration = Duration::from_millis(20);
 /// of whoever connects tries again after 1, 3, 7 ... seconds. It is what Linux allows unless it is told otherwise;
 /// the library's own choice is 128, which a crowd of clients fills at once.
 const BACKLOG: u32 = 4096;
-/// What Linux allows: a longer backlog is cut to it without a word.
-const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
 /// The listening ports of a shard, taken before anything else happens: a replica that cannot
 /// have all of them does not start.
@@ -38,24 +33,26 @@ pub(crate) struct Ports {
 /// Checks limits and io_uring, before anything is made. The clients that each shard may have: `connections_max`,
 /// or as many as the limit of open files leaves.
 pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
-    check_memlock(MEMLOCK_BYTES_PER_SHARD * u64::from(config.shards))?;
+    check_memlock(EXECUTOR_MEMLOCK_BYTES * u64::from(config.shards))?;
     uring::check().map_err(|refused| machine(refused.to_string()))?;
     check_cores(&config.cores)?;
     file_size::check(config)?;
-    if let Some(complaint) = std::fs::read_to_string(SOMAXCONN).ok().and_then(|text| short_backlog(&text)) {
+    if let Some(complaint) = ports::backlog_max().and_then(short_backlog) {
         log::warn!("{complaint}");
     }
     files::share_out(config)
 }
 
 /// What is wrong with the machine's limit of connections that wait to be taken, if it is too low.
-fn short_backlog(somaxconn: &str) -> Option<String> {
-    let allowed = somaxconn.trim().parse::<u32>().ok().filter(|allowed| *allowed < BACKLOG)?;
-    Some(format!(
-        "this machine lets {allowed} connections wait at a port until they are taken; when more clients than that connect \
-         at once the others try again after 1 s or more. Set the sysctl net.core.somaxconn to {BACKLOG} and start the \
-         replica again"
-    ))
+fn short_backlog(allowed: u32) -> Option<String> {
+    let complaint = || {
+        format!(
+            "this machine lets {allowed} connections wait at a port until they are taken; when more clients than that \
+             connect at once the others try again after 1 s or more. Set the sysctl net.core.somaxconn to {BACKLOG} and \
+             start the replica again"
+        )
+    };
+    (allowed < BACKLOG).then(complaint)
 }
 
 fn check_memlock(needed: u64) -> Result<(), Fatal> {
@@ -71,28 +68,17 @@ fn check_memlock(needed: u64) -> Result<(), Fatal> {
 
 /// The limit, raised to what is needed as far as that is allowed.
 pub(crate) fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
-    let failed = |error: std::io::Error| machine(format!("the limits of the process do not read: {error}"));
-    let (soft, hard) = getrlimit(resource).map_err(failed)?;
-    if soft >= needed || hard <= soft {
-        return Ok(soft);
-    }
-    let wanted = needed.min(hard);
-    setrlimit(resource, wanted, hard).map_err(failed)?;
-    Ok(wanted)
+    let failed = |error| machine(format!("the limits of the process do not read: {error}"));
+    limits::raise(resource, needed).map_err(failed)
 }
 
-fn check_cores(cores: &[usize]) -> Result<(), Fatal> {
-    let usable = usable_cores();
-    match cores.iter().find(|core| !usable.contains(core)) {
+fn check_cores(wanted: &[usize]) -> Result<(), Fatal> {
+    match cores::first_unusable(wanted) {
         None => Ok(()),
-        Some(core) => Err(machine(format!("`cores` names {core}, but this process may use {usable:?}"))),
+        Some(core) => {
+            Err(machine(format!("`cores` names {core}, but this process may use {:?}", cores::usable())))
+        }
     }
-}
-
-/// The cores that this process may run on.
-pub(crate) fn usable_cores() -> Vec<usize> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    cores.into_iter().map(|core| core.id).collect()
 }
 
 /// Takes all ports at the addresses that `listen` stands for.
@@ -194,22 +180,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_that_cannot_be_raised_is_reported_as_it_is() {
-        let (_, hard) = getrlimit(Resource::NOFILE).unwrap();
-        assert!(raise(Resource::NOFILE, 1).unwrap() >= 1);
-        assert!(raise(Resource::NOFILE, u64::MAX).unwrap() <= hard);
-    }
-
-    #[test]
     fn a_limit_that_cuts_the_backlog_is_named() {
-        assert!(short_backlog("128\n").unwrap().contains("lets 128 connections wait"));
-        assert_eq!(short_backlog("4096\n"), None);
-        assert_eq!(short_backlog("no number"), None);
+        assert!(short_backlog(128).unwrap().contains("lets 128 connections wait"));
+        assert_eq!(short_backlog(4096), None);
     }
 
     #[test]
     fn an_unknown_core_is_named() {
-        assert!(check_cores(&usable_cores()).is_ok());
+        assert!(check_cores(&cores::usable()).is_ok());
         assert!(check_cores(&[9999]).unwrap_err().to_string().contains("9999"));
     }
 }

@@ -3,14 +3,14 @@
 use crate::checks::{RESTART_PATIENCE, RESTART_RETRY};
 use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
-use crate::file_size;
-use crate::files;
 use crate::snapshots::sync_dir;
 use crate::waiting::{Trouble, is_lack_of_room};
 use isonomy_protocol::admission::{Met, judge};
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::chain::Known;
+use isonomy_tuning::disk::FileSystem;
+use isonomy_tuning::{file_size, files};
 use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
 use isonomy_wire::message::Start;
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,6 @@ use std::time::Instant;
 const FORMAT: u32 = 1;
 /// What may lie in a directory besides the shards; a file system of its own comes with the last.
 const OWN_NAMES: [&str; 4] = ["identity.json", "identity.tmp", "LOCK", "lost+found"];
-/// File systems that keep nothing, by the numbers that statfs has for them.
-const TMPFS_MAGIC: u64 = 0x0102_1994;
-const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
 /// What `identity.json` says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -452,10 +449,9 @@ fn tell_if_lost(config: &Config) {
 
 /// A warning if what is synced in a directory goes with the machine's power all the same.
 pub(crate) fn in_memory(dir: &Path) -> Option<String> {
-    let kind = rustix::fs::statfs(dir).ok()?.f_type as u64;
     let warning = "its file system is in memory (tmpfs) and is lost with the machine's power, whatever durability \
                    \"fsync\" says; use a directory on a disk";
-    [TMPFS_MAGIC, RAMFS_MAGIC].contains(&kind).then(|| format!("{}: {warning}", dir.display()))
+    FileSystem::of(dir).ok()?.is_in_memory().then(|| format!("{}: {warning}", dir.display()))
 }
 
 /// Takes the lock. A process that was killed keeps it for a moment, as it does its ports: its rings are

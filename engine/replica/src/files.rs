@@ -1,11 +1,10 @@
 //! How the open files that this process may have are shared out. What the log, snapshots and peers need
 //! is set aside; clients and strangers get the rest, and never more.
 
-use crate::checks::machine;
+use crate::checks::{machine, raise};
 use crate::config::Config;
 use crate::fatal::Fatal;
-use rlimit::{Resource, getrlimit, setrlimit};
-use std::io::Error;
+use isonomy_tuning::limits::{Resource, UNLIMITED};
 
 /// Open files of a process besides those of its shards: standard streams, the lock, what is read and
 /// written now and then.
@@ -40,20 +39,16 @@ struct Demand {
 
 /// Raises the limit of open files as far as it goes, and says how many clients each shard may have.
 pub(crate) fn share_out(config: &Config) -> Result<u32, Fatal> {
-    let failed = |error: Error| machine(format!("the limit of open files does not read: {error}"));
-    let (soft, hard) = getrlimit(Resource::NOFILE).map_err(failed)?;
-    if soft < hard {
-        setrlimit(Resource::NOFILE, hard, hard).map_err(failed)?;
-    }
+    let limit = raise(Resource::NOFILE, UNLIMITED)?;
     let demand = Demand {
         shards: config.shards.into(),
         peers: config.members.len() as u64 - 1,
         clients: config.connections_max.into(),
     };
-    let clients = demand.clients_within(hard)?;
+    let clients = demand.clients_within(limit)?;
     if clients < demand.clients {
         log::warn!(
-            "{hard} open files are allowed, so each shard serves {clients} clients and not {} (`connections_max`); \
+            "{limit} open files are allowed, so each shard serves {clients} clients and not {} (`connections_max`); \
              raise the limit (`ulimit -Hn`, LimitNOFILE= in a systemd unit) to {}",
             demand.clients,
             demand.files()
@@ -85,16 +80,6 @@ impl Demand {
     }
 }
 
-/// Whether something failed for want of open files, of the process or of the whole system. Nothing was
-/// done then, and it may succeed later.
-pub(crate) fn are_lacking(error: &Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-}
-
-/// What to do about it.
-pub(crate) const REMEDY: &str = "raise the limits on open files: of this process (`ulimit -n`, LimitNOFILE= in a \
-                                 systemd unit) or of the machine (the sysctl fs.file-max)";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,13 +104,5 @@ mod tests {
         assert!(error.contains("1024 open files") && error.contains("16 shard"), "{error}");
         // Who wants fewer clients than that gets them.
         assert_eq!(demand(1, 2).clients_within(demand(1, 2).files()).unwrap(), 2);
-    }
-
-    #[test]
-    fn want_of_open_files_is_told_from_other_failures() {
-        for code in [libc::EMFILE, libc::ENFILE] {
-            assert!(are_lacking(&Error::from_raw_os_error(code)));
-        }
-        assert!(!are_lacking(&Error::from_raw_os_error(libc::EIO)));
     }
 }

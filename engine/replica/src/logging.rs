@@ -2,7 +2,7 @@
 //! so a thread of its own does: all others leave their lines to it and never wait. When too many wait,
 //! lines are dropped and counted.
 
-use crate::environment::is_empty;
+use isonomy_tuning::environment::is_empty;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write;
 use std::panic::PanicHookInfo;

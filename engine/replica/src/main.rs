@@ -10,12 +10,10 @@ mod delete;
 mod demo;
 #[cfg(test)]
 mod documents;
-mod environment;
 mod fatal;
 mod file_size;
 mod files;
 mod logging;
-mod memory;
 mod out;
 mod propose;
 mod read;
@@ -27,15 +25,17 @@ mod snapshots;
 mod source;
 mod status;
 mod told;
-mod uring;
 mod waiting;
 
 use crate::fatal::Reason;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use isonomy_tuning::environment;
+use isonomy_tuning::file_size::outlive_signal;
+use isonomy_tuning::pages::Allocator;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: memory::Allocator = memory::Allocator;
+static ALLOCATOR: Allocator = Allocator;
 
 /// A leaderless replicated decision log
 #[derive(Parser)]
@@ -70,7 +70,11 @@ enum Command {
 fn parse() -> Result<Cli, ExitCode> {
     let command = Cli::command();
     let matches = environment::ignore_empty(command.clone()).try_get_matches();
-    environment::tell_empty(&command, matches.as_ref().ok());
+    for name in environment::empty_names(&command, matches.as_ref().ok()) {
+        logging::say(&format!(
+            "isonomy: {name} is set but empty, which counts as not set; unset it or give it a value"
+        ));
+    }
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|told| {
         // Output that was asked for, such as help, is a result; a broken standard error changes no code.
         let is_shown = told.print().is_ok() || told.use_stderr();
@@ -81,7 +85,7 @@ fn parse() -> Result<Cli, ExitCode> {
 
 fn main() -> ExitCode {
     logging::start();
-    file_size::outlive_signal();
+    outlive_signal();
     let command = match parse() {
         Ok(cli) => cli.command,
         Err(code) => return code,
@@ -99,5 +103,16 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => fatal.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isonomy_tuning::pages::HUGE_PAGE_BYTES;
+
+    #[test]
+    fn large_tables_begin_at_a_huge_page() {
+        let table: Vec<u8> = vec![7; HUGE_PAGE_BYTES + 5];
+        assert!(table.as_ptr().addr().is_multiple_of(HUGE_PAGE_BYTES));
     }
 }

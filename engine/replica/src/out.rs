@@ -2,7 +2,7 @@
 //! does not take is an ordinary error.
 
 use crate::fatal::{Fatal, Reason};
-use crate::file_size;
+use isonomy_tuning::file_size;
 use std::fmt::{Display, Write as _};
 use std::io::{ErrorKind, Write, stdout};
 

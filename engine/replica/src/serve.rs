@@ -1,6 +1,6 @@
 //! `isonomy serve`: one replica, until it is told to stop.
 
-use crate::checks::{Ports, check_loopback, check_machine, take_ports, usable_cores};
+use crate::checks::{Ports, check_loopback, check_machine, take_ports};
 use crate::config::{Config, ServeArgs};
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason};
@@ -8,6 +8,7 @@ use crate::logging;
 use crate::resolver::Resolver;
 use crate::shard::{self, Setup};
 use crate::waiting::{look_up, patiently};
+use isonomy_tuning::cores;
 use isonomy_wire::address::with_port;
 use isonomy_wire::id::ShardId;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -51,7 +52,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
     };
     let unreachable = check_loopback(&stopping, &config, &addresses);
     say_addresses(&config, &ports, unreachable.as_deref());
-    let cores = if config.cores.is_empty() { usable_cores() } else { config.cores.clone() };
+    let usable = if config.cores.is_empty() { cores::usable() } else { config.cores.clone() };
     let (ready, is_ready) = mpsc::channel();
     let resolver = Resolver::default();
     let mut shards = Vec::new();
@@ -60,7 +61,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
             config: config.clone(),
             data_dir: data_dir.clone(),
             shard: ShardId(index as u16),
-            core: cores.get(index % cores.len().max(1)).copied(),
+            core: cores::in_turn(&usable, index),
             ports,
             resolver: resolver.clone(),
             unreachable: unreachable.clone(),

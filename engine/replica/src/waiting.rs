@@ -2,6 +2,7 @@
 //! others end it.
 
 use crate::fatal::Fatal;
+use isonomy_tuning::disk::free_bytes;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ impl Trouble {
         }
         // The file may not exist; its directory, or one above it, does.
         let place = path.ancestors().find(|place| place.exists()).unwrap_or(Path::new("/"));
-        let free_bytes = rustix::fs::statvfs(place).map_or(0, |room| room.f_bavail * room.f_frsize);
+        let free_bytes = free_bytes(place).unwrap_or(0);
         Ok(Trouble::Room { path: path.into(), free_bytes, source })
     }
 }

@@ -3,6 +3,8 @@
 
 mod support;
 
+use isonomy_tuning::limits::{Resource, raise};
+use isonomy_tuning::ports::backlog_max;
 use isonomy_wire::client::{Client, discover};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::failure::Failure;
@@ -54,12 +56,12 @@ fn sent_again(stream: &TcpStream) -> u32 {
 /// What is lost for want of room at the port is sent again after a second, and then after two more.
 #[test]
 fn a_crowd_that_comes_at_once_waits_at_the_port() {
-    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
-    if somaxconn.trim().parse::<u32>().unwrap() < CROWD {
-        eprintln!("NOT TESTED: this machine lets {} connections wait at a port", somaxconn.trim());
+    let backlog = backlog_max().unwrap();
+    if backlog < CROWD {
+        eprintln!("NOT TESTED: this machine lets {backlog} connections wait at a port");
         return;
     }
-    rlimit::setrlimit(rlimit::Resource::NOFILE, 8 * 1024, 8 * 1024).unwrap();
+    assert!(raise(Resource::NOFILE, 8 * 1024).unwrap() >= 8 * 1024);
     let cluster = Cluster::start_with(1, 1, &format!("connections_max = {CROWD}\n"));
     let address = cluster.addresses()[0].parse().unwrap();
     // All come before it takes one.

@@ -3,6 +3,7 @@
 
 mod support;
 
+use isonomy_tuning::limits::{Resource, raise};
 use isonomy_wire::client::{Client, discover};
 use isonomy_wire::id::ShardId;
 use isonomy_wire::session::Config;
@@ -42,8 +43,7 @@ async fn connect(cluster: &Cluster) -> Client {
 #[tokio::test]
 async fn more_connections_than_open_files_end_nothing() {
     // Of this process: all ends of all connections.
-    rlimit::setrlimit(rlimit::Resource::NOFILE, 8 * 1024, 8 * 1024)
-        .expect("the limit of this process is enough");
+    assert!(raise(Resource::NOFILE, 8 * 1024).unwrap() >= 8 * 1024);
     let mut cluster = Cluster::prepare(3, 1);
     for index in 0..3 {
         let config = cluster.config(index) + "log_budget_mib = 64\n";

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use glommio::io::DmaBuffer;
+use isonomy_tuning::direct::BLOCK_BYTES;
 use isonomy_wire::frame::{Encoder, frame_bytes, padding};
 use isonomy_wire::id::InstanceId;
 use std::collections::VecDeque;
 
 use super::words::LOG;
-use crate::probe::direct::BLOCK_BYTES;
 
 /// A group is closed when it has so many bytes, if more records come while another is written.
 const GROUP_BYTES_MAX: usize = 512 << 10;

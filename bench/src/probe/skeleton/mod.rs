@@ -14,6 +14,7 @@ mod wire;
 pub(crate) mod words;
 
 use anyhow::{Context, Result, ensure};
+use isonomy_tuning::cores;
 use load::Pace;
 use serde::Serialize;
 use std::io::{BufRead, BufReader, Write};
@@ -54,8 +55,8 @@ pub(crate) struct Loops {
 pub(crate) fn measure(options: &Options) -> Result<Loops> {
     let shards = (0..options.shards as usize).map(|shard| Replicas::start(options, shard));
     let shards = shards.collect::<Result<Vec<_>>>()?;
-    if let Some(id) = options.core(shards.len() * REPLICAS) {
-        core_affinity::set_for_current(core_affinity::CoreId { id });
+    if let Some(core) = options.core(shards.len() * REPLICAS) {
+        cores::pin(core);
     }
     let ports = shards.iter().flat_map(|replicas| &replicas.ports);
     let wires: Result<Vec<_>> = ports.map(|port| Wire::connect(*port)).collect();

@@ -6,6 +6,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use isonomy_tuning::cpu::process_cpu_us;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::frame::{Encoder, Frame};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
@@ -193,10 +194,4 @@ impl Node {
             ..ShardStatus::default()
         }
     }
-}
-
-/// CPU time of the whole process so far, kernel included.
-fn process_cpu_us() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }

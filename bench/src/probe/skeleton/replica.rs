@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use glommio::io::{DmaFile, OpenOptions};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
+use isonomy_tuning::direct::{filled, path_of};
 use isonomy_wire::frame::Encoder;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Handshake, Role, Start};
@@ -25,7 +26,6 @@ use super::signal::Signal;
 use super::table::Table;
 use super::ticks;
 use super::words::{HANDSHAKE, REPLICAS, command_bytes, hello, others};
-use crate::probe::direct::{filled, path_of};
 use crate::probe::options::ReplicaOptions;
 
 /// Memory that is registered with the rings.
@@ -44,7 +44,7 @@ struct Shared {
 
 /// Runs until the probe ends.
 pub(crate) fn run(options: &ReplicaOptions) -> Result<()> {
-    let file = filled(&options.dir, options.log_mib << 20)?;
+    let file = filled(&options.dir, options.log_mib << 20).context("--dir")?;
     let table = Table::new(options.keys, command_bytes(options.value_bytes));
     let placement = options.core.map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)

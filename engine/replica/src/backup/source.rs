@@ -2,9 +2,9 @@
 
 use crate::data_dir::{Identity, shard_dir};
 use crate::fatal::{Fatal, Reason};
-use crate::file_size;
 use crate::snapshots::{self, SnapshotError, snapshot_path};
 use isonomy_protocol::snapshot::{SnapshotHead, SnapshotId};
+use isonomy_tuning::file_size;
 use isonomy_wire::id::ShardId;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

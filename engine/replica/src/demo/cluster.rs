@@ -2,17 +2,14 @@
 
 use super::processes::spawn;
 use anyhow::{Context, Result, bail};
+use isonomy_tuning::cores;
+use isonomy_tuning::ports::free_ranges;
 use serde::Serialize;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Ports are looked for below the range from which the system gives outgoing connections theirs.
-const PORTS: std::ops::Range<u16> = 12_000..32_000;
-/// How often a range of ports is tried before the search is given up.
-const PORT_TRIES: usize = 1000;
 /// How long a replica may take to stop in good order.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// What is shown of a replica's log when it ends too early.
@@ -54,7 +51,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts all replicas.
     pub(crate) fn start(dir: &Path, replicas: u8, shards: u16) -> Result<Cluster> {
-        let mut peer_bases = free_ports(2 * usize::from(replicas), shards)?;
+        let mut peer_bases = free_ranges(2 * usize::from(replicas), shards)?;
         let client_bases = peer_bases.split_off(usize::from(replicas));
         let mut cluster = Cluster {
             dir: dir.into(),
@@ -62,7 +59,7 @@ impl Cluster {
             client_bases,
             shards,
             name: format!("demo-{}", std::process::id()),
-            cores: crate::checks::usable_cores(),
+            cores: cores::usable(),
             processes: Vec::new(),
         };
         for index in 0..usize::from(replicas) {
@@ -105,7 +102,7 @@ impl Cluster {
 
     /// Cores are given out in turn.
     fn core(&self, turn: usize) -> usize {
-        self.cores.get(turn % self.cores.len().max(1)).copied().unwrap_or(0)
+        cores::in_turn(&self.cores, turn).unwrap_or(0)
     }
 
     /// The core whose turn it is behind the last replica's last shard.
@@ -180,36 +177,9 @@ impl Drop for Cluster {
     }
 }
 
-/// First ports of `count` ranges, `length` free ports each. They can be lost again before they are
-/// used; whoever starts a replica then sees it end.
-fn free_ports(count: usize, length: u16) -> Result<Vec<u16>> {
-    let mut bases: Vec<u16> = Vec::new();
-    for _ in 0..PORT_TRIES {
-        if bases.len() == count {
-            break;
-        }
-        let base = rand::random_range(PORTS.start..PORTS.end - length);
-        let apart = bases.iter().all(|other| other.abs_diff(base) >= length);
-        if apart && (base..base + length).all(|port| TcpListener::bind((HOST, port)).is_ok()) {
-            bases.push(base);
-        }
-    }
-    if bases.len() < count {
-        bail!("no {count} x {length} free ports were found between {} and {}", PORTS.start, PORTS.end);
-    }
-    Ok(bases)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn free_ports_do_not_overlap() {
-        let mut bases = free_ports(6, 4).unwrap();
-        bases.sort_unstable();
-        assert!(bases.windows(2).all(|pair| pair[1] - pair[0] >= 4));
-    }
 
     #[test]
     fn cores_that_may_be_used_are_taken_in_turn() {

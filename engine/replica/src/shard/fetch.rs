@@ -4,6 +4,7 @@
 use futures_lite::future::or;
 use isonomy_protocol::snapshot::{Broken, Reader};
 use isonomy_protocol::transfer::FetchFailure;
+use isonomy_tuning::file_size;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
 use rustix::fs::statvfs;
@@ -18,7 +19,6 @@ use super::growing::Growing;
 use super::recover::SEGMENT_BYTES;
 use super::signal::Signal;
 use super::snapshot::PIECE_BYTES;
-use crate::file_size;
 use crate::snapshots::{retire, unfinished_path};
 use crate::told::Kind;
 use crate::waiting::is_lack_of_room;

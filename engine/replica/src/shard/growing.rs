@@ -3,12 +3,12 @@
 
 use glommio::io::{DmaFile, OpenOptions};
 use isonomy_protocol::log::BLOCK_BYTES;
+use isonomy_tuning::file_size;
 use std::fs::File;
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
 use super::aside::Aside;
-use crate::file_size;
 
 /// The size of a write.
 const WRITE_BYTES: usize = 256 << 10;

@@ -52,6 +52,7 @@ use isonomy_protocol::contract::{Config as CoreConfig, Output, Position, Reply, 
 use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::replica::Replica;
+use isonomy_tuning::cpu::process_cpu_us;
 use isonomy_wire::frame::{Encoder, Kind, Scope};
 use isonomy_wire::id::{Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::{ClientMessage, ShardStatus};
@@ -499,9 +500,4 @@ fn push_reply(encoder: &mut Encoder, scope: Scope, sink: &Sink, reply: Reply) {
         }
         Err(failure) => sink.push(encoder, scope, &ClientMessage::Failed { tag, failure }, &[], 0),
     }
-}
-
-/// CPU time of the process so far, all threads, kernel included.
-fn process_cpu_us() -> u64 {
-    cpu_time::ProcessTime::now().as_duration().as_micros() as u64
 }

@@ -3,6 +3,7 @@
 use futures_lite::FutureExt;
 use glommio::net::{TcpListener, TcpStream};
 use isonomy_protocol::payload::Payload;
+use isonomy_tuning::files;
 use isonomy_wire::frame::{Encoder, Frame};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Handshake, Hello, PeerMessage, Refusal, Role, Start};
@@ -20,7 +21,7 @@ use super::strangers::{Place, Strangers};
 use super::ticker::PEER_PATIENCE;
 use super::{EPOCH, Node};
 use crate::fatal::stop;
-use crate::files::{self, STRANGERS_MAX};
+use crate::files::STRANGERS_MAX;
 use crate::told::Kind;
 
 /// The pause after a failed accept, such as for lack of open files.

@@ -3,6 +3,7 @@
 
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::snapshot::{Reader, SnapshotId};
+use isonomy_tuning::{file_size, files};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
 use std::io::{Error, ErrorKind, Read, Result};
@@ -13,8 +14,6 @@ use std::time::{Duration, Instant};
 
 use super::Node;
 use super::growing::Growing;
-use crate::file_size;
-use crate::files;
 use crate::snapshots::{SnapshotError, begin, open, prune, publish, snapshot_path, unfinished_path};
 use crate::told::Kind;
 

@@ -6,13 +6,14 @@ pub mod disk;
 pub mod names;
 pub mod network;
 
+use isonomy_tuning::ports::free_ranges;
 use isonomy_wire::frame::{Encoder, Frame, Kind, Scope, Splitter};
 use isonomy_wire::id::{Epoch, ShardId};
 use isonomy_wire::message::{ClientMessage, Handshake, Hello, Role, ShardStatus};
 use isonomy_wire::route::RULE_VERSION;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -48,19 +49,6 @@ pub fn ends(child: &mut Child) {
     }
 }
 
-/// Ports that no other test of this run has: processes of tests run side by side.
-fn free_ports(count: usize, length: u16) -> Vec<u16> {
-    let mut bases = Vec::new();
-    while bases.len() < count {
-        let base: u16 = rand::random_range(12_000..32_000);
-        let apart = bases.iter().all(|other: &u16| other.abs_diff(base) >= length);
-        if apart && (base..base + length).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            bases.push(base);
-        }
-    }
-    bases
-}
-
 pub struct Cluster {
     pub dir: tempfile::TempDir,
     /// Where each replica is reached.
@@ -82,7 +70,7 @@ impl Cluster {
         let replicas = hosts.len();
         // Beside the build, which is on a real file system; the temporary directory may not be.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut peer_bases = free_ports(2 * replicas, shards);
+        let mut peer_bases = free_ranges(2 * replicas, shards).unwrap();
         let client_bases = peer_bases.split_off(replicas);
         let processes = (0..replicas).map(|_| None).collect();
         let cluster = Cluster { dir, hosts, client_bases, peer_bases, shards, processes };

@@ -1,8 +1,8 @@
 //! Room or open files that the next segment may be lacking. The log waits until they are there.
 
-use crate::files;
 use crate::told::Kind;
 use crate::waiting::{Reminder, Trouble, is_lack_of_room};
+use isonomy_tuning::files;
 use std::io::Error;
 use std::time::Duration;
 

@@ -1,10 +1,9 @@
 //! Segments before and after their use: new ones are filled or made of those that were cut, and cut ones are removed.
 
-use crate::file_size;
-use crate::files;
 use crate::snapshots::give_up_spare;
 use glommio::io::OpenOptions;
 use isonomy_protocol::log::BLOCK_BYTES;
+use isonomy_tuning::{file_size, files};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;

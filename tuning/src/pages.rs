@@ -1,15 +1,26 @@
-//! The process' allocator: the system's, but large blocks lie in huge pages.
+//! Huge pages, and an allocator whose large blocks lie in them.
 //!
-//! Every decision touches a few random places of the table and of the state. With pages of 4 KiB the
-//! processor would have to walk the page tables for each of them.
+//! A program that touches random places of large tables waits for the processor to walk the page tables at each of them,
+//! with pages of 4 KiB.
 
 use rustix::mm::{Advice, madvise};
 use std::alloc::{GlobalAlloc, Layout, System};
 
 /// The size of a huge page, and of what is worth one.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-pub(crate) struct Allocator;
+/// Asks for huge pages in a range of memory. A system that has none is slower, and works.
+///
+/// # Safety
+/// The range is memory of the caller.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn advise_huge(range: *mut u8, bytes: usize) {
+    // SAFETY: the caller vouches for the range, and advice changes no contents.
+    let _ = unsafe { madvise(range.cast(), bytes, Advice::LinuxHugepage) };
+}
+
+/// The system's allocator, but large blocks lie in huge pages.
+pub struct Allocator;
 
 /// What is asked of the system for a layout.
 fn adapted(layout: Layout) -> Layout {
@@ -28,9 +39,8 @@ unsafe impl GlobalAlloc for Allocator {
         let block = unsafe { System.alloc(adapted) };
         if adapted.align() == HUGE_PAGE_BYTES && !block.is_null() {
             let whole_pages = adapted.size() / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-            // A system without huge pages is slower and works.
             // SAFETY: the range lies in the block.
-            let _ = unsafe { madvise(block.cast(), whole_pages, Advice::LinuxHugepage) };
+            unsafe { advise_huge(block, whole_pages) };
         }
         block
     }
@@ -76,6 +86,9 @@ unsafe impl GlobalAlloc for Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[global_allocator]
+    static ALLOCATOR: Allocator = Allocator;
 
     #[test]
     fn large_blocks_begin_at_a_huge_page_and_keep_their_bytes_when_they_grow() {

@@ -4,13 +4,14 @@
 //! answer was heard must be answered by a state that is no older.
 
 use crate::options::Options;
-use crate::workload::{Made, Op, key_name};
 use isonomy_wire::answer::Answer;
 use isonomy_wire::id::CommandId;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use super::workload::{Made, Op, key_name};
 
 /// Keys are spread over so many books, so that threads seldom wait for each other.
 const BOOKS: usize = 64;

@@ -1,6 +1,5 @@
 //! A thread's connections: plain sockets that never block, one wait for all of them.
 
-use crate::socket::Up;
 use anyhow::{Context, Result};
 use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::message::Welcome;
@@ -8,6 +7,8 @@ use isonomy_wire::session::{Link, LinkError, Received};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc;
 use std::time::Duration;
+
+use super::socket::Up;
 
 /// How much room a read is offered, in bytes: some frames at once.
 const READ_CHUNK_BYTES: usize = 256 << 10;

@@ -1,10 +1,6 @@
 //! One thread of load with many small clients: each has a session with one command at a time, on
 //! connections of its own to one replica.
 
-use crate::generator::{Generator, Shared};
-use crate::record::{Recorded, Second};
-use crate::socket::Up;
-use crate::worker::{CLOSE_US_MAX, OPEN_TURN_US, WAIT_MAX_US};
 use anyhow::{Context, Result};
 use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::message::Welcome;
@@ -13,6 +9,11 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::generator::{Generator, Shared};
+use super::record::{Recorded, Second};
+use super::socket::Up;
+use super::worker::{CLOSE_US_MAX, OPEN_TURN_US, WAIT_MAX_US};
 
 /// How much room a read is offered, in bytes: a response to one command.
 const READ_CHUNK_BYTES: usize = 4 << 10;

@@ -1,11 +1,12 @@
 //! Which commands come: keys, values and the mix, all from one seed.
 
 use crate::options::Options;
-use crate::shape::Distribution;
 use isonomy_wire::session::Action;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use rand_distr::{Distribution as _, Zipf};
+
+use super::shape::Distribution;
 
 /// Keys are "decision" and eight hexadecimal digits.
 pub(crate) const KEY_BYTES: usize = 16;

@@ -1,24 +1,34 @@
 //! `load`: starts the threads, watches them, and puts their figures together.
 
-use crate::crowd;
-use crate::generator::Shared;
-use crate::ledger::{Contradictions, Ledger};
+mod crowd;
+mod generator;
+pub(crate) mod ledger;
+pub(crate) mod record;
+pub(crate) mod schedule;
+pub(crate) mod series;
+pub(crate) mod shape;
+mod socket;
+pub(crate) mod status;
+mod wires;
+mod worker;
+pub(crate) mod workload;
+
 use crate::options::{Options, Progress};
 use crate::out::say;
-use crate::record::{Recorded, Second};
 use crate::report::{Files, Host, Report, probe_file};
-use crate::schedule::{START_US, Schedule};
-use crate::series::{Point, Series};
-use crate::servers::cpu_us;
-use crate::status::{Probes, Totals};
-use crate::worker;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use generator::Shared;
 use indicatif::{ProgressBar, ProgressStyle};
+use isonomy_tuning::cpu::{cpu_us_of, process_cpu_us};
+use isonomy_tuning::limits::{Resource, raise};
+use isonomy_tuning::{cores, signals};
 use isonomy_wire::client::contact;
 use isonomy_wire::message::Role;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::time::{ClockId, clock_gettime};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use ledger::{Contradictions, Ledger};
+use record::{Recorded, Second};
+use schedule::{START_US, Schedule};
+use series::{Point, Series};
+use status::{Probes, Totals};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -63,33 +73,11 @@ pub(crate) struct Sample {
     pub(crate) load_cpu_us: u64,
 }
 
-/// Notes that the user wants an end. The second time the process ends at once.
-pub(crate) fn watch_signals() -> Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // nohup keeps a program running when its terminal closes.
-        if signal == SIGHUP && is_ignored(signal) {
-            continue;
-        }
-        signal_hook::flag::register_conditional_default(signal, interrupted.clone())?;
-        signal_hook::flag::register(signal, interrupted.clone())?;
-    }
-    Ok(interrupted)
-}
-
-/// Whether the process began with this signal ignored.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
 /// Runs the load and puts the report where it was asked for; besides the report, whether that went well.
 pub(crate) fn run(options: &Options) -> Result<(Report, Result<()>)> {
     let files = Files::open(&options.results)?;
     let probe = options.results.probe.as_deref().map(probe_file::read).transpose()?;
-    let interrupted = watch_signals()?;
+    let interrupted = signals::watch_end()?;
     let measured = measure(options, &interrupted, &[])?;
     let report = Report::new(options, Host::here(), &measured, probe);
     let published = report.publish(options.results.output, files, &measured);
@@ -151,37 +139,27 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
 /// So many connections may be open.
 pub(crate) fn allow_files(connections: u64) -> Result<()> {
     let wanted = connections + OTHER_FILES_MAX;
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_none_or(|current| current >= wanted) {
-        return Ok(());
-    }
-    let enough = maximum.is_none_or(|maximum| maximum >= wanted);
+    let limit = raise(Resource::NOFILE, wanted).context("raising the limit of files")?;
     // Without clients a lower limit does, too.
-    if !enough && connections == 0 {
-        return Ok(());
-    }
     ensure!(
-        enough,
+        limit >= wanted || connections == 0,
         "{connections} connections need more open files; run `ulimit -Hn {wanted}` as root first"
     );
-    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
-        .context("raising the limit of files")
+    Ok(())
 }
 
 fn start(shared: &Arc<Shared>, seconds: &Sender<Second>) -> Result<Vec<JoinHandle<Result<Recorded>>>> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
     let run = if shared.options.clients.is_some() { crowd::run } else { worker::run };
     let mut threads = Vec::new();
     for thread in 0..shared.options.threads {
         let core = shared.options.core.map(|first| first + thread as usize);
-        let core = core.map(|wanted| {
-            let found = cores.iter().find(|core| core.id == wanted);
-            found.copied().with_context(|| format!("there is no core {wanted}; choose another --core"))
-        });
-        let (core, shared, seconds) = (core.transpose()?, shared.clone(), seconds.clone());
+        if let Some(unknown) = cores::first_unusable(core.as_slice()) {
+            bail!("there is no core {unknown}; choose another --core");
+        }
+        let (shared, seconds) = (shared.clone(), seconds.clone());
         threads.push(std::thread::spawn(move || {
             if let Some(core) = core {
-                core_affinity::set_for_current(core);
+                cores::pin(core);
             }
             run(&shared, thread, seconds)
         }));
@@ -236,9 +214,9 @@ impl Watch<'_> {
     }
 
     fn sample(&mut self, due: u64) {
-        let load_cpu_us = own_cpu_us();
+        let load_cpu_us = process_cpu_us();
         let replicas = self.runtime.block_on(self.probes.totals());
-        let servers_cpu_us = if self.servers.is_empty() { None } else { cpu_us(self.servers) };
+        let servers_cpu_us = if self.servers.is_empty() { None } else { cpu_us_of(self.servers) };
         self.samples.insert(due, Sample { replicas, servers_cpu_us, load_cpu_us });
         if let Some(passed) = due.checked_sub(self.shared.span().from) {
             self.series.on_totals(passed / SECOND_US, replicas);
@@ -271,12 +249,6 @@ impl Watch<'_> {
         });
         (steps.collect(), self.series.finish())
     }
-}
-
-/// The CPU time that this process has taken, in microseconds.
-pub(crate) fn own_cpu_us() -> u64 {
-    let cpu = clock_gettime(ClockId::ProcessCPUTime);
-    cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1000
 }
 
 /// What the user sees meanwhile.

@@ -1,5 +1,5 @@
 //! Whether this process may use io_uring, call by call and operation by operation: a profile may forbid each by
-//! itself. Glommio ends a process that lacks one, with a text that names none.
+//! itself. The executors' library, glommio, ends a process that lacks one, with a text that names none.
 
 use io_uring::squeue::Entry;
 use io_uring::types::Fd;
@@ -15,9 +15,12 @@ const NO_FILE: Fd = Fd(-1);
 
 /// A system call of io_uring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Call {
+pub enum Call {
+    /// io_uring_setup
     Setup,
+    /// io_uring_register
     Register,
+    /// io_uring_enter
     Enter,
 }
 
@@ -31,9 +34,9 @@ impl fmt::Display for Call {
     }
 }
 
-/// What a replica cannot do without.
+/// What an executor cannot do without.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub enum Refused {
     /// A system call fails.
     #[error("io_uring is refused: {call} fails with \"{source}\"; {}", remedy(*.call, .source))]
     Call {
@@ -81,8 +84,11 @@ fn remedy(call: Call, error: &Error) -> String {
     }
 }
 
-/// Tries everything that the shards' runtime looks at when it starts, and what the shards submit.
-pub(crate) fn check() -> Result<(), Refused> {
+/// Tries everything that the executors of Isonomy look at when they start, and what they submit.
+///
+/// # Errors
+/// A system call is refused, or operations are unknown or refused.
+pub fn check() -> Result<(), Refused> {
     let failed = |call| move |source| Refused::Call { call, source };
     let mut ring = IoUring::new(ENTRIES).map_err(failed(Call::Setup))?;
     let mut probe = Probe::new();
@@ -165,7 +171,7 @@ mod tests {
     use io_uring::register::Restriction;
 
     #[test]
-    fn what_a_replica_needs_is_there() {
+    fn what_an_executor_needs_is_there() {
         check().unwrap();
     }
 

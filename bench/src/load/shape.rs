@@ -69,7 +69,7 @@ impl FromStr for Ramp {
 
     fn from_str(text: &str) -> Result<Ramp, String> {
         let rate =
-            |text: &str| text.parse().ok().filter(|rate| (1..=super::options::RATE_MAX).contains(rate));
+            |text: &str| text.parse().ok().filter(|rate| (1..=crate::options::RATE_MAX).contains(rate));
         let rates = text.split_once(':').and_then(|(from, to)| Some((rate(from)?, rate(to)?)));
         let (from, to) =
             rates.ok_or_else(|| format!("{text:?} is not FROM:TO, two rates in commands per second"))?;

@@ -1,11 +1,12 @@
 //! What a thread measures: figures per step, and those of each second while it lasts.
 
-use crate::schedule::{Span, Step};
 use hdrhistogram::Histogram;
 use isonomy_wire::answer::Answer;
 use isonomy_wire::session::{Error, Outcome};
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
+
+use super::schedule::{Span, Step};
 
 /// Latencies are kept with three digits, from one microsecond to this; longer ones count as this.
 const LATENCY_US_MAX: u64 = 3_600_000_000;

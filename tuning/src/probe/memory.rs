@@ -1,16 +1,16 @@
 //! What memory gives: the time of a cache line that no cache has, and of the address of a page.
 
+use crate::pages::{HUGE_PAGE_BYTES, advise_huge};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use rustix::mm::{Advice, madvise};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// Lines of 4 KiB.
 const PAGE_LINES: usize = (4 << 10) / size_of::<Line>();
 /// Lines of a huge page.
-const HUGE_PAGE_LINES: usize = (2 << 20) / size_of::<Line>();
+const HUGE_PAGE_LINES: usize = HUGE_PAGE_BYTES / size_of::<Line>();
 /// 256 MiB, about what a million keys take at a replica; more than caches hold.
 const AREA_LINES: usize = 128 * HUGE_PAGE_LINES;
 /// Lines of a chain: 4 MiB, which the third cache holds, or one for each 4 KiB of the area.
@@ -26,18 +26,19 @@ const SPAN: Duration = Duration::from_secs(1);
 struct Line(usize);
 
 /// Times in memory that lies in huge pages, as the tables of a replica do.
-pub(crate) struct Memory {
+pub struct Memory {
     /// Nanoseconds per read of a random line, with as many reads under way as the first cache allows:
     /// what a look-up costs that was announced early enough.
-    pub(crate) line_ns: f64,
+    pub line_ns: f64,
     /// Nanoseconds that one read after the other of a line in the third cache takes longer if each line
     /// is on another 4 KiB: the wait for the address. A few in huge pages; many where the kernel has
     /// none to give, or the host of a virtual machine maps its memory in small ones.
-    pub(crate) address_ns: f64,
+    pub address_ns: f64,
 }
 
 impl Memory {
-    pub(crate) fn measure() -> Memory {
+    /// Reads random lines of 256 MiB for three seconds.
+    pub fn measure() -> Memory {
         let mut room = Vec::with_capacity(AREA_LINES + HUGE_PAGE_LINES);
         let area = area(&mut room);
         let line_ns = line_ns(area);
@@ -51,12 +52,14 @@ impl Memory {
 /// Lines that begin with a huge page.
 fn area(lines: &mut Vec<Line>) -> &mut [Line] {
     let room = lines.spare_capacity_mut();
-    let begin = room.as_ptr().align_offset(HUGE_PAGE_LINES * size_of::<Line>());
+    let begin = room.as_ptr().align_offset(HUGE_PAGE_BYTES);
     let pages = &mut room[begin..begin + AREA_LINES];
-    // A kernel without huge pages refuses, and is what is measured then.
-    // SAFETY: the range is room of the vector, and advice changes no contents.
+    // A kernel without huge pages is measured as it is.
+    // SAFETY: the range is room of the vector.
     #[allow(unsafe_code)]
-    let _ = unsafe { madvise(pages.as_mut_ptr().cast(), size_of_val(pages), Advice::LinuxHugepage) };
+    unsafe {
+        advise_huge(pages.as_mut_ptr().cast(), size_of_val(pages));
+    }
     lines.resize(begin + AREA_LINES, Line(1));
     &mut lines[begin..]
 }

@@ -1,15 +1,16 @@
 //! What a thread asks and what it hears, whatever connections it has.
 
-use crate::ledger::{Asked, Ledger};
 use crate::options::Options;
-use crate::record::{Record, Recorded, Second};
-use crate::schedule::{Pace, START_US, Schedule, Span};
-use crate::workload::Workload;
 use isonomy_wire::message::Welcome;
 use isonomy_wire::session::{Session, SubmitError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
+
+use super::ledger::{Asked, Ledger};
+use super::record::{Record, Recorded, Second};
+use super::schedule::{Pace, START_US, Schedule, Span};
+use super::workload::Workload;
 
 /// What all threads know.
 pub(crate) struct Shared {

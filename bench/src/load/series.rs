@@ -1,10 +1,11 @@
 //! The run second by second.
 
-use crate::record::{Second, latencies};
-use crate::status::Totals;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
+
+use super::record::{Second, latencies};
+use super::status::Totals;
 
 /// Most points that are kept; a longer run has points of several seconds.
 pub(crate) const POINTS_MAX: u64 = 3600;

@@ -1,12 +1,13 @@
 //! One thread of load with one session: full frames over a connection to every replica.
 
-use crate::generator::{Generator, Shared};
-use crate::record::{Recorded, Second};
-use crate::wires::{Event, Wires};
 use anyhow::Result;
 use isonomy_wire::session::{LinkError, Received, Session};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+
+use super::generator::{Generator, Shared};
+use super::record::{Recorded, Second};
+use super::wires::{Event, Wires};
 
 /// The longest sleep, so that the end of the run is noticed.
 pub(crate) const WAIT_MAX_US: u64 = 20_000;

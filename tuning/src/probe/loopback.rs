@@ -1,8 +1,7 @@
 //! What TCP gives on this machine: one stream's throughput, and the round trip of a small message.
 
-use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
-use std::io::{Read, Write};
+use std::io::{Read, Result, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -15,25 +14,31 @@ const SPAN: Duration = Duration::from_secs(1);
 /// Longer round trips count as this.
 const ROUND_TRIP_US_MAX: u64 = 60_000_000;
 
-/// The figures.
-pub(crate) struct Loopback {
-    pub(crate) gib_per_second: f64,
-    pub(crate) round_trip_p50_us: u64,
-    pub(crate) round_trip_p99_us: u64,
+/// Figures of TCP on 127.0.0.1.
+pub struct Loopback {
+    /// What one stream carried.
+    pub gib_per_second: f64,
+    /// The median round trip of 64 bytes.
+    pub round_trip_p50_us: u64,
+    /// 99 of 100 round trips took no longer.
+    pub round_trip_p99_us: u64,
 }
 
-/// Talks to a thread of its own.
-pub(crate) fn measure() -> Result<Loopback> {
-    let gib_per_second = throughput().context(REMEDY)?;
-    let round_trips = round_trips().context(REMEDY)?;
-    Ok(Loopback {
-        gib_per_second,
-        round_trip_p50_us: round_trips.value_at_quantile(0.5),
-        round_trip_p99_us: round_trips.value_at_quantile(0.99),
-    })
+impl Loopback {
+    /// Talks to a thread of its own for two seconds.
+    ///
+    /// # Errors
+    /// No connection could be made on 127.0.0.1, or it broke.
+    pub fn measure() -> Result<Loopback> {
+        let gib_per_second = throughput()?;
+        let round_trips = round_trips()?;
+        Ok(Loopback {
+            gib_per_second,
+            round_trip_p50_us: round_trips.value_at_quantile(0.5),
+            round_trip_p99_us: round_trips.value_at_quantile(0.99),
+        })
+    }
 }
-
-const REMEDY: &str = "TCP on 127.0.0.1 failed; check that the interface lo is up";
 
 fn pair() -> Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -68,7 +73,7 @@ fn round_trips() -> Result<Histogram<u64>> {
         let mut message = [0; MESSAGE_BYTES];
         while far.read_exact(&mut message).and_then(|()| far.write_all(&message)).is_ok() {}
     });
-    let mut latency = Histogram::new_with_bounds(1, ROUND_TRIP_US_MAX, 3)?;
+    let mut latency = Histogram::new_with_bounds(1, ROUND_TRIP_US_MAX, 3).expect("the bounds are legal");
     let (mut message, began) = ([0x5a; MESSAGE_BYTES], Instant::now());
     while began.elapsed() < SPAN {
         let sent = Instant::now();
