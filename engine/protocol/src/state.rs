@@ -1,7 +1,7 @@
 //! The state that decisions build: per key its latest decision.
 //!
 //! Entries have 128 bytes, two cache lines that the processor fetches as one; a key and value of
-//! up to [`INLINE_BYTES`] lie inside. They live in blocks that never move, found through a table
+//! up to `INLINE_BYTES` lie inside. They live in blocks that never move, found through a table
 //! of hashes, so that neither growth nor a long value costs a pause.
 
 mod copy;
