@@ -114,7 +114,7 @@ impl Holds {
     }
 
     /// A peer asks for the bytes from `from` on. The source waits for it only if it has not asked for these bytes
-    /// before, or begins again for one of a few times.
+    /// before, or begins again, which counts only a few times.
     pub(crate) fn on_fetch(&mut self, now: Time, peer: ReplicaId, barrier: u64, from: u64) {
         let fetched = &mut self.0[peer.index()];
         let is_begun = fetched.barrier == barrier && !mutant::is(Mutant::EndlessHold);
