@@ -1,24 +1,24 @@
-//! G6: which state of its data directory a replica has. Those that have met it before judge that, and
-//! until enough of them have, it takes no part.
+//! G6: members that have met a replica before judge whether its data directory is in its newest state. The replica
+//! takes no part until enough of them have.
 //!
 //! A directory that was set back (a copy that was put back, the snapshot of a virtual machine) has
-//! forgotten what it promised since. It cannot know that itself; what its peers have met can.
+//! forgotten the promises that it made since. The replica cannot know that by itself, but its peers can.
 
 use crate::mutant::{self, Mutant};
 use crate::quorum::{Quorum, ReplicaSet};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{SetBack, Start};
 
-/// What a member has met of another one, durably.
+/// A member's durable knowledge of another one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Met {
-    /// Its newest process that was heard, if any was.
+    /// The newest process of the other member that sent something, if any did.
     pub start: Option<Start>,
-    /// How many durable records its log had at least.
+    /// The number of durable records that its log had at least.
     pub heard: u64,
 }
 
-/// Whether a process with a log of so many records may be the newest state of the replica that was met.
+/// Judges whether a process with a log of `position` records may be the newest state of the replica that was met.
 pub fn judge(met: Met, here: Start, position: Option<u64>) -> Result<(), SetBack> {
     if mutant::is(Mutant::SetBackUnnoticed) {
         return Ok(());
@@ -37,32 +37,32 @@ pub fn judge(met: Met, here: Start, position: Option<u64>) -> Result<(), SetBack
     }
 }
 
-/// What the others say of this replica since it was started.
+/// The judgements of the others about this replica since its start.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
     quorum: Quorum,
     me: ReplicaId,
     welcomed: ReplicaSet,
-    /// They were asked after a quorum had welcomed this replica, and nobody answered.
+    /// The members that were asked after a quorum had welcomed this replica, and did not answer.
     silent: ReplicaSet,
-    /// They are linked with another process of this replica.
+    /// The members that are linked with another process of this replica.
     object: ReplicaSet,
 }
 
 impl Admission {
-    /// Nobody was asked yet.
+    /// An admission before any member was asked.
     pub fn new(quorum: Quorum, me: ReplicaId) -> Admission {
         let nobody = ReplicaSet::default();
         Admission { quorum, me, welcomed: nobody, silent: nobody, object: nobody }
     }
 
-    /// A member has met nothing that contradicts this replica.
+    /// A member knows nothing that contradicts this replica.
     pub fn on_welcome(&mut self, peer: ReplicaId) {
         self.welcomed.insert(peer);
         self.object.remove(peer);
     }
 
-    /// A member says that another process of this replica lives.
+    /// A member reports that another process of this replica lives.
     pub fn on_objection(&mut self, peer: ReplicaId) {
         self.object.insert(peer);
         self.silent.remove(peer);
@@ -76,8 +76,8 @@ impl Admission {
         }
     }
 
-    /// A quorum has welcomed this replica, and those that have neither judged nor objected since are not
-    /// waited for any longer.
+    /// A quorum has welcomed this replica, and the wait for members that have neither judged nor objected since is
+    /// over.
     pub fn on_patience_over(&mut self) {
         let object = self.object;
         for peer in self.others().filter(|peer| !object.contains(*peer)) {
@@ -95,13 +95,13 @@ impl Admission {
         self.welcomed.contains(peer)
     }
 
-    /// Whether those who have welcomed this replica are a slow quorum with it.
+    /// Whether the members that have welcomed this replica form a slow quorum with it.
     pub fn has_quorum(&self) -> bool {
         self.welcomed.len() + 1 >= self.quorum.slow()
     }
 
-    /// Whether it may take part: a quorum has welcomed it, and all others that can be reached have
-    /// judged. One member that knows better is enough to stop it, and one that is down does not keep it
+    /// Whether this replica may take part: a quorum has welcomed it, and all other members that can be reached have
+    /// judged. One member that knows better is enough to stop the replica, and a member that is down does not keep it
     /// waiting.
     pub fn is_open(&self) -> bool {
         let is_judged = |peer| self.welcomed.contains(peer) || self.silent.contains(peer);

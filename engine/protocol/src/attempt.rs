@@ -1,5 +1,5 @@
-//! What a replica has under way to get an instance decided: as its coordinator at ballot 0, or in
-//! recovery at a ballot of its own.
+//! Attempts of a replica to get an instance decided: as its coordinator at ballot 0, or in recovery at a ballot of
+//! its own.
 
 use crate::contract::Time;
 use crate::instance::Choice;
@@ -24,15 +24,15 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Whether an answer to a question of this ballot is one to this attempt. One to an earlier ballot of
-    /// the same replica says nothing of what was promised or taken since.
+    /// Whether an answer to a question of this ballot belongs to this attempt. An answer to an earlier ballot of the
+    /// same replica says nothing about promises and values taken since.
     fn asked_at(&self, ballot: Ballot) -> bool {
         ballot == self.ballot
             || (mutant::is(Mutant::EarlierAnswersCount) && ballot > Ballot::ZERO && ballot < self.ballot)
     }
 }
 
-/// How far an attempt has come.
+/// The stage of an attempt.
 #[derive(Clone, Debug)]
 pub(crate) enum Stage {
     /// C1 to C3.
@@ -54,7 +54,7 @@ impl Stage {
             Stage::PreAccepting { oks, .. } | Stage::Accepting { oks, .. } => !oks.contains(peer),
             Stage::Recovering { reports } => reports.iter().all(|report| report.from != peer),
             Stage::Validating(Validation { quorum, oks, .. }) => quorum.contains(peer) && !oks.contains(peer),
-            // Nobody answers it; whoever missed it may wait for the same.
+            // No peer answers a Waiting, and a peer that missed it may wait as well.
             Stage::Waiting(_) => true,
         }
     }
@@ -71,13 +71,13 @@ pub(crate) struct Proposal {
 }
 
 impl Proposal {
-    /// Nothing is executed; the deps of a Nop are empty.
+    /// The proposal of a Nop, which executes nothing and has empty deps.
     pub(crate) fn nop() -> Proposal {
         Proposal { cmd: Choice::Nop, dep: Deps::NONE, after: Deps::NONE, payload: None }
     }
 
     /// The value that a report shows as accepted. A Nop goes on without the batch that the
-    /// report may carry besides: what has not been logged must not be learnt.
+    /// report may carry besides, since a batch that was not logged must not be learnt.
     pub(crate) fn accepted_in(report: &Report) -> Proposal {
         let payload = report.payload.clone().filter(|_| report.cmd == Choice::Initial);
         Proposal { cmd: report.cmd, dep: report.dep, after: report.after, payload }
@@ -93,7 +93,7 @@ pub(crate) struct Report {
     pub(crate) cmd: Choice,
     pub(crate) dep: Deps,
     pub(crate) after: Deps,
-    /// initDep, if initCmd is known there.
+    /// initDep, if the sender knows initCmd.
     pub(crate) init_dep: Option<Deps>,
     pub(crate) payload: Option<Payload>,
 }
@@ -101,18 +101,18 @@ pub(crate) struct Report {
 /// The candidate of R3.5 on its way through R4 to R6.
 #[derive(Clone, Debug)]
 pub(crate) struct Validation {
-    /// Q: who reported, and must all answer.
+    /// Q: the replicas that reported, which must all answer.
     pub(crate) quorum: ReplicaSet,
     pub(crate) oks: ReplicaSet,
     pub(crate) payload: Payload,
     pub(crate) dep: Deps,
     /// k = |M|.
     pub(crate) supporters: usize,
-    /// What is proposed instead of a Nop, if anything (Rescue).
+    /// The value that is proposed instead of a Nop, if there is one (Rescue).
     pub(crate) rescue: Option<Proposal>,
     /// The maximum of the floors reported.
     pub(crate) after: Deps,
-    /// I, and whether a member reported it committed.
+    /// I: the conflicts, and whether a member reported each as committed.
     pub(crate) conflicts: BTreeMap<InstanceId, bool>,
     /// RecoverOks from outside Q (R6d).
     pub(crate) late: Vec<Report>,
@@ -121,7 +121,7 @@ pub(crate) struct Validation {
 /// Attempts by instance.
 pub(crate) type Attempts = BTreeMap<InstanceId, Attempt>;
 
-/// The attempt that asked at a ballot. An answer to one that is over is dropped, and counted.
+/// The attempt that asked at a ballot. An answer to an attempt that is over is dropped and counted.
 pub(crate) fn asked_at<'a>(
     attempts: &'a mut Attempts,
     dropped: &mut MessagesDropped,
@@ -133,17 +133,17 @@ pub(crate) fn asked_at<'a>(
     attempt
 }
 
-/// What R3 decides from the reports of a quorum.
+/// The decision of R3 on the reports of a quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// R3.2, R3.3 or R3.4, as the mark says.
     Propose(Mark, Proposal),
-    /// R3.5: these payload and deps have to be validated.
+    /// R3.5: this payload and these deps must be validated.
     Validate { payload: Payload, dep: Deps, supporters: usize },
 }
 
-/// R3 without its first case, a committed value, which ends the attempt before it comes here.
-/// A pure function of the reports.
+/// R3 without its first case, a committed value, which ends the attempt before. This is a pure function of the
+/// reports.
 pub(crate) fn judge(id: InstanceId, reports: &[Report], e: usize) -> Verdict {
     // R3.2: the value with the highest abal. By `abal`, not by `bal` (trap B1).
     let accepted = reports.iter().filter(|report| report.phase == Phase::Accepted);
@@ -169,8 +169,8 @@ pub(crate) fn judge(id: InstanceId, reports: &[Report], e: usize) -> Verdict {
     Verdict::Validate { payload, dep: first.dep, supporters: supporters.len() }
 }
 
-/// Rescue: what the coordinator's own slow path could have proposed (C3b), if the reports of a
-/// quorum show that all of it pre-accepted and none accepted.
+/// Rescue: the value that the coordinator's own slow path could have proposed (C3b), if the reports of a
+/// quorum show that all its members pre-accepted and none accepted.
 pub(crate) fn rescued(reports: &[Report]) -> Option<Proposal> {
     let dep = reports.iter().try_fold(Deps::NONE, |mut dep, report| {
         dep.merge(&report.dep);
@@ -180,7 +180,7 @@ pub(crate) fn rescued(reports: &[Report]) -> Option<Proposal> {
     Some(Proposal { cmd: Choice::Initial, dep, after: Deps::NONE, payload: Some(payload) })
 }
 
-/// The conflicts that still stand, once everything at or below `after` is taken out (R5).
+/// The conflicts that still stand once all instances at or below `after` are taken out (R5).
 pub(crate) fn standing(validation: &Validation) -> BTreeSet<InstanceId> {
     let standing = validation.conflicts.keys().filter(|id| !validation.after.contains(**id));
     standing.copied().collect()

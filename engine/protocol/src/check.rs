@@ -1,18 +1,18 @@
-//! What must hold of a replica between any two inputs. For tests: it looks at everything.
+//! Invariants of a replica between any two inputs, for tests, since the checks look at everything.
 
 use crate::attempt::Stage;
 use crate::instance::Instance;
 use crate::replica::Replica;
 
 impl Replica {
-    /// Verifies what must hold between any two inputs (V4, V6, and the bounds). For tests: it
-    /// looks at everything.
+    /// Verifies the invariants between any two inputs (V4, V6, and the bounds). This is for tests, since it looks at
+    /// everything.
     pub fn check(&self) {
         let (committed, executed) = (self.executor.committed(), self.executor.executed());
         for (id, instance) in self.space.iter() {
             instance.check();
             assert!(instance.is_committed() || !committed.contains(id), "{id:?}");
-            // A Nop does not execute, so nobody takes its hints.
+            // A Nop does not execute, so its hints are never taken.
             let is_over = executed.contains(id) && !instance.is_committed_nop();
             assert!(!is_over || !instance.has_places(), "{id:?} has executed");
         }
@@ -41,8 +41,8 @@ impl Replica {
         assert!(over.is_none(), "{over:?} is decided, and something is kept for its recovery");
     }
 
-    /// Verifies that nothing is kept for anybody when all that was seen has executed, and clients have their
-    /// answers. For tests.
+    /// Verifies, for tests, that nothing is kept for any client or peer when all seen instances have executed, and
+    /// that clients have their answers.
     pub fn check_settled(&self) {
         self.requests.check_settled();
         assert!(self.attempts.is_empty() && self.waiting.is_empty(), "something is under way");

@@ -1,4 +1,4 @@
-//! Which instances conflict (law, sections 2 and 3): the rule and the index that answers it.
+//! Conflicts of instances (law, sections 2 and 3): the rule, and the index that applies it.
 
 use crate::blocks::Blocks;
 use crate::mutant::{self, Mutant};
@@ -8,13 +8,13 @@ use crate::table::{Halves, Table};
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId};
 
-/// How many accesses ahead the index is prefetched: enough to hide a miss of the last cache.
+/// How many accesses ahead the index is prefetched, enough to hide a miss of the last cache.
 const PREFETCH_DISTANCE: usize = 32;
-/// Wide entries per block, 1.75 MiB.
+/// The number of wide entries per block, which takes 1.75 MiB.
 const BLOCK_WIDES: usize = 16 << 10;
 
-/// cf(a, b): a hash is in both footprints and at least one side writes it. The only conflict
-/// rule there is; C1, C2 and R4 must never disagree (trap B12).
+/// cf(a, b): whether a hash is in both footprints and at least one side writes it. This is the only conflict
+/// rule, since C1, C2 and R4 must never disagree (trap B12).
 pub fn conflicts(a: &Payload, b: &Payload) -> bool {
     Touched::by(a).conflicts_with(b)
 }
@@ -27,7 +27,7 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// What the batch touches.
+    /// The accesses of a batch.
     pub fn by(payload: &Payload) -> Touched {
         let mut accesses = payload.footprint().to_vec();
         // Writes sort behind reads of the same hash, so from behind they come first and stay.
@@ -37,7 +37,7 @@ impl Touched {
         Touched { accesses }
     }
 
-    /// cf of the two.
+    /// cf of the two batches.
     pub fn conflicts_with(&self, other: &Payload) -> bool {
         other.footprint().iter().any(|theirs| {
             let place = self.accesses.binary_search_by_key(&theirs.hash(), |mine| mine.hash());
@@ -46,17 +46,17 @@ impl Touched {
     }
 }
 
-/// What is known of one hash.
+/// The index's entry for one hash.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    /// Nothing, the last write of the only row that touched it, or a place in the table of wide
-    /// entries: nearly all keys are written by their home alone.
+    /// Nothing, the last write of the only row that touched the hash, or a place in the table of wide
+    /// entries. Nearly all keys are written by their home alone.
     last: Halves,
-    /// Where the state had its key last, for the shard to look there first when it executes.
+    /// The last known place of the key in the state, where the shard looks first when it executes.
     place: Place,
 }
 
-/// Entries that fit a cache line with their hashes.
+/// The number of entries that fit a cache line with their hashes.
 const LINE_ENTRIES: usize = 3;
 
 const WIDE: u64 = 1 << 63;
@@ -103,17 +103,17 @@ struct Wide {
     reads: Deps,
 }
 
-/// What the index knew of a batch before it learnt it.
+/// What the index knew about a batch before it learnt the batch.
 #[derive(Debug)]
 pub struct Learnt {
     /// known(batch). The entry of the id's own row is not meaningful; the rules set it.
     pub deps: Deps,
-    /// Of the keys, and of whatever else the batch touches, in the order of the footprint.
+    /// The places of the keys, and of all else that the batch touches, in the order of the footprint.
     pub places: Box<[Place]>,
 }
 
-/// Per hash and row the last write and the last read. Monotone: no id ever leaves it because of
-/// what became of it (trap B8).
+/// The last write and the last read per hash and row. The index is monotone: no id ever leaves it, whatever the
+/// outcome of its instance (trap B8).
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     table: Table<Entry, LINE_ENTRIES>,
@@ -122,7 +122,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// known(batch), and at the same time the batch becomes known as `id`: C1 and C2.
+    /// Returns known(batch), and adds the batch as `id`: C1 and C2.
     pub fn learn(&mut self, id: InstanceId, payload: &Payload) -> Learnt {
         let mut deps = Deps::NONE;
         if payload.is_barrier() {
@@ -145,7 +145,7 @@ impl Index {
         Learnt { deps, places }
     }
 
-    /// Where these keys are in the state.
+    /// Notes the places of these keys in the state.
     pub fn note(&mut self, spots: &[Spot]) {
         for (at, spot) in spots.iter().enumerate() {
             if let Some(ahead) = spots.get(at + PREFETCH_DISTANCE) {
@@ -155,7 +155,8 @@ impl Index {
         }
     }
 
-    /// Where the key was, or 0.
+    /// Adds the entry's conflicts to `known`, and the access to the entry. Returns the last known place of the key,
+    /// or 0.
     #[inline]
     fn touch(&mut self, id: InstanceId, access: Access, known: &mut Deps) -> Place {
         let entry = self.table.entry(access.hash());
@@ -188,7 +189,7 @@ impl Index {
         self.table.len()
     }
 
-    /// Whether nothing is known.
+    /// Whether the index knows no hash.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

@@ -1,8 +1,8 @@
 //! The order of execution (law, section 6): strongly connected components of the committed
 //! graph, in reverse topological order.
 //!
-//! Knows nothing of ballots or messages: it is told what was committed and says what executes
-//! next. Every row executes in order, so it is enough to look at the first unexecuted instance
+//! The executor knows nothing of ballots or messages: its input is committed instances, and its output is the next
+//! instance to execute. Every row executes in order, so it is enough to look at the first unexecuted instance
 //! of each row, its *head*: a component whose deps are executed contains one.
 
 use crate::conflict::conflicts;
@@ -15,15 +15,15 @@ use std::collections::{BTreeMap, VecDeque};
 /// A committed instance that waits for its turn.
 #[derive(Clone, Debug)]
 pub struct Vertex {
-    /// What must be executed before or together with it.
+    /// The instances that must execute before or together with this one.
     pub dep: Deps,
-    /// What must be executed before it, whatever it conflicts with (R5).
+    /// The instances that must execute before this one, whatever it conflicts with (R5).
     pub after: Deps,
-    /// Its batch; `None` for a Nop.
+    /// The batch; `None` for a Nop.
     pub payload: Option<Payload>,
 }
 
-/// What comes next in the order of execution.
+/// The next step in the order of execution.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// An instance and its batch, `None` for a Nop.
@@ -32,19 +32,19 @@ pub enum Step {
     Barrier(Barrier),
 }
 
-/// A point in the order at which the state is the same at every replica (G4).
+/// A point in the order at which the state is equal at every replica (G4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Barrier {
     /// The instance.
     pub id: InstanceId,
-    /// What the state at the barrier covers. Whatever else was executed here before are Nops.
+    /// The instances that the state at the barrier covers. All others that were executed before are Nops.
     pub frontier: Frontier,
 }
 
 /// Why the head of a row cannot execute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Block {
-    /// It was not looked at since something changed.
+    /// The head was not examined since something changed.
     Unknown,
     /// This instance must be committed first.
     Commit(InstanceId),
@@ -58,10 +58,10 @@ pub struct Executor {
     n: usize,
     executed: Frontier,
     committed: Frontier,
-    /// Per row the instances behind the executed ones.
+    /// The instances behind the executed ones, per row.
     rows: Vec<VecDeque<Option<Vertex>>>,
     blocks: Vec<Block>,
-    /// Found in order, not yet polled.
+    /// The steps that were found, in order, and not polled yet.
     ready: VecDeque<Step>,
     /// The frontier of the last barrier.
     at_barrier: Frontier,
@@ -69,7 +69,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// For `n` rows, nothing executed.
+    /// An executor for `n` rows without executed instances.
     pub fn new(n: usize) -> Executor {
         Executor {
             n,
@@ -83,17 +83,17 @@ impl Executor {
         }
     }
 
-    /// The frontier E: what has executed, per row.
+    /// The frontier E: the executed instances, per row.
     pub fn executed(&self) -> &Frontier {
         &self.executed
     }
 
-    /// C: committed without gaps, per row.
+    /// C: the instances committed without gaps, per row.
     pub fn committed(&self) -> &Frontier {
         &self.committed
     }
 
-    /// What execution waits for, at most one instance per row.
+    /// The instances for which execution waits, at most one per row.
     pub fn waiting_on(&self) -> impl Iterator<Item = InstanceId> {
         self.blocks.iter().zip(&self.rows).filter_map(|(block, row)| match block {
             Block::Commit(id) | Block::Gate(id) => Some(*id).filter(|_| row.iter().any(Option::is_some)),
@@ -101,12 +101,12 @@ impl Executor {
         })
     }
 
-    /// How many instances the largest component so far had.
+    /// The number of instances of the largest component so far.
     pub fn largest_component(&self) -> usize {
         self.largest
     }
 
-    /// An instance was committed; each is told once.
+    /// An instance was committed. The caller tells each instance once.
     pub fn on_commit(&mut self, id: InstanceId, vertex: Vertex) {
         let row = id.row.index();
         let place = (id.seq - self.executed.of(id.row) - 1) as usize;
@@ -130,8 +130,8 @@ impl Executor {
         }
     }
 
-    /// Everything up to there is executed without having been looked at: a snapshot has it, or
-    /// they are Nops. Returns how many batches were passed over.
+    /// Counts all instances up to `upto` as executed, because a snapshot covers them or they are Nops. Returns how
+    /// many batches were passed over.
     pub fn skip_to(&mut self, upto: &Floor) -> usize {
         assert!(self.ready.is_empty(), "what is ready executes before anything is skipped");
         let mut batches = 0;
@@ -148,13 +148,13 @@ impl Executor {
         batches
     }
 
-    /// The state is that of a barrier with this frontier.
+    /// Counts all instances up to a barrier's frontier as executed, because the state is that of the barrier.
     pub fn skip_to_barrier(&mut self, frontier: &Frontier) {
         self.skip_to(&frontier.to_floor());
         self.at_barrier.merge(frontier);
     }
 
-    /// What comes next.
+    /// The next step, if there is one.
     pub fn poll(&mut self) -> Option<Step> {
         while self.ready.is_empty() {
             let head = self.next_head()?;
@@ -163,7 +163,7 @@ impl Executor {
         self.ready.pop_front()
     }
 
-    /// A committed head that was not looked at since something changed.
+    /// A committed head that was not examined since something changed.
     fn next_head(&self) -> Option<InstanceId> {
         (0..self.n).find_map(|row| {
             let is_there = self.rows[row].front().is_some_and(Option::is_some);
@@ -181,7 +181,7 @@ impl Executor {
         self.rows[id.row.index()].get(place as usize)?.as_ref()
     }
 
-    /// Executes the component of a head and all before it, as far as they are committed.
+    /// Executes the component of a head and all components before it, as far as they are committed.
     fn try_head(&mut self, head: InstanceId) {
         let vertex = self.vertex(head).expect("a head is committed");
         // Nearly always all deps are executed, and no search is needed.
@@ -197,7 +197,7 @@ impl Executor {
         }
     }
 
-    /// What an instance still needs to be committed before anything deeper is looked at.
+    /// An instance that must be committed before a deeper search makes sense.
     fn lacking(&self, vertex: &Vertex) -> Option<InstanceId> {
         (0..self.n).find_map(|row| {
             let committed = self.committed.0[row];
@@ -206,8 +206,8 @@ impl Executor {
         })
     }
 
-    /// The gate: all at or below the `after` of a member is executed, or committed and without
-    /// conflict to it (B25), or part of the component.
+    /// The gate: checks that every instance at or below the `after` of a member is executed, or committed and without
+    /// conflict to the member (B25), or part of the component.
     fn gate(&self, component: &[InstanceId]) -> Result<(), Block> {
         let members = if mutant::is(Mutant::GateOfOne) { &component[..1] } else { component };
         for member in members {
@@ -234,8 +234,8 @@ impl Executor {
         Ok(())
     }
 
-    /// G4: the first barrier of a component, if it has one. Its frontier is what the members name, and
-    /// not what has executed here: other replicas can have executed other Nops.
+    /// G4: the first barrier of a component, if it has one. Its frontier consists of the instances that the members
+    /// name, and not of those that this replica has executed, since other replicas can have executed other Nops.
     fn barrier_of(&mut self, component: &[InstanceId]) -> Option<Barrier> {
         let members = || component.iter().filter_map(|id| Some((*id, self.vertex(*id)?)));
         let batches = || members().filter_map(|(id, vertex)| Some((id, vertex, vertex.payload.as_ref()?)));
@@ -252,7 +252,7 @@ impl Executor {
         Some(Barrier { id, frontier })
     }
 
-    /// Moves a component, sorted, to what is ready.
+    /// Moves a component, sorted, to the ready steps.
     fn execute(&mut self, component: &[InstanceId]) {
         self.largest = self.largest.max(component.len());
         let barrier = self.barrier_of(component);
@@ -264,7 +264,7 @@ impl Executor {
             self.ready.push_back(Step::Execute(*id, vertex.payload));
         }
         self.ready.extend(barrier.map(Step::Barrier));
-        // Whoever waited for an execution may look again.
+        // A head that waited for an execution may be examined again.
         for block in &mut self.blocks {
             if matches!(block, Block::Gate(_)) {
                 *block = Block::Unknown;
@@ -273,7 +273,7 @@ impl Executor {
     }
 }
 
-/// Tarjan's algorithm with a stack of its own, since chains get long.
+/// Tarjan's algorithm with a stack of its own, since chains can be long.
 struct Search<'a> {
     executor: &'a mut Executor,
     marks: BTreeMap<InstanceId, Mark>,
@@ -290,7 +290,7 @@ struct Mark {
 
 struct Edge {
     id: InstanceId,
-    /// The next row whose edge is to be followed.
+    /// The next row whose edge the search follows.
     row: usize,
 }
 
@@ -345,7 +345,7 @@ impl<'a> Search<'a> {
         mark.low = mark.low.min(low);
     }
 
-    /// All edges of `id` were followed: it may close a component.
+    /// Leaves `id` after all its edges were followed; it may close a component.
     fn leave(&mut self, id: InstanceId) -> Result<(), Block> {
         let mark = self.marks[&id];
         if let Some(parent) = self.path.last() {

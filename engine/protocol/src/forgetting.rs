@@ -1,5 +1,5 @@
-//! What a replica may forget (G1 to G4): its floor, the barriers that it has executed, the snapshot that is being
-//! taken, and where the log may be cut.
+//! The instances and records that a replica may forget (G1 to G4): its floor, the barriers that it has executed, the
+//! snapshot that is being taken, and the position at which the log may be cut.
 
 use crate::contract::{Position, Time};
 use crate::limits::{BARRIERS_REMEMBERED, HOLD_BARRIERS};
@@ -12,9 +12,9 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug)]
 struct Underway {
     taking: Taking,
-    /// Its file counts once the log is durable up to here; records before may go then.
+    /// The position up to which the log must be durable before the file counts; records before it may go then.
     cut: Position,
-    /// What the log had taken when it was begun.
+    /// The bytes that the log had taken when the snapshot was begun.
     log_bytes: u64,
 }
 
@@ -25,42 +25,42 @@ struct Cut {
     before: Position,
 }
 
-/// See the module.
+/// The state of forgetting; see the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forgetting {
-    /// G1: executed, and forgotten here.
+    /// G1: the instances that are executed and forgotten.
     floor: Floor,
-    /// Conflicts at or below may be missing in the index (law, section 3): it does not come with a
+    /// Conflicts at or below may be missing in the index (law, section 3), because the index does not come with a
     /// snapshot, nor with a floor that was taken over from a peer.
     unindexed: Floor,
-    /// Barriers executed since the shard began.
+    /// The number of barriers executed since the shard began.
     barriers: u64,
-    /// The last of them, and the state hash at each.
+    /// The last barriers, and the state hash at each.
     hashes: VecDeque<(u64, u64)>,
-    /// What the log held at the start and has taken since, in bytes; and at the last barrier.
+    /// The bytes that the log held at the start and has taken since, now and at the last barrier.
     log_bytes: u64,
     at_barrier: u64,
-    /// The barrier of the newest durable snapshot, and what the log had taken when that was begun.
+    /// The barrier of the newest durable snapshot, and the bytes that the log had taken when it was begun.
     snapshot: u64,
     snapshot_log_bytes: u64,
     underway: Option<Underway>,
-    /// After a snapshot that could not be written.
+    /// The pause after a snapshot that could not be written.
     pause: Pause,
     cut: Option<Cut>,
 }
 
 impl Forgetting {
-    /// What has executed and is forgotten here.
+    /// The instances that are executed and forgotten.
     pub(crate) fn floor(&self) -> &Floor {
         &self.floor
     }
 
-    /// What conflicts may be missing in the index.
+    /// The instances whose conflicts may be missing in the index.
     pub(crate) fn unindexed(&self) -> &Floor {
         &self.unindexed
     }
 
-    /// Barriers executed since the shard began.
+    /// The number of barriers executed since the shard began.
     pub(crate) fn barriers(&self) -> u64 {
         self.barriers
     }
@@ -80,33 +80,33 @@ impl Forgetting {
         self.snapshot
     }
 
-    /// G1: everything up to here is forgotten from now on.
+    /// G1: forgets all instances up to `upto`.
     pub(crate) fn raise_floor(&mut self, upto: &Floor) {
         self.floor.merge(upto);
     }
 
-    /// The index may lack what is at or below.
+    /// Notes that the index may lack instances at or below `upto`.
     pub(crate) fn on_unindexed(&mut self, upto: &Floor) {
         self.unindexed.merge(upto);
     }
 
-    /// What the log has taken so far.
+    /// Notes the bytes that the log has taken so far.
     pub(crate) fn on_log_bytes(&mut self, bytes: u64) {
         self.log_bytes = bytes;
     }
 
-    /// What the log has taken since the last barrier.
+    /// The bytes that the log has taken since the last barrier.
     pub(crate) fn grown(&self) -> u64 {
         self.log_bytes - self.at_barrier
     }
 
-    /// G5: whether the log has room to wait for whoever fetches the newest snapshot, if barriers come after so
-    /// many bytes.
+    /// G5: whether the log has room to wait for a peer that fetches the newest snapshot, if barriers come after
+    /// `barrier_bytes`.
     pub(crate) fn may_hold(&self, barrier_bytes: u64) -> bool {
         self.log_bytes - self.snapshot_log_bytes < barrier_bytes.saturating_mul(HOLD_BARRIERS)
     }
 
-    /// One more barrier has executed; what the state was is remembered to be compared (V13).
+    /// Counts one more executed barrier, and remembers the state hash for comparison (V13).
     pub(crate) fn count_barrier(&mut self, hash: u64) -> u64 {
         self.barriers += 1;
         self.remember(self.barriers, hash);
@@ -120,7 +120,7 @@ impl Forgetting {
         }
     }
 
-    /// The log has grown by nothing since a barrier.
+    /// Counts the growth of the log from now on, at a barrier.
     pub(crate) fn on_barrier(&mut self) {
         self.at_barrier = self.log_bytes;
     }
@@ -130,7 +130,7 @@ impl Forgetting {
         self.underway.is_none() && self.pause.is_over(now)
     }
 
-    /// G4: a snapshot is taken from here on.
+    /// G4: begins to take a snapshot.
     pub(crate) fn begin(&mut self, taking: Taking, cut: Position) {
         self.underway = Some(Underway { taking, cut, log_bytes: self.log_bytes });
     }
@@ -145,7 +145,8 @@ impl Forgetting {
         self.underway.as_mut().map(|it| &mut it.taking)
     }
 
-    /// The snapshot that was being taken is durable: its barrier, its frontier, and where the log may be cut.
+    /// The snapshot that was being taken is durable. Returns its barrier, its frontier, and the position at which the
+    /// log may be cut.
     pub(crate) fn on_taken(&mut self) -> (u64, Frontier, Position) {
         let Underway { taking, cut, log_bytes } = self.underway.take().expect("one is being taken");
         self.pause = Pause::default();
@@ -153,19 +154,19 @@ impl Forgetting {
         (taking.head.barrier, taking.head.frontier, cut)
     }
 
-    /// The snapshot could not be written; the next is not tried at once.
+    /// The snapshot could not be written, so the next try comes after a pause.
     pub(crate) fn on_failed(&mut self, now: Time) {
         self.underway = None;
         self.pause.on_failure(now);
     }
 
-    /// A peer's snapshot takes the place of what was being taken.
+    /// A peer's snapshot replaces the one that was being taken.
     pub(crate) fn on_installed(&mut self) {
         self.underway = None;
         (self.snapshot_log_bytes, self.at_barrier) = (self.log_bytes, self.log_bytes);
     }
 
-    /// The state is that of a snapshot.
+    /// The state was loaded from a snapshot.
     pub(crate) fn on_loaded(&mut self, barrier: u64, hash: u64) {
         (self.barriers, self.snapshot) = (barrier, barrier);
         self.remember(barrier, hash);

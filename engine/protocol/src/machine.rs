@@ -25,32 +25,32 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Nothing decided yet.
+    /// A machine without decisions.
     pub fn new(epoch: Epoch, shard: ShardId) -> Machine {
         let answers = ResponseBuilder::new(epoch, shard);
         let (state, streams) = (State::new(shard), Streams::default());
         Machine { epoch, shard, state, streams, answers, commands: 0 }
     }
 
-    /// The hash of everything: equal at equal frontiers.
+    /// The hash of state and streams, which is equal at equal frontiers.
     pub fn hash(&self) -> u64 {
         self.state.hash().wrapping_add(self.streams.hash())
     }
 
-    /// What was read back has executed so many commands.
+    /// Sets the number of executed commands after the state was read back.
     pub(crate) fn resume(&mut self, commands: u64) {
         self.commands = commands;
     }
 
-    /// Commands executed.
+    /// The number of executed commands.
     pub fn commands(&self) -> u64 {
         self.commands
     }
 
-    /// Executes the batch of an instance. `places` is what the conflict index knew of its keys, or
-    /// nothing; what it has to be told is returned. `respond` gets the number of each part and its
-    /// encoded response. Reads change nothing: with `reads` false nobody waits for them and they are
-    /// passed over.
+    /// Executes the batch of an instance. `places` are the places of its keys that the conflict index knew, or
+    /// nothing; the return value are places that the index must note. `respond` gets the number of each part and its
+    /// encoded response. With `reads` false no client waits for reads, and they are passed over, since they change
+    /// nothing.
     pub fn execute(
         &mut self,
         id: InstanceId,
@@ -76,15 +76,15 @@ impl Machine {
     }
 }
 
-/// What a stream knows of a request.
+/// A stream's knowledge of a request.
 enum Known {
-    /// It is another process's by now (S5).
+    /// The stream belongs to another process by now (S5).
     Fenced,
-    /// It comes next.
+    /// The request comes next.
     Next,
-    /// It was executed, and these are its answers.
+    /// The request was executed, and these are its answers.
     Executed(Bytes),
-    /// It is early, or some of its numbers were executed.
+    /// The request is early, or some of its numbers were executed.
     Other,
 }
 
@@ -111,7 +111,7 @@ impl<'a> PartWork<'_, 'a> {
         self.keys.skip(self.part.commands as usize, &self.machine.state);
     }
 
-    /// Reads, Opens and Barriers.
+    /// Executes a request without a stream: reads, Opens and Barriers.
     fn without_stream(&mut self) -> Bytes {
         for (index, command) in self.commands() {
             self.apply(index, &command);
@@ -119,7 +119,7 @@ impl<'a> PartWork<'_, 'a> {
         self.machine.answers.encode()
     }
 
-    /// S2: what executes, what was executed before, what the client is told.
+    /// S2: executes a request on a stream, as far as it was not executed before. Returns the response.
     fn on_stream(&mut self) -> Bytes {
         let Part { stream: stream_id, first, numbers, answered_below, owner, .. } = *self.part;
         let op = self.first_op();
@@ -168,7 +168,7 @@ impl<'a> PartWork<'_, 'a> {
         self.commands().next().expect("a request has commands").1.op
     }
 
-    /// S5: a process takes a source over, and learns where it stands.
+    /// S5: a process takes a source over, and gets its standing.
     fn attach(&mut self) -> Bytes {
         let (index, command) = self.commands().next().expect("a request has commands");
         let attach = command.attach().expect("checked when it was parsed");
@@ -179,7 +179,7 @@ impl<'a> PartWork<'_, 'a> {
         self.machine.answers.encode()
     }
 
-    /// S5: what a source has said from this number on is remembered.
+    /// S5: adds the commands of a source from this number on to its digest.
     fn say(&mut self, from: u64) {
         if self.part.stream.is_named() {
             let commands = self.payload.batch().commands_of(self.part);
@@ -188,7 +188,7 @@ impl<'a> PartWork<'_, 'a> {
         }
     }
 
-    /// The same answer to all commands, of which none has an effect.
+    /// Gives one answer to all commands, of which none has an effect.
     fn all(&mut self, answer: &Answer) -> Bytes {
         for (index, _) in self.commands() {
             self.machine.answers.plain(self.id, index, answer);
@@ -197,7 +197,7 @@ impl<'a> PartWork<'_, 'a> {
         self.machine.answers.encode()
     }
 
-    /// S4: the stream ends where it stands. What its client sent and did not see executed never will be.
+    /// S4: ends the stream at its present number. Commands that were sent and not executed by then never will be.
     fn end(&mut self) -> Bytes {
         let stream = self.part.stream;
         let low = self.machine.streams.get(stream).expect("the stream is open").low();
@@ -211,7 +211,7 @@ impl<'a> PartWork<'_, 'a> {
         self.keys.skip(keys, &self.machine.state);
     }
 
-    /// S4: an idle stream ends only if it still is as the proposer of its end saw it.
+    /// S4: ends an idle stream, if it still is as the proposer of its end saw it.
     fn end_if_idle(&mut self) -> Bytes {
         let (index, command) = self.commands().next().expect("a request has commands");
         let seen = command.seen().expect("checked when it was parsed");
@@ -227,7 +227,8 @@ impl<'a> PartWork<'_, 'a> {
         self.machine.answers.encode()
     }
 
-    /// A request that does not come next: some of its numbers were executed before, or it is early.
+    /// Executes the commands of a request that does not come next: some of its numbers were executed before, or it is
+    /// early.
     fn one_by_one(&mut self) -> Bytes {
         let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
         let low = stream.low();
@@ -254,7 +255,7 @@ impl<'a> PartWork<'_, 'a> {
         self.finish()
     }
 
-    /// All its numbers are executed; keeps the answers for retries.
+    /// Ends a request whose numbers are all executed, and keeps its answers for retries.
     fn finish(&mut self) -> Bytes {
         let Part { stream, first, numbers, .. } = *self.part;
         let response = self.machine.answers.encode();

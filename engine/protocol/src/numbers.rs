@@ -1,5 +1,5 @@
-//! The sequence numbers of the own row: reserved in blocks before they are used (C1, D5), and what blocks
-//! of replicas that were restarted still matter (D8).
+//! The sequence numbers of the own row, which are reserved in blocks before they are used (C1, D5), and the blocks of
+//! restarted replicas that still matter (D8).
 
 use crate::contract::Position;
 use crate::log::record::Record;
@@ -7,52 +7,52 @@ use crate::outbox::Outbox;
 use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::ReplicaId;
 
-/// Numbers up to the end may be used, once the record at the position is durable.
+/// A block of numbers up to `end`, which may be used once the record at the position is durable.
 #[derive(Clone, Copy, Debug, Default)]
 struct Block {
     end: u64,
     position: Position,
 }
 
-/// See the module.
+/// The numbers; see the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbers {
     me: ReplicaId,
-    /// Numbers in a block.
+    /// The size of a block.
     block: u64,
     /// The last number used.
     used: u64,
     /// The last own instance that one of another row is known to come after.
     named: u64,
     reserved: Block,
-    /// The block before that one.
+    /// The block before the reserved one.
     before: Block,
-    /// By replica the end of the block that it had reserved before it was restarted.
+    /// The end of the block that a replica had reserved before its restart, by replica.
     restart_marks: Deps,
 }
 
 impl Numbers {
-    /// None used, none reserved.
+    /// No numbers are used or reserved.
     pub(crate) fn new(me: ReplicaId, block: u64) -> Numbers {
         let (reserved, before) = (Block::default(), Block::default());
         Numbers { me, block, used: 0, named: 0, reserved, before, restart_marks: Deps::NONE }
     }
 
-    /// The log says that a block was reserved.
+    /// Takes the record that a block was reserved.
     pub(crate) fn replay_block(&mut self, end: u64) {
         self.reserved.end = end;
         self.restart_marks.set(self.me, end);
     }
 
-    /// The log says that the replica stopped in good order: nothing that was said is unknown here, so D8
-    /// has nothing to guard.
+    /// Takes the record that the replica stopped in good order. The log then has everything that was sent, so D8 has
+    /// nothing to guard.
     pub(crate) fn replay_stop(&mut self, used: u64) {
         self.reserved.end = used;
         self.restart_marks.set(self.me, 0);
     }
 
-    /// D5: numbers go on above the reserved block. The last number of the block, if some of its numbers may
-    /// be unused and are not below the floor.
+    /// D5: goes on with numbers above the reserved block. Returns the last number of the block, if some of its
+    /// numbers may be unused and are not below the floor.
     pub(crate) fn start(&mut self, forgotten: u64) -> Option<u64> {
         self.reserved.end = self.reserved.end.max(forgotten);
         self.used = self.reserved.end;
@@ -75,15 +75,15 @@ impl Numbers {
         self.used
     }
 
-    /// The record that the use of a number rests on. A fresh block keeps nobody waiting who still draws on
-    /// the one before.
+    /// The position of the record on which the use of a number rests. A number of the block before does not wait for
+    /// the record of a fresh block.
     pub(crate) fn block_of(&self, seq: u64) -> Position {
         if seq <= self.before.end { self.before.position } else { self.reserved.position }
     }
 
-    /// No further number will be used. The record that says so.
+    /// Ends the use of numbers. Returns the record that says so.
     pub(crate) fn stop(&mut self) -> Record {
-        // A cut that comes after this carries it over, too.
+        // A later cut carries this over, too.
         self.reserved.end = self.used;
         Record::Stopped { used: self.used }
     }
@@ -98,7 +98,8 @@ impl Numbers {
         self.reserved.end
     }
 
-    /// How many own instances wait for their execution (W of section 6), if the own row has executed so far.
+    /// How many own instances wait for their execution (W of section 6), if the own row has executed up to
+    /// `executed`.
     pub(crate) fn unexecuted(&self, executed: u64) -> u64 {
         self.used - executed.min(self.used)
     }
@@ -108,12 +109,12 @@ impl Numbers {
         self.restart_marks.of(of)
     }
 
-    /// D8: a peer tells its restart mark.
+    /// D8: takes the restart mark that a peer has sent.
     pub(crate) fn on_restart_mark(&mut self, of: ReplicaId, mark: u64) {
         self.restart_marks.set(of, mark);
     }
 
-    /// D8: the restart marks that still matter, because what they name is not below the floor yet.
+    /// D8: the restart marks that still matter, because their instances are not below the floor yet.
     pub(crate) fn open_restart_marks(&self, floor: &Floor) -> Deps {
         let mut open = self.restart_marks;
         for (mark, floor) in open.0.iter_mut().zip(&floor.0) {
@@ -124,7 +125,7 @@ impl Numbers {
         open
     }
 
-    /// C6: an instance of another row comes after these, so somebody may wait for their Commits.
+    /// C6: notes that an instance of another row comes after these, so a replica may wait for their Commits.
     pub(crate) fn name(&mut self, deps: &Deps) {
         self.named = self.named.max(deps.of(self.me));
     }

@@ -1,8 +1,7 @@
-//! Holds what must not be said before the log is durable (D1).
+//! Holds messages and replies that must not leave before the log is durable (D1).
 //!
-//! Whatever is said rests on everything that was appended before: so each message and each reply
-//! is held until the last position at the time of its making is durable. Nothing outside can send
-//! it early, since nothing outside has it.
+//! A message or reply rests on all records that were appended before it. So the outbox holds it until the last
+//! position at the time of its making is durable. No caller can send it early, since no caller has it.
 
 use crate::contract::{Append, ClientRef, Output, Position, Reply, Send};
 use crate::log::record::Record;
@@ -21,17 +20,17 @@ enum Held {
     Reply(Reply),
 }
 
-/// What waits for the disk, and what is ready to leave.
+/// The outputs that wait for the disk, and those that are ready to leave.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     last: Position,
     durable: Position,
-    /// The last record that something that is said can rest on.
+    /// The position of the last record on which a message or reply can rest.
     spoken: Position,
     appends: VecDeque<Append>,
     held: VecDeque<(Position, Held)>,
     sends: VecDeque<Send>,
-    /// What a replica says to itself, due now.
+    /// The due messages of the replica to itself.
     own: VecDeque<Send>,
     replies: VecDeque<Reply>,
 }
@@ -43,10 +42,10 @@ impl Outbox {
         (self.last, self.durable, self.spoken) = (position, position, position);
     }
 
-    /// Appends a record; what is made from here on waits for it.
+    /// Appends a record. Messages and replies that are made from now on wait for it.
     pub(crate) fn append(&mut self, record: Record, payload: Option<Payload>) -> Position {
         self.last.0 += 1;
-        // If two replicas that are idle told each other of these, they would write for ever.
+        // If two idle replicas told each other of these records, they would write for ever.
         if !matches!(record, Record::Heard { .. }) {
             self.spoken = self.last;
         }
@@ -54,17 +53,17 @@ impl Outbox {
         self.last
     }
 
-    /// What no crash can take.
+    /// The position up to which no crash can take records.
     pub(crate) fn durable(&self) -> Position {
         self.durable
     }
 
-    /// How far the log reaches for what is said, durable or not.
+    /// The position of the last record on which a message or reply can rest, durable or not.
     pub(crate) fn spoken(&self) -> Position {
         self.spoken
     }
 
-    /// An answer to oneself: it counts when it could have left.
+    /// Sends an answer to the replica itself, which counts when it could have left.
     pub(crate) fn send_own(&mut self, me: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
         let send = Send { to: me, message, payload, lazy: false };
         if self.last <= self.durable {
@@ -74,17 +73,17 @@ impl Outbox {
         }
     }
 
-    /// Sends when everything appended so far is durable.
+    /// Sends a message when all records appended so far are durable.
     pub(crate) fn send(&mut self, to: ReplicaId, message: PeerMessage, payload: Option<Payload>) {
         self.send_behind(self.last, to, message, payload);
     }
 
-    /// The same for what nobody waits for.
+    /// Sends a lazy message, for which no replica waits, when all records appended so far are durable.
     pub(crate) fn send_lazily(&mut self, to: ReplicaId, message: PeerMessage) {
         self.put(self.last, Send { to, message, payload: None, lazy: true });
     }
 
-    /// Sends when the record at `position` is durable: only for C1's PreAccept, which needs no
+    /// Sends a message when the record at `position` is durable. Only C1's PreAccept may use this, since it needs no
     /// more than its block of sequence numbers.
     pub(crate) fn send_behind(
         &mut self,
@@ -104,13 +103,13 @@ impl Outbox {
         }
     }
 
-    /// Sends at once what rests on no record (D9).
+    /// Sends a message at once that rests on no record (D9).
     pub(crate) fn send_at_once(&mut self, to: ReplicaId, message: PeerMessage) {
         self.sends.push_back(Send { to, message, payload: None, lazy: false });
     }
 
-    /// Answers when everything appended so far is durable. That there is no answer rests on no record, and
-    /// a client is to ask elsewhere while the disk hangs (D9): it is said at once.
+    /// Answers when all records appended so far are durable. A failure rests on no record, and tells a client to ask
+    /// another replica while the disk hangs (D9), so it is sent at once.
     pub(crate) fn reply(&mut self, client: ClientRef, outcome: Result<Bytes, Failure>) {
         let reply = Reply { client, outcome };
         let rests_on_nothing = reply.outcome.is_err() && !mutant::is(Mutant::RefusalsWait);
@@ -122,12 +121,12 @@ impl Outbox {
     }
 
     fn hold(&mut self, position: Position, held: Held) {
-        // The queue is ordered by position; whoever needs less waits a little longer.
+        // The queue is ordered by position, so an output that needs less waits a little longer.
         let behind = self.held.back().map_or(position, |(last, _)| position.max(*last));
         self.held.push_back((behind, held));
     }
 
-    /// All records up to `position` are durable: releases what waited for them.
+    /// Releases the outputs that waited for records up to `position`, which are durable.
     pub(crate) fn on_durable(&mut self, position: Position) {
         assert!(position >= self.durable && position <= self.last, "the log jumped to {position:?}");
         self.durable = position;
@@ -141,7 +140,7 @@ impl Outbox {
         }
     }
 
-    /// What leaves next: appends before messages before replies.
+    /// The next output; appends come before messages, and messages before replies.
     #[inline]
     pub(crate) fn poll(&mut self) -> Option<Output> {
         if let Some(append) = self.appends.pop_front() {
@@ -158,12 +157,12 @@ impl Outbox {
         self.own.pop_front()
     }
 
-    /// D2: whether anything is held until more of the log is durable.
+    /// D2: whether any output waits until more of the log is durable.
     pub(crate) fn awaits_log(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Answers that wait for the disk are not given (D9): whose they would have been.
+    /// Drops the answers that wait for the disk (D9). Returns the clients that they were for.
     pub(crate) fn take_held_answers(&mut self) -> Vec<ClientRef> {
         let mut clients = Vec::new();
         self.held.retain(|(_, held)| match held {
@@ -176,12 +175,12 @@ impl Outbox {
         clients
     }
 
-    /// How much is held until more of the log is durable.
+    /// How many outputs wait until more of the log is durable.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Verifies that what is held waits for something, in order. For tests: it looks at everything.
+    /// Verifies that every held output waits for a record, in order. This is for tests, since it looks at everything.
     pub(crate) fn check(&self) {
         assert!(self.durable <= self.last && self.spoken <= self.last, "positions that are not there");
         assert!(
@@ -192,7 +191,7 @@ impl Outbox {
         assert!(self.held.iter().is_sorted_by_key(|(needed, _)| *needed), "released out of order");
     }
 
-    /// Whether everything was said and is durable.
+    /// Whether no output is left and all records are durable.
     pub(crate) fn is_empty(&self) -> bool {
         self.last == self.durable
             && self.appends.is_empty()

@@ -1,4 +1,4 @@
-//! What is known of the other replicas, and of this one as the others see it.
+//! The known state of the other replicas, and of this one as the others see it.
 
 use crate::contract::Time;
 use crate::quorum::ReplicaSet;
@@ -6,27 +6,28 @@ use isonomy_wire::deps::{Floor, Frontier};
 use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::Gossip;
 
-/// What one replica has told, and whether it is reached.
+/// The reports of one replica, and whether it is reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Peer {
     is_linked: bool,
-    /// Until then its disk hangs, as it says (D9).
+    /// The time until which its disk counts as hanging, after its report (D9).
     stalled_until: Option<Time>,
     committed: Frontier,
     executed: Frontier,
     state_hash: u64,
-    /// What it has forgotten, which rests on its snapshot or on what everybody has executed.
+    /// The instances that it has forgotten; the floor rests on its snapshot or on the instances that all have
+    /// executed.
     floor: Floor,
     snapshot: u64,
     unindexed: Floor,
-    /// The last barrier that it executed, and its state hash there.
+    /// The last barrier that it executed, and its state hash at that barrier.
     barrier: (u64, u64),
-    /// G6: its log has had so many durable records.
+    /// G6: the number of durable records that its log has had.
     heard: u64,
 }
 
 impl Peer {
-    /// What it has forgotten.
+    /// The instances that it has forgotten.
     pub(crate) fn floor(&self) -> &Floor {
         &self.floor
     }
@@ -36,22 +37,22 @@ impl Peer {
         self.snapshot
     }
 
-    /// What it has committed without a gap.
+    /// The instances that it has committed without a gap.
     pub(crate) fn committed(&self) -> &Frontier {
         &self.committed
     }
 
-    /// V13: its frontier, and its state hash there.
+    /// V13: its frontier, and its state hash at the frontier.
     pub(crate) fn state(&self) -> (&Frontier, u64) {
         (&self.executed, self.state_hash)
     }
 
-    /// V13: the last barrier that it executed, and its state hash there.
+    /// V13: the last barrier that it executed, and its state hash at that barrier.
     pub(crate) fn barrier(&self) -> (u64, u64) {
         self.barrier
     }
 
-    /// D9: linked, and its disk takes what it is told.
+    /// D9: whether it is linked, and its disk takes writes.
     fn is_reached(&self) -> bool {
         self.is_linked && self.stalled_until.is_none()
     }
@@ -62,14 +63,14 @@ impl Peer {
 pub(crate) struct Peers {
     me: ReplicaId,
     all: Vec<Peer>,
-    /// Whether a peer has told more of its log than is written down.
+    /// Whether a peer has reported more records of its log than this replica has recorded.
     heard_more: bool,
-    /// When that was written down last.
+    /// When this replica recorded such reports last.
     heard_at: Time,
 }
 
 impl Peers {
-    /// `replicas` of them, of which nothing is known.
+    /// `replicas` replicas of which nothing is known.
     pub(crate) fn new(me: ReplicaId, replicas: usize) -> Peers {
         Peers { me, all: vec![Peer::default(); replicas], heard_more: false, heard_at: Time(0) }
     }
@@ -85,7 +86,7 @@ impl Peers {
         self.rows().filter(move |id| *id != me)
     }
 
-    /// One of them.
+    /// One replica.
     pub(crate) fn get(&self, id: ReplicaId) -> &Peer {
         &self.all[id.index()]
     }
@@ -95,12 +96,12 @@ impl Peers {
         self.rows().filter(|id| *id == self.me || self.is_reached(*id)).collect()
     }
 
-    /// Whether another replica is linked and its disk takes what it is told (D9).
+    /// Whether another replica is linked and its disk takes writes (D9).
     pub(crate) fn is_reached(&self, id: ReplicaId) -> bool {
         self.get(id).is_reached()
     }
 
-    /// These are linked in both directions. Whether a link was lost.
+    /// Notes the peers that are linked in both directions. Returns whether a link was lost.
     pub(crate) fn on_links(&mut self, linked: &[ReplicaId]) -> bool {
         let mut is_lost = false;
         for (index, peer) in self.all.iter_mut().enumerate() {
@@ -110,18 +111,18 @@ impl Peers {
         is_lost
     }
 
-    /// D9: the disk of a replica hangs, as it says. Whether it was reached before.
+    /// D9: notes a replica's report that its disk hangs. Returns whether the replica was reached before.
     pub(crate) fn on_stalled(&mut self, from: ReplicaId, until: Time) -> bool {
         self.all[from.index()].stalled_until.replace(until).is_none()
     }
 
-    /// D9: those who no longer say that their disks hang are reached again. Whether there are any.
+    /// D9: counts replicas as reached again that no longer report a hanging disk. Returns whether there are any.
     pub(crate) fn end_stalls(&mut self, now: Time) -> bool {
         let is_over = |peer: &mut Peer| peer.stalled_until.take_if(|until| *until <= now).is_some();
         self.all.iter_mut().map(is_over).filter(|is_over| *is_over).count() > 0
     }
 
-    /// A replica says how far it is.
+    /// Takes a replica's gossip about its progress.
     pub(crate) fn on_gossip(&mut self, from: ReplicaId, gossip: &Gossip) {
         let peer = &mut self.all[from.index()];
         peer.committed.merge(&gossip.committed);
@@ -147,26 +148,26 @@ impl Peers {
         peer.snapshot = peer.snapshot.max(snapshot);
     }
 
-    /// G6: how many durable records the log of a replica has had, as it has said.
+    /// G6: the number of durable records that a replica has reported for its log.
     pub(crate) fn heard(&self, of: ReplicaId) -> u64 {
         self.get(of).heard
     }
 
-    /// G6: the same of all, as it is written down; `None` if there is nothing to say.
+    /// G6: these numbers of all replicas, for the record; `None` if no replica has reported one.
     pub(crate) fn heard_positions(&self) -> Option<[u64; REPLICAS_MAX]> {
         let mut positions = [0; REPLICAS_MAX];
         positions.iter_mut().zip(&self.all).for_each(|(position, peer)| *position = peer.heard);
         positions.iter().any(|position| *position > 0).then_some(positions)
     }
 
-    /// G6: the log says how far the logs of the replicas had come.
+    /// G6: takes a record of how far the logs of the replicas had come.
     pub(crate) fn replay_heard(&mut self, positions: [u64; REPLICAS_MAX]) {
         for (peer, position) in self.all.iter_mut().zip(positions) {
             peer.heard = peer.heard.max(position);
         }
     }
 
-    /// G6: whether more was heard than is written down. It is now.
+    /// G6: whether a peer has reported more than this replica has recorded. The caller must record it now.
     pub(crate) fn take_heard_more(&mut self, now: Time) -> bool {
         let is_more = std::mem::take(&mut self.heard_more);
         if is_more {
@@ -175,12 +176,12 @@ impl Peers {
         is_more
     }
 
-    /// G6: when it was written down last, or may be next.
+    /// G6: when such reports were recorded last, or may be next.
     pub(crate) fn heard_at(&self) -> Time {
         self.heard_at
     }
 
-    /// G6: nothing is written down at once.
+    /// G6: begins the wait before the first such record.
     pub(crate) fn start(&mut self, now: Time) {
         self.heard_at = now;
     }
@@ -205,7 +206,7 @@ impl Peers {
         })
     }
 
-    /// Whether a replica that can be reached has committed this and all before it in its row.
+    /// Whether a replica that can be reached has committed this instance and all before it in its row.
     pub(crate) fn is_committed_at(&self, peer: ReplicaId, id: InstanceId) -> bool {
         self.is_reached(peer) && self.get(peer).committed.contains(id)
     }

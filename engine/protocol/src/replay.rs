@@ -14,15 +14,15 @@ use isonomy_wire::id::{Ballot, InstanceId};
 use isonomy_wire::message::{Phase, Value};
 
 impl Replica {
-    /// The newest snapshot, before the log is replayed (G5).
+    /// Loads the newest snapshot, before the log is replayed (G5).
     pub fn restore(&mut self, snapshot: Snapshot) {
         let frontier = snapshot.head.frontier;
         self.load(snapshot);
         self.raise_floor(&frontier.to_floor());
     }
 
-    /// A record that the log had when the process started. The log was checked before; a record
-    /// that contradicts those before it is a broken invariant.
+    /// Replays a record that the log had when the process started. The log was checked before, so a record
+    /// that contradicts earlier ones is a broken invariant.
     pub fn replay(&mut self, record: Record, payload: Option<Payload>) {
         if record.id().is_some_and(|id| self.is_forgotten(id)) {
             return;
@@ -88,8 +88,8 @@ impl Replica {
         self.execute_replayed();
     }
 
-    /// G1, G5: what a floor covers and the replay has not executed was not seen here, or its records
-    /// are gone: the index does not have it.
+    /// G1, G5: replays a floor. Instances that it covers and the replay has not executed were not seen here, or their
+    /// records are gone, so the index does not have them.
     fn replay_floor(&mut self, upto: &Floor) {
         if !self.executor.executed().is_above(upto) && !mutant::is(Mutant::ReplayedFloorUnnamed) {
             self.forgetting.on_unindexed(upto);

@@ -1,4 +1,4 @@
-//! One replica's part in one shard: its inputs and outputs. The rules are in the files of `phase`, and their state is in
+//! One replica's part in one shard: its inputs and outputs. The rules are in `phase`, and their state is in
 //! the modules that the fields name.
 
 use crate::attempt::Attempts;

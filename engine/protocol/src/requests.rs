@@ -1,5 +1,5 @@
-//! Requests of clients at this replica: those that wait for an instance, and those who wait for the execution
-//! of one. Why a request is not taken is in [`crate::phase`].
+//! Requests of clients at this replica that wait for an instance, and clients that wait for the execution of one. The
+//! reasons for refusals are in [`crate::phase`].
 
 use crate::contract::{Busy, ClientRef, Room, Time};
 use crate::limits::{GATHER_BYTES, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX};
@@ -7,7 +7,7 @@ use crate::payload::Payload;
 use isonomy_wire::command::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Requests on their way into an instance, and who waits for them: one client per part.
+/// Requests on their way into an instance, and the clients that wait for them, one per part.
 #[derive(Clone, Debug)]
 struct Pending {
     payload: Payload,
@@ -20,35 +20,35 @@ impl Pending {
     }
 }
 
-/// How far a replica has come with its stop.
+/// The progress of a replica's stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Stop {
     #[default]
     Serving,
-    /// No more requests are taken.
+    /// The replica takes no more requests.
     Stopping,
-    /// The log says that everything own has executed.
+    /// The log has the record that all own instances have executed.
     Stopped,
 }
 
-/// See the module.
+/// The requests; see the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requests {
     pending: VecDeque<Pending>,
-    /// The bytes of those.
+    /// The bytes of these requests.
     bytes: usize,
-    /// Who waits for own instances, by sequence number.
+    /// The clients that wait for own instances, by sequence number.
     waiters: BTreeMap<u64, Vec<ClientRef>>,
-    /// G6: the others have confirmed that this replica was not set back.
+    /// G6: whether the others have confirmed that this replica was not set back.
     is_admitted: bool,
     no_quorum_since: Option<Time>,
-    /// Why requests that write are refused for want of room, if they are.
+    /// The room of the log, and the reason why requests are refused, if they are.
     room: Room,
     stop: Stop,
 }
 
 impl Requests {
-    /// A client's request. `Busy`: the queue is full, and nothing was taken.
+    /// Queues a client's request. `Busy`: the queue is full, and the request was not taken.
     pub(crate) fn offer(&mut self, client: ClientRef, payload: Payload) -> Result<(), Busy> {
         let pending = Pending { payload, clients: vec![client] };
         if self.pending.len() >= PENDING_REQUESTS_MAX || self.bytes + pending.bytes() > PENDING_BYTES_MAX {
@@ -59,14 +59,15 @@ impl Requests {
         Ok(())
     }
 
-    /// A request of the replica's own. Nobody waits for its answer: the reference belongs to no connection.
+    /// Queues a request of the replica itself. No client waits for the answer, and the reference belongs to no
+    /// connection.
     pub(crate) fn push_own(&mut self, payload: Payload) {
         let pending = Pending { payload, clients: vec![ClientRef::default()] };
         self.bytes += pending.bytes();
         self.pending.push_back(pending);
     }
 
-    /// An instance became a Nop: its requests are the next to get another.
+    /// Puts back the requests of an instance that became a Nop. They are the next to get another instance.
     pub(crate) fn put_back(&mut self, payload: Payload, clients: Vec<ClientRef>) {
         let pending = Pending { payload, clients };
         self.bytes += pending.bytes();
@@ -103,26 +104,26 @@ impl Requests {
         std::mem::take(&mut self.pending).into_iter().flat_map(|pending| pending.clients)
     }
 
-    /// Clients wait for the execution of an own instance.
+    /// Notes the clients that wait for the execution of an own instance.
     pub(crate) fn wait(&mut self, seq: u64, clients: Vec<ClientRef>) {
-        // Nobody waits for a barrier.
+        // No client waits for a barrier.
         if !clients.is_empty() {
             self.waiters.insert(seq, clients);
         }
     }
 
-    /// Those who wait for an own instance wait no longer.
+    /// Takes the clients that wait for an own instance.
     pub(crate) fn take_waiters(&mut self, seq: u64) -> Option<Vec<ClientRef>> {
         self.waiters.remove(&seq)
     }
 
-    /// The same for all own instances up to a number.
+    /// Takes the clients that wait for any own instance up to a number.
     pub(crate) fn take_waiters_upto(&mut self, seq: u64) -> impl Iterator<Item = ClientRef> + use<> {
         let above = self.waiters.split_off(&(seq + 1));
         std::mem::replace(&mut self.waiters, above).into_values().flatten()
     }
 
-    /// The same for all own instances.
+    /// Takes the clients that wait for any own instance.
     pub(crate) fn take_all_waiters(&mut self) -> impl Iterator<Item = ClientRef> + use<> {
         std::mem::take(&mut self.waiters).into_values().flatten()
     }
@@ -132,22 +133,22 @@ impl Requests {
         self.is_admitted = true;
     }
 
-    /// G6: whether it was admitted.
+    /// G6: whether the replica was admitted.
     pub(crate) fn is_admitted(&self) -> bool {
         self.is_admitted
     }
 
-    /// Whether a slow quorum can be reached.
+    /// Notes whether a slow quorum can be reached.
     pub(crate) fn on_quorum(&mut self, now: Time, is_reached: bool) {
         self.no_quorum_since = if is_reached { None } else { self.no_quorum_since.or(Some(now)) };
     }
 
-    /// For how long no slow quorum could be reached, in microseconds.
+    /// How long no slow quorum could be reached, in microseconds.
     pub(crate) fn without_quorum_us(&self, now: Time) -> u64 {
         self.no_quorum_since.map_or(0, |since| now.since(since))
     }
 
-    /// Whether the log may grow.
+    /// Notes whether the log may grow.
     pub(crate) fn on_room(&mut self, room: Room) {
         self.room = room;
     }
@@ -162,22 +163,22 @@ impl Requests {
         matches!(self.room, Room::Hung(_))
     }
 
-    /// No more requests are taken.
+    /// Stops taking requests.
     pub(crate) fn on_stop(&mut self) {
         self.stop = Stop::Stopping;
     }
 
-    /// The log is told that everything own has executed.
+    /// Notes that the log has the record that all own instances have executed.
     pub(crate) fn on_stopped(&mut self) {
         self.stop = Stop::Stopped;
     }
 
-    /// Whether no more requests are taken.
+    /// Whether the replica takes no more requests.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop != Stop::Serving
     }
 
-    /// Whether the log was told that everything own has executed.
+    /// Whether the log has the record that all own instances have executed.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop == Stop::Stopped
     }

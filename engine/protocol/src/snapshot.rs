@@ -1,13 +1,13 @@
-//! Snapshots: the state of a shard at a barrier (law, G4), as bytes and back. Pure functions, as the
+//! Snapshots: the state of a shard at a barrier (law, G4), written to bytes and read back by pure functions, as the
 //! log is.
 //!
 //! ```text
 //! snapshot = Head frame | Keys frame* | Streams frame* | End frame
 //! ```
 //!
-//! All frames are those of [`isonomy_wire::frame`]; their place starts at a number made of cluster,
-//! shard and barrier, so that no piece of one snapshot passes in another. The last one holds a
-//! checksum over all, and the state hash is computed again from what was read.
+//! All frames are those of [`isonomy_wire::frame`]. Their place starts at a number made of cluster,
+//! shard and barrier, so that no piece of one snapshot passes in another. The last frame holds a
+//! checksum of all frames, and the reader computes the state hash again from the state that it read.
 
 use crate::machine::Machine;
 use crate::streams::Streams;
@@ -17,40 +17,40 @@ use isonomy_wire::id::{ClusterId, Epoch, ShardId};
 use rkyv::{Archive, Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The bytes of a piece, about; an entry or stream that begins below is whole in it.
+/// About the size of a piece in bytes; an entry or stream that begins below this size is whole in the piece.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Whose snapshot it is.
+/// The identity of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotId {
     /// The cluster.
     pub cluster: ClusterId,
     /// The shard.
     pub shard: ShardId,
-    /// Which barrier of the shard, from 1.
+    /// The number of the barrier in the shard, from 1.
     pub barrier: u64,
 }
 
-/// What a snapshot says of itself.
+/// The description of a snapshot in its first frame.
 // The archived twins that rkyv derives have no documentation of their own.
 #[allow(missing_docs)]
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotHead {
     /// The epoch.
     pub epoch: Epoch,
-    /// The members of the epoch: the rows of its frontier.
+    /// The number of members of the epoch, which is the number of rows of the frontier.
     pub replicas: u8,
-    /// Which barrier, from 1.
+    /// The number of the barrier, from 1.
     pub barrier: u64,
-    /// What the state covers.
+    /// The instances that the state covers.
     pub frontier: Frontier,
     /// The state hash.
     pub hash: u64,
-    /// Keys with a decision.
+    /// The number of keys with a decision.
     pub keys: u64,
-    /// Open and named streams.
+    /// The number of open and named streams.
     pub streams: u64,
-    /// Commands executed since the shard began.
+    /// The number of commands executed since the shard began.
     pub commands: u64,
 }
 
@@ -58,24 +58,24 @@ pub struct SnapshotHead {
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 enum Piece {
     Head(SnapshotHead),
-    /// So many entries are the payload.
+    /// The payload has this many entries.
     Keys(u32),
-    /// So many streams are.
+    /// The payload has this many streams.
     Streams(u32),
-    /// The checksum over all before.
+    /// The checksum of all frames before.
     End(u64),
 }
 
 /// A snapshot that was read.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// What it says of itself.
+    /// The description of the snapshot.
     pub head: SnapshotHead,
     /// The state and the streams.
     pub machine: Machine,
 }
 
-/// Why bytes are not the snapshot that was expected.
+/// Why bytes are not the expected snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts are the documentation.
 pub enum Broken {
@@ -108,7 +108,7 @@ impl SnapshotId {
     }
 }
 
-/// Takes one piece more into the checksum of the whole.
+/// Adds one more piece to the checksum of the whole.
 fn extend(checksum: u64, message: &[u8], payload_crc: u32) -> u64 {
     xxh3_64_with_seed(message, checksum ^ u64::from(payload_crc))
 }
@@ -137,7 +137,7 @@ impl Framer {
     }
 }
 
-/// What comes next in a snapshot that is being taken.
+/// The next part of a snapshot that is being taken.
 #[derive(Clone, Debug)]
 enum Stage {
     Head,
@@ -152,12 +152,12 @@ pub(crate) struct Taking {
     pub(crate) head: SnapshotHead,
     framer: Framer,
     stage: Stage,
-    /// Those that were not given yet.
+    /// The streams that were not written yet.
     streams: Streams,
 }
 
 impl Taking {
-    /// Of the machine as it is now.
+    /// Begins a snapshot of the machine's present state.
     pub(crate) fn begin(id: SnapshotId, head: SnapshotHead, machine: &mut Machine) -> Taking {
         machine.state.begin_copy();
         Taking { head, framer: Framer::new(id), stage: Stage::Head, streams: machine.streams.clone() }
@@ -203,26 +203,26 @@ pub struct Reader {
     checksum: u64,
     head: Option<SnapshotHead>,
     machine: Option<Machine>,
-    /// Whether the state is kept, or only verified piece by piece.
+    /// Whether the reader keeps the state, or only verifies it piece by piece.
     keeps: bool,
     ended: bool,
 }
 
 impl Reader {
-    /// For the snapshot of this name.
+    /// A reader for the snapshot of this identity.
     pub fn new(id: SnapshotId) -> Reader {
         let splitter = Splitter::at(id.place(), PIECE_BYTES);
         Reader { id, splitter, checksum: 0, head: None, machine: None, keeps: true, ended: false }
     }
 
-    /// For a file that is verified beside its running replica: every byte is, but nothing is kept, so
-    /// that it takes no memory.
+    /// A reader that verifies every byte of a file beside its running replica, but keeps nothing, so that it takes no
+    /// memory.
     pub fn verifying(id: SnapshotId) -> Reader {
         Reader { keeps: false, ..Reader::new(id) }
     }
 
-    /// The next bytes of the file. [`FrameError::Version`]: another release wrote it, if they begin with
-    /// a whole frame; one that they cut is taken for damage.
+    /// Takes the next bytes of the file. [`FrameError::Version`] means that another release wrote the file, if the
+    /// bytes begin with a whole frame; a cut frame of another version counts as damage.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
         while !bytes.is_empty() {
             let room = self.splitter.room();
@@ -239,7 +239,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What it says of itself, once that was read.
+    /// The description of the snapshot, once it was read.
     pub fn head(&self) -> Option<&SnapshotHead> {
         self.head.as_ref()
     }
@@ -274,13 +274,13 @@ impl Reader {
         Ok(())
     }
 
-    /// All bytes were given, and are those that were written.
+    /// Checks, after all bytes were given, that they are the bytes that were written.
     pub fn verify(&self) -> Result<(), Broken> {
         let is_whole = self.head.is_some() && self.ended && !self.splitter.has_partial();
         if is_whole { Ok(()) } else { Err(Broken::CutOff) }
     }
 
-    /// All bytes were given.
+    /// Returns the snapshot, after all bytes were given.
     pub fn finish(self) -> Result<Snapshot, Broken> {
         self.verify()?;
         let (Some(head), Some(mut machine)) = (self.head, self.machine) else { return Err(Broken::CutOff) };
@@ -293,7 +293,7 @@ impl Reader {
     }
 }
 
-/// The same snapshot for another cluster: how a backup is restored.
+/// Writes the snapshot under another identity, with which a backup is restored as another cluster.
 pub fn rebrand(snapshot: &mut Snapshot, id: SnapshotId, mut write: impl FnMut(&[u8])) {
     let mut taking = Taking::begin(id, snapshot.head, &mut snapshot.machine);
     while let Some(bytes) = taking.next_bytes(&mut snapshot.machine) {

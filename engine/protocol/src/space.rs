@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 /// One coordinator's instances from the first that is not forgotten.
 #[derive(Clone, Debug, Default)]
 struct Row {
-    /// All up to here are forgotten.
+    /// The number up to which all instances are forgotten.
     forgotten: u64,
     instances: VecDeque<Instance>,
 }
@@ -35,19 +35,19 @@ impl Space {
         row.instances.get(id.seq.checked_sub(row.forgotten + 1)? as usize)
     }
 
-    /// The same, to change it.
+    /// The instance, mutable, if it was seen and is not forgotten.
     #[inline]
     pub(crate) fn get_mut(&mut self, id: InstanceId) -> Option<&mut Instance> {
         let row = self.rows.get_mut(id.row.index())?;
         row.instances.get_mut(id.seq.checked_sub(row.forgotten + 1)? as usize)
     }
 
-    /// Where the index knew the keys of an instance that executes now.
+    /// Takes the entry hints from the conflict index, for an instance that executes now.
     pub(crate) fn take_places(&mut self, id: InstanceId) -> Box<[Place]> {
         self.get_mut(id).map(Instance::take_places).unwrap_or_default()
     }
 
-    /// Makes sure that the id and all before it in its row are there; rows have no gaps.
+    /// Makes sure that the id and all ids before it in its row are there, since rows have no gaps.
     /// `None`: the id is forgotten, of no row, or impossibly far ahead.
     #[inline]
     pub(crate) fn see(&mut self, id: InstanceId, now: Time) -> Option<&mut Instance> {
@@ -62,8 +62,8 @@ impl Space {
         row.instances.get_mut(place)
     }
 
-    /// Makes sure that everything mentioned in `deps` is there: whoever hears of an id must see
-    /// to it that it is decided (section 5). False: the deps name something impossible.
+    /// Makes sure that all ids in `deps` are there, since a replica that learns of an id must see to it that the id
+    /// is decided (section 5). False: the deps name something impossible.
     pub(crate) fn see_all(&mut self, deps: &Deps, now: Time) -> bool {
         for (row, seq) in deps.0.iter().enumerate() {
             let id = InstanceId::new(ReplicaId(row as u8), *seq);
@@ -75,7 +75,7 @@ impl Space {
         true
     }
 
-    /// Nothing that was seen before counts as waiting since then.
+    /// Restarts the timeouts of all instances that were seen before.
     pub(crate) fn restart_patience(&mut self, now: Time) {
         self.rows
             .iter_mut()
@@ -89,7 +89,7 @@ impl Space {
         row.forgotten + row.instances.len() as u64
     }
 
-    /// Forgets everything at or below a floor, seen or not.
+    /// Forgets all instances at or below a floor, seen or not.
     pub(crate) fn forget(&mut self, floor: &Floor) {
         for (row, upto) in self.rows.iter_mut().zip(&floor.0) {
             let count = upto.saturating_sub(row.forgotten);

@@ -1,7 +1,7 @@
 //! Streams: a retried request executes once (law, section 6b, S1 to S5).
 //!
-//! All commands of a stream execute in one order everywhere, because every batch has its streams
-//! in its footprint. So what is kept here is the same at every replica.
+//! All commands of a stream execute in one order at every replica, because every batch has its streams
+//! in its footprint. So the state of the streams is equal at every replica.
 
 mod copy;
 pub(crate) mod idle;
@@ -23,9 +23,9 @@ use xxhash_rust::xxh3::xxh3_64;
 #[derive(Clone, Debug)]
 struct Stored {
     first: u64,
-    /// The number behind its last.
+    /// The number behind the last one of the request.
     end: u64,
-    /// The first number of each command, where commands take more than one; else the place of a
+    /// The first number of each command, if commands take more than one. Otherwise the place of a
     /// number is its distance from `first`.
     starts: Option<Box<[u64]>>,
     response: Bytes,
@@ -41,12 +41,12 @@ impl Stored {
     }
 }
 
-/// What is to be done with a number.
+/// The fate of a command by its number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It comes next.
+    /// The command comes next and executes.
     Execute,
-    /// It was executed; this is the answer it got, or `Duplicate`.
+    /// The command was executed before; this is the answer that it got, or `Duplicate`.
     Executed(Answer),
     /// The number before it was not executed yet.
     Early,
@@ -59,7 +59,7 @@ pub struct Stream {
     answered_below: u64,
     stored: VecDeque<Stored>,
     stored_bytes: usize,
-    /// What is kept of a named one besides.
+    /// The further state of a named stream.
     source: Option<Box<Source>>,
 }
 
@@ -70,17 +70,17 @@ impl Default for Stream {
 }
 
 impl Stream {
-    /// The next number: all below are executed, and none else.
+    /// The next number; all numbers below are executed, and no others.
     pub fn low(&self) -> u64 {
         self.low
     }
 
-    /// Whose it is; an opened one is nobody's.
+    /// The owner of the stream; an opened stream belongs to nobody.
     pub fn owner(&self) -> Owner {
         self.source.as_ref().map_or(Owner::NOBODY, |source| source.owner)
     }
 
-    /// The name of a source that somebody has attached to.
+    /// The name of a source to which a process has attached.
     pub fn name(&self) -> Option<&SourceName> {
         self.source.as_ref()?.name.as_ref()
     }
@@ -90,11 +90,11 @@ impl Stream {
         self.source.as_ref().map_or(0, |source| source.commands())
     }
 
-    /// S5: the stream is another process's from here on, if it was whose the Attach says.
+    /// S5: gives the stream to another process, if it belongs to the owner that the Attach expects.
     pub fn attach(&mut self, attach: Attach) -> Standing {
         let source = self.source.get_or_insert_default();
         if source.attach(attach) {
-            // Nobody asks again for what another process was answered.
+            // No process asks again for the answers to another process.
             self.stored.clear();
             self.stored_bytes = 0;
         }
@@ -121,8 +121,8 @@ impl Stream {
         }
     }
 
-    /// What is to be done with the numbers of a command. A run of skipped numbers of which some are
-    /// done is executed for the rest.
+    /// The fate of a command with these numbers. A run of skipped numbers of which some are done executes for the
+    /// rest.
     #[inline]
     pub fn fate(&self, number: u64, run: u64) -> Fate {
         if mutant::is(Mutant::EarlyNumbers) && number > self.low {
@@ -144,7 +144,7 @@ impl Stream {
         self.stored.iter().find(same).map(|stored| stored.response.clone())
     }
 
-    /// All numbers below `end` are executed, or do not exist (S5).
+    /// All numbers below `end` are executed or left out (S5).
     pub fn advance(&mut self, end: u64) {
         self.low = self.low.max(end);
     }
@@ -180,27 +180,27 @@ impl Stream {
 #[derive(Clone, Debug, Default)]
 pub struct Streams {
     streams: BTreeMap<StreamId, Stream>,
-    /// How many of them are named.
+    /// The number of named streams.
     sources: usize,
     hash: u64,
 }
 
 impl Streams {
-    /// S4: the stream is open from here on.
+    /// S4: opens the stream.
     pub fn open(&mut self, id: StreamId) {
         let source = id.is_named().then(Box::default);
         let is_new = self.insert(id, Stream { source, ..Stream::default() });
         assert!(is_new, "{id:?} was opened twice");
     }
 
-    /// Whether it was not there.
+    /// Adds a stream. Returns whether it is new.
     fn insert(&mut self, id: StreamId, stream: Stream) -> bool {
         self.hash = self.hash.wrapping_add(stream.digest(id));
         self.sources += usize::from(id.is_named());
         self.streams.insert(id, stream).is_none()
     }
 
-    /// S4: the stream is no more. Whether it was open.
+    /// S4: ends the stream. Returns whether it was open.
     pub fn end(&mut self, id: StreamId) -> bool {
         let Some(stream) = self.streams.remove(&id) else { return false };
         self.hash = self.hash.wrapping_sub(stream.digest(id));
@@ -208,7 +208,7 @@ impl Streams {
         true
     }
 
-    /// S5: a named stream needs no Open, but somebody who begins it.
+    /// S5: begins a named stream, which needs no Open.
     pub fn begin(&mut self, id: StreamId) {
         if !self.streams.contains_key(&id) {
             self.open(id);
@@ -224,7 +224,7 @@ impl Streams {
         Some(result)
     }
 
-    /// Takes one out, for a copy that is used up: its hash and counts mean nothing from here on.
+    /// Takes one stream out of a copy that is used up. The copy's hash and counts mean nothing from now on.
     pub(crate) fn take_first(&mut self) -> Option<(StreamId, Stream)> {
         self.streams.pop_first()
     }
@@ -244,28 +244,28 @@ impl Streams {
         self.streams.len()
     }
 
-    /// The number of opened ones.
+    /// The number of opened streams.
     pub fn opened(&self) -> usize {
         self.streams.len() - self.sources
     }
 
-    /// The number of named ones.
+    /// The number of named streams.
     pub fn sources(&self) -> usize {
         self.sources
     }
 
-    /// Named streams in the order of their ids, from behind this one on.
+    /// The named streams behind `after`, in the order of their ids.
     pub fn sources_after(&self, after: StreamId) -> impl Iterator<Item = (&StreamId, &Stream)> {
         let behind = (Bound::Excluded(after), Bound::Unbounded);
         self.streams.range(behind).filter(|(id, _)| id.is_named())
     }
 
-    /// Whether there is none.
+    /// Whether there is no stream.
     pub fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
 
-    /// Verifies what is counted. For tests: it looks at everything.
+    /// Verifies the counts. This is for tests, since it looks at everything.
     pub fn check(&self) {
         let hash = self.streams.iter().fold(0u64, |hash, (id, it)| hash.wrapping_add(it.digest(*id)));
         assert_eq!(self.hash, hash, "the hash of the streams");

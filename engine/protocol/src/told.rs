@@ -1,4 +1,4 @@
-//! What a replica tells of itself: to operators, and to whoever tests it.
+//! The reports of a replica about itself, for operators and tests.
 
 use crate::contract::Time;
 use crate::limits::WAITING_ON_SHOWN;
@@ -10,12 +10,12 @@ use isonomy_wire::id::{ReplicaId, StreamId};
 use isonomy_wire::message::{PeerStatus, SOURCES_TOLD_MAX, ShardStatus, SourceStatus};
 
 impl Replica {
-    /// The frontier E: what has executed, per row.
+    /// The frontier E: the executed instances, per row.
     pub fn executed(&self) -> &Frontier {
         self.executor.executed()
     }
 
-    /// The hash of the state: equal at equal frontiers (V13).
+    /// The hash of the state, which is equal at equal frontiers (V13).
     pub fn state_hash(&self) -> u64 {
         self.machine.hash()
     }
@@ -36,7 +36,7 @@ impl Replica {
         marks
     }
 
-    /// How the shard stands; what only the caller knows is left 0 or empty.
+    /// The status of the shard. Fields that only the caller knows are left 0 or empty.
     pub fn status(&self) -> ShardStatus {
         let executed = *self.executor.executed();
         let rows = self.peers.rows();
@@ -71,7 +71,7 @@ impl Replica {
         PeerStatus { replica, resent: self.counters.resent[replica.index()], ..PeerStatus::default() }
     }
 
-    /// The sources that are known, behind this stream in the order of their streams, as many as one answer takes.
+    /// The known sources behind this stream, in the order of their streams, as many as one answer takes.
     pub fn sources(&self, now: Time, after: StreamId) -> Vec<SourceStatus> {
         let status = |(id, stream): (&StreamId, &Stream)| SourceStatus {
             stream: *id,

@@ -1,19 +1,19 @@
-//! G5: whose snapshot is fetched when one could not be had, and how long a source waits for whoever
-//! fetches its own.
+//! G5: the choice of another peer when a snapshot could not be fetched, and the time for which a source waits for a
+//! peer that fetches its own.
 
 use crate::contract::Time;
 use crate::limits::{HOLD_RESTARTS_MAX, HOLD_US, RETRY_DOUBLINGS_MAX, RETRY_US, VERIFY_AGAIN_US};
 use crate::mutant::{self, Mutant};
 use isonomy_wire::id::ReplicaId;
 
-/// Why the snapshot of a peer was not taken over.
+/// Why the snapshot of a peer was not installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FetchFailure {
-    /// Its bytes are not those of the snapshot.
+    /// The bytes that came are not those of the snapshot.
     Damaged,
-    /// The source does not have it any more, says nothing, or says what makes no sense.
+    /// The source does not have the snapshot any more, is silent, or sends messages that make no sense.
     Source,
-    /// This replica could not keep it, for want of room or because its disk failed.
+    /// This replica could not keep the snapshot, for lack of room or because its disk failed.
     Own,
 }
 
@@ -38,11 +38,11 @@ impl Pause {
 /// The choice of the peer whose snapshot is fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
-    /// Who was chosen, and the barrier of its snapshot then.
+    /// The chosen peer, and the barrier of its snapshot at that time.
     chosen: Option<(ReplicaId, u64)>,
-    /// By peer the barrier whose snapshot could not be had. A newer one is another matter.
+    /// The barrier whose snapshot could not be fetched, by peer, and the pause; a newer snapshot needs no pause.
     failed: Vec<(u64, Pause)>,
-    /// This replica could keep none, whoever sent it.
+    /// The pause after this replica could not keep a snapshot of any peer.
     own: Pause,
 }
 
@@ -55,9 +55,9 @@ impl Sources {
         self.chosen.map(|(source, _)| source)
     }
 
-    /// Chooses one of those that offer the snapshot of a barrier, unless one was chosen: a transfer is
-    /// not begun anew because another would do as well. The one that has failed least comes first, then
-    /// the newest snapshot.
+    /// Chooses one of the peers that offer the snapshot of a barrier, unless one is chosen already, since a transfer
+    /// does not begin anew because another peer would do as well. The peer with the fewest failures comes first, then
+    /// the one with the newest snapshot.
     pub(crate) fn choose(&mut self, now: Time, offers: impl Iterator<Item = (ReplicaId, u64)>) {
         if self.chosen.is_some() || !self.own.is_over(now) {
             return;
@@ -71,7 +71,7 @@ impl Sources {
             .min_by_key(|offer| (pause(*offer).failures, std::cmp::Reverse(offer.1)));
     }
 
-    /// The snapshot of this barrier could not be had from this source.
+    /// The snapshot of this barrier could not be fetched from this source.
     pub(crate) fn on_failure(&mut self, now: Time, source: ReplicaId, barrier: u64, why: FetchFailure) {
         self.chosen = None;
         if why == FetchFailure::Own {
@@ -84,7 +84,7 @@ impl Sources {
         failed.1.on_failure(now);
     }
 
-    /// So many barriers have executed: a snapshot that was chosen before may not be needed any more.
+    /// `barriers` barriers have executed, so a snapshot that was chosen before may not be needed any more.
     pub(crate) fn on_barrier(&mut self, barriers: u64) {
         self.chosen.take_if(|(_, barrier)| *barrier <= barriers);
     }
@@ -95,7 +95,7 @@ impl Sources {
     }
 }
 
-/// How far a peer has fetched the snapshot of a barrier.
+/// The progress of a peer that fetches the snapshot of a barrier.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fetched {
     barrier: u64,
@@ -104,7 +104,7 @@ struct Fetched {
     held_until: Time,
 }
 
-/// Who fetches the newest snapshot, so that no other is taken meanwhile.
+/// The peers that fetch the newest snapshot, so that no other is taken meanwhile.
 #[derive(Clone, Debug)]
 pub(crate) struct Holds(Vec<Fetched>);
 
@@ -113,8 +113,8 @@ impl Holds {
         Holds(vec![Fetched::default(); replicas])
     }
 
-    /// A peer asks for the bytes from here on. Only what it has not asked for before, or one of a few
-    /// beginnings, lets it be waited for.
+    /// A peer asks for the bytes from `from` on. The source waits for it only if it has not asked for these bytes
+    /// before, or begins again, which counts only a few times.
     pub(crate) fn on_fetch(&mut self, now: Time, peer: ReplicaId, barrier: u64, from: u64) {
         let fetched = &mut self.0[peer.index()];
         let is_begun = fetched.barrier == barrier && !mutant::is(Mutant::EndlessHold);
@@ -128,40 +128,40 @@ impl Holds {
         }
     }
 
-    /// Whether somebody is waited for who fetches this snapshot.
+    /// Whether the source waits for a peer that fetches this snapshot.
     pub(crate) fn holds(&self, now: Time, barrier: u64) -> bool {
         self.0.iter().any(|fetched| fetched.barrier == barrier && now < fetched.held_until)
     }
 }
 
-/// What is known of the file of the own newest snapshot.
+/// The state of the file of the replica's own newest snapshot.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OwnFile {
     is_doubted: bool,
     is_damaged: bool,
-    /// When it was verified last.
+    /// When the file was verified last.
     verified_at: Option<Time>,
 }
 
 impl OwnFile {
-    /// Somebody could not read it, so it is to be verified, but not all the time.
+    /// A reader could not read the file, so it must be verified, but not all the time.
     pub(crate) fn doubt(&mut self, now: Time) {
         let is_known = self.is_damaged || self.verified_at.is_some_and(|at| now.since(at) < VERIFY_AGAIN_US);
         self.is_doubted |= !is_known;
     }
 
-    /// Whether it is to be verified.
+    /// Whether the file must be verified.
     pub(crate) fn is_doubted(&self) -> bool {
         self.is_doubted
     }
 
-    /// It was read, or did not read. Whether it is known to be damaged only since now.
+    /// The file was verified, and is whole or not. Returns whether it is newly known to be damaged.
     pub(crate) fn on_verified(&mut self, now: Time, is_whole: bool) -> bool {
         (self.is_doubted, self.verified_at) = (false, Some(now));
         !is_whole && !std::mem::replace(&mut self.is_damaged, true)
     }
 
-    /// It does not read: it is given to nobody, and another is taken.
+    /// Whether the file is damaged. Such a file is given to no peer, and another snapshot is taken.
     pub(crate) fn is_damaged(&self) -> bool {
         self.is_damaged
     }

@@ -1,6 +1,6 @@
 //! Faults that tests put into the core on purpose, to see that they are caught (law, section 11).
 //!
-//! Without the feature `mutants` nothing of them is compiled: no rule is ever broken.
+//! Without the feature `mutants` nothing of them is compiled: `is` is false.
 
 mod faults;
 
