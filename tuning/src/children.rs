@@ -5,9 +5,9 @@ use std::io::{ErrorKind, Result};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// The system kills what the command starts when this process has ended, in whatever way: neither SIGKILL nor an abort
-/// leaves time to end anything. The command is spawned on the main thread, since the system looks at the end of the
-/// thread that does.
+/// The system kills what the command starts when this process has ended, in whatever way: neither SIGKILL nor an
+/// abort leaves time to end anything. The command is spawned on the main thread, since the system looks at the end of
+/// the thread that does.
 pub fn end_with_this(command: &mut Command) {
     let parent = getpid();
     // A group of its own: Ctrl-C is for this program, which ends the others in good order.

@@ -8,8 +8,8 @@ pub fn process_cpu_us() -> u64 {
     ProcessTime::now().as_duration().as_micros() as u64
 }
 
-/// The CPU time of these processes so far, as a sum in steps of the kernel's clock tick (10 ms as a rule). There is none
-/// if one of the processes is gone.
+/// The CPU time of these processes so far, as a sum in steps of the kernel's clock tick (10 ms as a rule). There is
+/// none if one of the processes is gone.
 pub fn cpu_us_of(processes: &[u32]) -> Option<u64> {
     let ticks_per_second = rustix::param::clock_ticks_per_second();
     let ticks = processes.iter().map(|id| {

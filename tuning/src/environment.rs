@@ -1,5 +1,5 @@
-//! What the environment says to a program. A variable that is set but empty, as scripts leave those for which they have
-//! no value, counts as not set.
+//! What the environment says to a program. A variable that is set but empty, as scripts leave those for which they
+//! have no value, counts as not set.
 
 use clap::builder::{OsStr, Resettable};
 use clap::{Arg, ArgMatches, Command};

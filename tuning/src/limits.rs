@@ -19,8 +19,8 @@ pub fn limit(resource: Resource) -> Result<u64> {
     Ok(getrlimit(resource)?.0)
 }
 
-/// Raises the limit to what is needed, as far as that is allowed. Returns the limit that holds now, which may be lower
-/// or higher.
+/// Raises the limit to what is needed, as far as that is allowed. Returns the limit that holds now, which may be
+/// lower or higher.
 ///
 /// # Errors
 /// The system does not know the resource, or refuses a limit within those that it allows.

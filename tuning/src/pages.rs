@@ -1,7 +1,7 @@
 //! Huge pages, and an allocator whose large blocks lie in them.
 //!
-//! A program that touches random places of large tables waits for the processor to walk the page tables at each of them,
-//! with pages of 4 KiB.
+//! A program that touches random places of large tables waits for the processor to walk the page tables at each of
+//! them, with pages of 4 KiB.
 
 use rustix::mm::{Advice, madvise};
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -22,8 +22,8 @@ pub struct NoFreePorts {
     length: u16,
 }
 
-/// The first ports of `count` ranges, each of `length` ports that are free on 127.0.0.1; no two ranges overlap. Another
-/// process can take a port before the caller does: whoever starts a server on one then sees the server end.
+/// The first ports of `count` ranges, each of `length` ports that are free on 127.0.0.1; no two ranges overlap.
+/// Another process can take a port before the caller does: whoever starts a server on one then sees the server end.
 ///
 /// # Errors
 /// There is none if 1000 random places did not give so many ranges.

@@ -47,15 +47,16 @@ pub(crate) struct Counters {
 /// in order, to [`replay`](Replica::replay), and calls [`start`](Replica::start). The replica takes part once the
 /// others have confirmed its state and the caller has called [`admit`](Replica::admit).
 ///
-/// From then on the caller brings inputs in any order: messages, requests, links, durable positions, room on the disk,
-/// and the time, at the latest at [`next_deadline`](Replica::next_deadline). After each batch of inputs the caller calls
-/// [`end_turn`](Replica::end_turn) and polls until nothing comes. [`poll`](Replica::poll) gives records for the log
-/// first, then messages, then replies, then a cut. A message or reply is held until the records that it rests on are
-/// durable, so the caller may send whatever comes at once. Positions are consecutive and become durable in order.
+/// From then on the caller brings inputs in any order: messages, requests, links, durable positions, room on the
+/// disk, and the time, at the latest at [`next_deadline`](Replica::next_deadline). After each batch of inputs the
+/// caller calls [`end_turn`](Replica::end_turn) and polls until nothing comes. [`poll`](Replica::poll) gives records
+/// for the log first, then messages, then replies, then a cut. A message or reply is held until the records that it
+/// rests on are durable, so the caller may send whatever comes at once. Positions are consecutive and become durable
+/// in order.
 ///
 /// Snapshots are asked for besides: while [`taking`](Replica::taking) names one, its bytes come from
-/// [`snapshot_bytes`](Replica::snapshot_bytes), and [`on_snapshot`](Replica::on_snapshot) says that its file is durable.
-/// [`wants_snapshot`](Replica::wants_snapshot) names the peer whose snapshot is to be fetched for
+/// [`snapshot_bytes`](Replica::snapshot_bytes), and [`on_snapshot`](Replica::on_snapshot) says that its file is
+/// durable. [`wants_snapshot`](Replica::wants_snapshot) names the peer whose snapshot is to be fetched for
 /// [`install_snapshot`](Replica::install_snapshot).
 ///
 /// # Panics
