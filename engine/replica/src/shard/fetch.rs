@@ -4,10 +4,9 @@
 use futures_lite::future::or;
 use isonomy_protocol::snapshot::{Broken, Reader};
 use isonomy_protocol::transfer::FetchFailure;
-use isonomy_tuning::file_size;
+use isonomy_tuning::{disk, file_size};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
-use rustix::fs::statvfs;
 use std::cell::{Cell, RefCell};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -297,9 +296,9 @@ impl Piece {
 
 /// The bytes that may be written to a directory's file system; the file that was begun there counts as room.
 fn room(dir: &Path) -> std::io::Result<u64> {
-    let stat = statvfs(dir)?;
+    let free = disk::free_bytes(dir)?;
     let begun = std::fs::metadata(unfinished_path(dir))?.blocks() * STAT_BLOCK_BYTES;
-    Ok(stat.f_bavail * stat.f_frsize + begun)
+    Ok(free + begun)
 }
 
 #[cfg(test)]
