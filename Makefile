@@ -55,7 +55,7 @@ oldest: ## Build with the oldest toolchain that Cargo.toml promises; rustup fetc
 	version=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); rustup toolchain install $$version --profile minimal; \
 		cargo +$$version check --workspace --all-targets --all-features --locked --target-dir target/oldest
 
-deny: ## Licences, sources and known vulnerabilities of what is built in; needs cargo-deny
+deny: ## Licences, sources and known vulnerabilities of what is built in; needs cargo-deny and the network
 	cargo deny --all-features --locked check
 
 sim: ## Simulated clusters: seeds SEED to SEED+COUNT-1, until one fails
