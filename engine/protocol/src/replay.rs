@@ -10,7 +10,7 @@ use crate::payload::Payload;
 use crate::replica::Replica;
 use crate::snapshot::Snapshot;
 use isonomy_wire::deps::{Deps, Floor};
-use isonomy_wire::id::{Ballot, InstanceId};
+use isonomy_wire::id::InstanceId;
 use isonomy_wire::message::{Phase, Value};
 
 impl Replica {
@@ -29,6 +29,7 @@ impl Replica {
         }
         if let Some(id) = record.id() {
             self.replayed(id).on_record(payload);
+            self.learn(id);
         }
         match record {
             Record::Reserve { end } => self.numbers.replay_block(end),
@@ -56,15 +57,13 @@ impl Replica {
             }
             Record::Committed { id, ballot, value, deps, after } => {
                 let after = if mutant::is(Mutant::AfterLostInReplay) { Deps::NONE } else { after };
-                self.replay_commit(id, ballot, replayed_value(value, deps, after));
+                self.take_commit(id, ballot, replayed_value(value, deps, after));
+                self.execute_replayed();
             }
             Record::Carried { id, phase, bal, abal, value, deps, after, init_deps, validated } => {
                 let state = Carried { phase, bal, abal, init_dep: init_deps, validated };
                 self.replay_carried(id, state, replayed_value(value, deps, after));
             }
-        }
-        if let Some(id) = record.id() {
-            self.learn(id);
         }
     }
 
@@ -74,18 +73,11 @@ impl Replica {
             return;
         }
         if state.phase == Phase::Committed {
-            self.learn(id);
             self.on_final(id);
             return self.execute_replayed();
         }
         self.space.see_all(&deps, Time(0));
         self.space.see_all(&after, Time(0));
-    }
-
-    fn replay_commit(&mut self, id: InstanceId, ballot: Ballot, value: Proposal) {
-        self.learn(id);
-        self.take_commit(id, ballot, value);
-        self.execute_replayed();
     }
 
     /// G1, G5: replays a floor. Instances that it covers and the replay has not executed were not seen here, or their
