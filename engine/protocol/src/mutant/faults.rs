@@ -5,11 +5,12 @@
 mod bodies {
     use crate::instance::Instance;
     use crate::mutant::{Mutant, is};
+    use crate::phase::recover::report;
     use crate::replica::Replica;
     use isonomy_wire::answer::ResponseBuilder;
     use isonomy_wire::deps::Deps;
     use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
-    use isonomy_wire::message::{PeerMessage, Phase, Value};
+    use isonomy_wire::message::{PeerMessage, Phase};
     use isonomy_wire::route::hash_key;
 
     /// [`Mutant::DropAbal`]: what was accepted looks as young as the promise before the present one.
@@ -79,18 +80,7 @@ mod bodies {
         ) -> bool {
             let is_new = is(Mutant::ForgottenIsNew) && self.is_forgotten(id);
             if is_new {
-                let message = PeerMessage::RecoverOk {
-                    id,
-                    ballot,
-                    accepted: Ballot::ZERO,
-                    phase: Phase::Init,
-                    value: Value::None,
-                    deps: Deps::NONE,
-                    after: Deps::NONE,
-                    init_value: Value::None,
-                    init_deps: Deps::NONE,
-                };
-                self.outbox.send(to, message, None);
+                self.outbox.send(to, report(id, ballot, &Instance::default()), None);
             }
             is_new
         }

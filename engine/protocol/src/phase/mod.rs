@@ -6,7 +6,7 @@ mod commit;
 pub(crate) mod gossip;
 mod propose;
 pub(crate) mod pull;
-mod recover;
+pub(crate) mod recover;
 mod request;
 mod stall;
 mod timers;

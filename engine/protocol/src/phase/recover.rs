@@ -66,19 +66,7 @@ impl Replica {
 
     fn send_recover_ok(&mut self, to: ReplicaId, id: InstanceId, ballot: Ballot) {
         let instance = self.space.get(id).expect("the caller has it");
-        let knows_init = instance.init_dep().is_some() && instance.payload().is_some();
-        let message = PeerMessage::RecoverOk {
-            id,
-            ballot,
-            accepted: instance.abal(),
-            phase: instance.phase(),
-            value: instance.cmd().to_value(true),
-            deps: *instance.dep(),
-            after: *instance.after(),
-            init_value: if knows_init { Value::Attached } else { Value::None },
-            init_deps: instance.init_dep().copied().unwrap_or(Deps::NONE),
-        };
-        let payload = instance.payload().cloned();
+        let (message, payload) = (report(id, ballot, instance), instance.payload().cloned());
         if to == self.me {
             self.outbox.send_own(to, message, payload);
         } else {
@@ -165,6 +153,22 @@ impl Replica {
             self.marks.set(Mark::Rescue);
         }
         rescue.unwrap_or(value)
+    }
+}
+
+/// The RecoverOk that says all that is known of an instance.
+pub(crate) fn report(id: InstanceId, ballot: Ballot, instance: &Instance) -> PeerMessage {
+    let knows_init = instance.init_dep().is_some() && instance.payload().is_some();
+    PeerMessage::RecoverOk {
+        id,
+        ballot,
+        accepted: instance.abal(),
+        phase: instance.phase(),
+        value: instance.cmd().to_value(true),
+        deps: *instance.dep(),
+        after: *instance.after(),
+        init_value: if knows_init { Value::Attached } else { Value::None },
+        init_deps: instance.init_dep().copied().unwrap_or(Deps::NONE),
     }
 }
 
