@@ -81,7 +81,7 @@ impl Instance {
     }
 }
 
-/// The transitions. Each asserts what the law requires before it, and I4 behind it.
+/// The transitions. Each asserts what the law requires before it, and V4 and V6 behind it.
 impl Instance {
     /// C2: the batch is pre-accepted at ballot 0.
     pub(crate) fn pre_accept(&mut self, dep: Deps, init_dep: Deps, payload: Payload) {
@@ -139,7 +139,7 @@ impl Instance {
             return false;
         }
         let Carried { phase, bal, abal, init_dep, validated } = state;
-        assert!(phase >= self.phase && bal >= self.bal && abal >= self.abal, "I4: a log that goes back");
+        assert!(phase >= self.phase && bal >= self.bal && abal >= self.abal, "V4: a log that goes back");
         (self.phase, self.bal, self.abal) = (phase, bal, abal);
         (self.init_dep, self.validated, self.heard) = (init_dep, validated, bal);
         self.take(value);
@@ -343,3 +343,6 @@ pub(crate) struct Carried {
     pub(crate) init_dep: Option<Deps>,
     pub(crate) validated: bool,
 }
+
+#[cfg(test)]
+mod tests;
