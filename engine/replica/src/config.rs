@@ -296,6 +296,26 @@ fn bad(text: String) -> Fatal {
 }
 
 #[cfg(test)]
+impl Config {
+    /// Replica 0 of these members, with one shard, for tests.
+    pub(crate) fn for_test(data_dir: PathBuf, members: Vec<MemberConfig>) -> Config {
+        Config {
+            cluster: "test".into(),
+            replica: ReplicaId(0),
+            shards: 1,
+            data_dir,
+            durability: Durability::Fsync,
+            cores: Vec::new(),
+            listen: "127.0.0.1".into(),
+            connections_max: 8,
+            log_budget: 1 << 30,
+            source_expiry: Duration::from_secs(86_400),
+            members,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

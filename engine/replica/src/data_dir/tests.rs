@@ -1,23 +1,10 @@
 use super::*;
 use crate::config::MemberConfig;
-use std::time::Duration;
 
 fn config(path: &Path) -> Config {
     let member =
         |n: u16| MemberConfig { host: "127.0.0.1".into(), peer_base: 7100 + n, client_base: 7200 + n };
-    Config {
-        cluster: "test".into(),
-        replica: ReplicaId(0),
-        shards: 2,
-        data_dir: path.join("data"),
-        durability: Durability::Fsync,
-        cores: Vec::new(),
-        listen: "127.0.0.1".into(),
-        connections_max: 8,
-        log_budget: 1 << 30,
-        source_expiry: Duration::from_secs(86400),
-        members: (0..3).map(member).collect(),
-    }
+    Config { shards: 2, ..Config::for_test(path.join("data"), (0..3).map(member).collect()) }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the unit tests of a shard's log share.
 
-use crate::config::{Config, Durability, MemberConfig};
+use crate::config::{Config, MemberConfig};
 use glommio::{LocalExecutorBuilder, Placement};
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::LogId;
@@ -13,10 +13,8 @@ use isonomy_wire::message::{PeerMessage, Value};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::rig::PATIENCE;
 use super::{IO_MEMORY_BYTES, Node};
-
-/// How long anything that must happen may take on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs this as a shard's tasks are run.
 pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
@@ -32,19 +30,8 @@ pub(super) fn log_id() -> LogId {
 
 /// A replica alone with this data directory.
 pub(super) fn config(data_dir: &Path) -> Config {
-    Config {
-        cluster: "test".into(),
-        replica: ReplicaId(0),
-        shards: 1,
-        data_dir: data_dir.into(),
-        durability: Durability::Fsync,
-        cores: Vec::new(),
-        listen: "127.0.0.1".into(),
-        connections_max: 8,
-        log_budget: 1 << 30,
-        source_expiry: Duration::from_secs(86400),
-        members: vec![MemberConfig { host: "127.0.0.1".into(), peer_base: 7100, client_base: 7200 }],
-    }
+    let member = MemberConfig { host: "127.0.0.1".into(), peer_base: 7100, client_base: 7200 };
+    Config::for_test(data_dir.into(), vec![member])
 }
 
 /// The record at a position, with a batch of about so many bytes if it is to have one.

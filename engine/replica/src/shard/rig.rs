@@ -1,12 +1,11 @@
 //! A shard for tests: a node over real files and real sockets, in an executor on the test's own thread. Nothing
 //! of it runs but what the test starts.
-#![allow(dead_code)] // Each test file uses its own part.
 
 use super::link::{Connection, LinkError};
 use super::ticks::Ticks;
 use super::{Node, start, ticker};
 use crate::checks::check_machine;
-use crate::config::{Config, Durability, MemberConfig};
+use crate::config::{Config, MemberConfig};
 use crate::data_dir::DataDir;
 use crate::resolver::Resolver;
 use crate::rings::PREEMPT;
@@ -51,19 +50,7 @@ pub(super) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
         peer_base: port(listener),
         client_base: port(&clients),
     };
-    let config = Config {
-        cluster: "test".into(),
-        replica: ReplicaId(0),
-        shards: 1,
-        data_dir: dir.path().join("data"),
-        durability: Durability::Fsync,
-        cores: Vec::new(),
-        listen: "127.0.0.1".into(),
-        connections_max: 8,
-        log_budget: 1 << 30,
-        source_expiry: Duration::from_secs(86_400),
-        members: peers.iter().map(member).collect(),
-    };
+    let config = Config::for_test(dir.path().join("data"), peers.iter().map(member).collect());
     check_machine(&config).unwrap();
     let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(PREEMPT).make().unwrap();
     executor.run(async {
