@@ -21,7 +21,7 @@ fn machine(c: &mut Criterion) {
     group.throughput(Throughput::Elements(COMMANDS as u64));
     for keys in [10_000, 1_000_000] {
         // Their numbers go on from batch to batch; a second round would be retries, so each round
-        // runs on a fresh stream.
+        // runs on a fresh session.
         let payloads = payloads(BATCHES, keys);
         let mut machine = Machine::new(Epoch(1), ShardId(0));
         let mut index = Index::default();
@@ -30,7 +30,7 @@ fn machine(c: &mut Criterion) {
             let at = (seq % BATCHES) as usize;
             let payload = &payloads[at];
             if at == 0 {
-                machine.streams.end(payload.batch().parts()[0].stream);
+                machine.sessions.end(payload.batch().parts()[0].session);
             }
             seq += 1;
             let places = places.get(at).map_or(&[][..], |places| places);

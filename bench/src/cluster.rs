@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use isonomy_tuning::cores;
 use isonomy_tuning::ports::free_ranges;
 use isonomy_wire::client::{Client, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -3,8 +3,8 @@
 use crate::load::shape::{Distribution, Ramp};
 use clap::{Args, FromArgMatches, ValueEnum};
 use isonomy_wire::command::VALUE_BYTES_MAX;
+use isonomy_wire::conversation::{Config, FRAME_COMMANDS_MAX, Routing};
 use isonomy_wire::id::ClusterId;
-use isonomy_wire::session::{Config, FRAME_COMMANDS_MAX, Routing};
 use serde::{Serialize, Serializer};
 use std::path::PathBuf;
 
@@ -197,8 +197,8 @@ impl Options {
         Ok(())
     }
 
-    /// How a thread's session behaves.
-    pub(crate) fn session(&self, replicas: u8, shards: u16) -> Config {
+    /// How a thread's conversation behaves.
+    pub(crate) fn conversation(&self, replicas: u8, shards: u16) -> Config {
         let mut config = Config::new(replicas, shards);
         let command = crate::load::workload::KEY_BYTES + self.value_bytes as usize + COMMAND_BYTES;
         config.routing = match self.routing {
@@ -265,11 +265,11 @@ pub(crate) mod tests {
     #[test]
     fn a_window_is_shared_by_the_threads_and_a_batch_fits_its_frame() {
         assert_eq!(parsed("--window 10 --threads 4").window_per_thread(), 3);
-        let config = parsed("--batch 2048 --routing any --deadline 60").session(3, 1);
+        let config = parsed("--batch 2048 --routing any --deadline 60").conversation(3, 1);
         assert_eq!((config.frame_commands, config.routing), (2048, Routing::Any));
         assert_eq!(config.deadline_us, 60_000_000);
         assert!(config.frame_bytes >= 2048 * (16 + 48 + 8));
-        let large = parsed("--value-bytes 1048576").session(3, 1);
+        let large = parsed("--value-bytes 1048576").conversation(3, 1);
         assert_eq!(large.frame_bytes, 1 << 20);
         let wrong = Cli::try_parse_from("load --connect h:1 --rate 5 --window 5".split(' '));
         assert!(wrong.is_err_and(|error| error.to_string().contains("--window")));

@@ -1,10 +1,10 @@
 //! Answers: the results of the commands of a request, in the request's order.
 //!
-//! A response is one rkyv body. Every replica builds the same bytes, keeps them with the stream (S2) and sends them
+//! A response is one rkyv body. Every replica builds the same bytes, keeps them with the session (S2) and sends them
 //! to a client that asks again. The body has one word per command, with status and key_seq; values and ids of found
 //! decisions follow in a blob.
 
-use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
 use crate::source::Standing;
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
@@ -47,28 +47,28 @@ pub enum Answer {
         /// The number of the key's last decision.
         key_seq: u64,
     },
-    /// The stream is open.
+    /// The session is open.
     Opened {
-        /// The id of the stream.
-        stream: StreamId,
+        /// The id of the session.
+        session: SessionId,
     },
-    /// The stream has ended.
+    /// The session has ended.
     Ended {
         /// All lower numbers were executed before the end, and no other number ever will be (S4).
         low: u64,
     },
-    /// The numbers were skipped, or an idle stream was looked at.
+    /// The numbers were skipped, or an idle session was looked at.
     Done,
-    /// The stream had ended before; the outcome of earlier tries is unknown.
+    /// The session had ended before; the outcome of earlier tries is unknown.
     Expired,
     /// The command was executed before, and its answer is no longer kept.
     Duplicate,
     /// The command was not executed, because the number before it was not executed yet (S2). Send it again behind
     /// that number.
     Early,
-    /// The command was not executed, because another process owns the named stream by now (S5).
+    /// The command was not executed, because another process owns the named session by now (S5).
     Fenced,
-    /// The owner and the position of a named stream (S5).
+    /// The owner and the position of a named session (S5).
     Standing(Box<Standing>),
 }
 
@@ -283,17 +283,17 @@ impl Answers {
         words.filter(|word| word.to_native() >> STATUS_SHIFT == COMMITTED).count()
     }
 
-    /// Whether the request came too late for its stream, so that all its answers are `Expired`.
+    /// Whether the request came too late for its session, so that all its answers are `Expired`.
     pub fn are_expired(&self) -> bool {
         self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == EXPIRED)
     }
 
-    /// Whether the request came before an earlier one of its stream, so that all its answers are `Early`.
+    /// Whether the request came before an earlier one of its session, so that all its answers are `Early`.
     pub fn are_early(&self) -> bool {
         self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == EARLY)
     }
 
-    /// Whether the request came from a process whose stream belongs to another by now, so that all its answers are
+    /// Whether the request came from a process whose session belongs to another by now, so that all its answers are
     /// `Fenced`.
     pub fn are_fenced(&self) -> bool {
         self.response().words.first().is_some_and(|word| word.to_native() >> STATUS_SHIFT == FENCED)
@@ -351,7 +351,7 @@ impl Answers {
             }
             MISSING => Answer::Missing,
             DELETED => Answer::Deleted { id, key_seq },
-            OPENED => Answer::Opened { stream: StreamId::opened_by(id) },
+            OPENED => Answer::Opened { session: SessionId::opened_by(id) },
             DONE => Answer::Done,
             EXPIRED => Answer::Expired,
             DUPLICATE => Answer::Duplicate,
@@ -464,7 +464,7 @@ mod tests {
         builder.found(at, 3, 8, b"", id(before, 5));
         builder.repeat(at, 4, &Answer::Committed { id: id(before, 2), key_seq: 6 });
         builder.plain(at, 5, &Answer::Missing);
-        builder.plain(at, 6, &Answer::Opened { stream: StreamId::NONE });
+        builder.plain(at, 6, &Answer::Opened { session: SessionId::NONE });
         builder.repeat(at, 7, &Answer::Ended { low: 12 });
         builder.repeat(at, 8, &Answer::Early);
         builder.repeat(at, 9, &Answer::Standing(standing()));
@@ -476,7 +476,7 @@ mod tests {
             Answer::Found { key_seq: 8, value: Bytes::new(), id: id(before, 5) },
             Answer::Committed { id: id(before, 2), key_seq: 6 },
             Answer::Missing,
-            Answer::Opened { stream: StreamId::opened_by(id(at, 6)) },
+            Answer::Opened { session: SessionId::opened_by(id(at, 6)) },
             Answer::Ended { low: 12 },
             Answer::Early,
             Answer::Standing(standing()),

@@ -1,6 +1,6 @@
 //! Commands, the requests in which clients send them, and the batches in which instances carry them.
 //!
-//! A *request* is one client frame: consecutive numbers of one stream, or reads. It is one rkyv
+//! A *request* is one client frame: consecutive numbers of one session, or reads. It is one rkyv
 //! body with command headers of fixed size and one blob. A *batch* is the payload of an instance: one
 //! or more requests, each with the very bytes that its client sent:
 //!
@@ -15,7 +15,7 @@
 //! takes 72 bytes.
 
 use crate::frame::ALIGN;
-use crate::id::StreamId;
+use crate::id::SessionId;
 use crate::source::{Owner, SourceName};
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
@@ -28,14 +28,14 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// The most bytes in the payload of one instance.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
-/// The most commands in one instance, so that an index fits 16 bits of a stream id.
+/// The most commands in one instance, so that an index fits 16 bits of a session id.
 pub const BATCH_COMMANDS_MAX: usize = 1 << 16;
 /// The most numbers that one request takes.
 pub const REQUEST_NUMBERS_MAX: u64 = 1 << 16;
 /// The highest request number. No sum of a number and the length of a request overflows.
 pub const NUMBER_MAX: u64 = 1 << 56;
 
-/// The size of the value of an idle End: the stream's next number and its owner.
+/// The size of the value of an idle End: the session's next number and its owner.
 pub const IDLE_END_BYTES: usize = 16;
 /// The size of the value of an Attach without the source's name, which follows: the expected owner and the new owner.
 const ATTACH_BYTES: usize = 16;
@@ -57,16 +57,16 @@ pub enum Op {
     Read = 3,
     /// Ends the key's life and removes its state; a later decision counts from 1 again.
     Delete = 4,
-    /// Opens the stream that is named after this command.
+    /// Opens the session that is named after this command.
     Open = 5,
-    /// Ends its stream, whatever was executed before (S4). An unnumbered End ends an idle stream that still has the
+    /// Ends its session, whatever was executed before (S4). An unnumbered End ends an idle session that still has the
     /// next number and the owner of the End's value.
     End = 6,
-    /// Fills a run of numbers that the stream leaves out. The header has the length of the run as value length.
+    /// Fills a run of numbers that the session leaves out. The header has the length of the run as value length.
     Skip = 7,
     /// Does nothing and conflicts with everything (G4). Only replicas propose barriers.
     Barrier = 8,
-    /// Makes a process the owner of a named stream. The answer has the stream's position (S5).
+    /// Makes a process the owner of a named session. The answer has the session's position (S5).
     Attach = 9,
 }
 
@@ -121,9 +121,9 @@ pub struct Command<'a> {
 /// The contents of an Attach.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attach {
-    /// The owner that the stream must have.
+    /// The owner that the session must have.
     pub expected: Owner,
-    /// The owner that the stream is to have.
+    /// The owner that the session is to have.
     pub owner: Owner,
     /// The name of the source.
     pub name: SourceName,
@@ -150,7 +150,7 @@ impl Command<'_> {
 /// One client frame. [`RequestBuilder`] makes it, [`Batch`] reads it.
 #[derive(Archive, Serialize, Deserialize, Default, Debug)]
 struct Request {
-    stream: StreamId,
+    session: SessionId,
     first: u64,
     answered_below: u64,
     owner: u64,
@@ -179,7 +179,7 @@ pub enum Invalid {
     #[error("{0:?} has a key or value that it must not have; leave it empty")]
     Superfluous(Op),
     #[error(
-        "{0:?} does not fit a request of this kind; reads, Opens and Barriers go without a stream, all else with one"
+        "{0:?} does not fit a request of this kind; reads, Opens and Barriers go without a session, all else with one"
     )]
     WrongKind(Op),
     #[error(
@@ -288,13 +288,13 @@ impl RequestBuilder {
         self.request.headers.push(header(Op::Barrier, 0, 0));
     }
 
-    /// Adds the End of the request's stream, which must be alone in its request.
+    /// Adds the End of the request's session, which must be alone in its request.
     pub fn end(&mut self) {
         self.request.headers.push(header(Op::End, 0, 0));
         self.numbers += 1;
     }
 
-    /// Adds the End of a stream that was idle when `low` was its next number and `owner` its owner (S4). The End must
+    /// Adds the End of a session that was idle when `low` was its next number and `owner` its owner (S4). The End must
     /// be alone in its request, which is encoded with `first` = 0.
     pub fn end_idle(&mut self, low: u64, owner: Owner) {
         self.request.headers.push(header(Op::End, 0, IDLE_END_BYTES));
@@ -302,7 +302,7 @@ impl RequestBuilder {
         self.request.blob.extend_from_slice(&owner.0.to_le_bytes());
     }
 
-    /// Adds an Attach, which makes `owner` the owner of a named stream if `expected` owns it before (S5). The Attach
+    /// Adds an Attach, which makes `owner` the owner of a named session if `expected` owns it before (S5). The Attach
     /// must be alone in its request, which is encoded with `first` = 0.
     pub fn attach(&mut self, expected: Owner, owner: Owner, name: &SourceName) {
         self.request.headers.push(header(Op::Attach, 0, ATTACH_BYTES + name.as_str().len()));
@@ -311,7 +311,7 @@ impl RequestBuilder {
         self.request.blob.extend_from_slice(name.as_str().as_bytes());
     }
 
-    /// Sets the owner of a request on a named stream (S5).
+    /// Sets the owner of a request on a named session (S5).
     pub fn owned_by(&mut self, owner: Owner) {
         self.request.owner = owner.0;
     }
@@ -334,8 +334,8 @@ impl RequestBuilder {
     ///
     /// `first` is the number of the first command, 0 for reads, Opens, Barriers, Attaches and idle Ends. The client
     /// has the answers to all numbers below `answered_below` (S3).
-    pub fn encode(&mut self, stream: StreamId, first: u64, answered_below: u64) -> Bytes {
-        self.request.stream = stream;
+    pub fn encode(&mut self, session: SessionId, first: u64, answered_below: u64) -> Bytes {
+        self.request.session = session;
         self.request.first = first;
         self.request.answered_below = answered_below;
         // The archive is written behind the place of the part header, so that nothing is copied.
@@ -375,13 +375,13 @@ pub fn check_value(length: usize) -> Result<(), Invalid> {
 /// One request inside a batch: where its pieces lie in the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
-    /// The stream of the request; [`StreamId::NONE`] for reads, Opens and Barriers.
-    pub stream: StreamId,
+    /// The session of the request; [`SessionId::NONE`] for reads, Opens and Barriers.
+    pub session: SessionId,
     /// The number of the first command; 0 when unnumbered.
     pub first: u64,
     /// The answers to all numbers below this one have arrived at the client.
     pub answered_below: u64,
-    /// The owner for which the request was sent, on a named stream (S5).
+    /// The owner for which the request was sent, on a named session (S5).
     pub owner: Owner,
     /// How many numbers the commands take; 0 when unnumbered.
     pub numbers: u64,
@@ -579,7 +579,7 @@ fn parse_part(
     }
     let offset_of = |pointer: *const u8| (pointer as usize - payload.as_ptr() as usize) as u32;
     let mut part = Part {
-        stream: StreamId { high: request.stream.high.to_native(), low: request.stream.low.to_native() },
+        session: SessionId { high: request.session.high.to_native(), low: request.session.low.to_native() },
         first: request.first.to_native(),
         answered_below: request.answered_below.to_native(),
         owner: Owner(request.owner.to_native()),
@@ -628,7 +628,7 @@ fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
     if total == request.blob.len() { Ok(()) } else { Err(Invalid::Truncated) }
 }
 
-/// Checks that the commands fit the kind of the request: numbered commands have a stream, reads and Opens have none.
+/// Checks that the commands fit the kind of the request: numbered commands have a session, reads and Opens have none.
 /// Returns how many numbers the commands take.
 fn check_commands(
     payload: &Bytes,
@@ -638,7 +638,7 @@ fn check_commands(
     if part.first > NUMBER_MAX || part.answered_below > NUMBER_MAX {
         return Err(Invalid::Numbers);
     }
-    let has_stream = part.stream.is_opened() || part.stream.is_named();
+    let has_session = part.session.is_opened() || part.session.is_named();
     let headers = part.headers as usize;
     let commands = Commands {
         headers: payload[headers..headers + 8 * part.commands as usize].chunks_exact(8),
@@ -648,12 +648,12 @@ fn check_commands(
     let (mut numbers, alone) = (0, part.commands == 1);
     for command in commands {
         let fits = match command.op {
-            Op::Read => part.stream == StreamId::NONE && part.first == 0,
-            Op::Open | Op::Barrier => part.stream == StreamId::NONE && part.first == 0 && alone,
-            Op::End if part.first == 0 => has_stream && alone && command.value.len() == IDLE_END_BYTES,
-            Op::Attach => part.stream.is_named() && part.first == 0 && alone,
-            Op::End => part.stream.is_opened() && alone && command.value.is_empty(),
-            Op::Decide | Op::DecideIf | Op::Delete | Op::Skip => has_stream && part.first > 0,
+            Op::Read => part.session == SessionId::NONE && part.first == 0,
+            Op::Open | Op::Barrier => part.session == SessionId::NONE && part.first == 0 && alone,
+            Op::End if part.first == 0 => has_session && alone && command.value.len() == IDLE_END_BYTES,
+            Op::Attach => part.session.is_named() && part.first == 0 && alone,
+            Op::End => part.session.is_opened() && alone && command.value.is_empty(),
+            Op::Decide | Op::DecideIf | Op::Delete | Op::Skip => has_session && part.first > 0,
         };
         if !fits {
             return Err(Invalid::WrongKind(command.op));

@@ -57,9 +57,9 @@ pub enum Reason {
     /// The replica was told to stop.
     #[error("this replica is shutting down")]
     Stopping,
-    /// The stream was opened at another replica, and this one has not heard of the stream yet.
-    #[error("this replica has not heard of the stream yet")]
-    StreamUnknown,
+    /// The session was opened at another replica, and this one has not heard of the session yet.
+    #[error("this replica has not heard of the session yet")]
+    SessionUnknown,
     /// The log needs a file for which the disk has no room.
     #[error("its disk is full; make room on it")]
     DiskFull,
@@ -77,9 +77,9 @@ pub enum Reason {
         /// The bytes that the log may hold.
         budget_bytes: u64,
     },
-    /// No more streams may be opened.
-    #[error("{max} streams are open; idle ones end by themselves")]
-    StreamsFull {
+    /// No more sessions may be opened.
+    #[error("{max} sessions are open; idle ones end by themselves")]
+    SessionsFull {
         /// The limit.
         max: u32,
     },

@@ -179,66 +179,66 @@ impl fmt::Display for CommandId {
     }
 }
 
-/// The id of a stream of numbered requests (law, section 6b), which a command has opened or a source has named.
+/// The id of a session of numbered requests (law, section 6b), which a command has opened or a source has named.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[rkyv(derive(Clone, Copy))]
-pub struct StreamId {
-    /// Kind, shard and epoch for an opened stream; kind and hash for a named one.
+pub struct SessionId {
+    /// Kind, shard and epoch for an opened session; kind and hash for a named one.
     pub high: u64,
-    /// Row, sequence and index for an opened stream; hash for a named one.
+    /// Row, sequence and index for an opened session; hash for a named one.
     pub low: u64,
 }
 
-impl StreamId {
-    /// The id for requests without a stream, such as reads and Opens.
-    pub const NONE: StreamId = StreamId { high: 0, low: 0 };
+impl SessionId {
+    /// The id for requests without a session, such as reads and Opens.
+    pub const NONE: SessionId = SessionId { high: 0, low: 0 };
 
     const OPENED: u64 = 1 << 63;
     const NAMED: u64 = 1 << 62;
 
-    /// The stream that the Open command `id` makes. No two commands share an id, so no stream
+    /// The session that the Open command `id` makes. No two commands share an id, so no session
     /// can be opened twice (S1).
     ///
     /// # Panics
     ///
     /// When the index of the command is 2^16 or more, or the sequence number of its instance 2^40 or more.
-    pub fn opened_by(id: CommandId) -> StreamId {
-        assert!(id.index < 1 << 16 && id.instance.seq < 1 << 40, "a command id outgrew a stream id");
-        StreamId {
+    pub fn opened_by(id: CommandId) -> SessionId {
+        assert!(id.index < 1 << 16 && id.instance.seq < 1 << 40, "a command id outgrew a session id");
+        SessionId {
             high: Self::OPENED | u64::from(id.epoch.0) << 16 | u64::from(id.shard.0),
             low: u64::from(id.instance.row.0) << 56 | id.instance.seq << 16 | u64::from(id.index),
         }
     }
 
-    /// The stream of a source that numbers by itself, such as a file or a Kafka partition (S5).
-    pub fn named(name: &str) -> StreamId {
+    /// The session of a source that numbers by itself, such as a file or a Kafka partition (S5).
+    pub fn named(name: &str) -> SessionId {
         let hash = xxhash_rust::xxh3::xxh3_128(name.as_bytes());
-        StreamId { high: Self::NAMED | (hash >> 66) as u64, low: hash as u64 }
+        SessionId { high: Self::NAMED | (hash >> 66) as u64, low: hash as u64 }
     }
 
-    /// Whether the stream was opened by a command.
+    /// Whether the session was opened by a command.
     pub fn is_opened(self) -> bool {
         self.high & Self::OPENED != 0
     }
 
-    /// Whether the stream is named by its source.
+    /// Whether the session is named by its source.
     pub fn is_named(self) -> bool {
         self.high & Self::NAMED != 0
     }
 
-    /// The instance of the Open, for an opened stream.
+    /// The instance of the Open, for an opened session.
     pub fn opened_in(self) -> Option<InstanceId> {
         let row = ReplicaId((self.low >> 56) as u8);
         self.is_opened().then(|| InstanceId::new(row, self.low >> 16 & ((1 << 40) - 1)))
     }
 
-    /// The replica that coordinated the Open, for an opened stream.
+    /// The replica that coordinated the Open, for an opened session.
     pub fn opener(self) -> Option<ReplicaId> {
         self.opened_in().map(|open| open.row)
     }
 }
 
-impl fmt::Debug for StreamId {
+impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s{:x}.{:x}", self.high, self.low)
     }
@@ -270,20 +270,20 @@ mod tests {
     }
 
     #[test]
-    fn stream_ids_keep_opened_and_named_apart() {
+    fn session_ids_keep_opened_and_named_apart() {
         let id = CommandId {
             epoch: Epoch(3),
             shard: ShardId(2),
             instance: InstanceId::new(ReplicaId(1), 77),
             index: 5,
         };
-        let opened = StreamId::opened_by(id);
+        let opened = SessionId::opened_by(id);
         assert!(opened.is_opened() && !opened.is_named());
         assert_eq!(opened.opener(), Some(ReplicaId(1)));
         assert_eq!(opened.opened_in(), Some(id.instance));
-        let named = StreamId::named("orders.jsonl");
+        let named = SessionId::named("orders.jsonl");
         assert!(named.is_named() && !named.is_opened());
-        assert_ne!(named, StreamId::named("orders2.jsonl"));
+        assert_ne!(named, SessionId::named("orders2.jsonl"));
         assert_eq!(id.to_string(), "3.2.1.77.5");
     }
 }

@@ -7,11 +7,11 @@ pub mod answer;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod command;
+pub mod conversation;
 pub mod deps;
 pub mod failure;
 pub mod frame;
 pub mod id;
 pub mod message;
 pub mod route;
-pub mod session;
 pub mod source;

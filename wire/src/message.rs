@@ -8,7 +8,7 @@
 
 use crate::deps::{Deps, Floor, Frontier};
 use crate::failure::Failure;
-use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
 use crate::source::Owner;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -165,10 +165,10 @@ pub enum ClientMessage {
     StatusRequest,
     /// Replica to client: the status of the shard.
     Status(Box<ShardStatus>),
-    /// Client to replica: send the known sources, in the order of their streams.
+    /// Client to replica: send the known sources, in the order of their sessions.
     SourcesRequest {
-        /// The answer begins behind this stream.
-        after: StreamId,
+        /// The answer begins behind this session.
+        after: SessionId,
     },
     /// Replica to client: at most [`SOURCES_TOLD_MAX`] sources; fewer if these are the last.
     Sources(Vec<SourceStatus>),
@@ -179,8 +179,8 @@ pub enum ClientMessage {
 /// The status of one source in one shard, as one replica knows it.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct SourceStatus {
-    /// The stream of the source.
-    pub stream: StreamId,
+    /// The session of the source.
+    pub session: SessionId,
     /// The name of the source; empty if no process has attached to it.
     pub name: String,
     /// The process that owns the source.
@@ -247,9 +247,9 @@ pub struct ShardStatus {
     pub log_budget_bytes: u64,
     /// The number of keys with a decision.
     pub keys: u64,
-    /// The number of open streams.
-    pub streams: u64,
-    /// The number of named streams, which belong to sources.
+    /// The number of open sessions.
+    pub sessions: u64,
+    /// The number of named sessions, which belong to sources.
     pub sources: u64,
     /// Bytes written to the log since the process started.
     pub log_bytes: u64,

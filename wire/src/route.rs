@@ -51,12 +51,12 @@ const HOME_SALT: [u64; crate::id::REPLICAS_MAX] = [
     0xcbbb_9d5d_c105_9ed9,
 ];
 
-/// The hash of a stream in a footprint. The seed of the hash keeps streams apart from keys.
+/// The hash of a session in a footprint. The seed of the hash keeps sessions apart from keys.
 #[inline]
-pub fn hash_stream(stream: crate::id::StreamId) -> u64 {
+pub fn hash_session(session: crate::id::SessionId) -> u64 {
     let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&stream.high.to_le_bytes());
-    bytes[8..].copy_from_slice(&stream.low.to_le_bytes());
+    bytes[..8].copy_from_slice(&session.high.to_le_bytes());
+    bytes[8..].copy_from_slice(&session.low.to_le_bytes());
     xxh3_64_with_seed(&bytes, 0x7374_7265_616d)
 }
 

@@ -1,4 +1,4 @@
-//! Sources: streams that number their commands by themselves, and the digests of their commands (law, S5).
+//! Sources: sessions that number their commands by themselves, and the digests of their commands (law, S5).
 //!
 //! A source has one process at a time, its *owner*. A process that takes a source over attaches to it. The Attach
 //! fences the owner before, and its answer says which numbers are done, and the digests of their commands. A digest
@@ -6,7 +6,7 @@
 //! commands under old numbers is found out.
 
 use crate::command::Command;
-use crate::id::{ShardId, StreamId};
+use crate::id::{SessionId, ShardId};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -37,9 +37,9 @@ pub enum BadName {
 }
 
 impl SourceName {
-    /// The stream of the source in a shard.
-    pub fn stream(&self, shard: ShardId) -> StreamId {
-        StreamId::named(&format!("{}/{}", self.0, shard.0))
+    /// The session of the source in a shard.
+    pub fn session(&self, shard: ShardId) -> SessionId {
+        SessionId::named(&format!("{}/{}", self.0, shard.0))
     }
 
     /// The name as text.
@@ -73,7 +73,7 @@ impl fmt::Display for SourceName {
 pub struct Owner(pub u64);
 
 impl Owner {
-    /// The owner of a stream to which no process has attached.
+    /// The owner of a session to which no process has attached.
     pub const NOBODY: Owner = Owner(0);
 }
 
@@ -300,7 +300,7 @@ mod tests {
         for (number, value) in lines {
             let mut builder = RequestBuilder::default();
             builder.decide(b"key", value.as_bytes()).unwrap();
-            let batch = Batch::parse(builder.encode(StreamId::named("s"), *number, 0), 0, |_| ()).unwrap();
+            let batch = Batch::parse(builder.encode(SessionId::named("s"), *number, 0), 0, |_| ()).unwrap();
             act(&batch.commands_of(&batch.parts()[0]).next().unwrap());
         }
     }

@@ -14,7 +14,7 @@ use http::uri::PathAndQuery;
 use isonomy_tuning::cpu::{cpu_us_of, process_cpu_us};
 use isonomy_tuning::environment;
 use isonomy_tuning::ports::free_ranges;
-use isonomy_wire::session::Action;
+use isonomy_wire::conversation::Action;
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::path::Path;

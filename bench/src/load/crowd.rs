@@ -1,10 +1,10 @@
-//! One thread of load with many small clients: each has a session with one command at a time, on
+//! One thread of load with many small clients: each has a conversation with one command at a time, on
 //! connections of its own to one replica.
 
 use anyhow::{Context, Result};
+use isonomy_wire::conversation::{Conversation, LinkError, Received};
 use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::message::Welcome;
-use isonomy_wire::session::{LinkError, Received, Session};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use super::worker::{CLOSE_US_MAX, OPEN_TURN_US, WAIT_MAX_US};
 const READ_CHUNK_BYTES: usize = 4 << 10;
 /// Connections that are looked at after one wait.
 const EVENTS_MAX: usize = 256;
-/// How often sessions look for what was not answered, in microseconds.
+/// How often conversations look for what was not answered, in microseconds.
 const TIMEOUTS_EVERY_US: u64 = 50_000;
 /// How long what a socket did not take waits, in microseconds.
 const UNWRITTEN_WAIT_US: u64 = 1_000;
@@ -42,7 +42,7 @@ struct Place {
 }
 
 struct Client {
-    session: Session,
+    conversation: Conversation,
     /// Per shard.
     ups: Vec<Option<Up>>,
     /// Whether it is among those that wait for a command.
@@ -68,10 +68,10 @@ impl<'a> Crowd<'a> {
     fn new(shared: &'a Shared, thread: u64, generator: Generator<'a>) -> Result<Crowd<'a>> {
         let Welcome { shards, members, .. } = &shared.welcome;
         let count = shared.options.clients_of(thread).unwrap_or_default() as usize;
-        let config = shared.options.session(1, *shards);
+        let config = shared.options.conversation(1, *shards);
         let client = |_| {
             let ups = (0..*shards).map(|_| None).collect();
-            Client { session: Session::new(config.clone()), ups, idle: false, has_connected: false }
+            Client { conversation: Conversation::new(config.clone()), ups, idle: false, has_connected: false }
         };
         let (maker, made) = channel();
         // Threads begin with different replicas.
@@ -109,7 +109,7 @@ impl<'a> Crowd<'a> {
             let now = self.shared.now();
             if let Some(until) = self.generator.generates_until(now) {
                 self.generate(until);
-            } else if self.clients.iter().all(|client| client.session.outstanding() == 0) {
+            } else if self.clients.iter().all(|client| client.conversation.outstanding() == 0) {
                 let since = *closing_since.get_or_insert(now);
                 if self.close(now) || now > since + CLOSE_US_MAX {
                     return Ok(());
@@ -137,26 +137,26 @@ impl<'a> Crowd<'a> {
             let Some(due) = self.generator.due(now, |_| true) else { return };
             self.idle.pop_front();
             self.clients[client].idle = false;
-            let taken = self.generator.submit(&mut self.clients[client].session, now, due);
-            assert!(taken, "an idle session takes a command");
+            let taken = self.generator.submit(&mut self.clients[client].conversation, now, due);
+            assert!(taken, "an idle conversation takes a command");
             self.send(client, now);
         }
     }
 
-    /// Whether all sessions have ended their streams.
+    /// Whether all conversations have ended their sessions.
     fn close(&mut self, now: u64) -> bool {
         for client in 0..self.clients.len() {
-            self.clients[client].session.close();
+            self.clients[client].conversation.close();
             self.send(client, now);
         }
-        self.clients.iter().all(|client| client.session.is_closed())
+        self.clients.iter().all(|client| client.conversation.is_closed())
     }
 
     /// Sends what a client has to say.
     fn send(&mut self, client: usize, now: u64) {
-        let Client { session, ups, .. } = &mut self.clients[client];
+        let Client { conversation, ups, .. } = &mut self.clients[client];
         let mut said = None;
-        while let Some(transmit) = session.poll_transmit(now) {
+        while let Some(transmit) = conversation.poll_transmit(now) {
             let shard = usize::from(transmit.shard.0);
             match &mut ups[shard] {
                 Some(up) => {
@@ -167,7 +167,7 @@ impl<'a> Crowd<'a> {
                         said = Some(shard);
                     }
                 }
-                None => session.on_disconnected(ONLY, transmit.shard),
+                None => conversation.on_disconnected(ONLY, transmit.shard),
             }
         }
         if let Some(shard) = said {
@@ -190,20 +190,20 @@ impl<'a> Crowd<'a> {
             .context("waiting for a socket")?;
         let client = &mut self.clients[place.client];
         client.ups[place.shard] = Some(up);
-        client.session.on_connected(ONLY, ShardId(place.shard as u16));
+        client.conversation.on_connected(ONLY, ShardId(place.shard as u16));
         self.pump(place.client);
         Ok(())
     }
 
     fn read(&mut self, place: Place) {
         let now = self.shared.now();
-        let Client { session, ups, .. } = &mut self.clients[place.client];
+        let Client { conversation, ups, .. } = &mut self.clients[place.client];
         let Some(up) = &mut ups[place.shard] else { return };
-        session.on_heard(ONLY, ShardId(place.shard as u16));
+        conversation.on_heard(ONLY, ShardId(place.shard as u16));
         let heard = up.read(|received| {
             match received {
-                Received::Response { tag, answers } => session.on_response(ONLY, tag, answers)?,
-                Received::Failed { tag, failure } => session.on_failure(now, ONLY, tag, failure),
+                Received::Response { tag, answers } => conversation.on_response(ONLY, tag, answers)?,
+                Received::Failed { tag, failure } => conversation.on_failure(now, ONLY, tag, failure),
                 Received::Welcome(_) | Received::Status(_) | Received::Sources(_) => {
                     return Err(LinkError::Unexpected);
                 }
@@ -218,7 +218,7 @@ impl<'a> Crowd<'a> {
 
     fn lose(&mut self, place: Place) {
         let client = &mut self.clients[place.client];
-        client.session.on_disconnected(ONLY, ShardId(place.shard as u16));
+        client.conversation.on_disconnected(ONLY, ShardId(place.shard as u16));
         if client.ups[place.shard].take().is_some() {
             self.connect(place);
         }
@@ -233,11 +233,11 @@ impl<'a> Crowd<'a> {
     /// Takes what a client has heard, and lets it go on.
     fn pump(&mut self, client: usize) {
         let now = self.shared.now();
-        let Client { session, ups, idle, has_connected } = &mut self.clients[client];
-        self.generator.take_outcomes(session, now);
+        let Client { conversation, ups, idle, has_connected } = &mut self.clients[client];
+        self.generator.take_outcomes(conversation, now);
         let is_connected = ups.iter().all(Option::is_some);
         *has_connected |= is_connected;
-        let ready = session.outstanding() == 0 && is_connected;
+        let ready = conversation.outstanding() == 0 && is_connected;
         if ready && !std::mem::replace(idle, true) {
             self.idle.push_back(client);
         }
@@ -250,8 +250,8 @@ impl<'a> Crowd<'a> {
         }
         self.next_timeouts = now + TIMEOUTS_EVERY_US;
         for client in 0..self.clients.len() {
-            self.clients[client].session.on_timeout(now);
-            while let Some((_, shard)) = self.clients[client].session.poll_reset() {
+            self.clients[client].conversation.on_timeout(now);
+            while let Some((_, shard)) = self.clients[client].conversation.poll_reset() {
                 self.lose(Place { client, shard: usize::from(shard.0) });
             }
             self.pump(client);

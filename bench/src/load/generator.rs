@@ -1,8 +1,8 @@
 //! What a thread asks and what it hears, whatever connections it has.
 
 use crate::options::Options;
+use isonomy_wire::conversation::{Conversation, SubmitError};
 use isonomy_wire::message::Welcome;
-use isonomy_wire::session::{Session, SubmitError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -84,15 +84,15 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Submits the next command, unless the session is full.
+    /// Submits the next command, unless the conversation is full.
     #[inline]
-    pub(crate) fn submit(&mut self, session: &mut Session, now: u64, due: u64) -> bool {
+    pub(crate) fn submit(&mut self, conversation: &mut Conversation, now: u64, due: u64) -> bool {
         let result = match &mut self.tracker {
-            None => session.submit(now, &self.workload.next(|_| 0).1, due),
+            None => conversation.submit(now, &self.workload.next(|_| 0).1, due),
             Some(tracker) => {
                 let (made, action) = self.workload.next(|key| tracker.ledger.known(key));
                 let token = tracker.begin(due, tracker.ledger.ask(made));
-                let result = session.submit(now, &action, token);
+                let result = conversation.submit(now, &action, token);
                 if result.is_err() {
                     let (_, asked) = tracker.end(token);
                     tracker.ledger.on_answer(&asked, None);
@@ -109,11 +109,11 @@ impl<'a> Generator<'a> {
         true
     }
 
-    /// Takes what a session has heard.
-    pub(crate) fn take_outcomes(&mut self, session: &mut Session, now: u64) {
+    /// Takes what a conversation has heard.
+    pub(crate) fn take_outcomes(&mut self, conversation: &mut Conversation, now: u64) {
         let end = self.shared.end();
         self.record.turn(now);
-        while let Some(outcome) = session.poll_outcome() {
+        while let Some(outcome) = conversation.poll_outcome() {
             match &mut self.tracker {
                 None => self.record.on_outcome(now, end, &outcome),
                 Some(tracker) => outcome.each().for_each(|(token, answer)| {
@@ -122,7 +122,7 @@ impl<'a> Generator<'a> {
                     self.record.on_answer(now, end, due, &answer);
                 }),
             }
-            session.recycle(outcome);
+            conversation.recycle(outcome);
         }
     }
 

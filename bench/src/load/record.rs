@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 use isonomy_wire::answer::Answer;
-use isonomy_wire::session::{Error, Outcome};
+use isonomy_wire::conversation::{Error, Outcome};
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 
@@ -278,28 +278,28 @@ fn error_name(answer: &Result<Answer, Error>) -> &'static str {
 mod tests {
     use super::*;
     use isonomy_wire::answer::{Answers, ResponseBuilder};
+    use isonomy_wire::conversation::{Action, Config, Conversation};
     use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId};
-    use isonomy_wire::session::{Action, Config, Session};
     use std::sync::mpsc::{Receiver, channel};
 
-    /// What a session says of commands with these tokens, answered by `answer`.
+    /// What a conversation says of commands with these tokens, answered by `answer`.
     fn outcome(tokens: &[u64], answer: impl Fn(&mut ResponseBuilder, u32)) -> Outcome {
-        let mut session = Session::new(Config::new(1, 1));
-        session.on_connected(ReplicaId(0), ShardId(0));
+        let mut conversation = Conversation::new(Config::new(1, 1));
+        conversation.on_connected(ReplicaId(0), ShardId(0));
         for token in tokens {
-            session.submit(0, &Action::Decide { key: b"k", value: b"v" }, *token).unwrap();
+            conversation.submit(0, &Action::Decide { key: b"k", value: b"v" }, *token).unwrap();
         }
         let mut response = ResponseBuilder::new(Epoch(1), ShardId(0));
         let at = InstanceId::new(ReplicaId(0), 1);
-        response.plain(at, 0, &Answer::Opened { stream: Default::default() });
-        let open = session.poll_transmit(0).unwrap();
+        response.plain(at, 0, &Answer::Opened { session: Default::default() });
+        let open = conversation.poll_transmit(0).unwrap();
         let answers = Answers::parse(response.encode()).unwrap();
-        session.on_response(open.replica, open.tag, answers).unwrap();
-        let frame = session.poll_transmit(0).unwrap();
+        conversation.on_response(open.replica, open.tag, answers).unwrap();
+        let frame = conversation.poll_transmit(0).unwrap();
         (0..tokens.len() as u32).for_each(|index| answer(&mut response, index));
         let answers = Answers::parse(response.encode()).unwrap();
-        session.on_response(frame.replica, frame.tag, answers).unwrap();
-        session.poll_outcome().unwrap()
+        conversation.on_response(frame.replica, frame.tag, answers).unwrap();
+        conversation.poll_outcome().unwrap()
     }
 
     fn committed(tokens: &[u64]) -> Outcome {

@@ -1,9 +1,9 @@
 //! A thread's connections: plain sockets that never block, one wait for all of them.
 
 use anyhow::{Context, Result};
+use isonomy_wire::conversation::{Link, LinkError, Received};
 use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::message::Welcome;
-use isonomy_wire::session::{Link, LinkError, Received};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc;
 use std::time::Duration;

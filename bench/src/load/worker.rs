@@ -1,7 +1,7 @@
-//! One thread of load with one session: full frames over a connection to every replica.
+//! One thread of load with one conversation: full frames over a connection to every replica.
 
 use anyhow::Result;
-use isonomy_wire::session::{LinkError, Received, Session};
+use isonomy_wire::conversation::{Conversation, LinkError, Received};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) const WAIT_MAX_US: u64 = 20_000;
 /// The shortest sleep of an open loop: what falls due in between leaves together. It counts in
 /// the latencies.
 pub(crate) const OPEN_TURN_US: u64 = 200;
-/// How long streams may take to end, in microseconds.
+/// How long sessions may take to end, in microseconds.
 pub(crate) const CLOSE_US_MAX: u64 = 2_000_000;
 
 /// Runs one thread until the end; returns what it measured.
@@ -22,7 +22,7 @@ pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Resu
     let members = shared.welcome.members.len() as u8;
     let mut worker = Worker {
         shared,
-        session: Session::new(shared.options.session(members, shared.welcome.shards)),
+        conversation: Conversation::new(shared.options.conversation(members, shared.welcome.shards)),
         generator: Generator::new(shared, thread, seconds),
         held: false,
     };
@@ -32,7 +32,7 @@ pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Resu
 
 struct Worker<'a> {
     shared: &'a Shared,
-    session: Session,
+    conversation: Conversation,
     generator: Generator<'a>,
     /// An open loop has fallen behind by as much as may be outstanding.
     held: bool,
@@ -46,31 +46,31 @@ impl Worker<'_> {
             let now = self.shared.now();
             if let Some(until) = self.generator.generates_until(now) {
                 self.generate(until);
-            } else if self.session.outstanding() == 0 {
-                self.session.close();
+            } else if self.conversation.outstanding() == 0 {
+                self.conversation.close();
                 let since = *closing_since.get_or_insert(now);
-                if self.session.is_closed() || now > since + CLOSE_US_MAX {
+                if self.conversation.is_closed() || now > since + CLOSE_US_MAX {
                     return Ok(());
                 }
             }
-            while let Some(transmit) = self.session.poll_transmit(now) {
+            while let Some(transmit) = self.conversation.poll_transmit(now) {
                 match wires.link(transmit.replica, transmit.shard) {
                     Some((link, out)) => link.request(out, transmit.tag, &transmit.payload),
-                    None => self.session.on_disconnected(transmit.replica, transmit.shard),
+                    None => self.conversation.on_disconnected(transmit.replica, transmit.shard),
                 }
             }
             let wait = Duration::from_micros(self.wait_us(now));
-            let (session, shared) = (&mut self.session, self.shared);
+            let (conversation, shared) = (&mut self.conversation, self.shared);
             wires.turn(wait, |replica, shard, event| {
                 match event {
-                    Event::Connected => session.on_connected(replica, shard),
-                    Event::Lost => session.on_disconnected(replica, shard),
-                    Event::Heard => session.on_heard(replica, shard),
+                    Event::Connected => conversation.on_connected(replica, shard),
+                    Event::Lost => conversation.on_disconnected(replica, shard),
+                    Event::Heard => conversation.on_heard(replica, shard),
                     Event::Received(Received::Response { tag, answers }) => {
-                        session.on_response(replica, tag, answers)?;
+                        conversation.on_response(replica, tag, answers)?;
                     }
                     Event::Received(Received::Failed { tag, failure }) => {
-                        session.on_failure(shared.now(), replica, tag, failure);
+                        conversation.on_failure(shared.now(), replica, tag, failure);
                     }
                     Event::Received(Received::Welcome(_) | Received::Status(_) | Received::Sources(_)) => {
                         return Err(LinkError::Unexpected);
@@ -79,18 +79,18 @@ impl Worker<'_> {
                 Ok(())
             })?;
             let now = self.shared.now();
-            self.session.on_timeout(now);
-            while let Some((replica, shard)) = self.session.poll_reset() {
+            self.conversation.on_timeout(now);
+            while let Some((replica, shard)) = self.conversation.poll_reset() {
                 wires.reset(replica, shard);
             }
-            self.generator.take_outcomes(&mut self.session, now);
+            self.generator.take_outcomes(&mut self.conversation, now);
         }
     }
 
     /// Submits what is due.
     fn generate(&mut self, now: u64) {
-        while let Some(due) = self.generator.due(now, |window| self.session.outstanding() < window) {
-            self.held = !self.generator.submit(&mut self.session, now, due);
+        while let Some(due) = self.generator.due(now, |window| self.conversation.outstanding() < window) {
+            self.held = !self.generator.submit(&mut self.conversation, now, due);
             if self.held {
                 return;
             }
@@ -99,7 +99,7 @@ impl Worker<'_> {
 
     fn wait_us(&self, now: u64) -> u64 {
         let mut until = now + WAIT_MAX_US;
-        if let Some(deadline) = self.session.next_deadline() {
+        if let Some(deadline) = self.conversation.next_deadline() {
             until = until.min(deadline);
         }
         if let Some(due) = self.generator.pace.due()

@@ -1,7 +1,7 @@
 //! Which commands come: keys, values and the mix, all from one seed.
 
 use crate::options::Options;
-use isonomy_wire::session::Action;
+use isonomy_wire::conversation::Action;
 use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use rand_distr::{Distribution as _, Zipf};

@@ -26,7 +26,7 @@ impl Replica {
         let is_copied = self.machine.state.is_copied();
         assert!(self.forgetting.taking().is_some() || !is_copied, "nobody takes the copy");
         self.machine.state.check();
-        self.machine.streams.check();
+        self.machine.sessions.check();
         self.outbox.check();
     }
 

@@ -132,7 +132,7 @@ impl Index {
         for ahead in footprint.iter().take(PREFETCH_DISTANCE) {
             self.table.prefetch(ahead.hash());
         }
-        let footprint = if mutant::is(Mutant::StreamsOutside) { payload.keys() } else { footprint };
+        let footprint = if mutant::is(Mutant::SessionsOutside) { payload.keys() } else { footprint };
         let reads_only = mutant::is(Mutant::BarrierPassesReads) && !footprint.iter().any(|it| it.writes());
         let footprint = &footprint[..footprint.len() - usize::from(reads_only)];
         let places = footprint.iter().enumerate().map(|(at, access)| {
@@ -209,7 +209,7 @@ fn touch_wide(wide: &mut Wide, id: InstanceId, access: Access, known: &mut Deps)
 mod tests {
     use super::*;
     use isonomy_wire::command::RequestBuilder;
-    use isonomy_wire::id::StreamId;
+    use isonomy_wire::id::SessionId;
     use proptest::prelude::*;
 
     /// A payload that writes and reads these keys.
@@ -218,11 +218,11 @@ mod tests {
         let mut parts = Vec::new();
         if !writes.is_empty() {
             writes.iter().for_each(|key| builder.decide(&[*key], b"").unwrap());
-            parts.push(builder.encode(StreamId::named(&format!("{writes:?}{reads:?}")), 1, 0));
+            parts.push(builder.encode(SessionId::named(&format!("{writes:?}{reads:?}")), 1, 0));
         }
         if !reads.is_empty() {
             reads.iter().for_each(|key| builder.read(&[*key]).unwrap());
-            parts.push(builder.encode(StreamId::NONE, 0, 0));
+            parts.push(builder.encode(SessionId::NONE, 0, 0));
         }
         let parse = |part: &bytes::Bytes| Payload::parse(part.clone(), crc32c::crc32c(part)).unwrap();
         Payload::join(&parts.iter().map(parse).collect::<Vec<_>>())
@@ -245,15 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn one_stream_conflicts_with_itself() {
+    fn one_session_conflicts_with_itself() {
         let mut builder = RequestBuilder::default();
-        let mut on_stream = |key: &[u8]| {
+        let mut on_session = |key: &[u8]| {
             builder.decide(key, b"").unwrap();
-            let bytes = builder.encode(StreamId::named("same"), 7, 0);
+            let bytes = builder.encode(SessionId::named("same"), 7, 0);
             let crc = crc32c::crc32c(&bytes);
             Payload::parse(bytes, crc).unwrap()
         };
-        let (a, b) = (on_stream(b"a"), on_stream(b"b"));
+        let (a, b) = (on_session(b"a"), on_session(b"b"));
         assert!(conflicts(&a, &b), "trap B18");
     }
 
@@ -276,7 +276,7 @@ mod tests {
             for key in &keys {
                 let mut builder = RequestBuilder::default();
                 builder.decide(&key.to_le_bytes(), b"").unwrap();
-                let bytes = builder.encode(StreamId::named(&key.to_string()), 1, 0);
+                let bytes = builder.encode(SessionId::named(&key.to_string()), 1, 0);
                 let crc = crc32c::crc32c(&bytes);
                 let payload = Payload::parse(bytes, crc).unwrap();
                 let known = index.learn(id(row, u64::from(*key) + 1), &payload).deps;
@@ -284,7 +284,7 @@ mod tests {
                 assert_eq!(known.0[0], first, "key {key}");
             }
         }
-        // Of each key and of its stream, and of what all read that is no barrier.
+        // Of each key and of its session, and of what all read that is no barrier.
         assert_eq!(index.wides.len(), 2 * keys.len() + 1);
     }
 

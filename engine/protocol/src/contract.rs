@@ -74,9 +74,9 @@ pub struct Timing {
     pub suspect_us: u64,
     /// How often the replica sends its frontier to the others while anything changes.
     pub gossip_us: u64,
-    /// How long a stream may be idle before its end is proposed (S4).
-    pub stream_idle_us: u64,
-    /// How long a named stream may be idle before its end is proposed (S5).
+    /// How long a session may be idle before its end is proposed (S4).
+    pub session_idle_us: u64,
+    /// How long a named session may be idle before its end is proposed (S5).
     pub source_idle_us: u64,
 }
 
@@ -88,7 +88,7 @@ impl Default for Timing {
             recover_us: 500_000,
             suspect_us: 50_000,
             gossip_us: 50_000,
-            stream_idle_us: 600_000_000,
+            session_idle_us: 600_000_000,
             source_idle_us: 30 * 24 * 3_600_000_000,
         }
     }

@@ -44,16 +44,16 @@ pub const PULL_COMMITS_MAX: u64 = 256;
 /// The most bytes of the commits that one Pull brings.
 pub const PULL_BYTES_MAX: usize = 8 << 20;
 
-/// The most open streams per shard; the coordinator refuses more (S4).
-pub const STREAMS_MAX: usize = 64 << 10;
+/// The most open sessions per shard; the coordinator refuses more (S4).
+pub const SESSIONS_MAX: usize = 64 << 10;
 
-/// The most named streams per shard; the coordinator refuses more (S5). They have a bound of their own, so that names
-/// that are never used again take no place from other streams. Each takes at most about 2 KiB besides its answers.
+/// The most named sessions per shard; the coordinator refuses more (S5). They have a bound of their own, so that names
+/// that are never used again take no place from other sessions. Each takes at most about 2 KiB besides its answers.
 pub const SOURCES_MAX: usize = 16 << 10;
 
-/// The most bytes of stored answers of one stream. The oldest answers are dropped first, and a retry of their
+/// The most bytes of stored answers of one session. The oldest answers are dropped first, and a retry of their
 /// commands is answered `Duplicate` (S2).
-pub const STREAM_RESULT_BYTES_MAX: usize = 4 << 20;
+pub const SESSION_RESULT_BYTES_MAX: usize = 4 << 20;
 
 /// The period of the core's housekeeping in microseconds.
 pub const TICK_US: u64 = 5_000;
@@ -64,8 +64,8 @@ pub const BARRIER_PATIENCE_US: u64 = 50_000;
 /// How long a client is asked to wait after the log's budget refused its write, in milliseconds.
 pub const ROOM_RETRY_MS: u32 = 100;
 
-/// How long a client is asked to wait after the limit of streams or sources refused it, in milliseconds.
-pub const STREAMS_RETRY_MS: u32 = 1000;
+/// How long a client is asked to wait after the limit of sessions or sources refused it, in milliseconds.
+pub const SESSIONS_RETRY_MS: u32 = 1000;
 
 /// A replica that lacks more of the instances that a peer has executed than this sends clients to other replicas,
 /// since they would wait for all of these instances.

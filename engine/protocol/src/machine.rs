@@ -1,25 +1,25 @@
-//! The state machine: applies batches, in the order of execution, to state and streams.
+//! The state machine: applies batches, in the order of execution, to state and sessions.
 
 use crate::ahead::Keys;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
+use crate::sessions::{Fate, Sessions};
 use crate::state::{Place, Spot, State};
-use crate::streams::{Fate, Streams};
 use bytes::Bytes;
 use isonomy_wire::answer::{Answer, ResponseBuilder};
 use isonomy_wire::command::{Command, Op, Part};
-use isonomy_wire::id::{CommandId, Epoch, InstanceId, ShardId, StreamId};
+use isonomy_wire::id::{CommandId, Epoch, InstanceId, SessionId, ShardId};
 use isonomy_wire::source::Owner;
 
-/// State and streams of a shard.
+/// State and sessions of a shard.
 #[derive(Clone, Debug)]
 pub struct Machine {
     epoch: Epoch,
     shard: ShardId,
     /// The keys.
     pub state: State,
-    /// The streams.
-    pub streams: Streams,
+    /// The sessions.
+    pub sessions: Sessions,
     answers: ResponseBuilder,
     commands: u64,
 }
@@ -28,13 +28,13 @@ impl Machine {
     /// A machine without decisions.
     pub fn new(epoch: Epoch, shard: ShardId) -> Machine {
         let answers = ResponseBuilder::new(epoch, shard);
-        let (state, streams) = (State::new(shard), Streams::default());
-        Machine { epoch, shard, state, streams, answers, commands: 0 }
+        let (state, sessions) = (State::new(shard), Sessions::default());
+        Machine { epoch, shard, state, sessions, answers, commands: 0 }
     }
 
-    /// The hash of state and streams, which is equal at equal frontiers.
+    /// The hash of state and sessions, which is equal at equal frontiers.
     pub fn hash(&self) -> u64 {
-        self.state.hash().wrapping_add(self.streams.hash())
+        self.state.hash().wrapping_add(self.sessions.hash())
     }
 
     /// Sets the number of executed commands after the state was read back.
@@ -63,10 +63,10 @@ impl Machine {
         let mut keys = Keys::new(payload.keys(), places, &self.state);
         for (place, part) in batch.parts().iter().enumerate() {
             let mut work = PartWork { machine: self, id, payload, part, keys: &mut keys };
-            if part.stream != StreamId::NONE {
-                respond(place, work.on_stream());
+            if part.session != SessionId::NONE {
+                respond(place, work.on_session());
             } else if reads || !work.is_read() {
-                respond(place, work.without_stream());
+                respond(place, work.without_session());
             } else {
                 work.pass_over();
             }
@@ -76,9 +76,9 @@ impl Machine {
     }
 }
 
-/// A stream's knowledge of a request.
+/// A session's knowledge of a request.
 enum Known {
-    /// The stream belongs to another process by now (S5).
+    /// The session belongs to another process by now (S5).
     Fenced,
     /// The request comes next.
     Next,
@@ -111,17 +111,17 @@ impl<'a> PartWork<'_, 'a> {
         self.keys.skip(self.part.commands as usize, &self.machine.state);
     }
 
-    /// Executes a request without a stream: reads, Opens and Barriers.
-    fn without_stream(&mut self) -> Bytes {
+    /// Executes a request without a session: reads, Opens and Barriers.
+    fn without_session(&mut self) -> Bytes {
         for (index, command) in self.commands() {
             self.apply(index, &command);
         }
         self.machine.answers.encode()
     }
 
-    /// S2: executes a request on a stream, as far as it was not executed before. Returns the response.
-    fn on_stream(&mut self) -> Bytes {
-        let Part { stream: stream_id, first, numbers, answered_below, owner, .. } = *self.part;
+    /// S2: executes a request on a session, as far as it was not executed before. Returns the response.
+    fn on_session(&mut self) -> Bytes {
+        let Part { session: session_id, first, numbers, answered_below, owner, .. } = *self.part;
         let op = self.first_op();
         if op == Op::Attach {
             return self.attach();
@@ -129,21 +129,21 @@ impl<'a> PartWork<'_, 'a> {
         if op == Op::End && first == 0 {
             return self.end_if_idle();
         }
-        if stream_id.is_named() && owner == Owner::NOBODY {
-            self.machine.streams.begin(stream_id);
+        if session_id.is_named() && owner == Owner::NOBODY {
+            self.machine.sessions.begin(session_id);
         }
-        let known = self.machine.streams.with(stream_id, |stream| {
-            if owner != stream.owner() && !mutant::is(Mutant::FencedWrites) {
+        let known = self.machine.sessions.with(session_id, |session| {
+            if owner != session.owner() && !mutant::is(Mutant::FencedWrites) {
                 return Known::Fenced;
             }
-            stream.on_answered_below(answered_below);
-            if stream_id.is_named() {
-                stream.advance(answered_below);
+            session.on_answered_below(answered_below);
+            if session_id.is_named() {
+                session.advance(answered_below);
             }
-            if stream.low() == first {
+            if session.low() == first {
                 return Known::Next;
             }
-            stream.response(first, numbers).map_or(Known::Other, Known::Executed)
+            session.response(first, numbers).map_or(Known::Other, Known::Executed)
         });
         match known {
             None => self.all(&Answer::Expired),
@@ -172,8 +172,8 @@ impl<'a> PartWork<'_, 'a> {
     fn attach(&mut self) -> Bytes {
         let (index, command) = self.commands().next().expect("a request has commands");
         let attach = command.attach().expect("checked when it was parsed");
-        self.machine.streams.begin(self.part.stream);
-        let standing = self.machine.streams.with(self.part.stream, |stream| stream.attach(attach));
+        self.machine.sessions.begin(self.part.session);
+        let standing = self.machine.sessions.with(self.part.session, |session| session.attach(attach));
         let standing = standing.expect("it was begun");
         self.machine.answers.standing(self.id, index, &standing);
         self.machine.answers.encode()
@@ -181,10 +181,10 @@ impl<'a> PartWork<'_, 'a> {
 
     /// S5: adds the commands of a source from this number on to its digest.
     fn say(&mut self, from: u64) {
-        if self.part.stream.is_named() {
+        if self.part.session.is_named() {
             let commands = self.payload.batch().commands_of(self.part);
             let said = commands.filter(|command| command.number >= from);
-            self.machine.streams.with(self.part.stream, |stream| stream.say(said));
+            self.machine.sessions.with(self.part.session, |session| session.say(said));
         }
     }
 
@@ -197,11 +197,11 @@ impl<'a> PartWork<'_, 'a> {
         self.machine.answers.encode()
     }
 
-    /// S4: ends the stream at its present number. Commands that were sent and not executed by then never will be.
+    /// S4: ends the session at its present number. Commands that were sent and not executed by then never will be.
     fn end(&mut self) -> Bytes {
-        let stream = self.part.stream;
-        let low = self.machine.streams.get(stream).expect("the stream is open").low();
-        self.machine.streams.end(stream);
+        let session = self.part.session;
+        let low = self.machine.sessions.get(session).expect("the session is open").low();
+        self.machine.sessions.end(session);
         self.machine.answers.ended(self.id, self.part.index, low);
         self.machine.answers.encode()
     }
@@ -211,14 +211,14 @@ impl<'a> PartWork<'_, 'a> {
         self.keys.skip(keys, &self.machine.state);
     }
 
-    /// S4: ends an idle stream, if it still is as the proposer of its end saw it.
+    /// S4: ends an idle session, if it still is as the proposer of its end saw it.
     fn end_if_idle(&mut self) -> Bytes {
         let (index, command) = self.commands().next().expect("a request has commands");
         let seen = command.seen().expect("checked when it was parsed");
-        let answer = match self.machine.streams.get(self.part.stream) {
+        let answer = match self.machine.sessions.get(self.part.session) {
             None => Answer::Expired,
-            Some(stream) if (stream.low(), stream.owner()) == seen => {
-                self.machine.streams.end(self.part.stream);
+            Some(session) if (session.low(), session.owner()) == seen => {
+                self.machine.sessions.end(self.part.session);
                 Answer::Ended { low: seen.0 }
             }
             Some(_) => Answer::Done,
@@ -230,18 +230,18 @@ impl<'a> PartWork<'_, 'a> {
     /// Executes the commands of a request that does not come next: some of its numbers were executed before, or it is
     /// early.
     fn one_by_one(&mut self) -> Bytes {
-        let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
-        let low = stream.low();
-        if stream.fate(self.part.first, 1) == Fate::Early {
+        let session = self.machine.sessions.get(self.part.session).expect("the session is open");
+        let low = session.low();
+        if session.fate(self.part.first, 1) == Fate::Early {
             return self.all(&Answer::Early);
         }
         for (index, command) in self.commands() {
-            let stream = self.machine.streams.get(self.part.stream).expect("the stream is open");
+            let session = self.machine.sessions.get(self.part.session).expect("the session is open");
             let (number, run) = (command.number, command.run);
-            match stream.fate(number, run) {
+            match session.fate(number, run) {
                 Fate::Execute => {
                     self.apply(index, &command);
-                    self.machine.streams.with(self.part.stream, |stream| stream.advance(number + run));
+                    self.machine.sessions.with(self.part.session, |session| session.advance(number + run));
                     continue;
                 }
                 Fate::Executed(answer) => self.machine.answers.repeat(self.id, index, &answer),
@@ -257,13 +257,13 @@ impl<'a> PartWork<'_, 'a> {
 
     /// Ends a request whose numbers are all executed, and keeps its answers for retries.
     fn finish(&mut self) -> Bytes {
-        let Part { stream, first, numbers, .. } = *self.part;
+        let Part { session, first, numbers, .. } = *self.part;
         let response = self.machine.answers.encode();
         let uneven = numbers != u64::from(self.part.commands);
         let starts = uneven.then(|| self.commands().map(|(_, command)| command.number).collect());
-        self.machine.streams.with(stream, |stream| {
-            stream.advance(first + numbers);
-            stream.store(first, numbers, starts, response.clone());
+        self.machine.sessions.with(session, |session| {
+            session.advance(first + numbers);
+            session.store(first, numbers, starts, response.clone());
         });
         response
     }
@@ -271,7 +271,7 @@ impl<'a> PartWork<'_, 'a> {
     /// Executes one command and notes its answer.
     #[inline]
     fn apply(&mut self, index: u32, command: &Command<'_>) {
-        let Machine { epoch, shard, state, streams, answers, .. } = &mut *self.machine;
+        let Machine { epoch, shard, state, sessions, answers, .. } = &mut *self.machine;
         let id = CommandId { epoch: *epoch, shard: *shard, instance: self.id, index };
         let instance = self.id;
         let mut spot = if command.op.has_key() { self.keys.next(state) } else { Spot::default() };
@@ -299,9 +299,9 @@ impl<'a> PartWork<'_, 'a> {
                 None => answers.plain(instance, index, &Answer::Missing),
             },
             Op::Open => {
-                let stream = StreamId::opened_by(id);
-                streams.open(stream);
-                answers.plain(instance, index, &Answer::Opened { stream });
+                let session = SessionId::opened_by(id);
+                sessions.open(session);
+                answers.plain(instance, index, &Answer::Opened { session });
             }
             Op::End | Op::Skip | Op::Barrier | Op::Attach => answers.plain(instance, index, &Answer::Done),
         }
@@ -338,14 +338,14 @@ mod tests {
         /// Executes one request as an instance of its own.
         fn run(
             &mut self,
-            stream: StreamId,
+            session: SessionId,
             first: u64,
             below: u64,
             fill: impl FnOnce(&mut RequestBuilder),
         ) -> Vec<Answer> {
             let mut builder = RequestBuilder::default();
             fill(&mut builder);
-            let bytes = builder.encode(stream, first, below);
+            let bytes = builder.encode(session, first, below);
             let crc = crc32c::crc32c(&bytes);
             let payload = Payload::parse(bytes, crc).unwrap();
             self.seq += 1;
@@ -360,9 +360,9 @@ mod tests {
             answers
         }
 
-        fn open(&mut self) -> StreamId {
-            match self.run(StreamId::NONE, 0, 0, RequestBuilder::open)[..] {
-                [Answer::Opened { stream }] => stream,
+        fn open(&mut self) -> SessionId {
+            match self.run(SessionId::NONE, 0, 0, RequestBuilder::open)[..] {
+                [Answer::Opened { session }] => session,
                 ref other => panic!("{other:?}"),
             }
         }
@@ -379,8 +379,8 @@ mod tests {
     #[test]
     fn decide_read_decide_if_delete() {
         let mut bench = Bench::new();
-        let stream = bench.open();
-        let answers = bench.run(stream, 1, 0, |request| {
+        let session = bench.open();
+        let answers = bench.run(session, 1, 0, |request| {
             request.decide(b"k", b"one").unwrap();
             request.decide_if(b"k", b"two", 1).unwrap();
             request.decide_if(b"k", b"three", 1).unwrap();
@@ -395,7 +395,7 @@ mod tests {
         assert!(matches!(answers[4], Answer::Deleted { key_seq: 2, .. }));
         assert_eq!(answers[5], Answer::Missing);
         assert_eq!(answers[6], Answer::Rejected { key_seq: 0, value: None });
-        let reads = bench.run(StreamId::NONE, 0, 0, |request| {
+        let reads = bench.run(SessionId::NONE, 0, 0, |request| {
             request.read(b"fresh").unwrap();
             request.read(b"k").unwrap();
         });
@@ -407,56 +407,56 @@ mod tests {
     #[test]
     fn s2_a_retry_gets_the_first_answers_and_changes_nothing() {
         let mut bench = Bench::new();
-        let stream = bench.open();
+        let session = bench.open();
         let fill = |request: &mut RequestBuilder| {
             request.decide(b"a", b"1").unwrap();
             request.decide(b"b", b"1").unwrap();
         };
-        let first = bench.run(stream, 1, 0, fill);
+        let first = bench.run(session, 1, 0, fill);
         let hash = bench.machine.hash();
-        assert_eq!(bench.run(stream, 1, 0, fill), first);
+        assert_eq!(bench.run(session, 1, 0, fill), first);
         assert_eq!(bench.machine.hash(), hash);
         // The same numbers in another grouping, as after a split by hand.
-        let mixed = bench.run(stream, 2, 0, |request| {
+        let mixed = bench.run(session, 2, 0, |request| {
             request.decide(b"b", b"1").unwrap();
             request.decide(b"c", b"1").unwrap();
         });
         assert_eq!(mixed[0], first[1]);
         assert_eq!(committed(&mixed[1..]), [1]);
-        let low = bench.machine.streams.get(stream).unwrap().low();
+        let low = bench.machine.sessions.get(session).unwrap().low();
         assert_eq!(low, 4);
     }
 
     #[test]
     fn s2_a_number_executes_behind_the_one_before_it_or_not_at_all() {
         let mut bench = Bench::new();
-        let stream = bench.open();
+        let session = bench.open();
         let hash = bench.machine.hash();
-        let early = bench.run(stream, 5, 0, |request| request.decide(b"k", b"5").unwrap());
+        let early = bench.run(session, 5, 0, |request| request.decide(b"k", b"5").unwrap());
         assert_eq!(early, [Answer::Early]);
         assert_eq!(bench.machine.hash(), hash, "it has no effect");
-        let before = bench.run(stream, 1, 0, |request| {
+        let before = bench.run(session, 1, 0, |request| {
             (0..4).for_each(|_| request.decide(b"k", b"x").unwrap());
         });
         assert_eq!(committed(&before), [1, 2, 3, 4]);
-        let whole = bench.run(stream, 1, 0, |request| {
+        let whole = bench.run(session, 1, 0, |request| {
             (0..6).for_each(|_| request.decide(b"k", b"x").unwrap());
         });
         assert_eq!(committed(&whole), [1, 2, 3, 4, 5, 6]);
     }
 
     #[test]
-    fn s4_an_ended_stream_is_expired_and_a_changed_one_does_not_end() {
+    fn s4_an_ended_session_is_expired_and_a_changed_one_does_not_end() {
         let mut bench = Bench::new();
-        let stream = bench.open();
-        bench.run(stream, 1, 0, |request| request.decide(b"k", b"v").unwrap());
+        let session = bench.open();
+        bench.run(session, 1, 0, |request| request.decide(b"k", b"v").unwrap());
         let idle = |request: &mut RequestBuilder| request.end_idle(1, Owner::NOBODY);
-        assert_eq!(bench.run(stream, 0, 0, idle), [Answer::Done]);
-        assert!(bench.machine.streams.get(stream).is_some(), "it was not as the proposer saw it");
+        assert_eq!(bench.run(session, 0, 0, idle), [Answer::Done]);
+        assert!(bench.machine.sessions.get(session).is_some(), "it was not as the proposer saw it");
         let idle = |request: &mut RequestBuilder| request.end_idle(2, Owner::NOBODY);
-        assert_eq!(bench.run(stream, 0, 0, idle), [Answer::Ended { low: 2 }]);
-        assert_eq!(bench.run(stream, 0, 0, idle), [Answer::Expired]);
-        let answers = bench.run(stream, 1, 0, |request| request.decide(b"k", b"v").unwrap());
+        assert_eq!(bench.run(session, 0, 0, idle), [Answer::Ended { low: 2 }]);
+        assert_eq!(bench.run(session, 0, 0, idle), [Answer::Expired]);
+        let answers = bench.run(session, 1, 0, |request| request.decide(b"k", b"v").unwrap());
         assert_eq!(answers, [Answer::Expired]);
         let other = bench.open();
         bench.run(other, 1, 0, |request| request.decide(b"k", b"v").unwrap());
@@ -466,40 +466,40 @@ mod tests {
     }
 
     #[test]
-    fn s5_gaps_of_a_named_stream_are_skipped() {
+    fn s5_gaps_of_a_named_session_are_skipped() {
         let mut bench = Bench::new();
-        let stream = StreamId::named("file");
+        let session = SessionId::named("file");
         let fill = |request: &mut RequestBuilder| {
             request.skip(3).unwrap();
             request.decide(b"k", b"line 4").unwrap();
             request.skip(2).unwrap();
             request.decide(b"k", b"line 7").unwrap();
         };
-        let answers = bench.run(stream, 1, 0, fill);
+        let answers = bench.run(session, 1, 0, fill);
         assert_eq!(answers[0], Answer::Done);
         assert_eq!(committed(&[answers[1].clone(), answers[3].clone()]), [1, 2]);
-        let again = bench.run(stream, 4, 0, |request| request.decide(b"k", b"line 4").unwrap());
+        let again = bench.run(session, 4, 0, |request| request.decide(b"k", b"line 4").unwrap());
         assert_eq!(again, answers[1..2]);
-        let low = bench.machine.streams.get(stream).unwrap().low();
+        let low = bench.machine.sessions.get(session).unwrap().low();
         assert_eq!(low, 8);
     }
 
     #[test]
-    fn s5_a_named_stream_begins_where_its_source_says() {
+    fn s5_a_named_session_begins_where_its_source_says() {
         let mut bench = Bench::new();
         let fill = |request: &mut RequestBuilder| request.decide(b"k", b"v").unwrap();
-        let (named, far) = (StreamId::named("partition"), 1 << 40);
+        let (named, far) = (SessionId::named("partition"), 1 << 40);
         assert_eq!(committed(&bench.run(named, far, far, fill)), [1]);
-        assert_eq!(bench.machine.streams.get(named).unwrap().low(), far + 1);
+        assert_eq!(bench.machine.sessions.get(named).unwrap().low(), far + 1);
         assert_eq!(bench.run(named, far - 1, 0, fill), [Answer::Duplicate], "it was said to be done");
-        // A stream that was opened has no numbers but those of its one client.
+        // A session that was opened has no numbers but those of its one client.
         let opened = bench.open();
         assert_eq!(bench.run(opened, far, far, fill), [Answer::Early]);
     }
 
     fn attach(bench: &mut Bench, name: &SourceName, expected: u64, owner: u64) -> Standing {
-        let stream = name.stream(ShardId(0));
-        let answers = bench.run(stream, 0, 0, |request| request.attach(Owner(expected), Owner(owner), name));
+        let session = name.session(ShardId(0));
+        let answers = bench.run(session, 0, 0, |request| request.attach(Owner(expected), Owner(owner), name));
         match &answers[..] {
             [Answer::Standing(standing)] => (**standing).clone(),
             other => panic!("{other:?}"),
@@ -510,9 +510,9 @@ mod tests {
     fn s5_whoever_attaches_learns_where_it_stands_and_barriers_who_was_there() {
         let mut bench = Bench::new();
         let name: SourceName = "daily".parse().unwrap();
-        let stream = name.stream(ShardId(0));
+        let session = name.session(ShardId(0));
         let write = |bench: &mut Bench, number, owner| {
-            bench.run(stream, number, 0, |request| {
+            bench.run(session, number, 0, |request| {
                 request.decide(b"k", b"v").unwrap();
                 request.owned_by(Owner(owner));
             })
@@ -530,12 +530,12 @@ mod tests {
         assert_eq!(bench.machine.hash(), hash, "it has no effect");
         assert_eq!(write(&mut bench, 1, 2), [Answer::Duplicate], "1 was told, and nobody asks for it again");
         assert_eq!(committed(&write(&mut bench, 2, 2)), [2]);
-        let idle = bench.run(stream, 0, 0, |request| request.end_idle(3, Owner(1)));
+        let idle = bench.run(session, 0, 0, |request| request.end_idle(3, Owner(1)));
         assert_eq!(idle, [Answer::Done], "it was seen before 2 came");
-        let idle = bench.run(stream, 0, 0, |request| request.end_idle(3, Owner(2)));
-        assert_eq!((idle, bench.machine.streams.sources()), (vec![Answer::Ended { low: 3 }], 0));
+        let idle = bench.run(session, 0, 0, |request| request.end_idle(3, Owner(2)));
+        assert_eq!((idle, bench.machine.sessions.sources()), (vec![Answer::Ended { low: 3 }], 0));
         assert_eq!(write(&mut bench, 3, 2), [Answer::Expired], "it was ended, not taken over");
-        assert_eq!(bench.machine.streams.sources(), 0);
+        assert_eq!(bench.machine.sessions.sources(), 0);
         assert_eq!(attach(&mut bench, &name, 0, 3).low(), 1, "nothing is remembered");
     }
 
@@ -545,7 +545,7 @@ mod tests {
         let said = |requests: &[&[u64]]| {
             let mut bench = Bench::new();
             for numbers in requests {
-                bench.run(name.stream(ShardId(0)), numbers[0], 0, |request| {
+                bench.run(name.session(ShardId(0)), numbers[0], 0, |request| {
                     for number in *numbers {
                         match number % 3 {
                             0 => request.skip(1).unwrap(),
@@ -566,17 +566,17 @@ mod tests {
     #[test]
     fn the_index_is_told_where_keys_are_and_again_when_they_move() {
         let mut bench = Bench::new();
-        let stream = bench.open();
+        let session = bench.open();
         let keys: Vec<[u8; 2]> = (0..200u16).map(u16::to_le_bytes).collect();
         let decide = |bench: &mut Bench, number: u64, keys: &[[u8; 2]]| {
-            bench.run(stream, number, 0, |request| {
+            bench.run(session, number, 0, |request| {
                 keys.iter().for_each(|key| request.decide(key, b"v").unwrap())
             });
             bench.found
         };
         assert_eq!(decide(&mut bench, 1, &keys), 200, "they are new");
         assert_eq!(decide(&mut bench, 201, &keys), 0);
-        bench.run(stream, 401, 0, |request| {
+        bench.run(session, 401, 0, |request| {
             keys[..2].iter().for_each(|key| request.delete(key).unwrap());
             request.decide(b"new", b"v").unwrap();
         });
@@ -603,7 +603,7 @@ mod tests {
                     if *deletes { builder.delete(&[*key]) } else { builder.decide(&[*key], b"v") }.unwrap();
                 }
                 honest.seq += 1;
-                let bytes = builder.encode(StreamId::named("s"), 1 + 200 * honest.seq, 200 * honest.seq);
+                let bytes = builder.encode(SessionId::named("s"), 1 + 200 * honest.seq, 200 * honest.seq);
                 let crc = crc32c::crc32c(&bytes);
                 let payload = Payload::parse(bytes, crc).unwrap();
                 let id = InstanceId::new(ReplicaId(0), honest.seq);

@@ -47,7 +47,7 @@ listed! {
         SnapshotDamaged,
         FloorAdopted,
         Resent,
-        StreamEnded,
+        SessionEnded,
         Stalled,
         /// A component of two.
         Cycle,

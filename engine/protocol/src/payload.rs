@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use isonomy_wire::command::{Batch, Invalid, Op, RequestBuilder};
-use isonomy_wire::id::StreamId;
-use isonomy_wire::route::{BARRIER_HASH, hash_key, hash_stream};
+use isonomy_wire::id::SessionId;
+use isonomy_wire::route::{BARRIER_HASH, hash_key, hash_session};
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl Eq for Payload {}
 
 impl Payload {
     /// Validates bytes from anywhere and computes their footprint: the keys of the commands in
-    /// order, the streams of the parts, and what barriers conflict by.
+    /// order, the sessions of the parts, and what barriers conflict by.
     pub fn parse(bytes: Bytes, crc: u32) -> Result<Payload, Invalid> {
         // 64-byte commands are the common size.
         let mut keys = Vec::with_capacity(bytes.len() / 64 + 1);
@@ -67,8 +67,8 @@ impl Payload {
             }
         })?;
         for part in batch.parts() {
-            if part.stream != StreamId::NONE {
-                keys.push(Access::new(hash_stream(part.stream), true));
+            if part.session != SessionId::NONE {
+                keys.push(Access::new(hash_session(part.session), true));
             }
         }
         keys.push(Access::new(BARRIER_HASH, barriers));
@@ -76,8 +76,8 @@ impl Payload {
     }
 
     /// What the builder holds, as a request of the replica's own.
-    pub(crate) fn of_request(builder: &mut RequestBuilder, stream: StreamId) -> Payload {
-        let bytes = builder.encode(stream, 0, 0);
+    pub(crate) fn of_request(builder: &mut RequestBuilder, session: SessionId) -> Payload {
+        let bytes = builder.encode(session, 0, 0);
         let crc = crc32c::crc32c(&bytes);
         Payload::parse(bytes, crc).expect("own requests are valid")
     }
@@ -88,11 +88,11 @@ impl Payload {
             return single.clone();
         }
         let batches: Vec<Batch> = payloads.iter().map(|payload| payload.batch.clone()).collect();
-        // The keys first, then the streams, as if the joined batch had been parsed.
+        // The keys first, then the sessions, as if the joined batch had been parsed.
         let keys = payloads.iter().flat_map(|payload| payload.keys());
-        let streams = payloads.iter().flat_map(|payload| payload.streams());
+        let sessions = payloads.iter().flat_map(|payload| payload.sessions());
         let barriers = payloads.iter().any(Payload::is_barrier);
-        let footprint = keys.chain(streams).copied().chain([Access::new(BARRIER_HASH, barriers)]).collect();
+        let footprint = keys.chain(sessions).copied().chain([Access::new(BARRIER_HASH, barriers)]).collect();
         Payload { batch: Batch::join(&batches), footprint }
     }
 
@@ -111,12 +111,12 @@ impl Payload {
     /// The accesses of the commands with a key, in the order of the commands.
     #[inline]
     pub fn keys(&self) -> &[Access] {
-        let streams = self.batch.parts().iter().filter(|part| part.stream != StreamId::NONE).count();
-        &self.footprint[..self.footprint.len() - streams - 1]
+        let sessions = self.batch.parts().iter().filter(|part| part.session != SessionId::NONE).count();
+        &self.footprint[..self.footprint.len() - sessions - 1]
     }
 
-    /// The accesses of the parts' streams.
-    fn streams(&self) -> &[Access] {
+    /// The accesses of the parts' sessions.
+    fn sessions(&self) -> &[Access] {
         &self.footprint[self.keys().len()..self.footprint.len() - 1]
     }
 
@@ -137,18 +137,18 @@ mod tests {
     }
 
     #[test]
-    fn the_footprint_has_keys_in_order_and_streams_as_writes() {
+    fn the_footprint_has_keys_in_order_and_sessions_as_writes() {
         let mut builder = RequestBuilder::default();
         builder.decide(b"a", b"1").unwrap();
         builder.skip(3).unwrap();
         builder.delete(b"b").unwrap();
-        let stream = StreamId::named("s");
-        let numbered = parse(builder.encode(stream, 1, 0));
+        let session = SessionId::named("s");
+        let numbered = parse(builder.encode(session, 1, 0));
         builder.read(b"c").unwrap();
-        let read = parse(builder.encode(StreamId::NONE, 0, 0));
+        let read = parse(builder.encode(SessionId::NONE, 0, 0));
         let keys = [Access::new(hash_key(b"a"), true), Access::new(hash_key(b"b"), true)];
         assert_eq!(numbered.keys(), keys);
-        assert_eq!(numbered.footprint()[2], Access::new(hash_stream(stream), true));
+        assert_eq!(numbered.footprint()[2], Access::new(hash_session(session), true));
         assert_eq!(read.footprint(), [Access::new(hash_key(b"c"), false), Access::new(BARRIER_HASH, false)]);
 
         let joined = Payload::join(&[numbered, read]);

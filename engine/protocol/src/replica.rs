@@ -17,8 +17,8 @@ use crate::phase::gossip::Said;
 use crate::phase::pull::Pulls;
 use crate::quorum::Quorum;
 use crate::requests::Requests;
+use crate::sessions::idle::Idle;
 use crate::space::Space;
-use crate::streams::idle::Idle;
 use crate::transfer::{Holds, OwnFile, Sources};
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::Reason;
@@ -71,7 +71,7 @@ pub(crate) struct Counters {
 /// use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Time, Timing};
 /// use isonomy_protocol::{limits, payload::Payload, replica::Replica};
 /// use isonomy_wire::command::RequestBuilder;
-/// use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId, StreamId};
+/// use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId, SessionId};
 ///
 /// let config = Config {
 ///     cluster: ClusterId(7),
@@ -91,7 +91,7 @@ pub(crate) struct Counters {
 ///
 /// let mut request = RequestBuilder::default();
 /// request.decide(b"key", b"value").unwrap();
-/// let bytes = request.encode(StreamId::named("example"), 1, 0);
+/// let bytes = request.encode(SessionId::named("example"), 1, 0);
 /// let crc = crc32c::crc32c(&bytes);
 /// let client = ClientRef { connection: 1, tag: 1 };
 /// core.on_request(Time(0), client, Payload::parse(bytes, crc).unwrap()).unwrap();
@@ -193,7 +193,7 @@ impl Replica {
         self.counters.replayed_commands = self.machine.commands();
         self.last_tick = now;
         self.numbers.reserve(&mut self.outbox);
-        self.idle.start(now, &self.machine.streams);
+        self.idle.start(now, &self.machine.sessions);
         self.look_for_quorum(now);
     }
 

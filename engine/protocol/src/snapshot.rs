@@ -2,7 +2,7 @@
 //! log is.
 //!
 //! ```text
-//! snapshot = Head frame | Keys frame* | Streams frame* | End frame
+//! snapshot = Head frame | Keys frame* | Sessions frame* | End frame
 //! ```
 //!
 //! All frames are those of [`isonomy_wire::frame`]. Their place starts at a number made of cluster,
@@ -10,14 +10,14 @@
 //! checksum of all frames, and the reader computes the state hash again from the state that it read.
 
 use crate::machine::Machine;
-use crate::streams::Streams;
+use crate::sessions::Sessions;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::frame::{Encoder, Frame, FrameError, Kind, Scope, Splitter};
 use isonomy_wire::id::{ClusterId, Epoch, ShardId};
 use rkyv::{Archive, Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// About the size of a piece in bytes; an entry or stream that begins below this size is whole in the piece.
+/// About the size of a piece in bytes; an entry or session that begins below this size is whole in the piece.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// The identity of a snapshot.
@@ -48,8 +48,8 @@ pub struct SnapshotHead {
     pub hash: u64,
     /// The number of keys with a decision.
     pub keys: u64,
-    /// The number of open and named streams.
-    pub streams: u64,
+    /// The number of open and named sessions.
+    pub sessions: u64,
     /// The number of commands executed since the shard began.
     pub commands: u64,
 }
@@ -60,8 +60,8 @@ enum Piece {
     Head(SnapshotHead),
     /// The payload has this many entries.
     Keys(u32),
-    /// The payload has this many streams.
-    Streams(u32),
+    /// The payload has this many sessions.
+    Sessions(u32),
     /// The checksum of all frames before.
     End(u64),
 }
@@ -71,7 +71,7 @@ enum Piece {
 pub struct Snapshot {
     /// The description of the snapshot.
     pub head: SnapshotHead,
-    /// The state and the streams.
+    /// The state and the sessions.
     pub machine: Machine,
 }
 
@@ -142,7 +142,7 @@ impl Framer {
 enum Stage {
     Head,
     Keys,
-    Streams,
+    Sessions,
     Ended,
 }
 
@@ -152,15 +152,15 @@ pub(crate) struct Taking {
     pub(crate) head: SnapshotHead,
     framer: Framer,
     stage: Stage,
-    /// The streams that were not written yet.
-    streams: Streams,
+    /// The sessions that were not written yet.
+    sessions: Sessions,
 }
 
 impl Taking {
     /// Begins a snapshot of the machine's present state.
     pub(crate) fn begin(id: SnapshotId, head: SnapshotHead, machine: &mut Machine) -> Taking {
         machine.state.begin_copy();
-        Taking { head, framer: Framer::new(id), stage: Stage::Head, streams: machine.streams.clone() }
+        Taking { head, framer: Framer::new(id), stage: Stage::Head, sessions: machine.sessions.clone() }
     }
 
     /// The next bytes of the file, from the same machine; `None` at its end.
@@ -174,18 +174,18 @@ impl Taking {
             if let Some(entries) = machine.state.copy_some(&mut payload, PIECE_BYTES) {
                 return Some(self.framer.frame(&Piece::Keys(entries), &payload));
             }
-            self.stage = Stage::Streams;
+            self.stage = Stage::Sessions;
         }
-        if let Stage::Streams = self.stage {
-            let mut streams = 0;
-            while let Some((id, stream)) =
-                (payload.len() < PIECE_BYTES).then(|| self.streams.take_first()).flatten()
+        if let Stage::Sessions = self.stage {
+            let mut sessions = 0;
+            while let Some((id, session)) =
+                (payload.len() < PIECE_BYTES).then(|| self.sessions.take_first()).flatten()
             {
-                Streams::encode(id, &stream, &mut payload);
-                streams += 1;
+                Sessions::encode(id, &session, &mut payload);
+                sessions += 1;
             }
-            if streams > 0 {
-                return Some(self.framer.frame(&Piece::Streams(streams), &payload));
+            if sessions > 0 {
+                return Some(self.framer.frame(&Piece::Sessions(sessions), &payload));
             }
             self.stage = Stage::Ended;
             let end = Piece::End(self.framer.checksum);
@@ -257,14 +257,14 @@ impl Reader {
                 self.machine = Some(Machine::new(head.epoch, self.id.shard));
                 self.head = Some(head);
             }
-            (Piece::Keys(_) | Piece::Streams(_), Some(_)) if !self.keeps => {}
+            (Piece::Keys(_) | Piece::Sessions(_), Some(_)) if !self.keeps => {}
             (Piece::Keys(entries), Some(machine)) => {
                 let loaded = machine.state.load(&frame.payload);
                 loaded.ok().filter(|loaded| *loaded == entries).ok_or(Broken::Piece)?;
             }
-            (Piece::Streams(streams), Some(machine)) => {
-                let loaded = machine.streams.load(frame.payload.clone());
-                loaded.ok().filter(|loaded| *loaded == streams).ok_or(Broken::Piece)?;
+            (Piece::Sessions(sessions), Some(machine)) => {
+                let loaded = machine.sessions.load(frame.payload.clone());
+                loaded.ok().filter(|loaded| *loaded == sessions).ok_or(Broken::Piece)?;
             }
             (Piece::End(checksum), Some(_)) if checksum == self.checksum => self.ended = true,
             (Piece::End(_), Some(_)) => return Err(Broken::Checksum),
@@ -285,8 +285,8 @@ impl Reader {
         self.verify()?;
         let (Some(head), Some(mut machine)) = (self.head, self.machine) else { return Err(Broken::CutOff) };
         machine.resume(head.commands);
-        let counts = (machine.state.keys(), machine.streams.len() as u64);
-        if machine.hash() != head.hash || counts != (head.keys, head.streams) {
+        let counts = (machine.state.keys(), machine.sessions.len() as u64);
+        if machine.hash() != head.hash || counts != (head.keys, head.sessions) {
             return Err(Broken::Hash { read: machine.hash(), stated: head.hash });
         }
         Ok(Snapshot { head, machine })
@@ -306,7 +306,7 @@ mod tests {
     use super::*;
     use crate::payload::Payload;
     use isonomy_wire::command::RequestBuilder;
-    use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+    use isonomy_wire::id::{InstanceId, ReplicaId, SessionId};
     use isonomy_wire::message::WIRE_VERSION;
 
     const ID: SnapshotId = SnapshotId { cluster: ClusterId(7), shard: ShardId(3), barrier: 5 };
@@ -318,7 +318,7 @@ mod tests {
             builder.decide(&key.to_le_bytes(), &vec![1; key as usize % 90]).unwrap();
             if key % 100 == 99 || key + 1 == keys {
                 let first = u64::from(key - key % 100) + 1;
-                let bytes = builder.encode(StreamId::named("s"), first, first);
+                let bytes = builder.encode(SessionId::named("s"), first, first);
                 let crc = crc32c::crc32c(&bytes);
                 let id = InstanceId::new(ReplicaId(0), first);
                 machine.execute(id, &Payload::parse(bytes, crc).unwrap(), &[], true, |_, _| ());
@@ -330,10 +330,10 @@ mod tests {
     fn image(machine: &mut Machine) -> (SnapshotHead, Vec<u8>) {
         let mut frontier = Frontier::NONE;
         frontier.set(ReplicaId(0), 900);
-        let (hash, keys, streams) = (machine.hash(), machine.state.keys(), machine.streams.len() as u64);
+        let (hash, keys, sessions) = (machine.hash(), machine.state.keys(), machine.sessions.len() as u64);
         let (barrier, commands) = (ID.barrier, machine.commands());
         let head =
-            SnapshotHead { epoch: Epoch(1), replicas: 3, barrier, frontier, hash, keys, streams, commands };
+            SnapshotHead { epoch: Epoch(1), replicas: 3, barrier, frontier, hash, keys, sessions, commands };
         let mut taking = Taking::begin(ID, head, machine);
         let bytes = std::iter::from_fn(|| taking.next_bytes(machine)).flatten().collect();
         (head, bytes)

@@ -4,9 +4,9 @@ use crate::contract::Time;
 use crate::limits::WAITING_ON_SHOWN;
 use crate::marks::{Mark, Marks};
 use crate::replica::Replica;
-use crate::streams::Stream;
+use crate::sessions::Session;
 use isonomy_wire::deps::Frontier;
-use isonomy_wire::id::{ReplicaId, StreamId};
+use isonomy_wire::id::{ReplicaId, SessionId};
 use isonomy_wire::message::{PeerStatus, SOURCES_TOLD_MAX, ShardStatus, SourceStatus};
 
 impl Replica {
@@ -55,8 +55,8 @@ impl Replica {
             barrier_hash: self.forgetting.last_barrier().map_or(0, |(_, hash)| hash),
             snapshot: self.forgetting.snapshot(),
             keys: self.machine.state.keys(),
-            streams: self.machine.streams.opened() as u64,
-            sources: self.machine.streams.sources() as u64,
+            sessions: self.machine.sessions.opened() as u64,
+            sources: self.machine.sessions.sources() as u64,
             decisions: self.machine.commands() - self.counters.replayed_commands,
             fast: self.counters.fast,
             slow: self.counters.slow,
@@ -71,16 +71,16 @@ impl Replica {
         PeerStatus { replica, resent: self.counters.resent[replica.index()], ..PeerStatus::default() }
     }
 
-    /// The known sources behind this stream, in the order of their streams, as many as one answer takes.
-    pub fn sources(&self, now: Time, after: StreamId) -> Vec<SourceStatus> {
-        let status = |(id, stream): (&StreamId, &Stream)| SourceStatus {
-            stream: *id,
-            name: stream.name().map(|name| name.as_str().to_owned()).unwrap_or_default(),
-            owner: stream.owner(),
-            low: stream.low(),
-            commands: stream.commands(),
+    /// The known sources behind this session, in the order of their sessions, as many as one answer takes.
+    pub fn sources(&self, now: Time, after: SessionId) -> Vec<SourceStatus> {
+        let status = |(id, session): (&SessionId, &Session)| SourceStatus {
+            session: *id,
+            name: session.name().map(|name| name.as_str().to_owned()).unwrap_or_default(),
+            owner: session.owner(),
+            low: session.low(),
+            commands: session.commands(),
             idle_us: self.idle.idle_us(now, *id),
         };
-        self.machine.streams.sources_after(after).take(SOURCES_TOLD_MAX).map(status).collect()
+        self.machine.sessions.sources_after(after).take(SOURCES_TOLD_MAX).map(status).collect()
     }
 }

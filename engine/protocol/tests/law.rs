@@ -24,8 +24,8 @@ mod mutants;
 mod recover;
 #[path = "law/resend.rs"]
 mod resend;
-#[path = "law/streams.rs"]
-mod streams;
+#[path = "law/sessions.rs"]
+mod sessions;
 #[path = "law/transfer.rs"]
 mod transfer;
 #[path = "law/validate.rs"]

@@ -1,7 +1,7 @@
 //! The traps of the law's section 11 that random schedules seldom find, each as a script.
 //!
 //! Those that one rule alone avoids are told where it is tested, in `law`: B9, B10 in `validate`,
-//! B18 and B20 in `streams`, B21 in `durable`; B12 where footprints and the handshake are. Those
+//! B18 and B20 in `sessions`, B21 in `durable`; B12 where footprints and the handshake are. Those
 //! that begin with something forgotten are told in `forgetting`.
 
 mod support;

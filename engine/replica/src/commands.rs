@@ -3,9 +3,9 @@
 use crate::fatal::Fatal;
 use clap::{Args, ValueEnum};
 use isonomy_wire::client::{Client, ConnectError, Contact, contact};
+use isonomy_wire::conversation::Config;
 use isonomy_wire::id::ClusterId;
 use isonomy_wire::message::Role;
-use isonomy_wire::session::Config;
 use std::future::Future;
 
 /// The format in which results are printed.

@@ -7,14 +7,14 @@ use crate::fatal::Reason;
 use crate::propose::{DEADLINE_SECONDS, LINES_BYTES_MAX, LINES_MAX};
 use crate::shard::{CLIENT_PATIENCE, PEER_PATIENCE};
 use isonomy_protocol::limits::{
-    HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, SOURCES_MAX, STREAM_RESULT_BYTES_MAX,
+    HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, SESSION_RESULT_BYTES_MAX, SOURCES_MAX,
     UNAVAILABLE_AFTER_US,
 };
 use isonomy_wire::answer::VALUES_BYTES_MAX;
 use isonomy_wire::client::connection::{CONNECT_TIMEOUT, STATUS_TIMEOUT};
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use isonomy_wire::conversation::Config;
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
-use isonomy_wire::session::Config;
 use isonomy_wire::source::SOURCE_NAME_BYTES_MAX;
 
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
@@ -56,7 +56,7 @@ fn seconds(micros: u64) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_code() {
-    let session = Config::new(3, 1);
+    let conversation = Config::new(3, 1);
     assert_table(
         "### Limits",
         &[
@@ -70,11 +70,11 @@ fn the_limits_are_those_of_the_code() {
                 "requests that wait at a shard",
                 format!("{}, and {}", grouped(PENDING_REQUESTS_MAX as u64), mib(PENDING_BYTES_MAX)),
             ),
-            ("answers that a shard keeps for a client's retries", mib(STREAM_RESULT_BYTES_MAX)),
+            ("answers that a shard keeps for a client's retries", mib(SESSION_RESULT_BYTES_MAX)),
             ("values in one response", mib(VALUES_BYTES_MAX)),
             (
                 "commands of one client without an answer",
-                format!("{}, and {}", grouped(session.commands_max as u64), mib(session.bytes_max)),
+                format!("{}, and {}", grouped(conversation.commands_max as u64), mib(conversation.bytes_max)),
             ),
             (
                 "sources that a shard knows",
@@ -94,14 +94,14 @@ fn the_limits_are_those_of_the_code() {
 
 #[test]
 fn the_deadlines_are_those_of_the_code() {
-    let session = Config::new(3, 1);
-    assert_eq!(session.deadline_us, 1_000_000 * DEADLINE_SECONDS);
+    let conversation = Config::new(3, 1);
+    assert_eq!(conversation.deadline_us, 1_000_000 * DEADLINE_SECONDS);
     assert_table(
         "### Deadlines",
         &[
-            ("a decision or a read", seconds(session.deadline_us)),
+            ("a decision or a read", seconds(conversation.deadline_us)),
             ("a line of an import with `--source`", "none".to_owned()),
-            ("until a request goes to another replica", seconds(session.retry_us)),
+            ("until a request goes to another replica", seconds(conversation.retry_us)),
             ("a name that a client looks up", seconds(CONNECT_TIMEOUT.as_micros() as u64)),
             ("a connection until it is welcomed", seconds(CONNECT_TIMEOUT.as_micros() as u64)),
             ("a status", seconds(STATUS_TIMEOUT.as_micros() as u64)),

@@ -8,7 +8,7 @@ use crate::out;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
 use isonomy_wire::client::{CallError, Found};
-use isonomy_wire::session::Error;
+use isonomy_wire::conversation::Error;
 use serde_json::{Map, Value};
 
 /// `isonomy read`

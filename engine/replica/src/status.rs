@@ -119,7 +119,7 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "log_budget_bytes": status.log_budget_bytes,
             "waiting_on": status.waiting_on.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>(),
             "keys": status.keys,
-            "streams": status.streams,
+            "sessions": status.sessions,
             "sources": status.sources,
             "decisions": status.decisions,
             "fast": status.fast,

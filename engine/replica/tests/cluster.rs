@@ -3,7 +3,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, Decided, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use std::collections::BTreeMap;
 use support::{Cluster, PATIENCE, eventually};
 use tokio::task::JoinSet;

@@ -4,8 +4,8 @@
 mod support;
 
 use isonomy_wire::client::{CallError, Client, discover};
+use isonomy_wire::conversation::{Config, Error};
 use isonomy_wire::id::ClusterId;
-use isonomy_wire::session::{Config, Error};
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;

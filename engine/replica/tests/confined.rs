@@ -4,7 +4,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use std::fs::File;
 use std::process::{Command, Output};
 use support::confined::{forbidding, with_file_size};

@@ -49,7 +49,7 @@ fn no_answer_comes_while_the_writes_of_a_majority_stand_still() {
     runtime.block_on(async {
         let client = Client::connect(&cluster.addresses()).await.unwrap();
         for home in 0..3 {
-            // The stream is open before anything stands still.
+            // The session is open before anything stands still.
             client.decide(key_of(home, 0), "v").await.unwrap();
             let others = || (0..3).filter(|index| *index != usize::from(home)).map(|index| &disks[index]);
             others().for_each(|disk| disk.set_fault(Fault::Stall));

@@ -5,7 +5,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use std::fs::{self, File};
 use std::path::Path;
 use support::disk::OwnDisk;

@@ -6,7 +6,7 @@ mod support;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::failure::Failure;
 use isonomy_wire::frame::HEADER_BYTES;
-use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId, StreamId};
+use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, SessionId, ShardId};
 use isonomy_wire::message::{ClientMessage, Handshake, Hello, Refusal, Role, Start};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::io::Write;
@@ -17,7 +17,7 @@ const SHARD: ShardId = ShardId(0);
 fn decide(number: u64) -> bytes::Bytes {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", b"value").unwrap();
-    builder.encode(StreamId::named("hostile"), number, number)
+    builder.encode(SessionId::named("hostile"), number, number)
 }
 
 /// The replica still decides.

@@ -4,7 +4,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,7 +3,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use support::{Cluster, PATIENCE};
 
 const SHARDS: u16 = 8;

@@ -5,8 +5,8 @@ mod support;
 
 use isonomy_tuning::limits::{Resource, raise};
 use isonomy_wire::client::{Client, discover};
+use isonomy_wire::conversation::Config;
 use isonomy_wire::id::ShardId;
-use isonomy_wire::session::Config;
 use std::net::TcpStream;
 use std::process::Command;
 use support::{Cluster, PATIENCE, RawClient, eventually, program, stderr};

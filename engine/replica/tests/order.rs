@@ -4,7 +4,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, Proposal, Proposed, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use rustix::process::Signal;
 use std::time::Duration;
 use support::{Cluster, PATIENCE};

@@ -6,7 +6,7 @@
 mod support;
 
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::id::{ShardId, StreamId};
+use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::message::ClientMessage;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -89,10 +89,10 @@ impl Drop for Network {
 fn decide(address: SocketAddr, number: u64) {
     let mut builder = RequestBuilder::default();
     builder.decide(format!("{address}").as_bytes(), b"value").unwrap();
-    let request = builder.encode(StreamId::named(&address.to_string()), number, number);
+    let request = builder.encode(SessionId::named(&address.to_string()), number, number);
     let once = || {
-        let stream = TcpStream::connect_timeout(&address, TRY_EVERY).ok()?;
-        let mut client = RawClient::over(stream, SHARD).ok()?.welcomed().ok()?;
+        let session = TcpStream::connect_timeout(&address, TRY_EVERY).ok()?;
+        let mut client = RawClient::over(session, SHARD).ok()?.welcomed().ok()?;
         client.send(&ClientMessage::Request { tag: number }, &request);
         match client.receive()?.0 {
             ClientMessage::Response { .. } => Some(()),

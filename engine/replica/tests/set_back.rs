@@ -4,7 +4,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

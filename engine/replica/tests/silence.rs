@@ -7,7 +7,7 @@ mod support;
 use isonomy_protocol::limits::{ADMISSION_WINDOW, GATHER_BYTES, PENDING_REQUESTS_MAX};
 use isonomy_wire::client::{Client, Proposed, Source};
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::id::{ShardId, StreamId};
+use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::message::ClientMessage;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -124,7 +124,7 @@ fn ask(client: &mut RawClient, stream: &str, requests: u64) {
     for number in 1..=requests {
         let mut builder = RequestBuilder::default();
         builder.decide(b"key", b"value").unwrap();
-        let request = builder.encode(StreamId::named(stream), number, number);
+        let request = builder.encode(SessionId::named(stream), number, number);
         client.send(&ClientMessage::Request { tag: number }, &request);
     }
 }

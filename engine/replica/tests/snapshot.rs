@@ -4,8 +4,8 @@
 mod support;
 
 use isonomy_wire::client::{Client, discover};
+use isonomy_wire::conversation::Config;
 use isonomy_wire::message::WIRE_VERSION;
-use isonomy_wire::session::Config;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

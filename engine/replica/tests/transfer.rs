@@ -4,7 +4,7 @@
 mod support;
 
 use isonomy_wire::client::{Client, discover};
-use isonomy_wire::session::Config;
+use isonomy_wire::conversation::Config;
 use std::fs;
 use support::disk::OwnDisk;
 use support::{Cluster, PATIENCE, eventually, flip_bit, program};

@@ -1,10 +1,10 @@
-//! A client: the production session, and what it asks.
+//! A client: the production conversation, and what it asks.
 
 use crate::history::{Asked, Op, Told};
 use crate::plan::Plan;
 use crate::source::{Predecessor, Source};
 use isonomy_wire::answer::Answer;
-use isonomy_wire::session::{Action, Config, Error, Session};
+use isonomy_wire::conversation::{Action, Config, Conversation, Error};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -20,7 +20,7 @@ const MORTAL_KEYS: usize = 2;
 pub struct Untold {
     /// No answer came in time.
     pub timed_out: u64,
-    /// The stream had ended before.
+    /// The session had ended before.
     pub expired: u64,
     /// It was executed, and its answer was not kept.
     pub duplicate: u64,
@@ -53,7 +53,7 @@ impl Untold {
 pub enum Fresh {
     /// It goes on.
     No,
-    /// It has another session, and no connections.
+    /// It has another conversation, and no connections.
     Process,
     /// The same, and its process lives on beside it.
     Successor(Box<Client>),
@@ -62,7 +62,7 @@ pub enum Fresh {
 /// See the module.
 pub struct Client {
     /// The production code.
-    pub session: Session,
+    pub conversation: Conversation,
     /// The connection to each replica, if there is one.
     pub connections: Vec<Option<u64>>,
     /// When the last request arrives at each replica that was sent there.
@@ -80,7 +80,7 @@ pub struct Client {
     open: usize,
     /// Commands that it has still to ask.
     left: usize,
-    /// It ends its streams, and comes back with another session.
+    /// It ends its sessions, and comes back with another conversation.
     is_leaving: bool,
     random: SmallRng,
 }
@@ -89,9 +89,9 @@ impl Client {
     /// A client with so many commands to ask.
     pub fn new(plan: &Plan, index: usize, commands: usize) -> Client {
         let mut source = (plan.source && index == 0).then(Source::default);
-        let own = || Session::new(config(plan));
+        let own = || Conversation::new(config(plan));
         Client {
-            session: source.as_mut().map_or_else(own, |source| source.session(config(plan))),
+            conversation: source.as_mut().map_or_else(own, |source| source.conversation(config(plan))),
             connections: vec![None; usize::from(plan.n)],
             sent_until: vec![0; usize::from(plan.n)],
             wake_at: None,
@@ -113,7 +113,7 @@ impl Client {
             self.left = 0;
         }
         let is_ready = !self.is_stopped() && !self.is_leaving;
-        if self.left > 0 && self.session.outstanding() < OUTSTANDING_MAX && is_ready {
+        if self.left > 0 && self.conversation.outstanding() < OUTSTANDING_MAX && is_ready {
             self.left -= 1;
             let (key, what) = self.choose(plan);
             self.ask(plan, now, ops, key, what);
@@ -145,10 +145,10 @@ impl Client {
         ops.push(op);
         self.open += 1;
         match &mut self.source {
-            None => {
-                with_action(&op, |action| self.session.submit(now, action, token).expect("it is not full"))
-            }
-            Some(source) => source.submit(&mut self.session, now, &op, &mut self.random),
+            None => with_action(&op, |action| {
+                self.conversation.submit(now, action, token).expect("it is not full")
+            }),
+            Some(source) => source.submit(&mut self.conversation, now, &op, &mut self.random),
         }
     }
 
@@ -182,29 +182,29 @@ impl Client {
         }
         let lives_on = !source.is_stopped && self.random.random_bool(0.5);
         let next = source.again(config(plan), now, ops, &mut self.random);
-        let before = std::mem::replace(&mut self.session, next);
+        let before = std::mem::replace(&mut self.conversation, next);
         if !lives_on {
             return Fresh::Process;
         }
         let mut old = Client::new(&Plan { source: false, ..plan.clone() }, self.index, 0);
-        old.session = before;
+        old.conversation = before;
         old.connections.clone_from(&self.connections);
         old.sent_until.clone_from(&self.sent_until);
         old.predecessor = Some(Predecessor::default());
         Fresh::Successor(Box::new(old))
     }
 
-    /// A client that likes to ends its session, and begins another one when that has ended.
+    /// A client that likes to ends its conversation, and begins another one when that has ended.
     fn come_back(&mut self, plan: &Plan) -> Fresh {
         if !self.is_leaving && self.left > 0 && self.random.random_bool(plan.leaves) {
             self.is_leaving = true;
-            self.session.close();
+            self.conversation.close();
         }
-        if !self.is_leaving || !self.session.is_closed() {
+        if !self.is_leaving || !self.conversation.is_closed() {
             return Fresh::No;
         }
         self.is_leaving = false;
-        self.session = Session::new(config(plan));
+        self.conversation = Conversation::new(config(plan));
         Fresh::Process
     }
 
@@ -215,19 +215,19 @@ impl Client {
 
     /// Whether it has asked and heard everything.
     pub fn is_done(&self) -> bool {
-        self.left == 0 && self.session.outstanding() == 0 && !self.is_stopped()
+        self.left == 0 && self.conversation.outstanding() == 0 && !self.is_stopped()
     }
 
-    /// Notes what the session has learnt.
+    /// Notes what the conversation has learnt.
     pub fn collect(&mut self, now: u64, ops: &mut [Op]) {
         if let Some(predecessor) = &mut self.predecessor {
-            while let Some(outcome) = self.session.poll_outcome() {
+            while let Some(outcome) = self.conversation.poll_outcome() {
                 outcome.each().for_each(|(token, answer)| predecessor.collect(now, token, answer, ops));
-                self.session.recycle(outcome);
+                self.conversation.recycle(outcome);
             }
             return;
         }
-        while let Some(outcome) = self.session.poll_outcome() {
+        while let Some(outcome) = self.conversation.poll_outcome() {
             for (token, answer) in outcome.each() {
                 if self.source.as_mut().is_some_and(|source| source.collect_impostor(&answer)) {
                     continue;
@@ -248,10 +248,15 @@ impl Client {
                     }
                 }
             }
-            self.session.recycle(outcome);
+            self.conversation.recycle(outcome);
         }
-        let is_counted = self.source.is_some() || self.open == self.session.outstanding();
-        assert!(is_counted, "{} commands are open, and {} counted", self.open, self.session.outstanding());
+        let is_counted = self.source.is_some() || self.open == self.conversation.outstanding();
+        assert!(
+            is_counted,
+            "{} commands are open, and {} counted",
+            self.open,
+            self.conversation.outstanding()
+        );
     }
 }
 
@@ -262,7 +267,7 @@ fn config(plan: &Plan) -> Config {
     config
 }
 
-/// The command of an op, as the session takes it.
+/// The command of an op, as the conversation takes it.
 pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
     // Some keys are too long to lie beside their value in the state.
     let digits = if op.key % 3 == 2 { LONG_KEY_DIGITS } else { 1 };

@@ -62,7 +62,7 @@ pub struct Coverage {
     pub given_up: bool,
     /// What came of a snapshot did not read.
     pub misread: bool,
-    /// A client ended its streams and came back with another session.
+    /// A client ended its sessions and came back with another conversation.
     pub left: bool,
     /// A process of a source that lived on was fenced by its successor.
     pub fenced: bool,
@@ -135,7 +135,7 @@ impl Coverage {
             (self.resumed, "transfer that went on after a break"),
             (self.given_up, "transfer whose source is gone"),
             (self.misread, "snapshot that came damaged"),
-            (self.left, "end of a session by choice"),
+            (self.left, "end of a conversation by choice"),
             (self.fenced, "process that its successor fenced"),
         ]
     }

@@ -1,5 +1,5 @@
 //! Whole clusters and their clients in one thread, from one seed: the production core, its log
-//! format and the production client session over a model of network, disks and clocks.
+//! format and the production client conversation over a model of network, disks and clocks.
 //!
 //! [`world::run`] runs a seed: first everything fails that can, then all but a legal minority
 //! works again and everything that was ever seen must be decided and executed. The assertions of

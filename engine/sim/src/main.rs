@@ -166,7 +166,7 @@ fn report(args: &Args, total: &Total, took: Duration) {
     );
     let Untold { timed_out, expired, .. } = total.untold;
     println!(
-        "{timed_out} of {} commands timed out, {expired} came too late for their stream",
+        "{timed_out} of {} commands timed out, {expired} came too late for their session",
         total.commands
     );
     if total.seeds >= COVERING_BATCH && (timed_out + expired) * 100 > total.commands * UNTOLD_PERCENT_MAX {

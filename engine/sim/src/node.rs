@@ -497,7 +497,7 @@ fn batch_of(append: &Append) -> String {
     let part = |part: &Part| {
         let commands = batch.commands_of(part);
         let commands = commands.map(|it| format!("{}:{:?}({})", it.number, it.op, it.key.escape_ascii()));
-        format!(" {:?} {}", part.stream, commands.collect::<Vec<_>>().join(" "))
+        format!(" {:?} {}", part.session, commands.collect::<Vec<_>>().join(" "))
     };
     batch.parts().iter().map(part).collect()
 }

@@ -4,7 +4,7 @@
 //! always there hides what only happens without it.
 
 use isonomy_protocol::contract::Timing;
-use isonomy_wire::session::Routing;
+use isonomy_wire::conversation::Routing;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -111,7 +111,7 @@ pub struct Plan {
     pub commands: usize,
     /// The first client is a source: it numbers its commands, and starts again now and then.
     pub source: bool,
-    /// How often a client ends its session, instead of asking, and begins another one.
+    /// How often a client ends its conversation, instead of asking, and begins another one.
     pub leaves: f64,
     /// The log of what was answered outlives a failure of power: positions count (G6).
     pub outlives_power: bool,
@@ -204,8 +204,8 @@ impl Plan {
             wrong_every_us: every(r, 0.25, 5_000..200_000),
             value_bytes: if r.random_bool(0.2) { r.random_range(8..600) } else { 0 },
         };
-        // A source that stays away for longer than streams live may not come back (S4).
-        let plan = Plan { source: plan.source && plan.timing.stream_idle_us > plan.faults_us, ..plan };
+        // A source that stays away for longer than sessions live may not come back (S4).
+        let plan = Plan { source: plan.source && plan.timing.session_idle_us > plan.faults_us, ..plan };
         plan.in_a_class(r)
     }
 
@@ -405,7 +405,7 @@ fn every(random: &mut SmallRng, chance: f64, range: std::ops::Range<u64>) -> u64
     if random.random_bool(chance) { random.random_range(range) } else { 0 }
 }
 
-/// In a third of the seeds everybody suspects everybody all the time; in some, streams end while
+/// In a third of the seeds everybody suspects everybody all the time; in some, sessions end while
 /// they are in use.
 fn timing(random: &mut SmallRng) -> Timing {
     let recover_us = match random.random_range(0..6) {
@@ -420,6 +420,6 @@ fn timing(random: &mut SmallRng) -> Timing {
         suspect_us: random.random_range(10_000..100_000),
         gossip_us: random.random_range(5_000..50_000),
         source_idle_us: Timing::default().source_idle_us,
-        stream_idle_us: if random.random_bool(0.15) { 80_000 } else { 600_000_000 },
+        session_idle_us: if random.random_bool(0.15) { 80_000 } else { 600_000_000 },
     }
 }

@@ -3,7 +3,7 @@
 
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::Op;
-use isonomy_wire::id::{CommandId, Epoch, InstanceId, ShardId, StreamId};
+use isonomy_wire::id::{CommandId, Epoch, InstanceId, SessionId, ShardId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Section 1: the sizes of a cluster.
@@ -43,23 +43,23 @@ impl Sizes {
 pub struct Touches {
     /// What conflicts by the law's footprint (section 2, S1, G4).
     pub things: Vec<(u64, bool)>,
-    /// S1: the streams that its Opens make. They stand in decisions only: whoever pre-accepts an Open late
-    /// does not name those that use its stream already.
+    /// S1: the sessions that its Opens make. They stand in decisions only: whoever pre-accepts an Open late
+    /// does not name those that use its session already.
     pub made: Vec<(u64, bool)>,
 }
 
 /// Every batch reads it, a barrier writes it.
 const EVERYTHING: u64 = 1;
 const KEYS: u64 = 2;
-const STREAMS: u64 = 3;
+const SESSIONS: u64 = 3;
 
 impl Touches {
     /// Of the batch of an instance, command by command.
     pub fn of(id: InstanceId, payload: &Payload) -> Touches {
         let (mut things, mut made, mut is_barrier) = (Vec::new(), Vec::new(), false);
         for part in payload.batch().parts() {
-            if part.stream != StreamId::NONE {
-                things.push((stream(part.stream), true));
+            if part.session != SessionId::NONE {
+                things.push((session(part.session), true));
             }
             for (index, command) in (part.index..).zip(payload.batch().commands_of(part)) {
                 match command.op {
@@ -67,10 +67,10 @@ impl Touches {
                     Op::Read => things.push((digest(KEYS, command.key), false)),
                     Op::Open => {
                         let by = CommandId { epoch: Epoch(1), shard: ShardId(0), instance: id, index };
-                        made.push((stream(StreamId::opened_by(by)), true));
+                        made.push((session(SessionId::opened_by(by)), true));
                     }
                     Op::End | Op::Skip | Op::Attach => {
-                        assert!(part.stream != StreamId::NONE, "they are about their stream")
+                        assert!(part.session != SessionId::NONE, "they are about their session")
                     }
                     Op::Barrier => is_barrier = true,
                 }
@@ -94,11 +94,11 @@ fn digest(kind: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, kind)
 }
 
-fn stream(id: StreamId) -> u64 {
+fn session(id: SessionId) -> u64 {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&id.high.to_be_bytes());
     bytes[8..].copy_from_slice(&id.low.to_be_bytes());
-    digest(STREAMS, &bytes)
+    digest(SESSIONS, &bytes)
 }
 
 #[cfg(test)]
@@ -120,12 +120,12 @@ mod tests {
 
     /// A batch of one command; those of one letter touch one thing.
     fn batches() -> Vec<(&'static str, Payload)> {
-        let parse = |mut builder: RequestBuilder, stream: StreamId, first: u64| {
-            let bytes = builder.encode(stream, first, 0);
+        let parse = |mut builder: RequestBuilder, session: SessionId, first: u64| {
+            let bytes = builder.encode(session, first, 0);
             let crc = crc32c::crc32c(&bytes);
             Payload::parse(bytes, crc).expect("it is valid")
         };
-        let with = |fill: &dyn Fn(&mut RequestBuilder), stream: &str, first: u64| {
+        let with = |fill: &dyn Fn(&mut RequestBuilder), session: &str, first: u64| {
             let mut builder = RequestBuilder::default();
             fill(&mut builder);
             let by = |seq| CommandId {
@@ -134,7 +134,7 @@ mod tests {
                 instance: InstanceId::new(ReplicaId(8), seq),
                 index: 0,
             };
-            let id = stream.parse().map_or(StreamId::NONE, |seq| StreamId::opened_by(by(seq)));
+            let id = session.parse().map_or(SessionId::NONE, |seq| SessionId::opened_by(by(seq)));
             parse(builder, id, first)
         };
         vec![

@@ -4,7 +4,7 @@
 use crate::client::{told, with_action};
 use crate::history::{Op, Told};
 use isonomy_wire::answer::Answer;
-use isonomy_wire::session::{Action, Config, Error, Session, SubmitError};
+use isonomy_wire::conversation::{Action, Config, Conversation, Error, SubmitError};
 use isonomy_wire::source::Owner;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -30,12 +30,12 @@ pub struct Predecessor {
 impl Predecessor {
     /// It goes on with something new, once its successor has heard something: from then on nothing of it may
     /// take effect. Whether it does that now.
-    pub fn goes_on(&mut self, session: &mut Session, now: u64) -> bool {
+    pub fn goes_on(&mut self, conversation: &mut Conversation, now: u64) -> bool {
         if std::mem::replace(&mut self.has_tried, true) {
             return false;
         }
         let action = Action::Decide { key: b"key 0", value: b"too late" };
-        match session.submit_numbered(now, FAR, &action, FAR) {
+        match conversation.submit_numbered(now, FAR, &action, FAR) {
             Ok(()) => true,
             Err(SubmitError::Stopped(_)) => false,
             Err(error) => panic!("number {FAR} is not taken: {error:?}"),
@@ -79,26 +79,26 @@ pub struct Source {
 
 impl Source {
     /// Its first process.
-    pub fn session(&mut self, config: Config) -> Session {
+    pub fn conversation(&mut self, config: Config) -> Conversation {
         self.process(config, 1)
     }
 
-    fn process(&mut self, config: Config, next: u64) -> Session {
+    fn process(&mut self, config: Config, next: u64) -> Conversation {
         self.processes += 1;
         let name = NAME.parse().expect("it is a name");
-        Session::named(config, &name, Owner(self.processes), next)
+        Conversation::named(config, &name, Owner(self.processes), next)
     }
 
     /// Submits a command under the next number, or one a little later.
-    pub fn submit(&mut self, session: &mut Session, now: u64, op: &Op, random: &mut SmallRng) {
+    pub fn submit(&mut self, conversation: &mut Conversation, now: u64, op: &Op, random: &mut SmallRng) {
         let last = self.submitted.keys().next_back().copied().unwrap_or(0);
         let number = last + random.random_range(1..4);
         self.submitted.insert(number, op.token);
-        self.offer(session, now, number, op);
+        self.offer(conversation, now, number, op);
     }
 
-    fn offer(&mut self, session: &mut Session, now: u64, number: u64, op: &Op) {
-        let submitted = with_action(op, |action| session.submit_numbered(now, number, action, op.token));
+    fn offer(&mut self, conversation: &mut Conversation, now: u64, number: u64, op: &Op) {
+        let submitted = with_action(op, |action| conversation.submit_numbered(now, number, action, op.token));
         match submitted {
             Ok(()) => {}
             Err(SubmitError::Stopped(_)) => self.is_stopped = true,
@@ -107,7 +107,7 @@ impl Source {
     }
 
     /// Another process, which submits again what has no answer, and all that came after.
-    pub fn again(&mut self, config: Config, now: u64, ops: &[Op], random: &mut SmallRng) -> Session {
+    pub fn again(&mut self, config: Config, now: u64, ops: &[Op], random: &mut SmallRng) -> Conversation {
         (self.is_stopped, self.has_progressed, self.is_impostor) = (false, false, false);
         let told = |token: &u64| ops[*token as usize].told.is_some();
         let first_told = self.submitted.iter().find(|(_, token)| told(token)).map(|(number, _)| *number);
@@ -117,22 +117,22 @@ impl Source {
         let first = self.submitted.iter().find(|(_, token)| !told(token)).map(|(number, _)| *number);
         let next = first.unwrap_or_else(|| self.submitted.keys().next_back().map_or(1, |last| last + 1));
         let next = if random.random_bool(WHOLE) { 1 } else { next };
-        let mut session = self.process(config, next);
+        let mut conversation = self.process(config, next);
         let later: Vec<(u64, u64)> =
             self.submitted.range(next..).map(|(number, token)| (*number, *token)).collect();
         for (number, token) in later {
-            self.offer(&mut session, now, number, &ops[token as usize]);
+            self.offer(&mut conversation, now, number, &ops[token as usize]);
         }
-        session
+        conversation
     }
 
     /// A process that says something else under a number that is done.
-    fn impostor(&mut self, config: Config, now: u64, number: u64) -> Session {
+    fn impostor(&mut self, config: Config, now: u64, number: u64) -> Conversation {
         self.is_impostor = true;
-        let mut session = self.process(config, 1);
+        let mut conversation = self.process(config, 1);
         let action = Action::Decide { key: b"key 0", value: b"something else" };
-        session.submit_numbered(now, number, &action, 0).expect("it is empty");
-        session
+        conversation.submit_numbered(now, number, &action, 0).expect("it is empty");
+        conversation
     }
 
     /// Whether the outcome is an impostor's, which decides nothing.

@@ -62,10 +62,10 @@ fn a_core_that_breaks_a_rule_fails() {
         Mutant::HoleIsEnd,
         Mutant::EagerCoordinator,
         Mutant::NoRestartMarks,
-        Mutant::StreamsOutside,
+        Mutant::SessionsOutside,
         Mutant::EarlyNumbers,
         Mutant::FencedWrites,
-        Mutant::ClockEndsStreams,
+        Mutant::ClockEndsSessions,
         Mutant::ReplyAtCommit,
         Mutant::NoRowEdge,
     ];

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 /// so that a process that is always late reaches its deadlines, too.
 const LATE: Duration = Duration::from_millis(250);
 
-/// The clock of a session: the microseconds that the process has run since the clock was made.
+/// The clock of a conversation: the microseconds that the process has run since the clock was made.
 #[derive(Debug)]
 pub(super) struct Clock {
     origin: Instant,
@@ -36,7 +36,7 @@ impl Clock {
         (real - self.origin - self.stood_still).as_micros() as u64
     }
 
-    /// The caller sleeps until this session time at the latest. Returns the same moment as an instant.
+    /// The caller sleeps until this conversation time at the latest. Returns the same moment as an instant.
     pub(super) fn sleep_until(&mut self, micros: Option<u64>) -> Option<Instant> {
         let now = self.read(Instant::now());
         let left = micros.map(|micros| Duration::from_micros(micros.saturating_sub(now)));

@@ -3,9 +3,9 @@
 use super::clock::{before, sleep_running, within};
 use super::discovery::ClusterAt;
 use crate::address::{bare_host, is_host, with_port};
-use crate::id::{ClusterId, ReplicaId, ShardId, StreamId};
+use crate::conversation::{Link, LinkError, Received};
+use crate::id::{ClusterId, ReplicaId, SessionId, ShardId};
 use crate::message::{Member, Refusal, Role, SOURCES_TOLD_MAX, ShardStatus, SourceStatus, Welcome};
-use crate::session::{Link, LinkError, Received};
 use socket2::{SockRef, TcpKeepalive};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -392,7 +392,7 @@ impl Connection {
     pub async fn sources(&mut self) -> Result<Vec<SourceStatus>, ConnectError> {
         let mut all: Vec<SourceStatus> = Vec::new();
         loop {
-            let after = all.last().map_or(StreamId::NONE, |source| source.stream);
+            let after = all.last().map_or(SessionId::NONE, |source| source.session);
             self.link.ask_sources(&mut self.out, after);
             let Received::Sources(some) = self.receive_soon().await? else {
                 return Err(self.broken(LinkError::Unexpected));

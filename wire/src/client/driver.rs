@@ -1,12 +1,12 @@
-//! The task behind a client: owns the session and moves its requests and answers.
+//! The task behind a client: owns the conversation and moves its requests and answers.
 
 use super::CallError;
 use super::clock::Clock;
 use super::links::{Event, Links, What};
 use super::troubles::Troubles;
 use crate::answer::Answer;
+use crate::conversation::{Action, Conversation, Error, Received, SubmitError};
 use crate::message::Welcome;
-use crate::session::{Action, Error, Received, Session, SubmitError};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -65,25 +65,25 @@ impl Waiters {
     fn take(&mut self, token: u64) -> oneshot::Sender<Result<Answer, CallError>> {
         let slot = token as usize;
         self.free.push(slot);
-        self.slots[slot].take().expect("the session returns each token once")
+        self.slots[slot].take().expect("the conversation returns each token once")
     }
 }
 
 /// The state of the task.
 pub(super) struct Driver {
-    session: Session,
+    conversation: Conversation,
     links: Links,
     calls: mpsc::Receiver<Call>,
-    /// A call that the session had no room for.
+    /// A call that the conversation had no room for.
     held: Option<Call>,
     waiters: Waiters,
     clock: Clock,
 }
 
 impl Driver {
-    pub(super) fn new(session: Session, welcome: &Welcome, calls: mpsc::Receiver<Call>) -> Driver {
+    pub(super) fn new(conversation: Conversation, welcome: &Welcome, calls: mpsc::Receiver<Call>) -> Driver {
         let (links, waiters) = (Links::new(welcome), Waiters::default());
-        Driver { session, links, calls, held: None, waiters, clock: Clock::new() }
+        Driver { conversation, links, calls, held: None, waiters, clock: Clock::new() }
     }
 
     /// A handle to the reasons for missing connections.
@@ -91,12 +91,12 @@ impl Driver {
         self.links.troubles.clone()
     }
 
-    /// Runs until all handles are gone and every command has its outcome. Returns the session.
-    pub(super) async fn run(mut self) -> Session {
+    /// Runs until all handles are gone and every command has its outcome. Returns the conversation.
+    pub(super) async fn run(mut self) -> Conversation {
         let mut open = true;
-        while open || !self.session.is_closed() {
+        while open || !self.conversation.is_closed() {
             self.pump();
-            let deadline = self.clock.sleep_until(self.session.next_deadline());
+            let deadline = self.clock.sleep_until(self.conversation.next_deadline());
             tokio::select! {
                 call = self.calls.recv(), if open && self.held.is_none() => match call {
                     Some(call) => self.take_calls(call),
@@ -110,35 +110,35 @@ impl Driver {
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     for (replica, shard) in self.links.heard() {
-                        self.session.on_heard(replica, shard);
+                        self.conversation.on_heard(replica, shard);
                     }
-                    self.session.on_timeout(self.clock.now());
-                    while let Some((replica, shard)) = self.session.poll_reset() {
+                    self.conversation.on_timeout(self.clock.now());
+                    while let Some((replica, shard)) = self.conversation.poll_reset() {
                         self.links.reset(replica, shard);
                     }
                 }
             }
             if !open && self.held.is_none() {
-                self.session.close();
+                self.conversation.close();
             }
         }
-        self.session
+        self.conversation
     }
 
-    /// Sends the session's requests to replicas and its outcomes to callers.
+    /// Sends the conversation's requests to replicas and its outcomes to callers.
     fn pump(&mut self) {
         loop {
             let has_told = self.tell_outcomes();
             if let Some(call) = self.held.take() {
                 self.submit(call);
             }
-            match self.session.poll_transmit(self.clock.now()) {
+            match self.conversation.poll_transmit(self.clock.now()) {
                 Some(transmit) => self.links.send(transmit),
                 None if has_told => {}
                 None => break,
             }
         }
-        while let Some((replica, shard)) = self.session.poll_wake() {
+        while let Some((replica, shard)) = self.conversation.poll_wake() {
             self.links.wake(replica, shard);
         }
     }
@@ -146,14 +146,14 @@ impl Driver {
     /// Sends the outcomes of commands to their callers. Returns whether there were any.
     fn tell_outcomes(&mut self) -> bool {
         let mut any = false;
-        while let Some(outcome) = self.session.poll_outcome() {
+        while let Some(outcome) = self.conversation.poll_outcome() {
             any = true;
             for (token, answer) in outcome.each() {
                 let answer = answer.map_err(|error| CallError::from(self.explain(error)));
                 // A caller that went away needs no answer.
                 let _ = self.waiters.take(token).send(answer);
             }
-            self.session.recycle(outcome);
+            self.conversation.recycle(outcome);
         }
         any
     }
@@ -178,8 +178,8 @@ impl Driver {
         let token = self.waiters.add(call.reply);
         let action = call.command.action();
         let submitted = match call.number {
-            None => self.session.submit(now, &action, token),
-            Some(number) => self.session.submit_numbered(now, number, &action, token),
+            None => self.conversation.submit(now, &action, token),
+            Some(number) => self.conversation.submit_numbered(now, number, &action, token),
         };
         let Err(error) = submitted else { return };
         let reply = self.waiters.take(token);
@@ -193,18 +193,18 @@ impl Driver {
     fn on_event(&mut self, event: Event) {
         let Event { replica, shard, what } = event;
         match what {
-            What::Connected => self.session.on_connected(replica, shard),
-            What::Lost => self.session.on_disconnected(replica, shard),
-            What::Yielded => self.session.on_yielded(replica, shard),
+            What::Connected => self.conversation.on_connected(replica, shard),
+            What::Lost => self.conversation.on_disconnected(replica, shard),
+            What::Yielded => self.conversation.on_yielded(replica, shard),
             What::Received(Received::Response { tag, answers }) => {
                 self.links.troubles.answered();
-                if self.session.on_response(replica, tag, answers).is_err() {
+                if self.conversation.on_response(replica, tag, answers).is_err() {
                     self.links.reset(replica, shard);
                 }
             }
             What::Received(Received::Failed { tag, failure }) => {
                 self.links.troubles.refused(replica, &failure);
-                self.session.on_failure(self.clock.now(), replica, tag, failure);
+                self.conversation.on_failure(self.clock.now(), replica, tag, failure);
             }
             // The client asks for none of these.
             What::Received(Received::Welcome(_) | Received::Status(_) | Received::Sources(_)) => {}

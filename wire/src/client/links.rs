@@ -2,9 +2,9 @@
 
 use super::connection::{ConnectError, Connection};
 use super::troubles::Troubles;
+use crate::conversation::{Received, Transmit};
 use crate::id::{ClusterId, ReplicaId, ShardId};
 use crate::message::{Member, Role, Welcome};
-use crate::session::{Received, Transmit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -152,7 +152,7 @@ impl Task {
             self.troubles.note(self.shard, self.replica, opened.as_ref().err());
             if let Ok(connection) = opened {
                 pause = RECONNECT_PAUSE_MIN;
-                // The session has sent the requests that wait here to other replicas.
+                // The conversation has sent the requests that wait here to other replicas.
                 while self.queue.try_recv().is_ok() {}
                 if !self.tell(What::Connected).await {
                     return;

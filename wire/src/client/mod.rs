@@ -1,6 +1,6 @@
 //! An asynchronous client on tokio, for services that decide and read.
 //!
-//! A [`Client`] is a handle to a task that owns a [`Session`] and one connection per replica
+//! A [`Client`] is a handle to a task that owns a [`Conversation`] and one connection per replica
 //! and shard. Handles are cheap to clone; calls from many tasks share request frames.
 //!
 //! ```no_run
@@ -32,9 +32,9 @@ pub use source::{Proposal, Proposed, Source, Uncompared};
 pub use sources::{EndError, end_source, sources};
 
 use crate::answer::Answer;
+use crate::conversation::{Config, Conversation, Error, SubmitError};
 use crate::id::{ClusterId, CommandId};
 use crate::message::{Role, Welcome};
-use crate::session::{Config, Error, Session, SubmitError};
 use bytes::Bytes;
 use driver::{CALLS_MAX, Call, Command, Driver};
 use std::sync::Arc;
@@ -117,13 +117,13 @@ pub struct Deleted {
     pub key_seq: u64,
 }
 
-/// A handle to a cluster. When the last handle is dropped, the client ends its streams in the background.
+/// A handle to a cluster. When the last handle is dropped, the client ends its sessions in the background.
 ///
 /// A call that is dropped before its answer does not withdraw its command, which may still be decided.
 #[derive(Clone, Debug)]
 pub struct Client {
     calls: mpsc::Sender<Call>,
-    driver: Arc<JoinHandle<Session>>,
+    driver: Arc<JoinHandle<Conversation>>,
     welcome: Arc<Welcome>,
     troubles: Troubles,
 }
@@ -176,7 +176,7 @@ impl Client {
     /// time enabled.
     pub fn with(welcome: Welcome, config: Config) -> Client {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
-        let driver = Driver::new(Session::new(config), &welcome, queue);
+        let driver = Driver::new(Conversation::new(config), &welcome, queue);
         let (troubles, welcome) = (driver.troubles(), Arc::new(welcome));
         Client { calls, driver: Arc::new(tokio::spawn(driver.run())), welcome, troubles }
     }

@@ -6,8 +6,8 @@ use super::driver::{CALLS_MAX, Call, Command, Driver};
 use super::troubles::Troubles;
 use super::{CallError, Committed};
 use crate::answer::Answer;
+use crate::conversation::{Config, Conversation};
 use crate::message::Welcome;
-use crate::session::{Config, Session};
 use crate::source::{Owner, SourceName};
 use bytes::Bytes;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ pub enum Proposed {
     Committed(Committed),
     /// The number was done before this process attached to the source. The command is compared with the one of that
     /// time at the next [mark](crate::source::Mark), at the latest before a new number is sent. If they differ, a
-    /// later proposal has [`Error::OtherCommand`](crate::session::Error::OtherCommand).
+    /// later proposal has [`Error::OtherCommand`](crate::conversation::Error::OtherCommand).
     Before,
 }
 
@@ -42,11 +42,11 @@ pub struct Uncompared {
 
 /// A handle to a named source. Each number is decided once, however often and by whatever process it is submitted.
 /// One process at a time owns the source: a later process takes it over, and the calls of this one then fail with
-/// [`Error::Fenced`](crate::session::Error::Fenced). See [`Session::named`].
+/// [`Error::Fenced`](crate::conversation::Error::Fenced). See [`Conversation::named`].
 #[derive(Debug)]
 pub struct Source {
     calls: mpsc::Sender<Call>,
-    driver: JoinHandle<Session>,
+    driver: JoinHandle<Conversation>,
     troubles: Troubles,
 }
 
@@ -80,7 +80,7 @@ impl Source {
     pub fn with(welcome: &Welcome, config: Config, name: &SourceName, next: u64) -> Source {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
         let owner = Owner(rand::random_range(1..=u64::MAX));
-        let driver = Driver::new(Session::named(config, name, owner, next), welcome, queue);
+        let driver = Driver::new(Conversation::named(config, name, owner, next), welcome, queue);
         let troubles = driver.troubles();
         Source { calls, driver: tokio::spawn(driver.run()), troubles }
     }
@@ -96,9 +96,9 @@ impl Source {
     /// # Errors
     ///
     /// [`CallError::Closed`] if the source's task has ended. The proposal itself has the errors of
-    /// [`Client::decide`](super::Client::decide), and besides [`SubmitError::Order`](crate::session::SubmitError) for
-    /// a number that does not ascend, [`SubmitError::Stopped`](crate::session::SubmitError) behind a number that
-    /// failed, and [`Error::OtherCommand`](crate::session::Error) and [`Error::Fenced`](crate::session::Error).
+    /// [`Client::decide`](super::Client::decide), and besides [`SubmitError::Order`](crate::conversation::SubmitError) for
+    /// a number that does not ascend, [`SubmitError::Stopped`](crate::conversation::SubmitError) behind a number that
+    /// failed, and [`Error::OtherCommand`](crate::conversation::Error) and [`Error::Fenced`](crate::conversation::Error).
     pub async fn propose(
         &self,
         number: u64,
@@ -117,8 +117,8 @@ impl Source {
     pub async fn close(self) -> Result<(), Uncompared> {
         drop(self.calls);
         // The task only fails by a panic, which was reported where it happened.
-        let Ok(session) = self.driver.await else { return Ok(()) };
-        session.uncompared().map_or(Ok(()), |(from, to)| Err(Uncompared { from, to }))
+        let Ok(conversation) = self.driver.await else { return Ok(()) };
+        conversation.uncompared().map_or(Ok(()), |(from, to)| Err(Uncompared { from, to }))
     }
 }
 

@@ -5,10 +5,10 @@ use super::connection::{ConnectError, Connection};
 use super::discovery::Contact;
 use crate::answer::Answer;
 use crate::command::RequestBuilder;
+use crate::conversation::Received;
 use crate::failure::Failure;
-use crate::id::{ShardId, StreamId};
+use crate::id::{SessionId, ShardId};
 use crate::message::{Member, Role, SourceStatus, Welcome};
-use crate::session::Received;
 use crate::source::SourceName;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -92,7 +92,7 @@ async fn end_in(
     let (mut seen, mut members) = (None, welcome.members.iter().cycle());
     loop {
         let member = members.next().expect("a cluster has members");
-        let error = match try_end(member, welcome, shard, name.stream(shard), &mut seen).await {
+        let error = match try_end(member, welcome, shard, name.session(shard), &mut seen).await {
             Ok(Tried::Ended) => return Ok(seen),
             Ok(Tried::Unknown) => return Ok(None),
             Ok(Tried::Changed) => EndError::InUse { shard },
@@ -111,15 +111,15 @@ async fn try_end(
     member: &Member,
     welcome: &Welcome,
     shard: ShardId,
-    stream: StreamId,
+    session: SessionId,
     seen: &mut Option<SourceStatus>,
 ) -> Result<Tried, EndError> {
     let mut connection = Connection::open(member, shard, Some(welcome.cluster), Role::Operator).await?;
-    let found = connection.sources().await?.into_iter().find(|source| source.stream == stream);
+    let found = connection.sources().await?.into_iter().find(|source| source.session == session);
     let Some(source) = found.or(seen.clone()) else { return Ok(Tried::Unknown) };
     let mut builder = RequestBuilder::default();
     builder.end_idle(source.low, source.owner);
-    connection.request(TAG, &builder.encode(stream, 0, 0));
+    connection.request(TAG, &builder.encode(session, 0, 0));
     *seen = Some(source);
     let replica = connection.welcome().replica;
     match connection.receive_soon().await? {

@@ -1,9 +1,9 @@
 use super::*;
+use crate::conversation::model::Model;
 use crate::failure::{Failure, Reason};
 use crate::frame::{Encoder, Frame, Kind, Scope, Splitter};
 use crate::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use crate::message::{ClientMessage, Handshake, Member, Refusal, Role, ShardStatus};
-use crate::session::model::Model;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -79,8 +79,8 @@ impl Cluster {
         Client::connect(&[self.address(0)]).await.unwrap()
     }
 
-    fn streams(&self) -> usize {
-        self.shared.model.lock().unwrap().streams()
+    fn sessions(&self) -> usize {
+        self.shared.model.lock().unwrap().sessions()
     }
 }
 
@@ -204,7 +204,7 @@ async fn decide_read_decide_if_delete() {
     let large = client.decide("k", vec![1; 1 << 20]).await.unwrap();
     assert_eq!(large.key_seq, 1);
     client.close().await;
-    assert_eq!(cluster.streams(), 0, "a client that leaves ends its streams");
+    assert_eq!(cluster.sessions(), 0, "a client that leaves ends its sessions");
 }
 
 #[tokio::test]
@@ -478,7 +478,7 @@ async fn refusals_and_strangers_are_explained() {
 
 #[test]
 fn whoever_answers_as_a_client_is_no_replica() {
-    use crate::session::{Link, LinkError};
+    use crate::conversation::{Link, LinkError};
     let mut link = Link::new(SHARD, None, Role::Client, 4096, &mut Vec::new());
     let bytes = handshake(&Handshake::Hello(crate::message::Hello {
         cluster: None,

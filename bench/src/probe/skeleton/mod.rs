@@ -1,6 +1,6 @@
 //! The skeleton: three processes for each shard and a load, which do the I/O of an Isonomy cluster
 //! and update a table, without any protocol. What remains between its figures and those of Isonomy
-//! on the same machine is what agreement, sessions and execution cost.
+//! on the same machine is what agreement, conversations and execution cost.
 
 mod link;
 mod load;

@@ -1,5 +1,5 @@
 //! What a replica of the skeleton does with what it hears: the steps of the fast path, without
-//! dependencies, ballots, sessions or recovery.
+//! dependencies, ballots, conversations or recovery.
 //!
 //! Everything is in order: a peer acknowledges what it received in order, a log is durable up to
 //! a position. So plain counters say how far each of them is.

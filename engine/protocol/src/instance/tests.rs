@@ -2,7 +2,7 @@
 
 use super::*;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::id::{ReplicaId, StreamId};
+use isonomy_wire::id::{ReplicaId, SessionId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const ID: InstanceId = InstanceId { row: ReplicaId(0), seq: 1 };
@@ -14,7 +14,7 @@ fn ballot(round: u32) -> Ballot {
 fn batch() -> Payload {
     let mut builder = RequestBuilder::default();
     builder.decide(b"k", b"v").unwrap();
-    let bytes = builder.encode(StreamId::named("s"), 1, 0);
+    let bytes = builder.encode(SessionId::named("s"), 1, 0);
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).unwrap()
 }

@@ -211,7 +211,7 @@ mod tests {
     use crate::log::{LogId, SegmentHead};
     use isonomy_wire::command::RequestBuilder;
     use isonomy_wire::deps::Deps;
-    use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+    use isonomy_wire::id::{InstanceId, ReplicaId, SessionId};
     use std::sync::Arc;
 
     const SEGMENT: u64 = 9;
@@ -219,7 +219,7 @@ mod tests {
     fn payload(text: &str) -> Payload {
         let mut builder = RequestBuilder::default();
         builder.decide(b"key", text.as_bytes()).unwrap();
-        let bytes = builder.encode(StreamId::named("s"), 1, 0);
+        let bytes = builder.encode(SessionId::named("s"), 1, 0);
         let crc = crc32c::crc32c(&bytes);
         Payload::parse(bytes, crc).unwrap()
     }

@@ -40,14 +40,14 @@ listed! {
         HoleIsEnd,
         /// D8: what was forgotten in a crash is not named.
         NoRestartMarks,
-        /// S1: streams are not in the footprint.
-        StreamsOutside,
+        /// S1: sessions are not in the footprint.
+        SessionsOutside,
         /// S2: a number is executed though the one before it was not.
         EarlyNumbers,
         /// S5: a process that was fenced still writes.
         FencedWrites,
-        /// S4: a stream is ended by the clock of each replica.
-        ClockEndsStreams,
+        /// S4: a session is ended by the clock of each replica.
+        ClockEndsSessions,
         /// Section 6: the client is answered when its command is committed.
         ReplyAtCommit,
         /// C1: deps of the own row are left out.

@@ -13,7 +13,7 @@ use crate::transfer::OwnFile;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::{Floor, Frontier};
 use isonomy_wire::failure::{Failure, Reason};
-use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+use isonomy_wire::id::{InstanceId, ReplicaId, SessionId};
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
@@ -80,7 +80,7 @@ impl Replica {
             self.marks.set(Mark::BarrierProposed);
             let mut request = RequestBuilder::default();
             request.barrier();
-            let payload = Payload::of_request(&mut request, StreamId::NONE);
+            let payload = Payload::of_request(&mut request, SessionId::NONE);
             self.submit(now, payload, Vec::new());
         }
     }
@@ -103,7 +103,7 @@ impl Replica {
             frontier,
             hash: self.machine.hash(),
             keys: self.machine.state.keys(),
-            streams: self.machine.streams.len() as u64,
+            sessions: self.machine.sessions.len() as u64,
             commands: self.machine.commands(),
         };
         let id = self.snapshot_id(barriers);
@@ -201,7 +201,7 @@ impl Replica {
     }
 
     /// Own instances at or below a floor were decided elsewhere, and what became of them is not known
-    /// here any more: whoever waits asks again, and its stream knows whether they have executed.
+    /// here any more: whoever waits asks again, and its session knows whether they have executed.
     pub(crate) fn give_back_below(&mut self, floor: &Floor) {
         for client in self.requests.take_waiters_upto(floor.of(self.me)) {
             self.outbox.reply(client, Err(Failure::Unknown(Reason::StateReplaced)));

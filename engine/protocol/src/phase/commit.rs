@@ -9,7 +9,7 @@ use crate::marks::Mark;
 use crate::payload::Payload;
 use crate::phase::accept::accept_of;
 use crate::replica::Replica;
-use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, StreamId};
+use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, SessionId};
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
@@ -125,8 +125,8 @@ impl Replica {
                 }
             });
             index.note(&found);
-            for part in payload.batch().parts().iter().filter(|part| part.stream != StreamId::NONE) {
-                idle.on_use(now, part.stream);
+            for part in payload.batch().parts().iter().filter(|part| part.session != SessionId::NONE) {
+                idle.on_use(now, part.session);
             }
         }
     }

@@ -24,9 +24,9 @@ impl Replica {
         let mut unindexed = *self.forgetting.unindexed();
         self.peers.merge_unindexed(&mut unindexed);
         deps.merge(&unindexed.to_deps());
-        // S1: a batch conflicts with the Opens of its streams. The stream's id names the Open, so
+        // S1: a batch conflicts with the Opens of its sessions. The session's id names the Open, so
         // that the edge is there whether the Open is known here or not.
-        for open in payload.batch().parts().iter().filter_map(|part| part.stream.opened_in()) {
+        for open in payload.batch().parts().iter().filter_map(|part| part.session.opened_in()) {
             deps.add(open);
         }
         let row_edge = if mutant::is(Mutant::NoRowEdge) { 0 } else { id.seq - 1 };

@@ -3,7 +3,7 @@
 
 use crate::contract::{Busy, ClientRef, Room, Time};
 use crate::limits::{
-    ADMISSION_WINDOW, BEHIND_MAX, ROOM_RETRY_MS, SOURCES_MAX, STREAMS_MAX, STREAMS_RETRY_MS,
+    ADMISSION_WINDOW, BEHIND_MAX, ROOM_RETRY_MS, SESSIONS_MAX, SESSIONS_RETRY_MS, SOURCES_MAX,
     UNAVAILABLE_AFTER_US,
 };
 use crate::mutant::{self, Mutant};
@@ -40,7 +40,7 @@ impl Replica {
             .map(|(retry_after_ms, reason)| Failure::Overloaded { retry_after_ms, reason })
     }
 
-    /// Why this replica takes no requests of this stream.
+    /// Why this replica takes no requests of this session.
     fn why_unavailable(&self, now: Time, part: &Part) -> Option<Reason> {
         let unknown =
             |open: &InstanceId| open.row.index() >= self.quorum.n || open.seq > self.space.last(open.row);
@@ -53,8 +53,8 @@ impl Replica {
             Some(Reason::NoQuorum { linked, replicas: self.quorum.n as u8, needed })
         } else if self.lacks_more_than(BEHIND_MAX) {
             Some(Reason::CatchingUp)
-        } else if part.stream.opened_in().is_some_and(|open| unknown(&open)) {
-            Some(Reason::StreamUnknown)
+        } else if part.session.opened_in().is_some_and(|open| unknown(&open)) {
+            Some(Reason::SessionUnknown)
         } else {
             self.why_no_room()
         }
@@ -70,7 +70,7 @@ impl Replica {
     }
 
     /// Which limit a request meets, and after how many milliseconds to try again: the log's budget, or as many
-    /// streams or sources as there may be (S4, S5).
+    /// sessions or sources as there may be (S4, S5).
     fn why_overloaded(&self, payload: &Payload, part: &Part) -> Option<(u32, Reason)> {
         let has = |is: fn(Op) -> bool| payload.batch().commands_of(part).any(|command| is(command.op));
         if let Room::Short(reason) = self.requests.room()
@@ -78,13 +78,13 @@ impl Replica {
         {
             return Some((ROOM_RETRY_MS, reason));
         }
-        let streams = &self.machine.streams;
-        if streams.opened() >= STREAMS_MAX && has(|op| op == Op::Open) {
-            return Some((STREAMS_RETRY_MS, Reason::StreamsFull { max: STREAMS_MAX as u32 }));
+        let sessions = &self.machine.sessions;
+        if sessions.opened() >= SESSIONS_MAX && has(|op| op == Op::Open) {
+            return Some((SESSIONS_RETRY_MS, Reason::SessionsFull { max: SESSIONS_MAX as u32 }));
         }
-        let is_fresh = part.stream.is_named() && streams.get(part.stream).is_none();
-        if is_fresh && streams.sources() >= SOURCES_MAX {
-            return Some((STREAMS_RETRY_MS, Reason::SourcesFull { max: SOURCES_MAX as u32 }));
+        let is_fresh = part.session.is_named() && sessions.get(part.session).is_none();
+        if is_fresh && sessions.sources() >= SOURCES_MAX {
+            return Some((SESSIONS_RETRY_MS, Reason::SourcesFull { max: SOURCES_MAX as u32 }));
         }
         None
     }

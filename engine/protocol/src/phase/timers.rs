@@ -1,4 +1,4 @@
-//! What time alone brings about: slow paths, resends, recoveries, the end of idle streams.
+//! What time alone brings about: slow paths, resends, recoveries, the end of idle sessions.
 
 use crate::attempt::{Attempt, Stage};
 use crate::contract::{Time, Timing};
@@ -10,9 +10,9 @@ use crate::payload::Payload;
 use crate::phase::accept::accept_of;
 use crate::replica::Replica;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::id::{InstanceId, ReplicaId, StreamId};
+use isonomy_wire::id::{InstanceId, ReplicaId, SessionId};
 use isonomy_wire::message::PeerMessage;
-use isonomy_wire::route::{hash_stream, home_of};
+use isonomy_wire::route::{hash_session, home_of};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 impl Replica {
@@ -29,7 +29,7 @@ impl Replica {
         self.maybe_gossip(now);
         self.maybe_note_heard(now);
         self.maybe_barrier(now);
-        self.end_idle_streams(now);
+        self.end_idle_sessions(now);
     }
 
     /// R6e: a recovery that gets nowhere starts over with a higher ballot.
@@ -142,31 +142,31 @@ impl Replica {
         overdue.take(room).map(|(id, _)| id.seq).collect()
     }
 
-    /// S4, S5: proposes the end of streams that nobody has used for long. The stream's opener does
+    /// S4, S5: proposes the end of sessions that nobody has used for long. The session's opener does
     /// it, or a named one's home, or whoever lives next to it.
-    fn end_idle_streams(&mut self, now: Time) {
-        let Timing { stream_idle_us, source_idle_us, .. } = self.config.timing;
+    fn end_idle_sessions(&mut self, now: Time) {
+        let Timing { session_idle_us, source_idle_us, .. } = self.config.timing;
         if self.requests.is_stopping() {
             return;
         }
-        let patience = |id: StreamId| if id.is_named() { source_idle_us } else { stream_idle_us };
-        let shortest = stream_idle_us.min(source_idle_us);
-        for id in self.idle.poll(now, &self.machine.streams, shortest, patience) {
-            if mutant::is(Mutant::ClockEndsStreams) {
-                self.machine.streams.end(id);
+        let patience = |id: SessionId| if id.is_named() { source_idle_us } else { session_idle_us };
+        let shortest = session_idle_us.min(source_idle_us);
+        for id in self.idle.poll(now, &self.machine.sessions, shortest, patience) {
+            if mutant::is(Mutant::ClockEndsSessions) {
+                self.machine.sessions.end(id);
             }
-            let home = id.opener().unwrap_or_else(|| home_of(hash_stream(id), self.config.replicas));
+            let home = id.opener().unwrap_or_else(|| home_of(hash_session(id), self.config.replicas));
             if self.rank(home) == 0 {
                 self.propose_end(id);
             }
         }
     }
 
-    fn propose_end(&mut self, id: StreamId) {
-        self.marks.set(Mark::StreamEnded);
-        let Some(stream) = self.machine.streams.get(id) else { return };
+    fn propose_end(&mut self, id: SessionId) {
+        self.marks.set(Mark::SessionEnded);
+        let Some(session) = self.machine.sessions.get(id) else { return };
         let mut builder = RequestBuilder::default();
-        builder.end_idle(stream.low(), stream.owner());
+        builder.end_idle(session.low(), session.owner());
         let payload = Payload::of_request(&mut builder, id);
         self.requests.push_own(payload);
     }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 type Graph = BTreeMap<InstanceId, Vertex>;
 
 fn batch(key: &str) -> Option<Payload> {
-    Some(decide(&format!("stream of {key}"), 1, 0, key))
+    Some(decide(&format!("session of {key}"), 1, 0, key))
 }
 
 /// An instance of three rows: what it depends on beside its own row, and what it is after.

@@ -11,7 +11,7 @@ use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::{Failure, Reason};
-use isonomy_wire::id::{ReplicaId, StreamId};
+use isonomy_wire::id::{ReplicaId, SessionId};
 use isonomy_wire::message::{Gossip, PeerMessage};
 
 #[test]
@@ -147,7 +147,7 @@ fn sources_have_a_bound_of_their_own() {
     assert!(ask(&decide("0", 2, 0, "a")).is_ok(), "those that are known go on");
     let mut builder = RequestBuilder::default();
     builder.open();
-    assert!(ask(&parse(builder.encode(StreamId::NONE, 0, 0))).is_ok(), "and so do all others");
+    assert!(ask(&parse(builder.encode(SessionId::NONE, 0, 0))).is_ok(), "and so do all others");
 }
 
 #[test]

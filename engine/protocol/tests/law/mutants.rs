@@ -3,7 +3,7 @@
 //! DropAbal, ReplyAtCommit and StrictGate are caught by stories, SetBackUnnoticed by the simulator, see
 //! there.
 
-use crate::{commit, durable, execute, forget, hung, recover, streams, transfer, validate};
+use crate::{commit, durable, execute, forget, hung, recover, sessions, transfer, validate};
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 
 /// The test of the rule that the mutant breaks.
@@ -26,10 +26,10 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::SpeakBeforeSync => durable::d1_nothing_before_durable,
         Mutant::HoleIsEnd => durable::d6_a_log_that_has_lost_its_end_is_not_a_shorter_one,
         Mutant::NoRestartMarks => durable::d8_a_restarted_replica_names_what_it_may_have_forgotten,
-        Mutant::StreamsOutside => streams::s1_one_number_through_two_replicas_executes_once,
-        Mutant::EarlyNumbers => streams::s2_a_number_ahead_of_the_next_is_refused_the_same_everywhere,
-        Mutant::FencedWrites => streams::s5_whoever_attaches_fences_who_was_there,
-        Mutant::ClockEndsStreams => streams::s4_an_idle_stream_ends_and_a_used_one_does_not,
+        Mutant::SessionsOutside => sessions::s1_one_number_through_two_replicas_executes_once,
+        Mutant::EarlyNumbers => sessions::s2_a_number_ahead_of_the_next_is_refused_the_same_everywhere,
+        Mutant::FencedWrites => sessions::s5_whoever_attaches_fences_who_was_there,
+        Mutant::ClockEndsSessions => sessions::s4_an_idle_session_ends_and_a_used_one_does_not,
         Mutant::NoFloorInDeps => forget::g1_deps_take_the_place_of_what_the_index_lost,
         Mutant::NoAfter => forget::r4_the_floor_is_told,
         Mutant::ForgottenIsNew | Mutant::ForgottenAccepts => {

@@ -15,7 +15,7 @@ use isonomy_protocol::snapshot::{Reader, Snapshot, SnapshotId};
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::{Deps, Frontier};
-use isonomy_wire::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use isonomy_wire::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
 use isonomy_wire::message::{PeerMessage, Value};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -410,10 +410,10 @@ impl World {
         self.pump(id);
     }
 
-    /// One Decide on a named stream of its own.
-    pub fn decide(&mut self, id: u8, stream: &str, number: u64, key: &str) {
+    /// One Decide on a named session of its own.
+    pub fn decide(&mut self, id: u8, session: &str, number: u64, key: &str) {
         let client = ClientRef { connection: 1, tag: number };
-        self.request(id, client, decide(stream, number, 0, key));
+        self.request(id, client, decide(session, number, 0, key));
     }
 
     /// Takes the answers that a node gave so far.
@@ -552,22 +552,22 @@ pub fn parse(bytes: Bytes) -> Payload {
     Payload::parse(bytes, crc).expect("the request is valid")
 }
 
-pub fn decide(stream: &str, number: u64, answered_below: u64, key: &str) -> Payload {
+pub fn decide(session: &str, number: u64, answered_below: u64, key: &str) -> Payload {
     let mut builder = RequestBuilder::default();
-    builder.decide(key.as_bytes(), format!("{stream}/{number}").as_bytes()).expect("it fits");
-    parse(builder.encode(StreamId::named(stream), number, answered_below))
+    builder.decide(key.as_bytes(), format!("{session}/{number}").as_bytes()).expect("it fits");
+    parse(builder.encode(SessionId::named(session), number, answered_below))
 }
 
 pub fn read(key: &str) -> Payload {
     let mut builder = RequestBuilder::default();
     builder.read(key.as_bytes()).expect("it fits");
-    parse(builder.encode(StreamId::NONE, 0, 0))
+    parse(builder.encode(SessionId::NONE, 0, 0))
 }
 
 pub fn barrier() -> Payload {
     let mut builder = RequestBuilder::default();
     builder.barrier();
-    parse(builder.encode(StreamId::NONE, 0, 0))
+    parse(builder.encode(SessionId::NONE, 0, 0))
 }
 
 pub fn id(row: u8, seq: u64) -> InstanceId {

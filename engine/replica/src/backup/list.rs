@@ -74,7 +74,7 @@ impl Listed {
                 "epoch": head.epoch.0,
                 "bytes": bytes,
                 "keys": head.keys,
-                "streams": head.streams,
+                "sessions": head.sessions,
                 "state_hash": hash_text(head.hash),
                 "age_seconds": age,
             })),

@@ -65,9 +65,9 @@ pub(super) fn io(path: &Path, error: &std::io::Error) -> Fatal {
 
 /// What a snapshot says of itself, in words.
 pub(super) fn describe(head: &SnapshotHead, bytes: u64) -> String {
-    let SnapshotHead { epoch, barrier, hash, keys, streams, .. } = head;
+    let SnapshotHead { epoch, barrier, hash, keys, sessions, .. } = head;
     format!(
-        "barrier {barrier}, epoch {}, {bytes} bytes, {keys} keys, {streams} streams, state {}",
+        "barrier {barrier}, epoch {}, {bytes} bytes, {keys} keys, {sessions} sessions, state {}",
         epoch.0,
         crate::status::hash_text(*hash)
     )

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use isonomy_wire::client::{Client, discover};
+use isonomy_wire::conversation::Config;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::route::{hash_key, home_of};
-use isonomy_wire::session::Config;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ impl Probers {
         for home in homes {
             let client = Client::with(welcome.clone(), config.clone());
             let key = key_at(*home, replicas);
-            // The first answer opens the stream and is not counted.
+            // The first answer opens the session and is not counted.
             client.decide(key.clone(), "first").await?;
             clients.spawn(probe(client, key, stopped.clone(), stalls.clone(), worst.clone()));
         }

@@ -12,8 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use isonomy_wire::client::{
     CallError, Client, ConnectError, Contact, Patience, Proposal, Proposed, Source, Uncompared, sleep_running,
 };
+use isonomy_wire::conversation::Error;
 use isonomy_wire::message::Role;
-use isonomy_wire::session::Error;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -137,7 +137,7 @@ enum Proposer {
 impl Proposer {
     async fn connect(args: &ProposeArgs) -> Result<Proposer> {
         let welcome = contact(args).await?.welcome;
-        let config = args.session(&welcome);
+        let config = args.conversation(&welcome);
         Ok(match &args.source {
             Some(name) => Proposer::Numbered(Source::with(&welcome, config, name, 1)),
             None => Proposer::Unnumbered(Client::with(welcome, config)),

@@ -14,8 +14,8 @@ use clap::Args;
 pub(crate) use import::LINES_MAX;
 #[cfg(test)]
 pub(crate) use input::LINES_BYTES_MAX;
+use isonomy_wire::conversation::{Config, NO_DEADLINE_US};
 use isonomy_wire::message::Welcome;
-use isonomy_wire::session::{Config, NO_DEADLINE_US};
 use isonomy_wire::source::SourceName;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -88,8 +88,8 @@ impl ProposeArgs {
         self.deadline.or(default).map(Duration::from_secs)
     }
 
-    /// The settings of a session with that cluster.
-    fn session(&self, welcome: &Welcome) -> Config {
+    /// The settings of a conversation with that cluster.
+    fn conversation(&self, welcome: &Welcome) -> Config {
         let deadline_us = self.deadline().map_or(NO_DEADLINE_US, |deadline| deadline.as_micros() as u64);
         Config { deadline_us, ..Config::of(welcome) }
     }

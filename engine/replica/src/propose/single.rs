@@ -73,7 +73,7 @@ pub(super) async fn run(args: &ProposeArgs, asked: Asked) -> Result<()> {
     let Asked { key, value } = asked;
     check_value(value.len())?;
     let welcome = args.connect.contact(Role::Client).await?.welcome;
-    let config = args.session(&welcome);
+    let config = args.conversation(&welcome);
     let client = Client::with(welcome, config);
     let decided = match args.if_seq {
         None => client.decide(key.clone(), value).await.map(Decided::Committed),

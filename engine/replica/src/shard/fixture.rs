@@ -8,7 +8,7 @@ use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::{Deps, Floor};
-use isonomy_wire::id::{Ballot, ClusterId, InstanceId, ReplicaId, ShardId, StreamId};
+use isonomy_wire::id::{Ballot, ClusterId, InstanceId, ReplicaId, SessionId, ShardId};
 use isonomy_wire::message::{PeerMessage, Value};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ fn payload(position: u64, bytes: usize) -> Payload {
         builder.decide(&position.to_le_bytes(), &vec![position as u8; length]).unwrap();
         left -= length;
     }
-    let bytes = builder.encode(StreamId::named("s"), 1, 0);
+    let bytes = builder.encode(SessionId::named("s"), 1, 0);
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).unwrap()
 }
@@ -74,7 +74,7 @@ pub(super) async fn until(condition: impl Fn() -> bool) {
 pub(super) fn barrier() -> Payload {
     let mut builder = RequestBuilder::default();
     builder.barrier();
-    let bytes = builder.encode(StreamId::NONE, 0, 0);
+    let bytes = builder.encode(SessionId::NONE, 0, 0);
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).unwrap()
 }

@@ -4,7 +4,7 @@ use super::check::OPS_PER_KEY_MAX;
 use super::history::{Asked, Op, Told, token_of, value_of};
 use super::support::PATIENCE;
 use isonomy_wire::client::{CallError, Client, Decided, Found, discover};
-use isonomy_wire::session::{Config, Error, Routing};
+use isonomy_wire::conversation::{Config, Error, Routing};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::sync::atomic::{AtomicBool, Ordering};

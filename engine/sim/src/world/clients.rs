@@ -20,14 +20,14 @@ impl World {
         if connection.is_none() && self.nodes[usize::from(replica)].core.is_some() {
             self.connections += 1;
             *connection = Some(self.connections);
-            self.clients[client].session.on_connected(ReplicaId(replica), SHARD);
+            self.clients[client].conversation.on_connected(ReplicaId(replica), SHARD);
             self.attend(client);
         }
     }
 
     pub(super) fn disconnect(&mut self, client: usize, replica: u8) {
         if self.clients[client].connections[usize::from(replica)].take().is_some() {
-            self.clients[client].session.on_disconnected(ReplicaId(replica), SHARD);
+            self.clients[client].conversation.on_disconnected(ReplicaId(replica), SHARD);
             self.attend(client);
         }
     }
@@ -41,7 +41,7 @@ impl World {
         self.attend(client);
     }
 
-    /// A client may have ended its session, or been started again.
+    /// A client may have ended its conversation, or been started again.
     fn maybe_begin_anew(&mut self, client: usize) {
         let old = match self.clients[client].restart(&self.plan, self.now, &self.ops) {
             Fresh::No => return self.let_predecessors_go_on(client),
@@ -65,23 +65,23 @@ impl World {
             return;
         }
         for index in 0..self.clients.len() {
-            let Client { predecessor, session, .. } = &mut self.clients[index];
-            if predecessor.as_mut().is_some_and(|old| old.goes_on(session, self.now)) {
+            let Client { predecessor, conversation, .. } = &mut self.clients[index];
+            if predecessor.as_mut().is_some_and(|old| old.goes_on(conversation, self.now)) {
                 self.attend(index);
             }
         }
     }
 
-    /// Sends what a session has to send, notes what it has learnt, and wakes it in time.
+    /// Sends what a conversation has to send, notes what it has learnt, and wakes it in time.
     pub(super) fn attend(&mut self, index: usize) {
         let client = &mut self.clients[index];
         client.collect(self.now, &mut self.ops);
         let mut dead = Vec::new();
-        while let Some((replica, _)) = client.session.poll_reset() {
+        while let Some((replica, _)) = client.conversation.poll_reset() {
             client.connections[replica.index()] = None;
             dead.push(replica.0);
         }
-        while let Some(transmit) = client.session.poll_transmit(self.now) {
+        while let Some(transmit) = client.conversation.poll_transmit(self.now) {
             let replica = transmit.replica.0;
             let connection =
                 client.connections[usize::from(replica)].expect("it sends to whom it is connected");
@@ -95,7 +95,7 @@ impl World {
             self.queue.push(at, Event::Request { client: index, replica, connection, tag, payload });
         }
         if client.wake_at.is_none()
-            && let Some(at) = client.session.next_deadline()
+            && let Some(at) = client.conversation.next_deadline()
         {
             client.wake_at = Some(at.max(self.now + 1));
             self.queue.push(at.max(self.now + 1), Event::Wake { client: index });
@@ -123,7 +123,7 @@ impl World {
         let time = self.nodes[usize::from(replica)].time(self.now);
         let Some(core) = &mut self.nodes[usize::from(replica)].core else { return };
         let crc = crc32c::crc32c(&payload);
-        let parsed = Payload::parse(payload.clone(), crc).expect("sessions send valid requests");
+        let parsed = Payload::parse(payload.clone(), crc).expect("conversations send valid requests");
         let keys = parsed.keys().len() as u64;
         let asks = ClientRef { connection: (client as u64) << 32 | connection, tag };
         if let Err(Busy) = core.on_request(time, asks, parsed) {
@@ -139,7 +139,7 @@ impl World {
     pub(super) fn reply(&mut self, replica: u8, reply: Reply) {
         let ClientRef { connection, tag } = reply.client;
         let (client, connection) = ((connection >> 32) as usize, connection & u64::from(u32::MAX));
-        // A replica proposes the end of idle streams itself, and nobody waits for the answer.
+        // A replica proposes the end of idle sessions itself, and nobody waits for the answer.
         if connection == 0 {
             return;
         }
@@ -163,12 +163,14 @@ impl World {
         self.note(8, client as u64, outcome.is_ok().into());
         let outcome = outcome.map(|response| Answers::parse(response).expect("responses decode"));
         self.expect_fresh(&outcome);
-        let session = &mut self.clients[client].session;
+        let conversation = &mut self.clients[client].conversation;
         match outcome {
             Ok(answers) => {
-                session.on_response(ReplicaId(replica), tag, answers).expect("responses fit their requests");
+                conversation
+                    .on_response(ReplicaId(replica), tag, answers)
+                    .expect("responses fit their requests");
             }
-            Err(failure) => session.on_failure(self.now, ReplicaId(replica), tag, failure),
+            Err(failure) => conversation.on_failure(self.now, ReplicaId(replica), tag, failure),
         }
         self.attend(client);
     }

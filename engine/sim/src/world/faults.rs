@@ -3,7 +3,7 @@
 use super::{Event, World};
 use rand::Rng;
 
-/// Less than streams live, all jumps of a run together.
+/// Less than sessions live, all jumps of a run together.
 const JUMP_US_MAX: u64 = 5_000_000;
 
 impl World {

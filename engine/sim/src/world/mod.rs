@@ -276,7 +276,7 @@ impl World {
             Event::Act { client } => self.act(client),
             Event::Wake { client } => {
                 self.clients[client].wake_at = None;
-                self.clients[client].session.on_timeout(self.now);
+                self.clients[client].conversation.on_timeout(self.now);
                 self.attend(client);
             }
             Event::Crash { node } if !self.is_calm() => self.crash(node),

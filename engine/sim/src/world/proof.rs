@@ -5,7 +5,7 @@ use crate::check;
 use crate::client::Client;
 use crate::contention::Contention;
 use crate::history::{self, Asked, Op, Told};
-use isonomy_wire::session::Routing;
+use isonomy_wire::conversation::Routing;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use std::collections::BTreeMap;

@@ -25,8 +25,8 @@ pub(super) const BEGUN_US: u64 = 100_000;
 const ROUNDS_MAX: u64 = 3;
 /// What a command waits for besides: a tick of the core, the way to a client and back.
 const BESIDES_US: u64 = 10_000;
-/// A stream that is idle for less may end under a client's hands.
-const STREAM_LIVES_US: u64 = 1_000_000;
+/// A session that is idle for less may end under a client's hands.
+const SESSION_LIVES_US: u64 = 1_000_000;
 
 impl World {
     /// What a client is told is of a kind that there is where nothing fails.
@@ -54,16 +54,16 @@ impl World {
         }
     }
 
-    /// Who was told nothing has waited as long as it wanted, or its stream ended meanwhile.
+    /// Who was told nothing has waited as long as it wanted, or its session ended meanwhile.
     pub(super) fn judge_untold(&mut self) {
         for client in &self.clients {
             self.summary.untold.add(client.untold);
         }
         self.summary.commands = self.ops.len() as u64;
         assert_eq!(self.summary.untold.duplicate, 0, "S3: the answer was dropped that a client waits for");
-        let may_expire = self.plan.timing.stream_idle_us < STREAM_LIVES_US;
+        let may_expire = self.plan.timing.session_idle_us < SESSION_LIVES_US;
         let deadline = self.plan.deadline_us;
-        // A command is given up with those of its frame, and with those before it on its stream.
+        // A command is given up with those of its frame, and with those before it on its session.
         let is_given_up = |op: &Op, by: u64| {
             op.asked + deadline <= by && op.told.is_none_or(|(at, _)| op.asked + deadline <= at)
         };

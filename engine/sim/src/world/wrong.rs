@@ -4,7 +4,7 @@ use super::World;
 use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -14,7 +14,7 @@ const LONG_VALUE_BYTES: usize = 20_000;
 const NOBODYS_INDEX: u32 = 5_000;
 
 impl World {
-    /// A replica is asked for something that no session would ask, on keys and streams that no client uses.
+    /// A replica is asked for something that no conversation would ask, on keys and sessions that no client uses.
     pub(super) fn ask_wrongly(&mut self, node: u8) {
         let count = self.faults.random_range(1..3);
         let requests: Vec<Payload> = (0..count).map(|_| wrong_request(&mut self.faults)).collect();
@@ -36,34 +36,34 @@ fn wrong_request(random: &mut SmallRng) -> Payload {
     let key = format!("wrong key {}", random.random_range(0..3));
     let instance = InstanceId::new(ReplicaId(random.random_range(0..9)), random.random_range(1..1_000));
     let made = CommandId { epoch: Epoch(1), shard: ShardId(0), instance, index: NOBODYS_INDEX };
-    let (never_opened, named) = (StreamId::opened_by(made), StreamId::named("wrong stream"));
-    let stream = if random.random_bool(0.3) { never_opened } else { named };
+    let (never_opened, named) = (SessionId::opened_by(made), SessionId::named("wrong stream"));
+    let session = if random.random_bool(0.3) { never_opened } else { named };
     let number = random.random_range(1..60);
-    let (stream, first) = match random.random_range(0..7) {
+    let (session, first) = match random.random_range(0..7) {
         0 => {
             let value = vec![7; random.random_range(0..LONG_VALUE_BYTES)];
             builder.decide(key.as_bytes(), &value).expect("it is within the limits");
-            (stream, number)
+            (session, number)
         }
         1 => {
             builder.decide_if(key.as_bytes(), b"v", random.random_range(0..9)).expect("it fits");
-            (stream, number)
+            (session, number)
         }
         2 => {
             builder.delete(key.as_bytes()).expect("it fits");
-            (stream, number)
+            (session, number)
         }
         3 => {
             builder.skip(random.random_range(1..1_000)).expect("a run is within the limits");
-            (stream, number)
+            (session, number)
         }
         4 => {
             builder.read(key.as_bytes()).expect("it fits");
-            (StreamId::NONE, 0)
+            (SessionId::NONE, 0)
         }
         5 => {
             builder.barrier();
-            (StreamId::NONE, 0)
+            (SessionId::NONE, 0)
         }
         _ => {
             builder.end();
@@ -71,7 +71,7 @@ fn wrong_request(random: &mut SmallRng) -> Payload {
         }
     };
     let below = if first > 0 { random.random_range(0..=first) } else { 0 };
-    let bytes = builder.encode(stream, first, below);
+    let bytes = builder.encode(session, first, below);
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).expect("what does not parse never reaches a core")
 }

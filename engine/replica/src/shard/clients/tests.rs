@@ -4,7 +4,7 @@
 use super::*;
 use crate::shard::rig::{self, Rig, SHARD, connect, shake, within_patience};
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::id::{Epoch, StreamId};
+use isonomy_wire::id::{Epoch, SessionId};
 use isonomy_wire::route::RULE_VERSION;
 
 fn hello(role: Role) -> Hello {
@@ -31,7 +31,7 @@ fn push(rig: &Rig, connection: &Connection, message: &ClientMessage, payload: &[
 fn decide() -> bytes::Bytes {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", b"value").unwrap();
-    builder.encode(StreamId::named("s"), 1, 0)
+    builder.encode(SessionId::named("s"), 1, 0)
 }
 
 fn ask(rig: &Rig, connection: &Connection, tag: u64, payload: &[u8]) {
@@ -109,7 +109,7 @@ fn an_operator_commands_nothing_but_asks_what_it_likes() {
         // The end of a source is the core's to judge.
         let mut builder = RequestBuilder::default();
         builder.end_idle(1, Default::default());
-        ask(&rig, &operator, 2, &builder.encode(StreamId::named("s"), 0, 0));
+        ask(&rig, &operator, 2, &builder.encode(SessionId::named("s"), 0, 0));
         let heard = hear(&rig, &mut operator).await;
         assert!(
             matches!(heard, ClientMessage::Failed { tag: 2, failure: Failure::Unavailable(_) }),

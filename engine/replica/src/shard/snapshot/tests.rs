@@ -101,8 +101,8 @@ fn a_piece_is_that_of_the_file_and_never_more() {
 /// A link to a peer: the node's end, and what the peer hears.
 async fn linked(rig: &Rig, peer: ReplicaId) -> (Connection, Connection) {
     let port = &rig.peers[peer.index()];
-    let stream = TcpStream::connect(port.local_addr().unwrap()).await.unwrap();
-    let link = Connection::new(stream, PATIENCE);
+    let session = TcpStream::connect(port.local_addr().unwrap()).await.unwrap();
+    let link = Connection::new(session, PATIENCE);
     rig.node.inner.borrow_mut().links.on_opened(peer, link.sink.clone());
     let heard = listener_of(port.try_clone().unwrap()).accept().await.unwrap();
     (link, Connection::new(heard, PATIENCE))

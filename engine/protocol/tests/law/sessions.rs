@@ -5,7 +5,7 @@ use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answer;
 use isonomy_wire::command::RequestBuilder;
-use isonomy_wire::id::{ShardId, StreamId};
+use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::source::{Owner, SourceName, Standing};
 
 /// Asks one replica, lets everything happen, and gives the answers.
@@ -15,26 +15,26 @@ fn asked(world: &mut World, id: u8, payload: Payload) -> Vec<Answer> {
     world.answers(id).into_iter().map(|(_, answer)| answer).collect()
 }
 
-fn request(stream: StreamId, first: u64, fill: impl FnOnce(&mut RequestBuilder)) -> Payload {
+fn request(session: SessionId, first: u64, fill: impl FnOnce(&mut RequestBuilder)) -> Payload {
     let mut builder = RequestBuilder::default();
     fill(&mut builder);
-    parse(builder.encode(stream, first, 0))
+    parse(builder.encode(session, first, 0))
 }
 
-fn open(world: &mut World, id: u8) -> StreamId {
-    match asked(world, id, request(StreamId::NONE, 0, RequestBuilder::open))[..] {
-        [Answer::Opened { stream }] => stream,
+fn open(world: &mut World, id: u8) -> SessionId {
+    match asked(world, id, request(SessionId::NONE, 0, RequestBuilder::open))[..] {
+        [Answer::Opened { session }] => session,
         ref other => panic!("{other:?}"),
     }
 }
 
-fn write(stream: StreamId, number: u64) -> Payload {
-    request(stream, number, |builder| builder.decide(b"k", b"v").expect("it fits"))
+fn write(session: SessionId, number: u64) -> Payload {
+    request(session, number, |builder| builder.decide(b"k", b"v").expect("it fits"))
 }
 
 #[test]
 pub(crate) fn s1_one_number_through_two_replicas_executes_once() {
-    // B18: without the stream in the footprint each of the two executes what it sees first.
+    // B18: without the session in the footprint each of the two executes what it sees first.
     let mut world = World::new(3);
     world.decide(0, "s", 1, "a");
     world.decide(1, "s", 1, "b");
@@ -46,15 +46,15 @@ pub(crate) fn s1_one_number_through_two_replicas_executes_once() {
 }
 
 #[test]
-fn s1_nobody_executes_a_stream_before_its_open() {
-    // Replica 2 misses the Open, and hears of the stream's first command through another row.
+fn s1_nobody_executes_a_session_before_its_open() {
+    // Replica 2 misses the Open, and hears of the session's first command through another row.
     let mut world = World::new(3);
     world.settle();
     world.isolate(2);
-    let stream = open(&mut world, 0);
+    let session = open(&mut world, 0);
     world.rejoin();
     world.isolate(0);
-    world.request(1, ClientRef { connection: 1, tag: 2 }, write(stream, 1));
+    world.request(1, ClientRef { connection: 1, tag: 2 }, write(session, 1));
     world.run(5_000_000);
     let answers: Vec<u64> = world.answers(1).iter().map(|(_, answer)| key_seq(answer)).collect();
     assert_eq!(answers, [1]);
@@ -120,12 +120,12 @@ fn s2_a_later_command_does_not_pass_one_that_is_lost() {
 }
 
 #[test]
-fn s4_an_end_says_where_its_stream_stood() {
+fn s4_an_end_says_where_its_session_stood() {
     let mut world = World::new(3);
-    let stream = open(&mut world, 1);
-    asked(&mut world, 1, write(stream, 1));
-    assert_eq!(asked(&mut world, 2, request(stream, 7, RequestBuilder::end)), [Answer::Ended { low: 2 }]);
-    assert_eq!(asked(&mut world, 1, write(stream, 2)), [Answer::Expired], "it never happens any more");
+    let session = open(&mut world, 1);
+    asked(&mut world, 1, write(session, 1));
+    assert_eq!(asked(&mut world, 2, request(session, 7, RequestBuilder::end)), [Answer::Ended { low: 2 }]);
+    assert_eq!(asked(&mut world, 1, write(session, 2)), [Answer::Expired], "it never happens any more");
     world.assert_converged();
 }
 
@@ -139,19 +139,19 @@ fn s3_answers_that_arrived_are_dropped() {
 }
 
 #[test]
-fn s4_a_stream_is_named_by_its_open_and_ends_for_good() {
+fn s4_a_session_is_named_by_its_open_and_ends_for_good() {
     let mut world = World::new(3);
-    let stream = open(&mut world, 1);
-    assert_ne!(stream, open(&mut world, 1), "a doubled Open makes a second stream");
-    assert_eq!(asked(&mut world, 1, write(stream, 1)).iter().map(key_seq).collect::<Vec<_>>(), [1]);
-    assert_eq!(asked(&mut world, 1, request(stream, 2, RequestBuilder::end)), [Answer::Ended { low: 2 }]);
-    assert_eq!(asked(&mut world, 2, write(stream, 1)), [Answer::Expired], "B20, against an End");
-    assert_eq!(asked(&mut world, 1, write(stream, 3)), [Answer::Expired]);
+    let session = open(&mut world, 1);
+    assert_ne!(session, open(&mut world, 1), "a doubled Open makes a second session");
+    assert_eq!(asked(&mut world, 1, write(session, 1)).iter().map(key_seq).collect::<Vec<_>>(), [1]);
+    assert_eq!(asked(&mut world, 1, request(session, 2, RequestBuilder::end)), [Answer::Ended { low: 2 }]);
+    assert_eq!(asked(&mut world, 2, write(session, 1)), [Answer::Expired], "B20, against an End");
+    assert_eq!(asked(&mut world, 1, write(session, 3)), [Answer::Expired]);
     world.assert_converged();
 }
 
 #[test]
-pub(crate) fn s4_an_idle_stream_ends_and_a_used_one_does_not() {
+pub(crate) fn s4_an_idle_session_ends_and_a_used_one_does_not() {
     let mut world = World::new(3);
     let (idle, used) = (open(&mut world, 0), open(&mut world, 0));
     for number in 1..14 {
@@ -167,16 +167,16 @@ pub(crate) fn s4_an_idle_stream_ends_and_a_used_one_does_not() {
 }
 
 #[test]
-fn s5_named_streams_need_no_open_and_may_skip() {
+fn s5_named_sessions_need_no_open_and_may_skip() {
     let mut world = World::new(3);
-    let stream = StreamId::named("topic/0");
-    let skipping = request(stream, 1, |builder| {
+    let session = SessionId::named("topic/0");
+    let skipping = request(session, 1, |builder| {
         builder.skip(1000).expect("it is short");
         builder.decide(b"k", b"v").expect("it fits");
     });
     let answers = asked(&mut world, 0, skipping);
     assert!(matches!(answers[..], [Answer::Done, Answer::Committed { key_seq: 1, .. }]));
-    assert_eq!(asked(&mut world, 2, write(stream, 1002)).iter().map(key_seq).collect::<Vec<_>>(), [2]);
+    assert_eq!(asked(&mut world, 2, write(session, 1002)).iter().map(key_seq).collect::<Vec<_>>(), [2]);
     world.assert_converged();
 }
 
@@ -186,7 +186,7 @@ fn daily() -> SourceName {
 
 fn attach(world: &mut World, id: u8, expected: u64, owner: u64) -> Standing {
     let name = daily();
-    let asks = request(name.stream(ShardId(0)), 0, |builder| {
+    let asks = request(name.session(ShardId(0)), 0, |builder| {
         builder.attach(Owner(expected), Owner(owner), &name);
     });
     match &asked(world, id, asks)[..] {
@@ -196,7 +196,7 @@ fn attach(world: &mut World, id: u8, expected: u64, owner: u64) -> Standing {
 }
 
 fn line(number: u64, owner: u64) -> Payload {
-    request(daily().stream(ShardId(0)), number, |builder| {
+    request(daily().session(ShardId(0)), number, |builder| {
         builder.decide(b"k", format!("{number} by {owner}").as_bytes()).expect("it fits");
         builder.owned_by(Owner(owner));
     })

@@ -1,4 +1,4 @@
-//! S2 and S4 as a session keeps them: what becomes of the order when replicas fall silent.
+//! S2 and S4 as a conversation keeps them: what becomes of the order when replicas fall silent.
 
 use super::config::TICK_US;
 use super::rig::*;
@@ -7,7 +7,7 @@ use crate::answer::Answers;
 use crate::command::Op;
 use crate::failure::{Failure, Reason};
 
-/// A key's commands and their frames, one each; the stream is open.
+/// A key's commands and their frames, one each; the session is open.
 fn in_flight(count: u64) -> (Rig, Vec<Transmit>) {
     let mut rig = Rig::new(|config| config.frame_commands = 1);
     let key = key_of_home(0);
@@ -71,7 +71,7 @@ fn s2_a_refused_request_takes_those_behind_it_along() {
 }
 
 #[test]
-fn s4_the_end_of_a_stream_tells_what_became_of_the_rest() {
+fn s4_the_end_of_a_session_tells_what_became_of_the_rest() {
     let (mut rig, frames) = in_flight(1);
     rig.pass(2_000_000);
     let key = key_of_home(0);
@@ -85,7 +85,7 @@ fn s4_the_end_of_a_stream_tells_what_became_of_the_rest() {
     let end = rig.sent().into_iter().find(|frame| ops(frame) == [Op::End]).unwrap();
     rig.answer(&end);
     rig.settle();
-    assert!(rig.is_committed(2), "it was not executed before the end, so it goes on another stream");
+    assert!(rig.is_committed(2), "it was not executed before the end, so it goes on another session");
     let late = rig.shards.get_mut(&ShardId(0)).unwrap().execute(&second.payload);
     assert!(Answers::parse(late).unwrap().are_expired());
     assert_eq!(rig.shards[&ShardId(0)].decided[&b"2"[..]], 1);

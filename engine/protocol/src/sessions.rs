@@ -1,18 +1,18 @@
-//! Streams: a retried request executes once (law, section 6b, S1 to S5).
+//! Sessions: a retried request executes once (law, section 6b, S1 to S5).
 //!
-//! All commands of a stream execute in one order at every replica, because every batch has its streams
-//! in its footprint. So the state of the streams is equal at every replica.
+//! All commands of a session execute in one order at every replica, because every batch has its sessions
+//! in its footprint. So the state of the sessions is equal at every replica.
 
 mod copy;
 pub(crate) mod idle;
 mod source;
 
-use crate::limits::STREAM_RESULT_BYTES_MAX;
+use crate::limits::SESSION_RESULT_BYTES_MAX;
 use crate::mutant::{self, Mutant};
 use bytes::Bytes;
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::command::{Attach, Command};
-use isonomy_wire::id::StreamId;
+use isonomy_wire::id::SessionId;
 use isonomy_wire::source::{Owner, SourceName, Standing};
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -52,30 +52,30 @@ pub enum Fate {
     Early,
 }
 
-/// One open or named stream (S2).
+/// One open or named session (S2).
 #[derive(Clone, Debug)]
-pub struct Stream {
+pub struct Session {
     low: u64,
     answered_below: u64,
     stored: VecDeque<Stored>,
     stored_bytes: usize,
-    /// The further state of a named stream.
+    /// The further state of a named session.
     source: Option<Box<Source>>,
 }
 
-impl Default for Stream {
-    fn default() -> Stream {
-        Stream { low: 1, answered_below: 0, stored: VecDeque::new(), stored_bytes: 0, source: None }
+impl Default for Session {
+    fn default() -> Session {
+        Session { low: 1, answered_below: 0, stored: VecDeque::new(), stored_bytes: 0, source: None }
     }
 }
 
-impl Stream {
+impl Session {
     /// The next number; all numbers below are executed, and no others.
     pub fn low(&self) -> u64 {
         self.low
     }
 
-    /// The owner of the stream; an opened stream belongs to nobody.
+    /// The owner of the session; an opened session belongs to nobody.
     pub fn owner(&self) -> Owner {
         self.source.as_ref().map_or(Owner::NOBODY, |source| source.owner)
     }
@@ -90,7 +90,7 @@ impl Stream {
         self.source.as_ref().map_or(0, |source| source.commands())
     }
 
-    /// S5: gives the stream to another process, if it belongs to the owner that the Attach expects.
+    /// S5: gives the session to another process, if it belongs to the owner that the Attach expects.
     pub fn attach(&mut self, attach: Attach) -> Standing {
         let source = self.source.get_or_insert_default();
         if source.attach(attach) {
@@ -157,14 +157,14 @@ impl Stream {
         }
         self.stored_bytes += response.len();
         self.stored.push_back(Stored { first, end, starts, response });
-        while self.stored_bytes > STREAM_RESULT_BYTES_MAX {
+        while self.stored_bytes > SESSION_RESULT_BYTES_MAX {
             self.drop_oldest();
         }
     }
 
-    /// This stream's share of the state hash.
+    /// This session's share of the state hash.
     #[inline]
-    fn digest(&self, id: StreamId) -> u64 {
+    fn digest(&self, id: SessionId) -> u64 {
         let mut bytes = [0; 40];
         bytes[..8].copy_from_slice(&id.high.to_le_bytes());
         bytes[8..16].copy_from_slice(&id.low.to_le_bytes());
@@ -176,114 +176,114 @@ impl Stream {
     }
 }
 
-/// All streams of a shard.
+/// All sessions of a shard.
 #[derive(Clone, Debug, Default)]
-pub struct Streams {
-    streams: BTreeMap<StreamId, Stream>,
-    /// The number of named streams.
+pub struct Sessions {
+    sessions: BTreeMap<SessionId, Session>,
+    /// The number of named sessions.
     sources: usize,
     hash: u64,
 }
 
-impl Streams {
-    /// S4: opens the stream.
-    pub fn open(&mut self, id: StreamId) {
+impl Sessions {
+    /// S4: opens the session.
+    pub fn open(&mut self, id: SessionId) {
         let source = id.is_named().then(Box::default);
-        let is_new = self.insert(id, Stream { source, ..Stream::default() });
+        let is_new = self.insert(id, Session { source, ..Session::default() });
         assert!(is_new, "{id:?} was opened twice");
     }
 
-    /// Adds a stream. Returns whether it is new.
-    fn insert(&mut self, id: StreamId, stream: Stream) -> bool {
-        self.hash = self.hash.wrapping_add(stream.digest(id));
+    /// Adds a session. Returns whether it is new.
+    fn insert(&mut self, id: SessionId, session: Session) -> bool {
+        self.hash = self.hash.wrapping_add(session.digest(id));
         self.sources += usize::from(id.is_named());
-        self.streams.insert(id, stream).is_none()
+        self.sessions.insert(id, session).is_none()
     }
 
-    /// S4: ends the stream. Returns whether it was open.
-    pub fn end(&mut self, id: StreamId) -> bool {
-        let Some(stream) = self.streams.remove(&id) else { return false };
-        self.hash = self.hash.wrapping_sub(stream.digest(id));
+    /// S4: ends the session. Returns whether it was open.
+    pub fn end(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.remove(&id) else { return false };
+        self.hash = self.hash.wrapping_sub(session.digest(id));
         self.sources -= usize::from(id.is_named());
         true
     }
 
-    /// S5: begins a named stream, which needs no Open.
-    pub fn begin(&mut self, id: StreamId) {
-        if !self.streams.contains_key(&id) {
+    /// S5: begins a named session, which needs no Open.
+    pub fn begin(&mut self, id: SessionId) {
+        if !self.sessions.contains_key(&id) {
             self.open(id);
         }
     }
 
-    /// Lets `change` work on a stream, if it is there.
-    pub fn with<R>(&mut self, id: StreamId, change: impl FnOnce(&mut Stream) -> R) -> Option<R> {
-        let stream = self.streams.get_mut(&id)?;
-        let before = stream.digest(id);
-        let result = change(stream);
-        self.hash = self.hash.wrapping_sub(before).wrapping_add(stream.digest(id));
+    /// Lets `change` work on a session, if it is there.
+    pub fn with<R>(&mut self, id: SessionId, change: impl FnOnce(&mut Session) -> R) -> Option<R> {
+        let session = self.sessions.get_mut(&id)?;
+        let before = session.digest(id);
+        let result = change(session);
+        self.hash = self.hash.wrapping_sub(before).wrapping_add(session.digest(id));
         Some(result)
     }
 
-    /// Takes one stream out of a copy that is used up. The copy's hash and counts mean nothing from now on.
-    pub(crate) fn take_first(&mut self) -> Option<(StreamId, Stream)> {
-        self.streams.pop_first()
+    /// Takes one session out of a copy that is used up. The copy's hash and counts mean nothing from now on.
+    pub(crate) fn take_first(&mut self) -> Option<(SessionId, Session)> {
+        self.sessions.pop_first()
     }
 
-    /// An open stream.
-    pub fn get(&self, id: StreamId) -> Option<&Stream> {
-        self.streams.get(&id)
+    /// An open session.
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
     }
 
-    /// All streams.
-    pub fn iter(&self) -> impl Iterator<Item = (&StreamId, &Stream)> {
-        self.streams.iter()
+    /// All sessions.
+    pub fn iter(&self) -> impl Iterator<Item = (&SessionId, &Session)> {
+        self.sessions.iter()
     }
 
-    /// The number of all streams.
+    /// The number of all sessions.
     pub fn len(&self) -> usize {
-        self.streams.len()
+        self.sessions.len()
     }
 
-    /// The number of opened streams.
+    /// The number of opened sessions.
     pub fn opened(&self) -> usize {
-        self.streams.len() - self.sources
+        self.sessions.len() - self.sources
     }
 
-    /// The number of named streams.
+    /// The number of named sessions.
     pub fn sources(&self) -> usize {
         self.sources
     }
 
-    /// The named streams behind `after`, in the order of their ids.
-    pub fn sources_after(&self, after: StreamId) -> impl Iterator<Item = (&StreamId, &Stream)> {
+    /// The named sessions behind `after`, in the order of their ids.
+    pub fn sources_after(&self, after: SessionId) -> impl Iterator<Item = (&SessionId, &Session)> {
         let behind = (Bound::Excluded(after), Bound::Unbounded);
-        self.streams.range(behind).filter(|(id, _)| id.is_named())
+        self.sessions.range(behind).filter(|(id, _)| id.is_named())
     }
 
-    /// Whether there is no stream.
+    /// Whether there is no session.
     pub fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+        self.sessions.is_empty()
     }
 
     /// Verifies the counts. This is for tests, since it looks at everything.
     pub fn check(&self) {
-        let hash = self.streams.iter().fold(0u64, |hash, (id, it)| hash.wrapping_add(it.digest(*id)));
-        assert_eq!(self.hash, hash, "the hash of the streams");
-        let named = self.streams.keys().filter(|id| id.is_named()).count();
+        let hash = self.sessions.iter().fold(0u64, |hash, (id, it)| hash.wrapping_add(it.digest(*id)));
+        assert_eq!(self.hash, hash, "the hash of the sessions");
+        let named = self.sessions.keys().filter(|id| id.is_named()).count();
         assert_eq!(self.sources, named, "the number of sources");
-        for (id, stream) in &self.streams {
-            let bytes = stream.stored.iter().map(|stored| stored.response.len()).sum::<usize>();
-            assert_eq!(stream.stored_bytes, bytes, "the bytes of the answers of {id:?}");
-            let is_due = |it: &Stored| it.end > stream.answered_below;
-            assert!(stream.stored.front().is_none_or(is_due), "{id:?} keeps answers that have arrived");
+        for (id, session) in &self.sessions {
+            let bytes = session.stored.iter().map(|stored| stored.response.len()).sum::<usize>();
+            assert_eq!(session.stored_bytes, bytes, "the bytes of the answers of {id:?}");
+            let is_due = |it: &Stored| it.end > session.answered_below;
+            assert!(session.stored.front().is_none_or(is_due), "{id:?} keeps answers that have arrived");
             assert!(
-                stream.stored.iter().all(|it| it.end <= stream.low),
+                session.stored.iter().all(|it| it.end <= session.low),
                 "{id:?} has answers of what comes next"
             );
         }
     }
 
-    /// The streams' share of the state hash.
+    /// The sessions' share of the state hash.
     pub fn hash(&self) -> u64 {
         self.hash
     }
@@ -312,74 +312,74 @@ mod tests {
 
     #[test]
     fn s2_a_repeated_number_gets_its_first_answer() {
-        let mut stream = Stream::default();
-        stream.advance(5);
-        stream.store(1, 4, None, response(4));
-        assert_eq!(key_seq(stream.fate(3, 1)), 12);
-        assert_eq!(stream.response(1, 4), Some(response(4)));
-        assert_eq!(stream.response(1, 3), None);
-        assert_eq!(stream.fate(5, 1), Fate::Execute);
+        let mut session = Session::default();
+        session.advance(5);
+        session.store(1, 4, None, response(4));
+        assert_eq!(key_seq(session.fate(3, 1)), 12);
+        assert_eq!(session.response(1, 4), Some(response(4)));
+        assert_eq!(session.response(1, 3), None);
+        assert_eq!(session.fate(5, 1), Fate::Execute);
     }
 
     #[test]
     fn s2_a_number_waits_for_the_one_before() {
-        let mut stream = Stream::default();
-        assert_eq!(stream.fate(2, 1), Fate::Early);
-        stream.advance(2);
-        assert_eq!(stream.fate(2, 1), Fate::Execute);
+        let mut session = Session::default();
+        assert_eq!(session.fate(2, 1), Fate::Early);
+        session.advance(2);
+        assert_eq!(session.fate(2, 1), Fate::Execute);
     }
 
     #[test]
     fn s2_skips_take_many_numbers_and_one_answer() {
-        let mut stream = Stream::default();
-        stream.advance(13);
-        stream.store(1, 12, Some([1, 2, 12].into()), response(3));
-        assert_eq!(key_seq(stream.fate(1, 1)), 10);
-        assert_eq!(key_seq(stream.fate(2, 10)), 11);
-        assert_eq!(key_seq(stream.fate(12, 1)), 12);
-        assert_eq!(stream.fate(10, 5), Fate::Execute, "a run of which some numbers are done");
+        let mut session = Session::default();
+        session.advance(13);
+        session.store(1, 12, Some([1, 2, 12].into()), response(3));
+        assert_eq!(key_seq(session.fate(1, 1)), 10);
+        assert_eq!(key_seq(session.fate(2, 10)), 11);
+        assert_eq!(key_seq(session.fate(12, 1)), 12);
+        assert_eq!(session.fate(10, 5), Fate::Execute, "a run of which some numbers are done");
     }
 
     #[test]
     fn s3_answered_below_drops_answers_and_refuses_nothing() {
-        let mut stream = Stream::default();
-        stream.advance(5);
-        stream.store(1, 4, None, response(4));
-        stream.on_answered_below(5);
-        assert_eq!(stream.fate(3, 1), Fate::Executed(Answer::Duplicate));
-        assert_eq!(stream.fate(5, 1), Fate::Execute);
-        stream.on_answered_below(2);
-        assert_eq!(stream.answered_below, 5, "a late copy does not turn it back");
+        let mut session = Session::default();
+        session.advance(5);
+        session.store(1, 4, None, response(4));
+        session.on_answered_below(5);
+        assert_eq!(session.fate(3, 1), Fate::Executed(Answer::Duplicate));
+        assert_eq!(session.fate(5, 1), Fate::Execute);
+        session.on_answered_below(2);
+        assert_eq!(session.answered_below, 5, "a late copy does not turn it back");
     }
 
     #[test]
     fn stored_answers_are_bounded() {
-        let mut stream = Stream::default();
-        let large = Bytes::from(vec![0; STREAM_RESULT_BYTES_MAX / 3]);
+        let mut session = Session::default();
+        let large = Bytes::from(vec![0; SESSION_RESULT_BYTES_MAX / 3]);
         for first in 1..10 {
-            stream.advance(first + 1);
-            stream.store(first, 1, None, large.clone());
+            session.advance(first + 1);
+            session.store(first, 1, None, large.clone());
         }
-        assert_eq!(stream.stored.len(), 3);
-        assert_eq!(stream.fate(1, 1), Fate::Executed(Answer::Duplicate));
+        assert_eq!(session.stored.len(), 3);
+        assert_eq!(session.fate(1, 1), Fate::Executed(Answer::Duplicate));
     }
 
     #[test]
-    fn streams_are_opened_or_begun_once_and_end_for_good() {
-        let mut streams = Streams::default();
-        let named = StreamId::named("file");
-        assert_eq!(streams.with(named, |stream| stream.low()), None);
-        streams.begin(named);
-        streams.with(named, |stream| stream.advance(7));
-        streams.begin(named);
-        assert_eq!(streams.with(named, |stream| stream.low()), Some(7));
-        assert_eq!((streams.len(), streams.sources()), (1, 1));
-        let opened = StreamId { high: 1 << 63, low: 9 };
-        assert_eq!(streams.with(opened, |stream| stream.low()), None);
-        streams.open(opened);
-        let hash = streams.hash();
-        streams.with(opened, |stream| stream.advance(4));
-        assert_ne!(streams.hash(), hash);
-        assert!(streams.end(opened) && !streams.end(opened));
+    fn sessions_are_opened_or_begun_once_and_end_for_good() {
+        let mut sessions = Sessions::default();
+        let named = SessionId::named("file");
+        assert_eq!(sessions.with(named, |session| session.low()), None);
+        sessions.begin(named);
+        sessions.with(named, |session| session.advance(7));
+        sessions.begin(named);
+        assert_eq!(sessions.with(named, |session| session.low()), Some(7));
+        assert_eq!((sessions.len(), sessions.sources()), (1, 1));
+        let opened = SessionId { high: 1 << 63, low: 9 };
+        assert_eq!(sessions.with(opened, |session| session.low()), None);
+        sessions.open(opened);
+        let hash = sessions.hash();
+        sessions.with(opened, |session| session.advance(4));
+        assert_ne!(sessions.hash(), hash);
+        assert!(sessions.end(opened) && !sessions.end(opened));
     }
 }

@@ -3,7 +3,7 @@
 use crate::answer::{Answers, BadResponse};
 use crate::failure::Failure;
 use crate::frame::{Encoder, FrameError, Kind, Scope, Splitter};
-use crate::id::{ClusterId, Epoch, REPLICAS_MAX, SHARDS_MAX, ShardId, StreamId};
+use crate::id::{ClusterId, Epoch, REPLICAS_MAX, SHARDS_MAX, SessionId, ShardId};
 use crate::message::{ClientMessage, Handshake, Hello, Refusal, Role, ShardStatus, SourceStatus, Welcome};
 use crate::route::RULE_VERSION;
 
@@ -114,8 +114,8 @@ impl Link {
         self.say(out, &ClientMessage::SnapshotRequest, &[]);
     }
 
-    /// Appends a request for the sources whose streams come after `after`.
-    pub fn ask_sources(&mut self, out: &mut Vec<u8>, after: StreamId) {
+    /// Appends a request for the sources whose sessions come after `after`.
+    pub fn ask_sources(&mut self, out: &mut Vec<u8>, after: SessionId) {
         self.say(out, &ClientMessage::SourcesRequest { after }, &[]);
     }
 

@@ -1,4 +1,4 @@
-//! What is kept of a named stream besides: whose it is, and what it has said (S5).
+//! What is kept of a named session besides: whose it is, and what it has said (S5).
 
 use bytes::{Buf, BufMut, Bytes};
 use isonomy_wire::command::{Attach, Command};

@@ -1,14 +1,14 @@
 //! The effects of answers, failures, lost connections and time on requests under way.
 
-use super::Session;
+use super::Conversation;
 use super::config::{LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
-use super::lane::{Flight, Kind, Pending, Place, Stream};
+use super::lane::{Flight, Kind, Pending, Place, Session};
 use super::outcome::{Charge, Error, NO_TOKEN, NotTaken, Outcome};
 use crate::answer::{Answer, Answers, BadResponse};
 use crate::failure::Failure;
-use crate::id::{ReplicaId, ShardId, StreamId};
+use crate::id::{ReplicaId, SessionId, ShardId};
 
-/// How long a session sends nothing to a replica without a quorum, in microseconds.
+/// How long a conversation sends nothing to a replica without a quorum, in microseconds.
 const UNAVAILABLE_PAUSE_US: u64 = 100_000;
 
 /// The index of the lane that a tag names.
@@ -16,7 +16,7 @@ fn lane_of(tag: u64) -> usize {
     (tag & ((1 << LANE_BITS) - 1)) as usize
 }
 
-impl Session {
+impl Conversation {
     /// The connection to a replica for a shard was welcomed and works.
     pub fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
         self.links.on_connected(replica, shard);
@@ -30,7 +30,7 @@ impl Session {
     }
 
     /// The replica closed the connection, which was idle, to make room for another. The caller need not open it again
-    /// before [`Session::poll_wake`] names it.
+    /// before [`Conversation::poll_wake`] names it.
     pub fn on_yielded(&mut self, replica: ReplicaId, shard: ShardId) {
         self.links.on_yielded(replica, shard);
         self.take_back(replica, shard);
@@ -96,16 +96,16 @@ impl Session {
         }
         let flight = lane.land(place);
         match (kind, first) {
-            (Kind::Open, Some(Answer::Opened { stream })) => {
-                assert_eq!(lane.stream, Stream::Opening, "a lane opens one stream at a time");
-                (lane.stream, lane.next) = (Stream::Open(stream), 1);
+            (Kind::Open, Some(Answer::Opened { session })) => {
+                assert_eq!(lane.session, Session::Opening, "a lane opens one session at a time");
+                (lane.session, lane.next) = (Session::Open(session), 1);
             }
-            (Kind::End, Some(Answer::Ended { low })) => self.on_ended(index, flight.stream, Some(low)),
-            (Kind::End, _) => self.on_ended(index, flight.stream, None),
+            (Kind::End, Some(Answer::Ended { low })) => self.on_ended(index, flight.session, Some(low)),
+            (Kind::End, _) => self.on_ended(index, flight.session, None),
             (Kind::Writes, _) => self.on_written(index, flight, answers),
             (Kind::Reads, _) => self.on_read(index, flight, answers),
             (Kind::Attach, Some(Answer::Standing(standing))) => {
-                self.on_standing(index, flight.stream, *standing)
+                self.on_standing(index, flight.session, *standing)
             }
             (Kind::Open | Kind::Attach, _) => unreachable!("looked at above"),
         }
@@ -126,30 +126,30 @@ impl Session {
             self.stop(index, flight.first);
             return self.settle(flight, Err(Error::Expired));
         }
-        // The only copy of the request came too late for its stream. The request had no effect, and so had none of
+        // The only copy of the request came too late for its session. The request had no effect, and so had none of
         // those behind it (S2).
-        let (stream, first) = (flight.stream, flight.first);
+        let (session, first) = (flight.session, flight.first);
         let low = (flight.unsettled == 1).then_some(first);
         self.resolve(index, flight, low);
         self.resolve_from(index, first, low);
-        self.lanes[index].on_stream_gone(stream);
+        self.lanes[index].on_session_gone(session);
     }
 
-    /// The stream of a lane has ended. `low` is its next number at its end, if that is known.
-    fn on_ended(&mut self, index: usize, stream: StreamId, low: Option<u64>) {
+    /// The session of a lane has ended. `low` is its next number at its end, if that is known.
+    fn on_ended(&mut self, index: usize, session: SessionId, low: Option<u64>) {
         self.resolve_from(index, 0, low);
-        self.lanes[index].on_stream_gone(stream);
+        self.lanes[index].on_session_gone(session);
     }
 
-    /// Settles the requests from a number on whose stream has ended.
+    /// Settles the requests from a number on whose session has ended.
     fn resolve_from(&mut self, index: usize, first: u64, low: Option<u64>) {
         while let Some(flight) = self.lanes[index].land_write_from(first) {
             self.resolve(index, flight, low);
         }
     }
 
-    /// Settles a request whose stream has ended. Commands that certainly had no effect are sent again on another
-    /// stream.
+    /// Settles a request whose session has ended. Commands that certainly had no effect are sent again on another
+    /// session.
     fn resolve(&mut self, index: usize, flight: Flight, low: Option<u64>) {
         let may_have_effect = low.map_or(flight.unsettled > 0, |low| flight.first < low);
         if may_have_effect {
@@ -200,7 +200,7 @@ impl Session {
             Failure::Invalid { why } => {
                 let opens = matches!(flight.kind, Kind::Open | Kind::Attach);
                 self.give_up(now, index, place, Error::Invalid(why.clone()));
-                // No stream will come for the requests that wait for one.
+                // No session will come for the requests that wait for one.
                 while opens && let Some(pending) = self.lanes[index].writes.take_older(u64::MAX) {
                     self.report(pending.tokens, pending.charge, Err(Error::Invalid(why.clone())));
                 }
@@ -215,22 +215,22 @@ impl Session {
         Some((index, place))
     }
 
-    /// Gives up a request that will not be answered. Requests behind it on its stream cannot be executed without it,
-    /// so the stream is ended, whose answer tells which were executed. A named source stops instead, since it can
+    /// Gives up a request that will not be answered. Requests behind it on its session cannot be executed without it,
+    /// so the session is ended, whose answer tells which were executed. A named source stops instead, since it can
     /// submit the same number again.
     fn give_up(&mut self, now: u64, index: usize, place: usize, error: Error) {
         let until = now.saturating_add(self.config.deadline_us);
         let lane = &mut self.lanes[index];
         let flight = lane.land(place);
         match flight.kind {
-            Kind::Open => lane.stream = Stream::Closed,
-            Kind::Attach => lane.stream = Stream::Detached(flight.stream),
+            Kind::Open => lane.session = Session::Closed,
+            Kind::Attach => lane.session = Session::Detached(flight.session),
             Kind::Writes if self.source.is_some() => self.stop(index, flight.first),
             Kind::Writes => {
-                lane.end_stream(until);
+                lane.end_session(until);
                 lane.maybe_begin_afresh();
             }
-            Kind::End => self.on_ended(index, flight.stream, None),
+            Kind::End => self.on_ended(index, flight.session, None),
             Kind::Reads => {}
         }
         self.settle(flight, Err(error));
@@ -254,7 +254,7 @@ impl Session {
         }
     }
 
-    /// Time has passed. Call this at [`Session::next_deadline`].
+    /// Time has passed. Call this at [`Conversation::next_deadline`].
     pub fn on_timeout(&mut self, now: u64) {
         if now < self.next_tick {
             return;
@@ -270,7 +270,7 @@ impl Session {
                 self.mark_ready(index);
             }
             if self.closing {
-                self.lanes[index].maybe_leave_stream(now);
+                self.lanes[index].maybe_leave_session(now);
                 self.lanes[index].maybe_end(now.saturating_add(self.config.deadline_us));
                 self.mark_ready(index);
             }
@@ -289,13 +289,13 @@ impl Session {
         }
     }
 
-    /// The next connection for the caller to close and open anew, because it carries nothing any more. The session
-    /// counts the connection as lost until [`Session::on_connected`] tells of the new one.
+    /// The next connection for the caller to close and open anew, because it carries nothing any more. The conversation
+    /// counts the connection as lost until [`Conversation::on_connected`] tells of the new one.
     pub fn poll_reset(&mut self) -> Option<(ReplicaId, ShardId)> {
         self.resets.pop_front()
     }
 
-    /// The next resting connection for the caller to open, because the session has something to send on it.
+    /// The next resting connection for the caller to open, because the conversation has something to send on it.
     pub fn poll_wake(&mut self) -> Option<(ReplicaId, ShardId)> {
         self.wakes.pop_front()
     }
@@ -321,7 +321,7 @@ impl Session {
         });
     }
 
-    /// Gives up commands that waited in the session past their deadline, and all commands behind a number of a named
+    /// Gives up commands that waited in the conversation past their deadline, and all commands behind a number of a named
     /// source that failed.
     fn give_up_pending(&mut self, now: u64, index: usize) {
         for kind in [Kind::Writes, Kind::Reads] {

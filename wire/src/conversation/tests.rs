@@ -8,9 +8,9 @@ use crate::id::{Epoch, InstanceId};
 
 #[test]
 fn commands_go_to_the_home_of_their_key_or_round() {
-    let mut rig = Rig::with(Session::new(Config::new(3, 4)), 4);
+    let mut rig = Rig::with(Conversation::new(Config::new(3, 4)), 4);
     for shard in 0..4 {
-        (0..3).for_each(|replica| rig.session.on_connected(ReplicaId(replica), ShardId(shard)));
+        (0..3).for_each(|replica| rig.conversation.on_connected(ReplicaId(replica), ShardId(shard)));
     }
     for key in 0..200u32 {
         rig.decide(&key.to_le_bytes(), key.into());
@@ -34,7 +34,7 @@ fn commands_go_to_the_home_of_their_key_or_round() {
 }
 
 #[test]
-fn a_stream_is_opened_before_its_first_command() {
+fn a_session_is_opened_before_its_first_command() {
     let mut rig = Rig::new(|_| ());
     rig.decide(b"k", 7);
     let open = rig.one();
@@ -46,8 +46,8 @@ fn a_stream_is_opened_before_its_first_command() {
     assert_eq!(look(&frame).0, [(Op::Decide, 1, 1), (Op::Decide, 2, 1)]);
     rig.answer(&frame);
     assert!(rig.is_committed(7) && rig.is_committed(8));
-    assert_eq!(rig.session.outstanding(), 0);
-    assert_eq!(rig.session.next_deadline(), None);
+    assert_eq!(rig.conversation.outstanding(), 0);
+    assert_eq!(rig.conversation.next_deadline(), None);
 }
 
 #[test]
@@ -117,14 +117,14 @@ fn what_is_outstanding_is_bounded_until_outcomes_are_polled() {
     rig.decide(b"k", 0);
     rig.decide(b"k", 1);
     let third = Action::Read { key: b"k" };
-    assert_eq!(rig.session.submit(1, &third, 2), Err(SubmitError::Full));
+    assert_eq!(rig.conversation.submit(1, &third, 2), Err(SubmitError::Full));
     rig.settle();
-    assert_eq!(rig.session.submit(1, &third, 2), Ok(()));
+    assert_eq!(rig.conversation.submit(1, &third, 2), Ok(()));
     let mut rig = Rig::new(|config| config.bytes_max = 1000);
     let large = vec![0; 2000];
     let large = Action::Decide { key: b"k", value: &large };
-    assert_eq!(rig.session.submit(1, &large, 0), Ok(()), "one command of any legal size");
-    assert_eq!(rig.session.submit(1, &large, 1), Err(SubmitError::Full));
+    assert_eq!(rig.conversation.submit(1, &large, 0), Ok(()), "one command of any legal size");
+    assert_eq!(rig.conversation.submit(1, &large, 1), Err(SubmitError::Full));
 }
 
 #[test]
@@ -133,28 +133,28 @@ fn wrong_commands_are_refused_and_leave_nothing_behind() {
     let value = vec![0; VALUE_BYTES_MAX + 1];
     let wrong = [Action::Read { key: b"" }, Action::Decide { key: b"k", value: &value }];
     for action in wrong {
-        assert!(matches!(rig.session.submit(1, &action, 0), Err(SubmitError::Invalid(_))));
+        assert!(matches!(rig.conversation.submit(1, &action, 0), Err(SubmitError::Invalid(_))));
     }
-    assert_eq!(rig.session.outstanding(), 0);
+    assert_eq!(rig.conversation.outstanding(), 0);
     assert!(rig.sent().is_empty());
     let largest = Action::Decide { key: b"k", value: &value[1..] };
-    (0..3).for_each(|token| rig.session.submit(1, &largest, token).unwrap());
+    (0..3).for_each(|token| rig.conversation.submit(1, &largest, token).unwrap());
     rig.settle();
     assert!((0..3).all(|token| rig.is_committed(token)));
 }
 
 #[test]
-fn reads_travel_alone_and_wait_for_no_stream() {
+fn reads_travel_alone_and_wait_for_no_session() {
     let mut rig = Rig::new(|_| ());
-    rig.session.submit(1, &Action::Read { key: b"k" }, 0).unwrap();
+    rig.conversation.submit(1, &Action::Read { key: b"k" }, 0).unwrap();
     rig.decide(b"k", 1);
     let sent = rig.sent();
     assert_eq!(sent.iter().map(ops).collect::<Vec<_>>(), [[Op::Open], [Op::Read]]);
     sent.iter().for_each(|transmit| rig.answer(transmit));
     rig.settle();
     assert_eq!(rig.outcomes[&0], Ok(Answer::Missing));
-    rig.session.submit(1, &Action::DecideIf { key: b"k", value: b"2", expected: 1 }, 2).unwrap();
-    rig.session.submit(1, &Action::Delete { key: b"k" }, 3).unwrap();
+    rig.conversation.submit(1, &Action::DecideIf { key: b"k", value: b"2", expected: 1 }, 2).unwrap();
+    rig.conversation.submit(1, &Action::Delete { key: b"k" }, 3).unwrap();
     rig.settle();
     assert!(rig.is_committed(2));
     assert!(matches!(rig.outcomes[&3], Ok(Answer::Deleted { key_seq: 2, .. })));
@@ -166,12 +166,12 @@ fn values_that_did_not_fit_are_asked_for_again() {
     let value = vec![b'v'; VALUE_BYTES_MAX];
     let keys: Vec<Vec<u8>> = (0..20u8).map(|n| vec![n]).collect();
     for (token, key) in (0..).zip(&keys) {
-        rig.session.submit(1, &Action::Decide { key, value: &value }, token).unwrap();
+        rig.conversation.submit(1, &Action::Decide { key, value: &value }, token).unwrap();
         rig.settle();
     }
     // All reads but the first of a home share one frame.
     for (token, key) in (100..).zip(&keys) {
-        rig.session.submit(1, &Action::Read { key }, token).unwrap();
+        rig.conversation.submit(1, &Action::Read { key }, token).unwrap();
     }
     rig.settle();
     for token in 100..120 {
@@ -179,7 +179,7 @@ fn values_that_did_not_fit_are_asked_for_again() {
             matches!(&rig.outcomes[&token], Ok(Answer::Found { value: found, .. }) if *found == value);
         assert!(found, "token {token}");
     }
-    assert_eq!(rig.session.outstanding(), 0);
+    assert_eq!(rig.conversation.outstanding(), 0);
 }
 
 #[test]
@@ -191,21 +191,21 @@ fn a_lost_connection_sends_the_same_bytes_to_the_next_replica() {
     rig.decide(&key, 1);
     let first = rig.one();
     assert_eq!(first.replica, ReplicaId(1));
-    rig.session.on_disconnected(ReplicaId(1), ShardId(0));
+    rig.conversation.on_disconnected(ReplicaId(1), ShardId(0));
     let second = rig.one();
     assert_eq!(second.replica, ReplicaId(2));
     assert_eq!((second.tag, &second.payload), (first.tag, &first.payload));
-    rig.session.on_disconnected(ReplicaId(2), ShardId(0));
-    rig.session.on_disconnected(ReplicaId(0), ShardId(0));
+    rig.conversation.on_disconnected(ReplicaId(2), ShardId(0));
+    rig.conversation.on_disconnected(ReplicaId(0), ShardId(0));
     assert!(rig.sent().is_empty());
-    rig.session.on_connected(ReplicaId(0), ShardId(0));
+    rig.conversation.on_connected(ReplicaId(0), ShardId(0));
     let third = rig.one();
     assert_eq!((third.replica, &third.payload), (ReplicaId(0), &first.payload));
     rig.answer(&third);
     rig.answer(&first);
     assert!(rig.is_committed(1));
     assert_eq!(rig.shards[&ShardId(0)].decided[&b"1"[..]], 1);
-    rig.session.on_connected(ReplicaId(1), ShardId(0));
+    rig.conversation.on_connected(ReplicaId(1), ShardId(0));
     rig.decide(&key, 2);
     assert_eq!(rig.one().replica, ReplicaId(1), "new commands return to the home");
 }
@@ -215,14 +215,14 @@ fn a_connection_that_made_room_is_made_again_when_it_is_wanted() {
     let mut rig = Rig::new(|_| ());
     let shard = ShardId(0);
     let woken = |rig: &mut Rig| -> Vec<u8> {
-        std::iter::from_fn(|| rig.session.poll_wake()).map(|(replica, _)| replica.0).collect()
+        std::iter::from_fn(|| rig.conversation.poll_wake()).map(|(replica, _)| replica.0).collect()
     };
     rig.decide(&key_of_home(1), 0);
     rig.settle();
-    (0..3).for_each(|replica| rig.session.on_yielded(ReplicaId(replica), shard));
+    (0..3).for_each(|replica| rig.conversation.on_yielded(ReplicaId(replica), shard));
     assert!(rig.sent().is_empty() && woken(&mut rig).is_empty(), "nobody has anything to ask");
     // Whoever takes the place of the home is asked until the home is back, and nobody else is.
-    rig.session.on_connected(ReplicaId(2), shard);
+    rig.conversation.on_connected(ReplicaId(2), shard);
     rig.decide(&key_of_home(1), 1);
     let elsewhere = rig.one();
     assert_eq!((elsewhere.replica, woken(&mut rig)), (ReplicaId(2), vec![1]));
@@ -230,10 +230,10 @@ fn a_connection_that_made_room_is_made_again_when_it_is_wanted() {
     rig.answer(&elsewhere);
     assert_eq!((rig.one().replica, woken(&mut rig)), (ReplicaId(2), vec![]), "each is named once");
     // What was under way when it left goes elsewhere; where nobody is connected all are wanted.
-    rig.session.on_yielded(ReplicaId(2), shard);
+    rig.conversation.on_yielded(ReplicaId(2), shard);
     assert!(rig.sent().is_empty());
     assert_eq!(woken(&mut rig), [2, 0]);
-    rig.session.on_connected(ReplicaId(0), shard);
+    rig.conversation.on_connected(ReplicaId(0), shard);
     rig.settle();
     assert!(rig.is_committed(1) && rig.is_committed(2));
 }
@@ -258,13 +258,13 @@ fn a_silent_replica_is_avoided_until_it_speaks() {
     // Its late answer changes nothing but the opinion of it.
     rig.decide(&key, 3);
     rig.answer(&third);
-    rig.session.on_disconnected(ReplicaId(1), ShardId(0));
+    rig.conversation.on_disconnected(ReplicaId(1), ShardId(0));
     assert_eq!(rig.one().replica, ReplicaId(2));
     assert_eq!(rig.outcomes.len(), 3);
 }
 
 fn overloaded(retry_after_ms: u32) -> Failure {
-    Failure::Overloaded { retry_after_ms, reason: Reason::StreamsFull { max: 1 } }
+    Failure::Overloaded { retry_after_ms, reason: Reason::SessionsFull { max: 1 } }
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn an_overloaded_replica_is_left_for_the_next_one_and_asked_again_after_its_paus
     assert_eq!((second.replica, second.tag, &second.payload), (ReplicaId(2), first.tag, &first.payload));
     rig.answer(&second);
     assert!(rig.is_committed(1), "nothing but another replica was needed");
-    rig.session.submit(rig.now, &Action::Read { key: &key }, 2).unwrap();
+    rig.conversation.submit(rig.now, &Action::Read { key: &key }, 2).unwrap();
     let read = rig.one();
     assert_eq!(read.replica, ReplicaId(1), "reads make no log grow");
     rig.answer(&read);
@@ -317,7 +317,7 @@ fn when_all_replicas_are_overloaded_the_first_whose_pause_ends_is_asked() {
     let Err(Error::NotTaken { why: NotTaken::Refused { failure, .. }, .. }) = &rig.outcomes[&1] else {
         panic!("{:?}", rig.outcomes)
     };
-    assert!(matches!(failure, Failure::Overloaded { reason: Reason::StreamsFull { .. }, .. }), "{failure}");
+    assert!(matches!(failure, Failure::Overloaded { reason: Reason::SessionsFull { .. }, .. }), "{failure}");
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn a_cluster_that_is_overloaded_as_a_whole_is_asked_no_more_often_for_that() {
 }
 
 #[test]
-fn a_stream_that_one_replica_has_no_room_for_is_opened_at_another() {
+fn a_session_that_one_replica_has_no_room_for_is_opened_at_another() {
     let mut rig = Rig::new(|_| ());
     let key = key_of_home(0);
     rig.decide(&key, 0);
@@ -356,7 +356,7 @@ fn a_stream_that_one_replica_has_no_room_for_is_opened_at_another() {
     let open = rig.one();
     assert_eq!((open.replica, ops(&open)), (ReplicaId(1), vec![Op::Open]));
     rig.answer(&open);
-    assert_eq!(rig.one().replica, ReplicaId(0), "what limits streams does not limit the rest");
+    assert_eq!(rig.one().replica, ReplicaId(0), "what limits sessions does not limit the rest");
 }
 
 /// Ticks for so long; which connections were given up meanwhile.
@@ -364,7 +364,7 @@ fn tick(rig: &mut Rig, micros: u64) -> Vec<ReplicaId> {
     let mut resets = Vec::new();
     for _ in 0..micros / TICK_US {
         rig.pass(TICK_US);
-        resets.extend(std::iter::from_fn(|| rig.session.poll_reset()).map(|(replica, _)| replica));
+        resets.extend(std::iter::from_fn(|| rig.conversation.poll_reset()).map(|(replica, _)| replica));
     }
     resets
 }
@@ -381,7 +381,7 @@ fn a_connection_that_died_in_silence_costs_one_stall_and_is_made_anew() {
     let second = rig.one();
     assert_eq!(second.replica, ReplicaId(1), "the one stall");
     rig.answer(&second);
-    assert!(rig.session.next_deadline().is_some(), "somebody has to notice");
+    assert!(rig.conversation.next_deadline().is_some(), "somebody has to notice");
     let mut token = 2;
     let mut resets = Vec::new();
     for _ in 0..900 {
@@ -395,14 +395,14 @@ fn a_connection_that_died_in_silence_costs_one_stall_and_is_made_anew() {
     }
     assert_eq!(resets, [ReplicaId(0)]);
     // Its loss is told as well, then it is there again.
-    rig.session.on_disconnected(ReplicaId(0), shard);
-    rig.session.on_connected(ReplicaId(0), shard);
+    rig.conversation.on_disconnected(ReplicaId(0), shard);
+    rig.conversation.on_connected(ReplicaId(0), shard);
     rig.decide(&key, token);
     let home = rig.one();
     assert_eq!(home.replica, ReplicaId(0));
     rig.answer(&home);
     assert_eq!(tick(&mut rig, 10_000_000), []);
-    assert_eq!(rig.session.next_deadline(), None);
+    assert_eq!(rig.conversation.next_deadline(), None);
 }
 
 #[test]
@@ -415,23 +415,23 @@ fn a_connection_on_which_bytes_come_is_slow_and_not_dead() {
     let slow = rig.one();
     for _ in 0..20 {
         assert_eq!(tick(&mut rig, 400_000), []);
-        rig.session.on_heard(ReplicaId(0), ShardId(0));
+        rig.conversation.on_heard(ReplicaId(0), ShardId(0));
         // The others lose whatever they are sent, and their connections do not last.
         rig.sent();
-        (1..3).for_each(|replica| rig.session.on_disconnected(ReplicaId(replica), ShardId(0)));
-        (1..3).for_each(|replica| rig.session.on_connected(ReplicaId(replica), ShardId(0)));
+        (1..3).for_each(|replica| rig.conversation.on_disconnected(ReplicaId(replica), ShardId(0)));
+        (1..3).for_each(|replica| rig.conversation.on_connected(ReplicaId(replica), ShardId(0)));
     }
     rig.answer(&slow);
     assert!(rig.is_committed(1));
 }
 
 #[test]
-fn a_session_that_stood_still_itself_blames_nobody() {
+fn a_conversation_that_stood_still_itself_blames_nobody() {
     let mut rig = Rig::new(|_| ());
     rig.decide(b"k", 0);
     let open = rig.one();
     rig.pass(5_000_000);
-    assert_eq!(rig.session.poll_reset(), None);
+    assert_eq!(rig.conversation.poll_reset(), None);
     rig.answer(&open);
     rig.settle();
     assert!(rig.is_committed(0));
@@ -481,7 +481,7 @@ fn a_definite_refusal_is_told_as_one_and_an_open_one_is_not() {
 }
 
 #[test]
-fn a_command_without_an_answer_is_given_up_and_its_stream_replaced() {
+fn a_command_without_an_answer_is_given_up_and_its_session_replaced() {
     let mut rig = Rig::new(|_| ());
     rig.decide(b"k", 0);
     rig.settle();
@@ -500,14 +500,14 @@ fn a_command_without_an_answer_is_given_up_and_its_stream_replaced() {
     rig.answer(&open);
     rig.settle();
     assert!(rig.is_committed(2));
-    assert_eq!(rig.shards[&ShardId(0)].streams(), 1);
+    assert_eq!(rig.shards[&ShardId(0)].sessions(), 1);
     let late = rig.shards.get_mut(&ShardId(0)).unwrap().execute(&lost.payload);
     assert!(Answers::parse(late).unwrap().are_expired(), "it can no longer happen");
 }
 
 #[test]
 fn nothing_sent_means_nothing_decided() {
-    let mut rig = Rig::with(Session::new(Config::new(3, 1)), 1);
+    let mut rig = Rig::with(Conversation::new(Config::new(3, 1)), 1);
     rig.decide(b"k", 0);
     assert!(rig.sent().is_empty());
     rig.pass(10_000_000);
@@ -528,11 +528,11 @@ fn expired_is_retried_if_sent_once_and_told_if_sent_twice() {
     assert_eq!(ops(&open), [Op::Open]);
     rig.answer(&open);
     rig.settle();
-    assert!(rig.is_committed(1), "it had no effect, so it was sent again on a fresh stream");
+    assert!(rig.is_committed(1), "it had no effect, so it was sent again on a fresh session");
 
     rig.decide(b"k", 2);
     let first = rig.one();
-    rig.session.on_disconnected(first.replica, ShardId(0));
+    rig.conversation.on_disconnected(first.replica, ShardId(0));
     let second = rig.one();
     rig.shards.get_mut(&ShardId(0)).unwrap().end_all();
     rig.answer(&second);
@@ -568,29 +568,29 @@ fn a_response_that_does_not_fit_its_request_is_refused() {
     let mut response = ResponseBuilder::new(Epoch(1), ShardId(0));
     response.committed(InstanceId::new(ReplicaId(0), 1), 0, 1);
     let answers = Answers::parse(response.encode()).unwrap();
-    assert!(rig.session.on_response(open.replica, open.tag, answers.clone()).is_err());
-    assert!(rig.session.on_response(open.replica, u64::MAX, answers).is_ok(), "an unknown tag is late");
+    assert!(rig.conversation.on_response(open.replica, open.tag, answers.clone()).is_err());
+    assert!(rig.conversation.on_response(open.replica, u64::MAX, answers).is_ok(), "an unknown tag is late");
     rig.answer(&open);
     rig.decide(b"k", 1);
     let frame = rig.one();
     let answers = Answers::parse(response.encode()).unwrap();
-    assert!(rig.session.on_response(frame.replica, frame.tag, answers).is_err());
+    assert!(rig.conversation.on_response(frame.replica, frame.tag, answers).is_err());
     rig.answer(&frame);
     assert!(rig.is_committed(0) && rig.is_committed(1));
 }
 
 #[test]
-fn close_sees_commands_through_and_ends_the_streams() {
+fn close_sees_commands_through_and_ends_the_sessions() {
     let mut rig = Rig::new(|_| ());
     rig.decide(b"a", 0);
     rig.settle();
     rig.decide(b"a", 1);
-    rig.session.close();
-    assert_eq!(rig.session.submit(1, &Action::Read { key: b"k" }, 2), Err(SubmitError::Closed));
-    assert!(!rig.session.is_closed());
+    rig.conversation.close();
+    assert_eq!(rig.conversation.submit(1, &Action::Read { key: b"k" }, 2), Err(SubmitError::Closed));
+    assert!(!rig.conversation.is_closed());
     rig.settle();
-    assert!(rig.session.is_closed() && rig.is_committed(1));
-    assert_eq!(rig.shards[&ShardId(0)].streams(), 0);
+    assert!(rig.conversation.is_closed() && rig.is_committed(1));
+    assert_eq!(rig.shards[&ShardId(0)].sessions(), 0);
 }
 
 #[test]
@@ -598,10 +598,10 @@ fn close_ends_even_when_nobody_answers() {
     let mut rig = Rig::new(|_| ());
     rig.decide(b"a", 0);
     rig.settle();
-    (0..3).for_each(|replica| rig.session.on_disconnected(ReplicaId(replica), ShardId(0)));
-    rig.session.close();
+    (0..3).for_each(|replica| rig.conversation.on_disconnected(ReplicaId(replica), ShardId(0)));
+    rig.conversation.close();
     rig.pass(TICK_US);
     rig.pass(10_000_000);
     rig.pass(10_000_000);
-    assert!(rig.session.is_closed());
+    assert!(rig.conversation.is_closed());
 }

@@ -1,4 +1,4 @@
-//! One lane: the commands of a shard that go to one home, on a stream of their own.
+//! One lane: the commands of a shard that go to one home, on a session of their own.
 
 use super::Process;
 use super::config::{Config, EARLY_SENDS_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX};
@@ -6,7 +6,7 @@ use super::links::{Class, Targets};
 use super::outcome::{Charge, NO_TOKEN};
 use crate::answer::{Answer, Answers};
 use crate::command::{Batch, Command, Invalid, Op, RequestBuilder};
-use crate::id::{ReplicaId, ShardId, StreamId};
+use crate::id::{ReplicaId, SessionId, ShardId};
 use crate::source::{Comparison, Owner};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ pub(super) struct Pending {
     pub(super) charge: Charge,
     /// When the first command was submitted.
     pub(super) since: u64,
-    /// The place of this request in the order in which the session's requests began to gather.
+    /// The place of this request in the order in which the conversation's requests began to gather.
     pub(super) serial: u64,
     /// The number of the first command, if a named source left out many numbers before it.
     pub(super) begins_at: Option<u64>,
@@ -28,7 +28,7 @@ pub(super) struct Pending {
 impl Pending {
     /// The commands of a request that certainly had no effect, to be numbered afresh.
     pub(super) fn again(flight: Flight, mut builder: RequestBuilder) -> Pending {
-        let batch = Batch::parse(flight.payload, 0, |_| ()).expect("the session encoded it");
+        let batch = Batch::parse(flight.payload, 0, |_| ()).expect("the conversation encoded it");
         for command in batch.commands_of(&batch.parts()[0]) {
             add_again(&mut builder, &command).expect("it fitted before");
         }
@@ -51,7 +51,7 @@ impl Flight {
     /// Takes out the reads whose values did not fit the response, with their tokens and their charge, to ask them
     /// again.
     pub(super) fn take_omitted(&mut self, answers: &Answers, mut builder: RequestBuilder) -> Pending {
-        let batch = Batch::parse(self.payload.clone(), 0, |_| ()).expect("the session encoded it");
+        let batch = Batch::parse(self.payload.clone(), 0, |_| ()).expect("the conversation encoded it");
         let (mut tokens, mut charge) = (Vec::new(), Charge::default());
         let commands = batch.commands_of(&batch.parts()[0]).zip(answers.to_vec());
         for (token, (command, _)) in
@@ -69,7 +69,7 @@ impl Flight {
 /// The requests of one kind that wait to be sent, and the number of those under way.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Requests that lost their stream, in the order of their serials; they go first.
+    /// Requests that lost their session, in the order of their serials; they go first.
     again: VecDeque<Pending>,
     pub(super) full: VecDeque<Pending>,
     pub(super) gathering: Option<Pending>,
@@ -152,9 +152,9 @@ impl Kind {
 /// Where a request frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
-    /// In the session, to be sent when a replica takes it.
+    /// In the conversation, to be sent when a replica takes it.
     Waiting,
-    /// In the session, because a copy arrived before an earlier request of the stream. The frame is sent once that
+    /// In the conversation, because a copy arrived before an earlier request of the session. The frame is sent once that
     /// request is answered.
     Held,
     /// At a replica.
@@ -166,7 +166,7 @@ pub(super) enum Place {
 pub(super) struct Flight {
     pub(super) tag: u64,
     pub(super) kind: Kind,
-    pub(super) stream: StreamId,
+    pub(super) session: SessionId,
     pub(super) first: u64,
     pub(super) commands: usize,
     pub(super) payload: Bytes,
@@ -180,23 +180,23 @@ pub(super) struct Flight {
     pub(super) unsettled: u32,
 }
 
-/// The stream that new commands go on.
+/// The session that new commands go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stream {
+pub(super) enum Session {
     Closed,
     Opening,
-    Open(StreamId),
-    /// The stream of a source whose position is not known.
-    Detached(StreamId),
-    /// The stream of a source that is being taken over.
-    Attaching(StreamId),
-    /// The stream of a source that belongs to this process.
-    Attached(StreamId),
-    /// The stream gets no further commands and must end before another is opened. Otherwise commands under way on it
+    Open(SessionId),
+    /// The session of a source whose position is not known.
+    Detached(SessionId),
+    /// The session of a source that is being taken over.
+    Attaching(SessionId),
+    /// The session of a source that belongs to this process.
+    Attached(SessionId),
+    /// The session gets no further commands and must end before another is opened. Otherwise commands under way on it
     /// could take effect behind later commands.
-    Ending(StreamId),
-    /// The cluster has ended the stream; requests that were sent on it still need their outcome.
-    Gone(StreamId),
+    Ending(SessionId),
+    /// The cluster has ended the session; requests that were sent on it still need their outcome.
+    Gone(SessionId),
 }
 
 /// The state of one lane; see the module.
@@ -204,7 +204,7 @@ pub(super) enum Stream {
 pub(super) struct Lane {
     pub(super) shard: ShardId,
     pub(super) home: ReplicaId,
-    pub(super) stream: Stream,
+    pub(super) session: Session,
     /// The number of the next command that is sent.
     pub(super) next: u64,
     /// The number behind the last one that a named source submitted.
@@ -213,24 +213,24 @@ pub(super) struct Lane {
     pub(super) reads: Queue,
     /// The requests under way, in the order of their first sending.
     pub(super) flights: VecDeque<Flight>,
-    /// When a closing session gives up to end the stream.
+    /// When a closing conversation gives up to end the session.
     until: u64,
     /// Whether the lane is listed among those that may have something to send.
     pub(super) ready: bool,
     /// The number of a named source that failed.
     pub(super) stopped: Option<u64>,
-    /// The last known owner of a source's stream.
+    /// The last known owner of a source's session.
     pub(super) owner: Owner,
     /// The numbers of a source that are done, and the digests of their commands.
     pub(super) done: Comparison,
 }
 
 impl Lane {
-    pub(super) fn new(shard: ShardId, home: ReplicaId, stream: Stream, next: u64) -> Lane {
+    pub(super) fn new(shard: ShardId, home: ReplicaId, session: Session, next: u64) -> Lane {
         Lane {
             shard,
             home,
-            stream,
+            session,
             next,
             tail: next,
             writes: Queue::default(),
@@ -251,12 +251,12 @@ impl Lane {
     /// Whether a request of the lane waits to be sent or answered.
     pub(super) fn is_busy(&self) -> bool {
         let queued = !self.writes.is_empty() || !self.reads.is_empty();
-        queued || !self.flights.is_empty() || matches!(self.stream, Stream::Ending(_))
+        queued || !self.flights.is_empty() || matches!(self.session, Session::Ending(_))
     }
 
-    /// Whether a closing session has nothing left to do in this lane.
+    /// Whether a closing conversation has nothing left to do in this lane.
     pub(super) fn is_done(&self) -> bool {
-        !self.is_busy() && !matches!(self.stream, Stream::Open(_))
+        !self.is_busy() && !matches!(self.session, Session::Open(_))
     }
 
     /// The requests of a kind that are under way, and their places.
@@ -264,7 +264,7 @@ impl Lane {
         self.flights.iter().enumerate().filter(move |(_, flight)| flight.kind == kind)
     }
 
-    /// All lower numbers of the stream are answered (S3).
+    /// All lower numbers of the session are answered (S3).
     fn answered_below(&self) -> u64 {
         self.flights_of(Kind::Writes).next().map_or(self.next, |(_, flight)| flight.first)
     }
@@ -284,9 +284,9 @@ impl Lane {
         write.or_else(|| others.next()).map(|(place, _)| place)
     }
 
-    /// Whether writes may go to a replica: the writes under way are at that replica, too, and the stream lives.
+    /// Whether writes may go to a replica: the writes under way are at that replica, too, and the session lives.
     fn may_write_to(&self, target: ReplicaId) -> bool {
-        let goes_on = matches!(self.stream, Stream::Open(_) | Stream::Attached(_));
+        let goes_on = matches!(self.session, Session::Open(_) | Session::Attached(_));
         let elsewhere =
             |flight: &Flight| matches!(flight.place, Place::Sent { replica, .. } if replica != target);
         goes_on && !self.flights_of(Kind::Writes).any(|(_, flight)| elsewhere(flight))
@@ -345,43 +345,43 @@ impl Lane {
         }
     }
 
-    /// Ends the stream; new commands then go on a fresh one. A number that is given up would hold up the numbers
+    /// Ends the session; new commands then go on a fresh one. A number that is given up would hold up the numbers
     /// behind it for ever (S2).
-    pub(super) fn end_stream(&mut self, until: u64) {
-        if let Stream::Open(stream) = self.stream {
-            (self.stream, self.until) = (Stream::Ending(stream), until);
+    pub(super) fn end_session(&mut self, until: u64) {
+        if let Session::Open(session) = self.session {
+            (self.session, self.until) = (Session::Ending(session), until);
         }
     }
 
-    /// The cluster has ended this stream.
-    pub(super) fn on_stream_gone(&mut self, stream: StreamId) {
-        if matches!(self.stream, Stream::Open(it) | Stream::Ending(it) if it == stream) {
-            self.stream = Stream::Gone(stream);
+    /// The cluster has ended this session.
+    pub(super) fn on_session_gone(&mut self, session: SessionId) {
+        if matches!(self.session, Session::Open(it) | Session::Ending(it) if it == session) {
+            self.session = Session::Gone(session);
         }
         self.maybe_begin_afresh();
     }
 
-    /// Opens another stream when it is needed, once all requests on the ended stream have their outcome.
+    /// Opens another session when it is needed, once all requests on the ended session have their outcome.
     pub(super) fn maybe_begin_afresh(&mut self) {
-        if matches!(self.stream, Stream::Gone(_)) && self.writes.in_flight == 0 {
-            (self.stream, self.next) = (Stream::Closed, 1);
+        if matches!(self.session, Session::Gone(_)) && self.writes.in_flight == 0 {
+            (self.session, self.next) = (Session::Closed, 1);
         }
     }
 
-    /// Ends the stream of a closing session when no more commands are left for it.
+    /// Ends the session of a closing conversation when no more commands are left for it.
     pub(super) fn maybe_end(&mut self, until: u64) {
         if self.writes.is_empty() && self.writes.in_flight == 0 {
-            self.end_stream(until);
+            self.end_session(until);
         }
     }
 
-    /// Leaves the stream of a closing session to the cluster if no replica has taken its End in time.
-    pub(super) fn maybe_leave_stream(&mut self, now: u64) {
-        if let Stream::Ending(stream) = self.stream
+    /// Leaves the session of a closing conversation to the cluster if no replica has taken its End in time.
+    pub(super) fn maybe_leave_session(&mut self, now: u64) {
+        if let Session::Ending(session) = self.session
             && now >= self.until
         {
             self.flights.retain(|flight| flight.kind != Kind::End);
-            self.on_stream_gone(stream);
+            self.on_session_gone(session);
         }
     }
 
@@ -405,29 +405,29 @@ impl Lane {
         wrote.or_else(|| if takes(Class::Reads) { self.launch_reads(config) } else { None })
     }
 
-    /// Sends the End of a stream, whatever of it is under way.
+    /// Sends the End of a session, whatever of it is under way.
     fn launch_end(&mut self, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
-        let Stream::Ending(stream) = self.stream else { return None };
+        let Session::Ending(session) = self.session else { return None };
         if self.flights_of(Kind::End).next().is_some() {
             return None;
         }
         scratch.end();
-        let payload = scratch.encode(stream, self.next, 0);
-        Some(Flight::without_tokens(Kind::End, stream, self.next, payload, now))
+        let payload = scratch.encode(session, self.next, 0);
+        Some(Flight::without_tokens(Kind::End, session, self.next, payload, now))
     }
 
     fn launch_open(&mut self, config: &Config, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
-        if self.stream != Stream::Closed {
+        if self.session != Session::Closed {
             return None;
         }
         self.writes.next(config)?;
-        self.stream = Stream::Opening;
+        self.session = Session::Opening;
         scratch.open();
-        let payload = scratch.encode(StreamId::NONE, 0, 0);
-        Some(Flight::without_tokens(Kind::Open, StreamId::NONE, 0, payload, now))
+        let payload = scratch.encode(SessionId::NONE, 0, 0);
+        Some(Flight::without_tokens(Kind::Open, SessionId::NONE, 0, payload, now))
     }
 
-    /// Sends the Attach that takes over the stream of a source.
+    /// Sends the Attach that takes over the session of a source.
     fn launch_attach(
         &mut self,
         config: &Config,
@@ -435,12 +435,12 @@ impl Lane {
         scratch: &mut RequestBuilder,
         now: u64,
     ) -> Option<Flight> {
-        let Stream::Detached(stream) = self.stream else { return None };
+        let Session::Detached(session) = self.session else { return None };
         self.writes.next(config)?;
-        self.stream = Stream::Attaching(stream);
+        self.session = Session::Attaching(session);
         scratch.attach(self.owner, process.owner, &process.name);
-        let payload = scratch.encode(stream, 0, 0);
-        Some(Flight::without_tokens(Kind::Attach, stream, 0, payload, now))
+        let payload = scratch.encode(session, 0, 0);
+        Some(Flight::without_tokens(Kind::Attach, session, 0, payload, now))
     }
 
     fn launch_writes(
@@ -449,7 +449,7 @@ impl Lane {
         source: Option<&Process>,
         target: ReplicaId,
     ) -> Option<Flight> {
-        let (Stream::Open(stream) | Stream::Attached(stream)) = self.stream else { return None };
+        let (Session::Open(session) | Session::Attached(session)) = self.session else { return None };
         let waits = self.flights_of(Kind::Writes).any(|(_, flight)| !flight.is_sent());
         if self.stopped.is_some() || waits || !self.may_write_to(target) {
             return None;
@@ -468,21 +468,21 @@ impl Lane {
         let mut pending = self.writes.take()?;
         let (first, commands) = (self.next, pending.builder.commands());
         pending.builder.owned_by(source.map_or(Owner::NOBODY, |process| process.owner));
-        let payload = pending.builder.encode(stream, first, below);
+        let payload = pending.builder.encode(session, first, below);
         self.next += numbers;
         self.writes.in_flight += 1;
         self.writes.recycle(std::mem::take(&mut pending.builder));
-        Some(Flight::new(Kind::Writes, stream, first, payload, pending, commands))
+        Some(Flight::new(Kind::Writes, session, first, payload, pending, commands))
     }
 
     fn launch_reads(&mut self, config: &Config) -> Option<Flight> {
         self.reads.next(config)?;
         let mut pending = self.reads.take()?;
         let commands = pending.builder.commands();
-        let payload = pending.builder.encode(StreamId::NONE, 0, 0);
+        let payload = pending.builder.encode(SessionId::NONE, 0, 0);
         self.reads.in_flight += 1;
         self.reads.recycle(std::mem::take(&mut pending.builder));
-        Some(Flight::new(Kind::Reads, StreamId::NONE, 0, payload, pending, commands))
+        Some(Flight::new(Kind::Reads, SessionId::NONE, 0, payload, pending, commands))
     }
 
     /// Takes out the first write from a number on.
@@ -507,14 +507,14 @@ impl Flight {
     }
 
     /// A request for which no caller waits.
-    fn without_tokens(kind: Kind, stream: StreamId, first: u64, payload: Bytes, now: u64) -> Flight {
+    fn without_tokens(kind: Kind, session: SessionId, first: u64, payload: Bytes, now: u64) -> Flight {
         let pending = Pending { since: now, ..Pending::default() };
-        Flight::new(kind, stream, first, payload, pending, 1)
+        Flight::new(kind, session, first, payload, pending, 1)
     }
 
     fn new(
         kind: Kind,
-        stream: StreamId,
+        session: SessionId,
         first: u64,
         payload: Bytes,
         pending: Pending,
@@ -524,7 +524,7 @@ impl Flight {
         Flight {
             tag: 0,
             kind,
-            stream,
+            session,
             first,
             commands,
             payload,

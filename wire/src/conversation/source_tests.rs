@@ -1,4 +1,4 @@
-//! S5 as a session keeps it: sources that number by themselves, and start again.
+//! S5 as a conversation keeps it: sources that number by themselves, and start again.
 
 use super::rig::*;
 use super::*;
@@ -6,9 +6,9 @@ use crate::answer::Answer;
 use crate::command::Op;
 
 fn named(owner: u64, next: u64) -> Rig {
-    let session = Session::named(Config::new(3, 1), &name(), Owner(owner), next);
-    let mut rig = Rig::with(session, 1);
-    (0..3).for_each(|replica| rig.session.on_connected(ReplicaId(replica), ShardId(0)));
+    let conversation = Conversation::named(Config::new(3, 1), &name(), Owner(owner), next);
+    let mut rig = Rig::with(conversation, 1);
+    (0..3).for_each(|replica| rig.conversation.on_connected(ReplicaId(replica), ShardId(0)));
     rig
 }
 
@@ -19,7 +19,7 @@ fn name() -> SourceName {
 fn propose(rig: &mut Rig, number: u64) -> Result<(), SubmitError> {
     let value = number.to_string();
     let action = Action::Decide { key: b"k", value: value.as_bytes() };
-    rig.session.submit_numbered(rig.now, number, &action, number)
+    rig.conversation.submit_numbered(rig.now, number, &action, number)
 }
 
 #[test]
@@ -29,9 +29,9 @@ fn s5_gaps_of_a_named_source_are_skipped_in_runs() {
     propose(&mut rig, 4).unwrap();
     rig.attach();
     let frame = rig.one();
-    let (commands, stream, below) = look(&frame);
+    let (commands, session, below) = look(&frame);
     assert_eq!(commands, [(Op::Skip, 1, 2), (Op::Decide, 3, 1), (Op::Decide, 4, 1)]);
-    assert_eq!((stream, below), (name().stream(ShardId(0)), 1));
+    assert_eq!((session, below), (name().session(ShardId(0)), 1));
     rig.answer(&frame);
     assert_eq!(rig.outcomes.keys().copied().collect::<Vec<_>>(), [3, 4]);
     assert_eq!(propose(&mut rig, 4), Err(SubmitError::Order { number: 4, next: 5 }));
@@ -77,7 +77,7 @@ fn s5_a_source_that_starts_again_decides_nothing_twice_and_goes_on() {
     assert!([2, 3, 9].iter().all(|number| again.outcomes[number] == Ok(Answer::Duplicate)));
     assert!(again.is_committed(10) && again.is_committed(11));
     assert!(again.shards[&ShardId(0)].decided.values().all(|times| *times == 1));
-    assert_eq!(again.session.uncompared(), None);
+    assert_eq!(again.conversation.uncompared(), None);
 }
 
 /// A second process of a source whose first one has said so many numbers.
@@ -106,7 +106,7 @@ fn s5_another_command_under_a_done_number_is_told_and_nothing_new_is_sent() {
     propose(&mut again, 1).unwrap();
     again.settle();
     let value = b"another";
-    again.session.submit_numbered(again.now, 2, &Action::Decide { key: b"k", value }, 2).unwrap();
+    again.conversation.submit_numbered(again.now, 2, &Action::Decide { key: b"k", value }, 2).unwrap();
     assert!(again.sent().is_empty());
     assert_eq!(again.outcomes[&2], Err(Error::OtherCommand { from: 2, to: 2 }));
     assert_eq!(propose(&mut again, 4), Err(SubmitError::Stopped(2)));
@@ -118,7 +118,7 @@ fn s5_what_cannot_be_compared_is_told() {
     let mut again = second_process(1000);
     (1..=18).for_each(|number| propose(&mut again, number).unwrap());
     again.settle();
-    assert_eq!(again.session.uncompared(), Some((17, 18)));
+    assert_eq!(again.conversation.uncompared(), Some((17, 18)));
 }
 
 #[test]

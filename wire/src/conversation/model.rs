@@ -3,22 +3,22 @@
 
 use crate::answer::{Answer, ResponseBuilder};
 use crate::command::{Batch, Command, Op, Part};
-use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId, StreamId};
+use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
 use crate::source::{Owner, Said};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
-struct Stream {
+struct Session {
     answers: BTreeMap<u64, Answer>,
     low: u64,
     owner: Owner,
     said: Said,
 }
 
-impl Default for Stream {
-    fn default() -> Stream {
-        Stream { answers: BTreeMap::new(), low: 1, owner: Owner::NOBODY, said: Said::default() }
+impl Default for Session {
+    fn default() -> Session {
+        Session { answers: BTreeMap::new(), low: 1, owner: Owner::NOBODY, said: Said::default() }
     }
 }
 
@@ -26,7 +26,7 @@ impl Default for Stream {
 pub(crate) struct Model {
     shard: ShardId,
     instances: u64,
-    streams: BTreeMap<StreamId, Stream>,
+    sessions: BTreeMap<SessionId, Session>,
     keys: BTreeMap<Vec<u8>, (u64, Bytes, CommandId)>,
     /// How often each value was decided.
     pub(crate) decided: BTreeMap<Vec<u8>, u32>,
@@ -44,18 +44,18 @@ impl Model {
         self.keys.get(key).map(|(_, value, _)| value)
     }
 
-    pub(crate) fn streams(&self) -> usize {
-        self.streams.len()
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
     }
 
-    /// Ends all streams, as if they had been idle.
+    /// Ends all sessions, as if they had been idle.
     pub(crate) fn end_all(&mut self) {
-        self.streams.clear();
+        self.sessions.clear();
     }
 
     /// Executes a request and encodes its response.
     pub(crate) fn execute(&mut self, payload: &Bytes) -> Bytes {
-        let batch = Batch::parse(payload.clone(), 0, |_| ()).expect("sessions send valid requests");
+        let batch = Batch::parse(payload.clone(), 0, |_| ()).expect("conversations send valid requests");
         let [part] = batch.parts() else { panic!("a frame is one request") };
         self.instances += 1;
         let instance = InstanceId::new(ReplicaId(0), self.instances);
@@ -69,42 +69,42 @@ impl Model {
     }
 
     fn execute_one(&mut self, part: &Part, command: &Command<'_>, id: CommandId) -> Answer {
-        if part.stream == StreamId::NONE {
+        if part.session == SessionId::NONE {
             return self.apply(command, id);
         }
-        if part.stream.is_named() {
-            self.streams.entry(part.stream).or_default();
+        if part.session.is_named() {
+            self.sessions.entry(part.session).or_default();
         }
-        let Some(stream) = self.streams.get_mut(&part.stream) else { return Answer::Expired };
+        let Some(session) = self.sessions.get_mut(&part.session) else { return Answer::Expired };
         if let Some(attach) = command.attach().filter(|_| command.op == Op::Attach) {
-            if stream.owner == attach.expected {
-                (stream.owner, stream.answers) = (attach.owner, BTreeMap::new());
+            if session.owner == attach.expected {
+                (session.owner, session.answers) = (attach.owner, BTreeMap::new());
             }
-            return Answer::Standing(Box::new(stream.said.standing(stream.owner, stream.low)));
+            return Answer::Standing(Box::new(session.said.standing(session.owner, session.low)));
         }
-        if part.owner != stream.owner {
+        if part.owner != session.owner {
             return Answer::Fenced;
         }
-        if part.stream.is_named() {
-            stream.low = stream.low.max(part.answered_below);
+        if part.session.is_named() {
+            session.low = session.low.max(part.answered_below);
         }
         if command.op == Op::End {
-            let low = stream.low;
-            self.streams.remove(&part.stream);
+            let low = session.low;
+            self.sessions.remove(&part.session);
             return Answer::Ended { low };
         }
-        if command.number > stream.low {
+        if command.number > session.low {
             return Answer::Early;
         }
-        if command.number + command.run <= stream.low {
-            return stream.answers.get(&command.number).cloned().unwrap_or(Answer::Duplicate);
+        if command.number + command.run <= session.low {
+            return session.answers.get(&command.number).cloned().unwrap_or(Answer::Duplicate);
         }
         let answer = self.apply(command, id);
-        let stream = self.streams.get_mut(&part.stream).expect("it is open");
-        stream.answers.insert(command.number, answer.clone());
-        stream.low = command.number + command.run;
+        let session = self.sessions.get_mut(&part.session).expect("it is open");
+        session.answers.insert(command.number, answer.clone());
+        session.low = command.number + command.run;
         if command.op != Op::Skip {
-            stream.said.on_command(command);
+            session.said.on_command(command);
         }
         answer
     }
@@ -134,8 +134,8 @@ impl Model {
                 None => Answer::Missing,
             },
             Op::Open => {
-                self.streams.insert(StreamId::opened_by(id), Stream::default());
-                Answer::Opened { stream: StreamId::opened_by(id) }
+                self.sessions.insert(SessionId::opened_by(id), Session::default());
+                Answer::Opened { session: SessionId::opened_by(id) }
             }
             Op::End | Op::Skip | Op::Barrier | Op::Attach => Answer::Done,
         }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 const REPLICAS: u8 = 3;
 const SHARDS: u16 = 2;
-/// How often a session is looked after: so often that it does not take itself for the one that stood still.
+/// How often a conversation is looked after: so often that it does not take itself for the one that stood still.
 const LOOK_US: u64 = 400_000;
 
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ enum Step {
     Yield {
         replica: u8,
     },
-    EndStreams,
+    EndSessions,
     Pass {
         millis: u16,
     },
@@ -71,13 +71,13 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..REPLICAS).prop_map(|replica| Step::Connect { replica }),
         1 => (0..REPLICAS).prop_map(|replica| Step::Disconnect { replica }),
         1 => (0..REPLICAS).prop_map(|replica| Step::Yield { replica }),
-        1 => prop::bool::weighted(0.2).prop_map(|end| if end { Step::EndStreams } else { Step::Send }),
+        1 => prop::bool::weighted(0.2).prop_map(|end| if end { Step::EndSessions } else { Step::Send }),
         2 => (0u16..3000).prop_map(|millis| Step::Pass { millis }),
     ]
 }
 
 struct World {
-    session: Session,
+    conversation: Conversation,
     shards: Vec<Model>,
     now: u64,
     tokens: u64,
@@ -91,7 +91,7 @@ impl World {
         let mut config = Config::new(REPLICAS, SHARDS);
         (config.frame_commands, config.frames_in_flight) = (3, 4);
         World {
-            session: Session::new(config),
+            conversation: Conversation::new(config),
             shards: (0..SHARDS).map(|shard| Model::new(ShardId(shard))).collect(),
             now: 1,
             tokens: 0,
@@ -100,8 +100,8 @@ impl World {
         }
     }
 
-    fn each_shard(&mut self, mut act: impl FnMut(&mut Session, ShardId)) {
-        (0..SHARDS).for_each(|shard| act(&mut self.session, ShardId(shard)));
+    fn each_shard(&mut self, mut act: impl FnMut(&mut Conversation, ShardId)) {
+        (0..SHARDS).for_each(|shard| act(&mut self.conversation, ShardId(shard)));
     }
 
     fn take(&mut self, place: usize) -> Option<Transmit> {
@@ -115,15 +115,15 @@ impl World {
                 let value = self.tokens.to_le_bytes();
                 let key = &[key % 16];
                 let action = if read { Action::Read { key } } else { Action::Decide { key, value: &value } };
-                self.session.submit(self.now, &action, self.tokens).unwrap();
+                self.conversation.submit(self.now, &action, self.tokens).unwrap();
                 self.tokens += 1;
             }
             Step::Send => {
-                while let Some(transmit) = self.session.poll_transmit(self.now) {
+                while let Some(transmit) = self.conversation.poll_transmit(self.now) {
                     self.copies.push(transmit);
                 }
-                while let Some((replica, shard)) = self.session.poll_wake() {
-                    self.session.on_connected(replica, shard);
+                while let Some((replica, shard)) = self.conversation.poll_wake() {
+                    self.conversation.on_connected(replica, shard);
                 }
             }
             Step::Execute { place, answered } => {
@@ -131,7 +131,7 @@ impl World {
                 let response = self.shards[usize::from(copy.shard.0)].execute(&copy.payload);
                 if answered {
                     let answers = Answers::parse(response).unwrap();
-                    self.session.on_response(copy.replica, copy.tag, answers).unwrap();
+                    self.conversation.on_response(copy.replica, copy.tag, answers).unwrap();
                 }
             }
             Step::Lose { place } => drop(self.take(place)),
@@ -142,7 +142,7 @@ impl World {
                 } else {
                     Failure::Unavailable(Reason::Stopping)
                 };
-                self.session.on_failure(self.now, copy.replica, copy.tag, failure);
+                self.conversation.on_failure(self.now, copy.replica, copy.tag, failure);
             }
             Step::RefuseAll { rounds } => {
                 for _ in 0..rounds {
@@ -152,23 +152,25 @@ impl World {
                 }
             }
             Step::Hear { replica } => {
-                self.each_shard(|session, shard| session.on_heard(ReplicaId(replica), shard));
+                self.each_shard(|conversation, shard| conversation.on_heard(ReplicaId(replica), shard));
             }
             Step::Connect { replica } => {
-                self.each_shard(|session, shard| session.on_connected(ReplicaId(replica), shard));
+                self.each_shard(|conversation, shard| conversation.on_connected(ReplicaId(replica), shard));
             }
             Step::Disconnect { replica } => {
-                self.each_shard(|session, shard| session.on_disconnected(ReplicaId(replica), shard));
+                self.each_shard(|conversation, shard| {
+                    conversation.on_disconnected(ReplicaId(replica), shard)
+                });
             }
             Step::Yield { replica } => {
-                self.each_shard(|session, shard| session.on_yielded(ReplicaId(replica), shard));
+                self.each_shard(|conversation, shard| conversation.on_yielded(ReplicaId(replica), shard));
             }
-            Step::EndStreams => self.shards.iter_mut().for_each(Model::end_all),
+            Step::EndSessions => self.shards.iter_mut().for_each(Model::end_all),
             Step::Pass { millis } => {
                 let until = self.now + 1000 * u64::from(millis);
                 while self.now < until {
                     self.now = until.min(self.now + LOOK_US);
-                    self.session.on_timeout(self.now);
+                    self.conversation.on_timeout(self.now);
                     self.lose_dead();
                 }
             }
@@ -178,29 +180,29 @@ impl World {
 
     /// A connection that is made anew loses what was sent on it before, and the answers to that.
     fn lose_dead(&mut self) {
-        while let Some((replica, shard)) = self.session.poll_reset() {
+        while let Some((replica, shard)) = self.conversation.poll_reset() {
             self.copies.retain(|copy| (copy.replica, copy.shard) != (replica, shard));
-            self.session.on_disconnected(replica, shard);
-            self.session.on_connected(replica, shard);
+            self.conversation.on_disconnected(replica, shard);
+            self.conversation.on_connected(replica, shard);
         }
     }
 
     fn collect(&mut self) {
-        while let Some(outcome) = self.session.poll_outcome() {
+        while let Some(outcome) = self.conversation.poll_outcome() {
             for (token, answer) in outcome.each() {
                 assert!(self.outcomes.insert(token, answer).is_none(), "token {token} came twice");
             }
-            self.session.recycle(outcome);
+            self.conversation.recycle(outcome);
         }
     }
 
-    /// Everybody works again; the session closes.
+    /// Everybody works again; the conversation closes.
     fn heal(&mut self) {
         (0..REPLICAS).for_each(|replica| self.step(Step::Connect { replica }));
-        self.session.close();
+        self.conversation.close();
         for round in 0.. {
-            assert!(round < 100, "it never closes: {:?}", self.session);
-            if self.session.is_closed() {
+            assert!(round < 100, "it never closes: {:?}", self.conversation);
+            if self.conversation.is_closed() {
                 return;
             }
             self.step(Step::Send);

@@ -16,7 +16,7 @@ pub struct Outcome {
     pub tokens: Vec<u64>,
     /// The answers, or the reason why there are none.
     pub result: Result<Answers, Error>,
-    /// The charge of the frame against the session's bounds.
+    /// The charge of the frame against the conversation's bounds.
     pub(super) charge: Charge,
 }
 
@@ -38,7 +38,7 @@ impl Outcome {
     }
 }
 
-/// The charge of commands against the bounds of a session.
+/// The charge of commands against the bounds of a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Charge {
     pub(super) commands: usize,
@@ -110,9 +110,9 @@ pub enum Error {
         /// The errors of the last tries to connect to replicas that are not connected, where they are known.
         troubles: Vec<String>,
     },
-    /// The command was sent more than once, and its stream has ended in between. It may have an effect.
+    /// The command was sent more than once, and its session has ended in between. It may have an effect.
     #[error(
-        "its stream has ended, so the outcome of earlier tries is unknown; read the key to find out, or \
+        "its session has ended, so the outcome of earlier tries is unknown; read the key to find out, or \
          repeat what may safely happen twice"
     )]
     Expired,
@@ -166,11 +166,11 @@ pub enum SubmitError {
     /// The command breaks a limit.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// The session has reached its bound on outstanding commands.
+    /// The conversation has reached its bound on outstanding commands.
     #[error("too much is outstanding; submit again after the next outcome")]
     Full,
-    /// The session was told to close.
-    #[error("the session is closed; open another")]
+    /// The conversation was told to close.
+    #[error("the conversation is closed; open another")]
     Closed,
     /// The number does not ascend, as the numbers of a named source must.
     #[error("number {number} is not above those submitted before (the next is {next}); number upwards")]

@@ -6,7 +6,7 @@ use crate::id::{ReplicaId, ShardId};
 /// A class of requests that meet the same limits at a replica. A replica may refuse one class and take the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Class {
-    /// Opens; the number of streams is limited.
+    /// Opens; the number of sessions is limited.
     Opens,
     /// Commands that change something, which makes the log grow.
     Writes,
@@ -63,9 +63,9 @@ struct Link {
     resets: u32,
     /// Requests that were sent on this connection and have no answer of any kind.
     asked: u32,
-    /// Since when nothing has come, as far as the session has looked; meaningful while a request is under way.
+    /// Since when nothing has come, as far as the conversation has looked; meaningful while a request is under way.
     quiet_since: u64,
-    /// Something has come since the session looked last.
+    /// Something has come since the conversation looked last.
     heard: bool,
     /// The connection was idle and has made room for another. It is opened again when there is something to send on
     /// it.
@@ -87,7 +87,7 @@ impl Link {
     }
 }
 
-/// All connections of a session.
+/// All connections of a conversation.
 #[derive(Debug)]
 pub(super) struct Links {
     replicas: u8,
@@ -161,7 +161,7 @@ impl Links {
         *self.at(replica, shard) = Link { resting: true, ..Link::default() };
     }
 
-    /// Names the resting connections that the session would prefer to the one that takes the requests of a home now.
+    /// Names the resting connections that the conversation would prefer to the one that takes the requests of a home now.
     /// Each is named once.
     pub(super) fn wake(
         &mut self,
@@ -268,7 +268,7 @@ impl Links {
     }
 
     /// Finds connections dead on which a request is under way and nothing has come for too long. Time in which the
-    /// session was not called, `skipped`, does not count, since received bytes may still lie in a socket.
+    /// conversation was not called, `skipped`, does not count, since received bytes may still lie in a socket.
     pub(super) fn bury(
         &mut self,
         now: u64,

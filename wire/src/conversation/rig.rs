@@ -1,43 +1,43 @@
-//! A session and a model cluster that answers it, for tests of what is sent and learnt.
+//! A conversation and a model cluster that answers it, for tests of what is sent and learnt.
 
 use super::model::Model;
 use super::*;
 use crate::answer::{Answer, Answers};
 use crate::command::{Batch, Op};
 use crate::failure::Failure;
-use crate::id::StreamId;
+use crate::id::SessionId;
 use std::collections::BTreeMap;
 
-/// A session, the cluster that answers it, and what it sent and learnt.
+/// A conversation, the cluster that answers it, and what it sent and learnt.
 pub(super) struct Rig {
-    pub(super) session: Session,
+    pub(super) conversation: Conversation,
     pub(super) shards: BTreeMap<ShardId, Model>,
     pub(super) now: u64,
     pub(super) outcomes: BTreeMap<u64, Result<Answer, Error>>,
 }
 
 impl Rig {
-    pub(super) fn with(session: Session, shards: u16) -> Rig {
+    pub(super) fn with(conversation: Conversation, shards: u16) -> Rig {
         let shards = (0..shards).map(|shard| (ShardId(shard), Model::new(ShardId(shard)))).collect();
-        Rig { session, shards, now: 1, outcomes: BTreeMap::new() }
+        Rig { conversation, shards, now: 1, outcomes: BTreeMap::new() }
     }
 
     /// Three replicas and one shard, all connected.
     pub(super) fn new(change: impl FnOnce(&mut Config)) -> Rig {
         let mut config = Config::new(3, 1);
         change(&mut config);
-        let mut rig = Rig::with(Session::new(config), 1);
-        (0..3).for_each(|replica| rig.session.on_connected(ReplicaId(replica), ShardId(0)));
+        let mut rig = Rig::with(Conversation::new(config), 1);
+        (0..3).for_each(|replica| rig.conversation.on_connected(ReplicaId(replica), ShardId(0)));
         rig
     }
 
     pub(super) fn decide(&mut self, key: &[u8], token: u64) {
         let value = token.to_string();
-        self.session.submit(self.now, &Action::Decide { key, value: value.as_bytes() }, token).unwrap();
+        self.conversation.submit(self.now, &Action::Decide { key, value: value.as_bytes() }, token).unwrap();
     }
 
     pub(super) fn sent(&mut self) -> Vec<Transmit> {
-        let sent = std::iter::from_fn(|| self.session.poll_transmit(self.now)).collect();
+        let sent = std::iter::from_fn(|| self.conversation.poll_transmit(self.now)).collect();
         self.collect();
         sent
     }
@@ -55,33 +55,33 @@ impl Rig {
 
     pub(super) fn give(&mut self, transmit: &Transmit, response: Bytes) {
         let answers = Answers::parse(response).unwrap();
-        self.session.on_response(transmit.replica, transmit.tag, answers).unwrap();
+        self.conversation.on_response(transmit.replica, transmit.tag, answers).unwrap();
         self.collect();
     }
 
     pub(super) fn fail(&mut self, transmit: &Transmit, failure: Failure) {
-        self.session.on_failure(self.now, transmit.replica, transmit.tag, failure);
+        self.conversation.on_failure(self.now, transmit.replica, transmit.tag, failure);
         self.collect();
     }
 
     pub(super) fn collect(&mut self) {
-        while let Some(outcome) = self.session.poll_outcome() {
+        while let Some(outcome) = self.conversation.poll_outcome() {
             for (token, answer) in outcome.each() {
                 assert!(self.outcomes.insert(token, answer).is_none(), "token {token} came twice");
             }
-            self.session.recycle(outcome);
+            self.conversation.recycle(outcome);
         }
     }
 
     pub(super) fn pass(&mut self, micros: u64) {
         self.now += micros;
-        self.session.on_timeout(self.now);
+        self.conversation.on_timeout(self.now);
         self.collect();
     }
 
-    /// Answers Attaches until the source is this session's.
+    /// Answers Attaches until the source is this conversation's.
     pub(super) fn attach(&mut self) {
-        while !self.session.lanes.iter().any(|lane| matches!(lane.stream, Stream::Attached(_))) {
+        while !self.conversation.lanes.iter().any(|lane| matches!(lane.session, Session::Attached(_))) {
             let attach = self.one();
             self.answer(&attach);
         }
@@ -103,12 +103,12 @@ impl Rig {
     }
 }
 
-/// (operation, number, run) of each command, stream, answered below.
-pub(super) fn look(transmit: &Transmit) -> (Vec<(Op, u64, u64)>, StreamId, u64) {
+/// (operation, number, run) of each command, session, answered below.
+pub(super) fn look(transmit: &Transmit) -> (Vec<(Op, u64, u64)>, SessionId, u64) {
     let batch = Batch::parse(transmit.payload.clone(), 0, |_| ()).unwrap();
     let part = batch.parts()[0];
     let commands = batch.commands_of(&part).map(|command| (command.op, command.number, command.run));
-    (commands.collect(), part.stream, part.answered_below)
+    (commands.collect(), part.session, part.answered_below)
 }
 
 pub(super) fn ops(transmit: &Transmit) -> Vec<Op> {

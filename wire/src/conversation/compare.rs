@@ -1,46 +1,46 @@
 //! Compares commands that a source submits under numbers that are done with the commands of that time, and does not
 //! send them (S5).
 
-use super::Session;
-use super::lane::{Pending, Stream, add_again};
+use super::Conversation;
+use super::lane::{Pending, Session, add_again};
 use super::outcome::{Charge, Error};
 use crate::answer::{Answer, Answers, ResponseBuilder};
 use crate::command::{Batch, Command, Op, RequestBuilder};
-use crate::id::{InstanceId, StreamId};
+use crate::id::{InstanceId, SessionId};
 use crate::source::{Comparison, Differs, Standing};
 
-impl Session {
-    /// The answer to an Attach has come: this process owns the stream, or the session now knows the owner.
-    pub(super) fn on_standing(&mut self, index: usize, stream: StreamId, standing: Standing) {
+impl Conversation {
+    /// The answer to an Attach has come: this process owns the session, or the conversation now knows the owner.
+    pub(super) fn on_standing(&mut self, index: usize, session: SessionId, standing: Standing) {
         let owner = self.source.as_ref().map(|process| process.owner);
         let lane = &mut self.lanes[index];
         lane.owner = standing.owner;
         if owner != Some(standing.owner) {
-            lane.stream = Stream::Detached(stream);
+            lane.session = Session::Detached(session);
             return;
         }
         lane.done = Comparison::new(standing, lane.next);
-        lane.stream = Stream::Attached(stream);
+        lane.session = Session::Attached(session);
     }
 
     /// Takes commands that are done out of the requests that wait to be sent.
     pub(super) fn compare(&mut self, index: usize) {
         loop {
             let lane = &mut self.lanes[index];
-            let Stream::Attached(stream) = lane.stream else { return };
+            let Session::Attached(session) = lane.session else { return };
             if lane.stopped.is_some() || lane.next >= lane.done.low() || lane.writes.is_empty() {
                 return;
             }
             let pending = lane.writes.take().expect("it is not empty");
-            self.compare_request(index, stream, pending);
+            self.compare_request(index, session, pending);
         }
     }
 
-    fn compare_request(&mut self, index: usize, stream: StreamId, mut pending: Pending) {
+    fn compare_request(&mut self, index: usize, session: SessionId, mut pending: Pending) {
         let lane = &mut self.lanes[index];
         let (first, low) = (pending.begins_at.unwrap_or(lane.next), lane.done.low());
-        let payload = pending.builder.encode(stream, first, 0);
-        let batch = Batch::parse(payload, 0, |_| ()).expect("the session encodes valid requests");
+        let payload = pending.builder.encode(session, first, 0);
+        let batch = Batch::parse(payload, 0, |_| ()).expect("the conversation encodes valid requests");
         let part = &batch.parts()[0];
         let end = first + part.numbers;
         let (mut done, mut rest) = (Done::default(), Rest::new(pending.builder));

@@ -1,15 +1,15 @@
 //! A client's conversation with a cluster as a state machine: no sockets, no clock.
 //!
-//! A [`Session`] owns *lanes*: one per shard and home replica, each with a stream of its own
+//! A [`Conversation`] owns *lanes*: one per shard and home replica, each with a session of its own
 //! (law, section 6b). Commands gather in their lane and leave as one request frame when the
 //! frame is full or nothing of the lane is under way. A request that is not answered is sent again
 //! under the same numbers, so that it is executed once.
 //!
-//! The inputs are [`Session::submit`], [`Session::on_connected`], [`Session::on_disconnected`],
-//! [`Session::on_yielded`], [`Session::on_heard`], [`Session::on_response`], [`Session::on_failure`] and
-//! [`Session::on_timeout`]. The caller polls the outputs after each batch of inputs: [`Session::poll_reset`], then
-//! [`Session::poll_transmit`] and [`Session::poll_outcome`] until neither gives anything (each can give the other
-//! something to do), then [`Session::poll_wake`] and [`Session::next_deadline`]. Times are microseconds since an
+//! The inputs are [`Conversation::submit`], [`Conversation::on_connected`], [`Conversation::on_disconnected`],
+//! [`Conversation::on_yielded`], [`Conversation::on_heard`], [`Conversation::on_response`], [`Conversation::on_failure`] and
+//! [`Conversation::on_timeout`]. The caller polls the outputs after each batch of inputs: [`Conversation::poll_reset`], then
+//! [`Conversation::poll_transmit`] and [`Conversation::poll_outcome`] until neither gives anything (each can give the other
+//! something to do), then [`Conversation::poll_wake`] and [`Conversation::next_deadline`]. Times are microseconds since an
 //! origin that the caller chooses.
 
 mod compare;
@@ -39,11 +39,11 @@ pub use outcome::{Error, NO_TOKEN, NotTaken, Outcome, SubmitError};
 use crate::command::{Invalid, NUMBER_MAX, RequestBuilder};
 use crate::failure::Failure;
 use crate::id::{ReplicaId, ShardId};
-use crate::route::{hash_key, hash_stream, home_of, shard_of};
+use crate::route::{hash_key, hash_session, home_of, shard_of};
 use crate::source::{Owner, SourceName};
 use bytes::Bytes;
 use config::{LANE_BITS, SPARE_TOKENS_MAX};
-use lane::{Kind, Lane, Pending, Place, Stream};
+use lane::{Kind, Lane, Pending, Place, Session};
 use links::Links;
 use outcome::Charge;
 use std::collections::VecDeque;
@@ -136,9 +136,9 @@ struct Process {
 
 /// A client's conversation with a cluster; see the module's documentation.
 #[derive(Debug)]
-pub struct Session {
+pub struct Conversation {
     config: Config,
-    /// The process for which the session submits, if a source numbers its commands.
+    /// The process for which the conversation submits, if a source numbers its commands.
     source: Option<Process>,
     lanes: Vec<Lane>,
     links: Links,
@@ -163,48 +163,48 @@ pub struct Session {
     last_refusal: Option<(ReplicaId, Failure)>,
 }
 
-impl Session {
-    /// A session that numbers its commands by itself, on streams that it opens when needed.
+impl Conversation {
+    /// A conversation that numbers its commands by itself, on sessions that it opens when needed.
     ///
     /// # Panics
     ///
     /// When a setting of `config` is out of range.
-    pub fn new(config: Config) -> Session {
+    pub fn new(config: Config) -> Conversation {
         let homes = |shard| (0..config.replicas).map(move |home| (ShardId(shard), ReplicaId(home)));
         let all = (0..config.shards).flat_map(homes);
-        let lanes = all.map(|(shard, home)| Lane::new(shard, home, Stream::Closed, 1)).collect();
-        Session::with_lanes(config, None, lanes)
+        let lanes = all.map(|(shard, home)| Lane::new(shard, home, Session::Closed, 1)).collect();
+        Conversation::with_lanes(config, None, lanes)
     }
 
-    /// A session for one process of a source that numbers its commands by itself (S5). `owner` names the process; it
+    /// A conversation for one process of a source that numbers its commands by itself (S5). `owner` names the process; it
     /// is random, different for each process, and not 0. Numbers below `next` are done or left out.
     ///
-    /// The source has a stream in each shard, which skips numbers that are left out or belong to other shards. Before
-    /// the first command the session attaches to the stream. The Attach takes the source over from its last process,
-    /// and its answer says which numbers are done. The session does not send a command whose number is done. The
-    /// command's answer is `Duplicate`, or [`Error::OtherCommand`] once the session knows that the number was another
-    /// command. The session knows that at the next [mark](crate::source::Mark) at the latest, and in any case before
+    /// The source has a session in each shard, which skips numbers that are left out or belong to other shards. Before
+    /// the first command the conversation attaches to the session. The Attach takes the source over from its last process,
+    /// and its answer says which numbers are done. The conversation does not send a command whose number is done. The
+    /// command's answer is `Duplicate`, or [`Error::OtherCommand`] once the conversation knows that the number was another
+    /// command. The conversation knows that at the next [mark](crate::source::Mark) at the latest, and in any case before
     /// it sends a new number. A number without an answer stops its lane; start the source again from that number.
     ///
     /// # Panics
     ///
     /// When a setting of `config` is out of range, when `next` is not from 1 to [`NUMBER_MAX`], or when `owner` is
     /// [`Owner::NOBODY`].
-    pub fn named(config: Config, source: &SourceName, owner: Owner, next: u64) -> Session {
+    pub fn named(config: Config, source: &SourceName, owner: Owner, next: u64) -> Conversation {
         assert!((1..=NUMBER_MAX).contains(&next), "numbers go from 1 to {NUMBER_MAX}");
         assert!(owner != Owner::NOBODY, "a process has a name");
         let lane = |shard| {
-            let stream = source.stream(ShardId(shard));
-            let home = home_of(hash_stream(stream), config.replicas);
-            Lane::new(ShardId(shard), home, Stream::Detached(stream), next)
+            let session = source.session(ShardId(shard));
+            let home = home_of(hash_session(session), config.replicas);
+            Lane::new(ShardId(shard), home, Session::Detached(session), next)
         };
         let lanes = (0..config.shards).map(lane).collect();
-        Session::with_lanes(config, Some(Process { name: source.clone(), owner }), lanes)
+        Conversation::with_lanes(config, Some(Process { name: source.clone(), owner }), lanes)
     }
 
-    fn with_lanes(config: Config, source: Option<Process>, lanes: Vec<Lane>) -> Session {
+    fn with_lanes(config: Config, source: Option<Process>, lanes: Vec<Lane>) -> Conversation {
         config.check();
-        Session {
+        Conversation {
             links: Links::new(config.replicas, config.shards),
             resets: VecDeque::new(),
             wakes: VecDeque::new(),
@@ -235,11 +235,11 @@ impl Session {
     /// # Errors
     ///
     /// [`SubmitError::Invalid`] if key or value break a limit, [`SubmitError::Full`] if too much is outstanding, and
-    /// [`SubmitError::Closed`] after [`Session::close`].
+    /// [`SubmitError::Closed`] after [`Conversation::close`].
     ///
     /// # Panics
     ///
-    /// When the session is one of a named source, or when `token` is [`NO_TOKEN`].
+    /// When the conversation is one of a named source, or when `token` is [`NO_TOKEN`].
     pub fn submit(&mut self, now: u64, action: &Action<'_>, token: u64) -> Result<(), SubmitError> {
         assert!(self.source.is_none(), "a named source numbers its commands");
         self.admit(action)?;
@@ -254,16 +254,16 @@ impl Session {
     }
 
     /// Submits the command with this number of a named source at time `now`. Numbers must ascend; numbers that are
-    /// left out are skipped. Reads have no number; submit them to a session of their own.
+    /// left out are skipped. Reads have no number; submit them to a conversation of their own.
     ///
     /// # Errors
     ///
-    /// The errors of [`Session::submit`], [`SubmitError::Order`] if the number does not ascend, and
+    /// The errors of [`Conversation::submit`], [`SubmitError::Order`] if the number does not ascend, and
     /// [`SubmitError::Stopped`] if an earlier number of the shard failed.
     ///
     /// # Panics
     ///
-    /// When the session is not one of a named source, when `action` is a read, or when `token` is [`NO_TOKEN`].
+    /// When the conversation is not one of a named source, when `action` is a read, or when `token` is [`NO_TOKEN`].
     pub fn submit_numbered(
         &mut self,
         now: u64,
@@ -452,20 +452,20 @@ impl Session {
         }
     }
 
-    /// When the caller must call [`Session::on_timeout`] next; `None` if nothing is under way.
+    /// When the caller must call [`Conversation::on_timeout`] next; `None` if nothing is under way.
     pub fn next_deadline(&self) -> Option<u64> {
         let busy = self.outstanding.commands > 0 || self.closing || self.lanes.iter().any(Lane::is_busy);
         (busy || self.links.is_asking()).then_some(self.next_tick)
     }
 
-    /// Closes the session to further commands. The session waits for the outcomes of outstanding commands and then
-    /// ends its streams, so that the cluster need not keep them.
+    /// Closes the conversation to further commands. The conversation waits for the outcomes of outstanding commands and then
+    /// ends its sessions, so that the cluster need not keep them.
     pub fn close(&mut self) {
         self.closing = true;
         (0..self.lanes.len()).for_each(|index| self.mark_ready(index));
     }
 
-    /// Whether a session that was told to close has nothing left to do.
+    /// Whether a conversation that was told to close has nothing left to do.
     pub fn is_closed(&self) -> bool {
         self.closing && self.outstanding.commands == 0 && self.lanes.iter().all(Lane::is_done)
     }

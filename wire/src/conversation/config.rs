@@ -1,16 +1,16 @@
-//! The settings of a session, and every bound that it keeps.
+//! The settings of a conversation, and every bound that it keeps.
 
 use crate::command::{BATCH_BYTES_MAX, REQUEST_NUMBERS_MAX};
 use crate::id::{REPLICAS_MAX, SHARDS_MAX};
 use crate::message::Welcome;
 
-/// The most commands, and the most numbers, in one frame of a session.
+/// The most commands, and the most numbers, in one frame of a conversation.
 pub const FRAME_COMMANDS_MAX: usize = 1 << 14;
-/// A deadline that never comes, for a session in which every retry is safe.
+/// A deadline that never comes, for a conversation in which every retry is safe.
 pub const NO_DEADLINE_US: u64 = u64::MAX;
 /// The most numbers of a lane without an answer.
 pub const UNANSWERED_MAX: u64 = 1 << 15;
-/// How often a session checks its timeouts, in microseconds.
+/// How often a conversation checks its timeouts, in microseconds.
 pub(super) const TICK_US: u64 = 5_000;
 /// How many times a retry interval can double.
 pub(super) const RETRY_DOUBLINGS_MAX: u32 = 3;
@@ -45,7 +45,7 @@ pub enum Routing {
     Any,
 }
 
-/// The settings of a session. Times are in microseconds, sizes in bytes.
+/// The settings of a conversation. Times are in microseconds, sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The number of replicas, 1 to 9.

@@ -1,0 +1,59 @@
+//! When sessions were last used, by the local clock: that only proposes their end (S4, S5).
+
+use super::Sessions;
+use crate::contract::Time;
+use isonomy_wire::id::SessionId;
+use std::collections::BTreeMap;
+
+/// How often sessions are looked through, unless an eighth of the time that they may be idle is less.
+const CHECK_US: u64 = 10_000_000;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Idle {
+    used: BTreeMap<SessionId, Time>,
+    checked: Time,
+}
+
+impl Idle {
+    /// The time of all sessions begins here.
+    pub(crate) fn start(&mut self, now: Time, sessions: &Sessions) {
+        self.used = sessions.iter().map(|(id, _)| (*id, now)).collect();
+    }
+
+    /// A session was used.
+    #[inline]
+    pub(crate) fn on_use(&mut self, now: Time, id: SessionId) {
+        self.used.insert(id, now);
+    }
+
+    /// For how long a session has not been used, in microseconds.
+    pub(crate) fn idle_us(&self, now: Time, id: SessionId) -> u64 {
+        self.used.get(&id).map_or(0, |used| now.since(*used))
+    }
+
+    /// The sessions that nobody has used for long, as `patience_us` says of each; each is named again only after
+    /// as long. `idle_us_min` is the shortest patience.
+    pub(crate) fn poll(
+        &mut self,
+        now: Time,
+        sessions: &Sessions,
+        idle_us_min: u64,
+        patience_us: impl Fn(SessionId) -> u64,
+    ) -> Vec<SessionId> {
+        if now.since(self.checked) < CHECK_US.min(idle_us_min / 8) {
+            return Vec::new();
+        }
+        self.checked = now;
+        self.used.retain(|id, _| sessions.get(*id).is_some());
+        // A session may be opened and never used: its time begins here.
+        for (id, _) in sessions.iter() {
+            self.used.entry(*id).or_insert(now);
+        }
+        let is_old = |(id, used): (&SessionId, &Time)| now.since(*used) >= patience_us(*id);
+        let old: Vec<SessionId> =
+            self.used.iter().filter(|entry| is_old(*entry)).map(|(id, _)| *id).collect();
+        old.iter().for_each(|id| self.on_use(now, *id));
+        old
+    }
+}
