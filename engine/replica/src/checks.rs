@@ -2,39 +2,29 @@
 //! failed and what to do.
 
 use crate::config::Config;
-use crate::fatal::{Fatal, Reason};
+use crate::fatal::Fatal;
 use crate::file_size;
 use crate::files;
-use crate::waiting::{Trouble, list, look_up};
+use isonomy_shard::Ports;
+use isonomy_shard::data_dir::{RESTART_PATIENCE, RESTART_RETRY};
+use isonomy_shard::waiting::{Trouble, list, look_up};
 use isonomy_tuning::limits::{self, EXECUTOR_MEMLOCK_BYTES, Resource};
 use isonomy_tuning::{cores, ports, uring};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-/// How long a port or the lock of a data directory may stay taken, and how often it is tried.
-pub(crate) const RESTART_PATIENCE: Duration = Duration::from_secs(15);
-pub(crate) const RESTART_RETRY: Duration = Duration::from_millis(20);
+use std::time::Instant;
 
 /// Connections to a port that may wait until the replica takes them. What comes beyond is dropped, and the kernel
 /// of whoever connects tries again after 1, 3, 7 ... seconds. It is what Linux allows unless it is told otherwise;
 /// the library's own choice is 128, which a crowd of clients fills at once.
 const BACKLOG: u32 = 4096;
 
-/// The listening ports of a shard, taken before anything else happens: a replica that cannot
-/// have all of them does not start.
-#[derive(Debug)]
-pub(crate) struct Ports {
-    pub(crate) peers: TcpListener,
-    pub(crate) clients: TcpListener,
-}
-
 /// Checks limits and io_uring, before anything is made. The clients that each shard may have: `connections_max`,
 /// or as many as the limit of open files leaves.
 pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
     check_memlock(EXECUTOR_MEMLOCK_BYTES * u64::from(config.shards))?;
-    uring::check().map_err(|refused| machine(refused.to_string()))?;
+    uring::check().map_err(|refused| Fatal::machine(refused.to_string()))?;
     check_cores(&config.cores)?;
     file_size::check(config)?;
     if let Some(complaint) = ports::backlog_max().and_then(short_backlog) {
@@ -58,7 +48,7 @@ fn short_backlog(allowed: u32) -> Option<String> {
 fn check_memlock(needed: u64) -> Result<(), Fatal> {
     let limit = raise(Resource::MEMLOCK, needed)?;
     if limit < needed {
-        return Err(machine(format!(
+        return Err(Fatal::machine(format!(
             "locked memory is limited to {limit} bytes and {needed} are needed for io_uring; raise it \
              (`ulimit -l`, LimitMEMLOCK= in a systemd unit)"
         )));
@@ -68,20 +58,22 @@ fn check_memlock(needed: u64) -> Result<(), Fatal> {
 
 /// The limit, raised to what is needed as far as that is allowed.
 pub(crate) fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
-    let failed = |error| machine(format!("the limits of the process do not read: {error}"));
+    let failed = |error| Fatal::machine(format!("the limits of the process do not read: {error}"));
     limits::raise(resource, needed).map_err(failed)
 }
 
 fn check_cores(wanted: &[usize]) -> Result<(), Fatal> {
     match cores::first_unusable(wanted) {
         None => Ok(()),
-        Some(core) => {
-            Err(machine(format!("`cores` names {core}, but this process may use {:?}", cores::usable())))
-        }
+        Some(core) => Err(Fatal::machine(format!(
+            "`cores` names {core}, but this process may use {:?}",
+            cores::usable()
+        ))),
     }
 }
 
-/// Takes all ports at the addresses that `listen` stands for.
+/// Takes all ports at the addresses that `listen` stands for, before anything else happens: a replica that cannot have
+/// all of them does not start.
 pub(crate) fn take_ports(
     stopping: &AtomicBool,
     config: &Config,
@@ -128,7 +120,7 @@ fn take_port(
                 return Err(Trouble::Address { host, addresses, source: error }.into());
             }
             _ => {
-                return Err(machine(format!(
+                return Err(Fatal::machine(format!(
                     "port {port} of {} at {} ({what}, shard {shard}) cannot be had: {error}; stop whoever has it, \
                      or change `{what}`",
                     config.listen,
@@ -169,10 +161,6 @@ pub(crate) fn check_loopback(
         list(addresses),
         far.host
     ))
-}
-
-pub(crate) fn machine(text: String) -> Fatal {
-    Fatal::new(Reason::Machine, format!("start-up check: {text}"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The shared parts of the commands that talk to a running cluster.
 
-use crate::fatal::Fatal;
+use crate::fatal::{Fatal, failed};
 use clap::{Args, ValueEnum};
 use isonomy_wire::client::{Client, ConnectError, Contact, contact};
 use isonomy_wire::conversation::Config;
@@ -58,9 +58,9 @@ pub(crate) fn unconnected(troubles: &[String]) -> String {
 /// Runs a command on a runtime of its own.
 pub(crate) fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> Result<(), Fatal> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(Fatal::failed)?;
+    let runtime = runtime.map_err(failed)?;
     let done = runtime.block_on(command);
     // A name that is still looked up, on a thread of its own, holds nobody up.
     runtime.shutdown_background();
-    done.map_err(Fatal::failed)
+    done.map_err(failed)
 }

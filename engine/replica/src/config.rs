@@ -2,6 +2,7 @@
 
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
+use isonomy_shard::data_dir::Expected;
 use isonomy_wire::address::{bare_host, is_host};
 use isonomy_wire::id::{REPLICAS_MAX, ReplicaId, SHARDS_MAX};
 use serde::{Deserialize, Deserializer};
@@ -246,6 +247,18 @@ impl Config {
         Ok(())
     }
 
+    /// What the data directory must agree with.
+    pub(crate) fn expected(&self) -> Expected {
+        Expected {
+            path: self.data_dir.clone(),
+            cluster: self.cluster.clone(),
+            replica: self.replica,
+            replicas: self.members.len() as u8,
+            shards: self.shards,
+            outlives_power: self.durability == Durability::Fsync,
+        }
+    }
+
     /// The entry of this replica in the list of members.
     pub(crate) fn own(&self) -> &MemberConfig {
         &self.members[self.replica.index()]
@@ -293,26 +306,6 @@ fn absolute(path: &Path) -> Result<PathBuf, Fatal> {
 
 fn bad(text: String) -> Fatal {
     Fatal::new(Reason::Config, format!("configuration: {text}"))
-}
-
-#[cfg(test)]
-impl Config {
-    /// Replica 0 of these members, with one shard, for tests.
-    pub(crate) fn for_test(data_dir: PathBuf, members: Vec<MemberConfig>) -> Config {
-        Config {
-            cluster: "test".into(),
-            replica: ReplicaId(0),
-            shards: 1,
-            data_dir,
-            durability: Durability::Fsync,
-            cores: Vec::new(),
-            listen: "127.0.0.1".into(),
-            connections_max: 8,
-            log_budget: 1 << 30,
-            source_expiry: Duration::from_secs(86_400),
-            members,
-        }
-    }
 }
 
 #[cfg(test)]

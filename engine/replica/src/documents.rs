@@ -1,15 +1,15 @@
 //! What the documents say of limits, deadlines and exit codes is what the code has.
 
 use crate::backup::TAKE_SECONDS;
-use crate::checks::RESTART_PATIENCE;
 use crate::config::{CONNECTIONS_MAX, LOG_BUDGET_MIB, LOG_BUDGET_MIB_MIN};
 use crate::fatal::Reason;
 use crate::propose::{DEADLINE_SECONDS, LINES_BYTES_MAX, LINES_MAX};
-use crate::shard::{CLIENT_PATIENCE, PEER_PATIENCE};
 use isonomy_protocol::limits::{
     HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, SESSION_RESULT_BYTES_MAX, SOURCES_MAX,
     UNAVAILABLE_AFTER_US,
 };
+use isonomy_shard::data_dir::RESTART_PATIENCE;
+use isonomy_shard::{CLIENT_PATIENCE, PEER_PATIENCE};
 use isonomy_wire::answer::VALUES_BYTES_MAX;
 use isonomy_wire::client::connection::{CONNECT_TIMEOUT, STATUS_TIMEOUT};
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};

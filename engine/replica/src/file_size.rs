@@ -1,11 +1,11 @@
 //! Whether the limit on the size of files leaves room for the log and for snapshots.
 
-use crate::checks::{machine, raise};
+use crate::checks::raise;
 use crate::config::Config;
-use crate::data_dir::shard_dir;
 use crate::fatal::Fatal;
-use crate::shard::SEGMENT_BYTES;
-use crate::snapshots;
+use isonomy_shard::SEGMENT_BYTES;
+use isonomy_shard::data_dir::shard_dir;
+use isonomy_shard::snapshot::store as snapshots;
 use isonomy_tuning::file_size::REMEDY;
 use isonomy_tuning::limits::{Resource, UNLIMITED};
 use isonomy_wire::id::ShardId;
@@ -19,7 +19,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Fatal> {
         return Ok(());
     }
     if limit < SEGMENT_BYTES as u64 {
-        return Err(machine(format!(
+        return Err(Fatal::machine(format!(
             "files may have {limit} bytes here, and a segment of the log has {SEGMENT_BYTES}; {REMEDY}"
         )));
     }
@@ -27,7 +27,7 @@ pub(crate) fn check(config: &Config) -> Result<(), Fatal> {
         let dir = shard_dir(&config.data_dir, ShardId(shard));
         if let Some((barrier, bytes)) = newest_snapshot(&dir).filter(|(_, bytes)| *bytes > limit) {
             let path = snapshots::snapshot_path(&dir, barrier);
-            return Err(machine(format!(
+            return Err(Fatal::machine(format!(
                 "files may have {limit} bytes here, and the snapshot {} has {bytes}, as the next ones will; {REMEDY}",
                 path.display()
             )));

@@ -1,9 +1,10 @@
 //! How the open files that this process may have are shared out. What the log, snapshots and peers need
 //! is set aside; clients and strangers get the rest, and never more.
 
-use crate::checks::{machine, raise};
+use crate::checks::raise;
 use crate::config::Config;
 use crate::fatal::Fatal;
+use isonomy_shard::limits::{ARRIVING_MAX, OPERATORS_MAX, STRANGERS_MAX};
 use isonomy_tuning::limits::{Resource, UNLIMITED};
 
 /// Open files of a process besides those of its shards: standard streams, the lock, what is read and
@@ -15,14 +16,6 @@ const FILES_PER_SHARD: u64 = 24;
 /// Those for each peer of a shard: a link in each direction, the one that takes its place, and one
 /// that is being opened.
 const FILES_PER_PEER: u64 = 4;
-/// Connections to the port for peers that have not said who they are, per shard.
-pub(crate) const STRANGERS_MAX: u32 = 16;
-/// Connections to the port for clients beyond all places, per shard: those that have not said who they are or hear
-/// that there is no place, and those that leave. When more come, the oldest that has no place goes.
-pub(crate) const ARRIVING_MAX: u32 = 32;
-/// Connections of operators per shard, who get in where clients have taken all places: a few people, and what
-/// watches the cluster.
-pub(crate) const OPERATORS_MAX: u32 = 8;
 /// A closed connection keeps its file for a moment: what comes after it has a file of its own.
 const CLOSING_MAX: u32 = 16;
 /// With fewer connections for clients per shard a replica does not start.
@@ -69,7 +62,7 @@ impl Demand {
     fn clients_within(self, limit: u64) -> Result<u64, Fatal> {
         let fewest = Demand { clients: self.clients.min(CLIENTS_MIN), ..self }.files();
         if limit < fewest {
-            return Err(machine(format!(
+            return Err(Fatal::machine(format!(
                 "{limit} open files are allowed, and {} shard(s) need {fewest} even for a few clients; raise the limit \
                  (`ulimit -Hn`, LimitNOFILE= in a systemd unit)",
                 self.shards

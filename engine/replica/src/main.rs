@@ -5,7 +5,6 @@ mod bytes;
 mod checks;
 mod commands;
 mod config;
-mod data_dir;
 mod delete;
 mod demo;
 #[cfg(test)]
@@ -17,18 +16,14 @@ mod logging;
 mod out;
 mod propose;
 mod read;
-mod resolver;
-mod rings;
 mod serve;
-mod shard;
-mod snapshots;
+mod shards;
 mod source;
 mod status;
-mod told;
-mod waiting;
 
-use crate::fatal::Reason;
+use crate::fatal::{Reason, report};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use isonomy_mesh::fatal::set_last_words;
 use isonomy_tuning::environment;
 use isonomy_tuning::file_size::outlive_signal;
 use isonomy_tuning::pages::Allocator;
@@ -85,6 +80,7 @@ fn parse() -> Result<Cli, ExitCode> {
 
 fn main() -> ExitCode {
     logging::start();
+    set_last_words(logging::say_last);
     outlive_signal();
     let command = match parse() {
         Ok(cli) => cli.command,
@@ -102,7 +98,7 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fatal) => fatal.report(),
+        Err(fatal) => report(&fatal),
     }
 }
 

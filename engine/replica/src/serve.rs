@@ -1,21 +1,19 @@
 //! `isonomy serve`: one replica, until it is told to stop.
 
-use crate::checks::{Ports, check_loopback, check_machine, take_ports};
+use crate::checks::{check_loopback, check_machine, take_ports};
 use crate::config::{Config, ServeArgs};
-use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
-use crate::resolver::Resolver;
-use crate::shard::{self, Setup};
-use crate::waiting::{look_up, patiently};
-use isonomy_tuning::cores;
+use crate::shards::Shards;
+use isonomy_shard::Ports;
+use isonomy_shard::data_dir::DataDir;
+use isonomy_shard::waiting::{look_up, patiently};
 use isonomy_wire::address::with_port;
-use isonomy_wire::id::ShardId;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Freed memory that is kept instead of being returned: a loaded replica frees and takes receive
 /// buffers all the time, and every page that comes back from the system is a fault.
@@ -31,15 +29,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
     let mut config = Config::load(args)?;
     keep_freed_memory();
     config.connections_max = check_machine(&config)?;
-    let config = Arc::new(config);
     let stopping = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, stopping.clone())
-            .map_err(|error| Fatal::new(Reason::Machine, format!("signals cannot be handled: {error}")))?;
-    }
+    heed_signals(&stopping)
+        .map_err(|error| Fatal::new(Reason::Machine, format!("signals cannot be handled: {error}")))?;
     // The directory first: a second process must not even take a port.
-    let Some(data_dir) = patiently(&stopping, || DataDir::open(&config))? else {
-        say_stopped(&config);
+    let Some(data_dir) = patiently(&stopping, || DataDir::open(&config.expected()))? else {
+        say_stopped(&config, 0);
         return Ok(());
     };
     let listen = || -> Result<_, Fatal> {
@@ -47,41 +42,38 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
         Ok((take_ports(&stopping, &config, &addresses)?, addresses))
     };
     let Some((ports, addresses)) = patiently(&stopping, listen)? else {
-        say_stopped(&config);
+        say_stopped(&config, 0);
         return Ok(());
     };
     let unreachable = check_loopback(&stopping, &config, &addresses);
     say_addresses(&config, &ports, unreachable.as_deref());
-    let usable = if config.cores.is_empty() { cores::usable() } else { config.cores.clone() };
-    let (ready, is_ready) = mpsc::channel();
-    let resolver = Resolver::default();
-    let mut shards = Vec::new();
-    for (index, ports) in ports.into_iter().enumerate() {
-        shards.push(shard::spawn(Setup {
-            config: config.clone(),
-            data_dir: data_dir.clone(),
-            shard: ShardId(index as u16),
-            core: cores::in_turn(&usable, index),
-            ports,
-            resolver: resolver.clone(),
-            unreachable: unreachable.clone(),
-            stopping: stopping.clone(),
-            ready: ready.clone(),
-        })?);
-    }
-    drop(ready);
-    if is_ready.iter().take(shards.len()).count() == shards.len() {
+    let mut shards = Shards::start(&config, &data_dir, ports, unreachable)?;
+    if shards.wait_ready(&stopping) {
         announce(&config);
     }
-    for shard in shards {
-        shard.join().map_err(|_| Fatal::new(Reason::Failed, "a shard has panicked; see the text above"))?;
-    }
-    say_stopped(&config);
+    let decisions = shards.run(&stopping)?;
+    say_stopped(&config, decisions);
     Ok(())
 }
 
-fn say_stopped(config: &Config) {
-    logging::say_last(&format!("isonomy: replica {} has stopped in good order", config.replica));
+/// Sets `stopping` and wakes the calling thread when the process is told to stop.
+fn heed_signals(stopping: &Arc<AtomicBool>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let (stopping, main) = (stopping.clone(), std::thread::current());
+    let heed = move || {
+        for _ in signals.forever() {
+            stopping.store(true, Ordering::Relaxed);
+            main.unpark();
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(heed).map(drop)
+}
+
+fn say_stopped(config: &Config, decisions: u64) {
+    logging::say_last(&format!(
+        "isonomy: replica {} has stopped in good order, having executed {decisions} decisions",
+        config.replica
+    ));
 }
 
 /// Where it is reached, before it waits for anything else.

@@ -2,11 +2,11 @@
 
 use super::manifest::{FORMAT, Manifest, ManifestFile, Sum, file_name, manifest_path};
 use super::source::{Found, io, shards, snapshots_of, unless_gone};
-use crate::data_dir::{Identity, look};
 use crate::fatal::{Fatal, Reason};
 use crate::out;
-use crate::snapshots::{SnapshotError, read_with, sync_dir};
 use clap::Args;
+use isonomy_shard::data_dir::{Identity, look};
+use isonomy_shard::snapshot::store::{SnapshotError, read_with, sync_dir};
 use isonomy_wire::id::ShardId;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};

@@ -2,13 +2,13 @@
 
 use super::source::{Found, describe, shards, snapshots_of, unless_gone};
 use crate::commands::Output;
-use crate::data_dir::look;
 use crate::fatal::Fatal;
 use crate::out;
-use crate::snapshots::{SnapshotError, read_head};
 use crate::status::hash_text;
 use clap::Args;
 use isonomy_protocol::snapshot::SnapshotHead;
+use isonomy_shard::data_dir::look;
+use isonomy_shard::snapshot::store::{SnapshotError, read_head};
 use serde_json::json;
 use std::path::PathBuf;
 

@@ -2,9 +2,9 @@
 
 use super::source::io;
 use crate::fatal::{Fatal, Reason};
-use crate::snapshots::{SnapshotError, read_with};
 use crate::status::hash_text;
 use isonomy_protocol::snapshot::{Snapshot, SnapshotHead, SnapshotId};
+use isonomy_shard::snapshot::store::{SnapshotError, read_with};
 use isonomy_wire::id::{ClusterId, ShardId};
 use serde::{Deserialize, Serialize};
 use std::fs;

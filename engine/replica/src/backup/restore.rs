@@ -4,12 +4,12 @@ use super::manifest::Manifest;
 use super::source::io;
 use super::verify::verify_backup;
 use crate::config::{Config, ServeArgs};
-use crate::data_dir::{DataDir, shard_dir};
 use crate::fatal::{Fatal, Reason};
 use crate::out;
-use crate::snapshots::{publish, unfinished_path};
 use clap::Args;
 use isonomy_protocol::snapshot::{Snapshot, SnapshotId, rebrand};
+use isonomy_shard::data_dir::{DataDir, shard_dir};
+use isonomy_shard::snapshot::store::{publish, unfinished_path};
 use isonomy_wire::id::{ClusterId, ShardId};
 use std::fs::File;
 use std::io::{Result as IoResult, Write};
@@ -43,7 +43,9 @@ pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
     let manifest = Manifest::load(&args.from)?;
     check_fits(&config, &manifest)?;
     verify_backup(&args.from, &manifest)?;
-    DataDir::restore(&config, &manifest.checksum, |cluster| fill(&config, &args.from, &manifest, cluster))?;
+    DataDir::restore(&config.expected(), &manifest.checksum, |cluster| {
+        fill(&config, &args.from, &manifest, cluster)
+    })?;
     let Config { replica, members, cluster, data_dir, .. } = &config;
     out::print(format_args!(
         "{}: restored for replica {replica} of cluster '{cluster}'\n\

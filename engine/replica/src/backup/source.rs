@@ -1,9 +1,9 @@
 //! Snapshots in the data directory of a replica, which may run and replace them at any time.
 
-use crate::data_dir::{Identity, shard_dir};
 use crate::fatal::{Fatal, Reason};
-use crate::snapshots::{self, SnapshotError, snapshot_path};
 use isonomy_protocol::snapshot::{SnapshotHead, SnapshotId};
+use isonomy_shard::data_dir::{Identity, shard_dir};
+use isonomy_shard::snapshot::store::{self as snapshots, SnapshotError, snapshot_path};
 use isonomy_tuning::file_size;
 use isonomy_wire::id::ShardId;
 use std::io::ErrorKind;

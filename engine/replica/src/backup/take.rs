@@ -1,13 +1,13 @@
 //! `isonomy snapshot take`: a barrier in every shard, and a wait for the snapshots at them.
 
 use crate::commands::{ConnectArgs, Output, block_on};
-use crate::data_dir::shard_dir;
 use crate::fatal::Fatal;
 use crate::out;
-use crate::snapshots::snapshot_path;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use isonomy_shard::data_dir::shard_dir;
+use isonomy_shard::snapshot::store::snapshot_path;
 use isonomy_wire::client::{ConnectError, Connection, Contact, Patience};
 use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{Member, Role, ShardStatus, Welcome};

@@ -2,12 +2,12 @@
 
 use super::manifest::{Manifest, ManifestFile, manifest_path};
 use super::source::{Found, describe, shards, snapshots_of, unless_gone};
-use crate::data_dir::{Identity, check_shards, look, shard_dir};
 use crate::fatal::{Fatal, Reason};
 use crate::out;
-use crate::shard::verify_log;
-use crate::snapshots::read_with;
 use clap::Args;
+use isonomy_shard::data_dir::{Identity, check_shards, look, shard_dir};
+use isonomy_shard::snapshot::store::read_with;
+use isonomy_shard::verify_log;
 use isonomy_wire::id::ShardId;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +70,7 @@ fn verify_log_of(dir: &Path, identity: &Identity, shard: ShardId) -> Result<(), 
     let id = identity.log_id(shard).map_err(|what| unknown(dir, &what))?;
     let shard_dir = shard_dir(dir, shard);
     let log = verify_log(id, &shard_dir, || Ok(look(dir)?.known(shard, 0)))?;
-    let (records, segments, prepared) = (log.records(), log.used.len(), log.prepared.len());
+    let (records, (segments, prepared)) = (log.records(), log.segments());
     let what = format!("log of {records} records in {segments} segments, {prepared} more prepared");
     print_whole(&shard_dir, &what)
 }

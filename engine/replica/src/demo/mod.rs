@@ -10,7 +10,6 @@ mod report;
 mod stalls;
 
 use crate::commands::{Output, block_on};
-use crate::data_dir::in_memory;
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::out;
@@ -18,6 +17,7 @@ use crate::status::{hash_text, replica_status};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cluster::Cluster;
+use isonomy_shard::data_dir::in_memory;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
 use isonomy_wire::message::ShardStatus;

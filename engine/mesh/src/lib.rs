@@ -1,0 +1,54 @@
+//! Everything that crosses cores: a bounded lane in each direction between the process and a shard, the wake-up that
+//! goes with a lane, and the reasons for which any thread ends the process.
+//!
+//! One enum goes each way. What crosses is plain data with one owner, and neither side ever waits for the other: a
+//! lane that is full gives the item back, and the sender decides what that means.
+
+pub mod bell;
+pub mod fatal;
+mod lane;
+
+pub use lane::{Inbox, LANE_MAX, Outbox};
+
+use isonomy_wire::message::ShardStatus;
+
+/// What the process tells a shard.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ToShard {
+    /// The shard answers the requests that are under way, closes its connections and ends.
+    Stop,
+}
+
+/// What a shard tells the process.
+#[derive(Debug)]
+pub enum FromShard {
+    /// The log is read and the ports are served.
+    Ready,
+    /// The shard's metrics, about once a second. Newer metrics replace older ones, so some may be left out.
+    Metrics(Box<ShardStatus>),
+}
+
+/// A shard's end.
+#[derive(Debug)]
+pub struct ShardEnd {
+    /// What the process tells the shard.
+    pub orders: Inbox<ToShard>,
+    /// What the shard tells the process.
+    pub news: Outbox<FromShard>,
+}
+
+/// The process's end of the lanes with one shard.
+#[derive(Debug)]
+pub struct ProcessEnd {
+    /// What the process tells the shard.
+    pub orders: Outbox<ToShard>,
+    /// What the shard tells the process.
+    pub news: Inbox<FromShard>,
+}
+
+/// The two lanes between the process and a shard.
+pub fn connect() -> (ProcessEnd, ShardEnd) {
+    let (orders, to_shard) = lane::new();
+    let (news, to_process) = lane::new();
+    (ProcessEnd { orders, news: to_process }, ShardEnd { orders: to_shard, news })
+}

@@ -1,0 +1,132 @@
+//! The shards of a replica, as the process's main thread sees them: their threads, and what crosses the mesh.
+
+use crate::config::{Config, Durability, MemberConfig};
+use crate::fatal::{Fatal, Reason};
+use crate::logging;
+use isonomy_mesh::{FromShard, ProcessEnd, ToShard, connect};
+use isonomy_shard::data_dir::DataDir;
+use isonomy_shard::{MemberAddress, Ports, Resolver, Settings, spawn};
+use isonomy_tuning::cores;
+use isonomy_wire::id::ShardId;
+use isonomy_wire::message::ShardStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+
+fn address(member: &MemberConfig) -> MemberAddress {
+    let MemberConfig { host, peer_base, client_base } = member;
+    MemberAddress { host: host.clone(), peer_base: *peer_base, client_base: *client_base }
+}
+
+/// Wakes a thread that has parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A shard that was started.
+struct Shard {
+    /// Until the shard has ended.
+    thread: Option<JoinHandle<()>>,
+    end: ProcessEnd,
+    is_ready: bool,
+    /// What the shard measured last.
+    metrics: Option<Box<ShardStatus>>,
+}
+
+/// All shards of a replica.
+pub(crate) struct Shards {
+    shards: Vec<Shard>,
+}
+
+impl Shards {
+    /// Starts a shard for each pair of ports. What the shards say wakes the calling thread.
+    pub(crate) fn start(
+        config: &Config,
+        data_dir: &DataDir,
+        ports: Vec<Ports>,
+        unreachable: Option<String>,
+    ) -> Result<Shards, Fatal> {
+        let resolver = Resolver::default();
+        let usable = if config.cores.is_empty() { cores::usable() } else { config.cores.clone() };
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let start = |(index, ports)| {
+            let settings = Settings {
+                replica: config.replica,
+                members: config.members.iter().map(address).collect(),
+                shard: ShardId(index as u16),
+                shards: config.shards,
+                core: cores::in_turn(&usable, index),
+                outlives_power: config.durability == Durability::Fsync,
+                connections_max: config.connections_max,
+                log_budget: config.log_budget,
+                source_expiry: config.source_expiry,
+                resolver: resolver.clone(),
+                unreachable: unreachable.clone(),
+                log_lines_dropped: logging::dropped,
+            };
+            let (end, shard_end) = connect();
+            end.news.listen(&waker);
+            let thread = Some(spawn(settings, data_dir.clone(), ports, shard_end)?);
+            Ok(Shard { thread, end, is_ready: false, metrics: None })
+        };
+        Ok(Shards { shards: ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()? })
+    }
+
+    /// Waits until all shards serve, or the process is told to stop. Returns whether they serve.
+    pub(crate) fn wait_ready(&mut self, stopping: &AtomicBool) -> bool {
+        loop {
+            self.hear();
+            if self.shards.iter().all(|shard| shard.is_ready) {
+                return true;
+            }
+            if stopping.load(Ordering::Relaxed) {
+                return false;
+            }
+            std::thread::park();
+        }
+    }
+
+    /// Waits until the process is told to stop, and stops the shards. Returns the number of decisions that were executed
+    /// since the start.
+    pub(crate) fn run(mut self, stopping: &AtomicBool) -> Result<u64, Fatal> {
+        while !stopping.load(Ordering::Relaxed) {
+            self.hear();
+            std::thread::park();
+        }
+        for Shard { end, .. } in &self.shards {
+            end.orders.send(ToShard::Stop).expect("a shard is given no other order");
+        }
+        self.shards.into_iter().map(Shard::end).sum()
+    }
+
+    fn hear(&mut self) {
+        self.shards.iter_mut().for_each(Shard::hear);
+    }
+}
+
+impl Shard {
+    /// Waits for the end of the shard. Returns the number of decisions that it has executed.
+    fn end(mut self) -> Result<u64, Fatal> {
+        self.hear();
+        // A lane has room for what a shard says until it ends.
+        let thread = self.thread.take().expect("a shard ends once");
+        thread.join().map_err(|_| Fatal::new(Reason::Failed, "a shard has panicked; see the text above"))?;
+        self.hear();
+        Ok(self.metrics.map_or(0, |metrics| metrics.decisions))
+    }
+
+    /// Takes what the shard has said.
+    fn hear(&mut self) {
+        for news in self.end.news.take() {
+            match news {
+                FromShard::Ready => self.is_ready = true,
+                FromShard::Metrics(metrics) => self.metrics = Some(metrics),
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a shard is started with: plain values, whatever file or flag they come from.
+
+use crate::net::resolver::Resolver;
+use isonomy_wire::id::{ReplicaId, ShardId};
+use std::net::TcpListener;
+use std::time::Duration;
+
+/// Where a member of the cluster is found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberAddress {
+    /// A name or an address; an IPv6 address has no brackets.
+    pub host: String,
+    /// Shard `s` listens for peers on this port plus `s`.
+    pub peer_base: u16,
+    /// Shard `s` listens for clients on this port plus `s`.
+    pub client_base: u16,
+}
+
+/// The settings of a shard.
+#[derive(Clone)]
+pub struct Settings {
+    /// The own place among the members.
+    pub replica: ReplicaId,
+    /// All members, by their ids.
+    pub members: Vec<MemberAddress>,
+    /// The shard.
+    pub shard: ShardId,
+    /// How many shards each member has.
+    pub shards: u16,
+    /// The core to which the shard is pinned; without one it runs wherever the system lets it.
+    pub core: Option<usize>,
+    /// Whether a decision is answered only when the disk has flushed it.
+    pub outlives_power: bool,
+    /// The most connections of clients.
+    pub connections_max: u32,
+    /// The log that the shard may keep, in bytes.
+    pub log_budget: u64,
+    /// The time without use after which a source is forgotten.
+    pub source_expiry: Duration,
+    /// Looks up the names of members; the shards of a process share it.
+    pub resolver: Resolver,
+    /// Why other machines do not reach this replica, if they do not.
+    pub unreachable: Option<String>,
+    /// How many lines of the process's log were dropped because nobody read them.
+    pub log_lines_dropped: fn() -> u64,
+}
+
+impl Settings {
+    /// Where this replica itself is found.
+    pub(crate) fn own(&self) -> &MemberAddress {
+        &self.members[self.replica.index()]
+    }
+
+    /// The other members.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = ReplicaId> {
+        let own = self.replica;
+        (0..self.members.len() as u8).map(ReplicaId).filter(move |id| *id != own)
+    }
+}
+
+/// The listening ports of a shard, which the process takes before anything else happens.
+#[derive(Debug)]
+pub struct Ports {
+    /// For the other replicas.
+    pub peers: TcpListener,
+    /// For clients.
+    pub clients: TcpListener,
+}

@@ -1,0 +1,148 @@
+//! A shard for tests: a node over real files and real sockets, in an executor on the test's own thread. Nothing
+//! of it runs but what the test starts.
+
+use crate::data_dir::DataDir;
+use crate::mail::Mail;
+use crate::net::connection::{Connection, LinkError};
+use crate::node::Node;
+use crate::pump::Input;
+use crate::rings::PREEMPT;
+use crate::settings::MemberAddress;
+use crate::start::open;
+use crate::testing::fixture::Setup;
+use crate::time::ticker::TICK;
+use crate::time::ticks::Ticks;
+use futures_lite::future::or;
+use glommio::net::TcpStream;
+use glommio::{LocalExecutorBuilder, Placement};
+use isonomy_mesh::ProcessEnd;
+use isonomy_tuning::limits::{self, EXECUTOR_MEMLOCK_BYTES, Resource};
+use isonomy_wire::frame::Encoder;
+use isonomy_wire::id::{ReplicaId, ShardId};
+use isonomy_wire::message::{Handshake, Hello};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub(crate) const SHARD: ShardId = ShardId(0);
+/// How long anything that must happen may take on a loaded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Replica 0 of a cluster whose other members the test plays.
+pub(crate) struct Rig {
+    pub(crate) node: Rc<Node>,
+    pub(crate) setup: Setup,
+    /// The process's end of the mesh.
+    pub(crate) process: ProcessEnd,
+    /// The ports for peers of all members, by their ids.
+    pub(crate) peers: Vec<TcpListener>,
+    /// The port for clients of replica 0.
+    pub(crate) clients: TcpListener,
+    /// Wakes the executor, as in a shard.
+    ticks: Ticks,
+    _dir: TempDir,
+}
+
+/// Runs a test in an executor.
+pub(crate) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
+    let dir = tempfile::tempdir().unwrap();
+    let bound = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let (peers, clients) = ((0..members).map(|_| bound()).collect::<Vec<_>>(), bound());
+    let member = |listener| MemberAddress {
+        host: "127.0.0.1".into(),
+        peer_base: port(listener),
+        client_base: port(&clients),
+    };
+    let setup = Setup::new(dir.path().join("data"), peers.iter().map(member).collect());
+    limits::raise(Resource::MEMLOCK, EXECUTOR_MEMLOCK_BYTES).unwrap();
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(PREEMPT).make().unwrap();
+    executor.run(async {
+        let ticks = Ticks::start(TICK).unwrap();
+        ticks.attach().await;
+        let data_dir = DataDir::open(&setup.expected).unwrap();
+        let (process, end) = isonomy_mesh::connect();
+        let node = open(setup.settings.clone(), data_dir, Mail::new(end)).await.unwrap();
+        test(Rig { node: Rc::new(node), setup, process, peers, clients, ticks, _dir: dir }).await;
+    });
+}
+
+impl Rig {
+    /// A task of the node's.
+    pub(crate) fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) {
+        glommio::spawn_local(task).detach();
+    }
+
+    /// What is written aside comes back.
+    pub(crate) fn listen_aside(&self) {
+        let node = self.node.clone();
+        self.spawn(async move { node.aside.listen().await });
+    }
+
+    /// The core's outputs are taken and the log is written, as in a shard that runs.
+    pub(crate) fn run_core(&self) {
+        let node = self.node.clone();
+        self.spawn(async move { node.writer.disk.prepare().await });
+        self.spawn(self.node.clone().run_turns());
+        self.spawn(self.node.clone().run_writes());
+    }
+
+    /// The others have accepted the directory, and the core takes part.
+    pub(crate) fn admit(&self) {
+        for peer in 1..self.setup.settings.members.len() as u8 {
+            self.node.data_dir.on_accepted(ReplicaId(peer)).unwrap();
+        }
+        self.node.pump.take(Input::Admit);
+    }
+
+    /// Some ticks pass, in which something must not happen. One task waits for ticks at a time.
+    pub(crate) async fn ticks(&self, count: u32) {
+        for _ in 0..count {
+            self.ticks.wait().await;
+        }
+    }
+
+    /// The thread for files does nothing until what this gives is dropped.
+    pub(crate) fn hold_aside(&self) -> Sender<()> {
+        let (held, release) = channel();
+        let node = self.node.clone();
+        let wait = move || {
+            let _ = release.recv();
+        };
+        self.spawn(async move { node.aside.run(wait).await });
+        held
+    }
+
+    /// Waits for something that must become true.
+    pub(crate) async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
+            self.ticks.wait().await;
+        }
+    }
+}
+
+/// What this gives, which must come.
+pub(crate) async fn within_patience<T>(what: &str, awaited: impl Future<Output = T>) -> T {
+    let late = async {
+        glommio::timer::sleep(PATIENCE).await;
+        panic!("{what} did not come within {PATIENCE:?}")
+    };
+    or(awaited, late).await
+}
+
+/// A connection to a port of the node.
+pub(crate) async fn connect(port: &TcpListener) -> Connection {
+    let stream = TcpStream::connect(port.local_addr().unwrap()).await.unwrap();
+    Connection::new(stream, PATIENCE)
+}
+
+/// Says hello; what the other side answers.
+pub(crate) async fn shake(connection: &mut Connection, hello: Hello) -> Result<Handshake, LinkError> {
+    let mut encoder = Encoder::default();
+    connection.shake(&mut encoder, SHARD, &Handshake::Hello(hello));
+    connection.hear(&mut encoder, SHARD).await
+}

@@ -1,0 +1,4 @@
+//! What is due by time alone.
+
+pub(crate) mod ticker;
+pub(crate) mod ticks;

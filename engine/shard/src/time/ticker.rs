@@ -1,0 +1,173 @@
+//! Work that is due by time alone: the core's deadlines, and the end of connections that are stuck.
+
+use isonomy_protocol::contract::Room;
+use isonomy_protocol::limits::TICK_US;
+use isonomy_wire::failure::Reason;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::net::connection::Sink;
+use crate::node::Node;
+use crate::pump::Input;
+use crate::time::ticks::Ticks;
+use crate::told::Kind;
+
+/// How long a client may take for a frame that it has begun, how long it may leave its answers unread, and how long
+/// its machine may be silent.
+pub const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a peer may be silent; a peer that lives sends gossip at least once a second. Bytes that are not
+/// acknowledged for this long end the link as well, because on a link that survived a cut of the network the kernel
+/// would wait for as long again before it sent anything.
+pub const PEER_PATIENCE: Duration = Duration::from_secs(5);
+/// The period of ticks.
+pub(crate) const TICK: Duration = Duration::from_micros(TICK_US);
+/// The period of ticks of an idle shard.
+const IDLE_TICK: Duration = Duration::from_millis(20);
+/// How often the shard looks for stuck connections.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often a log at its budget asks for a barrier. The log does not grow to the next barrier by itself, and a
+/// snapshot that could not be written may succeed by now.
+const BARRIER_EVERY: Duration = Duration::from_secs(5);
+
+/// The size of the log on its disk, and the state of the disk.
+#[derive(Clone, Copy)]
+struct Held {
+    hung: Option<Duration>,
+    is_full: bool,
+    bytes: u64,
+    budget: u64,
+}
+
+impl Held {
+    fn is_over_budget(self) -> bool {
+        self.bytes >= self.budget
+    }
+
+    /// Whether to ask for a barrier, given the time since the last one. A snapshot needs room as well.
+    fn asks_for_barrier(self, since_last: Duration) -> bool {
+        self.is_over_budget() && !self.is_full && since_last >= BARRIER_EVERY
+    }
+
+    /// The room that the core still has; the worst reason comes first.
+    fn room(self) -> Room {
+        let Held { bytes: held_bytes, budget: budget_bytes, .. } = self;
+        match self.hung {
+            Some(_) if self.is_full => Room::Hung(Reason::DiskFull),
+            Some(hung) => Room::Hung(Reason::DiskHung { for_ms: hung.as_millis() as u32 }),
+            None if self.is_full => Room::Gone(Reason::DiskFull),
+            None if self.is_over_budget() => Room::Short(Reason::LogFull { held_bytes, budget_bytes }),
+            None => Room::Enough,
+        }
+    }
+}
+
+/// What the task of the ticks remembers.
+struct Ticker {
+    swept: Instant,
+    /// When a barrier was asked for.
+    asked: Instant,
+    /// Since when the disk hangs, as far as the core was told (D9).
+    hung_since: Option<Instant>,
+}
+
+impl Node {
+    /// Tells the core the time at its deadlines, and closes stuck connections.
+    pub(crate) async fn run_ticks(self: Rc<Node>, ticks: Ticks) {
+        let now = Instant::now();
+        let mut ticker = Ticker { swept: now, asked: now, hung_since: None };
+        loop {
+            ticks.wait().await;
+            self.tick.notify();
+            self.net.links.borrow_mut().flush_all();
+            let is_quiet = self.on_tick(&mut ticker);
+            ticks.set_period(if is_quiet { IDLE_TICK } else { TICK });
+        }
+    }
+
+    /// Does what is due. Returns whether nothing will be due soon.
+    fn on_tick(self: &Rc<Node>, ticker: &mut Ticker) -> bool {
+        let (now, due) = (self.pump.now(), self.pump.look(|core| core.next_deadline()));
+        let disk_turned = self.look_at_disk(ticker);
+        if disk_turned || due.is_some_and(|due| due <= now) {
+            let (room, log_bytes) = (self.held().room(), self.writer.bytes());
+            self.pump.take(Input::Tick { room, log_bytes });
+        }
+        self.writer.on_tick(self.pump.now());
+        self.maybe_admit();
+        if ticker.swept.elapsed() >= SWEEP_EVERY {
+            ticker.swept = Instant::now();
+            self.sweep(ticker.swept);
+            self.tell_missing();
+            self.mail.send_metrics(self.status());
+        }
+        if self.held().asks_for_barrier(ticker.asked.elapsed()) {
+            ticker.asked = Instant::now();
+            self.pump.take(Input::Barrier);
+        }
+        due.is_none_or(|due| due > now.after(TICK_US))
+    }
+
+    fn held(&self) -> Held {
+        let disk = &self.writer.disk;
+        Held {
+            hung: disk.hung_for(),
+            is_full: disk.is_full(),
+            bytes: disk.held_bytes(),
+            budget: self.settings.log_budget,
+        }
+    }
+
+    /// D9: returns whether the disk has begun to hang or to answer again since the last tick, and logs it.
+    fn look_at_disk(&self, ticker: &mut Ticker) -> bool {
+        let (hung, since) = (self.writer.disk.hung_for(), ticker.hung_since);
+        if hung.is_some() == since.is_some() {
+            return false;
+        }
+        ticker.hung_since = hung.and_then(|hung| Instant::now().checked_sub(hung));
+        if !self.told.may(Kind::HungDisk) {
+            return true;
+        }
+        match (hung, since) {
+            (Some(hung), _) => log::warn!(
+                "shard {}: the disk has not answered for {hung:.1?}. Until it does, this replica proposes nothing, \
+                 sends clients to others, and nothing acknowledged is lost. See docs/OPERATIONS.md, \"A disk that \
+                 hangs\"",
+                self.settings.shard.0
+            ),
+            (None, since) => log::info!(
+                "shard {}: the disk answers again; it took {:.1?}",
+                self.settings.shard.0,
+                since.map_or(Duration::ZERO, |since| since.elapsed())
+            ),
+        }
+        true
+    }
+
+    fn sweep(&self, now: Instant) {
+        for (kind, count) in self.told.held_back() {
+            log::warn!("shard {}: {count} more lines about {kind} were held back", self.settings.shard.0);
+        }
+        self.net.guests.borrow().sinks().for_each(|sink| close_if_stuck(sink, now));
+        // Peers look silent while the shard does not read from them.
+        if self.is_behind() {
+            return;
+        }
+        for sink in self.net.links.borrow().incoming() {
+            if sink.silent_for(now) > PEER_PATIENCE {
+                sink.close("it was silent for too long");
+            }
+        }
+    }
+}
+
+fn close_if_stuck(sink: &Sink, now: Instant) {
+    if sink.partial_for(now) > CLIENT_PATIENCE {
+        sink.close("it did not finish a frame in time");
+    }
+    if sink.stuck_for(now) > CLIENT_PATIENCE {
+        sink.close("it does not read its answers");
+    }
+}
+
+#[cfg(test)]
+mod tests;
