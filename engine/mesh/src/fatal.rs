@@ -26,7 +26,7 @@ pub enum Reason {
     Damaged = 6,
     /// The disk failed or is full.
     Disk = 7,
-    /// The numbers of a source are done, and said something else.
+    /// The numbers of a source are done, with other contents.
     OtherCommand = 8,
     /// Another process has taken the source over.
     Fenced = 9,

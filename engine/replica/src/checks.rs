@@ -33,7 +33,7 @@ pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
     files::share_out(config)
 }
 
-/// What is wrong with the machine's limit of connections that wait to be taken, if it is too low.
+/// A complaint if the machine's limit of connections that wait to be taken is too low.
 fn short_backlog(allowed: u32) -> Option<String> {
     let complaint = || {
         format!(
@@ -133,7 +133,7 @@ fn take_port(
 
 fn listen(places: &[SocketAddr]) -> std::io::Result<TcpListener> {
     let listener = TcpListener::bind(places)?;
-    // A socket that listens already is given another backlog so.
+    // A second call of `listen` changes the backlog of a listening socket.
     rustix::net::listen(&listener, BACKLOG as i32)?;
     Ok(listener)
 }
