@@ -13,7 +13,7 @@ pub(crate) struct Load {
     pub(crate) addresses: Vec<String>,
     pub(crate) seconds: u64,
     pub(crate) warmup: u64,
-    /// Decisions per second; as fast as it goes if there is none.
+    /// The rate in decisions per second; `None`: as fast as the cluster allows.
     pub(crate) rate: Option<u64>,
     /// Where it runs: one that wanders gets in the way of every replica.
     pub(crate) core: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Load {
     pub(crate) progress: bool,
 }
 
-/// A load that is under way. It ends with it.
+/// A load that is under way. The load generator ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Running(Child);
 
