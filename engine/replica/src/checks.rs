@@ -1,5 +1,5 @@
-//! What must be true of the machine before a replica starts. Each refusal names the check that
-//! failed and what to do.
+//! Conditions that the machine must meet before a replica starts. Each refusal names the check that failed and the
+//! remedy.
 
 use crate::config::Config;
 use crate::fatal::Fatal;
@@ -15,9 +15,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Connections to a port that may wait until the replica takes them. What comes beyond is dropped, and the kernel
-/// of whoever connects tries again after 1, 3, 7 ... seconds. It is what Linux allows unless it is told otherwise;
-/// the library's own choice is 128, which a crowd of clients fills at once.
+/// The most connections to a port that may wait until the replica takes them. Further connections are dropped, and
+/// the kernel of the connecting machine tries again after 1, 3, 7 ... seconds. The number is the default limit of
+/// Linux; the library's own choice is 128, which a crowd of clients fills at once.
 const BACKLOG: u32 = 4096;
 
 /// Checks limits and io_uring, before anything is made. The clients that each shard may have: `connections_max`,
@@ -56,7 +56,7 @@ fn check_memlock(needed: u64) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// The limit, raised to what is needed as far as that is allowed.
+/// The limit, raised to the need as far as the system allows.
 pub(crate) fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
     let failed = |error| Fatal::machine(format!("the limits of the process do not read: {error}"));
     limits::raise(resource, needed).map_err(failed)

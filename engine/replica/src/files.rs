@@ -21,7 +21,7 @@ const CLOSING_MAX: u32 = 16;
 /// With fewer connections for clients per shard a replica does not start.
 const CLIENTS_MIN: u64 = 8;
 
-/// What a replica is configured for.
+/// The configured numbers that decide how many files a replica needs.
 #[derive(Clone, Copy)]
 struct Demand {
     shards: u64,
