@@ -140,7 +140,7 @@ impl Book {
         if *count == 0 {
             open.floors.remove(&asked.floor);
         }
-        // Whoever was asked above a number need not look for it.
+        // A command that was asked above a number does not depend on the answers up to that number.
         match open.floors.first_key_value() {
             None => drop(self.open.remove(&key)),
             Some((lowest, _)) => {

@@ -83,7 +83,7 @@ pub struct Book {
 }
 
 impl Book {
-    /// Nobody else commits at ballot 0, and whoever recovers promises its own ballot.
+    /// Only the coordinator commits at ballot 0, and a replica that recovers promises its own ballot.
     fn count(&mut self, node: u8, record: &Record) {
         let (me, counted) = (ReplicaId(node), &mut self.counted);
         match *record {

@@ -45,7 +45,7 @@ impl Load {
 }
 
 impl Running {
-    /// Waits for the end; what was measured. Whoever stops waiting ends the load.
+    /// Waits for the end, and returns the measured figures. A caller that stops waiting ends the load.
     pub(crate) async fn finish(mut self) -> Result<Value> {
         let mut stdout = self.0.stdout.take().expect("it is finished once");
         let read = tokio::task::spawn_blocking(move || {

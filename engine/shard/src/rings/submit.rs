@@ -1,6 +1,6 @@
 //! Submissions that glommio makes without need, and the entries into the kernel that they cost.
 //!
-//! Before each round of tasks and before each sleep it sets a timer on either ring, and cancels it
+//! Before each round of tasks and before each sleep glommio sets a timer on either ring, and cancels it
 //! afterwards; it links its rings, and then waits for them. That was twelve entries into the kernel
 //! for each time that a shard woke up (docs/decisions/0013). Neither timer is of use to a shard,
 //! whose tasks are short and end by themselves.
