@@ -24,8 +24,7 @@ pub fn pin(core: usize) {
     core_affinity::set_for_current(CoreId { id: core });
 }
 
-/// The core of whoever has this turn, if there is any: cores are given out one after the other, and again from the
-/// first.
+/// The core for this turn, if there is any: cores are given out one after the other, and again from the first.
 pub fn in_turn(cores: &[usize], turn: usize) -> Option<usize> {
     cores.get(turn % cores.len().max(1)).copied()
 }

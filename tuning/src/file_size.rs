@@ -16,7 +16,7 @@ pub fn outlive_signal() {
 }
 
 /// Whether a file may grow to so many bytes. A direct write that crosses a limit between two blocks fails as if
-/// it were not aligned, so whoever writes in that way asks before.
+/// it were not aligned, so a caller that writes directly asks first.
 ///
 /// # Errors
 /// `FileTooLarge`, as the write itself would fail.

@@ -1,5 +1,5 @@
 //! What is known of the host: its cores, limits, memory, disks, ports and names, and what a process inherits from
-//! whoever started it.
+//! its parent process.
 //!
 //! The programs of Isonomy ask here and say the rest themselves: an error of this crate names the fact, the program
 //! adds the option that mends it. The crate knows nothing of replicas, and no runtime.

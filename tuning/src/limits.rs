@@ -1,4 +1,4 @@
-//! The limits that this process inherits from whoever started it (`ulimit`, `Limit…=` in a systemd unit).
+//! The limits that this process inherits from its parent process (`ulimit`, `Limit…=` in a systemd unit).
 
 use rlimit::{getrlimit, setrlimit};
 use std::io::Result;

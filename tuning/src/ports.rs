@@ -23,7 +23,7 @@ pub struct NoFreePorts {
 }
 
 /// The first ports of `count` ranges, each of `length` ports that are free on 127.0.0.1; no two ranges overlap.
-/// Another process can take a port before the caller does: whoever starts a server on one then sees the server end.
+/// Another process can take a port before the caller does. A server that is started on such a port ends at once.
 ///
 /// # Errors
 /// There is none if 1000 random places did not give so many ranges.

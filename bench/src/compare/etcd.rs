@@ -35,7 +35,7 @@ const CLIENTS_PER_CONNECTION: u64 = 25;
 /// How long a client waits after a refusal.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
-/// How often it is looked whether the user wants an end.
+/// The time between two checks whether the user wants the load to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// etcd's `PutRequest`, as far as it is used.
@@ -57,7 +57,7 @@ pub(super) struct Etcd {
     endpoints: Vec<String>,
 }
 
-/// What `etcd --version` says first.
+/// The first words of the output of `etcd --version`.
 pub(super) fn version(program: &Path) -> Result<String> {
     let output = match Command::new(program).arg("--version").output() {
         Ok(output) => output,
@@ -157,7 +157,7 @@ pub(super) struct Measurement {
     pub(super) after: (Option<u64>, u64),
 }
 
-/// What all clients know of the run.
+/// The data of the run that all clients share.
 pub(super) struct Plan {
     options: Options,
     schedule: Schedule,

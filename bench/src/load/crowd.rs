@@ -19,7 +19,7 @@ use super::worker::{CLOSE_US_MAX, OPEN_TURN_US, WAIT_MAX_US};
 const READ_CHUNK_BYTES: usize = 4 << 10;
 /// Connections that are looked at after one wait.
 const EVENTS_MAX: usize = 256;
-/// How often conversations look for what was not answered, in microseconds.
+/// The time between two searches of a conversation for requests without an answer, in microseconds.
 const TIMEOUTS_EVERY_US: u64 = 50_000;
 /// How long what a socket did not take waits, in microseconds.
 const UNWRITTEN_WAIT_US: u64 = 1_000;
@@ -131,7 +131,7 @@ impl<'a> Crowd<'a> {
         }
     }
 
-    /// Gives idle clients what is due.
+    /// Gives idle clients the commands that are due.
     fn generate(&mut self, now: u64) {
         while let Some(client) = self.idle.front().copied() {
             let Some(due) = self.generator.due(now, |_| true) else { return };

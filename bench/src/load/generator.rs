@@ -1,4 +1,4 @@
-//! What a thread asks and what it hears, whatever connections it has.
+//! The requests of a thread and their answers, whatever connections the thread has.
 
 use crate::options::Options;
 use isonomy_wire::conversation::{Conversation, SubmitError};
@@ -12,7 +12,7 @@ use super::record::{Record, Recorded, Second};
 use super::schedule::{Pace, START_US, Schedule, Span};
 use super::workload::Workload;
 
-/// What all threads know.
+/// The data that all threads share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) welcome: Welcome,
@@ -154,7 +154,7 @@ impl<'a> Tracker<'a> {
         token
     }
 
-    /// When it was due and what it was.
+    /// The time when a command was due, and the command.
     fn end(&mut self, token: u64) -> (u64, Asked) {
         let (due, asked) = &mut self.places[token as usize];
         self.free.push(token);

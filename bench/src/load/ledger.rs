@@ -1,4 +1,4 @@
-//! What was said of each key, so that answers can be held against each other.
+//! The answers about each key, kept so that they can be compared with each other.
 //!
 //! A key's decisions are numbered 1, 2, 3 and so on (its key_seq). Whatever is asked after an
 //! answer was heard must be answered by a state that is no older.
@@ -18,7 +18,7 @@ const BOOKS: usize = 64;
 /// Contradictions that are kept in words; the others are counted.
 const CONTRADICTIONS_SHOWN: usize = 10;
 
-/// What all threads of this process heard.
+/// The answers that all threads of this process received.
 pub(crate) struct Ledger {
     /// Per key the highest number that was heard.
     known: Vec<AtomicU64>,
@@ -97,7 +97,7 @@ impl Ledger {
     }
 }
 
-/// What was told of a number of a key.
+/// The answer about a number of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Told {
     /// The command that decided, where the answer names it.
@@ -106,7 +106,7 @@ struct Told {
     committed: bool,
 }
 
-/// What is known of some keys.
+/// The answers about some of the keys.
 #[derive(Debug, Default)]
 struct Book {
     /// The highest number of a key, and what was told of it.
@@ -140,7 +140,7 @@ impl Book {
         if *count == 0 {
             open.floors.remove(&asked.floor);
         }
-        // Whoever was asked above a number need not look for it.
+        // A command that was asked above a number does not depend on the answers up to that number.
         match open.floors.first_key_value() {
             None => drop(self.open.remove(&key)),
             Some((lowest, _)) => {

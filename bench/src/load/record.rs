@@ -58,7 +58,7 @@ impl Tally {
     }
 }
 
-/// What one thread saw in one second.
+/// The figures of one thread for one second.
 pub(crate) struct Second {
     /// Counted from the start of the run.
     pub(crate) index: u64,
@@ -178,7 +178,7 @@ impl Record {
         }
     }
 
-    /// What became of one command.
+    /// Counts the outcome of one command.
     pub(crate) fn on_answer(&mut self, now: u64, end: u64, due: u64, answer: &Result<Answer, Error>) {
         let mut counts = Counts::default();
         match answer {
@@ -232,7 +232,7 @@ impl Record {
     }
 }
 
-/// What is left of a thread's record.
+/// The rest of a thread's record.
 pub(crate) struct Recorded {
     pub(crate) steps: Vec<Tally>,
     pub(crate) errors: BTreeMap<&'static str, u64>,
@@ -262,7 +262,7 @@ impl Recorded {
     }
 }
 
-/// The name of what is no answer to a command.
+/// The name of an outcome that is no answer.
 fn error_name(answer: &Result<Answer, Error>) -> &'static str {
     match answer {
         Ok(Answer::Duplicate) => "duplicate",

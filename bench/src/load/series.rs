@@ -24,7 +24,7 @@ pub(crate) struct Point {
     /// When it began, counted from when measuring began.
     pub(crate) second: u64,
     pub(crate) decisions_per_second: f64,
-    /// Of what was answered in it.
+    /// The figures of the commands that were answered in this time.
     pub(crate) latency_us: Option<PointLatency>,
     pub(crate) fast_path_ratio: Option<f64>,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Series {
     /// Measured seconds, and how many of them make a point.
     seconds: u64,
     width: u64,
-    /// Seconds that not all threads have told yet.
+    /// Seconds that not all threads have reported yet.
     open: BTreeMap<u64, Sum>,
     /// The point that lasts, its first second and how many it has.
     last: Option<(u64, u64, Sum)>,
@@ -139,7 +139,7 @@ impl Series {
         self.totals = self.totals.split_off(&(second + seconds));
     }
 
-    /// What the replicas said when a measured second began.
+    /// The status of the replicas when a measured second began.
     pub(crate) fn on_totals(&mut self, second: u64, totals: Option<Totals>) {
         self.totals.insert(second, totals);
     }

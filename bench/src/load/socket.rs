@@ -1,4 +1,4 @@
-//! One connection: a plain socket that never blocks, and what is to be written to it.
+//! One connection: a plain socket that never blocks, and the bytes to write to it.
 
 use crate::out::say;
 use anyhow::{Context, Result};
@@ -21,7 +21,7 @@ const RECONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Durat
 pub(crate) struct Up {
     pub(crate) stream: TcpStream,
     pub(crate) link: Link,
-    /// What is to be written; a part of it may have been.
+    /// The bytes to write, of which a part may have been written.
     pub(crate) out: Vec<u8>,
     written: usize,
 }
@@ -83,7 +83,7 @@ impl Up {
         self.out.is_empty()
     }
 
-    /// Writes what the socket takes.
+    /// Writes as many bytes as the socket takes.
     pub(crate) fn write(&mut self) -> std::io::Result<()> {
         while self.written < self.out.len() {
             match self.stream.write(&self.out[self.written..]) {

@@ -7,8 +7,8 @@ use isonomy_wire::message::{Member, Role, ShardStatus, Welcome};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long replicas may take to say how they stand during a run. They are asked every second: whoever waited
-/// longer would fall behind, and end the run late.
+/// How long replicas may take to report their status during a run. They are asked every second: a load generator
+/// that waited longer would fall behind, and end the run late.
 const STATUS_PATIENCE: Duration = Duration::from_millis(900);
 
 /// The sums of the figures that the report needs.
@@ -54,8 +54,8 @@ impl Probes {
         Some(add(&all?, self.members.len()))
     }
 
-    /// Asks all at once. Whoever does not answer in time is connected to again the next time: what comes late
-    /// would be taken for the answer to another question.
+    /// Asks all at once. A replica that does not answer in time gets a new connection the next time, since its late
+    /// answer would be taken for the answer to another question.
     async fn ask(&mut self, patience: Duration) -> Vec<Option<ShardStatus>> {
         let members = self.members.iter();
         let places = (0..self.shards).flat_map(|shard| members.clone().map(move |member| (member, shard)));

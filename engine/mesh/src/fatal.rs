@@ -26,7 +26,7 @@ pub enum Reason {
     Damaged = 6,
     /// The disk failed or is full.
     Disk = 7,
-    /// The numbers of a source are done, and said something else.
+    /// The numbers of a source are done, with other contents.
     OtherCommand = 8,
     /// Another process has taken the source over.
     Fenced = 9,
@@ -62,7 +62,7 @@ impl Fatal {
         Fatal::new(Reason::Machine, format!("start-up check: {text}"))
     }
 
-    /// The text; empty if nobody wants to hear the reason.
+    /// The text, which is empty if no reason is to be shown.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -75,7 +75,7 @@ impl Fatal {
         Fatal::new(Reason::Damaged, format!("{}: {what}. {remedy}", path.display()))
     }
 
-    /// An end of which nobody wants to hear the reason.
+    /// An end without a text.
     pub fn quiet(reason: Reason) -> Fatal {
         Fatal { reason, passes: false, text: String::new() }
     }

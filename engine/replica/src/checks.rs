@@ -1,5 +1,5 @@
-//! What must be true of the machine before a replica starts. Each refusal names the check that
-//! failed and what to do.
+//! Conditions that the machine must meet before a replica starts. Each refusal names the check that failed and the
+//! remedy.
 
 use crate::config::Config;
 use crate::fatal::Fatal;
@@ -15,9 +15,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Connections to a port that may wait until the replica takes them. What comes beyond is dropped, and the kernel
-/// of whoever connects tries again after 1, 3, 7 ... seconds. It is what Linux allows unless it is told otherwise;
-/// the library's own choice is 128, which a crowd of clients fills at once.
+/// The most connections to a port that may wait until the replica takes them. Further connections are dropped, and
+/// the kernel of the connecting machine tries again after 1, 3, 7 ... seconds. The number is the default limit of
+/// Linux; the library's own choice is 128, which a crowd of clients fills at once.
 const BACKLOG: u32 = 4096;
 
 /// Checks limits and io_uring, before anything is made. The clients that each shard may have: `connections_max`,
@@ -33,7 +33,7 @@ pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
     files::share_out(config)
 }
 
-/// What is wrong with the machine's limit of connections that wait to be taken, if it is too low.
+/// A complaint if the machine's limit of connections that wait to be taken is too low.
 fn short_backlog(allowed: u32) -> Option<String> {
     let complaint = || {
         format!(
@@ -56,7 +56,7 @@ fn check_memlock(needed: u64) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// The limit, raised to what is needed as far as that is allowed.
+/// The limit, raised to the need as far as the system allows.
 pub(crate) fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
     let failed = |error| Fatal::machine(format!("the limits of the process do not read: {error}"));
     limits::raise(resource, needed).map_err(failed)
@@ -133,7 +133,7 @@ fn take_port(
 
 fn listen(places: &[SocketAddr]) -> std::io::Result<TcpListener> {
     let listener = TcpListener::bind(places)?;
-    // A socket that listens already is given another backlog so.
+    // A second call of `listen` changes the backlog of a listening socket.
     rustix::net::listen(&listener, BACKLOG as i32)?;
     Ok(listener)
 }

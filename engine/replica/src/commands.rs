@@ -50,7 +50,7 @@ impl ConnectArgs {
     }
 }
 
-/// What may be why a command has no answer.
+/// A possible reason why a command has no answer.
 pub(crate) fn unconnected(troubles: &[String]) -> String {
     if troubles.is_empty() { String::new() } else { format!(" ({})", troubles.join("; ")) }
 }

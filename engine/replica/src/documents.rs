@@ -135,7 +135,7 @@ fn the_exit_codes_are_those_of_the_code() {
         Rejected,
     ];
     for reason in all {
-        // Whoever adds a code adds it above, and to the table.
+        // A new code must be added above and to the table.
         match reason {
             Failed | CommandLine | Config | Machine | DataDir | Damaged | Disk | OtherCommand | Fenced
             | Missing | Rejected => {}

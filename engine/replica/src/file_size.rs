@@ -40,8 +40,8 @@ pub(crate) fn check(config: &Config) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// The barrier and the size of the newest snapshot in a shard's directory, if there is one. What does not read is
-/// told when it is needed.
+/// The barrier and the size of the newest snapshot in a shard's directory, if there is one. An unreadable snapshot is
+/// reported when it is needed.
 fn newest_snapshot(dir: &Path) -> Option<(u64, u64)> {
     let barrier = snapshots::list(dir).ok()?.pop()?;
     Some((barrier, snapshots::snapshot_path(dir, barrier).metadata().ok()?.len()))

@@ -7,21 +7,21 @@ use crate::fatal::Fatal;
 use isonomy_shard::limits::{ARRIVING_MAX, OPERATORS_MAX, STRANGERS_MAX};
 use isonomy_tuning::limits::{Resource, UNLIMITED};
 
-/// Open files of a process besides those of its shards: standard streams, the lock, what is read and
+/// Open files of a process besides those of its shards: the standard streams, the lock, and files that are read or
 /// written now and then.
 const FILES_PER_PROCESS: u64 = 32;
-/// Those of a shard besides connections: eight for its rings, listeners, directory and log, and what it
-/// opens to prepare a segment, to take a snapshot and to read a piece of one for a peer.
+/// Open files of a shard besides connections: eight for its rings, listeners, directory and log, and the files that
+/// it opens to prepare a segment, to take a snapshot and to read a piece of a snapshot for a peer.
 const FILES_PER_SHARD: u64 = 24;
-/// Those for each peer of a shard: a link in each direction, the one that takes its place, and one
-/// that is being opened.
+/// Open files for each peer of a shard: a link in each direction, the link that takes its place, and a link that is
+/// being opened.
 const FILES_PER_PEER: u64 = 4;
 /// A closed connection keeps its file for a moment: what comes after it has a file of its own.
 const CLOSING_MAX: u32 = 16;
 /// With fewer connections for clients per shard a replica does not start.
 const CLIENTS_MIN: u64 = 8;
 
-/// What a replica is configured for.
+/// The configured numbers that decide how many files a replica needs.
 #[derive(Clone, Copy)]
 struct Demand {
     shards: u64,

@@ -1,5 +1,5 @@
-//! What a replica says on standard error. A pipe or terminal that nobody reads blocks whoever writes to it,
-//! so a thread of its own does: all others leave their lines to it and never wait. When too many wait,
+//! The log on standard error. A pipe or terminal that nobody reads blocks its writer, so one thread does all the
+//! writing. All other threads hand their lines to that thread and never wait. When too many lines wait, further
 //! lines are dropped and counted.
 
 use isonomy_tuning::environment::is_empty;
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 /// What is logged unless RUST_LOG says otherwise.
 const FILTER: &str = "warn,isonomy=info";
-/// Lines that may wait to be written: some hundred KiB, as much as a process says in its worst seconds.
+/// The most lines that may wait to be written: some hundred KiB, as much as a process logs in its worst seconds.
 const LINES_MAX: usize = 1024;
-/// How long the process waits at its end for its last words to be taken.
+/// How long a process that ends waits until its last lines are written.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(1);
-/// How often it is tried meanwhile to leave them.
+/// The time between two attempts to hand over the last lines.
 const LAST_WORDS_RETRY: Duration = Duration::from_millis(5);
 
-/// What the writing thread is handed.
+/// A message to the writing thread.
 enum Said {
     Line(Vec<u8>),
     /// Everything before was written.
@@ -33,7 +33,7 @@ struct Voice {
     dropped: AtomicU64,
 }
 
-/// There is one from `speak_apart` on.
+/// The channel to the writing thread, which exists from `speak_apart` on.
 static VOICE: OnceLock<Voice> = OnceLock::new();
 
 /// Sets the logger up. A command writes its lines by itself.
@@ -56,19 +56,19 @@ pub(crate) fn speak_apart() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Says a line, if there is room for it.
+/// Logs a line, if there is room for it.
 pub(crate) fn say(text: &str) {
     put(format!("{text}\n").into_bytes());
 }
 
-/// Says why the process ends, and gives that some time to be written.
+/// Logs why the process ends, and gives the writing thread some time to write the reason.
 pub(crate) fn say_last(text: &str) {
     let Some(voice) = VOICE.get() else { return say(text) };
     let end = Instant::now() + LAST_WORDS_PATIENCE;
     let (written, is_written) = sync_channel(1);
     let left = leave(voice, Said::Line(format!("{text}\n").into_bytes()), end);
     if left && leave(voice, Said::Mark(written), end) {
-        // Whoever does not read loses it.
+        // A reader that does not read loses the line.
         let _ = is_written.recv_timeout(end.saturating_duration_since(Instant::now()));
     }
 }
@@ -89,7 +89,7 @@ fn put(line: Vec<u8>) {
     }
 }
 
-/// Leaves something to the writing thread; whether there was room for it in time.
+/// Hands a message to the writing thread. Returns whether there was room in time.
 fn leave(voice: &Voice, mut said: Said, end: Instant) -> bool {
     loop {
         match voice.said.try_send(said) {
@@ -113,7 +113,7 @@ fn write_all(heard: &Receiver<Said>) {
                 }
             }
             Said::Mark(written) => {
-                // Nobody waits for it any more if it took too long.
+                // The process may have stopped waiting for the flush.
                 let _ = written.try_send(());
             }
         }

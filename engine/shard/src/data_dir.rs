@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 
 /// The layout that this release writes.
 const FORMAT: u32 = 1;
-/// What may lie in a directory besides the shards; a file system of its own comes with the last.
+/// Names that may lie in a directory besides the shards. A directory that is a file system has the last of them.
 const OWN_NAMES: [&str; 4] = ["identity.json", "identity.tmp", "LOCK", "lost+found"];
 
-/// How long a port or the lock of a data directory may stay taken, and how often it is tried.
+/// How long a port or the lock of a data directory may stay taken, and the time between two tries.
 pub const RESTART_PATIENCE: Duration = Duration::from_secs(15);
 /// See [`RESTART_PATIENCE`].
 pub const RESTART_RETRY: Duration = Duration::from_millis(20);
@@ -47,7 +47,7 @@ pub struct Expected {
     pub outlives_power: bool,
 }
 
-/// What `identity.json` says.
+/// The contents of `identity.json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -102,7 +102,7 @@ impl Identity {
         }
     }
 
-    /// Whose log a shard's is.
+    /// The owner of a shard's log.
     pub fn log_id(&self, shard: ShardId) -> Result<LogId, String> {
         let none = || "identity.json names no incarnation".to_owned();
         let incarnation = parse(&self.incarnation).ok_or_else(none)?;
@@ -132,11 +132,11 @@ struct Inner {
     cluster: ClusterId,
     incarnation: u128,
     start: Start,
-    /// What the file says. It is held for a moment only: nobody waits for the disk with it.
+    /// The contents of the file. The lock is held for a moment only, never while a task waits for the disk.
     identity: Mutex<Identity>,
-    /// Held by whoever writes the file.
+    /// The lock that a writer of the file holds.
     writing: Mutex<()>,
-    /// Who has confirmed so far, and whether all have.
+    /// The members that have confirmed so far, and whether all have.
     confirmed: Mutex<BTreeSet<u8>>,
     formed: AtomicBool,
     /// Holds the lock until the process ends.
@@ -252,7 +252,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// G6: whether this process is counted.
+    /// G6: whether this process has been counted.
     pub fn is_counted(&self) -> bool {
         self.identity().starts == self.0.start.number
     }
@@ -314,7 +314,7 @@ impl DataDir {
         Ok(self.identity().peers.get(&peer.0).is_some_and(|known| parse(known) == Some(incarnation)))
     }
 
-    /// The same from memory, without waiting for the disk; `None` if that does not tell.
+    /// The same check from memory, without waiting for the disk; `None` if memory does not have the answer.
     pub fn knows_peer(&self, peer: ReplicaId, incarnation: u128) -> Option<bool> {
         Some(parse(self.identity().peers.get(&peer.0)?) == Some(incarnation))
     }
@@ -339,8 +339,8 @@ impl DataDir {
         self.0.identity.lock().expect("nobody panics with it")
     }
 
-    /// Changes what the file says, durably, if `change` says that it did; whether it did. Nobody sees it
-    /// before it is durable, and who only looks does not wait for the disk.
+    /// Changes the contents of the file durably, if `change` returns that it changed them. Returns whether it did. No
+    /// reader sees the change before it is durable, and readers do not wait for the disk.
     fn change(&self, change: impl FnOnce(&mut Identity) -> bool) -> std::io::Result<bool> {
         let _writing = self.0.writing.lock().expect("nobody panics with it");
         let mut identity = self.identity().clone();
@@ -366,7 +366,7 @@ fn is_lacking(error: &std::io::Error) -> bool {
     is_lack_of_room(error.kind()) || files::are_lacking(error)
 }
 
-/// What the directory says of itself, for commands that only look. A replica may be running in it.
+/// The identity of a directory, for commands that only read. A replica may be running in the directory.
 pub fn look(path: &Path) -> Result<Identity, Fatal> {
     let none = "there is no identity.json, so it is not that of a replica; check the path";
     let identity = known(path)?.ok_or_else(|| data_dir(path, none))?;
@@ -402,7 +402,7 @@ pub fn check_shards(path: &Path, identity: &Identity) -> Result<(), Fatal> {
     }
 }
 
-/// What identity.json says, if there is one.
+/// The contents of identity.json, if the file exists.
 fn known(path: &Path) -> Result<Option<Identity>, Fatal> {
     match fs::read_to_string(path.join("identity.json")) {
         Ok(text) => {
@@ -467,7 +467,7 @@ fn check_others(path: &Path, is_known: bool) -> Result<(), Fatal> {
     Err(data_dir(path, &what))
 }
 
-/// Says so if the directory does not keep what is synced.
+/// Logs a warning if the directory does not keep synced data.
 fn tell_if_lost(expected: &Expected) {
     if expected.outlives_power
         && let Some(warning) = in_memory(&expected.path)
@@ -476,7 +476,7 @@ fn tell_if_lost(expected: &Expected) {
     }
 }
 
-/// A warning if what is synced in a directory goes with the machine's power all the same.
+/// A warning if synced data of a directory is lost with the machine's power all the same.
 pub fn in_memory(dir: &Path) -> Option<String> {
     let warning = "its file system is in memory (tmpfs) and is lost with the machine's power, whatever durability \
                    \"fsync\" says; use a directory on a disk";
@@ -511,7 +511,7 @@ fn lock(path: &Path) -> Result<File, Fatal> {
     }
 }
 
-/// What a fresh directory becomes.
+/// The identity of a fresh directory.
 fn new_identity(expected: &Expected, origin: Option<String>) -> Identity {
     Identity {
         format: FORMAT,
@@ -530,7 +530,7 @@ fn new_identity(expected: &Expected, origin: Option<String>) -> Identity {
     }
 }
 
-/// Writes the identity so that it is either the old or the new one, whatever happens.
+/// Writes the identity atomically: whatever happens, the file holds either the old or the new identity.
 fn save(path: &Path, identity: &Identity) -> std::io::Result<()> {
     let text = serde_json::to_string_pretty(identity).expect("plain data encodes");
     let temporary = path.join("identity.tmp");
@@ -545,7 +545,7 @@ fn unwritten(path: &Path, error: std::io::Error) -> Fatal {
     not_written(path, &path.join("identity.json"), error)
 }
 
-/// Why a file or directory could not be made: for want of room, which passes, or for good.
+/// The reason why a file or directory could not be made: a lack of room, which passes, or a lasting reason.
 fn not_written(path: &Path, file: &Path, error: std::io::Error) -> Fatal {
     match Trouble::of_file(file, error) {
         Ok(trouble) => trouble.into(),

@@ -1,18 +1,17 @@
-//! How often the same kind of thing is told: what repeats itself, or what strangers cause, must not fill
-//! a log.
+//! Limits how often lines of one kind are logged: neither repetition nor strangers may fill a log.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// So many lines of a kind may be told in a period; the others are counted.
+/// The most lines of one kind that are logged in a period. Further lines are only counted.
 const LINES_MAX: u32 = 10;
 /// See [`LINES_MAX`].
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// What is told again and again.
+/// The kinds of lines that repeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// A connection that is none of a peer's or a client's, or was refused.
+    /// A connection came from neither a peer nor a client, or was refused.
     Stranger,
     /// A connection could not be accepted.
     Accept,
@@ -22,13 +21,13 @@ pub(crate) enum Kind {
     LinkEnd,
     /// A snapshot was not written.
     Snapshot,
-    /// A disk is slow, or was.
+    /// A disk is slow, or has recovered.
     SlowDisk,
     /// A disk is full.
     FullDisk,
-    /// A disk hangs, or no longer does.
+    /// A disk hangs, or has stopped hanging.
     HungDisk,
-    /// A peer's disk hangs, as it says.
+    /// A peer reports that its disk hangs.
     PeerDisk,
     /// A client was refused because all places were taken.
     NoPlace,
@@ -52,7 +51,7 @@ impl Kind {
         Kind::MadeRoom,
     ];
 
-    /// Of what lasts, one line says all.
+    /// A lasting condition needs only one line.
     fn lines_max(self) -> u32 {
         if matches!(self, Kind::SlowDisk | Kind::PeerDisk | Kind::NoPlace | Kind::MadeRoom) {
             1
@@ -93,7 +92,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Whether another line of this kind may be told; it counts either way.
+    /// Whether another line of this kind may be logged. The line is counted in either case.
     pub(crate) fn may(&self, kind: Kind) -> bool {
         self.may_at(Instant::now(), kind)
     }
@@ -110,8 +109,8 @@ impl Told {
         may
     }
 
-    /// Ends the periods that are over: how many lines of each kind were held back in them. The caller comes
-    /// again within a second or so.
+    /// Ends the periods that are over, and returns how many lines of each kind were held back in them. The caller
+    /// calls again within about a second.
     pub(crate) fn held_back(&self) -> Vec<(&'static str, u64)> {
         self.held_back_at(Instant::now())
     }

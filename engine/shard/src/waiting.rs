@@ -1,5 +1,5 @@
-//! Troubles that pass by themselves: a start that meets one waits, says for what, and goes on. Only the
-//! others end it.
+//! Troubles that pass by themselves. A start that meets one waits, logs the reason, and goes on. All other
+//! troubles end the start.
 
 use isonomy_mesh::fatal::{Fatal, Reason};
 use isonomy_tuning::disk::free_bytes;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 /// The first pause before another try; it doubles up to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
-/// How often it is looked whether the process is told to stop.
+/// The time between two checks whether the process was asked to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How long a name server may take. The thread that asks one lives for as long as the system's own patience,
-/// so there are few of them.
+/// How long a name server may take. The thread of a lookup lives until the system itself gives up, so few such
+/// threads may run.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
-/// The same trouble is told again after this time, then after twice as long each time up to the last.
+/// The first and the longest time after which a lasting trouble is logged again; the time doubles in between.
 const TOLD_AGAIN_FIRST: Duration = Duration::from_secs(10);
 const TOLD_AGAIN_LAST: Duration = Duration::from_secs(600);
 
@@ -29,9 +29,9 @@ pub enum Trouble {
     #[error("{}: no room on the disk ({source}); {free_bytes} bytes are free. Make room there (never by removing files \
              of the data directory), or raise the quota", .path.display())]
     Room {
-        /// Where something was to be written.
+        /// The path that was to be written.
         path: PathBuf,
-        /// What is free there for everybody.
+        /// The bytes that are free there for every user.
         free_bytes: u64,
         /// What the system says.
         source: io::Error,
@@ -86,7 +86,7 @@ impl From<Trouble> for Fatal {
     }
 }
 
-/// Whether a file could not be written because others take the room.
+/// Whether a file could not be written because the disk or the quota has no room.
 pub fn is_lack_of_room(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
@@ -96,7 +96,7 @@ pub fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Says something that lasts again and again, less often each time.
+/// Decides when a lasting condition is logged again, less often each time.
 #[derive(Debug)]
 pub struct Reminder {
     due: Instant,
@@ -109,7 +109,7 @@ impl Reminder {
         Reminder { due: Instant::now() + first, pause: TOLD_AGAIN_FIRST }
     }
 
-    /// Whether it is time to say it.
+    /// Whether the condition is due to be logged.
     pub fn is_due(&mut self) -> bool {
         let is_due = Instant::now() >= self.due;
         if is_due {
@@ -120,7 +120,7 @@ impl Reminder {
     }
 }
 
-/// One start that waits: how long until the next try, and what was said.
+/// One start that waits: the time until the next try, and the reason that was logged.
 pub struct Wait {
     reminder: Reminder,
     pause: Duration,
@@ -134,7 +134,7 @@ impl Wait {
         Wait { reminder: Reminder::new(Duration::ZERO), pause: PAUSE_FIRST, waited: false }
     }
 
-    /// Says what is waited for; the pause before the next try. An error that does not pass comes back.
+    /// Logs the reason to wait, and returns the pause before the next try. An error that does not pass is returned.
     pub fn on_failure(&mut self, fatal: Fatal) -> Result<Duration, Fatal> {
         if !fatal.passes {
             return Err(fatal);
@@ -148,7 +148,7 @@ impl Wait {
         Ok(pause)
     }
 
-    /// It has passed.
+    /// The trouble has passed.
     pub fn on_success(&self) {
         if self.waited {
             log::info!("what the start waited for has passed");
@@ -156,7 +156,7 @@ impl Wait {
     }
 }
 
-/// Tries until it succeeds or fails for good. `None`: the process was told to stop meanwhile.
+/// Tries until the attempt succeeds or fails for good. `None`: the process was asked to stop meanwhile.
 pub fn patiently<T>(
     stopping: &AtomicBool,
     mut attempt: impl FnMut() -> Result<T, Fatal>,
@@ -168,7 +168,7 @@ pub fn patiently<T>(
                 wait.on_success();
                 return Ok(Some(done));
             }
-            // Whatever it was, nobody waits for it any more.
+            // The process stops, so nobody waits for the result any more.
             Err(_) if stopping.load(Ordering::Relaxed) => return Ok(None),
             Err(fatal) => {
                 let until = Instant::now() + wait.on_failure(fatal)?;

@@ -17,7 +17,7 @@ pub struct Contention {
 }
 
 impl Contention {
-    /// What became of these commands.
+    /// The outcomes of the commands.
     pub fn of(ops: &[Op], asked_until: u64, largest_component: usize) -> Contention {
         let mut spans = vec![0; (asked_until / SPAN_US) as usize];
         let mut slowest_us = 0;
@@ -30,7 +30,7 @@ impl Contention {
         Contention { largest_component, slowest_us, quietest_span: spans.into_iter().min().unwrap_or(0) }
     }
 
-    /// What is true of several runs.
+    /// The results of several runs together.
     pub fn merge(&mut self, other: &Contention) {
         self.largest_component = self.largest_component.max(other.largest_component);
         self.slowest_us = self.slowest_us.max(other.slowest_us);

@@ -25,7 +25,7 @@ const KINDS: [&str; 17] = [
     "Unreadable",
 ];
 
-/// What was reached.
+/// The events that were reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// Branches of the law.
@@ -54,13 +54,13 @@ pub struct Coverage {
     pub between: bool,
     /// The state changed while a copy of it was under way.
     pub copied: bool,
-    /// Somebody asked who keeps to no rule.
+    /// A client that keeps to no rule has asked.
     pub wrong: bool,
     /// A piece of a snapshot did not come, and the transfer went on from there.
     pub resumed: bool,
     /// A source was silent for so long, in between, that its snapshot was given up.
     pub given_up: bool,
-    /// What came of a snapshot did not read.
+    /// The received bytes of a snapshot did not read.
     pub misread: bool,
     /// A client ended its sessions and came back with another conversation.
     pub left: bool,
@@ -79,7 +79,7 @@ impl Coverage {
         self.late |= 1 << kind_of(message);
     }
 
-    /// What another run has reached, too.
+    /// Adds the events that another run has reached.
     pub fn merge(&mut self, other: &Coverage) {
         self.marks.merge(other.marks);
         self.duplicated |= other.duplicated;
@@ -102,7 +102,7 @@ impl Coverage {
         self.fenced |= other.fenced;
     }
 
-    /// What was not reached.
+    /// The events that were not reached.
     pub fn missing(&self) -> Vec<String> {
         let marks = Mark::ALL.iter().filter(|mark| !self.marks.has(**mark)).map(|mark| format!("{mark:?}"));
         let of = |bits: u32, what: &'static str| {

@@ -40,7 +40,7 @@ pub struct Disk {
     cut: Position,
     /// Segment and offset of the last group that is durable.
     last_group: (u64, usize),
-    /// What the replica has noted besides: a record that the log has held.
+    /// The replica's note beside the log: a record that the log has held.
     reached: Position,
     /// The newest snapshot, whole and durable.
     snapshot: Option<(u64, Vec<u8>)>,
@@ -188,7 +188,7 @@ impl Disk {
         self.bytes
     }
 
-    /// What no crash can take.
+    /// The part of the log that no crash can take.
     pub fn durable(&self) -> Position {
         self.durable
     }
@@ -223,7 +223,7 @@ impl Disk {
         }
     }
 
-    /// Whether the newest snapshot is not what was kept.
+    /// Whether the newest snapshot differs from the bytes that were kept.
     pub fn is_rotten(&self) -> bool {
         self.is_rotten
     }

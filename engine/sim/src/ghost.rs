@@ -36,7 +36,7 @@ impl Accesses {
 /// What a replica has done and a crash would undo.
 #[derive(Debug)]
 pub enum Pending {
-    /// It wrote a record.
+    /// The replica wrote a record.
     Record(Box<Append>),
     /// By what it had written it executed so far, and its state had this hash.
     State(Frontier, u64),
@@ -60,9 +60,9 @@ pub struct Counted {
 pub struct Book {
     /// Everything that was written.
     pub written: View,
-    /// What a crash cannot take.
+    /// The part that a crash cannot take.
     pub durable: View,
-    /// What is not durable, in order.
+    /// The part that is not durable, in order.
     pub pending: VecDeque<Pending>,
     /// The durable records that the log still has.
     pub kept: VecDeque<Append>,
@@ -78,12 +78,12 @@ pub struct Book {
     pub pre_accepted: HashMap<u64, Accesses>,
     /// Own proposals that were told to others, durable or not (D8).
     pub said: BTreeSet<InstanceId>,
-    /// What its present process must have counted.
+    /// The figures that the replica's present process must have counted.
     pub counted: Counted,
 }
 
 impl Book {
-    /// Nobody else commits at ballot 0, and whoever recovers promises its own ballot.
+    /// Only the coordinator commits at ballot 0, and a replica that recovers promises its own ballot.
     fn count(&mut self, node: u8, record: &Record) {
         let (me, counted) = (ReplicaId(node), &mut self.counted);
         match *record {
@@ -112,7 +112,7 @@ pub struct Ghost {
     pub quorum: Sizes,
     /// By replica.
     pub books: Vec<Book>,
-    /// What was proposed: each id's only batch.
+    /// The proposals: each id's only batch.
     pub payloads: BTreeMap<InstanceId, Payload>,
     /// What these touch.
     pub touches: BTreeMap<InstanceId, Touches>,
@@ -134,7 +134,7 @@ pub struct Ghost {
     pub states: HashMap<Frontier, u64>,
     /// The same at each barrier.
     pub barriers: HashMap<u64, u64>,
-    /// What the replicas last had executed.
+    /// The instances that the replicas had executed last.
     pub frontiers: Vec<Frontier>,
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a command asks for.
+/// The operation that a command asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Asked {
     /// A decision.
@@ -20,18 +20,18 @@ pub enum Asked {
     Delete,
 }
 
-/// What a command did, as its client was told.
+/// The effect of a command, as reported to its client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Told {
-    /// It decided, as the key's decision of this number.
+    /// The command became the key's decision of this number.
     Wrote(u64),
-    /// It saw this many decisions, and the token of the last.
+    /// The command saw this many decisions, and the token of the last.
     Saw(u64, Option<u64>),
-    /// It ended the key's life, which had this many decisions.
+    /// The command ended the key's life, which had this many decisions.
     Deleted(u64),
     /// It certainly had no effect.
     Nothing,
-    /// It may have had one.
+    /// The command may have had an effect.
     Unknown,
 }
 
@@ -40,15 +40,15 @@ pub enum Told {
 pub struct Op {
     /// What it writes; unique, and higher than that of what was asked before.
     pub token: u64,
-    /// Who asks.
+    /// The client that asks.
     pub client: usize,
     /// On which key.
     pub key: usize,
-    /// What it asks for.
+    /// The operation that the client asks for.
     pub what: Asked,
     /// When it was asked.
     pub asked: u64,
-    /// When it was answered, and what.
+    /// The time and the content of the answer.
     pub told: Option<(u64, Told)>,
     /// How much longer its value is than it must be.
     pub padding: usize,

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-/// Something that one task waits for. What is told while nobody waits is not lost.
+/// A signal that one task waits for. A signal that comes while no task waits is not lost.
 #[derive(Default)]
 pub(super) struct Signal {
     told: Cell<bool>,
@@ -19,7 +19,7 @@ impl Signal {
         }
     }
 
-    /// Until something has been told since the last time.
+    /// Waits until a signal has come since the last wait.
     pub(super) async fn wait(&self) {
         poll_fn(|context| {
             if self.told.replace(false) {

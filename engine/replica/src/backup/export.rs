@@ -38,7 +38,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Fatal> {
         Ok(manifest)
     });
     if written.is_err() {
-        // The reason to fail is what has to be told.
+        // Only the reason of the failure is reported, not an error of the removal.
         let _ = fs::remove_dir_all(&temporary);
     }
     let manifest = written?;
@@ -111,7 +111,7 @@ fn copy(found: &Found, to: &Path) -> Result<ManifestFile, SnapshotError> {
     let (mut sum, mut written) = (Sum::default(), Ok(()));
     let snapshot = read_with(&found.path, found.id, |bytes| {
         sum.add(bytes);
-        // Its own errors are the target's, not those of the file that is read.
+        // These are errors of the target, not of the file that is read.
         written = std::mem::replace(&mut written, Ok(())).and_then(|()| out.write_all(bytes));
         Ok(())
     })?;

@@ -1,4 +1,4 @@
-//! What a backup says of itself, and whether its files are what it says.
+//! The manifest of a backup, and the verification of the backup's files against the manifest.
 
 use super::source::io;
 use crate::fatal::{Fatal, Reason};
@@ -23,11 +23,11 @@ pub(super) struct Manifest {
     pub(super) version: String,
     pub(super) cluster: String,
     pub(super) cluster_id: String,
-    /// Whose snapshots they are.
+    /// The owner of the snapshots.
     pub(super) replica: u8,
     pub(super) replicas: u8,
     pub(super) shards: u16,
-    /// One per shard, in order.
+    /// The snapshots, one per shard, in order.
     pub(super) files: Vec<ManifestFile>,
     /// Over all of the above.
     pub(super) checksum: String,
@@ -40,11 +40,11 @@ pub(super) struct ManifestFile {
     pub(super) shard: u16,
     pub(super) file: String,
     pub(super) bytes: u64,
-    /// Of all bytes of the file, padding included.
+    /// The hash of all bytes of the file, padding included.
     pub(super) hash: String,
     pub(super) epoch: u32,
     pub(super) barrier: u64,
-    /// Of the state at the barrier.
+    /// The hash of the state at the barrier.
     pub(super) state_hash: String,
 }
 

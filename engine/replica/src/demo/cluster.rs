@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 /// How long a replica may take to stop in good order.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// What is shown of a replica's log when it ends too early.
+/// How much of a replica's log is shown when the replica ends too early.
 const LOG_LINES_SHOWN: usize = 40;
 
-/// Where all replicas are.
+/// The host of all replicas.
 const HOST: &str = "127.0.0.1";
 
 /// The configuration file of a replica.
@@ -36,14 +36,14 @@ struct Member {
     client_base: u16,
 }
 
-/// A cluster of processes. They end with it.
+/// A cluster of processes, which end when the cluster is dropped.
 pub(crate) struct Cluster {
     pub(crate) dir: PathBuf,
     pub(crate) peer_bases: Vec<u16>,
     pub(crate) client_bases: Vec<u16>,
     shards: u16,
     name: String,
-    /// Those of this machine that may be used.
+    /// The cores of this machine that may be used.
     cores: Vec<usize>,
     processes: Vec<Option<Child>>,
 }
@@ -151,7 +151,7 @@ impl Cluster {
         let began = Instant::now();
         for process in self.processes.iter().flatten() {
             let pid = rustix::process::Pid::from_child(process);
-            // It may have ended by itself.
+            // The replica may have ended by itself.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         for (index, process) in self.processes.iter_mut().enumerate() {

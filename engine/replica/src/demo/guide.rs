@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// What is told. Lines with two spaces before them are commands.
+/// The text for the user. Lines that begin with two spaces are commands.
 pub(super) fn text(cluster: &Cluster) -> Result<String> {
     let isonomy = word(&typed()?)?;
     let replicas = 0..cluster.client_bases.len();
@@ -39,7 +39,7 @@ pub(super) fn text(cluster: &Cluster) -> Result<String> {
 fn typed() -> Result<PathBuf> {
     let typed = std::env::args_os().next().map(PathBuf::from);
     match typed.filter(|typed| typed.components().count() == 1) {
-        // It was found by its name, and will be again.
+        // The shell found the program by its name, and will find it again.
         Some(name) => Ok(name),
         None => std::env::current_exe().context("the path of this program"),
     }

@@ -13,7 +13,7 @@ pub(crate) struct Load {
     pub(crate) addresses: Vec<String>,
     pub(crate) seconds: u64,
     pub(crate) warmup: u64,
-    /// Decisions per second; as fast as it goes if there is none.
+    /// The rate in decisions per second; `None`: as fast as the cluster allows.
     pub(crate) rate: Option<u64>,
     /// Where it runs: one that wanders gets in the way of every replica.
     pub(crate) core: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Load {
     pub(crate) progress: bool,
 }
 
-/// A load that is under way. It ends with it.
+/// A load that is under way. The load generator ends when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Running(Child);
 
@@ -45,7 +45,7 @@ impl Load {
 }
 
 impl Running {
-    /// Waits for the end; what was measured. Whoever stops waiting ends the load.
+    /// Waits for the end, and returns the measured figures. A caller that stops waiting ends the load.
     pub(crate) async fn finish(mut self) -> Result<Value> {
         let mut stdout = self.0.stdout.take().expect("it is finished once");
         let read = tokio::task::spawn_blocking(move || {

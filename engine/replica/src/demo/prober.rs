@@ -13,15 +13,15 @@ use tokio::task::JoinSet;
 use super::PATIENCE;
 use super::stalls::Stalls;
 
-/// Between an answer and the next request.
+/// The time between an answer and the next request.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The longest time without an answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pause {
-    /// By the clock.
+    /// The time by the clock.
     pub(crate) total: Duration,
-    /// Without the time in which the whole machine stood still.
+    /// The time without the stalls of the whole machine.
     pub(crate) running: Duration,
 }
 
@@ -50,7 +50,7 @@ impl Probers {
         Ok(Probers { stop, clients, worst })
     }
 
-    /// The longest time without an answer that any of them saw since this was last asked.
+    /// The longest time without an answer that any client saw since the last call.
     pub(crate) fn take_worst(&self) -> Pause {
         std::mem::take(&mut *self.worst.lock().unwrap_or_else(PoisonError::into_inner))
     }

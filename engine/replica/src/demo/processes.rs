@@ -1,4 +1,4 @@
-//! What the demo starts ends with it, however it ends.
+//! Processes that the demo starts. They end with the demo, however the demo ends.
 
 use anyhow::{Context, Result};
 use isonomy_tuning::{children, environment, signals};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often it is looked whether the user wants an end.
+/// The time between two checks whether the user wants the demo to end.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Starts a process that ends with this one. Called on the main thread.
@@ -18,7 +18,7 @@ pub(super) fn spawn(command: &mut Command) -> std::io::Result<Child> {
     command.spawn()
 }
 
-/// Whether the user wants an end.
+/// Whether the user wants the demo to end.
 #[derive(Clone)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 

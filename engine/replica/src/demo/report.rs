@@ -1,11 +1,11 @@
-//! What a demo has shown: the checks, the figures, and both as a table or as JSON.
+//! The results of a demo: the checks and the figures, as a table or as JSON.
 
 use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::prober::Pause;
 
-/// Something that had to be true.
+/// A check of the demo.
 #[derive(Clone, Debug)]
 pub(crate) struct Check {
     pub(crate) name: &'static str,
@@ -13,17 +13,17 @@ pub(crate) struct Check {
     pub(crate) detail: String,
 }
 
-/// What the kill of a replica under load showed.
+/// The figures of the kill of a replica under load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kill {
     /// The longest pause of the others from the kill to the restart.
     pub(crate) at_kill: Pause,
-    /// The same from the restart on.
+    /// The longest pause of the others from the restart on.
     pub(crate) at_return: Pause,
     pub(crate) caught_up: Option<Duration>,
 }
 
-/// Everything that was found out.
+/// All results of a demo.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) replicas: u8,
@@ -104,7 +104,7 @@ impl Report {
     }
 }
 
-/// The figures of a load, as people read them. What was not measured is left out.
+/// The figures of a load for people. Figures that were not measured are left out.
 fn figures(load: &Value) -> Vec<(&'static str, String)> {
     let mut figures = Vec::new();
     let mut add = |name, pointer: &str, show: &dyn Fn(f64) -> String| {

@@ -34,7 +34,7 @@ impl Stalls {
         Stalls { total_us, stopping }
     }
 
-    /// How long the machine has stood still so far.
+    /// The total time for which the machine has stood still.
     pub(crate) fn total(&self) -> Duration {
         Duration::from_micros(self.total_us.load(Ordering::Relaxed))
     }

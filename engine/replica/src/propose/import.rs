@@ -25,22 +25,22 @@ use tokio::time::{Instant, sleep};
 /// Lines that are under way at once.
 pub(crate) const LINES_MAX: usize = 8192;
 
-/// When nothing is decided for so long it is told what is waited for, and each time again.
+/// After each such time without a decision, the import logs what it waits for.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// Between two tries to reach any replica.
+/// The time between two tries to reach any replica.
 const CONTACT_PAUSE: Duration = Duration::from_millis(500);
 
 /// What became of the lines before one that cannot be proposed, where there are none or all were looked at.
 const NOTHING: &str = "nothing was proposed";
 
-/// What came of the lines.
+/// The outcome of the lines.
 #[derive(Default)]
 struct Tally {
-    /// By this process.
+    /// The lines that this process decided.
     committed: u64,
-    /// Their numbers were done before it came.
+    /// The lines whose numbers were done before this process came.
     before: u64,
-    /// Without a decision that is known of.
+    /// The lines without a known decision.
     failed: u64,
     /// The first of those.
     first_failed: Option<(u64, CallError)>,
@@ -119,7 +119,7 @@ pub(super) async fn run(args: &ProposeArgs, path: &Path, field: &str) -> Result<
     }
 }
 
-/// What a script has to tell apart.
+/// The outcomes that a script has to tell apart.
 fn reason_of(error: &CallError) -> Reason {
     match error {
         CallError::Failed(Error::OtherCommand { .. }) => Reason::OtherCommand,

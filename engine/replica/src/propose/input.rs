@@ -159,7 +159,7 @@ mod tests {
         while (held.len() + 1) * (value.len() - 1) <= LINES_BYTES_MAX {
             held.push(lines.blocking_recv().unwrap().unwrap());
         }
-        // The one that follows comes when an earlier one has gone.
+        // The next line comes when an earlier line has gone.
         assert!(lines.try_recv().is_err());
         let rest = std::iter::from_fn(|| {
             held.pop();

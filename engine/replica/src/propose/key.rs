@@ -82,7 +82,7 @@ fn raw_of<'a>(line: &'a [u8], field: &str) -> Result<Raw<'a>, KeyError> {
     }
 }
 
-/// Whether only the end is missing. A number that is cut off is a wrong one to the parser.
+/// Whether only the end of the object is missing. The parser takes a number that is cut off for a wrong number.
 fn is_cut_off(line: &[u8], error: &serde_json::Error) -> bool {
     let in_number = error.column() == line.len() && matches!(line, [.., b'-' | b'+' | b'.' | b'e' | b'E']);
     error.classify() == Category::Eof || error.classify() == Category::Syntax && in_number

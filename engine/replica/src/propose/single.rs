@@ -16,14 +16,14 @@ use std::io::{Read, stdin};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A key and what it shall be.
+/// A key and its proposed value.
 pub(super) struct Asked {
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
 impl Asked {
-    /// What the command line says, with the value that it names.
+    /// The settings of the command line, with the value that they name.
     pub(super) fn of(args: &ProposeArgs) -> Result<Asked, Fatal> {
         let mut words = [&args.first, &args.second].into_iter().flatten();
         let typed = |words: &mut dyn Iterator<Item = &std::ffi::OsString>| {

@@ -1,5 +1,5 @@
-//! Addresses of members. A lookup runs on a thread of its own, so that a name server that does not
-//! answer holds up nobody; whoever asked goes on with the last address that was good.
+//! Addresses of members. A lookup runs on a thread of its own, so that a name server that does not answer delays
+//! nobody; the caller goes on with the last good address.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,16 +7,16 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a lookup is waited for. It may go on after that: until it ends no other of the same host
-/// begins, so there are never more threads than members.
+/// How long a caller waits for a lookup. The lookup may run for longer. No other lookup of its host begins before it
+/// ends, so there are never more threads than members.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
-/// Addresses of one host that are tried.
+/// The most addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// How a name is looked up. It may block.
+/// The function that looks a name up. The function may block.
 type Lookup = fn(&str) -> io::Result<Vec<IpAddr>>;
 
-/// What the shards of a process know of hosts.
+/// The addresses of hosts, shared by the shards of a process.
 #[derive(Clone)]
 pub struct Resolver {
     lookup: Lookup,
@@ -24,32 +24,32 @@ pub struct Resolver {
     hosts: Arc<Mutex<BTreeMap<String, Arc<Mutex<Host>>>>>,
 }
 
-/// What is known of a host.
+/// The lookups of one host and their results.
 #[derive(Default)]
 pub struct Host {
     /// When the lookup that is under way began.
     began: Option<Instant>,
     /// Lookups that have ended.
     ended: u64,
-    /// What the last one said, if it failed.
+    /// The error of the last lookup, if that lookup failed.
     failure: Option<String>,
-    /// What the last one said that did not fail.
+    /// The addresses of the last lookup that succeeded.
     good: Vec<IpAddr>,
 }
 
-/// One question, whose answer is looked for until it is there.
+/// One question, which is polled until its answer is there.
 pub enum Question {
     /// The host is an address itself.
     Address(IpAddr),
-    /// It is a name; the lookup counts that ends after this many.
+    /// The host is a name. The first lookup that ends after this number of lookups answers the question.
     Name(Arc<Mutex<Host>>, u64),
 }
 
-/// Where a host may be.
+/// The addresses of a host.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
     pub addresses: Vec<IpAddr>,
-    /// Why these are addresses of before.
+    /// The reason why these addresses come from an earlier lookup.
     pub failure: Option<String>,
 }
 
@@ -64,7 +64,7 @@ impl Resolver {
         Resolver { lookup, hosts: Arc::default() }
     }
 
-    /// Asks for the addresses of a host, as they are now: a name may have moved.
+    /// Asks for the current addresses of a host, since a name may have moved.
     pub fn ask(&self, name: &str) -> Question {
         if let Ok(address) = name.parse() {
             return Question::Address(address);
@@ -104,7 +104,7 @@ impl Host {
         };
     }
 
-    /// The addresses that are known; without any, why.
+    /// The known addresses, or the reason why none is known.
     fn found(&self, failure: Option<String>) -> Result<Found, String> {
         match failure {
             Some(failure) if self.good.is_empty() => Err(failure),
@@ -114,7 +114,7 @@ impl Host {
 }
 
 impl Question {
-    /// The answer, once it is there or has been waited for long enough.
+    /// The answer, once the lookup has ended or its patience is over.
     pub fn answer(&self) -> Option<Result<Found, String>> {
         let (host, before) = match self {
             Question::Address(address) => {

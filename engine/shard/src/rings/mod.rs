@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// `IORING_SETUP_COOP_TASKRUN`, Linux 5.19: what has completed is told when the thread enters the kernel
+/// `IORING_SETUP_COOP_TASKRUN`, Linux 5.19: completions are reported when the thread enters the kernel
 /// for something else, as a shard does all the time. By default the kernel interrupts a thread for
 /// everything that completes in its ring, even if it runs on another core: for a shard with many
 /// connections that was a fifth of its CPU (docs/decisions/0011).
@@ -30,7 +30,7 @@ fn was_set_up(fd: c_int) -> bool {
     SET_UP.with_borrow(|rings| rings.contains(&fd))
 }
 
-/// What keeps the rings of this process, whose shards have slept, from being as cheap as they can be.
+/// The reason why the rings of this process, whose shards have slept, are not as cheap as they can be.
 pub(crate) fn complaint() -> Option<&'static str> {
     if !submit::is_active() {
         return Some(

@@ -1,6 +1,6 @@
-//! What glommio submits without need, and how often it enters the kernel for it.
+//! Submissions that glommio makes without need, and the entries into the kernel that they cost.
 //!
-//! Before each round of tasks and before each sleep it sets a timer on either ring, and cancels it
+//! Before each round of tasks and before each sleep glommio sets a timer on either ring, and cancels it
 //! afterwards; it links its rings, and then waits for them. That was twelve entries into the kernel
 //! for each time that a shard woke up (docs/decisions/0013). Neither timer is of use to a shard,
 //! whose tasks are short and end by themselves.
@@ -86,7 +86,7 @@ impl Sqe {
         self.opcode == ASYNC_CANCEL && self.address == other.user_data
     }
 
-    /// Completes at once, and says so to whoever submitted it.
+    /// Makes the entry complete at once. The submitter still gets a completion.
     fn make_void(&mut self) {
         *self = Sqe { opcode: NOP, fd: -1, user_data: self.user_data, ..Sqe::default() };
     }
@@ -125,7 +125,7 @@ impl Ring {
     }
 }
 
-/// What is to be done with that which waits for submission.
+/// The treatment of the entries that wait for submission.
 #[derive(Debug, PartialEq)]
 enum Step {
     Submit,
@@ -149,7 +149,7 @@ impl Waiting<'_> {
         &mut self.sqes[place]
     }
 
-    /// Voids what is of no use.
+    /// Voids the entries that are of no use.
     fn prepare(&mut self, is_ring: impl Fn(c_int) -> bool) -> Step {
         if self.count == 0 {
             // Perhaps the kernel has left something behind.

@@ -12,9 +12,9 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// How much is read at a time.
+/// The number of bytes that one read takes.
 const READ_BYTES: usize = 1 << 20;
-/// The same where only the first frame matters.
+/// The number of bytes that a read takes where only the first frame matters.
 const HEAD_READ_BYTES: usize = 4 << 10;
 
 /// Why a snapshot could not be read.
@@ -32,7 +32,7 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    /// What was found wrong with a file.
+    /// The error that was found in a file.
     pub fn broken(path: &Path, broken: Broken) -> SnapshotError {
         match broken {
             Broken::Frame(FrameError::Version(version)) => SnapshotError::Release(path.into(), version),
@@ -51,7 +51,7 @@ pub fn unfinished_path(dir: &Path) -> PathBuf {
     dir.join("snapshot.tmp")
 }
 
-/// The file of a snapshot that was replaced, which the next is written over.
+/// The file of a snapshot that was replaced. The next snapshot is written over this file.
 fn spare_path(dir: &Path) -> PathBuf {
     dir.join("snapshot.spare")
 }
@@ -73,7 +73,7 @@ pub fn read(path: &Path, id: SnapshotId) -> Result<Snapshot, SnapshotError> {
     read_with(path, id, |_| Ok(()))
 }
 
-/// The same, and hands on the bytes that were read.
+/// Reads and verifies a whole snapshot, and hands on the bytes that were read.
 pub fn read_with(
     path: &Path,
     id: SnapshotId,
@@ -92,7 +92,7 @@ pub fn read_with(
     }
 }
 
-/// Reads what a snapshot says of itself, and verifies no more than that.
+/// Reads and verifies only the head of a snapshot.
 pub fn read_head(path: &Path, id: SnapshotId) -> Result<SnapshotHead, SnapshotError> {
     let broken = |broken| SnapshotError::broken(path, broken);
     let mut file = open(path)?;
@@ -113,7 +113,7 @@ pub fn open(path: &Path) -> Result<File, SnapshotError> {
     let open = || {
         let file = File::open(path)?;
         let is_taken = flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
-        // It may have lost its name before it was locked.
+        // The file may have lost its name before it was locked.
         let (opened, named) = (file.metadata()?, fs::metadata(path)?);
         let is_named = (opened.dev(), opened.ino()) == (named.dev(), named.ino());
         if is_taken || !is_named { Err(ErrorKind::NotFound.into()) } else { Ok(file) }
@@ -138,8 +138,8 @@ pub fn publish(dir: &Path, barrier: u64) -> std::io::Result<()> {
     sync_dir(dir)
 }
 
-/// Whoever writes a snapshot begins here: the file, which may hold something older. Its length counts
-/// when it is whole.
+/// Prepares the file to which a new snapshot is written. The file may hold older bytes; its length counts when the
+/// snapshot is whole.
 pub fn begin(dir: &Path) -> std::io::Result<PathBuf> {
     let (spare, unfinished) = (spare_path(dir), unfinished_path(dir));
     match File::open(&spare) {
@@ -155,7 +155,7 @@ pub fn begin(dir: &Path) -> std::io::Result<PathBuf> {
     Ok(unfinished)
 }
 
-/// Whether nobody reads it, nor has given it a name of his own.
+/// Whether the file has no reader and no further name.
 fn is_unused(file: &File) -> std::io::Result<bool> {
     Ok(file.metadata()?.nlink() == 1 && flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
@@ -174,7 +174,7 @@ pub fn prune(dir: &Path, newest: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Gives back the room of the file that is kept for the next snapshot; whether there was one.
+/// Gives back the room of the file that is kept for the next snapshot. Returns whether there was such a file.
 pub fn give_up_spare(dir: &Path) -> bool {
     fs::remove_file(spare_path(dir)).is_ok()
 }
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(fs::read(&unfinished).unwrap(), b"one");
         publish(dir.path(), 3).unwrap();
         assert_eq!(fs::read(snapshot_path(dir.path(), 3)).unwrap(), b"one");
-        // Only one file is kept for that.
+        // Only one file is kept for the next snapshot.
         prune(dir.path(), 3).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
