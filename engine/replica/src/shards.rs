@@ -3,9 +3,9 @@
 use crate::config::{Config, Durability, MemberConfig};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
-use isonomy_mesh::{FromShard, ProcessEnd, ToShard, connect};
+use isonomy_mesh::{FromShard, MemberAddress, ProcessEnd, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
-use isonomy_shard::{MemberAddress, Ports, Resolver, Settings, spawn};
+use isonomy_shard::{Ports, Resolver, Settings, spawn};
 use isonomy_tuning::cores;
 use isonomy_wire::id::ShardId;
 use isonomy_wire::message::ShardStatus;

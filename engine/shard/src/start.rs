@@ -76,7 +76,7 @@ async fn run_shard(settings: Settings, data_dir: DataDir, ports: Ports, end: Sha
         stop(Reason::Machine, &format!("no thread for a shard's ticks ({error}); raise the limit on threads"))
     });
     ticks.attach().await;
-    let mail = Mail::new(end);
+    let mail = Mail::new(end, settings.members.clone());
     let is_usable = wait_for_room(&data_dir.shard_dir(settings.shard), &settings, &mail).await;
     if !is_usable.unwrap_or_else(|fatal| stop_with(&fatal)) {
         return;

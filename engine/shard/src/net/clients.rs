@@ -127,15 +127,13 @@ impl Node {
 
     /// The description of this replica and its cluster.
     pub(crate) fn welcome(&self) -> Welcome {
-        let members = self.settings.members.iter();
+        let members = self.mail.addresses().into_iter();
         Welcome {
             cluster: self.data_dir.cluster_id(),
             epoch: EPOCH,
             replica: self.settings.replica,
             shards: self.settings.shards,
-            members: members
-                .map(|it| Member { host: it.host.clone(), client_base: it.client_base })
-                .collect(),
+            members: members.map(|it| Member { host: it.host, client_base: it.client_base }).collect(),
             durable: self.settings.outlives_power,
         }
     }
