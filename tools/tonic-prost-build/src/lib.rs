@@ -43,7 +43,7 @@ impl prost_build::ServiceGenerator for Builder {
     fn generate(&mut self, mut service: prost_build::Service, code: &mut String) {
         let methods = std::mem::take(&mut service.methods).into_iter().map(Method).collect();
         let service = Service { service, methods };
-        let mut generator = tonic_build::CodeGenBuilder::new();
+        let generator = tonic_build::CodeGenBuilder::new();
         *code += &generator.generate_client(&service, "super").to_string();
         if self.build_server {
             *code += &generator.generate_server(&service, "super").to_string();
