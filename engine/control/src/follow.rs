@@ -4,7 +4,7 @@
 //! that the replicas have lived through. A replica that followed would serve an epoch that the others have sealed.
 
 use crate::id::{Incarnation, MemberId, RecordId};
-use crate::record::{Member, Record};
+use crate::record::{Member, Membership, Record};
 use isonomy_wire::id::ClusterId;
 
 /// What to do about an etcd that was set back.
@@ -120,8 +120,7 @@ fn follows_within(known: &Record, record: &Record) -> Result<(), Refused> {
     }
     let (before, after) = (&known.membership, &record.membership);
     let is_same = |(old, new): (&Member, &Member)| old.id == new.id && old.address == new.address;
-    let sizes =
-        |membership: &crate::record::Membership| (membership.members.len(), membership.f, membership.e);
+    let sizes = |membership: &Membership| (membership.members.len(), membership.f, membership.e);
     if sizes(before) != sizes(after) || !before.members.iter().zip(&after.members).all(is_same) {
         return Err(Refused::OtherMembers { epoch });
     }
