@@ -1,0 +1,22 @@
+//! The membership of a cluster in etcd (law, section 9): who the members are, in which epoch, and who of them lives.
+
+mod backoff;
+mod bad;
+mod check;
+mod error;
+mod follow;
+pub mod id;
+pub mod plan;
+mod presence;
+pub mod record;
+#[cfg(test)]
+mod sample;
+pub mod settings;
+pub mod store;
+mod text;
+
+pub use bad::BadRecord;
+pub use error::{Error, Tried};
+pub use follow::{Refused, follows};
+pub use presence::Presence;
+pub use text::describe;
