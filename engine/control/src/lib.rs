@@ -2,6 +2,7 @@
 
 mod backoff;
 mod bad;
+mod cache;
 mod check;
 mod error;
 mod follow;
@@ -11,11 +12,13 @@ mod presence;
 pub mod record;
 #[cfg(test)]
 mod sample;
+pub mod service;
 pub mod settings;
 pub mod store;
 mod text;
 
 pub use bad::BadRecord;
+pub use cache::CacheError;
 pub use error::{Error, Tried};
 pub use follow::{Refused, follows};
 pub use presence::Presence;
