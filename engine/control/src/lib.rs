@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod follow;
 pub mod id;
+pub mod join;
 pub mod plan;
 mod presence;
 pub mod record;
