@@ -1,7 +1,7 @@
 //! How a member that starts finds its cluster and takes its place there. Each call blocks, on a runtime of its own.
 
 use crate::cache::{Cache, CacheError};
-use crate::error::Error;
+use crate::error::{Error, Tried};
 use crate::follow::{Refused, follows};
 use crate::id::{Incarnation, MemberId};
 use crate::plan::{Refusal, claim};
@@ -10,11 +10,16 @@ use crate::settings::{BadSettings, Settings};
 use crate::store::{Store, Stored};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 /// How often a claim is planned anew because the record has changed meanwhile. All members of a cluster may claim their
 /// places at once.
 const CLAIM_TRIES: u32 = 32;
+
+/// How long etcd is asked by a member that knows a record already, and can start without etcd.
+const KNOWN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why a member cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +73,11 @@ impl JoinError {
 pub fn first_record(settings: &Settings, cluster: &str, cache: &Path) -> Result<Record, JoinError> {
     let known = Cache::new(cache).load(cluster)?;
     let mut store = Store::new(Arc::new(settings.clone()), cluster)?;
-    match (runtime()?.block_on(store.get()), known) {
+    let patience = if known.is_some() { KNOWN_PATIENCE } else { Duration::MAX };
+    let there = runtime()?.block_on(async { timeout(patience, store.get()).await });
+    let late =
+        |_| Err(Error::Unreachable(Tried(vec![(settings.endpoints.join(", "), "no answer in time".into())])));
+    match (there.unwrap_or_else(late), known) {
         (Ok(Stored { record, .. }), None) => Ok(record),
         (Ok(Stored { record, .. }), Some(known)) => {
             follows(&known, &record).map_err(JoinError::Refused)?;

@@ -1,4 +1,8 @@
 //! The membership of a cluster in etcd (law, section 9): who the members are, in which epoch, and who of them lives.
+//!
+//! [`record`] is what lies in etcd, [`plan`] makes the records of a change, [`store`] writes one in place of another, and
+//! [`service`] follows them for a process, on a thread of its own, also while etcd is gone. `docs/MEMBERSHIP.md` has the
+//! layout and what comes of each failure.
 
 mod backoff;
 mod bad;

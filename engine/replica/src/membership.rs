@@ -6,10 +6,11 @@ use crate::fatal::{Fatal, Reason};
 use isonomy_control::id::{Incarnation, MemberId};
 use isonomy_control::join::{JoinError, first_record, take_place};
 use isonomy_control::record::{Address, Record};
-use isonomy_control::service::{LIFE, Plan, Service, View};
+use isonomy_control::service::{Etcd, LIFE, Options, Service, View};
 use isonomy_control::{Presence, settings::Settings};
 use isonomy_mesh::MemberAddress;
 use isonomy_shard::data_dir::{DataDir, MEMBERSHIP_FILE};
+use std::cell::Cell;
 use std::path::PathBuf;
 
 /// A replica's place among members that are named in etcd.
@@ -20,6 +21,8 @@ pub(crate) struct Membership {
     own: MemberId,
     record: Record,
     service: Option<Service>,
+    /// Whether the log says that etcd is gone.
+    is_gone: Cell<bool>,
 }
 
 impl Membership {
@@ -36,7 +39,8 @@ impl Membership {
         let record = first_record(&settings, &config.cluster, &cache).map_err(|error| fatal(&error))?;
         let own = MemberId(config.replica.0);
         config.adopt(&record)?;
-        Ok(Some(Membership { settings, cluster: config.cluster.clone(), cache, own, record, service: None }))
+        let (cluster, is_gone) = (config.cluster.clone(), Cell::new(false));
+        Ok(Some(Membership { settings, cluster, cache, own, record, service: None, is_gone }))
     }
 
     /// Takes the place with this data directory, publishes where the replica is found, and follows etcd from here on.
@@ -46,7 +50,7 @@ impl Membership {
         let incarnation = Incarnation(data_dir.incarnation());
         take_place(&self.settings, &self.record, self.own, incarnation).map_err(|error| fatal(&error))?;
         let address = Address::from(config.own().clone());
-        let service = Service::start(Plan {
+        let service = Service::start(Options {
             settings: self.settings.clone(),
             cluster: self.cluster.clone(),
             cache: self.cache.clone(),
@@ -90,6 +94,7 @@ impl Membership {
     /// the one that the record names.
     pub(crate) fn addresses(&self) -> Vec<MemberAddress> {
         let view = self.service.as_ref().map(Service::view);
+        view.iter().for_each(|view| self.tell_etcd(view));
         let known = view.as_ref().and_then(|view| view.record.as_deref()).unwrap_or(&self.record);
         // Of another epoch nothing is taken: its members may have other places.
         let record = if known.epoch == self.record.epoch { known } else { &self.record };
@@ -98,6 +103,19 @@ impl Membership {
             address_of(published.unwrap_or(&member.address))
         };
         record.membership.members.iter().map(found).collect()
+    }
+}
+
+impl Membership {
+    /// Logs that etcd is gone or answers again, once each time.
+    fn tell_etcd(&self, view: &View) {
+        match &view.etcd {
+            Etcd::Gone { why: Some(why), .. } if !self.is_gone.replace(true) => log::warn!(
+                "{why}. Until then members that move are not found anew; decisions go on with the members that are known"
+            ),
+            Etcd::Reached if self.is_gone.replace(false) => log::info!("etcd answers again"),
+            Etcd::Gone { .. } | Etcd::Reached => {}
+        }
     }
 }
 

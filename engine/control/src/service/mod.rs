@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::watch::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+use tokio::sync::watch::{Receiver, channel};
 
 mod follower;
 mod publisher;
@@ -24,7 +25,7 @@ pub const LIFE: Duration = Duration::from_secs(10);
 
 /// What the service is to do.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Options {
     /// Where etcd is.
     pub settings: Settings,
     /// The name of the cluster.
@@ -55,7 +56,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Service {
     views: Receiver<View>,
-    stop: Option<Sender<bool>>,
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -64,16 +65,17 @@ impl Service {
     ///
     /// # Errors
     /// [`StartError`] if it cannot begin.
-    pub fn start(plan: Plan) -> Result<Service, StartError> {
-        let settings = Arc::new(plan.settings.clone());
-        let store = || Store::new(settings.clone(), &plan.cluster);
-        let cache = Cache::new(&plan.cache);
-        let record = cache.load(&plan.cluster)?.map(Arc::new);
+    pub fn start(options: Options) -> Result<Service, StartError> {
+        let Options { settings, cluster, cache, presence, life } = options;
+        let settings = Arc::new(settings);
+        let store = || Store::new(settings.clone(), &cluster);
+        let cache = Cache::new(&cache);
+        let record = cache.load(&cluster)?.map(Arc::new);
         let (sender, views) = channel(View::new(record));
-        let (stop, stopped) = channel(false);
+        let (stop, stopped) = oneshot::channel();
         let follower = Follower::new(store()?, cache, sender);
-        let publisher = match plan.presence.clone() {
-            Some(presence) => Some(Publisher::new(store()?, presence, plan.life)),
+        let publisher = match presence {
+            Some(presence) => Some(Publisher::new(store()?, presence, life)),
             None => None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -99,16 +101,16 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // The thread sees that nobody holds the sender any more.
+        // The thread sees that the sender is gone.
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // It panics only where its panic has ended the process, or has been told.
+            // Whatever it panicked with was printed when it did.
             let _ = thread.join();
         }
     }
 }
 
-async fn run(mut follower: Follower, mut publisher: Option<Publisher>, mut stopped: Receiver<bool>) {
+async fn run(mut follower: Follower, mut publisher: Option<Publisher>, stopped: oneshot::Receiver<()>) {
     let publish = async {
         match &mut publisher {
             Some(publisher) => publisher.run().await,
@@ -118,8 +120,8 @@ async fn run(mut follower: Follower, mut publisher: Option<Publisher>, mut stopp
     tokio::select! {
         () = follower.run() => {}
         () = publish => {}
-        // Nothing is ever sent: this ends when the service is dropped.
-        _ = stopped.changed() => {}
+        // Nothing is ever sent: the service is dropped.
+        _ = stopped => {}
     }
     if let Some(publisher) = &mut publisher {
         publisher.end().await;

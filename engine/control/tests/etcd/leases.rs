@@ -1,16 +1,16 @@
 //! Signs of life: published, seen by others, gone with their lease, and there again.
 
 use crate::support::server::Etcd;
-use crate::support::{PREFIX, follow, plan, presence, record, store, until};
+use crate::support::{PREFIX, follow, options, presence, record, store, until};
 use isonomy_control::Error;
 use isonomy_control::id::MemberId;
-use isonomy_control::service::{Plan, Service, View};
+use isonomy_control::service::{Options, Service, View};
 use std::time::Duration;
 
 fn member(etcd: &Etcd, dir: &std::path::Path, n: u8) -> Service {
     let dir = dir.join(n.to_string());
     std::fs::create_dir(&dir).unwrap();
-    Service::start(Plan { presence: Some(presence(n)), ..plan(&etcd.endpoints(), &dir) }).unwrap()
+    Service::start(Options { presence: Some(presence(n)), ..options(&etcd.endpoints(), &dir) }).unwrap()
 }
 
 fn sees(view: &View, members: &[u8]) -> bool {

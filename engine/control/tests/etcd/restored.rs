@@ -97,11 +97,11 @@ async fn a_record_that_cannot_be_kept_is_not_followed_until_it_can() {
 #[test]
 fn a_file_of_another_cluster_ends_the_start() {
     let dir = tempfile::tempdir().unwrap();
-    let plan = crate::support::plan(&["http://127.0.0.1:1".into()], dir.path());
+    let options = crate::support::options(&["http://127.0.0.1:1".into()], dir.path());
     let mut foreign = record();
     foreign.cluster = "bids".into();
-    std::fs::write(&plan.cache, foreign.to_json()).unwrap();
-    let error = isonomy_control::service::Service::start(plan).unwrap_err();
+    std::fs::write(&options.cache, foreign.to_json()).unwrap();
+    let error = isonomy_control::service::Service::start(options).unwrap_err();
     assert!(matches!(&error, StartError::Cache(_)), "{error}");
     assert!(error.to_string().contains("it belongs to the cluster bids"), "{error}");
 }

@@ -7,7 +7,7 @@ pub(crate) mod server;
 use isonomy_control::id::{ChangeId, Incarnation, MemberId, RecordId};
 use isonomy_control::plan::{Change, Founding, Stands, activate, announce, found};
 use isonomy_control::record::{Address, Record};
-use isonomy_control::service::{Plan, Service, View};
+use isonomy_control::service::{Options, Service, View};
 use isonomy_control::settings::Settings;
 use isonomy_control::store::Store;
 use isonomy_control::{Error, Presence};
@@ -67,11 +67,11 @@ pub(crate) fn presence(n: u8) -> Presence {
 
 /// Follows the cluster, with a file in `dir`.
 pub(crate) fn follow(endpoints: &[String], dir: &Path) -> Service {
-    Service::start(plan(endpoints, dir)).unwrap()
+    Service::start(options(endpoints, dir)).unwrap()
 }
 
-pub(crate) fn plan(endpoints: &[String], dir: &Path) -> Plan {
-    Plan {
+pub(crate) fn options(endpoints: &[String], dir: &Path) -> Options {
+    Options {
         settings: settings(endpoints),
         cluster: CLUSTER.into(),
         cache: dir.join("membership.json"),
