@@ -108,7 +108,10 @@ async fn end(args: &EndArgs) -> anyhow::Result<()> {
     ended.iter().for_each(|status| whole.add(status));
     let name = args.name.as_str();
     if ended.is_empty() {
-        let text = format!("there is no source {}; see isonomy source list", quoted(name.as_bytes()));
+        let text = format!(
+            "there is no source {}; list the sources with isonomy source list",
+            quoted(name.as_bytes())
+        );
         return Err(Fatal::new(Reason::Missing, text).into());
     }
     let Whole { done, commands, .. } = whole;

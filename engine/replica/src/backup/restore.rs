@@ -49,7 +49,7 @@ pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
     let Config { replica, members, cluster, data_dir, .. } = &config;
     out::print(format_args!(
         "{}: restored for replica {replica} of cluster '{cluster}'\n\
-         next: restore the same backup for all {} members, then start each with: {next}",
+         next: restore the same backup for all {} members, then start each member with: {next}",
         data_dir.display(),
         members.len()
     ))
@@ -60,7 +60,8 @@ pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
 fn check_fits(config: &Config, manifest: &Manifest) -> Result<(), Fatal> {
     let misfit = |what: &str, here: usize, there: usize| {
         let text = format!(
-            "the backup is of a cluster with {there} {what}, the configuration names {here}; configure as many"
+            "the backup is of a cluster with {there} {what}, but the configuration names {here}; configure \
+             {there} {what}"
         );
         Err(Fatal::new(Reason::Config, text))
     };

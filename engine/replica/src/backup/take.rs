@@ -88,8 +88,9 @@ impl Asked {
             if patience.is_over() {
                 let (shard, barrier) = (self.shard.0, status.barrier);
                 bail!(
-                    "shard {shard} has no new snapshot yet, its last barrier is {barrier}; a barrier needs a majority \
-                     of the replicas and a snapshot room on the disk: see `isonomy status` and the replica's log"
+                    "shard {shard} has no new snapshot yet, and its last barrier is {barrier}; a barrier needs \
+                     a majority of the replicas, and a snapshot needs room on the disk: see `isonomy status` \
+                     and the replica's log"
                 );
             }
             if asked.elapsed() >= ASK_AGAIN {

@@ -76,7 +76,7 @@ pub(crate) struct DemoArgs {
 /// Runs the demo; an error if any check fails.
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Fatal> {
     block_on(async {
-        let failed = || Fatal::new(Reason::Failed, "the demo has failed: see the checks above");
+        let failed = || Fatal::new(Reason::Failed, "the demo has failed; see the failed checks above");
         Ok(show(args).await?.then_some(()).ok_or_else(failed)?)
     })
 }
@@ -93,7 +93,9 @@ async fn show(args: &DemoArgs) -> Result<bool> {
     let made = fs::canonicalize(&args.dir).and_then(|parent| {
         tempfile::Builder::new().prefix("isonomy-demo-").disable_cleanup(args.keep).tempdir_in(parent)
     });
-    let dir = made.with_context(|| format!("{}: choose another directory with --dir", args.dir.display()))?;
+    let dir = made.with_context(|| {
+        format!("{}: the directory cannot be used; choose another directory with --dir", args.dir.display())
+    })?;
     say(&format!(
         "{} replicas with {} shard(s) each, in {}",
         args.replicas,
@@ -106,7 +108,7 @@ async fn show(args: &DemoArgs) -> Result<bool> {
     let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards)?;
     let report = tokio::select! {
         report = check_all(args, &mut cluster) => report?,
-        () = interrupt.wanted() => bail!("interrupted; the replicas were ended"),
+        () = interrupt.wanted() => bail!("the demo was interrupted, and the replicas were stopped"),
     };
     match args.output {
         Output::Table => out::print(report.table())?,
@@ -153,7 +155,10 @@ async fn wait_ready(cluster: &mut Cluster, replicas: u8) -> Result<()> {
             return Ok(());
         }
         if began.elapsed() > PATIENCE {
-            bail!("the replicas do not reach each other after {PATIENCE:?}; see their logs with --keep");
+            bail!(
+                "the replicas do not reach each other after {PATIENCE:?}; run the demo again with --keep and \
+                 read the replicas' logs"
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -217,7 +222,11 @@ async fn wait_agreed(cluster: &mut Cluster, replicas: u8, report: &mut Report, w
         }
         if began.elapsed() > PATIENCE {
             let hashes = format!("{:?}", report.state_hashes);
-            report.check(name, false, format!("{when}: not within {PATIENCE:?}; states {hashes}"));
+            report.check(
+                name,
+                false,
+                format!("{when}: the replicas did not agree within {PATIENCE:?}; states {hashes}"),
+            );
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;
