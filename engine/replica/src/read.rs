@@ -19,7 +19,8 @@ Examples:
   isonomy read --connect 127.0.0.1:7400 --output raw picture-3 > picture.png
   isonomy read --connect 127.0.0.1:7400 --key-hex 00ff17
 
-Ends with code 10 if the key has no decision, and with 1 if that could not be found out.")]
+The command ends with code 10 if the key has no decision, and with code 1 if the command could
+not read the key.")]
 pub(crate) struct ReadArgs {
     #[command(flatten)]
     connect: ConnectArgs,

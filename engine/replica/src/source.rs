@@ -40,8 +40,8 @@ struct ListArgs {
 #[command(after_help = "\
 Example: isonomy source end --connect 127.0.0.1:7400 import-1
 
-Proposing the lines of an ended source once more decides each of them again. Ends with code 10 if there is no such
-source.")]
+A second import of the lines of an ended source decides each line again. The command ends with code 10 if there is no
+such source.")]
 struct EndArgs {
     #[command(flatten)]
     connect: ConnectArgs,

@@ -16,8 +16,9 @@ use std::collections::BTreeSet;
 #[command(after_help = "\
 Example: isonomy status --connect 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400
 
-All are asked at once, and each gets its lines, or one that says why there are none; then the code at the end is 1,
-as it is if they are not all of one cluster.")]
+The command asks all named replicas at once. It prints the lines of each replica, or one line with the reason why the
+replica gave no status. The command ends with code 1 if a replica gave no status, or if the replicas are of several
+clusters.")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     connect: ConnectArgs,

@@ -24,7 +24,7 @@ fn the_demo_shows_what_it_says_and_keeps_its_field_names() {
     // How long a pause lasts on a loaded machine is measured, not tested.
     let failed: Vec<_> = failed
         .iter()
-        .filter(|check| !check["name"].as_str().unwrap().starts_with("the others went on"))
+        .filter(|check| !check["name"].as_str().unwrap().starts_with("the other replicas went on"))
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!((&json["replicas"], &json["shards"], &json["agree"]), (&3.into(), &2.into(), &true.into()));

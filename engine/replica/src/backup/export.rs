@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 Example: isonomy snapshot take --connect 10.0.0.1:7400 &&
          isonomy snapshot export --dir /var/lib/isonomy --to /backup/orders-17
 
-The replica may be running. What is copied is verified; the backup has its name only when it is whole and synced.")]
+The replica may be running. The command verifies every copied file. The backup gets its name only when it is whole and
+synced.")]
 pub(super) struct ExportArgs {
     /// The data directory of a replica
     #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]

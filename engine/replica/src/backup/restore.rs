@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 /// `isonomy snapshot restore`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example, for each member of the new cluster at its machine, with the configuration that it will run with:
+Example, for each member of the new cluster, on the member's machine and with the member's configuration:
   isonomy snapshot restore --from /backup/orders-17 --config isonomy.toml
   isonomy serve --config isonomy.toml
 
-All members are restored from the same backup. The new cluster is another one even if it bears the old name: replicas
-of the old one, and those that were not restored, are refused.")]
+Restore all members from the same backup. The new cluster is another cluster even under the old name: its members
+refuse replicas of the old cluster, and members that were not restored.")]
 pub(super) struct RestoreArgs {
     /// The directory of the backup
     #[arg(long, value_name = "EXPORT")]

@@ -28,8 +28,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 #[command(after_help = "\
 Example: isonomy snapshot take --connect 10.0.0.1:7400
 
-The first of the replicas named that answers is asked. Its snapshots cover everything that it had executed by then;
-the other replicas take theirs at the same barriers.")]
+The command asks the first of the named replicas that answers. The snapshots of that replica cover everything that it
+had executed when it was asked. The other replicas take their snapshots at the same barriers.")]
 pub(super) struct TakeArgs {
     #[command(flatten)]
     connect: ConnectArgs,

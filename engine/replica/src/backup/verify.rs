@@ -18,7 +18,8 @@ Examples:
   isonomy snapshot verify /backup/orders-17
   isonomy snapshot verify /var/lib/isonomy
 
-Ends with code 0 if all is whole, with 6 if anything is damaged, and with 5 if another release wrote it.")]
+The command ends with code 0 if everything is whole, with code 6 if a part is damaged, and with code 5 if another
+release wrote a part.")]
 pub(super) struct VerifyArgs {
     /// A backup, the data directory of a replica, or the file of a snapshot in one of these
     path: PathBuf,

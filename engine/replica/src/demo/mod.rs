@@ -253,7 +253,10 @@ async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mu
         core: cluster.load_core(),
         progress: false,
     };
-    say(&format!("{} decisions per second, and kill -9 of replica {victim}", load.rate.unwrap_or_default()));
+    say(&format!(
+        "load of {} decisions per second, and kill -9 of replica {victim}",
+        load.rate.unwrap_or_default()
+    ));
     let running = load.start()?;
     let probers = Probers::start(&addresses, &survivors, args.replicas).await?;
     let [before, down, after] = KILL_SECONDS.map(Duration::from_secs);
@@ -267,17 +270,17 @@ async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mu
     let returned = Instant::now();
     let caught_up = catch_up(cluster, victim, &survivors).await?;
     tokio::time::sleep(after.saturating_sub(returned.elapsed())).await;
-    let at_return = probers.finish().await.context("a client of the others got an error")?;
+    let at_return = probers.finish().await.context("a client of the other replicas got an error")?;
     let figures = running.finish().await?;
     let (none, errors) = errors_of(&figures);
-    report.check("no request failed while one was down", none, errors);
-    report.check_pause("the others went on without it", at_kill, PAUSE_MAX);
-    report.check_pause("the others went on at its return", at_return, PAUSE_MAX);
+    report.check("no request failed while one replica was down", none, errors);
+    report.check_pause("the other replicas went on without the killed one", at_kill, PAUSE_MAX);
+    report.check_pause("the other replicas went on at its return", at_return, PAUSE_MAX);
     let detail = match caught_up {
         Some(after) => format!("{:.0} ms after its start", after.as_secs_f64() * 1e3),
-        None => format!("not within {PATIENCE:?}"),
+        None => format!("the replica did not catch up within {PATIENCE:?}"),
     };
-    report.check("the killed one caught up", caught_up.is_some(), detail);
+    report.check("the killed replica caught up", caught_up.is_some(), detail);
     report.kill = Some(Kill { at_kill, at_return, caught_up });
     Ok(())
 }
