@@ -43,8 +43,8 @@ pub(super) fn version(program: &Path) -> Result<String> {
     let output = match Command::new(program).arg("--version").output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "{} was not found; install etcd (on Debian and Ubuntu `apt install etcd-server`), or unpack a release \
-             of etcd and name its program with --etcd",
+            "the program {} was not found; install etcd (on Debian and Ubuntu `apt install etcd-server`), or \
+             unpack a release of etcd and name its program with --etcd",
             program.display()
         ),
         Err(error) => return Err(error).with_context(|| format!("starting {}", program.display())),
@@ -93,7 +93,10 @@ impl Etcd {
             while let Err(error) = runtime.block_on(put()) {
                 self.servers.check_running()?;
                 if began.elapsed() > PATIENCE {
-                    return Err(error.context(format!("etcd does not answer within {PATIENCE:?}")));
+                    return Err(error.context(format!(
+                        "etcd does not answer within {PATIENCE:?}; check the machine's load and the disk of \
+                         --dir"
+                    )));
                 }
                 std::thread::sleep(RETRY_EVERY);
             }
@@ -113,7 +116,11 @@ impl Etcd {
             (self.sample(plan, span.from, interrupted), self.sample(plan, span.to, interrupted));
         let mut recorded = Recorded::new(plan.schedule.steps.len());
         for thread in threads {
-            recorded.merge(&thread.join().map_err(|_| anyhow!("a load thread panicked; see above"))??);
+            recorded.merge(
+                &thread
+                    .join()
+                    .map_err(|_| anyhow!("a thread of the load panicked; report the message above"))??,
+            );
         }
         Ok(Measurement { recorded, before, after })
     }

@@ -71,7 +71,8 @@ fn parse() -> Result<Cli, ExitCode> {
     let matches = environment::ignore_empty(command.clone()).try_get_matches();
     for name in environment::empty_names(&command, matches.as_ref().ok()) {
         logging::say(&format!(
-            "isonomy: {name} is set but empty, which counts as not set; unset it or give it a value"
+            "isonomy: the variable {name} is set but empty, which counts as not set; unset {name}, or give it \
+             a value"
         ));
     }
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|told| {
