@@ -5,12 +5,12 @@ use std::io::{ErrorKind, Result};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// The system kills what the command starts when this process has ended, in whatever way: neither SIGKILL nor an
-/// abort leaves time to end anything. The command is spawned on the main thread, since the system looks at the end of
-/// the thread that does.
+/// The system kills the started process when this process has ended, in whatever way, since neither SIGKILL nor an
+/// abort leaves time to end anything. The command must be spawned on the main thread, since the system watches the
+/// end of the thread that spawns it.
 pub fn end_with_this(command: &mut Command) {
     let parent = getpid();
-    // A group of its own: Ctrl-C is for this program, which ends the others in good order.
+    // The process gets a group of its own, since Ctrl-C is for this program, which ends the others in good order.
     command.process_group(0);
     // SAFETY: between fork and exec only system calls are made; nothing is allocated or locked.
     #[allow(unsafe_code)]

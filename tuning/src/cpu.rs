@@ -19,7 +19,7 @@ pub fn cpu_us_of(processes: &[u32]) -> Option<u64> {
     Some(ticks.sum::<Option<u64>>()? * 1_000_000 / ticks_per_second)
 }
 
-/// User and system time in a process's stat line, whose second field is a name in brackets.
+/// The user and system time in a process's stat line, whose second field is a name in brackets.
 fn ticks_of(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut times = fields.split_whitespace().skip(11);

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 /// Direct writes begin and end at multiples of this, in memory and on the disk.
 pub const BLOCK_BYTES: usize = 4096;
-/// One write while a file is filled.
+/// The size of one write while a file is filled.
 pub const FILL_BYTES: usize = 1 << 20;
 
-/// Memory that direct writes take.
+/// Memory that can be written directly.
 pub struct Aligned {
     bytes: Vec<u8>,
     start: usize,
@@ -21,7 +21,7 @@ pub struct Aligned {
 }
 
 impl Aligned {
-    /// So many bytes.
+    /// Makes memory of so many bytes.
     pub fn new(size: usize) -> Aligned {
         let bytes = vec![0x5a; size + BLOCK_BYTES];
         let start = bytes.as_ptr().align_offset(BLOCK_BYTES);
@@ -73,7 +73,7 @@ pub enum DirectError {
     },
 }
 
-/// A file of `bytes` bytes that were all written: only overwriting is cheap to sync.
+/// A file of `bytes` bytes that were all written, since only overwriting is cheap to sync.
 ///
 /// # Errors
 /// The directory takes no file, no direct writes, or not so many bytes.
@@ -95,7 +95,7 @@ fn fill(direct: &File, bytes: u64) -> Result<()> {
     direct.sync_all()
 }
 
-/// The same file, opened once more with these flags.
+/// Opens the file once more, with these flags.
 ///
 /// # Errors
 /// The file system refuses the flags.
@@ -104,7 +104,7 @@ pub fn reopened(file: &File, flags: OFlags) -> Result<File> {
     options.read(true).write(true).custom_flags(flags.bits() as i32).open(path_of(file))
 }
 
-/// Where this process can open the file, which has no name.
+/// The path at which this process can open the file, which has no name.
 pub fn path_of(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

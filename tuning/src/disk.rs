@@ -44,7 +44,7 @@ impl FileSystem {
         })
     }
 
-    /// Whether what is written there is lost with the power of the host, synced or not.
+    /// Whether written data is lost with the power of the host, synced or not.
     pub fn is_in_memory(self) -> bool {
         matches!(self, FileSystem::Tmpfs | FileSystem::Ramfs)
     }

@@ -1,5 +1,5 @@
-//! What the environment says to a program. A variable that is set but empty, as scripts leave those for which they
-//! have no value, counts as not set.
+//! The environment variables that a program reads. A variable that is set but empty, as scripts leave those for which
+//! they have no value, counts as not set.
 
 use clap::builder::{OsStr, Resettable};
 use clap::{Arg, ArgMatches, Command};
@@ -46,7 +46,8 @@ fn collect(command: &Command, matches: Option<&ArgMatches>, names: &mut Vec<Stri
     }
 }
 
-/// Keeps the variables whose names begin so from a process that is started: what the user set for another.
+/// Keeps the variables whose names begin with `prefix` from a process that is started, since the user set them for
+/// another one.
 pub fn withhold(command: &mut process::Command, prefix: &str) {
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.as_bytes().starts_with(prefix.as_bytes())) {

@@ -6,12 +6,12 @@ use signal_hook::consts::SIGXFSZ;
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
-/// What raises the limit.
+/// The remedy for a limit that is too low.
 pub const REMEDY: &str = "raise the limit on the size of files (`ulimit -f`, LimitFSIZE= in a systemd unit)";
 
 /// From now on a write beyond the limit fails, and ends nothing.
 pub fn outlive_signal() {
-    // A system that refuses the handler ends the process as it would have without.
+    // If the system refuses the handler, it ends the process as it would have without this call.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 

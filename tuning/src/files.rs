@@ -1,13 +1,13 @@
-//! Want of open files.
+//! Errors for want of open files.
 
 use std::io::Error;
 
-/// What to do about it.
+/// The remedy for these errors.
 pub const REMEDY: &str = "raise the limits on open files: of this process (`ulimit -n`, LimitNOFILE= in a \
                           systemd unit) or of the machine (the sysctl fs.file-max)";
 
-/// Whether something failed for want of open files, of the process or of the whole system. Nothing was
-/// done then, and it may succeed later.
+/// Whether something failed for want of open files, of the process or of the whole system. Nothing was done in that
+/// case, and another try may succeed later.
 pub fn are_lacking(error: &Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -1,4 +1,4 @@
-//! The names of the host. What the system does not tell is `None`.
+//! The names of the host. A name that the system does not tell is `None`.
 
 use std::fs::read_to_string;
 

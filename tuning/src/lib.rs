@@ -1,8 +1,8 @@
-//! What is known of the host: its cores, limits, memory, disks, ports and names, and what a process inherits from
-//! its parent process.
+//! Facts about the host: its cores, limits, memory, disks, ports and names, and what a process inherits from its
+//! parent process.
 //!
-//! The programs of Isonomy ask here and say the rest themselves: an error of this crate names the fact, the program
-//! adds the option that mends it. The crate knows nothing of replicas, and no runtime.
+//! The programs of Isonomy ask this crate, and explain the facts themselves: an error of this crate names the fact,
+//! and the program adds the option that mends it. The crate knows nothing of replicas, and no runtime.
 
 pub mod children;
 pub mod cores;

@@ -8,7 +8,7 @@ pub use rlimit::Resource;
 /// A limit that does not limit.
 pub const UNLIMITED: u64 = rlimit::INFINITY;
 
-/// Locked memory in bytes that the rings of one executor take.
+/// The bytes of locked memory that the rings of one executor take.
 pub const EXECUTOR_MEMLOCK_BYTES: u64 = 512 << 10;
 
 /// The limit as it stands.

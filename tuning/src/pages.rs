@@ -1,15 +1,15 @@
 //! Huge pages, and an allocator whose large blocks lie in them.
 //!
-//! A program that touches random places of large tables waits for the processor to walk the page tables at each of
-//! them, with pages of 4 KiB.
+//! With pages of 4 KiB, a program that touches random places of large tables waits for the processor to walk the page
+//! tables at each of them.
 
 use rustix::mm::{Advice, madvise};
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The size of a huge page, and of what is worth one.
+/// The size of a huge page, and of the smallest block that is worth one.
 pub const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Asks for huge pages in a range of memory. A system that has none is slower, and works.
+/// Asks for huge pages in a range of memory. A system that has none works, but is slower.
 ///
 /// # Safety
 /// The range is memory of the caller.
@@ -22,15 +22,15 @@ pub(crate) unsafe fn advise_huge(range: *mut u8, bytes: usize) {
 /// The system's allocator, but large blocks lie in huge pages.
 pub struct Allocator;
 
-/// What is asked of the system for a layout.
+/// The layout that is asked of the system for a caller's layout.
 fn adapted(layout: Layout) -> Layout {
     let is_large = layout.size() >= HUGE_PAGE_BYTES;
     let aligned = is_large.then(|| layout.align_to(HUGE_PAGE_BYTES).ok()).flatten();
     aligned.unwrap_or(layout)
 }
 
-// SAFETY: all that is given comes from the system's allocator, for a layout of the same size and of at
-// least the same alignment, and goes back to it for the same layout. Advice changes no contents.
+// SAFETY: all blocks come from the system's allocator, for a layout of the same size and of at least the same
+// alignment, and go back to it for the same layout. Advice changes no contents.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -63,7 +63,8 @@ unsafe impl GlobalAlloc for Allocator {
     /// Small blocks grow in place where they can, as they do without this allocator.
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if layout.size().max(size) < HUGE_PAGE_BYTES {
-            // SAFETY: it was given for this layout, which was not adapted, and neither is the new one.
+            // SAFETY: the block was given for this layout, which was not adapted, and the new one is not adapted
+            // either.
             return unsafe { System.realloc(block, layout, size) };
         }
         // SAFETY: the caller vouches for the new layout; both blocks have the bytes that are copied.
@@ -78,7 +79,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: it was given for this layout.
+        // SAFETY: the block was given for this layout.
         unsafe { System.dealloc(block, adapted(layout)) };
     }
 }

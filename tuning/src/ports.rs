@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 use std::ops::Range;
 
-/// Ports are looked for below the range from which the system gives outgoing connections theirs.
+/// The range in which ports are looked for. It lies below the range from which the system gives ports to outgoing
+/// connections.
 const PORTS: Range<u16> = 12_000..32_000;
 /// How often a range of ports is tried before the search is given up.
 const TRIES_MAX: usize = 1000;
@@ -57,7 +58,7 @@ mod tests {
 
     #[test]
     fn free_ranges_do_not_overlap() {
-        // So many that some of them would, if nothing kept them apart.
+        // There are so many ranges that some of them would overlap if nothing kept them apart.
         let mut bases = free_ranges(40, 100).unwrap();
         bases.sort_unstable();
         assert_eq!(bases.len(), 40);
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_range_with_a_port_that_is_taken_is_not_free() {
-        // Whether it is taken here or by another process.
+        // The first port is taken, here or by another process.
         let _taken = TcpListener::bind(("127.0.0.1", PORTS.start));
         let error = free_ranges(1, PORTS.end - PORTS.start - 1).unwrap_err().to_string();
         assert!(error.contains("no 1 x 19999 free ports"), "{error}");

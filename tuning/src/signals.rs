@@ -7,7 +7,8 @@ use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// The flag is set when the user wants an end (SIGINT, SIGTERM, SIGHUP). The second signal ends the process at once.
+/// Returns a flag that is set when the user wants an end (SIGINT, SIGTERM, SIGHUP). The second signal ends the
+/// process at once.
 ///
 /// # Errors
 /// The system takes no handler.

@@ -1,5 +1,6 @@
-//! Whether this process may use io_uring, call by call and operation by operation: a profile may forbid each by
-//! itself. The executors' library, glommio, ends a process that lacks one, with a text that names none.
+//! Whether this process may use io_uring, call by call and operation by operation, since a profile may forbid each by
+//! itself. The executors' library, glommio, ends a process that lacks a call or operation, with a text that names
+//! none.
 
 use io_uring::squeue::Entry;
 use io_uring::types::Fd;
@@ -8,9 +9,9 @@ use std::fmt;
 use std::io::{Error, ErrorKind};
 use std::ptr::{null, null_mut};
 
-/// Entries of the ring that is tried: one operation is under way at a time.
+/// The entries of the ring that is tried, on which one operation is under way at a time.
 const ENTRIES: u32 = 8;
-/// A file that does not exist: what is tried has no effect.
+/// A file that does not exist, so that no operation that is tried has an effect.
 const NO_FILE: Fd = Fd(-1);
 
 /// A system call of io_uring.
@@ -34,7 +35,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// What an executor cannot do without.
+/// Why executors cannot use io_uring.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// A system call fails.
@@ -57,7 +58,7 @@ pub enum Refused {
     Operations(Vec<&'static str>),
 }
 
-/// What is to be done about a system call that fails.
+/// The remedy for a system call that fails.
 fn remedy(call: Call, error: &Error) -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let disabled = read("/proc/sys/kernel/io_uring_disabled");
@@ -88,7 +89,7 @@ fn remedy(call: Call, error: &Error) -> String {
     }
 }
 
-/// Tries everything that the executors of Isonomy look at when they start, and what they submit.
+/// Tries everything that the executors of Isonomy look at when they start, and everything that they submit.
 ///
 /// # Errors
 /// A system call is refused, or operations are unknown or refused.
@@ -107,7 +108,7 @@ pub fn check() -> Result<(), Refused> {
     named(refused(&mut ring, &operations).map_err(failed(Call::Enter))?, Refused::Operations)
 }
 
-/// Which of the operations this ring does not take, whatever their arguments are.
+/// The operations that this ring does not take, whatever their arguments are.
 fn refused(ring: &mut IoUring, operations: &[(&'static str, u8, Entry)]) -> Result<Vec<&'static str>, Error> {
     let mut names = Vec::new();
     for (name, _, entry) in operations {
@@ -133,8 +134,8 @@ fn attempt(ring: &mut IoUring, entry: &Entry) -> Result<i32, Error> {
     Ok(completion.ok_or_else(|| Error::other("nothing has completed"))?.result())
 }
 
-/// The operations that glommio asks for when it starts, and the one beyond these by which it cancels, each without a
-/// file and without memory: it ends at once, with an error.
+/// The operations that glommio asks for when it starts, and the one beyond these by which it cancels. Each has no
+/// file and no memory, so that it ends at once, with an error.
 fn operations() -> Vec<(&'static str, u8, Entry)> {
     macro_rules! list {
         ($($name:ident $arguments:tt),+ $(,)?) => {

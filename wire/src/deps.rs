@@ -1,4 +1,5 @@
-//! Vectors with one sequence number per row. What they mean differs, so their types do: deps, frontiers and floors.
+//! Vectors with one sequence number per row. Deps, frontiers and floors mean different things, so each has a type of
+//! its own.
 
 use crate::id::{InstanceId, REPLICAS_MAX, ReplicaId};
 use core::fmt;
@@ -45,7 +46,7 @@ macro_rules! vector {
                 }
             }
 
-            /// The pointwise minimum: what both sets contain.
+            /// The pointwise minimum: the instances that both sets contain.
             #[inline]
             #[must_use]
             pub fn common(&self, other: &$name) -> $name {
@@ -85,17 +86,17 @@ macro_rules! vector {
 }
 
 vector! {
-    /// The instances that another one is ordered behind, or is executed after.
+    /// The instances behind which an instance is ordered, or after which it is executed.
     Deps
 }
 
 vector! {
-    /// How far rows have come without a gap: what has executed, or is committed.
+    /// The progress of each row without a gap: the instances that have executed, or that are committed.
     Frontier
 }
 
 vector! {
-    /// What has executed and may be forgotten.
+    /// The instances that have executed and may be forgotten.
     Floor
 }
 

@@ -581,7 +581,7 @@ mod tests {
         let crc = Header::checksum(&head, place, &bytes[HEADER_BYTES..HEADER_BYTES + message]);
         bytes[28..32].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(read(&bytes), Err(FrameError::Version(WIRE_VERSION - 1)));
-        // Elsewhere, or not whole, it is none.
+        // At another place, or cut off, the frame counts as damaged.
         assert_eq!(split(&Bytes::from(bytes.clone()), 8, bytes.len()).unwrap_err(), FrameError::Checksum);
         assert_eq!(read(&bytes[..HEADER_BYTES + message - 1]), Err(FrameError::Checksum));
     }

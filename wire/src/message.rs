@@ -109,7 +109,7 @@ pub enum PeerMessage {
     Fetch { barrier: u64, from: u64 },
     /// A piece of a snapshot's file, whose bytes are the payload. A total of 0 means that there is no such snapshot.
     Piece { barrier: u64, from: u64, total: u64 },
-    /// G5: the file that came of the receiver's snapshot of this barrier cannot be read.
+    /// G5: the sender has fetched the receiver's snapshot of this barrier, and the file cannot be read.
     Unreadable { barrier: u64 },
 }
 
@@ -126,7 +126,7 @@ pub struct Gossip {
     pub floor: Floor,
     /// The end of the blocks reserved before the last start (D8).
     pub restart_mark: u64,
-    /// Conflicts with instances at or below may be missing in the sender's answers.
+    /// Conflicts with instances at or below this floor may be missing in the sender's answers.
     pub unindexed: Floor,
     /// How many barriers have executed.
     pub barrier: u64,

@@ -1,29 +1,29 @@
-//! Looking keys up before they are needed, so that the misses of the cache overlap.
+//! Keys are looked up before they are needed, so that the cache misses of several keys overlap.
 
 use crate::payload::Access;
 use crate::state::{Place, Spot, State};
 
-/// How many keys ahead a key is looked up; then its entry is on its way.
+/// How many keys ahead of its use a key is looked up and its entry fetched.
 const ENTRIES_AHEAD: usize = 32;
-/// How many keys ahead its slot of the table is fetched, if that is needed.
+/// How many keys ahead of its use a key's slot of the table is fetched, if the conflict index knew no place.
 const SLOTS_AHEAD: usize = 2 * ENTRIES_AHEAD;
-/// How many keys are fetched at a time. Most lie on pages whose addresses the processor has to look
-/// up, for which a fetch waits: close to each other they wait together.
+/// How many keys are fetched at a time. Most keys lie on pages whose addresses the processor must look up first, and
+/// fetches close to each other wait for these look-ups together.
 const BURST: usize = 8;
-/// Keys that have been looked up and not used, at most.
+/// The most keys that have been looked up and not used yet.
 const LOOKED_UP_MAX: usize = 2 * ENTRIES_AHEAD;
 const _: () = assert!(ENTRIES_AHEAD + BURST <= LOOKED_UP_MAX);
 
 /// The keys of a batch in the order of its commands.
 pub(crate) struct Keys<'a> {
     accesses: &'a [Access],
-    /// Where the conflict index said that they are, as far as it did.
+    /// The places at which the conflict index knew the keys; 0, or no item, for a key of which it knew none.
     places: &'a [Place],
-    /// The next one.
+    /// The next key.
     at: usize,
-    /// Where it and those after it are thought to be, as a ring.
+    /// The supposed places of the next key and of the keys after it, as a ring.
     looked_up: [Place; LOOKED_UP_MAX],
-    /// Those of which the index has to be told.
+    /// The spots of which the conflict index must be told.
     found: Vec<Spot>,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Keys<'a> {
         keys
     }
 
-    /// Looks up what comes next, as far as the next burst does not.
+    /// Looks up the next keys, up to those that the next burst looks up.
     fn look(&mut self, state: &State) {
         let until_burst = self.at.next_multiple_of(BURST) - self.at;
         self.fetch_slots(self.at, until_burst + SLOTS_AHEAD, state);
@@ -92,13 +92,13 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Passes over some.
+    /// Passes over `count` keys.
     pub(crate) fn skip(&mut self, count: usize, state: &State) {
         self.at += count;
         self.look(state);
     }
 
-    /// Where keys are of which the index said something else, or nothing.
+    /// The spots of the keys whose place the conflict index did not know, or knew wrongly.
     pub(crate) fn into_found(self) -> Vec<Spot> {
         self.found
     }

@@ -12,7 +12,7 @@ use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{MessagesDropped, Phase};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One attempt; at most one per instance.
+/// One attempt. An instance has at most one.
 #[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) ballot: Ballot,
@@ -145,16 +145,16 @@ pub(crate) enum Verdict {
 /// R3 without its first case, a committed value, which ends the attempt before. This is a pure function of the
 /// reports.
 pub(crate) fn judge(id: InstanceId, reports: &[Report], e: usize) -> Verdict {
-    // R3.2: the value with the highest abal. By `abal`, not by `bal` (trap B1).
+    // R3.2: the value with the highest `abal` is taken. The highest `bal` would be trap B1.
     let accepted = reports.iter().filter(|report| report.phase == Phase::Accepted);
     if let Some(latest) = accepted.max_by_key(|report| report.accepted) {
         return Verdict::Propose(Mark::R32, Proposal::accepted_in(latest));
     }
-    // R3.3: the coordinator answered and has not committed: it never will at ballot 0.
+    // R3.3: the coordinator answered and has not committed, so it never will at ballot 0.
     if reports.iter().any(|report| report.from == id.row) {
         return Verdict::Propose(Mark::R33, Proposal::nop());
     }
-    // R3.4: too few could have taken part in a fast commit.
+    // R3.4: too few replicas could have taken part in a fast commit.
     let supporting =
         |report: &&Report| report.phase == Phase::PreAccepted && report.init_dep == Some(report.dep);
     let supporters: Vec<&Report> = reports.iter().filter(supporting).collect();
@@ -162,7 +162,7 @@ pub(crate) fn judge(id: InstanceId, reports: &[Report], e: usize) -> Verdict {
     if supporters.len() < needed {
         return Verdict::Propose(Mark::R34, Proposal::nop());
     }
-    // R3.5. With one replica Q can be empty of others, but then it is the coordinator.
+    // R3.5. In a cluster of one replica nobody else is in Q, but that replica is the coordinator.
     let Some(first) = supporters.first() else { return Verdict::Propose(Mark::R34, Proposal::nop()) };
     assert!(supporters.iter().all(|other| other.init_dep == first.init_dep), "V5: {id:?} has two initDeps");
     let payload = first.payload.clone().expect("who pre-accepted has the batch");
@@ -195,15 +195,15 @@ mod tests {
 
     const ID: InstanceId = InstanceId { row: ReplicaId(0), seq: 1 };
 
-    /// What a replica can have of an instance that is not committed there. The coordinator
+    /// The state of an instance that a replica can report if the instance is not committed there. The coordinator
     /// proposed deps 0.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     enum Answer {
         Nothing,
-        /// It learnt the proposal from a Validate.
+        /// The replica learnt the proposal from a Validate.
         Validated,
         Equal,
-        /// It named one conflict more.
+        /// The replica named one conflict more.
         Unequal,
         AcceptedNop(u32),
         AcceptedBatch(u32),
@@ -263,8 +263,8 @@ mod tests {
         }
     }
 
-    /// Whether a fast commit may have happened: some way to fill in those who did not answer makes
-    /// a fast quorum that contains the coordinator, who would have said so had it been asked.
+    /// Whether a fast commit may have happened: some choice of replicas that did not answer completes a fast quorum
+    /// with the coordinator in it. A coordinator that was asked would have told of a fast commit.
     fn may_be_fast(n: u8, members: &[u8], answers: &[Answer]) -> bool {
         // The law's fast quorums, row by row.
         let fast = [1, 2, 2, 3, 3, 4, 5, 5, 6][usize::from(n) - 1];
@@ -278,8 +278,8 @@ mod tests {
         })
     }
 
-    /// R3, said once more and without its rules: what was accepted last may have been chosen, what
-    /// may have been committed fast must be looked at, and anything else is free.
+    /// States R3 without its cases: the value that was accepted last may have been chosen, a value that may have been
+    /// committed fast must be validated, and a Nop is proposed otherwise.
     fn check(n: u8, members: &[u8], answers: &[Answer], verdict: &Verdict) {
         let what = format!("{members:?} {answers:?}: {verdict:?}");
         let round = |answer: &&Answer| match answer {
@@ -305,14 +305,14 @@ mod tests {
         }
     }
 
-    /// Two values at one ballot cannot be (V3).
+    /// Whether no two values were accepted at one ballot (V3).
     fn is_possible(answers: &[Answer]) -> bool {
         let has = |answer| answers.contains(&answer);
         [1, 2].iter().all(|round| !(has(Answer::AcceptedNop(*round)) && has(Answer::AcceptedBatch(*round))))
     }
 
-    /// Sets of so many replicas: all of them, or one with the coordinator and one without it, which are
-    /// as good as all, since R3 tells the others apart by their answers only.
+    /// Sets of `size` replicas. If there are more than 5 replicas, these are one set with the coordinator and one
+    /// without it. Both are as good as all sets, since R3 tells the other replicas apart by their answers only.
     fn quorums(n: u8, size: u32) -> Vec<Vec<u8>> {
         let sets = (0u32..1 << n).filter(|set| set.count_ones() == size);
         let mut sets: Vec<Vec<u8>> =
@@ -324,7 +324,7 @@ mod tests {
         sets
     }
 
-    /// e is 1, 2 and 3 here.
+    /// The sizes cover e = 1, 2 and 3.
     #[test]
     fn r3_every_combination_of_answers_is_judged_as_it_must_be() {
         let batch = batch();

@@ -1,9 +1,9 @@
-//! Items that never move: they lie in blocks, one after the other, where a vector would copy all that it has
+//! Items that never move, because they lie in blocks, one block after the other. A vector would copy all of its items
 //! to grow.
 
 use std::ops::{Index, IndexMut};
 
-/// Items by their place, in blocks of `N` that are full but for the last.
+/// Items by their place. Each block holds `N` items; only the last may hold fewer.
 #[derive(Clone, Debug)]
 pub(crate) struct Blocks<T, const N: usize>(Vec<Vec<T>>);
 
@@ -19,7 +19,7 @@ impl<T, const N: usize> Blocks<T, N> {
         self.0.last().map_or(0, |last| (self.0.len() - 1) * N + last.len())
     }
 
-    /// Adds an item; its place.
+    /// Adds an item, and returns its place.
     pub(crate) fn push(&mut self, item: T) -> usize {
         let place = self.len();
         if place.is_multiple_of(N) {

@@ -22,7 +22,7 @@ pub fn conflicts(a: &Payload, b: &Payload) -> bool {
 /// One side of the rule, made ready to be compared with many others.
 #[derive(Clone, Debug)]
 pub struct Touched {
-    /// Each hash once, written if any access writes it, in order.
+    /// The accesses in the order of their hashes. Each hash occurs once, as a write if any access writes it.
     accesses: Vec<Access>,
 }
 
@@ -30,7 +30,7 @@ impl Touched {
     /// The accesses of a batch.
     pub fn by(payload: &Payload) -> Touched {
         let mut accesses = payload.footprint().to_vec();
-        // Writes sort behind reads of the same hash, so from behind they come first and stay.
+        // A write sorts behind a read of the same hash. In reverse order the write comes first, and `dedup` keeps it.
         accesses.sort_unstable_by(|a, b| b.cmp(a));
         accesses.dedup_by_key(|access| access.hash());
         accesses.reverse();
@@ -270,8 +270,8 @@ mod tests {
     fn wide_entries_of_many_blocks_are_told_apart() {
         let mut index = Index::default();
         let keys: Vec<u32> = (0..BLOCK_WIDES as u32 + 1).collect();
-        // Every row writes each key in an instance that belongs to it alone. The second makes the entry wide,
-        // the third finds it.
+        // Every row writes each key in an instance that belongs to the key alone. The second row makes the entry
+        // wide, and the third row finds it.
         for row in 0..3 {
             for key in &keys {
                 let mut builder = RequestBuilder::default();
@@ -284,7 +284,7 @@ mod tests {
                 assert_eq!(known.0[0], first, "key {key}");
             }
         }
-        // Of each key and of its session, and of what all read that is no barrier.
+        // Each key and its session have a wide entry, and so has the hash that all batches but barriers read.
         assert_eq!(index.wides.len(), 2 * keys.len() + 1);
     }
 

@@ -299,7 +299,7 @@ impl<'a> Search<'a> {
         Search { executor, marks: BTreeMap::new(), stack: Vec::new(), path: Vec::new() }
     }
 
-    /// Executes every component that is found complete; the error says why it stopped early.
+    /// Executes every component that is found complete. The error says why the search stopped early.
     fn run(mut self, root: InstanceId) -> Result<(), Block> {
         self.enter(root)?;
         while let Some(step) = self.path.last_mut() {

@@ -25,12 +25,12 @@ struct Cut {
     before: Position,
 }
 
-/// The state of forgetting; see the module.
+/// The state of forgetting (G1 to G4).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forgetting {
     /// G1: the instances that are executed and forgotten.
     floor: Floor,
-    /// Conflicts at or below may be missing in the index (law, section 3), because the index does not come with a
+    /// The index may lack conflicts at or below this floor (law, section 3), because the index does not come with a
     /// snapshot, nor with a floor that was taken over from a peer.
     unindexed: Floor,
     /// The number of barriers executed since the shard began.

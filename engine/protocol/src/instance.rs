@@ -11,13 +11,13 @@ use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId};
 use isonomy_wire::message::{Phase, Value};
 
-/// Which value an instance has. There are only two: the initial coordinator's batch, or nothing.
+/// The value of an instance. Only two values are possible: the initial coordinator's batch, or a Nop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Choice {
     /// No value yet.
     #[default]
     None,
-    /// Nothing is executed.
+    /// The Nop, which executes nothing.
     Nop,
     /// The initial coordinator's batch.
     Initial,
@@ -33,7 +33,7 @@ impl Choice {
         }
     }
 
-    /// How a message or record names it: with the batch attached or not.
+    /// The name of the value in a message or record, with the batch attached or not.
     pub(crate) fn to_value(self, is_attached: bool) -> Value {
         match (self, is_attached) {
             (Choice::None, _) => Value::None,
@@ -44,8 +44,8 @@ impl Choice {
     }
 }
 
-/// The state of an instance. Field names are the law's, and only the transitions below change them:
-/// handlers and replay use the same ones.
+/// The state of an instance. The field names are the law's. Only the transitions below change the fields, and
+/// handlers and replay share these transitions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Instance {
     phase: Phase,
@@ -56,32 +56,32 @@ pub(crate) struct Instance {
     after: Deps,
     /// The initial coordinator's batch, wherever it was learnt from.
     payload: Option<Payload>,
-    /// initCmd and initDep are known: the payload is the one, these are the other.
+    /// initDep, if the initial value is known; initCmd is then the payload.
     init_dep: Option<Deps>,
-    /// The payload is in the conflict index.
+    /// Whether the payload is in the conflict index.
     indexed: bool,
     /// Entry hints from the conflict index, taken when the instance executes.
     places: Box<[Place]>,
-    /// The payload is in the log.
+    /// Whether the payload is in the log.
     logged: bool,
-    /// A Validate of the ballot `bal` was answered (R4): a Recover of it is not answered again.
+    /// Whether a Validate of the ballot `bal` was answered (R4). A Recover of that ballot is then not answered again.
     validated: bool,
-    /// Highest ballot heard of, promised or not.
+    /// The highest ballot heard of, promised or not.
     heard: Ballot,
-    /// When it was first seen, or recovery was last tried.
+    /// When the instance was first seen, or recovery was last tried.
     since: Time,
     /// How often recovery was tried.
     tries: u32,
 }
 
 impl Instance {
-    /// Nothing is known of it but that it is there.
+    /// An instance of which nothing is known but its id.
     pub(crate) fn seen(now: Time) -> Instance {
         Instance { since: now, ..Instance::default() }
     }
 }
 
-/// The transitions. Each asserts what the law requires before it, and V4 and V6 behind it.
+/// The transitions. Each asserts the law's conditions at entry, and V4 and V6 at exit.
 impl Instance {
     /// C2: the batch is pre-accepted at ballot 0.
     pub(crate) fn pre_accept(&mut self, dep: Deps, init_dep: Deps, payload: Payload) {
@@ -92,7 +92,7 @@ impl Instance {
         self.check();
     }
 
-    /// R2: nothing below the ballot is taken from here on.
+    /// R2: no value below the ballot is taken from here on.
     pub(crate) fn promise(&mut self, ballot: Ballot) {
         assert!(!self.is_committed() && self.bal < ballot, "R2: a promise is above the one before");
         mutant::on_promise(&mut self.abal, self.bal, self.phase);
@@ -120,7 +120,8 @@ impl Instance {
         self.check();
     }
 
-    /// C6: the value is final. False if it was before; two values are a broken invariant (V1).
+    /// C6: the value is final. Returns false if the instance was committed before; two values are a broken invariant
+    /// (V1).
     pub(crate) fn commit(&mut self, id: InstanceId, ballot: Ballot, value: Proposal) -> bool {
         if self.is_committed() {
             let same = self.cmd == value.cmd && (self.cmd == Choice::Nop || self.dep == value.dep);
@@ -133,7 +134,7 @@ impl Instance {
         true
     }
 
-    /// G1: the log says all of it at once. False if it was committed before.
+    /// G1: one record tells the whole state. Returns false if the instance was committed before.
     pub(crate) fn carry(&mut self, state: Carried, value: Proposal) -> bool {
         if self.is_committed() {
             return false;
@@ -159,14 +160,14 @@ impl Instance {
         self.heard = self.heard.max(ballot);
     }
 
-    /// A record of it was read back, with the batch if that is in it.
+    /// A record of the instance was read back, with the batch if the record carries it.
     pub(crate) fn on_record(&mut self, payload: Option<Payload>) {
         if payload.is_some() {
             (self.payload, self.logged) = (payload, true);
         }
     }
 
-    /// How a record names the value: it carries the batch the first time only.
+    /// The name of the value in the next record, and the batch. Only the first record carries the batch.
     pub(crate) fn name_in_log(&mut self) -> (Value, Option<Payload>) {
         if self.cmd != Choice::Initial {
             return (self.cmd.to_value(false), None);
@@ -175,7 +176,7 @@ impl Instance {
         (Choice::Initial.to_value(is_first), self.payload.clone().filter(|_| is_first))
     }
 
-    /// G1: all that the log has to say of it, with the batch.
+    /// G1: the whole state as one record, with the batch.
     pub(crate) fn carry_forward(&mut self, id: InstanceId) -> (Record, Option<Payload>) {
         self.logged |= self.payload.is_some();
         self.carried(id)
@@ -186,7 +187,7 @@ impl Instance {
         (self.indexed, self.places) = (true, places);
     }
 
-    /// It executes now: where the index knew its keys.
+    /// Takes the entry hints, since the instance executes now.
     pub(crate) fn take_places(&mut self) -> Box<[Place]> {
         std::mem::take(&mut self.places)
     }
@@ -196,7 +197,7 @@ impl Instance {
         (self.since, self.tries) = (now, self.tries + 1);
     }
 
-    /// Whoever is at work on it gets its time from here on.
+    /// The wait before the next try starts again, so that a replica at work on the instance has its full time.
     pub(crate) fn restart_patience(&mut self, now: Time) {
         self.since = now;
     }
@@ -230,39 +231,39 @@ impl Instance {
     }
 }
 
-/// What the handlers read.
+/// The getters.
 impl Instance {
-    /// How far it has come here.
+    /// The phase of the instance at this replica.
     pub(crate) fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// Highest ballot promised.
+    /// The highest ballot promised.
     pub(crate) fn bal(&self) -> Ballot {
         self.bal
     }
 
-    /// Ballot in which the present value was taken.
+    /// The ballot at which the present value was taken.
     pub(crate) fn abal(&self) -> Ballot {
         self.abal
     }
 
-    /// Highest ballot heard of, promised or not.
+    /// The highest ballot heard of, promised or not.
     pub(crate) fn heard(&self) -> Ballot {
         self.heard
     }
 
-    /// cmd.
+    /// The law's `cmd`.
     pub(crate) fn cmd(&self) -> Choice {
         self.cmd
     }
 
-    /// dep.
+    /// The law's `dep`.
     pub(crate) fn dep(&self) -> &Deps {
         &self.dep
     }
 
-    /// What else must be executed before it (R5).
+    /// The instances that must be executed before this one besides its deps (R5).
     pub(crate) fn after(&self) -> &Deps {
         &self.after
     }
@@ -287,12 +288,12 @@ impl Instance {
         self.payload.as_ref().filter(|_| !self.indexed)
     }
 
-    /// Whether entry hints wait for its execution.
+    /// Whether the instance holds entry hints for its execution.
     pub(crate) fn has_places(&self) -> bool {
         !self.places.is_empty()
     }
 
-    /// For how long it has been undecided, or since recovery was last tried, in microseconds.
+    /// The time since the instance was first seen or recovery was last tried, in microseconds.
     pub(crate) fn waits(&self, now: Time) -> u64 {
         now.since(self.since)
     }
@@ -312,12 +313,12 @@ impl Instance {
         self.is_committed() && self.cmd == Choice::Nop
     }
 
-    /// Whether the log has records of it that still say something.
+    /// Whether the log has records of the instance that still matter.
     pub(crate) fn has_records(&self) -> bool {
         self.phase != Phase::Init || self.bal.round > 0 || self.cmd != Choice::None
     }
 
-    /// All of its state as one record, with the batch.
+    /// The whole state as one record, with the batch.
     pub(crate) fn carried(&self, id: InstanceId) -> (Record, Option<Payload>) {
         let record = Record::Carried {
             id,
@@ -334,7 +335,7 @@ impl Instance {
     }
 }
 
-/// What a record that carries an instance over a cut says of it, besides its value.
+/// The state that a record carries over a cut of the log (G1), besides the value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Carried {
     pub(crate) phase: Phase,

@@ -18,7 +18,7 @@ pub const GATHER_BYTES: usize = 64 << 10;
 /// The most requests that wait for an instance; beyond them `on_request` returns `Busy`.
 pub const PENDING_REQUESTS_MAX: usize = 16 << 10;
 
-/// The most bytes of such requests.
+/// The most bytes of the requests that wait for an instance.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
 
 /// Sequence numbers are reserved in blocks of this size (C1, D5). A block is small, because numbers that a crash
@@ -35,8 +35,8 @@ pub const RECOVER_RANGE_MAX: u64 = 64;
 /// The most recoveries under way at once.
 pub const RECOVERIES_MAX: usize = 512;
 
-/// How far behind the committed prefix of a row one tick looks for overdue instances. A replica
-/// that was away for long may have seen a million; they are decided from the front anyway.
+/// How far behind the committed prefix of a row one tick looks for overdue instances. A replica that was away for
+/// long may have seen a million undecided instances, which are decided from the front anyway.
 pub const RECOVER_SCAN_MAX: usize = 2048;
 
 /// The most commits that one Pull brings.

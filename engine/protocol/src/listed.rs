@@ -9,7 +9,7 @@ macro_rules! listed {
         }
 
         impl $name {
-            /// All of them.
+            /// All variants, in order.
             pub const ALL: &[$name] = &[$($name::$variant),*];
         }
     };

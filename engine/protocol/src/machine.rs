@@ -48,9 +48,8 @@ impl Machine {
     }
 
     /// Executes the batch of an instance. `places` are the places of its keys that the conflict index knew, or
-    /// nothing; the return value are places that the index must note. `respond` gets the number of each part and its
-    /// encoded response. With `reads` false no client waits for reads, and they are passed over, since they change
-    /// nothing.
+    /// nothing. Returns the places that the index must note. `respond` gets the number of each part and its encoded
+    /// response. With `reads` false no client waits for reads, and they are passed over, since they change nothing.
     pub fn execute(
         &mut self,
         id: InstanceId,
@@ -325,7 +324,7 @@ mod tests {
         machine: Machine,
         index: Index,
         seq: u64,
-        /// What the index had to be told after the last request.
+        /// How many places the index had to be told after the last request.
         found: usize,
     }
 
@@ -590,7 +589,7 @@ mod tests {
     }
 
     proptest! {
-        /// What the index says is only where to look first.
+        /// A place from the index only says where to look first.
         #[test]
         fn false_places_change_nothing(
             batches in prop::collection::vec(
@@ -612,7 +611,7 @@ mod tests {
                     bench.machine.execute(id, &payload, places, true, |_, bytes| answers = bytes);
                     answers
                 };
-                // Some of them beyond all entries, and fewer places than keys.
+                // Some places lie beyond all entries, and there are fewer places than keys.
                 let places: Vec<Place> = batch.iter().skip(1).map(|(.., place)| *place).collect();
                 prop_assert_eq!(run(&mut honest, &[]), run(&mut fooled, &places));
                 prop_assert_eq!(honest.machine.hash(), fooled.machine.hash());

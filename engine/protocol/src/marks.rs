@@ -67,12 +67,12 @@ impl Marks {
         self.0 |= 1 << mark as u8;
     }
 
-    /// Whether it was.
+    /// Whether the branch was taken.
     pub fn has(&self, mark: Mark) -> bool {
         self.0 & 1 << mark as u8 != 0
     }
 
-    /// Those of another replica, too.
+    /// Adds the marks of another replica.
     pub fn merge(&mut self, other: Marks) {
         self.0 |= other.0;
     }

@@ -14,7 +14,7 @@ struct Block {
     position: Position,
 }
 
-/// The numbers; see the module.
+/// The sequence numbers of the own row, and the restart marks of all replicas.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbers {
     me: ReplicaId,
@@ -22,7 +22,7 @@ pub(crate) struct Numbers {
     block: u64,
     /// The last number used.
     used: u64,
-    /// The last own instance that one of another row is known to come after.
+    /// The number of the last own instance that an instance of another row is known to come after.
     named: u64,
     reserved: Block,
     /// The block before the reserved one.
@@ -32,20 +32,20 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// No numbers are used or reserved.
+    /// Numbers of which none is used or reserved.
     pub(crate) fn new(me: ReplicaId, block: u64) -> Numbers {
         let (reserved, before) = (Block::default(), Block::default());
         Numbers { me, block, used: 0, named: 0, reserved, before, restart_marks: Deps::NONE }
     }
 
-    /// Takes the record that a block was reserved.
+    /// Replays the record that a block was reserved.
     pub(crate) fn replay_block(&mut self, end: u64) {
         self.reserved.end = end;
         self.restart_marks.set(self.me, end);
     }
 
-    /// Takes the record that the replica stopped in good order. The log then has everything that was sent, so D8 has
-    /// nothing to guard.
+    /// Replays the record that the replica stopped in good order. The log then has everything that was sent, so D8
+    /// has nothing to guard.
     pub(crate) fn replay_stop(&mut self, used: u64) {
         self.reserved.end = used;
         self.restart_marks.set(self.me, 0);
@@ -83,7 +83,7 @@ impl Numbers {
 
     /// Ends the use of numbers. Returns the record that says so.
     pub(crate) fn stop(&mut self) -> Record {
-        // A later cut carries this over, too.
+        // A later cut carries this true end over, too (D5).
         self.reserved.end = self.used;
         Record::Stopped { used: self.used }
     }

@@ -211,7 +211,7 @@ mod tests {
         PeerMessage::Pull { row: ReplicaId(0), from: seq, to: seq }
     }
 
-    /// The messages that leave now; how many answers and refusals do.
+    /// The messages that leave now, and the numbers of answers and refusals that leave with them.
     fn polled(outbox: &mut Outbox) -> (Vec<PeerMessage>, usize, usize) {
         let (mut messages, mut answers, mut refusals) = (Vec::new(), 0, 0);
         while let Some(output) = outbox.poll() {

@@ -1,4 +1,4 @@
-//! A batch with its footprint: what conflicts are decided on.
+//! A batch with its footprint, by which conflicts are decided.
 
 use bytes::Bytes;
 use isonomy_wire::command::{Batch, Invalid, Op, RequestBuilder};
@@ -12,13 +12,13 @@ use std::sync::Arc;
 pub struct Access(u64);
 
 impl Access {
-    /// A read or write of whatever has this hash.
+    /// A read or write of everything that has this hash.
     #[inline]
     pub fn new(hash: u64, writes: bool) -> Access {
         Access(hash & !1 | u64::from(writes))
     }
 
-    /// The hash; collisions are false conflicts, the same at every replica.
+    /// The hash. A collision is a false conflict, and all replicas see the collision alike.
     #[inline]
     pub fn hash(self) -> u64 {
         self.0 & !1
@@ -38,7 +38,7 @@ pub struct Payload {
     footprint: Arc<[Access]>,
 }
 
-/// The footprint follows from the batch.
+/// Shows the batch only, since the footprint follows from it.
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.batch.fmt(f)
@@ -54,8 +54,8 @@ impl PartialEq for Payload {
 impl Eq for Payload {}
 
 impl Payload {
-    /// Validates bytes from anywhere and computes their footprint: the keys of the commands in
-    /// order, the sessions of the parts, and what barriers conflict by.
+    /// Validates bytes from anywhere and computes their footprint: the keys of the commands in order, the sessions of
+    /// the parts, and the hash by which barriers conflict.
     pub fn parse(bytes: Bytes, crc: u32) -> Result<Payload, Invalid> {
         // 64-byte commands are the common size.
         let mut keys = Vec::with_capacity(bytes.len() / 64 + 1);
@@ -75,20 +75,20 @@ impl Payload {
         Ok(Payload { batch, footprint: keys.into() })
     }
 
-    /// What the builder holds, as a request of the replica's own.
+    /// A request of the replica's own with the commands that the builder holds.
     pub(crate) fn of_request(builder: &mut RequestBuilder, session: SessionId) -> Payload {
         let bytes = builder.encode(session, 0, 0);
         let crc = crc32c::crc32c(&bytes);
         Payload::parse(bytes, crc).expect("own requests are valid")
     }
 
-    /// One payload out of several, in order; at least one.
+    /// Joins payloads in order, at least one.
     pub fn join(payloads: &[Payload]) -> Payload {
         if let [single] = payloads {
             return single.clone();
         }
         let batches: Vec<Batch> = payloads.iter().map(|payload| payload.batch.clone()).collect();
-        // The keys first, then the sessions, as if the joined batch had been parsed.
+        // The keys come first, then the sessions, as if the joined batch had been parsed.
         let keys = payloads.iter().flat_map(|payload| payload.keys());
         let sessions = payloads.iter().flat_map(|payload| payload.sessions());
         let barriers = payloads.iter().any(Payload::is_barrier);

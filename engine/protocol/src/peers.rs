@@ -153,14 +153,14 @@ impl Peers {
         self.get(of).heard
     }
 
-    /// G6: these numbers of all replicas, for the record; `None` if no replica has reported one.
+    /// G6: the reported numbers of records of all logs, for a record; `None` if no replica has reported one.
     pub(crate) fn heard_positions(&self) -> Option<[u64; REPLICAS_MAX]> {
         let mut positions = [0; REPLICAS_MAX];
         positions.iter_mut().zip(&self.all).for_each(|(position, peer)| *position = peer.heard);
         positions.iter().any(|position| *position > 0).then_some(positions)
     }
 
-    /// G6: takes a record of how far the logs of the replicas had come.
+    /// G6: replays a record of how far the logs of the replicas had come.
     pub(crate) fn replay_heard(&mut self, positions: [u64; REPLICAS_MAX]) {
         for (peer, position) in self.all.iter_mut().zip(positions) {
             peer.heard = peer.heard.max(position);
@@ -186,12 +186,12 @@ impl Peers {
         self.heard_at = now;
     }
 
-    /// C1: what the indexes of some replicas may lack.
+    /// C1: adds the instances that the indexes of some replicas may lack.
     pub(crate) fn merge_unindexed(&self, into: &mut Floor) {
         self.all.iter().for_each(|peer| into.merge(&peer.unindexed));
     }
 
-    /// What every replica has executed, durably.
+    /// The instances that every replica has executed, durably.
     pub(crate) fn executed_everywhere(&self) -> Frontier {
         let all = self.all.iter().map(|peer| peer.executed);
         all.reduce(|mine, theirs| mine.common(&theirs)).unwrap_or_default()

@@ -1,15 +1,15 @@
-//! Quorum sizes (law, section 1). The only place that computes them.
+//! Quorum sizes (law, section 1). This module is the only place that computes them.
 
 use isonomy_wire::id::{REPLICAS_MAX, ReplicaId};
 
 /// The sizes for an epoch of n replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quorum {
-    /// How many replicas there are.
+    /// The number of replicas.
     pub n: usize,
-    /// How many may be down.
+    /// The number of replicas that may be down.
     pub f: usize,
-    /// How many may be down while two message delays still suffice.
+    /// The number of replicas that may be down while two message delays still suffice.
     pub e: usize,
 }
 
@@ -46,7 +46,7 @@ impl Quorum {
 pub struct ReplicaSet(u16);
 
 impl ReplicaSet {
-    /// Adds a replica; whether it was new.
+    /// Adds a replica. Returns whether it was new.
     pub fn insert(&mut self, replica: ReplicaId) -> bool {
         let before = self.0;
         self.0 |= 1 << replica.0;
@@ -63,12 +63,12 @@ impl ReplicaSet {
         self.0 & 1 << replica.0 != 0
     }
 
-    /// How many are in.
+    /// The number of replicas in the set.
     pub fn len(&self) -> usize {
         self.0.count_ones() as usize
     }
 
-    /// Whether none is in.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0 == 0
     }

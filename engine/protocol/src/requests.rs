@@ -31,7 +31,7 @@ enum Stop {
     Stopped,
 }
 
-/// The requests; see the module.
+/// The requests that wait for an instance, and the clients that wait for answers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requests {
     pending: VecDeque<Pending>,

@@ -47,8 +47,8 @@ impl Space {
         self.get_mut(id).map(Instance::take_places).unwrap_or_default()
     }
 
-    /// Makes sure that the id and all ids before it in its row are there, since rows have no gaps.
-    /// `None`: the id is forgotten, of no row, or impossibly far ahead.
+    /// Makes sure that the id and all ids before it in its row are there, since rows have no gaps. Returns `None` if
+    /// the id is forgotten, of no row, or impossibly far ahead.
     #[inline]
     pub(crate) fn see(&mut self, id: InstanceId, now: Time) -> Option<&mut Instance> {
         let row = self.rows.get_mut(id.row.index())?;
@@ -63,7 +63,7 @@ impl Space {
     }
 
     /// Makes sure that all ids in `deps` are there, since a replica that learns of an id must see to it that the id
-    /// is decided (section 5). False: the deps name something impossible.
+    /// is decided (section 5). Returns false if the deps name an impossible id.
     pub(crate) fn see_all(&mut self, deps: &Deps, now: Time) -> bool {
         for (row, seq) in deps.0.iter().enumerate() {
             let id = InstanceId::new(ReplicaId(row as u8), *seq);

@@ -1,8 +1,8 @@
-//! The state that decisions build: per key its latest decision.
+//! The state that decisions build: the latest decision of each key.
 //!
-//! Entries have 128 bytes, two cache lines that the processor fetches as one; a key and value of
-//! up to `INLINE_BYTES` lie inside. They live in blocks that never move, found through a table
-//! of hashes, so that neither growth nor a long value costs a pause.
+//! An entry has 128 bytes, which are two cache lines that the processor fetches as one. A key and value of up to
+//! `INLINE_BYTES` lie inside the entry. Entries lie in blocks that never move and are found through a table of
+//! hashes, so that neither growth nor a long value costs a pause.
 
 mod copy;
 
@@ -14,9 +14,9 @@ use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, ShardId};
 use std::fmt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Key and value of at most this length need no memory of their own.
+/// A key and value of at most this length together need no memory of their own.
 const INLINE_BYTES: usize = 64;
-/// Entries per block: 2 MiB, so that the system can give a block a huge page.
+/// Entries per block. A block has 2 MiB, so that the system can give it a huge page.
 const BLOCK_ENTRIES: usize = 16 << 10;
 
 /// The place of an entry plus one; 0 is none.
@@ -24,7 +24,7 @@ pub type Place = u32;
 /// Slots of the table that fit a cache line.
 const LINE_PLACES: usize = 5;
 
-// In this order, and so that both lines are fetched: see `fetch`.
+// The order of the fields puts `inline` on the second cache line, so that `fetch` reaches both lines.
 #[derive(Clone, Debug)]
 #[repr(C, align(128))]
 struct Entry {
@@ -34,12 +34,12 @@ struct Entry {
     value_length: u32,
     epoch: u32,
     index: u32,
-    /// Row and sequence number of the instance that decided.
+    /// The row and sequence number of the instance that decided.
     row_seq: u64,
     key_seq: u64,
     /// This entry's share of the state hash.
     digest: u64,
-    /// Key and value when they are longer than `inline`.
+    /// The key and value, if they are longer than `inline`.
     long: Option<Box<[u8]>>,
     inline: [u8; INLINE_BYTES],
 }
@@ -74,18 +74,18 @@ impl Entry {
         &self.key_value()[..usize::from(self.key_length)]
     }
 
-    /// Whether it has a decision.
+    /// Whether the entry has a decision.
     fn is_used(&self) -> bool {
         self.key_seq > 0
     }
 
-    /// Whether it is the entry of this key.
+    /// Whether the entry is that of this key.
     #[inline]
     fn holds(&self, key: &[u8]) -> bool {
         self.is_used() && self.key() == key
     }
 
-    /// The digest of what it says.
+    /// The digest of the entry's present content.
     fn digest_now(&self) -> u64 {
         let (key_length, at) = (usize::from(self.key_length), (self.epoch, self.index));
         digest(self.key_value(), key_length, self.key_seq, self.row_seq, at)
@@ -108,8 +108,8 @@ impl Entry {
 
 const _: () = assert!(size_of::<Entry>() == 128);
 
-/// Where a key is thought to be: its hash and an entry, or 0. Whatever happens to the state, it is no
-/// more than a guess: who uses it looks whether the entry is the key's, and corrects it.
+/// The supposed place of a key: its hash, and an entry or 0. The place is no more than a guess, whatever happens to
+/// the state: its user checks whether the entry is the key's, and corrects the place.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spot {
     pub(crate) hash: u64,
@@ -132,7 +132,7 @@ pub struct Decision<'a> {
 pub struct State {
     shard: ShardId,
     table: Table<Place, LINE_PLACES>,
-    /// Those in use and those that are free.
+    /// The entries in use and the free entries.
     entries: Blocks<Entry, BLOCK_ENTRIES>,
     free: Vec<Place>,
     keys: u64,
@@ -149,7 +149,7 @@ impl fmt::Debug for State {
 }
 
 impl State {
-    /// No keys.
+    /// A state without keys.
     pub fn new(shard: ShardId) -> State {
         let (table, entries) = (Table::default(), Blocks::default());
         State { shard, table, entries, free: Vec::new(), keys: 0, hash: 0, copying: None }
@@ -233,8 +233,8 @@ impl State {
         Some(Decision { key_seq: entry.key_seq, value: &entry.key_value()[key.len()..], id })
     }
 
-    /// Makes a value the key's latest decision; the new key_seq. `key_value` is key and value in
-    /// one piece, the key `key_length` long.
+    /// Makes a value the key's latest decision. Returns the new key_seq. `key_value` is key and value in one piece;
+    /// the key is `key_length` long.
     #[inline]
     pub fn decide(&mut self, spot: &mut Spot, key_value: &[u8], key_length: usize, id: CommandId) -> u64 {
         if self.find(spot, &key_value[..key_length]).is_none() {
@@ -254,7 +254,7 @@ impl State {
         key_seq
     }
 
-    /// Ends a key's life; the key_seq of its last decision.
+    /// Ends a key's life. Returns the key_seq of its last decision.
     pub fn delete(&mut self, spot: &mut Spot, key: &[u8]) -> Option<u64> {
         let place = self.find(spot, key)?;
         let entry = std::mem::replace(self.at_mut(place), Entry::FREE);
@@ -265,7 +265,7 @@ impl State {
         Some(entry.key_seq)
     }
 
-    /// Verifies what is counted. For tests: it looks at everything.
+    /// Verifies the counts. This is for tests, since it looks at everything.
     pub fn check(&self) {
         let used = || self.entries.iter().filter(|entry| entry.is_used());
         assert_eq!(self.keys, used().count() as u64, "the number of keys");
@@ -281,7 +281,7 @@ impl State {
         self.table.check();
     }
 
-    /// A fresh entry, first of its hash.
+    /// Adds an entry, which becomes the first of its hash.
     fn add(&mut self, hash: u64) -> Place {
         let place = self.free.pop().unwrap_or_else(|| self.entries.push(Entry::FREE) as Place + 1);
         let first = self.table.entry(hash);
@@ -310,8 +310,8 @@ impl State {
     }
 }
 
-/// A function of what the entry says and nothing else, so that it can be computed again from a
-/// copy of the state.
+/// The digest of an entry. It depends on the entry's content only, so that it can be computed again from a copy of
+/// the state.
 #[inline]
 fn digest(
     key_value: &[u8],

@@ -1,24 +1,24 @@
 //! A hash table that never pauses: extendible hashing.
 //!
-//! It grows by splitting one small segment at a time, a few microseconds each, where an ordinary
-//! table would move millions of entries at once. Keys are hashes, already well mixed.
+//! The table grows by splitting one small segment at a time, which takes a few microseconds. An ordinary table would
+//! move millions of entries at once. Keys are hashes, which are already well mixed.
 
 use crate::blocks::Blocks;
 use std::collections::BTreeMap;
 use std::fmt;
 
 const LINE_BYTES: usize = 64;
-/// Cache lines of a segment, 8 KiB.
+/// The cache lines of a segment, which has 8 KiB.
 const SEGMENT_LINES: usize = 128;
-/// Segments per block: 2 MiB, so that the system can give a block a huge page.
+/// Segments per block. A block has 2 MiB, so that the system can give it a huge page.
 const BLOCK_SEGMENTS: usize = 256;
 /// A segment with more slots in use than this share is split.
 const LOAD_PERCENT: usize = 60;
-/// The directory has at most 2 to this power entries. What keys chosen by an attacker add to a
-/// segment beyond that goes elsewhere.
+/// The directory has at most 2 to this power entries. Keys beyond that, which an attacker may choose for one segment,
+/// go to the overflow.
 const DEPTH_MAX: u32 = 24;
 
-/// A number in halves: with their alignment more slots fit a line.
+/// A number in two halves. Their smaller alignment lets more slots fit a line.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Halves([u32; 2]);
 
@@ -41,7 +41,7 @@ struct Slot<V> {
     value: V,
 }
 
-/// A cache line. A search begins at the first slot of one, so that most end in it.
+/// A cache line. A search begins at the first slot of a line, so that most searches end in that line.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Line<V, const SLOTS: usize>([Slot<V>; SLOTS]);
@@ -52,10 +52,10 @@ struct Segment<V, const SLOTS: usize>([Line<V, SLOTS>; SEGMENT_LINES]);
 /// A slot of a segment: its line, and its place there.
 type At = (usize, usize);
 
-/// What only growth has to know of a segment.
+/// The properties of a segment that only growth needs.
 #[derive(Clone, Copy, Debug)]
 struct Use {
-    /// How many high bits of the mixed key all entries share.
+    /// The number of high bits of the mixed key that all entries share.
     depth: u32,
     used: usize,
 }
@@ -72,7 +72,7 @@ pub struct Table<V, const SLOTS: usize> {
     len: usize,
 }
 
-/// The slots in use.
+/// Shows the entries.
 impl<V: Copy + Default + fmt::Debug, const SLOTS: usize> fmt::Debug for Table<V, SLOTS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let used = self.segments.iter().flat_map(Segment::used).map(|slot| (slot.key(), slot.value));
@@ -90,7 +90,7 @@ fn mix(key: u64) -> u64 {
 /// The line where the search for a key begins.
 #[inline]
 fn home(key: u64) -> usize {
-    // Low bits of the mixed key's high half: independent of the directory's bits for any
+    // These are low bits of the mixed key's high half, which are independent of the directory's bits for any
     // directory below 2^32.
     (mix(key) >> 22) as usize % SEGMENT_LINES
 }
@@ -107,8 +107,8 @@ impl<V: Copy + Default> Slot<V> {
 }
 
 impl<V: Copy + Default, const SLOTS: usize> Line<V, SLOTS> {
-    /// Which slot has the key. All of them are compared: of a branch for each the processor would
-    /// often guess the wrong way.
+    /// The place of the slot that has the key. All slots are compared, since the processor would often guess a branch
+    /// for each of them the wrong way.
     #[inline]
     fn find(&self, key: u64) -> Option<usize> {
         let slots = self.0.iter().enumerate();
@@ -118,7 +118,7 @@ impl<V: Copy + Default, const SLOTS: usize> Line<V, SLOTS> {
 }
 
 impl<V: Copy + Default, const SLOTS: usize> Segment<V, SLOTS> {
-    /// How many slots it has.
+    /// The number of slots.
     const SIZE: usize = SEGMENT_LINES * SLOTS;
 
     fn empty() -> Self {
@@ -140,7 +140,7 @@ impl<V: Copy + Default, const SLOTS: usize> Segment<V, SLOTS> {
         &mut self.0[line].0[place]
     }
 
-    /// Where the key is, or the empty slot where it would go.
+    /// The slot that has the key, or the empty slot where the key would go.
     #[inline]
     fn find(&self, key: u64) -> At {
         let mut line = home(key);
@@ -153,7 +153,7 @@ impl<V: Copy + Default, const SLOTS: usize> Segment<V, SLOTS> {
         }
     }
 
-    /// Empties the slot and moves up what had to step aside for it.
+    /// Empties the slot, and moves up the entries that had to step aside for it.
     fn remove_at(&mut self, (line, place): At) {
         let at = |slot: usize| (slot / SLOTS, slot % SLOTS);
         let distance = |from: usize, to: usize| (to + Self::SIZE - from) % Self::SIZE;
@@ -165,7 +165,7 @@ impl<V: Copy + Default, const SLOTS: usize> Segment<V, SLOTS> {
             if key == 0 {
                 break;
             }
-            // It may move to any place from its home on.
+            // The entry may move to any place from its home on.
             let home = home(key) * SLOTS;
             if distance(home, next) >= distance(hole, next) {
                 *self.slot_mut(at(hole)) = *self.slot(at(next));
@@ -196,7 +196,7 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
         self.len == 0
     }
 
-    /// Verifies what is counted. For tests: it looks at everything.
+    /// Verifies the counts. This is for tests, since it looks at everything.
     pub fn check(&self) {
         let used: Vec<usize> = self.segments.iter().map(|segment| segment.used().count()).collect();
         assert!(used.iter().eq(self.uses.iter().map(|it| &it.used)), "the slots in use");
@@ -218,7 +218,7 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
         if slot.key() == 0 { self.overflow.get(&key).copied() } else { Some(slot.value) }
     }
 
-    /// The value of a key, made if there is none.
+    /// The value of a key, which is made if there is none.
     #[inline]
     pub fn entry(&mut self, key: u64) -> &mut V {
         let key = key | 1;
@@ -230,7 +230,7 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
         &mut self.segments[which].slot_mut(at).value
     }
 
-    /// The value of a key that has no slot.
+    /// Adds a key that has no slot. Returns its value.
     fn add(&mut self, key: u64) -> &mut V {
         let which = self.make_room(key);
         if self.is_full(which) || self.overflow.contains_key(&key) {
@@ -254,7 +254,7 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
         at
     }
 
-    /// Removes a key; its value, if it had one.
+    /// Removes a key. Returns its value, if it had one.
     pub fn remove(&mut self, key: u64) -> Option<V> {
         let key = key | 1;
         let which = self.segment_of(key);
@@ -279,7 +279,7 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
         prefetch(&self.segments[self.segment_of(key)].0[home(key)]);
     }
 
-    /// Splits the key's segment until it has room, or must not be split any more; which it is.
+    /// Splits the key's segment until it has room, or must not be split any more. Returns the segment's place.
     fn make_room(&mut self, key: u64) -> usize {
         loop {
             let which = self.segment_of(key);
@@ -291,13 +291,13 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
         }
     }
 
-    /// An empty segment more; which it is.
+    /// Adds an empty segment. Returns its place.
     fn add_segment(&mut self, depth: u32) -> usize {
         self.uses.push(Use { depth, used: 0 });
         self.segments.push(Segment::empty())
     }
 
-    /// Divides a segment in two by the next bit of the mixed keys. `mixed` is one of them.
+    /// Divides a segment in two by the next bit of the mixed keys. `mixed` is one of these keys.
     fn split(&mut self, which: usize, mixed: u64) {
         let depth = self.uses[which].depth + 1;
         if depth > self.depth {

@@ -205,7 +205,7 @@ mod tests {
         sources.on_failure(now, B, 4, FetchFailure::Source);
         assert_eq!(choose(&mut sources, now, &[(A, 5), (B, 4)]), None);
         assert_eq!(choose(&mut sources, now, &[(A, 6), (B, 4)]), Some(A));
-        // It stays with the one that it has begun with.
+        // The transfer stays with the source that it has begun with.
         assert_eq!(choose(&mut sources, now, &[(A, 6), (B, 9)]), Some(A));
         sources.on_barrier(6);
         assert_eq!(sources.chosen(), None);
@@ -229,14 +229,14 @@ mod tests {
             now = now.after(HOLD_US / 2);
             assert!(holds.holds(now, 5) && !holds.holds(now, 6));
         }
-        // The same piece for ever.
+        // The peer asks for one piece for ever.
         let last = now;
         for _ in 0..100 {
             holds.on_fetch(now, A, 5, 99);
             now = now.after(HOLD_US / 2);
         }
         assert!(!holds.holds(last.after(HOLD_US), 5));
-        // From the beginning for ever.
+        // The peer begins again for ever.
         let held = |holds: &mut Holds, peer: ReplicaId, mut now: Time| {
             let first = now;
             while {
@@ -249,7 +249,7 @@ mod tests {
         };
         let bound = (u64::from(HOLD_RESTARTS_MAX) + 2) * HOLD_US;
         assert!(held(&mut holds, A, now) <= bound);
-        // That was nobody else's fault.
+        // Other peers are not held responsible for that.
         holds.on_fetch(now, B, 5, 0);
         assert!(holds.holds(now, 5));
         assert!(held(&mut holds, B, now) <= bound);

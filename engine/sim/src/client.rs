@@ -1,4 +1,4 @@
-//! A client: the production conversation, and what it asks.
+//! A client: the production conversation, and the commands that it asks.
 
 use crate::history::{Asked, Op, Told};
 use crate::plan::Plan;
@@ -8,21 +8,21 @@ use isonomy_wire::conversation::{Action, Config, Conversation, Error};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-/// Commands that a client has under way at once.
+/// The most commands that a client has under way at once.
 const OUTSTANDING_MAX: usize = 8;
-/// Of long keys; longer than what lies inline (64 bytes).
+/// The digits of a long key, which make it longer than the 64 bytes that lie inline.
 const LONG_KEY_DIGITS: usize = 70;
-/// Keys that are deleted now and then, behind those that are not.
+/// The number of keys that are deleted now and then. They come behind the keys that are not.
 const MORTAL_KEYS: usize = 2;
 
-/// How often nobody could say what became of a command.
+/// How often nobody could tell the outcome of a command, by reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Untold {
     /// No answer came in time.
     pub timed_out: u64,
     /// The session had ended before.
     pub expired: u64,
-    /// It was executed, and its answer was not kept.
+    /// The command was executed, and its answer was not kept.
     pub duplicate: u64,
 }
 
@@ -36,51 +36,51 @@ impl Untold {
         }
     }
 
-    /// Those of another client or run, too.
+    /// Adds the counts of another client or run.
     pub fn add(&mut self, other: Untold) {
         self.timed_out += other.timed_out;
         self.expired += other.expired;
         self.duplicate += other.duplicate;
     }
 
-    /// All of them.
+    /// The sum of all counts.
     pub fn all(&self) -> u64 {
         self.timed_out + self.expired + self.duplicate
     }
 }
 
-/// What becomes of a client that may begin anew.
+/// The further course of a client that may begin anew.
 pub enum Fresh {
-    /// It goes on.
+    /// The client goes on.
     No,
-    /// It has another conversation, and no connections.
+    /// The client has another conversation, and no connections.
     Process,
-    /// The same, and its process lives on beside it.
+    /// The client has another conversation and no connections, and its old process lives on beside it.
     Successor(Box<Client>),
 }
 
-/// See the module.
+/// A client: the production conversation, and the commands that it asks.
 pub struct Client {
     /// The production code.
     pub conversation: Conversation,
     /// The connection to each replica, if there is one.
     pub connections: Vec<Option<u64>>,
-    /// When the last request arrives at each replica that was sent there.
+    /// When the last request arrives at each replica to which one was sent.
     pub sent_until: Vec<u64>,
-    /// When it is woken next, if it is.
+    /// When the client is woken next, if it is.
     pub wake_at: Option<u64>,
     index: usize,
-    /// If it numbers its commands by itself.
+    /// The source, if the client numbers its commands by itself.
     source: Option<Source>,
-    /// If it was such a source's process, and another one has come.
+    /// The process of such a source, if another one has come after it.
     pub predecessor: Option<Predecessor>,
-    /// Commands of which it was told that nobody knows what became of them, and why.
+    /// The commands whose outcome nobody could tell the client, by reason.
     pub untold: Untold,
     /// Commands without an outcome.
     open: usize,
-    /// Commands that it has still to ask.
+    /// The number of commands that are left to ask.
     left: usize,
-    /// It ends its sessions, and comes back with another conversation.
+    /// Whether the client ends its sessions, and comes back with another conversation.
     is_leaving: bool,
     random: SmallRng,
 }
@@ -106,8 +106,8 @@ impl Client {
         }
     }
 
-    /// Asks the next command, if it has one and does not wait for too many; it is added to `ops`.
-    /// When it wants to ask again, if it does.
+    /// Asks the next command, if there is one and not too many are under way, and adds it to `ops`. Returns when the
+    /// client wants to ask again, if it does.
     pub fn act(&mut self, plan: &Plan, now: u64, ops: &mut Vec<Op>) -> Option<u64> {
         if now >= plan.ask_until_us {
             self.left = 0;
@@ -124,7 +124,7 @@ impl Client {
         goes_on.then_some(now + pause)
     }
 
-    /// What it asks next. A source asks for decisions only.
+    /// Chooses the next command. A source asks for decisions only.
     fn choose(&mut self, plan: &Plan) -> (usize, Asked) {
         let key = self.random.random_range(0..plan.keys);
         let reads = self.random.random_bool(plan.reads) && self.source.is_none();
@@ -152,7 +152,7 @@ impl Client {
         }
     }
 
-    /// Whether it numbers its commands by itself.
+    /// Whether the client numbers its commands by itself.
     pub fn is_source(&self) -> bool {
         self.source.is_some()
     }
@@ -162,7 +162,7 @@ impl Client {
         self.source.as_ref().is_some_and(|source| source.is_stopped)
     }
 
-    /// Whether a process that said something else under a source's numbers was found out.
+    /// Whether a process that submitted something else under a source's numbers was found out.
     pub fn is_found_out(&self) -> bool {
         self.source.as_ref().is_some_and(|source| source.is_found_out)
     }
@@ -172,8 +172,8 @@ impl Client {
         self.source.as_ref().is_some_and(|source| source.is_repeated)
     }
 
-    /// Starts a source again, if it has stopped or just likes to: a new process, which submits again
-    /// what its predecessor has no answer for, and all that came after. One that has not stopped may live on.
+    /// Starts a source again, if it has stopped or just likes to. The new process submits again the commands for
+    /// which its predecessor has no answer, and all that came after. A predecessor that has not stopped may live on.
     pub fn restart(&mut self, plan: &Plan, now: u64, ops: &[Op]) -> Fresh {
         let Some(source) = &mut self.source else { return self.come_back(plan) };
         let likes_to = self.left > 0 && source.has_progressed && self.random.random_bool(0.1);
@@ -194,7 +194,7 @@ impl Client {
         Fresh::Successor(Box::new(old))
     }
 
-    /// A client that likes to ends its conversation, and begins another one when that has ended.
+    /// A client that likes to leave ends its conversation, and begins another one when that has ended.
     fn come_back(&mut self, plan: &Plan) -> Fresh {
         if !self.is_leaving && self.left > 0 && self.random.random_bool(plan.leaves) {
             self.is_leaving = true;
@@ -208,12 +208,12 @@ impl Client {
         Fresh::Process
     }
 
-    /// Whether the present process of a source has heard something: from then on it is the only one.
+    /// Whether the present process of a source has heard something. From then on it is the only process.
     pub fn has_progressed(&self) -> bool {
         self.source.as_ref().is_some_and(|source| source.has_progressed)
     }
 
-    /// Whether it has asked and heard everything.
+    /// Whether the client has asked everything and heard all outcomes.
     pub fn is_done(&self) -> bool {
         self.left == 0 && self.conversation.outstanding() == 0 && !self.is_stopped()
     }
@@ -233,7 +233,7 @@ impl Client {
                     continue;
                 }
                 let is_done = answer == Ok(Answer::Duplicate);
-                // A source that was started again hears so of what is done.
+                // A source that was started again hears in this way of numbers that are done.
                 if !is_done || self.source.is_none() {
                     self.untold.count(&answer);
                 }
@@ -282,12 +282,12 @@ pub fn with_action<T>(op: &Op, submit: impl FnOnce(&Action<'_>) -> T) -> T {
     })
 }
 
-/// What a value is filled up with behind its token.
+/// The byte that fills a value up behind its token.
 fn padding_of(token: u64) -> u8 {
     token as u8 | 1
 }
 
-/// What an outcome says of a command.
+/// The effect of a command, as an outcome tells it.
 pub fn told(answer: Result<Answer, Error>) -> Told {
     let token = |value: &[u8]| {
         let (token, padding) = value.split_first_chunk()?;

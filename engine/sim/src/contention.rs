@@ -1,23 +1,23 @@
-//! How commands that all conflict get on.
+//! The progress of commands that all conflict.
 
 use crate::history::Op;
 
-/// Progress is counted in spans of so many microseconds.
+/// Progress is counted in spans of this many microseconds.
 pub const SPAN_US: u64 = 10_000_000;
 
-/// See the module.
+/// The progress of commands that all conflict.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Contention {
     /// The most instances that executed as one component.
     pub largest_component: usize,
-    /// The longest that a command waited for its answer, in microseconds.
+    /// The longest time that a command waited for its answer, in microseconds.
     pub slowest_us: u64,
-    /// Answers in the span with the fewest, of those in which clients asked all the time.
+    /// The fewest answers in a span, of the spans in which clients asked all the time.
     pub quietest_span: u64,
 }
 
 impl Contention {
-    /// The outcomes of the commands.
+    /// The progress of these commands.
     pub fn of(ops: &[Op], asked_until: u64, largest_component: usize) -> Contention {
         let mut spans = vec![0; (asked_until / SPAN_US) as usize];
         let mut slowest_us = 0;
@@ -30,7 +30,7 @@ impl Contention {
         Contention { largest_component, slowest_us, quietest_span: spans.into_iter().min().unwrap_or(0) }
     }
 
-    /// The results of several runs together.
+    /// Adds the results of another run.
     pub fn merge(&mut self, other: &Contention) {
         self.largest_component = self.largest_component.max(other.largest_component);
         self.slowest_us = self.slowest_us.max(other.slowest_us);

@@ -44,7 +44,7 @@ pub struct Coverage {
     pub failed_write: bool,
     /// A source that was started again was told that a number was done.
     pub repeated: bool,
-    /// A process that said something else under a source's numbers was found out.
+    /// A process that submitted something else under a source's numbers was found out.
     pub found_out: bool,
     /// A key's life was ended.
     pub deleted: bool,
@@ -54,13 +54,13 @@ pub struct Coverage {
     pub between: bool,
     /// The state changed while a copy of it was under way.
     pub copied: bool,
-    /// A client that keeps to no rule has asked.
+    /// A client that follows no rule has asked.
     pub wrong: bool,
     /// A piece of a snapshot did not come, and the transfer went on from there.
     pub resumed: bool,
     /// A source was silent for so long, in between, that its snapshot was given up.
     pub given_up: bool,
-    /// The received bytes of a snapshot did not read.
+    /// The received bytes of a snapshot could not be read.
     pub misread: bool,
     /// A client ended its sessions and came back with another conversation.
     pub left: bool,
@@ -74,7 +74,7 @@ impl Coverage {
         self.duplicated |= 1 << kind_of(message);
     }
 
-    /// A message arrives about something that is committed.
+    /// A message arrives about an instance that is committed.
     pub fn late(&mut self, message: &PeerMessage) {
         self.late |= 1 << kind_of(message);
     }

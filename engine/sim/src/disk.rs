@@ -1,5 +1,5 @@
-//! A replica's disk: the production log format over memory. What was not synced is lost in a
-//! crash, or is there whole or in part; what was synced may be damaged.
+//! A replica's disk: the production log format over memory. A write that was not synced is lost in a crash, or is
+//! there whole or in part. A write that was synced may be damaged.
 
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::chain::{Chain, Known, Start, Use};
@@ -12,7 +12,8 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 
-/// Small, so that runs are short and still have many segments; a record that needs more gets more.
+/// The size of a segment: small, so that runs are short and still have many segments. A record that needs more gets
+/// more.
 const SEGMENT_BYTES: usize = 64 << 10;
 /// A group is closed when it is this large.
 const GROUP_BYTES_MAX: usize = 16 << 10;
@@ -25,7 +26,7 @@ struct Write {
     last: Position,
 }
 
-/// See the module.
+/// A replica's disk.
 pub struct Disk {
     id: LogId,
     encoder: GroupEncoder,
@@ -34,9 +35,9 @@ pub struct Disk {
     files: BTreeMap<u64, Vec<u8>>,
     /// The segment in use; 0 before the first.
     segment: u64,
-    /// A segment that was cut: the next one has its bytes to begin with.
+    /// A segment that was cut. The next segment has its bytes to begin with.
     spare: Option<Vec<u8>>,
-    /// Records before it are no longer needed.
+    /// Records before this position are no longer needed.
     cut: Position,
     /// Segment and offset of the last group that is durable.
     last_group: (u64, usize),
@@ -49,12 +50,12 @@ pub struct Disk {
     write: Option<Write>,
     offset: usize,
     durable: Position,
-    /// What the log held when it was last read back, and has taken since.
+    /// The bytes that the log held when it was last read back, and those that it has taken since.
     bytes: u64,
 }
 
 impl Disk {
-    /// An empty one.
+    /// An empty disk.
     pub fn new(id: LogId) -> Disk {
         Disk {
             id,
@@ -87,7 +88,7 @@ impl Disk {
         }
     }
 
-    /// What the platters hold now, as a copy would have it.
+    /// A copy of what the platters hold now.
     pub fn copy(&self) -> Disk {
         Disk {
             id: self.id,
@@ -108,7 +109,7 @@ impl Disk {
         }
     }
 
-    /// A segment with room for a group of so many bytes.
+    /// Begins a segment with room for a group of this many bytes.
     fn next_segment(&mut self, first: u64, needed: usize) {
         self.prepare();
         self.segment += 1;
@@ -129,8 +130,8 @@ impl Disk {
         self.waiting.push(append);
     }
 
-    /// Begins the next write if none is under way and something waits; whether it did. A full disk
-    /// has no room for another segment, unless an old one was cut.
+    /// Begins the next write if none is under way and a record waits. Returns whether it did. A full disk has no room
+    /// for another segment, unless an old one was cut.
     pub fn begin_write(&mut self, full: bool) -> bool {
         if self.write.is_some() || self.waiting.is_empty() {
             return false;
@@ -164,7 +165,7 @@ impl Disk {
         true
     }
 
-    /// The write is done: the position that is durable now.
+    /// The write is done. Returns the position that is durable now.
     pub fn end_write(&mut self) -> Position {
         let write = self.write.take().expect("a write is under way");
         self.put(&write, 0..write.bytes.len());
@@ -183,7 +184,7 @@ impl Disk {
         file[write.offset + range.start..write.offset + range.end].copy_from_slice(&write.bytes[range]);
     }
 
-    /// What the log held when it was last read back, and has taken since, in bytes.
+    /// The bytes that the log held when it was last read back, and those that it has taken since.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -193,8 +194,8 @@ impl Disk {
         self.durable
     }
 
-    /// The process is gone. A write under way may have reached the platters, block by block;
-    /// whether it did in part.
+    /// The process is gone. A write under way may have reached the platters, block by block. Returns whether it did
+    /// in part.
     pub fn crash(&mut self, random: &mut SmallRng) -> bool {
         self.waiting.clear();
         let Some(write) = self.write.take() else { return false };
@@ -238,7 +239,7 @@ impl Disk {
         self.cut = position;
     }
 
-    /// The oldest segment goes if it holds nothing that is needed. A crash comes before the others go.
+    /// Takes away the oldest segment if it holds nothing that is needed. A crash comes before the others go.
     fn take_away(&mut self) {
         let mut used = self.files.range(..=self.segment);
         let (Some((&first, _)), Some((&second, bytes))) = (used.next(), used.next()) else { return };
@@ -248,8 +249,8 @@ impl Disk {
         }
     }
 
-    /// Something that was durable changes on the platters. Not in the last group: of that one only a
-    /// later group could tell that it was durable (D6).
+    /// Changes something durable on the platters, but not in the last group, since only a later group could tell that
+    /// the last one was durable (D6).
     pub fn damage(&mut self, random: &mut SmallRng) {
         if let Some((_, bytes)) = self.snapshot.as_mut().filter(|_| random.random_bool(0.2)) {
             return flip(bytes, random);
@@ -279,7 +280,7 @@ impl Disk {
         }
     }
 
-    /// The log loses the head of its first or last segment, one of them, or all.
+    /// Takes from the log the head of its first or last segment, one of its segments, or all.
     fn make_hole(&mut self, used: &[u64], random: &mut SmallRng) {
         let ends = [used[0], used[used.len() - 1]];
         let end = ends[random.random_range(0..2)];
@@ -292,7 +293,7 @@ impl Disk {
         }
     }
 
-    /// Reads the log back as the replica process does, a torn tail cut. The error is damage.
+    /// Reads the log back as the replica process does, and cuts a torn tail. The error is damage.
     pub fn recover(&mut self) -> Result<Vec<Entry>, String> {
         let snapshot = self.snapshot.as_ref().map_or(0, |(barrier, _)| *barrier);
         let known = Known { reached: self.reached, restored: false, snapshot };

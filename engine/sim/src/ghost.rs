@@ -1,8 +1,8 @@
-//! What no replica knows: everything that was ever written, said and decided.
+//! Knowledge that no replica has: everything that was ever written, said and decided.
 //!
-//! Each replica is seen through its log: a [`View`] holds what its records say of each instance,
-//! once for all that was written and once for what is durable. The ghost only remembers; what
-//! must be true of it is asserted in [`crate::check`].
+//! Each replica is seen through its log: a [`View`] holds what its records say of each instance, once for all records
+//! that were written and once for the durable ones. The ghost only remembers; [`crate::check`] asserts what must be
+//! true of its knowledge.
 
 use crate::restated::{Sizes, Touches};
 use crate::view::{Choice, View};
@@ -25,7 +25,7 @@ impl Accesses {
         *self.0.entry((id.row, id.seq)).or_default() |= writes;
     }
 
-    /// Those outside of `deps`.
+    /// The instances outside of `deps`.
     pub fn outside(&self, deps: Deps) -> impl Iterator<Item = (InstanceId, bool)> {
         let rows = (0..REPLICAS_MAX as u8).map(ReplicaId);
         let found = rows.flat_map(move |row| self.0.range((row, deps.of(row) + 1)..=(row, u64::MAX)));
@@ -33,29 +33,29 @@ impl Accesses {
     }
 }
 
-/// What a replica has done and a crash would undo.
+/// The steps of a replica that a crash would undo.
 #[derive(Debug)]
 pub enum Pending {
     /// The replica wrote a record.
     Record(Box<Append>),
-    /// By what it had written it executed so far, and its state had this hash.
+    /// By its records so far the replica executed up to this frontier, and its state had this hash.
     State(Frontier, u64),
-    /// The same of a barrier.
+    /// By its records so far the replica executed this barrier, and its state had this hash.
     Barrier(u64, u64),
 }
 
-/// What a replica has counted since it was started, as its records show it.
+/// The counts of a replica since it was started, as its records show them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counted {
     /// Own instances that it has committed on the fast path.
     pub fast: u64,
-    /// Those for which it took the slow path.
+    /// Own instances for which it took the slow path.
     pub slow: u64,
     /// Recoveries that it has begun.
     pub recoveries: u64,
 }
 
-/// A replica's records: all, and those that are durable.
+/// A replica's records: all of them, and those that are durable.
 #[derive(Default)]
 pub struct Book {
     /// Everything that was written.
@@ -70,11 +70,11 @@ pub struct Book {
     pub position: u64,
     /// The snapshot that its disk keeps: its barrier and frontier.
     pub snapshot: (u64, Frontier),
-    /// All up to here is durably committed, with all that comes before it: a restart could execute it.
+    /// All instances up to here are durably committed, with all that comes before them: a restart could execute them.
     pub executable: Deps,
     /// The last barrier that executed in its present life.
     pub barrier: u64,
-    /// Conflicting pre-acceptances are looked up here (V7): ids by hash, and whether they write.
+    /// The index of pre-acceptances, in which conflicts are looked up (V7): ids by hash, and whether they write.
     pub pre_accepted: HashMap<u64, Accesses>,
     /// Own proposals that were told to others, durable or not (D8).
     pub said: BTreeSet<InstanceId>,
@@ -106,15 +106,15 @@ pub struct Decision {
     pub after: Deps,
 }
 
-/// See the module.
+/// Everything that was ever written, said and decided.
 pub struct Ghost {
     /// The sizes of the cluster.
     pub quorum: Sizes,
-    /// By replica.
+    /// The books, by replica.
     pub books: Vec<Book>,
     /// The proposals: each id's only batch.
     pub payloads: BTreeMap<InstanceId, Payload>,
-    /// What these touch.
+    /// The things that these batches touch.
     pub touches: BTreeMap<InstanceId, Touches>,
     /// initDep of each proposal.
     pub init_deps: BTreeMap<InstanceId, Deps>,
@@ -122,24 +122,24 @@ pub struct Ghost {
     pub decisions: BTreeMap<InstanceId, Decision>,
     /// Decisions for a batch by hash, and whether they write it (V2).
     pub decided: HashMap<u64, Accesses>,
-    /// What was said in Accepts.
+    /// The values that Accepts have carried.
     pub proposed: BTreeMap<(InstanceId, Ballot), Choice>,
-    /// Replicas that accepted durably, and what (V10).
+    /// The values that replicas accepted durably, and these replicas (V10).
     pub accepted: BTreeMap<(InstanceId, Ballot), (Choice, BTreeSet<u8>)>,
     /// Values that a quorum has accepted, with the lowest ballot.
     pub chosen: BTreeMap<InstanceId, (Ballot, Choice)>,
-    /// Committed on the fast path.
+    /// The instances that were committed on the fast path, and their deps.
     pub fast: BTreeMap<InstanceId, Deps>,
     /// The state's hash at each frontier (V13).
     pub states: HashMap<Frontier, u64>,
-    /// The same at each barrier.
+    /// The state's hash at each barrier.
     pub barriers: HashMap<u64, u64>,
     /// The instances that the replicas had executed last.
     pub frontiers: Vec<Frontier>,
 }
 
 impl Ghost {
-    /// Of a cluster that has done nothing.
+    /// The ghost of a cluster that has done nothing.
     pub fn new(n: u8) -> Ghost {
         Ghost {
             quorum: Sizes::of(n),
@@ -206,8 +206,8 @@ impl Ghost {
         }
     }
 
-    /// What a record says of a proposal. An id counts as used once it was said or is durable:
-    /// nobody hears of what a crash takes before that.
+    /// Notes what a record says of a proposal. An id counts as used once it was said or is durable, since nobody
+    /// hears of an id that a crash takes before that.
     fn note_proposal(&mut self, append: &Append) {
         if let (Some(id), Some(payload)) = (append.record.id(), &append.payload) {
             self.note_payload(id, payload);
@@ -280,8 +280,8 @@ impl Ghost {
         }
     }
 
-    /// Whether an instance and all that comes before it is durably committed at a replica. Else what is
-    /// not.
+    /// Whether an instance and all that comes before it are durably committed at a replica. The error is an instance
+    /// that is not.
     fn executable(&mut self, node: u8, id: InstanceId) -> Result<(), InstanceId> {
         let Book { durable, executable, .. } = &mut self.books[usize::from(node)];
         let mut upto = *executable;
@@ -312,7 +312,8 @@ impl Ghost {
         crate::check::on_cut(self, node);
     }
 
-    /// A replica has executed so far. Others can hear of it once what it rests on is durable.
+    /// A replica has executed up to this frontier. Others can hear of that once the records on which it rests are
+    /// durable.
     pub fn on_executed(&mut self, node: u8, frontier: Frontier, hash: u64) {
         crate::check::on_executed(self, node, frontier);
         self.frontiers[usize::from(node)] = frontier;
@@ -329,8 +330,7 @@ impl Ghost {
         }
     }
 
-    /// A process is gone, and its log was read back: so many records more are durable. Its disk keeps
-    /// this snapshot.
+    /// A process is gone, and its log was read back: `kept` more records are durable. Its disk keeps this snapshot.
     pub fn on_restart(&mut self, node: u8, kept: usize, snapshot: (u64, Frontier)) {
         self.on_durable(node, kept);
         let book = &mut self.books[usize::from(node)];
@@ -348,7 +348,7 @@ impl Ghost {
         self.frontiers[usize::from(node)] = Frontier::NONE;
     }
 
-    /// How many replicas pre-accepted exactly what was proposed, durably.
+    /// How many replicas pre-accepted exactly the proposed deps, durably.
     pub fn equal_answers(&self, id: InstanceId) -> usize {
         let equal = |book: &&Book| {
             let deps = book.durable.pre_accepted.get(&id);
@@ -366,7 +366,7 @@ impl Ghost {
     }
 }
 
-/// The first instance of some row behind the one and not behind the other.
+/// The first instance of some row behind `behind` and not behind `upto`.
 fn first_outside(behind: &Deps, upto: &Deps) -> Option<InstanceId> {
     let rows = behind.0.iter().zip(&upto.0).enumerate();
     let mut open = rows.filter(|(_, (behind, upto))| behind < upto);

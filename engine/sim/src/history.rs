@@ -1,9 +1,9 @@
-//! What clients asked and were told, judged by what a single copy that executes one command at a
-//! time could have said.
+//! The questions and answers of clients, judged by the answers that a single copy could have given that executes one
+//! command at a time.
 //!
-//! key_seq is a witness of the order: it says which place a command took among those of its key.
-//! So no search is needed, and histories of any length are judged in full. V14 (an answer before a
-//! question orders the two) follows from the times.
+//! key_seq is a witness of the order: it tells the place of a command among those of its key. So no search is needed,
+//! and histories of any length are judged in full. V14 (an answer before a question orders the two) follows from the
+//! times.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,24 +38,24 @@ pub enum Told {
 /// One command. Times are microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Op {
-    /// What it writes; unique, and higher than that of what was asked before.
+    /// The token that the command writes. It is unique, and higher than that of every command that was asked before.
     pub token: u64,
     /// The client that asks.
     pub client: usize,
-    /// On which key.
+    /// The key.
     pub key: usize,
     /// The operation that the client asks for.
     pub what: Asked,
-    /// When it was asked.
+    /// When the command was asked.
     pub asked: u64,
     /// The time and the content of the answer.
     pub told: Option<(u64, Told)>,
-    /// How much longer its value is than it must be.
+    /// How much longer the value is than it must be.
     pub padding: usize,
 }
 
 impl Op {
-    /// Whether its decision of this number, if it made it, is the one that it asked for.
+    /// Whether a decision of this number would be the one that the command asked for.
     fn may_write(&self, seq: u64) -> bool {
         match self.what {
             Asked::Decide => true,
@@ -64,20 +64,20 @@ impl Op {
         }
     }
 
-    /// Whether it can have had an effect that its client was not told.
+    /// Whether the command can have had an effect that its client was not told.
     fn is_open(&self) -> bool {
         matches!(self.told, None | Some((_, Told::Unknown)))
     }
 
-    /// Whether it has ended a life of its key.
+    /// Whether the command has ended a life of its key.
     pub fn is_deleted(&self) -> bool {
         matches!(self.told, Some((_, Told::Deleted(_))))
     }
 }
 
-/// Asserts that the history is linearizable, given how many decisions each key has in the end. Of keys
-/// that are not named nothing is known in the end, and less is asserted: they may have been deleted.
-/// `in_order`: what one client asks of one key takes effect in the order in which it asked (S2).
+/// Asserts that the history is linearizable, given how many decisions each key has in the end. Keys that are not
+/// named may have been deleted: nothing is known of them in the end, and less is asserted. With `in_order`, the
+/// commands of one client on one key must take effect in the order in which it asked (S2).
 pub fn judge(ops: &[Op], last: &BTreeMap<usize, u64>, in_order: bool) {
     let of_key = |key| ops.iter().filter(|op| op.key == key).collect::<Vec<&Op>>();
     for (key, last) in last {
@@ -127,7 +127,8 @@ fn judge_order(ops: &[&Op], key: usize) {
     }
 }
 
-/// In each of its lives a key has a decision of each number once, and who sees one sees what was asked.
+/// In each of its lives a key has one decision of each number, and a command that sees a decision sees what was
+/// asked.
 fn judge_mortal_key(ops: &[&Op], key: usize) {
     let ends = |op: &&&Op| op.what == Asked::Delete && (op.is_open() || op.is_deleted());
     let lives = 1 + ops.iter().filter(ends).count();
@@ -175,7 +176,7 @@ fn judge_op(op: &Op, key: usize, last: u64, writers: &BTreeMap<u64, &Op>) {
     }
 }
 
-/// V14: what was told before something was asked comes before it.
+/// V14: an effect that was told before a command was asked comes before that command.
 fn judge_times(ops: &[&Op], key: usize) {
     let place = |op: &Op| match op.told {
         Some((at, Told::Wrote(seq))) => Some((at, seq, true)),

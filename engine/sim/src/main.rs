@@ -14,16 +14,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Every how many seeds one is run twice, to see that it gives the same events.
+/// One of so many seeds is run twice, to see that it gives the same events.
 const TWICE_EVERY: u64 = 50;
-/// A batch of so many seeds must reach every corner, but for the rare ones.
+/// A batch of so many seeds must reach every corner except the rare ones.
 const COVERING_BATCH: u64 = 10_000;
 /// What a batch may miss: two recoveries that wait for each other, and a replica that lacks Nops which a
 /// barrier's snapshot covers, though the barrier has executed there. Their own tests cover them.
 const RARE: [&str; 2] = ["R6c", "FloorAdopted"];
 
-/// The share of commands of a batch of which nobody can say what became of them: clients are impatient in
-/// some seeds, and replicas down.
+/// The largest share of a batch's commands whose outcome nobody can tell: in some seeds clients are impatient and
+/// replicas down.
 const UNTOLD_PERCENT_MAX: u64 = 3;
 
 /// Simulates whole clusters; one seed is one run.
@@ -109,7 +109,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The seeds of a file; what follows a # is a comment.
+/// The seeds of a file. Text behind a # is a comment.
 fn replayed(path: Option<&std::path::Path>) -> Result<Vec<u64>> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(path)?;

@@ -9,9 +9,9 @@ use rand::{Rng, SeedableRng};
 #[derive(Clone, Copy, Default)]
 struct Link {
     cut: bool,
-    /// What was sent in earlier lives of the connection is gone.
+    /// The life of the connection. All that was sent in earlier lives is gone.
     life: u32,
-    /// The last message arrives then; later ones do not overtake it.
+    /// When the last message arrives. Later ones do not overtake it.
     last: u64,
 }
 
@@ -25,15 +25,15 @@ pub struct Network {
 /// A message on its way.
 #[derive(Clone, Copy)]
 pub struct Sent<'a> {
-    /// When, in microseconds.
+    /// The time of sending, in microseconds.
     pub now: u64,
-    /// By whom.
+    /// The sender.
     pub from: u8,
-    /// To whom.
+    /// The receiver.
     pub to: u8,
-    /// What.
+    /// The message.
     pub message: &'a PeerMessage,
-    /// Nothing but its delay happens to it.
+    /// Whether nothing but its delay happens to the message.
     pub calm: bool,
 }
 
@@ -41,12 +41,12 @@ pub struct Sent<'a> {
 pub struct Fate {
     /// Times in microseconds.
     pub arrivals: Vec<u64>,
-    /// See [`Network::is_current`].
+    /// The life of the link; see [`Network::is_current`].
     pub life: u32,
 }
 
 impl Network {
-    /// All work.
+    /// A network whose links all work.
     pub fn new(plan: &Plan) -> Network {
         let links = vec![Link::default(); usize::from(plan.n) * usize::from(plan.n)];
         Network { n: plan.n, links, random: SmallRng::seed_from_u64(plan.seed ^ 0x6e65_7477) }
@@ -101,13 +101,13 @@ impl Network {
         biased || self.random.random_bool(plan.loss)
     }
 
-    /// Whether what was sent in this life of the link may still arrive.
+    /// Whether messages of this life of the link may still arrive.
     pub fn is_current(&mut self, from: u8, to: u8, life: u32) -> bool {
         let link = self.at(from, to);
         link.life == life && !link.cut
     }
 
-    /// The connection breaks: all that is on its way is lost.
+    /// The connection breaks, and all messages on their way are lost.
     pub fn reset(&mut self, from: u8, to: u8) {
         self.at(from, to).life += 1;
     }
@@ -117,7 +117,7 @@ impl Network {
         (0..self.n).for_each(|to| self.reset(from, to));
     }
 
-    /// Nothing gets through from one to the other, or everything again.
+    /// Stops all messages from one replica to the other, or lets all through again.
     pub fn cut(&mut self, from: u8, to: u8, cut: bool) {
         self.at(from, to).cut = cut;
     }
@@ -127,7 +127,7 @@ impl Network {
         self.links.iter_mut().for_each(|link| link.cut = false);
     }
 
-    /// Those that a replica hears and that hear it, of those that are `up`.
+    /// The replicas of those `up` that a replica hears and that hear it.
     pub fn linked(&mut self, id: u8, up: &[bool]) -> Vec<ReplicaId> {
         let others = (0..self.n).filter(|other| *other != id && up[usize::from(*other)]);
         let works = |other: &u8| !self.at(id, *other).cut && !self.at(*other, id).cut;

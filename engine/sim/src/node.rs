@@ -21,106 +21,106 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 const CLUSTER: &str = "simulated";
-/// Few, so that a crash leaves few numbers unused.
+/// The size of a block of sequence numbers: small, so that a crash leaves few numbers unused.
 const RESERVE_BLOCK: u64 = 8;
-/// A snapshot of which so much was written, and is not whole, is copied while the state changes.
+/// A snapshot of which so much was written, and which is not whole, is copied while the state changes.
 const LARGE_BYTES: usize = 200 << 10;
-/// What the clock of a process can show when it begins: time has no origin in common, and none that
+/// The times that the clock of a process can show when it begins: clocks have no origin in common, and none that
 /// outlives a process.
 const ORIGINS_US: [u64; 3] = [0, 1_000_000, 1 << 50];
 
-/// What its data directory says of processes (G6).
+/// A data directory's record of processes (G6).
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
-    /// How many have taken part with it.
+    /// How many processes have taken part with the directory.
     pub starts: u64,
-    /// The newest of each replica that was heard.
+    /// The newest process of each replica that was heard.
     pub met: Vec<Option<Start>>,
 }
 
-/// What was copied of a disk while its replica ran.
+/// A copy of a disk, made while its replica ran.
 pub struct Copied {
     disk: Disk,
-    /// Its data directory's words.
+    /// The data directory's record of processes.
     pub identity: Identity,
 }
 
 impl Copied {
-    /// How many records it has.
+    /// How many records the copy has.
     pub fn position(&self) -> u64 {
         self.disk.durable().0
     }
 }
 
-/// See the module.
+/// One replica process: the production core, its disk and its clock.
 pub struct Node {
-    /// Its place.
+    /// The place of the replica.
     pub id: u8,
     /// The process, if it runs.
     pub core: Option<Replica>,
-    /// Its disk was found damaged: it never comes back.
+    /// Whether the disk was found damaged, so that the replica never comes back.
     pub is_lost: bool,
-    /// Its disk is damaged, or was set back: at its next start it is found out.
+    /// Whether the disk is damaged, or was set back, which the next start finds out.
     pub is_damaged: bool,
-    /// Its disk is not the newest state of it.
+    /// Whether the disk is not in its newest state.
     is_set_back: bool,
-    /// What its data directory says of processes.
+    /// The data directory's record of processes.
     pub identity: Identity,
     /// The process that runs, or ran last.
     pub start: Start,
-    /// How many records its log had when it was started.
+    /// How many records the log had when the process was started.
     pub began: u64,
-    /// What the others say of this process.
+    /// The judgement of the others about this process.
     pub admission: Admission,
-    /// The last copy of its disk.
+    /// The last copy of the disk.
     pub copied: Option<Copied>,
-    /// How often it was started.
+    /// How often the replica was started.
     pub life: u32,
-    /// Its snapshot is on its way to the disk.
+    /// Whether a snapshot of the replica is on its way to the disk.
     pub is_writing: bool,
-    /// A peer's snapshot is on its way to it.
+    /// A peer's snapshot that is on its way to this replica.
     pub transfer: Option<Transfer>,
-    /// The file of its own snapshot is being verified.
+    /// Whether the file of the own snapshot is being verified.
     pub is_verifying: bool,
-    /// Nothing reaches it before.
+    /// Nothing reaches the replica before this time.
     pub paused_until: u64,
-    /// Its disk has no room for more of the log before.
+    /// The disk has no room for more of the log before this time.
     pub full_until: u64,
-    /// Nor for a snapshot.
+    /// The disk has no room for a snapshot before this time.
     pub crowded_until: u64,
-    /// It stops in good order, or is ended then.
+    /// When a process that stops in good order is ended at the latest.
     pub stops_by: Option<u64>,
-    /// No write of its disk ends before.
+    /// No write of the disk ends before this time.
     pub hung_until: u64,
     /// When the write that is under way began.
     written_since: Option<u64>,
-    /// At the end of this turn even that leaves for which nobody waits.
+    /// Whether messages for which nobody waits leave, too, at the end of this turn.
     pub is_tick: bool,
     disk: Disk,
-    /// What was said and has not left.
+    /// The messages that were made and have not left.
     said: Vec<Send>,
     /// The file of the snapshot that is being taken.
     unfinished: Vec<u8>,
     /// Clock speed; the real one is 1.
     speed: f64,
-    /// What its clock showed when the process began, and when that was.
+    /// What the clock showed when the process began, and when that was.
     began_at: (u64, u64),
 }
 
-/// What a turn gave.
+/// The results of a turn.
 #[derive(Default)]
 pub struct Turn {
     /// Messages that left.
     pub sends: Vec<Send>,
     /// Answers that left.
     pub replies: Vec<Reply>,
-    /// A write has begun.
+    /// Whether a write has begun.
     pub writes: bool,
-    /// A snapshot is being taken.
+    /// Whether a snapshot is being taken.
     pub takes: bool,
-    /// The snapshot of this barrier is needed, from this replica.
+    /// The source and the barrier of the snapshot that is needed.
     pub fetches: Option<(u8, u64)>,
-    /// The file of the own snapshot is to be verified.
+    /// Whether the file of the own snapshot must be verified.
     pub verifies: bool,
 }
 
@@ -164,30 +164,30 @@ impl Node {
         }
     }
 
-    /// Whether it can be started.
+    /// Whether the replica can be started.
     pub fn is_down(&self) -> bool {
         self.core.is_none() && !self.is_lost
     }
 
-    /// Its own clock.
+    /// The time on the replica's own clock.
     pub fn time(&self, now: u64) -> Time {
         let (shown, at) = self.began_at;
         Time(shown + (now.saturating_sub(at) as f64 * self.speed) as u64)
     }
 
-    /// Its clock jumps by so much: the machine has slept.
+    /// The clock jumps by so much, because the machine has slept.
     pub fn jump(&mut self, now: u64, micros: u64) {
         self.began_at = (self.time(now).0 + micros, now);
     }
 
-    /// When its clock shows this time, not before `now`.
+    /// When the clock shows this time, not before `now`.
     pub fn real(&self, now: u64, time: Time) -> u64 {
         let (shown, at) = self.began_at;
         now.max(at + (time.0.saturating_sub(shown) as f64 / self.speed) as u64 + 1)
     }
 
-    /// Starts the process from what its disk holds. False: that is damaged, and it must not vote any
-    /// more.
+    /// Starts the process from the content of its disk. Returns false if the disk is damaged, so that the replica
+    /// must not vote any more.
     pub fn start(&mut self, plan: &Plan, now: u64, ghost: &mut Ghost, random: &mut SmallRng) -> bool {
         assert!(self.core.is_none(), "it runs already");
         let config = Config {
@@ -245,7 +245,7 @@ impl Node {
         true
     }
 
-    /// The process is gone. Whether a part of a group stays on disk.
+    /// The process is gone. Returns whether a part of a group stays on disk.
     pub fn crash(&mut self, random: &mut SmallRng) -> bool {
         self.core = None;
         self.stops_by = None;
@@ -256,47 +256,47 @@ impl Node {
         self.disk.crash(random)
     }
 
-    /// A bit of its snapshot's file flips while it runs.
+    /// A bit of the snapshot's file flips while the replica runs.
     pub fn rot(&mut self, random: &mut SmallRng) {
         self.disk.rot(random);
     }
 
-    /// Its disk is damaged, or it will find it so when it is started again.
+    /// Whether the disk is damaged, or will be found so at the next start.
     pub fn is_at_risk(&self) -> bool {
         self.is_damaged || self.disk.is_rotten()
     }
 
-    /// A copy of the state is under way that takes more than a piece.
+    /// Whether a copy of the state is under way that takes more than a piece.
     pub fn copies(&self) -> bool {
         self.unfinished.len() > LARGE_BYTES
     }
 
-    /// The barrier of the snapshot that its disk keeps.
+    /// The barrier of the snapshot that the disk keeps.
     pub fn kept_snapshot(&self) -> Option<u64> {
         self.disk.snapshot().map(|(barrier, _)| *barrier)
     }
 
-    /// Something on its disk changes while it is down.
+    /// Something on the disk changes while the replica is down.
     pub fn damage(&mut self, random: &mut SmallRng) {
         self.is_damaged = true;
         self.disk.damage(random);
     }
 
-    /// Copies its disk, if it runs.
+    /// Copies the disk, if the replica runs.
     pub fn copy(&mut self) {
         if self.core.is_some() && !self.is_damaged {
             self.copied = Some(Copied { disk: self.disk.copy(), identity: self.identity.clone() });
         }
     }
 
-    /// Its disk becomes what was copied of it.
+    /// The disk becomes the copy that was made of it.
     pub fn set_back(&mut self) {
         let Copied { disk, identity } = self.copied.take().expect("it was copied");
         (self.disk, self.identity) = (disk, identity);
         (self.is_damaged, self.is_set_back) = (true, true);
     }
 
-    /// Ends the turn: takes what the core has to say.
+    /// Ends the turn, and takes all outputs of the core.
     pub fn turn(&mut self, now: u64, trace: bool, ghost: &mut Ghost) -> Turn {
         let time = self.time(now);
         let full = now < self.full_until;
@@ -352,7 +352,7 @@ impl Node {
         turn
     }
 
-    /// Whether its log may grow, and whether its disk answers.
+    /// Whether the log may grow, and whether the disk answers.
     fn room(&self, now: u64) -> Room {
         if self.written_since.is_some_and(|since| now - since >= HUNG_AFTER_US) {
             Room::Hung(Reason::DiskHung { for_ms: 0 })
@@ -363,7 +363,7 @@ impl Node {
         }
     }
 
-    /// What leaves now: to each replica either all that was said to it, or nothing.
+    /// The messages that leave now: to each replica either all that were made for it, or none.
     fn leave(&mut self) -> Vec<Send> {
         let all = std::mem::take(&mut self.is_tick);
         let urgent: Vec<ReplicaId> = self.said.iter().filter(|send| !send.lazy).map(|send| send.to).collect();
@@ -372,8 +372,8 @@ impl Node {
         now
     }
 
-    /// The next piece of the snapshot that is being taken goes to the disk. Whether more follow. A process
-    /// that `dies` does not hear of the last.
+    /// Writes the next piece of the snapshot that is being taken to the disk. Returns whether more follow. A process
+    /// that `dies` does not hear of the last piece.
     pub fn write_snapshot(&mut self, now: u64, dies: bool, ghost: &mut Ghost) -> bool {
         let time = self.time(now);
         let Some(core) = &mut self.core else { return false };
@@ -403,7 +403,7 @@ impl Node {
         false
     }
 
-    /// A peer asks for the bytes of the snapshot of a barrier from here on; how many it is given is chance.
+    /// A peer asks for the bytes of the snapshot of a barrier from here on. Chance decides how many it is given.
     pub fn give_piece(
         &mut self,
         now: u64,
@@ -420,17 +420,17 @@ impl Node {
         Some(Piece { total: file.len(), bytes: file[from..from + length].to_vec() })
     }
 
-    /// It fetches the snapshot of a barrier from a peer.
+    /// Begins to fetch the snapshot of a barrier from a peer.
     pub fn begin_transfer(&mut self, now: u64, source: u8, barrier: u64) {
         self.transfer = Some(Transfer::begin(now, source, id_of(barrier)));
     }
 
-    /// Whether it is this snapshot that it fetches.
+    /// Whether this is the snapshot that the replica wants.
     pub fn wants_snapshot(&self, source: u8, barrier: u64) -> bool {
         self.core.as_ref().and_then(Replica::wants_snapshot) == Some((ReplicaId(source), barrier))
     }
 
-    /// The snapshot of a peer could not be had.
+    /// The snapshot of a peer could not be fetched.
     pub fn fetch_failed(&mut self, now: u64, source: u8, barrier: u64, why: FetchFailure) {
         let time = self.time(now);
         let Some(core) = &mut self.core else { return };
@@ -440,7 +440,7 @@ impl Node {
     /// The snapshot of a peer has come whole. A process that `dies` keeps it, and knows nothing of it.
     pub fn install_snapshot(&mut self, now: u64, whole: Whole, dies: bool, ghost: &mut Ghost) {
         let time = self.time(now);
-        // It counts only once the log has begun (D6); until then it is still wanted.
+        // The snapshot counts only once the log has begun (D6); until then it is still wanted.
         if self.disk.durable() == Position(0) {
             return;
         }

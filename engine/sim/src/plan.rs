@@ -1,4 +1,4 @@
-//! What a seed decides before anything happens: who takes part, what fails, and how often.
+//! The decisions of a seed before anything happens: who takes part, what fails, and how often.
 //!
 //! Each class of faults is off in a good part of the seeds (swarm testing): a fault that is
 //! always there hides what only happens without it.
@@ -41,7 +41,7 @@ pub struct Plan {
     pub seed: u64,
     /// Tell what happens, on standard error.
     pub trace: bool,
-    /// Replicas.
+    /// The number of replicas.
     pub n: u8,
     /// The core's timers.
     pub timing: Timing,
@@ -51,7 +51,7 @@ pub struct Plan {
     pub rescue: bool,
     /// Nothing fails, and nobody is impatient: see [`Plan::without_faults`].
     pub quiet: bool,
-    /// How it begins.
+    /// How the run begins.
     pub bias: Bias,
     /// The share of proposals that the bias loses.
     pub unheard: f64,
@@ -97,7 +97,7 @@ pub struct Plan {
     pub stops: f64,
     /// Between two jumps of a clock; 0 for none.
     pub jump_every_us: u64,
-    /// Between two requests of somebody who keeps to no rule; 0 for none.
+    /// Between two requests of a client that follows no rule; 0 for none.
     pub wrong_every_us: u64,
     /// How long a sync takes at most, usually.
     pub sync_us: u64,
@@ -105,9 +105,9 @@ pub struct Plan {
     pub sync_tail: f64,
     /// Clocks run up to this share too fast or too slow.
     pub drift: f64,
-    /// Clients.
+    /// The number of clients.
     pub clients: usize,
-    /// Commands of each client.
+    /// The number of commands of each client.
     pub commands: usize,
     /// The first client is a source: it numbers its commands, and starts again now and then.
     pub source: bool,
@@ -115,25 +115,25 @@ pub struct Plan {
     pub leaves: f64,
     /// The log of what was answered outlives a failure of power: positions count (G6).
     pub outlives_power: bool,
-    /// Nobody asks after that.
+    /// The time after which nobody asks.
     pub ask_until_us: u64,
-    /// Keys; few of them means contention.
+    /// The number of keys; few of them mean contention.
     pub keys: usize,
-    /// How long the values are at most that are not just as long as they must be.
+    /// The most bytes by which a value is longer than it must be.
     pub value_bytes: usize,
     /// Between two commands of a client.
     pub think_us: u64,
-    /// Share of reads.
+    /// The share of reads.
     pub reads: f64,
-    /// Share of conditional decisions.
+    /// The share of conditional decisions.
     pub conditional: f64,
     /// If not 0, half of the commands go to keys that are deleted, and this share of those deletes them.
     pub deletes: f64,
-    /// Where commands go first.
+    /// The replica to which commands go first.
     pub routing: Routing,
     /// How long a client waits before it asks another replica.
     pub retry_us: u64,
-    /// How long before it gives up.
+    /// How long a client waits before it gives up.
     pub deadline_us: u64,
 }
 
@@ -225,8 +225,8 @@ impl Plan {
         }
     }
 
-    /// Logs are cut and replicas crash again and again, under recoveries that never stop: what was carried
-    /// over a cut is read back, and asked for.
+    /// Logs are cut and replicas crash again and again, under recoveries that never stop, so that state that was
+    /// carried over a cut is read back, and asked for.
     fn restless(self, random: &mut SmallRng) -> Plan {
         Plan {
             barrier_bytes: random.random_range(10_000..40_000),
@@ -261,8 +261,8 @@ impl Plan {
         }
     }
 
-    /// Nothing fails, and no timer of a replica or a client is so short that it could run out: what is done
-    /// twice here, told as unknown, or late, is a fault that retries hide elsewhere.
+    /// Nothing fails, and no timer of a replica or a client is so short that it could run out. A command that is done
+    /// twice here, told as unknown, or late, shows a fault that retries hide elsewhere.
     pub fn without_faults(self) -> Plan {
         Plan {
             quiet: true,
@@ -297,8 +297,7 @@ impl Plan {
         }
     }
 
-    /// Contention and nothing else: every command writes one key, and every replica coordinates, for
-    /// so long.
+    /// Contention and nothing else: every command writes one key, and every replica coordinates, for so many seconds.
     pub fn hot_key(seed: u64, seconds: u64) -> Plan {
         let until_us = seconds * 1_000_000;
         Plan {
@@ -346,8 +345,8 @@ impl Plan {
         }
     }
 
-    /// Disks that hang and nothing else, under clients that send commands to the homes of their keys and
-    /// do not ask elsewhere unless they are told to, for so long.
+    /// Disks that hang and nothing else, for so many seconds, under clients that send commands to the homes of their
+    /// keys and do not ask elsewhere unless they are told to.
     pub fn hung(seed: u64, seconds: u64) -> Plan {
         Plan {
             hang_every_us: 2_000_000,
@@ -405,8 +404,8 @@ fn every(random: &mut SmallRng, chance: f64, range: std::ops::Range<u64>) -> u64
     if random.random_bool(chance) { random.random_range(range) } else { 0 }
 }
 
-/// In a third of the seeds everybody suspects everybody all the time; in some, sessions end while
-/// they are in use.
+/// In a third of the seeds every replica suspects every other one all the time; in some, sessions end while they are
+/// in use.
 fn timing(random: &mut SmallRng) -> Timing {
     let recover_us = match random.random_range(0..6) {
         0 | 1 => 15_000,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-/// See the module.
+/// Events in the order of their time.
 pub struct Queue<E> {
-    /// By time in microseconds and number.
+    /// The events by time in microseconds and by number.
     events: BTreeMap<(u64, u64), E>,
     made: u64,
 }
@@ -16,13 +16,13 @@ impl<E> Default for Queue<E> {
 }
 
 impl<E> Queue<E> {
-    /// Something happens at `at` microseconds.
+    /// Adds an event at `at` microseconds.
     pub fn push(&mut self, at: u64, event: E) {
         self.made += 1;
         self.events.insert((at, self.made), event);
     }
 
-    /// What happens next, and when.
+    /// The next event, and its time.
     pub fn pop(&mut self) -> Option<(u64, E)> {
         self.events.pop_first().map(|((at, _), event)| (at, event))
     }

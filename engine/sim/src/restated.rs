@@ -1,5 +1,5 @@
-//! What the law says of quorums and footprints, said once more and without the product's code: a check
-//! that asks the code that it checks is blind.
+//! The law's rules on quorums and footprints, stated once more and without the product's code, since a check that
+//! asks the code that it checks is blind.
 
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::Op;
@@ -9,9 +9,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Section 1: the sizes of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
-    /// How many may be down.
+    /// The number of replicas that may be down.
     pub f: usize,
-    /// How many may be down while two message delays still suffice.
+    /// The number of replicas that may be down while two message delays still suffice.
     pub e: usize,
     /// The fast quorum.
     pub fast: usize,
@@ -38,23 +38,23 @@ impl Sizes {
     }
 }
 
-/// What a batch touches: a digest of each thing, and whether it is written.
+/// The things that a batch touches: a digest of each thing, and whether it is written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Touches {
-    /// What conflicts by the law's footprint (section 2, S1, G4).
+    /// The things that conflict by the law's footprint (section 2, S1, G4).
     pub things: Vec<(u64, bool)>,
-    /// S1: the sessions that its Opens make. They stand in decisions only: whoever pre-accepts an Open late
-    /// does not name those that use its session already.
+    /// S1: the sessions that the batch's Opens make. They stand in decisions only, since a replica that pre-accepts
+    /// an Open late does not name the instances that use its session already.
     pub made: Vec<(u64, bool)>,
 }
 
-/// Every batch reads it, a barrier writes it.
+/// The thing that every batch reads and a barrier writes.
 const EVERYTHING: u64 = 1;
 const KEYS: u64 = 2;
 const SESSIONS: u64 = 3;
 
 impl Touches {
-    /// Of the batch of an instance, command by command.
+    /// The things that the batch of an instance touches, command by command.
     pub fn of(id: InstanceId, payload: &Payload) -> Touches {
         let (mut things, mut made, mut is_barrier) = (Vec::new(), Vec::new(), false);
         for part in payload.batch().parts() {
@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    /// A batch of one command; those of one letter touch one thing.
+    /// Batches of one command each; batches with one letter touch one thing.
     fn batches() -> Vec<(&'static str, Payload)> {
         let parse = |mut builder: RequestBuilder, session: SessionId, first: u64| {
             let bytes = builder.encode(session, first, 0);

@@ -1,5 +1,5 @@
-//! A named source (S5): it numbers its commands, and its processes follow one another. Each takes the source
-//! over and goes on where it stands. Now and then one comes that says something else under old numbers.
+//! A named source (S5), which numbers its commands. Its processes follow one another; each takes the source over and
+//! goes on where it stands. Now and then a process comes that submits something else under old numbers.
 
 use crate::client::{told, with_action};
 use crate::history::{Op, Told};
@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 
 const NAME: &str = "import";
-/// How often a process comes that says something else.
+/// How often a process comes that submits something else.
 const IMPOSTORS: f64 = 0.15;
 /// How often a process begins with the first number, and not with the first that has no answer.
 const WHOLE: f64 = 0.3;
@@ -23,13 +23,13 @@ const FAR: u64 = 1 << 30;
 #[derive(Default)]
 pub struct Predecessor {
     has_tried: bool,
-    /// It was told that it is not the one any more.
+    /// Whether the process was told that another one owns the source.
     pub is_fenced: bool,
 }
 
 impl Predecessor {
-    /// It goes on with something new, once its successor has heard something: from then on nothing of it may
-    /// take effect. Whether it does that now.
+    /// Submits something new once the successor has heard something: from then on nothing of this process may take
+    /// effect. Returns whether it does that now.
     pub fn goes_on(&mut self, conversation: &mut Conversation, now: u64) -> bool {
         if std::mem::replace(&mut self.has_tried, true) {
             return false;
@@ -42,7 +42,7 @@ impl Predecessor {
         }
     }
 
-    /// An outcome of what it had under way, or of what came too late.
+    /// Takes the outcome of a command that was under way, or that came too late.
     pub fn collect(&mut self, now: u64, token: u64, answer: Result<Answer, Error>, ops: &mut [Op]) {
         self.is_fenced |= answer == Err(Error::Fenced);
         let nothing = matches!(answer, Err(Error::Fenced | Error::TimedOut | Error::NotTaken { .. }));
@@ -58,27 +58,28 @@ impl Predecessor {
     }
 }
 
-/// What it has submitted and heard.
+/// The commands that a source has submitted, and what it has heard.
 #[derive(Default)]
 pub struct Source {
-    /// By number the token of each command.
+    /// The token of each command, by number.
     submitted: BTreeMap<u64, u64>,
-    /// A number has no answer: nothing goes on before it is started again.
+    /// Whether a number has no answer: nothing goes on before the source is started again.
     pub is_stopped: bool,
-    /// Its process has heard something new. One that is always replaced before that gets nowhere.
+    /// Whether the process has heard something new. A source whose processes are always replaced before that makes no
+    /// progress.
     pub has_progressed: bool,
-    /// A process was told that a number was done before.
+    /// Whether a process was told that a number was done before.
     pub is_repeated: bool,
-    /// One that said something else was found out.
+    /// Whether a process that submitted something else was found out.
     pub is_found_out: bool,
-    /// How many processes there were.
+    /// The number of processes so far.
     processes: u64,
-    /// The present one says something else.
+    /// Whether the present process submits something else.
     is_impostor: bool,
 }
 
 impl Source {
-    /// Its first process.
+    /// The conversation of the first process.
     pub fn conversation(&mut self, config: Config) -> Conversation {
         self.process(config, 1)
     }
@@ -106,7 +107,7 @@ impl Source {
         }
     }
 
-    /// Another process, which submits again what has no answer, and all that came after.
+    /// Another process, which submits again the commands without an answer, and all that came after.
     pub fn again(&mut self, config: Config, now: u64, ops: &[Op], random: &mut SmallRng) -> Conversation {
         (self.is_stopped, self.has_progressed, self.is_impostor) = (false, false, false);
         let told = |token: &u64| ops[*token as usize].told.is_some();
@@ -126,7 +127,7 @@ impl Source {
         conversation
     }
 
-    /// A process that says something else under a number that is done.
+    /// A process that submits something else under a number that is done.
     fn impostor(&mut self, config: Config, now: u64, number: u64) -> Conversation {
         self.is_impostor = true;
         let mut conversation = self.process(config, 1);
@@ -154,7 +155,7 @@ impl Source {
         (self.has_progressed, self.is_repeated) = (true, true);
     }
 
-    /// An outcome. What failed is asked again; what is done was done once.
+    /// Takes an outcome. A command that failed is asked again; a command that is done was done once.
     pub fn collect(&mut self, now: u64, op: &mut Op, told: Told) {
         match (op.told, told) {
             (_, Told::Nothing) | (None, Told::Unknown) => self.is_stopped = true,

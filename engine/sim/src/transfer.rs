@@ -2,17 +2,17 @@
 
 use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
 
-/// See the module.
+/// The snapshot of a peer on its way.
 pub struct Transfer {
-    /// Who gives it.
+    /// The replica that gives the snapshot.
     pub source: u8,
     /// The barrier of the snapshot.
     pub barrier: u64,
     /// When the last piece came.
     pub heard_at: u64,
-    /// A piece did not come, and the transfer went on from there.
+    /// Whether a piece did not come, and the transfer went on from there.
     pub is_broken: bool,
-    /// All bytes of the file, which the first piece says.
+    /// The size of the file, which the first piece says.
     total: Option<usize>,
     file: Vec<u8>,
     reader: Reader,
@@ -20,22 +20,22 @@ pub struct Transfer {
 
 /// Bytes of a snapshot's file.
 pub struct Piece {
-    /// The bytes of all of it.
+    /// The size of the whole file in bytes.
     pub total: usize,
-    /// Those that were asked for.
+    /// The bytes that were asked for.
     pub bytes: Vec<u8>,
 }
 
 /// A file that has come whole.
 pub struct Whole {
-    /// What it says.
+    /// The content of the file.
     pub snapshot: Snapshot,
-    /// As it is kept.
+    /// The bytes of the file, as it is kept.
     pub file: Vec<u8>,
 }
 
 impl Transfer {
-    /// Nothing has come.
+    /// A transfer of which nothing has come.
     pub fn begin(now: u64, source: u8, id: SnapshotId) -> Transfer {
         Transfer {
             source,
@@ -48,12 +48,12 @@ impl Transfer {
         }
     }
 
-    /// Where the next piece begins.
+    /// The offset of the next piece.
     pub fn from(&self) -> usize {
         self.file.len()
     }
 
-    /// The next piece has come; whether it was the last. The error is damage.
+    /// Takes the next piece. Returns whether it was the last. The error is damage.
     pub fn take(&mut self, now: u64, piece: &Piece) -> Result<bool, Broken> {
         let total = *self.total.get_or_insert(piece.total);
         assert_eq!(piece.total, total, "G5: the snapshot of one barrier has one length");

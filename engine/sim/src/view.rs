@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 /// A value as Accept, Commit and records name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Choice {
-    /// Nothing is executed; else the initial coordinator's batch is.
+    /// Whether the value is a Nop, which executes nothing; otherwise it is the initial coordinator's batch.
     pub nop: bool,
-    /// Its deps, zero for a Nop.
+    /// The value's deps, zero for a Nop.
     pub deps: Deps,
 }
 
@@ -25,10 +25,10 @@ impl Choice {
     }
 }
 
-/// What the records of one replica say of an instance.
+/// The state of an instance, as the records of one replica tell it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Seen {
-    /// How far it has come.
+    /// The phase of the instance.
     pub phase: Phase,
     /// bal.
     pub bal: Ballot,
@@ -42,14 +42,14 @@ pub struct Seen {
     pub after: Deps,
     /// initDep, from a proposal or a validation.
     pub init_deps: Option<Deps>,
-    /// R4: a Validate of the ballot `bal` was answered.
+    /// Whether a Validate of the ballot `bal` was answered (R4).
     pub validated: bool,
-    /// The batch is in some record.
+    /// Whether the batch is in some record.
     pub has_batch: bool,
 }
 
 impl Seen {
-    /// What a record says that stands for all others of its instance; of which it is.
+    /// The state in a record that stands for all others of its instance, and that instance.
     pub fn carried(record: &Record, payload: Option<&Payload>) -> Option<(InstanceId, Seen)> {
         let Record::Carried { id, phase, bal, abal, value, deps, after, init_deps, validated } = *record
         else {
@@ -59,27 +59,27 @@ impl Seen {
         Some((id, Seen { phase, bal, abal, value, deps, after, init_deps, validated, has_batch }))
     }
 
-    /// What it was committed as, if it was.
+    /// The committed value, if there is one.
     pub fn decided(&self) -> Option<Choice> {
         (self.phase == Phase::Committed).then(|| Choice::of(self.value, self.deps))
     }
 }
 
-/// A batch is known wherever it is.
+/// The value as `Known` if it is a batch, attached or not.
 pub fn bare(value: Value) -> Value {
     if value == Value::Attached { Value::Known } else { value }
 }
 
-/// See the module.
+/// One replica as its records show it.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// By instance.
+    /// The state of each instance.
     pub seen: BTreeMap<InstanceId, Seen>,
     /// dep of each pre-acceptance at ballot 0, whatever came after it.
     pub pre_accepted: BTreeMap<InstanceId, Deps>,
-    /// Committed without gaps, per row; what a floor covers counts.
+    /// The instances that are committed without gaps, per row; those that a floor covers count.
     pub committed: Frontier,
-    /// What a floor or a snapshot covers.
+    /// The instances that a floor or a snapshot covers.
     pub floor: Floor,
     /// The end of the last block of own numbers.
     pub reserved: u64,
@@ -159,12 +159,12 @@ impl View {
         (0..REPLICAS_MAX as u8).for_each(|row| self.count_committed(ReplicaId(row)));
     }
 
-    /// What it says of an instance.
+    /// The state of an instance.
     pub fn of(&self, id: InstanceId) -> Seen {
         self.seen.get(&id).copied().unwrap_or_default()
     }
 
-    /// Whether it is committed, or below a floor.
+    /// Whether an instance is committed, or below a floor.
     pub fn is_committed(&self, id: InstanceId) -> bool {
         self.floor.contains(id) || self.of(id).phase == Phase::Committed
     }

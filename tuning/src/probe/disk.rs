@@ -1,4 +1,4 @@
-//! What the disk gives: the time of a small synchronous write, and large writes per second.
+//! The speed of the disk: the time of a small synchronous write, and large writes per second.
 
 use crate::direct::{Aligned, BLOCK_BYTES, DirectError, FILL_BYTES, filled, reopened};
 use hdrhistogram::Histogram;
@@ -9,9 +9,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The file that is overwritten.
+/// The size of the file that is overwritten.
 const FILE_BYTES: u64 = 64 << 20;
-/// How long small writes are made, and then large ones.
+/// How long small writes are measured, and then large ones.
 const SPAN: Duration = Duration::from_secs(2);
 /// Longer writes count as this.
 const WRITE_US_MAX: u64 = 60_000_000;

@@ -1,15 +1,15 @@
-//! What TCP gives on this machine: one stream's throughput, and the round trip of a small message.
+//! The speed of TCP on this machine: one stream's throughput, and the round trip of a small message.
 
 use hdrhistogram::Histogram;
 use std::io::{Read, Result, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// One write of the stream, and the room of a read.
+/// The size of one write of the stream, and the room of a read.
 const CHUNK_BYTES: usize = 256 << 10;
-/// A small message.
+/// The size of a small message.
 const MESSAGE_BYTES: usize = 64;
-/// How long each of both is measured.
+/// How long each of the two is measured.
 const SPAN: Duration = Duration::from_secs(1);
 /// Longer round trips count as this.
 const ROUND_TRIP_US_MAX: u64 = 60_000_000;

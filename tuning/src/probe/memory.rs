@@ -1,4 +1,4 @@
-//! What memory gives: the time of a cache line that no cache has, and of the address of a page.
+//! The speed of memory: the time of a cache line that no cache has, and of the address of a page.
 
 use crate::pages::{HUGE_PAGE_BYTES, advise_huge};
 use rand::rngs::SmallRng;
@@ -7,15 +7,15 @@ use rand::{Rng, SeedableRng};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Lines of 4 KiB.
+/// The number of lines in 4 KiB.
 const PAGE_LINES: usize = (4 << 10) / size_of::<Line>();
-/// Lines of a huge page.
+/// The number of lines in a huge page.
 const HUGE_PAGE_LINES: usize = HUGE_PAGE_BYTES / size_of::<Line>();
-/// 256 MiB, about what a million keys take at a replica; more than caches hold.
+/// The number of lines in 256 MiB, which is about what a million keys take at a replica, and more than caches hold.
 const AREA_LINES: usize = 128 * HUGE_PAGE_LINES;
-/// Lines of a chain: 4 MiB, which the third cache holds, or one for each 4 KiB of the area.
+/// The number of lines in a chain: 4 MiB, which the third cache holds, or one line for each 4 KiB of the area.
 const CHAIN_LINES: usize = AREA_LINES / PAGE_LINES;
-/// Reads that do not wait for each other: as many overlap as the processor's first cache allows.
+/// The number of reads that do not wait for each other. As many overlap as the processor's first cache allows.
 const PASS_READS: usize = 4096;
 /// How long lines are read.
 const SPAN: Duration = Duration::from_secs(1);
@@ -27,12 +27,12 @@ struct Line(usize);
 
 /// Times in memory that lies in huge pages, as the tables of a replica do.
 pub struct Memory {
-    /// Nanoseconds per read of a random line, with as many reads under way as the first cache allows:
-    /// what a look-up costs that was announced early enough.
+    /// Nanoseconds per read of a random line, with as many reads under way as the first cache allows: the cost of a
+    /// look-up that was announced early enough.
     pub line_ns: f64,
-    /// Nanoseconds that one read after the other of a line in the third cache takes longer if each line
-    /// is on another 4 KiB: the wait for the address. A few in huge pages; many where the kernel has
-    /// none to give, or the host of a virtual machine maps its memory in small ones.
+    /// Nanoseconds that one read after the other of a line in the third cache takes longer if each line is on another
+    /// 4 KiB: the wait for the address. The figure is low in huge pages, and high where the kernel has none to give
+    /// or the host of a virtual machine maps its memory in small ones.
     pub address_ns: f64,
 }
 
@@ -43,7 +43,8 @@ impl Memory {
         let area = area(&mut room);
         let line_ns = line_ns(area);
         let together = chain_ns(area, |link| link);
-        // Not the first line of each: few sets of a cache would have to hold them all.
+        // The lines lie at different places of their pages, since otherwise few sets of a cache would have to hold
+        // them all.
         let apart = chain_ns(area, |link| link * PAGE_LINES + link % PAGE_LINES);
         Memory { line_ns, address_ns: (apart - together).max(0.0) }
     }

@@ -1,4 +1,4 @@
-//! What the host gives at best: times and throughputs that no program on it can beat.
+//! The best that the host gives: times and throughputs that no program on it can beat.
 
 mod disk;
 mod loopback;

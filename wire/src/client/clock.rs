@@ -110,7 +110,7 @@ mod tests {
         let mut clock = Clock::new();
         let mut real = clock.origin;
         assert_eq!(clock.read(real), 0);
-        // It runs.
+        // The process runs.
         for n in 1..=100 {
             real += SECOND / 100;
             assert_eq!(clock.read(real), n * 10_000);

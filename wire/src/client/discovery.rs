@@ -98,7 +98,7 @@ pub async fn contact<A: AsRef<str>>(
             until.get_or_insert_with(|| Instant::now() + OTHERS_PATIENCE);
         }
     }
-    // The order in which the caller named them.
+    // Errors and clusters are listed in the order in which the caller named the addresses.
     answers.sort_by_key(|(place, _)| *place);
     errors.sort_by_key(|(place, _)| *place);
     let found = by_cluster(&answers, addresses);

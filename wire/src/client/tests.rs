@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 
 const SHARD: ShardId = ShardId(0);
 
-/// What the replicas of a test share: one model, since they agree.
+/// The state that the replicas of a test share. They have one model, since they agree.
 #[derive(Debug)]
 struct Shared {
     model: Mutex<Model>,
     members: Vec<Member>,
     frames: AtomicUsize,
-    /// The same at each replica.
+    /// The request frames that came to each replica.
     by_replica: Vec<AtomicUsize>,
     /// Requests that are executed and then not answered: the connection is closed instead.
     hang_ups: AtomicUsize,
@@ -29,7 +29,7 @@ struct Shared {
     welcomed: AtomicUsize,
     /// Requests answered "overloaded".
     refusals: AtomicUsize,
-    /// The replica that answers all requests so, and asks to be left alone for longer than anybody waits.
+    /// The replica that answers all requests "overloaded", and asks to be left alone for longer than anybody waits.
     overloaded: AtomicUsize,
 }
 
@@ -263,7 +263,7 @@ async fn a_connection_that_made_room_costs_no_call_and_is_made_when_it_is_wanted
         cluster.shared.dismissals.store(1, Ordering::Relaxed);
         assert_eq!(client.decide("k", format!("{n}")).await.unwrap().key_seq, n + 1);
     }
-    // The tenth rests: nobody has asked for anything since.
+    // The tenth connection rests, since nothing was asked after it.
     let made = cluster.shared.welcomed.load(Ordering::Relaxed) - welcomed;
     assert_eq!(made, 9, "once for each of the calls but the first");
     assert!(client.troubles().is_empty(), "{:?}", client.troubles());
@@ -287,7 +287,7 @@ async fn an_overloaded_replica_holds_nothing_up() {
     }
 }
 
-/// What lies between a client and a replica, and can fall silent: then nothing comes out of it any more and
+/// A relay between a client and a replica, which can fall silent: then nothing comes out of the relay any more and
 /// nothing is closed, as when a cable is cut.
 struct Hole {
     address: Member,
@@ -319,7 +319,7 @@ impl Hole {
     }
 }
 
-/// Carries bytes both ways until it falls silent; swallows what the client says from then on.
+/// Carries bytes both ways until the relay falls silent, and swallows the client's bytes from then on.
 async fn carry(
     mut near: TcpStream,
     target: (String, u16),
@@ -337,7 +337,7 @@ async fn carry(
     ended.send_modify(|ended| *ended += 1);
 }
 
-/// Something that comes with time, on a loaded machine too.
+/// Waits for something that comes with time, on a loaded machine too.
 async fn come<T>(what: &str, awaited: impl Future<Output = T>) -> T {
     let patience = std::time::Duration::from_secs(120);
     tokio::time::timeout(patience, awaited).await.unwrap_or_else(|_| panic!("{what} did not come"))
@@ -360,7 +360,7 @@ async fn a_connection_that_died_in_silence_is_given_up_and_made_anew() {
         assert_eq!(client.decide(format!("key {n}"), "meanwhile").await.unwrap().key_seq, 2);
     }
     come("the end of the dead connection", hole.closed.wait_for(|closed| *closed == 1)).await.unwrap();
-    // What takes its place is not welcomed, so nothing is risked on it.
+    // The connection that takes its place is not welcomed, so no request is risked on it.
     come("another connection", hole.made.wait_for(|made| *made == 2)).await.unwrap();
     let frames = cluster.shared.frames.load(Ordering::Relaxed);
     for n in 0..30 {
@@ -423,7 +423,7 @@ async fn status_is_told() {
     assert_eq!((told.replica, told.decisions), (ReplicaId(1), 7));
 }
 
-/// A listener that says `bytes` to whoever connects.
+/// A listener that sends `bytes` on every connection.
 async fn say_to_all(bytes: Vec<u8>) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -493,14 +493,14 @@ fn whoever_answers_as_a_client_is_no_replica() {
     assert_eq!(link.poll().unwrap_err(), LinkError::Unexpected);
 }
 
-/// Listens, and never takes a connection: whoever connects hears nothing.
+/// A listener that never takes a connection, so that a client that connects hears nothing.
 async fn mute() -> (TcpListener, std::net::SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
-/// One after the other they would take five minutes.
+/// The addresses would take five minutes one after the other.
 #[tokio::test]
 async fn addresses_that_say_nothing_hold_up_no_first_contact() {
     let cluster = Cluster::start(3).await;

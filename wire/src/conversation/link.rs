@@ -65,7 +65,7 @@ pub struct Link {
     splitter: Splitter,
     encoder: Encoder,
     shard: ShardId,
-    /// The cluster of which the replica must be a member; `None`: any.
+    /// The cluster of which the replica must be a member; `None` accepts any.
     cluster: Option<ClusterId>,
     /// How many bytes were sent, which is the place of the next frame.
     said: u64,

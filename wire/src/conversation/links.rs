@@ -334,7 +334,7 @@ mod tests {
     fn a_slow_replica_is_left_alone_for_longer_each_time() {
         let mut links = two();
         let silent = |links: &mut Links, now: u64| {
-            // It says something else meanwhile.
+            // The replica sends something else meanwhile.
             links.on_heard(FIRST, SHARD);
             links.silent(FIRST, SHARD, now - 10, now, 10);
         };

@@ -1,5 +1,5 @@
-//! Random losses, retries and timeouts against the model: each command happens at most once, those of
-//! a key in their order, and its submitter hears what became of it exactly once.
+//! Random losses, retries and timeouts against the model: each command happens at most once, those of a key in their
+//! order, and its submitter hears its outcome exactly once.
 
 use super::model::Model;
 use super::*;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 const REPLICAS: u8 = 3;
 const SHARDS: u16 = 2;
-/// How often a conversation is looked after: so often that it does not take itself for the one that stood still.
+/// How often a test calls the conversation: so often that the conversation does not believe that it stood still.
 const LOOK_US: u64 = 400_000;
 
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ enum Step {
         place: usize,
         overloaded: bool,
     },
-    /// All that is under way is refused, and so are its next copies: nobody takes anything.
+    /// All requests under way are refused, and so are their next copies: no replica takes anything.
     RefuseAll {
         rounds: u8,
     },
@@ -47,7 +47,7 @@ enum Step {
     Disconnect {
         replica: u8,
     },
-    /// Its connections make room for others.
+    /// The replica's connections make room for others.
     Yield {
         replica: u8,
     },
@@ -178,7 +178,7 @@ impl World {
         self.collect();
     }
 
-    /// A connection that is made anew loses what was sent on it before, and the answers to that.
+    /// A connection that is made anew loses the requests that were sent on it before, and their answers.
     fn lose_dead(&mut self) {
         while let Some((replica, shard)) = self.conversation.poll_reset() {
             self.copies.retain(|copy| (copy.replica, copy.shard) != (replica, shard));
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    /// Everybody works again; the conversation closes.
+    /// All replicas work again, and the conversation closes.
     fn heal(&mut self) {
         (0..REPLICAS).for_each(|replica| self.step(Step::Connect { replica }));
         self.conversation.close();

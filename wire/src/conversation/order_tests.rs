@@ -1,4 +1,4 @@
-//! S2 and S4 as a conversation keeps them: what becomes of the order when replicas fall silent.
+//! S2 and S4 as a conversation keeps them: the order of commands when replicas fall silent.
 
 use super::config::TICK_US;
 use super::rig::*;
@@ -7,7 +7,7 @@ use crate::answer::Answers;
 use crate::command::Op;
 use crate::failure::{Failure, Reason};
 
-/// A key's commands and their frames, one each; the session is open.
+/// A rig whose session is open, and frames under way with one command of a key each.
 fn in_flight(count: u64) -> (Rig, Vec<Transmit>) {
     let mut rig = Rig::new(|config| config.frame_commands = 1);
     let key = key_of_home(0);

@@ -1,4 +1,4 @@
-//! A conversation and a model cluster that answers it, for tests of what is sent and learnt.
+//! A conversation and a model cluster that answers it, for tests of the requests and the outcomes.
 
 use super::model::Model;
 use super::*;
@@ -87,7 +87,7 @@ impl Rig {
         }
     }
 
-    /// Answers whatever is sent until nothing is.
+    /// Answers all requests that are sent, until none is sent any more.
     pub(super) fn settle(&mut self) {
         loop {
             let sent = self.sent();
@@ -103,7 +103,7 @@ impl Rig {
     }
 }
 
-/// (operation, number, run) of each command, session, answered below.
+/// The (operation, number, run) of each command, the session, and the number below which all is answered.
 pub(super) fn look(transmit: &Transmit) -> (Vec<(Op, u64, u64)>, SessionId, u64) {
     let batch = Batch::parse(transmit.payload.clone(), 0, |_| ()).unwrap();
     let part = batch.parts()[0];

@@ -1,4 +1,4 @@
-//! S5 as a conversation keeps it: sources that number by themselves, and start again.
+//! S5 as a conversation keeps it: sources that number their commands by themselves, and start again.
 
 use super::rig::*;
 use super::*;
@@ -80,7 +80,7 @@ fn s5_a_source_that_starts_again_decides_nothing_twice_and_goes_on() {
     assert_eq!(again.conversation.uncompared(), None);
 }
 
-/// A second process of a source whose first one has said so many numbers.
+/// A second process of a source whose first process has submitted so many numbers.
 fn second_process(said: u64) -> Rig {
     let mut first = named(1, 1);
     (1..=said).for_each(|number| propose(&mut first, number).unwrap());
@@ -112,7 +112,7 @@ fn s5_another_command_under_a_done_number_is_told_and_nothing_new_is_sent() {
     assert_eq!(propose(&mut again, 4), Err(SubmitError::Stopped(2)));
 }
 
-/// The source has said more than is submitted now, and its marks are further apart than that.
+/// The source has decided more commands than are submitted now, and its marks are further apart than that.
 #[test]
 fn s5_what_cannot_be_compared_is_told() {
     let mut again = second_process(1000);
@@ -140,7 +140,7 @@ fn s5_the_process_before_is_fenced_and_knows_it() {
     assert_eq!(propose(&mut old, 3), Err(SubmitError::Stopped(2)));
 }
 
-/// A copy of an Attach that comes late does not take the source back.
+/// A late copy of an Attach does not take the source back.
 #[test]
 fn s5_a_late_attach_changes_nothing() {
     let mut old = named(1, 1);

@@ -221,7 +221,7 @@ fn a_connection_that_made_room_is_made_again_when_it_is_wanted() {
     rig.settle();
     (0..3).for_each(|replica| rig.conversation.on_yielded(ReplicaId(replica), shard));
     assert!(rig.sent().is_empty() && woken(&mut rig).is_empty(), "nobody has anything to ask");
-    // Whoever takes the place of the home is asked until the home is back, and nobody else is.
+    // The replica that takes the place of the home is asked until the home is back, and no other replica is.
     rig.conversation.on_connected(ReplicaId(2), shard);
     rig.decide(&key_of_home(1), 1);
     let elsewhere = rig.one();
@@ -229,7 +229,7 @@ fn a_connection_that_made_room_is_made_again_when_it_is_wanted() {
     rig.decide(&key_of_home(1), 2);
     rig.answer(&elsewhere);
     assert_eq!((rig.one().replica, woken(&mut rig)), (ReplicaId(2), vec![]), "each is named once");
-    // What was under way when it left goes elsewhere; where nobody is connected all are wanted.
+    // Requests under way when the replica left go elsewhere. Where no replica is connected, all are wanted.
     rig.conversation.on_yielded(ReplicaId(2), shard);
     assert!(rig.sent().is_empty());
     assert_eq!(woken(&mut rig), [2, 0]);
@@ -255,7 +255,7 @@ fn a_silent_replica_is_avoided_until_it_speaks() {
     rig.decide(&key, 2);
     let third = rig.one();
     assert_eq!(third.replica, ReplicaId(1));
-    // Its late answer changes nothing but the opinion of it.
+    // Its late answer changes only the opinion of this replica.
     rig.decide(&key, 3);
     rig.answer(&third);
     rig.conversation.on_disconnected(ReplicaId(1), ShardId(0));
@@ -336,7 +336,7 @@ fn a_cluster_that_is_overloaded_as_a_whole_is_asked_no_more_often_for_that() {
         }
         rig.pass(TICK_US);
     }
-    // Each of the 30 frames, every 100 ms for 3 s, if each went to its home alone.
+    // 900 frames would come if each of the 30 went to its home alone, every 100 ms for 3 s.
     assert!(frames < 900 / 5, "{frames} frames");
     rig.settle();
     (0..3).for_each(|_| {
@@ -359,7 +359,7 @@ fn a_session_that_one_replica_has_no_room_for_is_opened_at_another() {
     assert_eq!(rig.one().replica, ReplicaId(0), "what limits sessions does not limit the rest");
 }
 
-/// Ticks for so long; which connections were given up meanwhile.
+/// Ticks for so long. Returns the connections that were given up meanwhile.
 fn tick(rig: &mut Rig, micros: u64) -> Vec<ReplicaId> {
     let mut resets = Vec::new();
     for _ in 0..micros / TICK_US {
@@ -394,7 +394,7 @@ fn a_connection_that_died_in_silence_costs_one_stall_and_is_made_anew() {
         token += 1;
     }
     assert_eq!(resets, [ReplicaId(0)]);
-    // Its loss is told as well, then it is there again.
+    // The loss of the connection is reported as well, and then the connection is there again.
     rig.conversation.on_disconnected(ReplicaId(0), shard);
     rig.conversation.on_connected(ReplicaId(0), shard);
     rig.decide(&key, token);
@@ -416,7 +416,7 @@ fn a_connection_on_which_bytes_come_is_slow_and_not_dead() {
     for _ in 0..20 {
         assert_eq!(tick(&mut rig, 400_000), []);
         rig.conversation.on_heard(ReplicaId(0), ShardId(0));
-        // The others lose whatever they are sent, and their connections do not last.
+        // The other replicas lose all requests that they are sent, and their connections do not last.
         rig.sent();
         (1..3).for_each(|replica| rig.conversation.on_disconnected(ReplicaId(replica), ShardId(0)));
         (1..3).for_each(|replica| rig.conversation.on_connected(ReplicaId(replica), ShardId(0)));
@@ -449,14 +449,14 @@ fn an_unavailable_replica_is_left_for_the_next_one() {
     let second = rig.one();
     assert_ne!(second.replica, first.replica);
     assert_eq!(second.payload, first.payload);
-    // A late word of the first is about a copy that nobody waits for.
+    // A late failure of the first is about a copy that nobody waits for.
     rig.fail(&first, failure);
     assert!(rig.sent().is_empty());
     rig.answer(&second);
     assert!(rig.is_committed(1));
 }
 
-/// What every replica refused before it proposed anything was not decided, and its client may know that.
+/// A request that every replica refused before it proposed anything was not decided, and its client may know that.
 #[test]
 fn a_definite_refusal_is_told_as_one_and_an_open_one_is_not() {
     for (failure, is_definite) in

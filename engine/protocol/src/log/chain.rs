@@ -1,19 +1,21 @@
-//! Whether the segments of a log are all of it (law, D6): what is read back must not be less than what
-//! the replica may have promised. Pure, so that a simulated disk is judged as a real one is.
+//! Judges whether segments are the whole log (law, D6): a replica must not read back less than it may have promised.
+//! All functions are pure, so that a simulated disk is judged like a real one.
 //!
-//! What a crash leaves is legal at every point:
+//! A crash during any of these steps leaves a legal log:
 //!
-//! - *Segments are made* one after the other under another name, and are whole when they get theirs: some
-//!   of those at the end are missing.
-//! - *A segment begins* with its head and then its first group: a head without groups, or with a torn one.
-//! - *The log is cut* by taking the names of its oldest segments, in order, once the floor is durable: what
-//!   is left may begin before the record [`Record::Begin`] for which it was cut. All before it is left out.
-//! - *A snapshot is taken*: its file counts after `Begin` is durable, and nothing is cut before.
-//! - *A peer's snapshot is installed*: its file counts first. Until `Begin` is durable the log is older than
-//!   the snapshot, and not cut for it; what the snapshot covers is left out (G5). Its file counts only once
+//! - *Segments are made* one after the other under another name, and each is whole when it gets its own name. A crash
+//!   leaves out some segments at the end.
+//! - *A segment begins* with its head, and its first group follows. A crash leaves a head without groups, or with a
+//!   torn group.
+//! - *The log is cut* by taking away the names of its oldest segments, in order, once the floor is durable. The rest
+//!   may begin before the record [`Record::Begin`] for which the log was cut, and records before that one are left
+//!   out.
+//! - *A snapshot is taken*: its file counts once `Begin` is durable, and nothing is cut before.
+//! - *A peer's snapshot is installed*: its file counts first. Until `Begin` is durable, the log is older than the
+//!   snapshot and is not cut for it; instances that the snapshot covers are left out (G5). The file counts only once
 //!   the log has begun.
-//! - *What the log has reached* is noted after that is durable, and before anything rests on the log's first
-//!   record or on a snapshot: the log may hold more.
+//! - *The reach of the log* is noted when the log is durable so far, and before anything rests on the log's first
+//!   record or on a snapshot. The log may hold more records than the note says.
 
 use crate::contract::Position;
 use crate::log::SegmentHead;
@@ -21,12 +23,12 @@ use crate::log::record::Record;
 use crate::log::scan::Remains;
 use crate::mutant::{self, Mutant};
 
-/// What is known of a log from elsewhere.
+/// Facts about a log that are known from elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Known {
-    /// It held this record once; 0 if nobody has noted that it ever held one.
+    /// A record that the log held once; 0 if nobody has noted that the log ever held one.
     pub reached: Position,
-    /// It began with a snapshot that was restored.
+    /// Whether the log began with a restored snapshot.
     pub restored: bool,
     /// The barrier of the newest snapshot; 0 if there is none.
     pub snapshot: u64,
@@ -60,21 +62,21 @@ pub enum Hole {
     End { last: u64, reached: u64 },
 }
 
-/// What a segment begins with.
+/// The beginning of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
     /// A head.
     Head(SegmentHead),
-    /// An empty block, and this lies behind it.
+    /// An empty block, and the remains behind it.
     Empty(Remains),
 }
 
-/// What a segment is.
+/// The use of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {
-    /// It waits for its use.
+    /// The segment waits for its use.
     Prepared,
-    /// Its first record has this position, if it has any.
+    /// The segment is in use. Its first record, if it has any, has this position.
     Begun(Position),
 }
 
@@ -86,16 +88,16 @@ pub struct Chain {
     segments: Option<(u64, u64)>,
     next: Position,
     prepared: bool,
-    /// What segments that are prepared say was durable.
+    /// The highest position that is known to have been durable, from elsewhere and from prepared segments.
     reached: Position,
-    /// Whether records are not handed over yet: those before the one for which the log was cut.
+    /// Whether records are left out, because they come before the record for which the log was cut.
     skips: bool,
     hole: Option<Hole>,
 }
 
 impl Chain {
-    /// Of a log of which this is known. What is missing from its snapshots is told before any record is
-    /// handed over.
+    /// A chain for a log of which this is known. A missing snapshot of a restored log is reported before any record
+    /// is handed over.
     pub fn new(known: Known) -> Result<Chain, Hole> {
         if known.restored && known.snapshot == 0 {
             return Err(Hole::Restored);
@@ -111,7 +113,7 @@ impl Chain {
         })
     }
 
-    /// The next segment, by number.
+    /// Enters the next segment, in the order of the numbers. Returns the use of the segment.
     pub fn enter(&mut self, segment: u64, start: Start) -> Result<Use, Hole> {
         let (first, expected) = self.segments.unwrap_or((segment, segment.max(1)));
         if segment != expected {
@@ -126,7 +128,7 @@ impl Chain {
             Start::Head(head) => head,
             Start::Empty(remains) => return self.prepare(remains, is_cut_here),
         };
-        // Where a log begins that was cut, its first segment says.
+        // The first segment of a log that was cut says where the log begins.
         if self.prepared || (head.first != self.next.0 && !is_cut_here) {
             return Err(Hole::Records { found: head.first, last: self.next.0 - 1 });
         }
@@ -148,8 +150,8 @@ impl Chain {
         }
     }
 
-    /// Whether the next record of the segment says something. Before the one for which the log was cut
-    /// none does: that one and those behind it stand for all before (G1), with its snapshot.
+    /// Whether the next record of the segment counts. No record before the `Begin` for which the log was cut counts:
+    /// that `Begin` and the records behind it stand for all records before (G1), together with the snapshot.
     pub fn takes(&mut self, record: &Record) -> bool {
         if self.skips
             && let Record::Begin { barrier, .. } = *record
@@ -163,7 +165,7 @@ impl Chain {
         !self.skips && self.hole.is_none()
     }
 
-    /// The segment has been read; the position that follows its last record.
+    /// The segment has been read, and `next` is the position behind its last record.
     pub fn leave(&mut self, next: Position) -> Result<(), Hole> {
         self.next = next;
         self.hole.map_or(Ok(()), Err)

@@ -6,16 +6,16 @@ use crate::payload::Payload;
 use isonomy_wire::frame::{Encode, Encoder, frame_bytes, padding};
 use rkyv::{Archive, Deserialize, Serialize};
 
-/// What stands in front of the records of a group.
+/// The head of a group, in front of its records.
 // The archived twin that rkyv derives has no documentation of its own.
 #[allow(missing_docs)]
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupHead {
-    /// The position of its first record.
+    /// The position of the first record.
     pub first: u64,
-    /// How many records it has.
+    /// The number of records.
     pub records: u32,
-    /// Their frames' bytes, without the padding of the group.
+    /// The bytes of the records' frames, without the padding of the group.
     pub bytes: u32,
     /// The position that was durable when the group was written (D6).
     pub durable: u64,
@@ -30,7 +30,7 @@ pub const GROUP_HEAD_BYTES: usize = {
     HEADER + HEAD_ARCHIVE_BYTES.next_multiple_of(isonomy_wire::frame::ALIGN)
 };
 
-/// More than the frame of any record needs, its batch not counted.
+/// More bytes than the frame of any record needs, without its batch.
 pub const RECORD_BYTES_MAX: usize = 1024;
 
 /// The size that an empty group needs for a record with this batch.
@@ -39,7 +39,7 @@ pub fn group_bytes(payload: Option<&Payload>) -> usize {
     (GROUP_HEAD_BYTES + RECORD_BYTES_MAX + frame_bytes(0, payload)).next_multiple_of(BLOCK_BYTES)
 }
 
-/// A group while it gathers, in a buffer that its owner provides. Offsets are those of the
+/// A group that gathers records in a buffer that its owner provides. The places given to the encoder are those of the
 /// group's first byte in its segment.
 #[derive(Debug)]
 pub struct Group {
@@ -48,7 +48,7 @@ pub struct Group {
     filled: usize,
 }
 
-/// Encodes groups. Keeps its scratch space from one to the next.
+/// Encodes groups, and keeps its scratch space from one group to the next.
 #[derive(Debug)]
 pub struct GroupEncoder {
     id: LogId,
@@ -57,35 +57,35 @@ pub struct GroupEncoder {
 }
 
 impl Group {
-    /// Empty; its first record will have this position.
+    /// An empty group. Its first record will have this position.
     pub fn new(first: Position) -> Group {
         Group { first, records: 0, filled: GROUP_HEAD_BYTES }
     }
 
-    /// How many records it has.
+    /// The number of records.
     pub fn records(&self) -> u32 {
         self.records
     }
 
-    /// The bytes that it will take in the segment.
+    /// The bytes that the group will take in the segment.
     pub fn padded_bytes(&self) -> usize {
         self.filled.next_multiple_of(BLOCK_BYTES)
     }
 
-    /// The position of its last record, or that before its first.
+    /// The position of the last record, or the position before the first if there is none yet.
     pub fn last(&self) -> Position {
         Position(self.first.0 + u64::from(self.records) - 1)
     }
 }
 
 impl GroupEncoder {
-    /// For the log of `id`.
+    /// An encoder for the log of `id`.
     pub fn new(id: LogId) -> GroupEncoder {
         GroupEncoder { id, encoder: Encoder::default(), scratch: Vec::new() }
     }
 
-    /// Appends a record to the group in `buffer`, whose first byte will lie at `place`. False: it
-    /// does not fit, and nothing was changed.
+    /// Appends a record to the group in `buffer`, whose first byte will lie at `place`. Returns false, and changes
+    /// nothing, if the record does not fit.
     pub fn append(&mut self, group: &mut Group, buffer: &mut [u8], place: u64, append: &Append) -> bool {
         assert_eq!(append.position.0, group.last().0 + 1, "positions are consecutive");
         let payload: &[u8] = append.payload.as_ref().map_or(&[], |payload| payload.batch().payload());
@@ -108,8 +108,8 @@ impl GroupEncoder {
         true
     }
 
-    /// Writes the head of the group and the zeros behind it; the bytes to write, from the start
-    /// of the buffer.
+    /// Writes the head of the group and the zeros behind its records. Returns the number of bytes to write, from the
+    /// start of the buffer.
     pub fn finish(&mut self, group: &Group, buffer: &mut [u8], place: u64, durable: Position) -> usize {
         let head = GroupHead {
             first: group.first.0,

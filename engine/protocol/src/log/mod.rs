@@ -1,21 +1,21 @@
-//! The log as bytes: records in groups, groups in segments. Pure functions, so that a simulator
-//! can run them against any disk.
+//! The log as bytes: records lie in groups, and groups in segments. All functions are pure, so that a simulator can
+//! run them against any disk.
 //!
-//! A segment is a file of fixed size, zeros to begin with. Its first block says whose it is;
-//! groups follow, each at a multiple of [`BLOCK_BYTES`] and written in one piece:
+//! A segment is a file of fixed size, which is filled with zeros at first. Its first block shows to which log it
+//! belongs. Groups follow; each begins at a multiple of [`BLOCK_BYTES`] and is written in one piece:
 //!
 //! ```text
 //! segment = head frame, zeros to 4096 | group*
 //! group   = group frame | record frame* | zeros to 4096
 //! ```
 //!
-//! A segment that is prepared has no head, and where its first group will lie a group without records.
-//! That one says how far the log was durable when the segment was made, so that a log whose end is gone
-//! is not taken for a shorter one ([`chain`]).
+//! A segment that is prepared has no head, and a group without records lies where its first group will lie. That
+//! group says how far the log was durable when the segment was made, so that a log whose end is gone is not taken for
+//! a shorter one ([`chain`]).
 //!
-//! All frames are those of [`isonomy_wire::frame`], and their place is an offset that starts at a
-//! random-looking number for each (cluster, replica, shard, segment). So a block that is stale,
-//! misdirected or torn never passes for one that belongs where it lies.
+//! All frames are those of [`isonomy_wire::frame`]. The place of a frame is an offset that starts at a random-looking
+//! number for each segment of each log ([`LogId::place`]). So a block that is stale, misdirected or torn never passes
+//! for one that belongs where it lies.
 
 pub mod chain;
 pub mod group;
@@ -32,7 +32,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Groups start at multiples of this, which a disk can write without reading first.
 pub const BLOCK_BYTES: usize = 4096;
 
-/// Whose log it is.
+/// The identity of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogId {
     /// The cluster.
@@ -45,14 +45,14 @@ pub struct LogId {
     pub shard: ShardId,
 }
 
-/// What the first block of a segment says.
+/// The content of a segment's first block.
 // The archived twin that rkyv derives has no documentation of its own.
 #[allow(missing_docs)]
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentHead {
     /// The segment's number, from 1 without gaps.
     pub segment: u64,
-    /// The position of its first record.
+    /// The position of the segment's first record.
     pub first: u64,
 }
 
@@ -81,7 +81,7 @@ impl LogId {
         block
     }
 
-    /// The first bytes of a segment that is prepared while the log is durable so far.
+    /// The first bytes of a segment that is prepared while the log is durable up to `durable`.
     pub fn encode_prepared(&self, segment: u64, durable: Position) -> Vec<u8> {
         let mut bytes = vec![0; 2 * BLOCK_BYTES];
         let group = Group::new(Position(durable.0 + 1));
@@ -90,8 +90,8 @@ impl LogId {
         bytes
     }
 
-    /// Reads the first block of a segment. `Ok(None)`: it is empty, as in one that was never used.
-    /// [`FrameError::Version`]: it is whole, and another release wrote it.
+    /// Reads the first block of a segment. Returns `Ok(None)` for an empty block, as in a segment that was never
+    /// used, and [`FrameError::Version`] for a whole block that another release wrote.
     pub fn decode_head(&self, segment: u64, block: &bytes::Bytes) -> Result<Option<SegmentHead>, FrameError> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
@@ -117,8 +117,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// Makes a frame one that a release with another version wrote, wherever it lies: how its checksum
-    /// changes with its bytes does not depend on its place.
+    /// Turns a frame into one that a release with another version wrote. The frame may lie anywhere, since the change
+    /// of its checksum depends on the bytes only, and not on the place.
     pub(crate) fn set_version(frame: &mut [u8], version: u8) {
         let word = |at: usize| u32::from_le_bytes(frame[at..at + 4].try_into().unwrap());
         let mut covered = vec![0; 8 + 28 + word(12) as usize];

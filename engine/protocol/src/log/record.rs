@@ -1,4 +1,4 @@
-//! What a replica writes down before it speaks (law, section 7).
+//! The records that a replica writes before it speaks (law, section 7).
 
 // The archived twins that rkyv derives have no documentation of their own.
 #![allow(missing_docs)]
@@ -14,28 +14,28 @@ use rkyv::{Archive, Deserialize, Serialize};
 pub enum Record {
     /// Own sequence numbers up to `end` may be used from now on (C1, D5).
     Reserve { end: u64 },
-    /// The replica stopped in good order having used sequence numbers up to `used`: nothing of
-    /// the block above was ever said (D5).
+    /// The replica stopped in good order after it had used sequence numbers up to `used`. It has never told anybody a
+    /// number of the block above (D5).
     Stopped { used: u64 },
-    /// G1: everything up to here is executed, and forgotten: by a snapshot, or because every member
-    /// has executed it. What the records before and the snapshot do not show of it are Nops.
+    /// G1: all instances up to `upto` are executed and forgotten, because a snapshot covers them or every member has
+    /// executed them. Those that neither the snapshot nor earlier records show are Nops.
     Floor { upto: Floor },
-    /// G1: this record and those behind it stand for all before. A segment begins with it, so that
-    /// the segments before can be cut once the floor says so. From then on the log needs the snapshot
-    /// of this barrier, or a newer one.
+    /// G1: this record and those behind it stand for all records before. It begins a segment, so that the segments
+    /// before can be cut once the floor allows it. From then on the log needs the snapshot of this barrier, or a
+    /// newer one.
     Begin { reserved: u64, floor: Floor, barrier: u64 },
-    /// C2: taken at ballot 0, batch attached.
+    /// C2: the batch was pre-accepted at ballot 0; it is attached.
     PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
-    /// R2: nothing below the ballot will be taken.
+    /// R2: no value below the ballot will be taken.
     Promised { id: InstanceId, ballot: Ballot },
     /// R4: the initial batch and deps became known by validation.
     Validated { id: InstanceId, value: Value, init_deps: Deps },
-    /// C4.
+    /// C4: the value was accepted.
     Accepted { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
-    /// C6.
+    /// C6: the value is final.
     Committed { id: InstanceId, ballot: Ballot, value: Value, deps: Deps, after: Deps },
-    /// G1: all of an instance's state, so that earlier records of it can be cut. The batch is
-    /// attached if it is known.
+    /// G1: the whole state of an instance, so that earlier records of the instance can be cut. The batch is attached
+    /// if it is known.
     Carried {
         id: InstanceId,
         phase: Phase,
@@ -47,13 +47,12 @@ pub enum Record {
         init_deps: Option<Deps>,
         validated: bool,
     },
-    /// G6: how far the log of each replica reaches at least, as they have said. Nothing that is said
-    /// rests on it.
+    /// G6: the least reach of each replica's log, as the replicas have told it. No message rests on this record.
     Heard { positions: [u64; REPLICAS_MAX] },
 }
 
 impl Record {
-    /// The instance that it is about, if it is about one.
+    /// The instance of the record, if the record is about one.
     pub fn id(&self) -> Option<InstanceId> {
         match self {
             Record::Reserve { .. }

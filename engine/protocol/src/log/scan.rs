@@ -1,4 +1,4 @@
-//! Reading a segment back after a restart: the whole groups, and what lies behind the last.
+//! Reads a segment back after a restart: the whole groups, and the remains behind the last of them.
 
 use crate::contract::Position;
 use crate::log::group::{GROUP_HEAD_BYTES, GroupHead};
@@ -13,16 +13,16 @@ use std::ops::Range;
 /// A record that was read, and its batch.
 pub type Entry = (Record, Option<Payload>);
 
-/// Where the bytes of a segment come from. The scanner asks for blocks and groups and keeps none of
-/// them, so no more than the longest of these has to be in memory.
+/// A source of the bytes of a segment. The scanner asks for single blocks and groups and keeps none of them, so no
+/// more than the longest of these must be in memory.
 pub trait Source {
     /// Why bytes could not be read.
     type Error;
 
-    /// How long the segment is.
+    /// The length of the segment in bytes.
     fn length(&self) -> usize;
 
-    /// Bytes of the segment; the range lies in it.
+    /// Reads bytes of the segment; the range lies in the segment.
     fn read(&mut self, range: Range<usize>) -> Result<Bytes, Self::Error>;
 }
 
@@ -87,7 +87,7 @@ pub enum Broken {
     Batch(isonomy_wire::command::Invalid),
 }
 
-/// What a segment without a head holds.
+/// The content of a segment without a head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Remains {
     /// Where the first group with records begins, in bytes from the start of the segment.
@@ -97,7 +97,7 @@ pub struct Remains {
 }
 
 impl<S: Source> Scanner<S> {
-    /// For a whole segment, whose first record has position `first`.
+    /// A scanner of a whole segment whose first record has position `first`.
     pub fn new(id: LogId, segment: u64, source: S, first: Position) -> Scanner<S> {
         Scanner { id, segment, source, at: BLOCK_BYTES, next: first }
     }
@@ -112,8 +112,8 @@ impl<S: Source> Scanner<S> {
         self.next
     }
 
-    /// Reads the next group. `Ok(None)`: the segment ends here, with zeros or with its last
-    /// byte. If it is broken look at [`Scanner::is_torn`].
+    /// Reads the next group. Returns `Ok(None)` where the segment ends, with zeros or with its last byte. After an
+    /// error, [`Scanner::is_torn`] tells a torn group from a damaged one.
     pub fn next_group(
         &mut self,
         mut take: impl FnMut(Entry),
@@ -138,9 +138,9 @@ impl<S: Source> Scanner<S> {
         Ok(Some(head))
     }
 
-    /// Whether nothing that was written later than the broken group follows it: then it was the
-    /// one in flight when the process died, nothing rests on it, and it is cut (D6). Groups are
-    /// written one after the other, so a whole one behind it says that it was durable once.
+    /// Whether no group that was written later follows the broken group. The broken group was then in flight when the
+    /// process died, nothing rests on it, and it is cut (D6). Groups are written one after the other, so a whole
+    /// group behind the broken one shows that the broken one was durable once.
     pub fn is_torn(&mut self) -> Result<bool, S::Error> {
         for at in (self.at + BLOCK_BYTES..self.source.length()).step_by(BLOCK_BYTES) {
             if self.head_at(at)?.is_ok_and(|head| head.first > self.next.0) {
@@ -150,7 +150,7 @@ impl<S: Source> Scanner<S> {
         Ok(true)
     }
 
-    /// What lies in a segment without a head. Groups that its file held under another number do not
+    /// The content of a segment without a head. Groups that the file held under another segment's number do not
     /// count.
     pub fn remains(&mut self) -> Result<Remains, S::Error> {
         let mut remains = Remains::default();
@@ -164,7 +164,7 @@ impl<S: Source> Scanner<S> {
         Ok(remains)
     }
 
-    /// The head of a group lies in its first block.
+    /// Reads the head of a group, which lies in the group's first block.
     fn head_at(&mut self, at: usize) -> Result<Result<GroupHead, FrameError>, S::Error> {
         let rest = self.source.length() - at;
         let block = self.source.read(at..at + rest.min(BLOCK_BYTES))?;
@@ -190,7 +190,7 @@ impl<S: Source> Scanner<S> {
             let payload = if frame.payload.is_empty() {
                 None
             } else {
-                // A batch that is kept for long must not keep what was read with it.
+                // The batch is copied, since it may be kept for long and must not keep the whole group in memory.
                 let own = Bytes::copy_from_slice(&frame.payload);
                 Some(Payload::parse(own, frame.payload_crc).map_err(Broken::Batch)?)
             };
@@ -279,8 +279,8 @@ mod tests {
         }
     }
 
-    /// What a scan reads, where it stopped, and whether what stopped it was torn: the same from a
-    /// segment that is in memory and from one that is read in pieces.
+    /// The entries that a scan reads, the position where it stopped, and whether the group that stopped it was torn.
+    /// A segment in memory and a segment read in pieces give equal results.
     fn scan(image: &[u8]) -> (Vec<Entry>, u64, Option<bool>) {
         let bytes = isonomy_wire::frame::aligned(Bytes::copy_from_slice(image));
         let whole = scan_from(&mut Scanner::new(log_id(), SEGMENT, bytes, Position(1)));
@@ -328,7 +328,7 @@ mod tests {
     fn every_truncation_reads_a_prefix_of_whole_groups() {
         let whole = image(&[1..4, 4..5, 5..9], 4);
         for length in BLOCK_BYTES..whole.len() {
-            // What is missing reads as zeros, as in a file of fixed size.
+            // Missing bytes read as zeros, as in a file of fixed size.
             let mut cut = whole[..length].to_vec();
             cut.resize(whole.len(), 0);
             let (entries, next, broken) = scan(&cut);

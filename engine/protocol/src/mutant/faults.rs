@@ -1,5 +1,5 @@
-//! What the faults do that take more than a condition. The rules call these hooks where the fault belongs;
-//! without the feature they do nothing.
+//! Hooks for the faults that take more than a condition. The rules call each hook where its fault belongs; without
+//! the feature the hooks do nothing.
 
 #[cfg(feature = "mutants")]
 mod bodies {
@@ -13,7 +13,7 @@ mod bodies {
     use isonomy_wire::message::{PeerMessage, Phase};
     use isonomy_wire::route::hash_key;
 
-    /// [`Mutant::DropAbal`]: what was accepted looks as young as the promise before the present one.
+    /// [`Mutant::DropAbal`]: an accepted value looks as young as the promise before the present one.
     pub(crate) fn on_promise(abal: &mut Ballot, promised: Ballot, phase: Phase) {
         if is(Mutant::DropAbal) && phase == Phase::Accepted {
             *abal = promised;
@@ -28,7 +28,7 @@ mod bodies {
     }
 
     impl Replica {
-        /// [`Mutant::ReplyAtCommit`]: each Decide is told the next key_seq.
+        /// [`Mutant::ReplyAtCommit`]: each Decide is answered with the next key_seq.
         pub(crate) fn reply_too_early(&mut self, id: InstanceId) {
             if !is(Mutant::ReplyAtCommit) || id.row != self.me {
                 return;
@@ -71,7 +71,7 @@ mod bodies {
             }
         }
 
-        /// [`Mutant::ForgottenIsNew`]. Whether it was answered.
+        /// [`Mutant::ForgottenIsNew`]. Returns whether the question was answered.
         pub(crate) fn answer_forgotten_as_new(
             &mut self,
             to: ReplicaId,

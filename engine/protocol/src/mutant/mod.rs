@@ -1,6 +1,6 @@
 //! Faults that tests put into the core on purpose, to see that they are caught (law, section 11).
 //!
-//! Without the feature `mutants` nothing of them is compiled: `is` is false.
+//! Without the feature `mutants` no fault is compiled, and `is` is always false.
 
 mod faults;
 
@@ -12,37 +12,37 @@ listed! {
     /// A rule broken on purpose. The first word of each comment is the rule.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub enum Mutant {
-        /// R3.2: a promise makes an accepted value look as young as itself.
+        /// R3.2: a promise makes an accepted value look as young as the promise.
         DropAbal,
         /// C3a: one equal answer less is a fast quorum.
         SmallFastQuorum,
-        /// C5, R3, R5: what answers an earlier ballot of one's own counts.
+        /// C5, R3, R5: answers to an earlier ballot of the same replica count.
         EarlierAnswersCount,
         /// R3.4: one supporter more is asked for.
         ManySupporters,
         /// R3.5: the candidate is proposed without validation.
         SkipValidate,
-        /// R4: the validator does not keep what it validated.
+        /// R4: the validator does not keep the value that it validated.
         ValidateForgets,
         /// R4: a late Validate is taken.
         LateValidate,
         /// R6c: two supporters less end the wait.
         EagerWaiting,
-        /// R5.4: the one who waits does not hear of it itself.
+        /// R5.4: a waiting replica does not hear its own Waiting.
         DeafWaiting,
-        /// Section 3: what became a Nop is no conflict any more.
+        /// Section 3: an instance that became a Nop is no conflict any more.
         NopsLeaveIndex,
-        /// D1: messages leave before what they rest on is durable.
+        /// D1: messages leave before the records on which they rest are durable.
         SpeakBeforeSync,
         /// D4: the coordinator counts its own answer before it is durable.
         EagerCoordinator,
         /// D6: a hole in the log is taken for its end.
         HoleIsEnd,
-        /// D8: what was forgotten in a crash is not named.
+        /// D8: instances that a crash made the replica forget are not named.
         NoRestartMarks,
         /// S1: sessions are not in the footprint.
         SessionsOutside,
-        /// S2: a number is executed though the one before it was not.
+        /// S2: a number is executed although the number before it was not.
         EarlyNumbers,
         /// S5: a process that was fenced still writes.
         FencedWrites,
@@ -52,53 +52,53 @@ listed! {
         ReplyAtCommit,
         /// C1: deps of the own row are left out.
         NoRowEdge,
-        /// C2: what the index lacks since a snapshot is not named.
+        /// C2: the conflicts that the index lacks since a snapshot are not named.
         NoFloorInDeps,
-        /// R5: a validator's floor is not told.
+        /// R5: a validator does not tell its floor.
         NoAfter,
-        /// G3: what is forgotten is answered as if it had never been seen.
+        /// G3: a forgotten instance is answered as if it had never been seen.
         ForgottenIsNew,
         /// G1: the log is cut before the floor is durable.
         CutBeforeFloor,
         /// G4: a barrier does not conflict with reads.
         BarrierPassesReads,
-        /// G5: a snapshot's frontier is not taken for what the index lacks.
+        /// G5: a snapshot's frontier does not count as missing in the index.
         FrontierUnnamed,
-        /// Section 7: what a replayed floor passes over is not taken for what the index lacks.
+        /// Section 7: the instances that a replayed floor passes over do not count as missing in the index.
         ReplayedFloorUnnamed,
-        /// G3: an Accept of what is forgotten is taken.
+        /// G3: an Accept of a forgotten instance is taken.
         ForgottenAccepts,
-        /// G4: the floor follows what has executed when a snapshot is durable.
+        /// G4: the floor follows the executed instances when a snapshot is durable.
         CutBetweenBarriers,
-        /// G4: the frontier of a barrier is what has executed.
+        /// G4: the frontier of a barrier is the frontier E.
         CutAtE,
         /// C4: `after` is not kept with an accepted value.
         AfterLostInAccept,
         /// Section 7: a replayed commit has no `after`.
         AfterLostInReplay,
-        /// R4, R6a, R6b: what comes after by its `after` only does not count as coming after.
+        /// R4, R6a, R6b: an instance that comes after another only by its `after` does not count as coming after.
         AfterIsNoOrder,
-        /// G5: a transfer that failed is tried again as it was, and nobody hears of it.
+        /// G5: a transfer that failed is tried again unchanged, and no replica hears of the failure.
         SameSourceForever,
-        /// G5: whoever asks is waited for, whether it gets on or not.
+        /// G5: a source waits for every peer that asks, whether the peer gets on or not.
         EndlessHold,
         /// G6: a replica that was set back is welcomed.
         SetBackUnnoticed,
         /// Section 6: inside a component rows execute one after the other.
         RowsInTurn,
-        /// Section 6: only the first member of a component waits for what it is after.
+        /// Section 6: only the first member of a component waits for the instances at or below its `after`.
         GateOfOne,
-        /// G4: the frontier of a barrier leaves out what its component is after.
+        /// G4: the frontier of a barrier leaves out the `after` of its component.
         BarrierWithoutAfter,
-        /// Section 6: the gate waits for what does not conflict, too.
+        /// Section 6: the gate waits for instances without conflict, too.
         StrictGate,
         /// D9: a refusal waits for the disk as answers do.
         RefusalsWait,
         /// D9: a replica whose disk hangs goes on proposing.
         HungProposes,
-        /// D9: who waits at a replica whose disk hangs goes on waiting.
+        /// D9: a client that waits at a replica whose disk hangs goes on waiting.
         HungKeepsWaiters,
-        /// D9: nobody counts a replica out whose disk hangs.
+        /// D9: no replica counts out a replica whose disk hangs.
         StalledIsReached,
     }
 }

@@ -44,7 +44,7 @@ impl Replica {
         let stage = Stage::Accepting { oks, value: value.clone() };
         self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
         for to in self.peers.others() {
-            // At ballot 0 the batch is on its way to everybody; whoever lacks it says so.
+            // At ballot 0 the batch is on its way to every replica. A replica that lacks it answers Lacking.
             let (message, payload) = accept_of(id, ballot, &value, ballot > Ballot::ZERO);
             self.outbox.send(to, message, payload);
         }
@@ -96,12 +96,13 @@ impl Replica {
         self.learn(id);
     }
 
-    /// How a record names the value of an instance: the batch is attached the first time only.
+    /// The name of an instance's value in the next record, and the batch. Only the first record carries the batch.
     pub(crate) fn log_payload(&mut self, id: InstanceId) -> (Value, Option<Payload>) {
         self.space.get_mut(id).expect("the caller has it").name_in_log()
     }
 
-    /// A ballot above that of the own attempt was promised: the attempt is over.
+    /// Ends the own attempt at an instance if its ballot is below this one, which was promised or comes with an
+    /// Accept.
     pub(crate) fn give_up_below(&mut self, now: Time, id: InstanceId, ballot: Ballot) {
         if self.attempts.get(&id).is_some_and(|attempt| attempt.ballot < ballot) {
             self.attempts.remove(&id);
@@ -125,7 +126,8 @@ impl Replica {
         self.decide(now, id, ballot, value);
     }
 
-    /// A promise stood in the way somewhere: this attempt is over. A later one starts above.
+    /// A promise of another replica stood in the way, so this attempt is over. A later attempt starts above that
+    /// promise.
     pub(crate) fn on_nack(&mut self, now: Time, id: InstanceId, refused: Ballot, promised: Ballot) {
         let Some(instance) = self.space.get_mut(id) else { return };
         instance.hear(promised);

@@ -1,4 +1,4 @@
-//! G1 to G5: floors, barriers and snapshots. How those travel is in [`super::transfer`].
+//! G1 to G5: floors, barriers and snapshots. The transfer of snapshots is in [`super::transfer`].
 
 use crate::contract::{Position, Time};
 use crate::execute::Barrier;
@@ -17,7 +17,7 @@ use isonomy_wire::id::{InstanceId, ReplicaId, SessionId};
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
-    /// G3: whoever asks about what is forgotten here is told so.
+    /// G3: tells a replica that its question is about a forgotten instance.
     pub(crate) fn say_gone(&mut self, to: ReplicaId) {
         self.marks.set(Mark::Gone);
         let message =
@@ -31,7 +31,7 @@ impl Replica {
         self.maybe_pull(now);
     }
 
-    /// G1: everything up to here is executed and can be rebuilt; from here on it is forgotten.
+    /// G1: forgets all instances up to `upto`. They are executed and can be rebuilt.
     pub(crate) fn raise_floor(&mut self, upto: &Floor) {
         self.forgetting.raise_floor(upto);
         let floor = *self.forgetting.floor();
@@ -40,10 +40,12 @@ impl Replica {
         self.waiting.retain(|id, _| !floor.contains(*id));
     }
 
-    /// G4: proposes a barrier when the log has grown enough or the newest snapshot is damaged, and not
-    /// while something is undecided for longer than a moment: a barrier waits for all, and all wait for it.
+    /// G4: proposes a barrier when the log has grown enough or the newest snapshot is damaged, but not while an
+    /// instance is undecided for longer than a moment, since a barrier waits for all instances, and all later ones
+    /// wait for the barrier.
     pub(crate) fn maybe_barrier(&mut self, now: Time) {
-        // One replica after the other, so that not all of them propose the same one.
+        // Each live replica waits for more growth than the one before it, so that not all of them propose a barrier
+        // at once.
         let live = self.peers.live();
         let place =
             self.peers.rows().filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0)
@@ -53,7 +55,7 @@ impl Replica {
         if !(has_grown || self.must_renew_snapshot(now)) || self.is_barrier_under_way() {
             return;
         }
-        // All would wait until it has caught up far enough to see to its barrier.
+        // All replicas would wait until this one has caught up far enough to get its barrier decided.
         if self.lacks_more_than(BARRIER_BEHIND_MAX) {
             return;
         }
@@ -66,13 +68,13 @@ impl Replica {
         }
     }
 
-    /// A barrier is known that has not executed here.
+    /// Whether a barrier is known that has not executed here.
     fn is_barrier_under_way(&self) -> bool {
         !self.executor.executed().has_passed(self.index.barriers())
     }
 
-    /// G4: a barrier, at once, however full the window is (section 6), unless one is under way or this replica
-    /// stops, its disk hangs (D9), or it was not admitted (G6).
+    /// G4: proposes a barrier at once, however full the window is (section 6), unless one is under way or this
+    /// replica is stopping, its disk hangs (D9), or it was not admitted (G6).
     pub fn propose_barrier(&mut self, now: Time) {
         let requests = &self.requests;
         let may_propose = requests.is_admitted() && !requests.is_stopping() && !requests.is_hung();
@@ -85,8 +87,8 @@ impl Replica {
         }
     }
 
-    /// G4: a barrier has executed. The state is the same at every replica now; if no snapshot is under
-    /// way, nobody fetches the last one, and none has just failed, this one is taken.
+    /// G4: a barrier has executed, so the state is now equal at every replica. A snapshot of it is taken unless one
+    /// is under way, a peer fetches the last one, or one has just failed.
     pub(crate) fn on_barrier(&mut self, now: Time, barrier: &Barrier) {
         self.count_barrier();
         self.forgetting.on_barrier();
@@ -111,7 +113,7 @@ impl Replica {
         self.forgetting.begin(Taking::begin(id, head, &mut self.machine), cut);
     }
 
-    /// One more barrier has executed; what the state was is remembered to be compared (V13).
+    /// Counts one more executed barrier, and remembers the state hash for comparison (V13).
     pub(crate) fn count_barrier(&mut self) {
         let barriers = self.forgetting.count_barrier(self.machine.hash());
         self.sources.on_barrier(barriers);
@@ -132,7 +134,7 @@ impl Replica {
         self.forgetting.last_barrier()
     }
 
-    /// The next bytes of that snapshot's file; `None` when all have been given.
+    /// The next bytes of the file of the snapshot that is being taken; `None` when all have been given.
     pub fn snapshot_bytes(&mut self) -> Option<Vec<u8>> {
         self.forgetting.taking_mut()?.next_bytes(&mut self.machine)
     }
@@ -145,7 +147,7 @@ impl Replica {
         self.deliver_to_self(now);
     }
 
-    /// The snapshot could not be written: the log is kept, and the next is not tried at once.
+    /// The snapshot could not be written, so the log is kept, and the next snapshot is not tried at once.
     pub fn on_snapshot_failed(&mut self, now: Time) {
         self.forgetting.on_failed(now);
         self.machine.state.end_copy();
@@ -153,7 +155,7 @@ impl Replica {
 
     pub(crate) fn take_floor(&mut self, barrier: u64, frontier: &Frontier, cut: Position) {
         self.own_file = OwnFile::default();
-        // Nops that it covers can still be on their way to execution here.
+        // Nops that the snapshot covers can still be on their way to execution here.
         let executed = self.executor.executed();
         let upto = if mutant::is(Mutant::CutBetweenBarriers) { *executed } else { frontier.common(executed) };
         self.raise_floor(&upto.to_floor());
@@ -167,8 +169,8 @@ impl Replica {
         self.forgetting.poll_cut(if is_early { Position(u64::MAX) } else { self.outbox.durable() })
     }
 
-    /// G1: writes down again what is above the frontier of a barrier, or a floor, so that the log before can be cut
-    /// once its snapshot is durable. The position of the first of these records.
+    /// G1: writes again the state of all instances above the frontier of a barrier, or above a floor, so that the log
+    /// before can be cut once its snapshot is durable. Returns the position of the first of these records.
     pub(crate) fn carry_forward(&mut self, barrier: u64, upto: &Floor) -> Position {
         let (reserved, floor) = (self.numbers.reserved(), *self.forgetting.floor());
         let first = self.outbox.append(Record::Begin { reserved, floor, barrier }, None);
@@ -182,26 +184,26 @@ impl Replica {
         first
     }
 
-    /// What the log says of every instance that is not forgotten, as it would be carried forward. For tests:
-    /// after a replay it is what the records say.
+    /// The records of every instance that is not forgotten, as they would be carried forward. For tests: after a
+    /// replay they must show what the log says.
     pub fn records(&self) -> impl Iterator<Item = (Record, Option<Payload>)> {
         self.space.iter().filter(|(_, it)| it.has_records()).map(|(id, it)| it.carried(id))
     }
 
-    /// The state is that of a snapshot. Whatever has executed here beyond it are Nops.
+    /// Takes over the state of a snapshot. All instances beyond it that have executed here are Nops.
     pub(crate) fn load(&mut self, snapshot: Snapshot) {
         let Snapshot { head, machine } = snapshot;
         self.machine = machine;
         self.forgetting.on_loaded(head.barrier, head.hash);
         self.executor.skip_to_barrier(&head.frontier);
-        // The index lacks what was not seen here (trap B16).
+        // The index lacks the conflicts of instances that were not seen here (trap B16).
         if !mutant::is(Mutant::FrontierUnnamed) {
             self.forgetting.on_unindexed(&head.frontier.to_floor());
         }
     }
 
-    /// Own instances at or below a floor were decided elsewhere, and what became of them is not known
-    /// here any more: whoever waits asks again, and its session knows whether they have executed.
+    /// Own instances at or below a floor were decided elsewhere, and their outcome is not known here any more.
+    /// Clients that wait for them must ask again, and their sessions know whether the commands have executed.
     pub(crate) fn give_back_below(&mut self, floor: &Floor) {
         for client in self.requests.take_waiters_upto(floor.of(self.me)) {
             self.outbox.reply(client, Err(Failure::Unknown(Reason::StateReplaced)));

@@ -1,4 +1,4 @@
-//! C6, execution and replies: a value is final, and what follows from it.
+//! C6, execution and replies: what follows from a final value.
 
 use crate::attempt::Proposal;
 use crate::contract::Time;
@@ -13,11 +13,11 @@ use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, SessionId};
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
-    /// C3a and C5: the value is chosen. Commit it, and say so to all; lazily (C6) if nobody waits for
-    /// it elsewhere.
+    /// C3a and C5: the value is chosen. Commits it, and tells all others; lazily (C6) if no other replica waits for
+    /// the Commit.
     pub(crate) fn decide(&mut self, now: Time, id: InstanceId, ballot: Ballot, value: Proposal) {
         self.commit(now, id, ballot, value);
-        // The batch is not attached: nearly everybody has it, and who has not says so.
+        // The batch is not attached, since nearly every replica has it, and a replica that lacks it answers Lacking.
         let Some((message, _)) = self.commit_of(id, false) else { return };
         let lazy = id.row == self.me && !self.numbers.is_named(id.seq);
         for to in self.peers.others() {
@@ -44,7 +44,7 @@ impl Replica {
             }
             return;
         };
-        // R3.1: whoever recovers it tells the others what it found.
+        // R3.1: a replica that recovers the instance tells the others the value that it found.
         let recovering = !instance.is_committed() && self.attempts.contains_key(&id);
         self.commit(now, id, ballot, value);
         if recovering {
@@ -55,7 +55,8 @@ impl Replica {
         }
     }
 
-    /// C6: takes the value, writes it down, executes what can be, and wakes who waits for it.
+    /// C6: takes the value, logs it, executes all instances that can execute, and wakes the recoveries that wait for
+    /// it.
     pub(crate) fn commit(&mut self, now: Time, id: InstanceId, ballot: Ballot, value: Proposal) {
         let (cmd, deps, after) = (value.cmd, value.dep, value.after);
         if self.space.get(id).is_none() {
@@ -78,7 +79,7 @@ impl Replica {
         self.on_progress(now);
     }
 
-    /// C6 without its answer: the value is final. False if it was before.
+    /// The change of state of C6: the value is final. Returns false if the instance was committed before.
     pub(crate) fn take_commit(&mut self, id: InstanceId, ballot: Ballot, value: Proposal) -> bool {
         let is_new = self.space.get_mut(id).is_some_and(|instance| instance.commit(id, ballot, value));
         if is_new {
@@ -87,7 +88,7 @@ impl Replica {
         is_new
     }
 
-    /// An instance has its final value: it is to be executed.
+    /// An instance has its final value, so the executor gets it.
     pub(crate) fn on_final(&mut self, id: InstanceId) {
         let instance = self.space.get(id).expect("the caller has it");
         let payload = instance.payload().filter(|_| instance.cmd() == Choice::Initial).cloned();
@@ -97,7 +98,7 @@ impl Replica {
         self.executor.on_commit(id, Vertex { dep, after, payload });
     }
 
-    /// A Nop means that the batch was not executed: its requests get a new instance.
+    /// A Nop means that the batch was not executed, so its requests get a new instance.
     fn submit_again(&mut self, id: InstanceId) {
         let Some(clients) = self.requests.take_waiters(id.seq) else { return };
         self.marks.set(Mark::NopSubmitAgain);
@@ -105,7 +106,7 @@ impl Replica {
         self.requests.put_back(payload.expect("the coordinator has what it proposed"), clients);
     }
 
-    /// Executes whatever the graph allows, and answers those who wait here.
+    /// Executes all instances that the graph allows, and answers the clients that wait here.
     pub(crate) fn execute(&mut self, now: Time) {
         while let Some(step) = self.executor.poll() {
             let (id, payload) = match step {
@@ -131,8 +132,8 @@ impl Replica {
         }
     }
 
-    /// The Commit of a committed value, with its batch or its name. None if a floor that was raised
-    /// meanwhile has taken it.
+    /// The Commit of a committed value, with its batch or its name. `None` if a floor that was raised meanwhile has
+    /// taken the instance.
     fn commit_of(&self, id: InstanceId, attach: bool) -> Option<(PeerMessage, Option<Payload>)> {
         let instance = self.space.get(id)?;
         let message = PeerMessage::Commit {
@@ -146,7 +147,7 @@ impl Replica {
         Some((message, payload))
     }
 
-    /// Any message about a committed instance is answered with its value.
+    /// Answers a message about a committed instance with its value.
     pub(crate) fn answer_with_commit(&mut self, to: ReplicaId, id: InstanceId) {
         if to != self.me
             && let Some((message, payload)) = self.commit_of(id, true)

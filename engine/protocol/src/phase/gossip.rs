@@ -1,5 +1,5 @@
-//! How replicas learn how far the others are: what was missed is pulled, and what all have is
-//! forgotten.
+//! Replicas tell each other their progress, so that missed commits are pulled, and instances that all have executed
+//! are forgotten.
 
 use crate::contract::Time;
 use crate::limits::{GOSSIP_REPEAT, HEARD_EVERY_US, PULL_COMMITS_MAX};
@@ -11,31 +11,31 @@ use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{Gossip, PeerMessage};
 
-/// What a broken invariant that shows that two replicas differ says to the operator: never that the one
-/// that noticed is the one that is wrong.
+/// The text for the operator in a broken invariant that shows that two replicas differ. The text never claims that
+/// the replica that noticed is the one that is wrong.
 pub(crate) const WHO_IS_WRONG: &str = "One replica has a damaged disk or memory or was set back, and this does \
     not show which: run `isonomy status` on all replicas and compare the state hashes at equal barriers, and run \
     `isonomy snapshot verify` on each data directory. Where a majority of the members is equal, the others are \
     suspect; where there is none, stop all and decide before any is replaced: docs/OPERATIONS.md, \"When \
     replicas differ\"";
 
-/// What a replica has told the others of itself.
+/// The last reports of a replica to the others about itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Said {
-    /// When it gossiped last, and what it had committed and executed then.
+    /// When the replica gossiped last, and what it had committed and executed then.
     last: Time,
     progress: Option<(Frontier, Frontier)>,
-    /// When it last said that its disk hangs (D9), if it does.
+    /// When the replica last reported that its disk hangs (D9), if it hangs.
     stalled: Option<Time>,
 }
 
 impl Said {
-    /// Whether it has told that it is so far.
+    /// Whether the others were told this progress.
     pub(crate) fn is_told(&self, progress: (Frontier, Frontier)) -> bool {
         self.progress == Some(progress)
     }
 
-    /// Whether it is to tell that it is so far, if it gossips once in a period. It does.
+    /// Whether this progress must be told now, if the replica gossips once in a period. If so, it counts as told.
     fn is_due(&mut self, now: Time, period: u64, progress: (Frontier, Frontier)) -> bool {
         let patience = if self.is_told(progress) { GOSSIP_REPEAT * period } else { period };
         let is_due = now.since(self.last) >= patience;
@@ -45,12 +45,12 @@ impl Said {
         is_due
     }
 
-    /// It is to tell again how far it is.
+    /// The progress must be told again.
     pub(crate) fn forget(&mut self) {
         self.progress = None;
     }
 
-    /// D9: whether it is to say that its disk hangs, once in a period. It does.
+    /// D9: whether the replica must report now that its disk hangs, once in a period. If so, that counts as reported.
     pub(crate) fn is_stall_due(&mut self, now: Time, period: u64) -> bool {
         let is_due = self.stalled.is_none_or(|said| now.since(said) >= period);
         if is_due {
@@ -59,17 +59,16 @@ impl Said {
         is_due
     }
 
-    /// D9: its disk answers. Whether it has said that it does not.
+    /// D9: the disk answers. Returns whether the replica had reported that the disk hangs.
     pub(crate) fn end_stall(&mut self) -> bool {
         self.stalled.take().is_some()
     }
 }
 
 impl Replica {
-    /// Says how far this replica is, if that changed, and every now and then if it did not: the
-    /// message may have been lost, and who missed the very last commit hears of it nowhere else.
-    /// It is said to itself as well, since its own progress counts for the others' sake only when
-    /// it is durable.
+    /// Tells the progress of this replica if it has changed, and every now and then if it has not: a message may have
+    /// been lost, and a replica that missed the very last commit hears of it nowhere else. The replica tells itself
+    /// as well, since its own progress counts for the others' sake only when it is durable.
     pub(crate) fn maybe_gossip(&mut self, now: Time) {
         let progress = self.progress();
         if !self.said.is_due(now, self.config.timing.gossip_us, progress) {
@@ -92,10 +91,10 @@ impl Replica {
         self.outbox.send_own(self.me, message, None);
     }
 
-    /// Another replica, or this one, is so far.
+    /// Another replica, or this one, has told its progress.
     pub(crate) fn on_gossip(&mut self, now: Time, from: ReplicaId, gossip: &Gossip) {
-        // What others have decided is seen, but no further than one can pull: a replica that was
-        // away for long catches up step by step.
+        // Instances that others have decided count as seen, but no further than one pull reaches, so that a replica
+        // that was away for long catches up step by step.
         let mut ahead = *self.executor.committed();
         for (mine, theirs) in ahead.0.iter_mut().zip(&gossip.committed.0) {
             *mine = (*mine + PULL_COMMITS_MAX).min(*theirs);
@@ -103,8 +102,8 @@ impl Replica {
         self.space.see_all(&ahead.to_deps(), now);
         self.peers.on_gossip(from, gossip);
         if from != self.me {
-            // D8: what the others may have forgotten goes into the deps at once, so that their
-            // answers can equal them.
+            // D8: the instances that a peer may have forgotten go into the deps at once, so that its answers can
+            // equal them.
             self.numbers.on_restart_mark(from, gossip.restart_mark);
             self.compare_state();
         }
@@ -112,15 +111,15 @@ impl Replica {
         self.maybe_pull(now);
     }
 
-    /// G6: writes down how far the peers' logs reach, if that is more than was written before. Nobody
-    /// waits for it.
+    /// G6: records how far the peers' logs reach, if that is more than was recorded before. Nobody waits for the
+    /// record.
     pub(crate) fn note_heard(&mut self, now: Time) {
         if self.peers.take_heard_more(now) {
             self.append_heard();
         }
     }
 
-    /// The same every now and then.
+    /// Records how far the peers' logs reach, every now and then (G6).
     pub(crate) fn maybe_note_heard(&mut self, now: Time) {
         if now.since(self.peers.heard_at()) >= HEARD_EVERY_US {
             self.note_heard(now);
@@ -133,7 +132,7 @@ impl Replica {
         }
     }
 
-    /// Executed at every member, durably: nobody will ask for it again.
+    /// Forgets the instances that every member has executed, durably, since nobody will ask for them again.
     fn maybe_settle(&mut self) {
         let everywhere = self.peers.executed_everywhere().to_floor();
         if self.forgetting.floor().covers(&everywhere) {
@@ -144,8 +143,8 @@ impl Replica {
         self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
     }
 
-    /// V13: at equal frontiers and at every barrier the state is equal. A replica that stands against
-    /// two others stops before it answers anything more.
+    /// V13: the state is equal at equal frontiers and at every barrier. A replica that differs from two others stops
+    /// before it answers anything more.
     fn compare_state(&self) {
         let (executed, hash) = (*self.executor.executed(), self.machine.hash());
         let compare = |peer: &Peer| {
@@ -165,7 +164,7 @@ impl Replica {
         assert!(against.len() < 2, "{}", self.told_apart(&against, &told(true)));
     }
 
-    /// What V13 says to the operator: who stands against whom, and how to find out who is wrong.
+    /// The text of V13 for the operator: the replicas that differ, and how to find out which of them is wrong.
     fn told_apart(&self, against: &[ReplicaId], with: &[ReplicaId]) -> String {
         let names = |ids: &[ReplicaId]| {
             let names: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();

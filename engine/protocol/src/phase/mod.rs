@@ -22,7 +22,7 @@ use isonomy_wire::id::{InstanceId, ReplicaId};
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
-    /// One message, from another replica or from this one.
+    /// Handles one message, from another replica or from this one.
     pub(crate) fn handle(
         &mut self,
         now: Time,
@@ -78,13 +78,13 @@ impl Replica {
             PeerMessage::Stalled => self.on_stalled(now, from),
             PeerMessage::Gossip(gossip) => self.on_gossip(now, from, &gossip),
             PeerMessage::Unreadable { barrier } => self.doubt_snapshot(now, barrier),
-            // The bytes of snapshots are moved by whoever has the files.
+            // The caller moves the bytes of snapshots, since it has the files.
             PeerMessage::Fetch { .. } | PeerMessage::Piece { .. } => {}
         }
     }
 
-    /// Whether every id in the message is possible, and it is not about what is forgotten: questions
-    /// about that are answered here (G3). Whatever is mentioned is seen from here on.
+    /// Judges whether every id in the message is possible, and whether the message is about a forgotten instance.
+    /// Questions about forgotten instances are answered here (G3). All ids that are mentioned are seen from here on.
     fn judge(&mut self, now: Time, from: ReplicaId, message: &PeerMessage) -> Judged {
         let (id, mentioned) = match message {
             PeerMessage::PreAccept { id, deps } | PeerMessage::PreAcceptOk { id, deps } => {
@@ -106,7 +106,7 @@ impl Replica {
                 }
                 return Judged::of(self.space.see_all(&single(InstanceId::new(*row, *to)), now));
             }
-            // What they name is bounded where it is used: rows, floors and barriers.
+            // The ids in these messages are bounded where they are used: rows, floors and barriers.
             PeerMessage::Pull { .. }
             | PeerMessage::Gone { .. }
             | PeerMessage::Stalled
@@ -134,7 +134,7 @@ impl Replica {
     }
 }
 
-/// What is made of a message before its rule is asked.
+/// The judgement on a message before its rule handles it.
 enum Judged {
     Sensible,
     Impossible,

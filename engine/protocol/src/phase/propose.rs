@@ -1,4 +1,4 @@
-//! C1 to C3: the initial coordinator proposes at ballot 0, everybody pre-accepts.
+//! C1 to C3: the initial coordinator proposes at ballot 0, and every replica pre-accepts.
 
 use crate::attempt::{Attempt, Proposal, Stage, asked_at};
 use crate::conflict::Learnt;
@@ -15,7 +15,7 @@ use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase};
 
 impl Replica {
-    /// C1: an instance of its own for a batch.
+    /// C1: proposes a batch in a new instance of the own row.
     pub(crate) fn submit(&mut self, now: Time, payload: Payload, clients: Vec<ClientRef>) {
         self.numbers.reserve(&mut self.outbox);
         let id = InstanceId::new(self.me, self.numbers.take());
@@ -59,7 +59,7 @@ impl Replica {
         self.outbox.send_own(self.me, PeerMessage::PreAcceptOk { id, deps }, None);
     }
 
-    /// The restart marks that still matter: what they name is not below the floor yet (D8).
+    /// The restart marks that still matter, because the ids that they name are not below the floor yet (D8).
     fn open_restart_marks(&self) -> Deps {
         if mutant::is(Mutant::NoRestartMarks) {
             return Deps::NONE;
@@ -115,7 +115,7 @@ impl Replica {
         } else {
             self.marks.set(Mark::C2Again);
         }
-        // A duplicate is answered from what was stored.
+        // A duplicate is answered from the stored state.
         let deps = *self.space.get(id).expect("it is there").dep();
         self.numbers.name(&deps);
         self.outbox.send(from, PeerMessage::PreAcceptOk { id, deps }, None);
@@ -146,8 +146,8 @@ impl Replica {
         }
     }
 
-    /// C3b: the slow path, once the fast one is impossible or took too long. Exactly one of the
-    /// two, since the stage ends with either.
+    /// C3b: takes the slow path once the fast path is impossible or took too long. Exactly one of the two paths is
+    /// taken, since the stage ends with either.
     pub(crate) fn maybe_go_slow(&mut self, now: Time, id: InstanceId) {
         let Some(attempt) = self.attempts.get(&id) else { return };
         let Stage::PreAccepting { oks, equal, union } = &attempt.stage else { return };

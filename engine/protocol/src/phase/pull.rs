@@ -11,20 +11,20 @@ use isonomy_wire::message::PeerMessage;
 /// A range of a row that was asked for.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pulled {
-    /// Its last number; 0 if there is none.
+    /// The last number of the range; 0 if there is none.
     to: u64,
-    /// The bytes of its batches that have come.
+    /// The bytes of the range's batches that have come.
     bytes: usize,
-    /// When it was asked for, or something of it came last.
+    /// When the range was asked for, or a Commit of it came last.
     heard: Time,
 }
 
-/// By row the range that was asked for last.
+/// The last range that was asked for, by row.
 #[derive(Clone, Debug)]
 pub(crate) struct Pulls(Vec<Pulled>);
 
 impl Pulls {
-    /// Nothing was asked for.
+    /// No range was asked for.
     pub(crate) fn new(replicas: usize) -> Pulls {
         Pulls(vec![Pulled::default(); replicas])
     }
@@ -37,14 +37,14 @@ impl Replica {
         for row in self.peers.rows() {
             let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
             let is_old = self.space.get(next).is_some_and(|instance| instance.waits(now) >= patience);
-            // What comes slowly does not come faster by being asked for twice.
+            // Commits that come slowly do not come faster when they are asked for twice.
             if is_old && now.since(self.pulls.0[row.index()].heard) >= patience {
                 self.pull(now, row);
             }
         }
     }
 
-    /// Pulls the next range of a row from someone who has it.
+    /// Pulls the next range of a row from a replica that has it.
     pub(crate) fn pull(&mut self, now: Time, row: ReplicaId) {
         let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
         self.pulls.0[row.index()].to = 0;
@@ -61,8 +61,8 @@ impl Replica {
         }
     }
 
-    /// A Commit has come with a batch of so many bytes. While catching up, the next range follows this one
-    /// at once, or what one answer brings of it (G5).
+    /// A Commit has come with a batch of so many bytes. A replica that catches up asks for the next range as soon as
+    /// this range has come, or as much of it as one answer brings (G5).
     pub(crate) fn pull_on(&mut self, now: Time, id: InstanceId, bytes: usize) {
         let pulled = &mut self.pulls.0[id.row.index()];
         if id.seq > pulled.to {

@@ -27,8 +27,8 @@ impl Replica {
             self.counters.recoveries += 1;
             let stage = Stage::Recovering { reports: Vec::new() };
             self.attempts.insert(id, Attempt { ballot, stage, began: now, sent: now });
-            // The own promise is written before anyone hears of the ballot: a ballot is never
-            // used twice, not even after a crash.
+            // The own promise is written before another replica hears of the ballot, so that no ballot is used twice,
+            // not even after a crash.
             self.on_recover(now, self.me, id, ballot);
         }
         self.broadcast(&PeerMessage::Recover { row, from: first, to: last, ballot }, None);
@@ -56,7 +56,7 @@ impl Replica {
             self.marks.set(Mark::R2Again);
         } else {
             instance.promise(ballot);
-            // Whoever recovers it gets its time before the next one tries.
+            // The recovering replica gets its full time before the next one tries.
             instance.restart_patience(now);
             self.outbox.append(Record::Promised { id, ballot }, None);
             self.give_up_below(now, id, ballot);
@@ -97,7 +97,7 @@ impl Replica {
                     self.conclude(now, id, ballot, &reports);
                 }
             }
-            // R6d: what comes from outside Q is kept.
+            // R6d: reports from outside Q are kept.
             Stage::Validating(validation) | Stage::Waiting(validation) => {
                 let known = validation.late.iter().any(|other| other.from == from);
                 if !known && !validation.quorum.contains(from) {
@@ -146,8 +146,8 @@ impl Replica {
         self.on_validate(now, self.me, id, ballot, dep, Some(payload));
     }
 
-    /// Rescue: what it gives, if anything, instead of the Nop that a rule gives. Where R3.2 has found
-    /// something accepted there is no rescue.
+    /// Rescue: the rescued value, if there is one, instead of the Nop that a rule gives. There is no rescue where
+    /// R3.2 has found an accepted value.
     pub(crate) fn rescue_or(&mut self, rescue: Option<Proposal>, value: Proposal) -> Proposal {
         if rescue.is_some() {
             self.marks.set(Mark::Rescue);
@@ -156,7 +156,7 @@ impl Replica {
     }
 }
 
-/// The RecoverOk that says all that is known of an instance.
+/// The RecoverOk with all that is known of an instance.
 pub(crate) fn report(id: InstanceId, ballot: Ballot, instance: &Instance) -> PeerMessage {
     let knows_init = instance.init_dep().is_some() && instance.payload().is_some();
     PeerMessage::RecoverOk {
@@ -172,7 +172,7 @@ pub(crate) fn report(id: InstanceId, ballot: Ballot, instance: &Instance) -> Pee
     }
 }
 
-/// The report that a RecoverOk makes; `None` if it contradicts itself.
+/// The report in a RecoverOk; `None` if the message contradicts itself.
 fn report_of(from: ReplicaId, message: PeerMessage, payload: Option<Payload>) -> Option<Report> {
     let PeerMessage::RecoverOk { accepted, phase, value, deps, after, init_value, init_deps, .. } = message
     else {

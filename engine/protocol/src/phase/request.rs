@@ -1,5 +1,4 @@
-//! Requests of clients at the door: taken, or refused with a reason (sections 6 and 8); and how those that wait
-//! become instances.
+//! Requests of clients are taken, or refused with a reason (sections 6 and 8). Requests that wait become instances.
 
 use crate::contract::{Busy, ClientRef, Room, Time};
 use crate::limits::{
@@ -14,7 +13,8 @@ use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::InstanceId;
 
 impl Replica {
-    /// A request. `Busy` gives it back untouched: try again after the next reply.
+    /// Takes or refuses a request. `Busy` means that nothing was taken, and that the caller must try again after the
+    /// next reply.
     pub fn on_request(&mut self, now: Time, client: ClientRef, payload: Payload) -> Result<(), Busy> {
         if let Some(failure) = self.refusal(now, &payload) {
             self.outbox.reply(client, Err(failure));
@@ -60,7 +60,7 @@ impl Replica {
         }
     }
 
-    /// Why the log takes nothing.
+    /// Why the log takes no record, if it does not.
     fn why_no_room(&self) -> Option<Reason> {
         match self.requests.room() {
             Room::Hung(_) if mutant::is(Mutant::HungProposes) => None,
@@ -69,8 +69,8 @@ impl Replica {
         }
     }
 
-    /// Which limit a request meets, and after how many milliseconds to try again: the log's budget, or as many
-    /// sessions or sources as there may be (S4, S5).
+    /// The limit that a request meets, and the milliseconds after which to try again. The limits are the log's budget
+    /// and the numbers of sessions and sources (S4, S5).
     fn why_overloaded(&self, payload: &Payload, part: &Part) -> Option<(u32, Reason)> {
         let has = |is: fn(Op) -> bool| payload.batch().commands_of(part).any(|command| is(command.op));
         if let Room::Short(reason) = self.requests.room()
@@ -94,7 +94,7 @@ impl Replica {
         self.peers.is_ahead_of(self.executor.executed(), instances)
     }
 
-    /// After a batch of inputs: what requests have gathered becomes instances. Then poll.
+    /// Ends a batch of inputs: requests that were gathered become instances. The caller must poll next.
     pub fn end_turn(&mut self, now: Time) {
         self.give_back_for_room();
         while self.unexecuted_own() < ADMISSION_WINDOW as u64

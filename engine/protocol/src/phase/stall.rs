@@ -1,5 +1,5 @@
-//! D9: a disk that hangs. The replica begins nothing and sends clients elsewhere; the others go on as if
-//! it could not be reached, until its disk answers again.
+//! D9: a disk that hangs. The replica begins nothing and sends clients elsewhere. The others go on as if the replica
+//! could not be reached, until its disk answers again.
 
 use crate::contract::{Room, Time};
 use crate::limits::STALLED_PERIODS;
@@ -11,7 +11,7 @@ use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
-    /// What was not proposed is not, while the log cannot take it.
+    /// Gives back the requests that were not proposed, while the log cannot take them.
     pub(crate) fn give_back_for_room(&mut self) {
         match self.requests.room() {
             Room::Hung(_) if mutant::is(Mutant::HungProposes) => {}
@@ -20,16 +20,16 @@ impl Replica {
         }
     }
 
-    /// Nothing was proposed for those who wait to be.
+    /// Gives back the requests that wait for an instance. Nothing was proposed for them.
     pub(crate) fn give_back_pending(&mut self, reason: Reason) {
         for client in self.requests.give_back() {
             self.outbox.reply(client, Err(Failure::Unavailable(reason)));
         }
     }
 
-    /// D9: what was proposed may be decided, by others or when the disk answers again, and may have been,
-    /// without an answer that could leave. Whoever waits for it asks elsewhere under the same number, so that
-    /// it takes effect once.
+    /// D9: while the disk hangs, gives up the clients of instances that were proposed. Such an instance may be
+    /// decided, by others or when the disk answers again, and may have been already, with an answer that could not
+    /// leave. So each client asks another replica under the same number, and its command takes effect once.
     pub(crate) fn give_up_if_hung(&mut self) {
         let Room::Hung(reason) = self.requests.room() else { return };
         if mutant::is(Mutant::HungKeepsWaiters) {
@@ -41,7 +41,8 @@ impl Replica {
         }
     }
 
-    /// D9: says to all others that the own disk hangs, as often as it would gossip. That rests on no record.
+    /// D9: tells all others that the own disk hangs, as often as this replica would gossip. The message rests on no
+    /// record.
     pub(crate) fn say_stalled(&mut self, now: Time) {
         if !self.said.is_stall_due(now, self.config.timing.gossip_us) {
             return;
@@ -52,8 +53,8 @@ impl Replica {
         }
     }
 
-    /// D9: the own disk answers again. Others were at work meanwhile on what is undecided here, so all of
-    /// it gets its time anew, as after a restart.
+    /// D9: the own disk answers again. Meanwhile others were at work on instances that are undecided here, so the
+    /// timeouts of all instances begin anew, as after a restart.
     pub(crate) fn end_own_stall(&mut self, now: Time) {
         if self.said.end_stall() {
             self.space.restart_patience(now);
@@ -61,7 +62,7 @@ impl Replica {
         }
     }
 
-    /// D9: another replica's disk hangs.
+    /// D9: another replica has reported that its disk hangs.
     pub(crate) fn on_stalled(&mut self, now: Time, from: ReplicaId) {
         if mutant::is(Mutant::StalledIsReached) {
             return;
@@ -72,7 +73,7 @@ impl Replica {
         }
     }
 
-    /// D9: who no longer says that its disk hangs is reached again.
+    /// D9: a replica that no longer reports a hanging disk is reached again.
     pub(crate) fn end_stalls(&mut self, now: Time) {
         if self.peers.end_stalls(now) {
             self.look_for_quorum(now);

@@ -1,4 +1,4 @@
-//! What time alone brings about: slow paths, resends, recoveries, the end of idle sessions.
+//! Steps that time alone causes: slow paths, resends, recoveries, and the end of idle sessions.
 
 use crate::attempt::{Attempt, Stage};
 use crate::contract::{Time, Timing};
@@ -32,7 +32,7 @@ impl Replica {
         self.end_idle_sessions(now);
     }
 
-    /// R6e: a recovery that gets nowhere starts over with a higher ballot.
+    /// R6e: a recovery that makes no progress starts over with a higher ballot.
     fn maybe_try_again(&mut self, now: Time, id: InstanceId) {
         let Some(attempt) = self.attempts.get(&id) else { return };
         let recovering =
@@ -43,7 +43,7 @@ impl Replica {
         }
     }
 
-    /// Says again what was not answered, to everybody who has not.
+    /// Sends an attempt's question again to the replicas that have not answered it.
     fn maybe_resend(&mut self, now: Time, id: InstanceId) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         if now.since(attempt.sent) < self.config.timing.resend_us {
@@ -60,7 +60,8 @@ impl Replica {
         }
     }
 
-    /// What an attempt has to ask the others at its stage, with the batch: whoever does not answer may lack it.
+    /// The question of an attempt to the others at its stage, with the batch, since a replica that does not answer
+    /// may lack it.
     fn question(&self, id: InstanceId, attempt: &Attempt) -> Option<(PeerMessage, Option<Payload>)> {
         let ballot = attempt.ballot;
         Some(match &attempt.stage {
@@ -83,9 +84,9 @@ impl Replica {
         })
     }
 
-    /// How long an instance may stay undecided before the replica of this rank recovers it:
-    /// doubled at each try, and spread so that two replicas do not meet again and again. The same
-    /// for all of a row, so that what got stuck together is recovered in one message.
+    /// How long an instance may stay undecided before the replica of this rank recovers it. The time doubles at each
+    /// try, and is spread so that two replicas do not meet again and again. It is equal for all instances of a row
+    /// with as many tries, so that instances that got stuck together are recovered in one message.
     fn patience(&self, id: InstanceId, rank: u64) -> u64 {
         let tries = self.space.get(id).map_or(0, Instance::tries);
         let timing = &self.config.timing;
@@ -96,14 +97,15 @@ impl Replica {
         base * (rank + 1) + xxh3_64_with_seed(&salt, self.seed) % (base / 4 + 1)
     }
 
-    /// Whose turn it is to recover a row: its owner's, then the next that lives, by index.
+    /// The rank of this replica in the recovery of a row: the row's owner comes first, then the next live replica, by
+    /// index.
     fn rank(&self, row: ReplicaId) -> u64 {
         let (n, live) = (self.quorum.n as u8, self.peers.live());
         let order = (0..n).map(|step| ReplicaId((row.0 + step) % n));
         order.filter(|id| live.contains(*id)).position(|id| id == self.me).unwrap_or(0) as u64
     }
 
-    /// R1 for everything that was seen, in whatever way, and is undecided for too long.
+    /// R1 for all instances that were seen, in whatever way, and are undecided for too long.
     fn recover_overdue(&mut self, now: Time) {
         if self.peers.live().len() < self.quorum.slow() {
             return;
@@ -123,16 +125,16 @@ impl Replica {
         }
     }
 
-    /// The sequence numbers of a row whose time has come.
+    /// The sequence numbers of a row whose recovery is due.
     fn overdue(&self, now: Time, row: ReplicaId, rank: u64) -> Vec<u64> {
         let room = RECOVERIES_MAX.saturating_sub(self.attempts.len());
         let undecided = self.space.behind(row, self.executor.committed().of(row));
         let overdue = undecided.take(RECOVER_SCAN_MAX).filter(|(id, instance)| {
-            // What a replica left undecided itself before a restart it takes up at once: nobody
-            // else can be at work on it.
+            // A replica takes up its own undecided instances from before a restart at once, since nobody else
+            // proposes them at ballot 0.
             let own_past =
                 row == self.me && instance.tries() == 0 && id.seq <= self.numbers.restart_mark(row);
-            // What another replica has committed is pulled from there (G5).
+            // An instance that another replica has committed is pulled from there (G5).
             let elsewhere = || self.peers.others().any(|peer| self.peers.is_committed_at(peer, *id));
             !instance.is_committed()
                 && !self.attempts.contains_key(id)
@@ -142,8 +144,8 @@ impl Replica {
         overdue.take(room).map(|(id, _)| id.seq).collect()
     }
 
-    /// S4, S5: proposes the end of sessions that nobody has used for long. The session's opener does
-    /// it, or a named one's home, or whoever lives next to it.
+    /// S4, S5: proposes the end of sessions that were not used for long. The session's opener proposes it, or the
+    /// home of a named session, or else the next live replica.
     fn end_idle_sessions(&mut self, now: Time) {
         let Timing { session_idle_us, source_idle_us, .. } = self.config.timing;
         if self.requests.is_stopping() {

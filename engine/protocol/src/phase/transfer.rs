@@ -1,5 +1,5 @@
-//! G5: how a replica catches up whose peers have forgotten what it lacks: which snapshot it needs,
-//! what becomes of a transfer that fails, and what a source does meanwhile.
+//! G5: a replica catches up although its peers have forgotten the instances that it lacks: the snapshot that it
+//! needs, transfers that fail, and the part of the source.
 
 use crate::contract::Time;
 use crate::log::record::Record;
@@ -12,8 +12,9 @@ use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
-    /// A peer asks for the newest snapshot from this byte on: while it gets on no other is taken, so
-    /// that what it lacks besides stays here (G5). Whether there is such a snapshot.
+    /// A peer asks for the newest snapshot from this byte on. While the peer makes progress no other snapshot is
+    /// taken, so that the instances that the peer lacks besides are kept here (G5). Returns whether this replica has
+    /// such a snapshot.
     pub fn on_fetch(&mut self, now: Time, peer: ReplicaId, barrier: u64, from: u64) -> bool {
         let is_newest = barrier == self.forgetting.snapshot() && barrier > 0 && !self.own_file.is_damaged();
         if is_newest {
@@ -22,33 +23,33 @@ impl Replica {
         is_newest
     }
 
-    /// Whether somebody fetches the newest snapshot who gets on, and the log has room to wait for it.
+    /// Whether a peer fetches the newest snapshot and makes progress, and the log has room to wait for it.
     pub(crate) fn is_held(&self, now: Time) -> bool {
         !self.own_file.is_damaged()
             && self.forgetting.may_hold(self.config.barrier_bytes)
             && self.holds.holds(now, self.forgetting.snapshot())
     }
 
-    /// The own newest snapshot does not read, another is not under way, and may be tried.
+    /// Whether the own newest snapshot is damaged, and another one may be taken now.
     pub(crate) fn must_renew_snapshot(&self, now: Time) -> bool {
         self.own_file.is_damaged() && self.forgetting.may_take(now)
     }
 
-    /// A peer, or this replica itself, could not read the snapshot of this barrier. It is verified, but
-    /// not all the time.
+    /// A peer, or this replica itself, could not read the snapshot of this barrier. The file is verified, but not all
+    /// the time.
     pub fn doubt_snapshot(&mut self, now: Time, barrier: u64) {
         if barrier == self.forgetting.snapshot() && barrier > 0 {
             self.own_file.doubt(now);
         }
     }
 
-    /// The barrier of the own snapshot whose file is to be verified.
+    /// The barrier of the own snapshot whose file must be verified.
     pub fn doubted_snapshot(&self) -> Option<u64> {
         self.own_file.is_doubted().then_some(self.forgetting.snapshot())
     }
 
-    /// The file of the own snapshot at this barrier was read, or did not read. One that does not is given
-    /// to nobody, and another is taken: what it held is in memory and in no log any more.
+    /// The file of the own snapshot at this barrier was verified. A damaged file is given to no peer, and another
+    /// snapshot is taken, since the content of the file is in memory and in no log any more.
     pub fn on_snapshot_verified(&mut self, now: Time, barrier: u64, is_whole: bool) {
         if barrier == self.forgetting.snapshot() && self.own_file.on_verified(now, is_whole) {
             self.marks.set(Mark::SnapshotDamaged);
@@ -61,16 +62,16 @@ impl Replica {
         self.own_file.is_damaged()
     }
 
-    /// G5: nobody has kept what is lacking here: the snapshot of this barrier is needed, from this
-    /// peer.
+    /// G5: the snapshot that this replica needs, because no peer has kept the instances that it lacks: its source and
+    /// its barrier.
     pub fn wants_snapshot(&self) -> Option<(ReplicaId, u64)> {
         let source = self.sources.chosen()?;
         let barrier = self.peers.get(source).snapshot();
         (barrier > self.forgetting.barriers()).then_some((source, barrier))
     }
 
-    /// G5: the snapshot could not be had from this source. Another is asked, or the same again after a
-    /// while; whoever sent what does not read hears of it.
+    /// G5: the snapshot could not be fetched from this source. Another source is asked, or this one again after a
+    /// while. A source that sent unreadable bytes is told.
     pub fn on_fetch_failed(&mut self, now: Time, source: ReplicaId, barrier: u64, why: FetchFailure) {
         if mutant::is(Mutant::SameSourceForever) {
             return;
@@ -91,8 +92,8 @@ impl Replica {
         self.sources.choose(now, offers);
     }
 
-    /// G5: no peer has kept the next instance of a row. If the barrier of their snapshot has executed
-    /// here, what is lacking below their floor are Nops; else the snapshot is needed.
+    /// G5: no peer has kept the next instance of a row. If the barrier of their snapshot has executed here, all
+    /// instances that are missing below their floor are Nops; otherwise the snapshot is needed.
     pub(crate) fn on_forgotten(&mut self, now: Time, source: ReplicaId) {
         let peer = *self.peers.get(source);
         if peer.snapshot() > self.forgetting.barriers() {
@@ -107,8 +108,8 @@ impl Replica {
         self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
     }
 
-    /// G5: installs a snapshot that came from a peer and is durable here. One whose barrier has
-    /// executed here meanwhile is not needed: false.
+    /// G5: installs a snapshot that came from a peer and is durable here. Returns false if its barrier has executed
+    /// here meanwhile, since the snapshot is then not needed.
     pub fn install_snapshot(&mut self, now: Time, snapshot: Snapshot) -> bool {
         self.sources.on_installed();
         if snapshot.head.barrier <= self.forgetting.barriers() {

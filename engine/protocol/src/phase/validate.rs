@@ -1,4 +1,4 @@
-//! R4 to R6: what a recovery proposes must not contradict conflicts that it did not see.
+//! R4 to R6: the candidate of a recovery must not contradict conflicts that the recovery did not see.
 
 use crate::attempt::{Attempt, Proposal, Report, Stage, Validation, asked_at, standing};
 use crate::conflict::Touched;
@@ -46,12 +46,12 @@ impl Replica {
         }
     }
 
-    /// R4: what a validation here no longer sees (trap B15).
+    /// R4: the floor, since a validation here no longer sees conflicts at or below it (trap B15).
     fn validated_floor(&self) -> Floor {
         if mutant::is(Mutant::NoAfter) { Floor::NONE } else { *self.forgetting.floor() }
     }
 
-    /// I of R4: what conflicts with the batch and is ordered neither before nor after it.
+    /// I of R4: the instances that conflict with the batch and are ordered neither before nor after it.
     fn conflicts_outside(&self, id: InstanceId, payload: &Payload, deps: &Deps) -> Vec<Conflict> {
         let mut found = Vec::new();
         let touched = Touched::by(payload);
@@ -147,7 +147,7 @@ impl Replica {
         }
     }
 
-    /// R6c: someone waits with the recovery of `id`.
+    /// R6c: a replica waits with its recovery of `id`.
     pub(crate) fn on_waiting(&mut self, now: Time, id: InstanceId, supporters: u8) {
         if self.space.get(id).is_none_or(Instance::is_committed) {
             return;
@@ -157,7 +157,7 @@ impl Replica {
         self.on_progress(now);
     }
 
-    /// R6: something was committed, or heard, that a waiting recovery may have waited for.
+    /// R6: an instance was committed, or a message came, for which a recovery may have waited.
     pub(crate) fn on_progress(&mut self, now: Time) {
         let waiting = |attempt: &&Attempt| matches!(attempt.stage, Stage::Waiting(_));
         if self.attempts.values().find(waiting).is_none() {
@@ -176,10 +176,10 @@ impl Replica {
         }
     }
 
-    /// R6a to R6d, whichever is true first.
+    /// The first of R6a to R6d that is true.
     fn end_of_waiting(&self, id: InstanceId, validation: &Validation) -> Option<(Mark, Proposal)> {
         let mut standing = standing(validation);
-        // What is below the floor is executed here, and so before.
+        // An instance at or below the floor has executed here, and so comes before.
         standing.retain(|other| !self.is_forgotten(*other));
         let committed = |other: &InstanceId| self.space.get(*other).filter(|it| it.is_committed());
         let is_after = |other: &Instance| other.is_committed_nop() || comes_after(other, id);
@@ -202,7 +202,7 @@ impl Replica {
     }
 }
 
-/// R6d: what a report from outside Q decides.
+/// R6d: the decision that follows from a report from outside Q.
 fn from_outside(id: InstanceId, report: &Report) -> Option<(Mark, Proposal)> {
     if report.phase == Phase::Accepted {
         return Some((Mark::R6dAccepted, Proposal::accepted_in(report)));

@@ -1,4 +1,4 @@
-//! Sessions as bytes: what a snapshot keeps of them.
+//! Sessions as bytes, as a snapshot keeps them.
 
 use super::source::Source;
 use super::{Session, Sessions, Stored};
@@ -24,7 +24,7 @@ impl Sessions {
         session.stored.iter().for_each(|stored| stored.encode(out));
     }
 
-    /// Takes sessions in, none of which is there.
+    /// Loads sessions that are not there yet. Returns how many.
     pub(crate) fn load(&mut self, mut bytes: Bytes) -> Result<u32, BadSession> {
         let mut sessions = 0;
         while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! When sessions were last used, by the local clock: that only proposes their end (S4, S5).
+//! The last use of each session, by the local clock, which decides only when an end is proposed (S4, S5).
 
 use super::Sessions;
 use crate::contract::Time;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// How often sessions are looked through, unless an eighth of the time that they may be idle is less.
 const CHECK_US: u64 = 10_000_000;
 
-/// See the module.
+/// The last use of each session.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Idle {
     used: BTreeMap<SessionId, Time>,
@@ -16,7 +16,7 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    /// The time of all sessions begins here.
+    /// The idle time of all sessions begins here.
     pub(crate) fn start(&mut self, now: Time, sessions: &Sessions) {
         self.used = sessions.iter().map(|(id, _)| (*id, now)).collect();
     }
@@ -32,8 +32,8 @@ impl Idle {
         self.used.get(&id).map_or(0, |used| now.since(*used))
     }
 
-    /// The sessions that nobody has used for long, as `patience_us` says of each; each is named again only after
-    /// as long. `idle_us_min` is the shortest patience.
+    /// The sessions that were not used for as long as `patience_us` says of each. A session is named again only after
+    /// that time has passed once more. `idle_us_min` is the shortest patience.
     pub(crate) fn poll(
         &mut self,
         now: Time,
@@ -46,7 +46,7 @@ impl Idle {
         }
         self.checked = now;
         self.used.retain(|id, _| sessions.get(*id).is_some());
-        // A session may be opened and never used: its time begins here.
+        // A session may be opened and never used, so its idle time begins here.
         for (id, _) in sessions.iter() {
             self.used.entry(*id).or_insert(now);
         }

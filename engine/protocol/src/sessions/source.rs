@@ -1,25 +1,25 @@
-//! What is kept of a named session besides: whose it is, and what it has said (S5).
+//! The further state of a named session: its owner, and the digest of its commands (S5).
 
 use bytes::{Buf, BufMut, Bytes};
 use isonomy_wire::command::{Attach, Command};
 use isonomy_wire::source::{Owner, Said, SourceName, Standing};
 
-/// See the module.
+/// The further state of a named session.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Source {
     pub(super) owner: Owner,
-    /// `None` before anybody has attached.
+    /// The name; `None` before a process has attached.
     pub(super) name: Option<SourceName>,
     said: Said,
 }
 
 impl Source {
-    /// A command has executed that is no skip.
+    /// A command that is no Skip has executed.
     pub(super) fn on_command(&mut self, command: &Command<'_>) {
         self.said.on_command(command);
     }
 
-    /// Whether the owner has changed.
+    /// Changes the owner, if the Attach expects the present one. Returns whether it did.
     pub(super) fn attach(&mut self, attach: Attach) -> bool {
         let Attach { expected, owner, name } = attach;
         if self.owner != expected {
@@ -37,7 +37,7 @@ impl Source {
         self.said.commands()
     }
 
-    /// The digest of all that it has said.
+    /// The digest of all commands that have executed.
     pub(super) fn digest(&self) -> u64 {
         self.said.digest()
     }

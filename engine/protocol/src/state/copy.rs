@@ -1,38 +1,37 @@
 //! A copy of the state as it is at one moment, made while the state goes on changing.
 //!
-//! The order of entries in a copy means nothing. So whoever changes an entry first appends what it
-//! said to the copy, if it is not in it yet, and the rest is appended in the order of places: each
-//! entry is encoded once, nothing stops for longer than that takes, and at worst the memory of what
-//! has changed and was not taken away yet is needed twice.
+//! The order of entries in a copy means nothing. So before an entry changes, its old content is appended to the copy,
+//! unless the copy has it already, and the other entries are appended in the order of places. Each entry is encoded
+//! once, and nothing stops for longer than that takes. At worst, entries that have changed and were not taken away
+//! yet need their memory twice.
 
 use super::{Entry, Place, State};
 use bytes::{Buf, BufMut};
 use isonomy_wire::route::hash_key;
 use std::collections::VecDeque;
 
-/// What an entry's bytes begin with: the lengths of key and value, epoch, index, row and sequence
-/// number, key_seq.
+/// The bytes before an entry's key and value: the lengths of both, epoch, index, row and sequence number, key_seq.
 const HEAD_BYTES: usize = 2 + 4 + 4 + 4 + 8 + 8;
-/// What changes early gathers in pieces of this size.
+/// Entries that change early are gathered in pieces of this size.
 const EARLY_BYTES: usize = 128 << 10;
 
-/// Entries as bytes, and how many.
+/// Encoded entries, and their number.
 #[derive(Clone, Debug, Default)]
 struct Piece {
     entries: u32,
     bytes: Vec<u8>,
 }
 
-/// How far a copy has come.
+/// The progress of a copy.
 #[derive(Clone, Debug)]
 pub(super) struct Copying {
     /// The next entry in the order of places, from 0.
     next: usize,
-    /// The entries that there were at the beginning.
+    /// The number of entries at the beginning.
     end: usize,
     /// A bit for each entry from `next` on that is in the copy already.
     done: Vec<u64>,
-    /// What has changed since the beginning, as it was; the last piece is being filled.
+    /// The old content of the entries that have changed since the beginning. The last piece is being filled.
     early: VecDeque<Piece>,
 }
 
@@ -41,15 +40,15 @@ pub(super) struct Copying {
 pub(crate) struct BadEntry;
 
 impl State {
-    /// The state as it is now is what `copy_some` gives from here on.
+    /// From here on `copy_some` gives the state as it is now.
     pub(crate) fn begin_copy(&mut self) {
         let end = self.entries.len();
         let done = vec![0; end.div_ceil(64)];
         self.copying = Some(Copying { next: 0, end, done, early: VecDeque::new() });
     }
 
-    /// Appends entries to `out` until that has about so many bytes. The number of entries; `None`
-    /// when all have been given.
+    /// Appends entries to `out` until that has about so many bytes. Returns the number of entries, or `None` when all
+    /// have been given.
     pub(crate) fn copy_some(&mut self, out: &mut Vec<u8>, bytes: usize) -> Option<u32> {
         let mut copying = self.copying.take()?;
         let mut entries = 0;
@@ -80,12 +79,12 @@ impl State {
         self.copying.is_some()
     }
 
-    /// Nobody needs the rest of the copy.
+    /// Drops the copy, since nobody needs the rest.
     pub(crate) fn end_copy(&mut self) {
         self.copying = None;
     }
 
-    /// Before an entry changes.
+    /// Saves the old content of an entry that is about to change.
     #[inline]
     pub(super) fn save(&mut self, place: Place) {
         let at = (place - 1) as usize;
@@ -98,7 +97,7 @@ impl State {
         }
     }
 
-    /// Takes the entries of a copy in, each of a key that is not there.
+    /// Loads the entries of a copy, of which no key may be there already. Returns how many.
     pub(crate) fn load(&mut self, mut bytes: &[u8]) -> Result<u32, BadEntry> {
         let mut entries = 0;
         while !bytes.is_empty() {
@@ -136,7 +135,7 @@ impl Copying {
         self.done[at / 64] >> (at % 64) & 1 != 0
     }
 
-    /// Takes an entry in out of turn.
+    /// Adds an entry to the copy out of turn.
     fn add(&mut self, at: usize, entry: &Entry) {
         self.done[at / 64] |= 1 << (at % 64);
         if !entry.is_used() {

@@ -1,5 +1,5 @@
-//! The assertions of the law's section 10, each in a file of its own. They panic with their
-//! number: the run ends, and its seed is told.
+//! The assertions of the law's section 10, each in a file of its own. An assertion that fails panics with its number;
+//! the run ends, and its seed is reported.
 
 mod status;
 mod v01_agreement;
@@ -45,17 +45,17 @@ pub fn on_replayed(ghost: &Ghost, node: u8, core: &Replica) {
     v15_said_is_durable::check_replayed(ghost, node, core);
 }
 
-/// A replica that runs tells how it stands.
+/// A replica that runs reports its status.
 pub fn on_status(ghost: &Ghost, node: u8, core: &Replica) {
     status::check(ghost, node, core);
 }
 
-/// A log was cut; the ghost knows what it still has.
+/// A log was cut, and the ghost knows the records that it still has.
 pub fn on_cut(ghost: &Ghost, node: u8) {
     v15_said_is_durable::check_cut(ghost, node);
 }
 
-/// An answer of this instance leaves; what it `rests_on` is durable, or something is not.
+/// An answer of this instance leaves. `rests_on` is an error if an instance on which the answer rests is not durable.
 pub fn on_answer(node: u8, id: InstanceId, rests_on: Result<(), InstanceId>) {
     v15_said_is_durable::check_answer(node, id, rests_on);
 }
@@ -84,17 +84,17 @@ pub fn on_send(ghost: &Ghost, node: u8, send: &Send) {
     v15_said_is_durable::check(ghost, node, &send.message);
 }
 
-/// A replica has executed so far.
+/// A replica has executed up to this frontier.
 pub fn on_executed(ghost: &Ghost, node: u8, frontier: Frontier) {
     v13_execution::check_frontier(ghost, node, frontier);
 }
 
-/// What a replica has executed rests on nothing that a crash can take.
+/// The state that a replica has executed rests on nothing that a crash can take.
 pub fn on_durable_state(ghost: &Ghost, node: u8, frontier: Frontier, hash: u64) {
     v13_execution::check_state(ghost, node, frontier, hash);
 }
 
-/// The same of a barrier; at others the state was `known` there.
+/// The state at a barrier rests on nothing that a crash can take. At other replicas it was `known` there.
 pub fn on_durable_barrier(node: u8, barrier: u64, hash: u64, known: u64) {
     v13_execution::check_barrier(node, barrier, hash, known);
 }

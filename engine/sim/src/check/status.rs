@@ -1,4 +1,4 @@
-//! What a replica tells its operators is what its records say.
+//! The status that a replica reports to operators agrees with its records.
 
 use crate::ghost::{Counted, Ghost};
 use isonomy_protocol::replica::Replica;

@@ -11,7 +11,7 @@ pub(super) fn check(ghost: &Ghost, id: InstanceId) {
     let touches = &ghost.touches[&id];
     for (thing, writes_too) in touches.things.iter().chain(&touches.made) {
         let Some(others) = ghost.decided.get(thing) else { continue };
-        // What is in its deps is ordered.
+        // Instances in its deps are ordered already.
         for (other, writes) in others.outside(decision.choice.deps).filter(|(other, _)| *other != id) {
             if !writes && !writes_too {
                 continue;

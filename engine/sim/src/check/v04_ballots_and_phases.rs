@@ -1,4 +1,4 @@
-//! V4: bal never falls, abal <= bal, the phase never falls, what is committed never changes.
+//! V4: bal never falls, abal <= bal, the phase never falls, and a committed value never changes.
 
 use crate::ghost::Ghost;
 use crate::view::Seen;
@@ -25,7 +25,7 @@ pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
         | Record::Floor { .. }
         | Record::Begin { .. }
         | Record::Heard { .. } => true,
-        // What is carried forward is all that was (G1).
+        // A record that carries an instance forward has its whole state (G1).
         Record::Carried { .. } => Seen::carried(record, append.payload.as_ref()) == Some((id, seen)),
     };
     let again = matches!(record, Record::Carried { .. });

@@ -1,5 +1,4 @@
-//! V6: whatever is pre-accepted, accepted or committed and not a Nop has deps >= initDep; a Nop has
-//! none.
+//! V6: every instance that is pre-accepted, accepted or committed and not a Nop has deps >= initDep; a Nop has none.
 
 use crate::ghost::Ghost;
 use isonomy_protocol::log::record::Record;

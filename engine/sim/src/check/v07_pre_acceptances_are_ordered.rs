@@ -1,5 +1,5 @@
-//! V7: of two conflicting ids of different rows that one replica pre-accepted, the later has the
-//! earlier in its deps. What it proposed to others counts even if a crash took its own record (D8).
+//! V7: of two conflicting ids of different rows that one replica pre-accepted, the later has the earlier in its deps.
+//! A replica's proposals that others were told of count even if a crash took its own records (D8).
 
 use crate::ghost::Ghost;
 use crate::restated::Touches;
@@ -14,7 +14,7 @@ pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
         let Some(earlier) = book.pre_accepted.get(&thing) else { continue };
         for (other, writes) in earlier.outside(deps).filter(|(other, _)| other.row != id.row) {
             let conflicting = writes || writes_too;
-            // What the replica forgot in a crash and became a Nop since is nothing to it (D8).
+            // An instance that the replica forgot in a crash and that has become a Nop since does not count (D8).
             let is_nop = ghost.decisions.get(&other).is_some_and(|decision| decision.choice.nop);
             assert!(
                 !conflicting || is_nop,

@@ -1,5 +1,5 @@
-//! V8: what was committed fast was pre-accepted, unchanged and durably, by a fast quorum; by its
-//! coordinator before it counted itself (D4). What was committed otherwise was accepted durably, at its
+//! V8: an instance that was committed fast was pre-accepted, unchanged and durably, by a fast quorum; by its
+//! coordinator before it counted itself (D4). An instance that was committed otherwise was accepted durably, at its
 //! ballot, by a slow quorum (C5).
 
 use crate::ghost::Ghost;

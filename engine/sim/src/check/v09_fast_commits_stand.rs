@@ -1,4 +1,4 @@
-//! V9: what was committed fast is never proposed as anything else.
+//! V9: an instance that was committed fast is never proposed with another value.
 
 use crate::ghost::Ghost;
 use crate::view::Choice;
@@ -17,7 +17,7 @@ pub(super) fn check(ghost: &Ghost, message: &PeerMessage) {
     }
 }
 
-/// What was proposed before it was known to be fast.
+/// Checks the proposals that were made before the instance was known to be fast.
 pub(super) fn check_all(ghost: &Ghost, id: InstanceId) {
     let Some(fast) = ghost.fast.get(&id) else { return };
     let end = Ballot { round: u32::MAX, replica: isonomy_wire::id::ReplicaId(u8::MAX) };

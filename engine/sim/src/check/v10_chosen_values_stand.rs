@@ -14,7 +14,7 @@ pub(super) fn check(ghost: &Ghost, message: &PeerMessage) {
     }
 }
 
-/// What was proposed above before the value was known to be chosen.
+/// Checks the proposals above that were made before the value was known to be chosen.
 pub(super) fn check_all(ghost: &Ghost, id: InstanceId) {
     let (at, chosen) = ghost.chosen[&id];
     let end = Ballot { round: u32::MAX, replica: ReplicaId(u8::MAX) };

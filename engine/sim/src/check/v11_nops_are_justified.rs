@@ -1,9 +1,9 @@
-//! V11: a Nop is proposed only where no fast commit can stand against it; and whatever is proposed above
-//! ballot 0 rests on promises of a quorum, all durable.
+//! V11: a Nop is proposed only where no fast commit can stand against it, and every proposal above ballot 0 rests on
+//! promises of a quorum, all durable.
 //!
-//! This says independently of R3 to R6 what may justify one: a Nop that was accepted before, a
-//! coordinator that has promised, too few equal answers among those that have, or a conflict that
-//! is ordered in neither direction.
+//! The check states independently of R3 to R6 what may justify a Nop: a Nop that was accepted before, a coordinator
+//! that has promised, too few equal answers among the replicas that have promised, or a conflict that is ordered in
+//! neither direction.
 
 use crate::ghost::{Book, Ghost};
 use crate::view::Choice;
@@ -31,12 +31,12 @@ pub(super) fn check(ghost: &Ghost, node: u8, message: &PeerMessage) {
     assert!(justified, "V11: replica {node} makes {id:?} a Nop at {ballot:?} for no reason");
 }
 
-/// R3.2.
+/// R3.2: a Nop was accepted before.
 fn was_accepted(ghost: &Ghost, id: InstanceId, ballot: Ballot) -> bool {
     ghost.accepted.range((id, Ballot::ZERO)..(id, ballot)).any(|(_, (choice, _))| choice.nop)
 }
 
-/// R3.4, by some quorum of those that promised: the one with the fewest equal answers.
+/// R3.4, for the quorum of replicas that promised with the fewest equal answers.
 fn too_few_equal(ghost: &Ghost, id: InstanceId, promised: &[&Book]) -> bool {
     let init = ghost.init_deps.get(&id);
     let equal = |book: &&&Book| init.is_some() && book.durable.pre_accepted.get(&id) == init;
@@ -44,7 +44,7 @@ fn too_few_equal(ghost: &Ghost, id: InstanceId, promised: &[&Book]) -> bool {
     unequal > ghost.quorum.e
 }
 
-/// R5 and R6: some other proposal conflicts, is not before it, and does not come after it.
+/// R5 and R6: some other proposal conflicts, is not ordered before this one, and does not come after it.
 fn has_open_conflict(ghost: &Ghost, id: InstanceId) -> bool {
     let Some(init) = ghost.init_deps.get(&id) else { return true };
     ghost.init_deps.iter().any(|(other, theirs)| {

@@ -1,6 +1,6 @@
-//! V15: whatever a replica tells is in the durable part of its log, or in the snapshot that its disk keeps:
-//! no crash takes it back, and a process that is started again knows it. That holds for messages, gossip, Gone and
-//! the answers to clients alike; and what is cut from the log takes nothing of it away (G1).
+//! V15: everything that a replica tells is in the durable part of its log, or in the snapshot that its disk keeps: no
+//! crash takes it back, and a process that is started again knows it. That holds for messages, gossip, Gone and the
+//! answers to clients alike, and a cut of the log takes nothing of it away (G1).
 
 use crate::ghost::{Book, Ghost};
 use crate::view::{Choice, Seen, View, bare};
@@ -25,7 +25,7 @@ pub(super) fn check(ghost: &Ghost, node: u8, message: &PeerMessage) {
     assert!(kept, "V15: replica {node} said {message:?} before it was durable");
 }
 
-/// What a message about an instance tells is in the log.
+/// Whether everything that a message tells about an instance is in the log.
 fn is_kept(durable: &View, node: u8, message: &PeerMessage) -> bool {
     match message {
         PeerMessage::PreAccept { id, .. } => id.row != ReplicaId(node) || durable.reserved >= id.seq,
@@ -69,7 +69,7 @@ fn has_promised(durable: &View, id: InstanceId, ballot: Ballot) -> bool {
     durable.is_committed(id) || durable.of(id).bal >= ballot
 }
 
-/// R2: what is reported is all that is there, unless something came after the promise.
+/// R2: whether the report is all that the log has, unless something came after the promise.
 fn is_report_kept(durable: &View, id: InstanceId, message: &PeerMessage) -> bool {
     let PeerMessage::RecoverOk { ballot, accepted, phase, value, deps, after, init_value, init_deps, .. } =
         message
@@ -114,7 +114,7 @@ pub(super) fn check_answer(node: u8, id: InstanceId, rests_on: Result<(), Instan
     }
 }
 
-/// A record that stands for others says what they say; one that refers to a batch refers to one that is
+/// A record that stands for others says what they say, and a record that refers to a batch refers to one that is
 /// there.
 pub(super) fn check_record(ghost: &Ghost, node: u8, append: &Append) {
     let written = &ghost.books[usize::from(node)].written;
@@ -139,7 +139,7 @@ pub(super) fn check_record(ghost: &Ghost, node: u8, append: &Append) {
     }
 }
 
-/// What the log still has says of everything above the snapshot what all of it said.
+/// The rest of the log says of everything above the snapshot what the whole log said.
 pub(super) fn check_cut(ghost: &Ghost, node: u8) {
     let book = &ghost.books[usize::from(node)];
     let (mut left, frontier) = (View::default(), book.snapshot.1);
@@ -154,13 +154,14 @@ pub(super) fn check_cut(ghost: &Ghost, node: u8) {
     assert!(left.floor.covers(&before.floor), "{}", says("its floor", &left.floor, &before.floor));
     for (id, seen) in before.seen.iter().filter(|(id, _)| !frontier.contains(**id)) {
         let again = left.of(*id);
-        // A Nop that a floor covers needs no record; so does what is undecided here and was a Nop elsewhere.
+        // A Nop that a floor covers needs no record, nor does an instance that is undecided here and was a Nop
+        // elsewhere.
         let is_covered = before.floor.contains(*id) && seen.decided().is_none_or(|it| it.nop);
         assert!(again == *seen || is_covered, "{}", says(&format!("{id:?}"), &again, seen));
     }
 }
 
-/// Section 7, Replay: a process that was started again knows of each instance what its log says, all of it.
+/// Section 7, Replay: a process that was started again knows everything that its log says of each instance.
 pub(super) fn check_replayed(ghost: &Ghost, node: u8, core: &Replica) {
     let (durable, floor) = (&ghost.books[usize::from(node)].durable, core.status().floor);
     let known = core.records().filter_map(|(record, payload)| Seen::carried(&record, payload.as_ref()));

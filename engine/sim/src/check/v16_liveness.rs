@@ -4,7 +4,7 @@
 use isonomy_protocol::limits::OWN_UNEXECUTED_MAX;
 use isonomy_protocol::replica::Replica;
 
-/// When the time is over: nothing may be left.
+/// The time is over, and nothing may be left.
 pub fn assert_all_executed<'a>(live: impl Iterator<Item = &'a Replica>) {
     let statuses: Vec<_> = live.map(Replica::status).collect();
     for status in &statuses {
@@ -13,8 +13,8 @@ pub fn assert_all_executed<'a>(live: impl Iterator<Item = &'a Replica>) {
     }
 }
 
-/// A replica has no more of its own unexecuted (section 6), and what executes together was unexecuted
-/// together. A crash undoes executions that were not durable, so each start counts once more.
+/// A replica never has more of its own instances unexecuted (section 6), and instances that execute together were
+/// unexecuted together. A crash undoes executions that were not durable, so each start counts once more.
 pub fn assert_components_are_bounded(largest: usize, starts: usize) {
     let most = starts * OWN_UNEXECUTED_MAX;
     assert!(largest <= most, "V16: a component of {largest} instances, {most} are possible");

@@ -5,9 +5,9 @@ use isonomy_protocol::admission::{Met, judge};
 use isonomy_wire::id::ReplicaId;
 
 impl World {
-    /// A disk that was copied may be put back while its replica is down. That counts among what may be
-    /// lost, and is done once in a run, where a replica could find no quorum of others that does not know
-    /// better: what no member has heard none can notice.
+    /// A disk that was copied may be put back while its replica is down. That counts among the disks that may be
+    /// lost, and is done once in a run, and only where the replica could find no quorum of others that does not know
+    /// better: no member can notice the loss of what none has heard.
     pub(super) fn maybe_set_back(&mut self, id: u8) {
         let (node, f) = (&self.nodes[usize::from(id)], self.ghost.quorum.f);
         let lost = self.nodes.iter().filter(|node| node.is_at_risk()).count();
@@ -25,14 +25,14 @@ impl World {
             return;
         }
         self.was_set_back = true;
-        // The ghost forgets nothing: what it says after this is held against all that it said before.
+        // The ghost forgets nothing: all that the replica says after this is held against all that it said before.
         self.nodes[usize::from(id)].set_back();
         if self.plan.trace {
             eprintln!("{:>9} {id} is set back", self.now);
         }
     }
 
-    /// A replica that runs asks all that it reaches, and takes part once it may. One that is refused ends.
+    /// A replica that runs asks all that it reaches, and takes part once it may. A replica that is refused ends.
     pub(super) fn ask_others(&mut self, id: u8) {
         let time = self.nodes[usize::from(id)].time(self.now);
         if self.nodes[usize::from(id)].core.is_none() {
@@ -74,13 +74,13 @@ impl World {
         }
     }
 
-    /// Those that run and that a replica can reach, and that can reach it.
+    /// The replicas that run, that a replica can reach, and that can reach it.
     fn reached(&mut self, id: u8) -> Vec<ReplicaId> {
         let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
         self.network.linked(id, &up)
     }
 
-    /// Those of them that take part and have welcomed it, as it has welcomed them.
+    /// The reached replicas that take part and have welcomed this one, as it has welcomed them.
     pub(super) fn linked(&mut self, id: u8) -> Vec<ReplicaId> {
         let mut linked = self.reached(id);
         let takes_part =

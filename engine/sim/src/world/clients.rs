@@ -101,7 +101,7 @@ impl World {
             self.queue.push(at.max(self.now + 1), Event::Wake { client: index });
         }
         for replica in dead {
-            // A replica that stands still does not welcome it either.
+            // A replica that stands still does not welcome a client either.
             let delay = self.faults.random_range(1_000..30_000);
             let at = self.now.max(self.is_paused(replica).unwrap_or(0)) + delay;
             self.queue.push(at, Event::Connect { client: index, replica });
@@ -113,7 +113,7 @@ impl World {
     }
 
     pub(super) fn request(&mut self, client: usize, replica: u8, connection: u64, tag: u64, payload: Bytes) {
-        // What was sent on a connection that broke may still arrive.
+        // Requests that were sent on a connection that broke may still arrive.
         if !self.is_connected(client, replica, connection) && self.faults.random_bool(0.5) {
             return;
         }

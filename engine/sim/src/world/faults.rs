@@ -3,7 +3,7 @@
 use super::{Event, World};
 use rand::Rng;
 
-/// Less than sessions live, all jumps of a run together.
+/// All jumps of a run together are shorter than sessions live.
 const JUMP_US_MAX: u64 = 5_000_000;
 
 impl World {
@@ -35,7 +35,7 @@ impl World {
             Event::Fill => {
                 let until = self.now + self.faults.random_range(1_000..1_000_000);
                 let full = &mut self.nodes[usize::from(node)];
-                // What is written in one place may have room when what is written in the other has not.
+                // Logs and snapshots may lie in two places, of which one has room when the other has none.
                 let (log, snapshots) =
                     [(until, until), (until, 0), (0, until)][self.faults.random_range(0..3)];
                 full.full_until = full.full_until.max(log);
@@ -44,7 +44,7 @@ impl World {
                 self.every(self.plan.full_every_us, Event::Fill);
             }
             Event::Hang => {
-                // A minority at most, so that the others have to go on.
+                // A minority hangs at most, so that the others have to go on.
                 let hung = self.nodes.iter().filter(|node| node.hung_until > self.now).count();
                 if hung < self.ghost.quorum.f {
                     let until = self.now + self.faults.random_range(1_000_000..5_000_000);

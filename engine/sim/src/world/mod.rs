@@ -26,7 +26,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// What happens.
+/// The events of a run.
 enum Event {
     Deliver {
         from: u8,
@@ -97,9 +97,9 @@ enum Event {
     Copy,
     /// A clock jumps.
     Jump,
-    /// Somebody asks who keeps to no rule.
+    /// A client that follows no rule asks.
     Wrong,
-    /// Whoever waited for room goes on.
+    /// A replica that waited for room goes on.
     Room {
         node: u8,
     },
@@ -114,7 +114,7 @@ enum Event {
     Look,
 }
 
-/// How far the proof has come.
+/// The progress of the proof.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     Faults,
@@ -127,12 +127,12 @@ enum Stage {
     Done,
 }
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
-    /// Of all that happened.
+    /// The hash of all events.
     pub hash: u64,
-    /// How much did.
+    /// The number of events.
     pub events: u64,
     /// Simulated microseconds.
     pub micros: u64,
@@ -140,11 +140,11 @@ pub struct Summary {
     pub decisions: u64,
     /// Commands that were asked.
     pub commands: u64,
-    /// Of how many nobody could say what became of them.
+    /// The commands whose outcome nobody could tell.
     pub untold: Untold,
     /// Corners that were reached.
     pub coverage: Coverage,
-    /// How conflicting commands got on.
+    /// The progress of conflicting commands.
     pub contention: Contention,
 }
 
@@ -183,7 +183,7 @@ struct World {
     was_set_back: bool,
     /// How often a request has reached a replica and has no reply.
     unanswered: HashMap<(u8, ClientRef), u32>,
-    /// Commands with a key that reached a replica, each as often as it was asked.
+    /// Commands with a key that reached a replica, each counted as often as it was asked.
     asked: u64,
     summary: Summary,
 }

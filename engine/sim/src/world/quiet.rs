@@ -1,5 +1,5 @@
-//! What retries would hide: where nothing fails, nothing is done twice, and every answer comes soon;
-//! elsewhere a client that is told nothing had a reason for it.
+//! Checks of what retries would hide: where nothing fails, nothing is done twice, and every answer comes soon.
+//! Elsewhere a client that was told no outcome had a reason for it.
 
 use super::World;
 use crate::history::{Op, Told};
@@ -7,7 +7,7 @@ use isonomy_protocol::marks::{Mark, Marks};
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::failure::Failure;
 
-/// What a run without faults may take of the law's branches: the two paths, barriers, snapshots of the own, and
+/// The branches of the law that a run without faults may take: the two paths, barriers, own snapshots, and
 /// components.
 const USUAL: [Mark; 7] = [
     Mark::C3Fast,
@@ -18,7 +18,7 @@ const USUAL: [Mark; 7] = [
     Mark::Cycle,
     Mark::LongCycle,
 ];
-/// Clients ask from then on, when all replicas have been admitted and connected.
+/// Clients ask from this time on, when all replicas have been admitted and connected.
 pub(super) const BEGUN_US: u64 = 100_000;
 /// A round is what the slow path takes: four messages and three writes, each of which waits for the one
 /// before. A command may have to wait for others of its client and of its key, which take that, too.
@@ -29,7 +29,7 @@ const BESIDES_US: u64 = 10_000;
 const SESSION_LIVES_US: u64 = 1_000_000;
 
 impl World {
-    /// What a client is told is of a kind that there is where nothing fails.
+    /// Asserts that a client is told only what it can be told where nothing fails.
     pub(super) fn expect_fresh(&self, outcome: &Result<Answers, Failure>) {
         let is_stale =
             |answer: &Answer| matches!(answer, Answer::Expired | Answer::Duplicate | Answer::Early);
@@ -37,7 +37,7 @@ impl World {
         assert!(is_fresh || !self.plan.quiet, "quiet: a client is told {outcome:?}");
     }
 
-    /// Nothing has failed.
+    /// Judges a run in which nothing has failed.
     pub(super) fn judge_quiet(&self) {
         let mut marks = Marks::default();
         self.nodes.iter().filter_map(|node| node.core.as_ref()).for_each(|core| marks.merge(core.marks()));
@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    /// Who was told nothing has waited as long as it wanted, or its session ended meanwhile.
+    /// A client that was told no outcome has waited as long as it wanted, or its session ended meanwhile.
     pub(super) fn judge_untold(&mut self) {
         for client in &self.clients {
             self.summary.untold.add(client.untold);

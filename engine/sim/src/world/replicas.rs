@@ -9,7 +9,7 @@ use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{PeerMessage, Phase};
 use rand::Rng;
 
-/// Every how many turns a core is asked to check all that it has.
+/// After this many turns a core is asked to check all that it has.
 const CHECK_EVERY: u64 = 64;
 /// How long a process takes to stop at most.
 const STOP_PATIENCE_US: u64 = 300_000;
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// The process is asked to stop; what it has under way comes to an end, or it is ended after a while.
+    /// Asks the process to stop. Its requests under way come to an end, or it is ended after a while.
     pub(super) fn stop(&mut self, id: u8) {
         let now = self.now;
         let node = &mut self.nodes[usize::from(id)];
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// What reaches a paused process reaches it later.
+    /// Until when the process is paused, if it is. Whatever reaches a paused process reaches it later.
     pub(super) fn is_paused(&self, id: u8) -> Option<u64> {
         let until = self.nodes[usize::from(id)].paused_until;
         (until > self.now).then_some(until)
@@ -231,7 +231,7 @@ impl World {
         }
     }
 
-    /// Ends the turn of a replica: what it says goes on its way.
+    /// Ends the turn of a replica, and sends its outputs on their way.
     pub(super) fn turn(&mut self, id: u8) {
         let (copies, before) = (self.nodes[usize::from(id)].copies(), self.ghost.frontiers[usize::from(id)]);
         let turn = self.nodes[usize::from(id)].turn(self.now, self.plan.trace, &mut self.ghost);

@@ -10,7 +10,7 @@ use rand::Rng;
 const PIECE_PATIENCE_US: u64 = 20_000;
 /// How long a source may be silent before the transfer is given up.
 const SOURCE_PATIENCE_US: u64 = 300_000;
-/// How often a bit of a piece is not what the file has, where files rot.
+/// How often a bit of a piece differs from the file, where files rot.
 const MISREAD: f64 = 0.1;
 
 impl World {
@@ -36,7 +36,7 @@ impl World {
         }
         let Some(transfer) = self.nodes[usize::from(id)].transfer.take() else { return };
         self.note(7, id.into(), transfer.barrier);
-        // One that is needed no longer, or from elsewhere, ends here.
+        // A transfer that is needed no longer, or is needed from elsewhere, ends here.
         if self.nodes[usize::from(id)].wants_snapshot(transfer.source, transfer.barrier) {
             self.take_piece(id, transfer);
         }
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// The piece is asked for again, until the source has had its time.
+    /// Asks for the piece again, until the source has had its time.
     fn wait_for_source(&mut self, id: u8, mut transfer: Transfer) {
         if self.now - transfer.heard_at >= SOURCE_PATIENCE_US {
             self.summary.coverage.given_up |= transfer.from() > 0;
@@ -89,7 +89,7 @@ impl World {
         self.nodes[usize::from(id)].fetch_failed(now, transfer.source, transfer.barrier, why);
     }
 
-    /// The file is there; a process that dies now keeps it, and knows nothing of it.
+    /// The file has come whole. A process that dies now keeps the file, and knows nothing of it.
     fn install(&mut self, id: u8, transfer: Transfer) {
         let now = self.now;
         let (source, barrier, is_broken) = (transfer.source, transfer.barrier, transfer.is_broken);

@@ -1,4 +1,4 @@
-//! Clients that keep to no rule: whatever they ask, nobody else notices, and no replica ends.
+//! Clients that follow no rule. Whatever they ask, no other client notices, and no replica ends.
 
 use super::World;
 use isonomy_protocol::contract::ClientRef;
@@ -14,7 +14,7 @@ const LONG_VALUE_BYTES: usize = 20_000;
 const NOBODYS_INDEX: u32 = 5_000;
 
 impl World {
-    /// A replica is asked for something that no conversation would ask, on keys and sessions that no client uses.
+    /// Asks a replica for something that no conversation would ask, on keys and sessions that no client uses.
     pub(super) fn ask_wrongly(&mut self, node: u8) {
         let count = self.faults.random_range(1..3);
         let requests: Vec<Payload> = (0..count).map(|_| wrong_request(&mut self.faults)).collect();
