@@ -179,7 +179,7 @@ pub enum Invalid {
     KeyLength(usize),
     #[error("a value has {0} bytes; at most {VALUE_BYTES_MAX} are allowed")]
     ValueLength(usize),
-    #[error("{0:?} has a key or a value and must not have one; leave both empty")]
+    #[error("{0:?} has a key or a value that this operation must not have; leave that key or value empty")]
     Superfluous(Op),
     #[error(
         "{0:?} does not fit a request of this kind; send reads, Opens and Barriers without a session, and all \
@@ -191,8 +191,8 @@ pub enum Invalid {
     )]
     Attach,
     #[error(
-        "request numbers go from 1 to {NUMBER_MAX}, and a request has at most {REQUEST_NUMBERS_MAX} of them; \
-         split the request"
+        "request numbers go from 1 to {NUMBER_MAX}, and a request has 1 to {REQUEST_NUMBERS_MAX} of them; \
+         correct the numbers or split the request"
     )]
     Numbers,
 }

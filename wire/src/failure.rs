@@ -20,7 +20,10 @@ pub enum Failure {
     #[error("unavailable: {0}; nothing was proposed; ask another replica or try again later")]
     Unavailable(Reason),
     /// The replica has proposed the request and will not report its outcome. The request may be decided or not.
-    #[error("unavailable: {0}; the request was proposed and may still be decided; read the key to find out")]
+    #[error(
+        "unavailable: {0}; the request was proposed here and may still be decided; send it to another replica \
+         under the same number"
+    )]
     Unknown(Reason),
     /// The request is wrong and will never be taken.
     #[error("invalid: {why}")]

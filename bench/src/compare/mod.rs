@@ -146,7 +146,7 @@ fn on_isonomy(
         "only {connected} of {} clients connected; lower --clients",
         options.clients
     );
-    ensure!(measured.durable, "the replicas do not sync what they write; unset `durability`");
+    ensure!(measured.durable, "the replicas do not sync their writes; unset `durability`");
     let MeasuredStep { seconds, before, after, .. } =
         *measured.steps.first().context("nothing was measured; measure for more --seconds")?;
     let servers = before.servers_cpu_us.zip(after.servers_cpu_us);

@@ -139,7 +139,7 @@ pub(crate) async fn open(settings: Settings, data_dir: DataDir, mail: Mail) -> R
     })?;
     let told = Rc::new(Told::default());
     let disk = Disk::open(id, data_dir.clone(), &settings, &recovered, told.clone()).await;
-    log::info!("shard {}: {} records read back", shard.0, tail.next.0 - 1);
+    log::info!("shard {}: read {} records back from the log", shard.0, tail.next.0 - 1);
     Ok(Node {
         net: Net::new(&settings, core.position()),
         pump: Pump::new(core),

@@ -64,7 +64,7 @@ impl Kind {
         match self {
             Kind::Stranger => "connections for peers that ended",
             Kind::Accept => "connections that could not be accepted",
-            Kind::NoLink => "links that could not be made",
+            Kind::NoLink => "links that could not be opened",
             Kind::LinkEnd => "links that ended",
             Kind::Snapshot => "snapshots that were not written",
             Kind::SlowDisk => "slow writes",

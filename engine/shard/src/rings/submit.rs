@@ -24,8 +24,8 @@ const ASYNC_CANCEL: u8 = opcode::AsyncCancel::CODE;
 const WRITE: u8 = opcode::Write::CODE;
 const IO_LINK: u8 = Flags::IO_LINK.bits();
 
-const OTHER_LAYOUT: &str = "the ring of this build's glommio is not laid out as this program takes it to be; build it with \
-    the glommio that Cargo.toml names";
+const OTHER_LAYOUT: &str = "the ring of the glommio in this build has another layout than this program \
+                            expects; build the program with the glommio that Cargo.toml names";
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 

@@ -240,8 +240,9 @@ impl Node {
     fn tell_verified(&self, barrier: u64, outcome: std::result::Result<(), SnapshotError>) {
         match outcome {
             Ok(()) => log::warn!(
-                "shard {}: a peer could not read what was sent of the snapshot at barrier {barrier}, but the file is \
-                 whole: the memory of that peer's machine or of this one changes data",
+                "shard {}: a peer could not read the snapshot at barrier {barrier} that this replica sent, but \
+                 the file is whole: the memory of the peer's machine or of this machine changes data; check \
+                 the memory of both machines",
                 self.settings.shard.0
             ),
             Err(error) => log::error!(
