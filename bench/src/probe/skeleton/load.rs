@@ -14,14 +14,14 @@ use super::words::{KEY_AT, REPLICAS, command_bytes};
 use super::{Figures, Latency};
 use crate::probe::options::Options;
 
-/// What does not count before each measurement.
+/// The time before each measurement that does not count.
 const WARMUP_US: u64 = 1_000_000;
-/// Most bytes under way at a replica, all its shards together, in an open loop that falls behind.
+/// The most bytes under way at a replica, all its shards together, in an open loop that falls behind.
 const BEHIND_BYTES_MAX: usize = 64 << 20;
 const _: () = assert!(BEHIND_BYTES_MAX >= BATCH_BYTES_MAX);
-/// Longest wait for anything to happen.
+/// The longest wait for anything to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest sleep.
+/// The longest sleep.
 const WAIT_US_MAX: u64 = 10_000;
 /// Longer latencies count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -120,7 +120,7 @@ impl Run<'_> {
         self.wires.iter_mut().for_each(Wire::request_status);
     }
 
-    /// Sends what is due; when more will be.
+    /// Sends the batches that are due. Returns when more will be.
     fn send_due(&mut self, now: u64) -> u64 {
         match self.pace {
             Pace::Closed { in_flight } => {
@@ -179,7 +179,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Which wires have something to read.
+    /// Waits. Returns which wires have something to read.
     fn wait(&self, wait_us: u64) -> Result<Vec<bool>> {
         let interest = |wire: &Wire| match wire.has_backlog() {
             true => PollFlags::IN | PollFlags::OUT,

@@ -13,7 +13,7 @@ const NO_KEY: u128 = u128::MAX;
 struct Slot {
     key: u128,
     key_seq: u64,
-    /// The instance that decided last.
+    /// The instance that decided the key last.
     instance: u64,
 }
 
@@ -42,7 +42,7 @@ impl Table {
         (mixed >> self.slots.len().leading_zeros()) as usize >> 1
     }
 
-    /// The slot of a key, or the empty one where it belongs.
+    /// The slot of a key, or the empty slot where the key belongs.
     #[inline]
     fn find(&self, key: u128) -> usize {
         let mut place = self.place(key);
