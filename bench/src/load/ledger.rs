@@ -90,7 +90,7 @@ impl Ledger {
         }
     }
 
-    /// What was found so far; none if answers are not checked.
+    /// The contradictions that were found so far; `None` if answers are not checked.
     pub(crate) fn contradictions(&self) -> Option<Contradictions> {
         self.books.as_ref()?;
         Some(self.contradictions.lock().unwrap_or_else(PoisonError::into_inner).clone())

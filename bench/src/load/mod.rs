@@ -55,7 +55,7 @@ pub(crate) struct Measured {
     pub(crate) contradictions: Option<Contradictions>,
 }
 
-/// What was measured of a step besides the threads' own records.
+/// The figures of a step besides the threads' own records.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MeasuredStep {
     pub(crate) rate: Option<f64>,
@@ -64,7 +64,7 @@ pub(crate) struct MeasuredStep {
     pub(crate) after: Sample,
 }
 
-/// What the replicas said at a moment, and how much CPU time this process had taken.
+/// The reports of the replicas at a moment, and the CPU time that this process had taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) replicas: Option<Totals>,

@@ -46,7 +46,8 @@ pub(crate) struct Piece {
     pub(crate) start_us: u64,
     /// The number of the command, counted from 0 over all pieces, that is due first at or after the start.
     pub(crate) first: u64,
-    /// What is missing of that command at the start, in millionths of the time between two.
+    /// The part of the wait for that command that is left at the start, in millionths of the time between two
+    /// commands.
     missing: u64,
     pub(crate) rate: u64,
 }
@@ -118,9 +119,9 @@ fn pieces(warmup: (u64, u64), rate: u64, parts: impl Iterator<Item = (u64, u64)>
 
 /// When a thread's commands are due.
 pub(crate) enum Pace {
-    /// As soon as another was answered.
+    /// A command is due as soon as another was answered.
     Closed { window: usize },
-    /// At fixed times.
+    /// Commands are due at fixed times.
     Open(Open),
 }
 

@@ -28,7 +28,7 @@ impl Wire {
     }
 }
 
-/// What happened to a connection.
+/// An event of a connection.
 pub(crate) enum Event {
     Connected,
     Lost,
@@ -91,7 +91,7 @@ impl Wires {
         usize::from(shard.0) * self.welcome.members.len() + replica.index()
     }
 
-    /// Writes what is queued, one write per connection, then waits for bytes, room or time.
+    /// Writes the queued bytes, one write per connection, then waits for bytes, room or time.
     pub(crate) fn turn(
         &mut self,
         wait: Duration,

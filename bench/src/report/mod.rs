@@ -58,7 +58,7 @@ pub(crate) struct Report {
     pub(crate) durability: &'static str,
     #[serde(flatten)]
     pub(crate) figures: Figures,
-    /// Of the many small clients, those that had all their connections at some time; null without such.
+    /// How many of the many small clients had all their connections at some time; null without such clients.
     pub(crate) clients_connected: Option<u64>,
     /// Commands that were due and not sent before the end.
     pub(crate) not_sent: u64,
@@ -165,7 +165,7 @@ impl Report {
         self.clients_connected.map_or(0, |connected| asked - connected)
     }
 
-    /// Which commands the latencies are of, and which they leave out.
+    /// Says which commands the latencies are of, and which they leave out.
     pub(crate) fn latencies_are_of(&self) -> String {
         let Figures { answers, unanswered, .. } = &self.figures;
         let Counts { committed, rejected, found, missing } = answers;

@@ -19,7 +19,7 @@ pub(crate) struct Attempt {
     pub(crate) stage: Stage,
     /// When the stage began.
     pub(crate) began: Time,
-    /// When its messages were last sent.
+    /// When the messages of the stage were last sent.
     pub(crate) sent: Time,
 }
 

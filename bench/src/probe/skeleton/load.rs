@@ -29,9 +29,9 @@ const LATENCY_US_MAX: u64 = 600_000_000;
 /// When batches are due.
 #[derive(Clone, Copy)]
 pub(super) enum Pace {
-    /// As soon as fewer than so many are under way at a replica.
+    /// A batch is due as soon as fewer than so many are under way at a replica.
     Closed { in_flight: usize },
-    /// At fixed times.
+    /// Batches are due at fixed times.
     Open { batches_per_second: f64 },
 }
 
@@ -104,7 +104,7 @@ impl Run<'_> {
         self.origin.elapsed().as_micros() as u64
     }
 
-    /// Sends what is due and hears what is answered, up to a time.
+    /// Sends the batches that are due and takes the answers, up to a time.
     fn until(&mut self, end: u64) -> Result<()> {
         loop {
             let now = self.now();
@@ -151,7 +151,7 @@ impl Run<'_> {
         }
     }
 
-    /// Writes what is queued, waits for bytes, room or time, and reads.
+    /// Writes the queued bytes, waits for bytes, room or time, and reads.
     fn turn(&mut self, wait_us: u64) -> Result<()> {
         self.wires.iter_mut().try_for_each(Wire::write)?;
         let readable = self.wait(wait_us)?;

@@ -33,7 +33,7 @@ const IO_MEMORY_BYTES: usize = 2 << 20;
 /// A time longer than any probe, since sockets and disk are looked at anyway as soon as there is something.
 const PREEMPT: Duration = Duration::from_secs(86_400);
 
-/// What the tasks share.
+/// The state that the tasks share.
 struct Shared {
     node: RefCell<Node>,
     /// Inputs have come: a turn is due.

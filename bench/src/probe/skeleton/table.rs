@@ -35,7 +35,7 @@ impl Table {
         table
     }
 
-    /// Where the search for a key begins.
+    /// The slot where the search for a key begins.
     #[inline]
     fn place(&self, key: u128) -> usize {
         let mixed = (key as u64 ^ (key >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -3,8 +3,8 @@
 //!
 //! A crash during any of these steps leaves a legal log:
 //!
-//! - *Segments are made* one after the other under another name, and each is whole when it gets its own name. A crash
-//!   leaves out some segments at the end.
+//! - *Segments are made* one after the other under another name, and each is whole when it gets its own name. After a
+//!   crash, some segments at the end are missing.
 //! - *A segment begins* with its head, and its first group follows. A crash leaves a head without groups, or with a
 //!   torn group.
 //! - *The log is cut* by taking away the names of its oldest segments, in order, once the floor is durable. The rest

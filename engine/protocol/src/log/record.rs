@@ -24,7 +24,7 @@ pub enum Record {
     /// before can be cut once the floor allows it. From then on the log needs the snapshot of this barrier, or a
     /// newer one.
     Begin { reserved: u64, floor: Floor, barrier: u64 },
-    /// C2: the batch was pre-accepted at ballot 0; it is attached.
+    /// C2: the attached batch was pre-accepted at ballot 0.
     PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
     /// R2: no value below the ballot will be taken.
     Promised { id: InstanceId, ballot: Ballot },
