@@ -154,8 +154,8 @@ impl Kind {
 pub(super) enum Place {
     /// In the conversation, to be sent when a replica takes it.
     Waiting,
-    /// In the conversation, because a copy arrived before an earlier request of the session. The frame is sent once that
-    /// request is answered.
+    /// In the conversation, because a copy arrived before an earlier request of the session. The frame is sent once
+    /// that request is answered.
     Held,
     /// At a replica.
     Sent { replica: ReplicaId, at: u64 },

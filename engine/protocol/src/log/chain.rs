@@ -26,7 +26,7 @@ use crate::mutant::{self, Mutant};
 /// Facts about a log that are known from elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Known {
-    /// A record that the log held once; 0 if nobody has noted that the log ever held one.
+    /// The position of a record that the log is noted to have held once; 0 if no record was noted.
     pub reached: Position,
     /// Whether the log began with a restored snapshot.
     pub restored: bool,

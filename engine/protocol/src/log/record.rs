@@ -14,8 +14,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 pub enum Record {
     /// Own sequence numbers up to `end` may be used from now on (C1, D5).
     Reserve { end: u64 },
-    /// The replica stopped in good order after it had used sequence numbers up to `used`. It has never told anybody a
-    /// number of the block above (D5).
+    /// The replica stopped in good order after it had used sequence numbers up to `used`. No message or reply ever
+    /// named a number of the block above (D5).
     Stopped { used: u64 },
     /// G1: all instances up to `upto` are executed and forgotten, because a snapshot covers them or every member has
     /// executed them. Those that neither the snapshot nor earlier records show are Nops.
