@@ -42,7 +42,7 @@ test: ## All tests; says at the end how many ran
 
 lint: ## Format, lints, edges and documentation, without changing a file
 	$(CARGO) fmt --all --check
-	cd engine/fuzz && $(CARGO) fmt --check
+	for package in engine/fuzz engine/control/tonic-prost-build; do (cd $$package && $(CARGO) fmt --check); done
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	.ci/edges
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --locked

@@ -16,26 +16,26 @@ use std::sync::atomic::Ordering;
 /// Options of `canonical`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CanonicalOptions {
-    /// How long to measure each load
+    /// How many seconds to measure each load
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     seconds: u64,
-    /// Commands per second of the open loop
+    /// The rate of the open loop, in commands per second
     #[arg(long, default_value_t = 1_500_000,
           value_parser = clap::value_parser!(u64).range(1..=crate::options::RATE_MAX))]
     rate: u64,
-    /// The isonomy program [default: the one beside this one]
+    /// The path of the isonomy program [default: the program beside this one]
     #[arg(long, value_name = "PATH")]
     isonomy: Option<PathBuf>,
-    /// Where the data go, in new directories that are removed again
+    /// The directory in which new directories for the data are made and removed again
     #[arg(long, default_value = "/var/tmp", value_name = "DIR")]
     dir: PathBuf,
-    /// Compare with what this machine can do at best: a file of `isonomy-bench probe`
+    /// Compare the result with the limits of this machine, which this file of `isonomy-bench probe --json` holds
     #[arg(long, value_name = "FILE")]
     probe: Option<PathBuf>,
-    /// What to print on stdout
+    /// The format in which the result is printed on standard output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Also append the result as one line of JSON
+    /// Append the result to this file as well, as one line of JSON
     #[arg(long, value_name = "FILE")]
     append: Option<PathBuf>,
 }
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
         );
         let load = Options { core: cluster::core_of(cluster::REPLICAS), ..Options::of(&arguments) };
         let measured = load::measure(&load, &interrupted, &[])?;
-        ensure!(!interrupted.load(Ordering::Relaxed), "interrupted: nothing was written");
+        ensure!(!interrupted.load(Ordering::Relaxed), "the run was interrupted, and nothing was written");
         let report = Report::new(&load, Host::here(), &measured, probe);
         if options.output == Output::Table {
             printed = printed.and(out::print(format_args!("{name}\n{}\n", report.table())));

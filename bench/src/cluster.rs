@@ -29,10 +29,13 @@ pub(crate) struct Cluster {
 /// The `isonomy` program: the one that was named, or the one beside this one.
 pub(crate) fn program(named: Option<&Path>) -> Result<PathBuf> {
     let beside = || std::env::current_exe().map(|path| path.with_file_name("isonomy"));
-    let path = named.map_or_else(beside, |path| Ok(path.into())).context("the path of this program")?;
+    let path = named
+        .map_or_else(beside, |path| Ok(path.into()))
+        .context("the path of this program cannot be found")?;
     ensure!(
         path.exists(),
-        "{} is missing; build it with `cargo build --release -p isonomy`, or name it with --isonomy",
+        "{} is missing; build the program with `cargo build --release -p isonomy`, or name its path with \
+         --isonomy",
         path.display()
     );
     Ok(path)
@@ -82,7 +85,10 @@ impl Cluster {
             while let Err(error) = runtime.block_on(decide(&address)) {
                 self.servers.check_running()?;
                 if began.elapsed() > PATIENCE {
-                    return Err(error.context(format!("the replicas do not answer within {PATIENCE:?}")));
+                    return Err(error.context(format!(
+                        "the replicas do not answer within {PATIENCE:?}; check the machine's load and the disk \
+                         of --dir"
+                    )));
                 }
                 std::thread::sleep(RETRY_EVERY);
             }

@@ -21,43 +21,42 @@ use report::Report;
 use std::io::Error;
 use std::process::ExitCode;
 
-/// Measures an Isonomy cluster, and the machine below it.
+/// Measures an Isonomy cluster, and the machine on which it runs.
 #[derive(Parser)]
 #[command(name = "isonomy-bench", version)]
 enum Cli {
     /// Puts load on a running cluster and reports throughput and latency.
     ///
-    /// In a closed loop (`--window`, `--clients`) a fixed number of commands is outstanding. In an
-    /// open loop (`--rate`, `--steps`, `--ramp`) commands are due at fixed times, and the latency
-    /// of each counts from when it was due, however late it was sent.
+    /// In a closed loop (`--window`, `--clients`) a fixed number of commands is outstanding. In an open loop (`--rate`,
+    /// `--steps`, `--ramp`) each command is due at a fixed time, and its latency counts from that time, however late
+    /// the command is sent.
     ///
-    /// Exit codes: 0 all requests were answered; 1 the cluster could not be reached or the
-    /// report not written; 2 the arguments are wrong; 3 some requests failed, or some clients never
-    /// connected; 4 an answer contradicts another (`--verify`).
+    /// Exit codes: 0: all requests were answered; 1: the cluster could not be reached, or the report could not be
+    /// written; 2: the arguments are wrong; 3: some requests failed, or some clients never connected; 4: an answer
+    /// contradicts another (`--verify`).
     #[command(
         after_help = "Example:\n  isonomy-bench load --connect 127.0.0.1:7200 --seconds 10 --rate 200000"
     )]
     Load(Box<Options>),
-    /// Measures Isonomy and another system in turn, on three servers each that it starts itself.
+    /// Measures Isonomy and another system in turn, and starts three servers of each itself.
     ///
-    /// Every put is durable on a majority before it is answered. Each round starts both on fresh
-    /// data; what was started is ended.
+    /// Every put is durable on a majority before it is answered. Each round starts both systems on fresh data and
+    /// ends their servers.
     #[command(after_help = "Example:\n  isonomy-bench compare --against etcd --clients 1000 --rounds 3")]
     Compare(Box<CompareOptions>),
-    /// Measures a cluster of three on this machine, which it starts itself, under the two loads
-    /// that commits are compared by.
+    /// Starts three replicas on this machine, and measures them under the two loads by which commits are compared.
     ///
-    /// Events of 64 bytes, 1,000,000 keys: a closed loop of 24,576 commands, and an open loop.
+    /// Both loads have events of 64 bytes and 1,000,000 keys: a closed loop of 24,576 commands, then an open loop.
     #[command(after_help = "Example:\n  isonomy-bench canonical --append target/bench.jsonl")]
     Canonical(CanonicalOptions),
-    /// Measures this machine: what a cluster could do here at most.
+    /// Measures the most that a cluster could do on this machine.
     ///
-    /// Three processes and a load do the I/O of an Isonomy cluster without its protocol: batches
-    /// are forwarded, synced, acknowledged and executed. The disk and TCP are measured by
-    /// themselves. Exit codes: 0 all was measured; 1 something failed; 2 the arguments are wrong.
+    /// Three processes and a load do the I/O of an Isonomy cluster without its protocol: batches are forwarded, synced,
+    /// acknowledged and executed. The disk, TCP and memory are measured separately. Exit codes: 0: everything was
+    /// measured; 1: a measurement failed; 2: the arguments are wrong.
     #[command(after_help = "Example:\n  isonomy-bench probe --dir /var/lib/isonomy --json probe.json")]
     Probe(probe::Options),
-    /// One replica of the probe, which starts it
+    /// Runs one replica of the probe; `isonomy-bench probe` starts it
     #[command(hide = true)]
     ProbeReplica(probe::ReplicaOptions),
 }
@@ -73,7 +72,8 @@ fn main() -> ExitCode {
     let matches = environment::ignore_empty(command.clone()).try_get_matches();
     for name in environment::empty_names(&command, matches.as_ref().ok()) {
         say(format_args!(
-            "warning: {name} is set but empty, which counts as not set; unset it or give it a value"
+            "warning: the variable {name} is set but empty, which counts as not set; unset {name}, or give it \
+             a value"
         ));
     }
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -145,7 +145,10 @@ fn judge(report: &Report) -> ExitCode {
     }
     if !report.errors.is_empty() {
         let errors: Vec<_> = report.errors.iter().map(|(name, count)| format!("{count} {name}")).collect();
-        say(format_args!("some requests failed: {}; see the replicas' logs and status", errors.join(", ")));
+        say(format_args!(
+            "some requests failed: {}; see the replicas' logs and `isonomy status`",
+            errors.join(", ")
+        ));
     }
     if missing > 0 || !report.errors.is_empty() {
         return ExitCode::from(EXIT_FAILED_REQUESTS);

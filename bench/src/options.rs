@@ -37,80 +37,80 @@ fn as_text<S: Serializer>(id: &Option<ClusterId>, serializer: S) -> Result<S::Ok
 /// Options of `load`. They come back in the report as they were.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Options {
-    /// Client ports of shard 0 of any replicas; they name the others
+    /// The addresses of one or more replicas, each with the client port of shard 0; these replicas name the others
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true, env = "ISONOMY_CONNECT")]
     pub(crate) connect: Vec<String>,
-    /// The cluster that is meant, by its name or by the id that `isonomy status` shows
+    /// Talk only to members of this cluster, named by its name or by the id that `isonomy status` shows
     #[arg(long, value_name = "NAME|ID", env = "ISONOMY_CLUSTER")]
     #[serde(serialize_with = "as_text")]
     pub(crate) cluster: Option<ClusterId>,
-    /// Closed loop: commands outstanding, over all threads [default: 24576]
+    /// Closed loop: the number of commands outstanding, over all threads [default: 24576]
     #[arg(long, value_name = "N", conflicts_with = "rate",
           value_parser = clap::value_parser!(u64).range(1..=WINDOW_MAX))]
     pub(crate) window: Option<u64>,
-    /// Open loop: commands per second, over all threads
+    /// Open loop: the rate in commands per second, over all threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
     pub(crate) rate: Option<u64>,
-    /// Open loop: one rate after the other, each for `--seconds`, each with its own result
+    /// Open loop: these rates one after the other, each for `--seconds` and each with its own result
     #[arg(long, value_name = "RATE,...", value_delimiter = ',', conflicts_with_all = ["rate", "window"],
           value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
     pub(crate) steps: Vec<u64>,
-    /// Open loop: a rate that changes evenly within `--seconds`, with results for ten parts of it
+    /// Open loop: a rate that changes evenly within `--seconds`, with a result for each tenth of that time
     #[arg(long, value_name = "FROM:TO", conflicts_with_all = ["rate", "window", "steps"])]
     pub(crate) ramp: Option<Ramp>,
-    /// Many small clients, over all threads: each is connected to one of the replicas, which are
-    /// taken in turn, and asks it one thing at a time
+    /// Closed loop: the number of small clients, over all threads; each is connected to one replica (replicas are
+    /// taken in turn) and has one command at a time outstanding
     #[arg(long, value_name = "N", conflicts_with_all = ["window", "routing", "batch"],
           value_parser = clap::value_parser!(u64).range(1..=CLIENTS_MAX))]
     pub(crate) clients: Option<u64>,
-    /// How long to measure; with `--steps` each of them
+    /// How many seconds to measure; with `--steps`, how many seconds to measure each rate
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub(crate) seconds: u64,
-    /// Seconds before that, which do not count
+    /// How many seconds of load come before the measurement and do not count
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=SECONDS_MAX))]
     pub(crate) warmup: u64,
-    /// How many keys there are, of 16 bytes each
+    /// The number of keys, of 16 bytes each
     #[arg(long, value_name = "N", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
     pub(crate) keys: u64,
-    /// How often each key comes: uniform, zipf:THETA with THETA above 0, or hot:N:SHARE with SHARE
-    /// percent of the commands on N keys
+    /// How often each key comes: uniform, zipf:THETA with THETA above 0 and up to 10, or hot:N:SHARE, where N keys
+    /// get SHARE percent of the commands
     #[arg(long, default_value = "uniform")]
     pub(crate) distribution: Distribution,
-    /// Share of reads
+    /// The share of commands that read a key
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) reads: u8,
-    /// Share of commands that decide only if the key is as it was last heard of
+    /// The share of commands that decide a key only if its latest decision is the last one that the load knows
     #[arg(long, value_name = "PERCENT", default_value_t = 0,
           value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) decide_ifs: u8,
-    /// The size of each value
+    /// The size of each value, in bytes
     #[arg(long, value_name = "N", default_value_t = 48,
           value_parser = clap::value_parser!(u64).range(0..=VALUE_BYTES_MAX as u64))]
     pub(crate) value_bytes: u64,
-    /// Which replica gets a command: its key's home, or one after the other
+    /// The choice of the replica for a command: the home of the command's key, or all replicas in turn
     #[arg(long, value_enum, default_value_t = RoutingOption::Home)]
     pub(crate) routing: RoutingOption,
-    /// Most commands in a request frame
+    /// The largest number of commands in a request frame
     #[arg(long, value_name = "N", default_value_t = 1024,
           value_parser = clap::value_parser!(u64).range(1..=FRAME_COMMANDS_MAX as u64))]
     pub(crate) batch: u64,
-    /// How long a command may take before it is given up and counted as an error
+    /// How long a command may take before the load gives the command up and counts an error
     #[arg(long, value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub(crate) deadline: u64,
-    /// Threads, each with connections of its own
+    /// The number of threads, each with connections of its own
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX))]
     pub(crate) threads: u64,
     /// Pin thread i to core N + i
     #[arg(long, value_name = "N")]
     pub(crate) core: Option<usize>,
-    /// Seed of keys and of the mix of reads
+    /// The seed of the keys and of the mix of commands
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Check every answer against what was answered before; nobody else may delete keys meanwhile
+    /// Check every answer against all earlier answers; no other client may delete keys during the run
     #[arg(long)]
     pub(crate) verify: bool,
     #[command(flatten)]
@@ -121,22 +121,22 @@ pub(crate) struct Options {
 /// Where the figures go.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Results {
-    /// What to print on stdout
+    /// The format in which the result is printed on standard output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
-    /// Also write the latencies as an HdrHistogram percentile file
+    /// Write the latencies to this file as well, in the percentile format of HdrHistogram
     #[arg(long, value_name = "FILE")]
     pub(crate) hgrm: Option<PathBuf>,
-    /// Also write a page with charts that needs nothing from elsewhere
+    /// Write a page with charts to this file as well; the page loads nothing from other places
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Compare with what this machine can do at best: a file of `isonomy-bench probe`
+    /// Compare the result with the limits of this machine, which this file of `isonomy-bench probe --json` holds
     #[arg(long, value_name = "FILE")]
     pub(crate) probe: Option<PathBuf>,
-    /// Also append the result as one line of JSON
+    /// Append the result to this file as well, as one line of JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) append: Option<PathBuf>,
-    /// What to show on stderr meanwhile; a bar needs a terminal
+    /// The progress that is shown on standard error; a bar needs a terminal
     #[arg(long, value_enum, default_value_t = Progress::Bar, num_args = 0..=1,
           default_missing_value = "bar")]
     pub(crate) progress: Progress,
@@ -176,10 +176,12 @@ impl Options {
     /// Checks the options together. The error says what is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.reads + self.decide_ifs > 100 {
-            return Err("--reads and --decide-ifs are more than 100 percent together; lower one".into());
+            return Err(
+                "--reads and --decide-ifs are more than 100 percent together; lower one of the two".into()
+            );
         }
         if self.steps.len() > STEPS_MAX {
-            return Err(format!("--steps has more than {STEPS_MAX} rates; leave some out"));
+            return Err(format!("--steps has more than {STEPS_MAX} rates; leave some rates out"));
         }
         if let Distribution::Hot { keys, .. } = self.distribution
             && keys >= self.keys
@@ -228,20 +230,20 @@ pub(crate) enum RoutingOption {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Output {
-    /// For people.
+    /// A table for people
     Table,
-    /// One object; its names are a contract.
+    /// One JSON object, whose names are a contract
     Json,
 }
 
 /// What goes to stderr.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Progress {
-    /// A bar, if stderr is a terminal.
+    /// A bar, if standard error is a terminal
     Bar,
-    /// A line per second.
+    /// A line per second
     Plain,
-    /// Nothing.
+    /// No progress
     None,
 }
 

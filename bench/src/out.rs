@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The reader of standard output has left. It has what it wanted, so nothing is said to it.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody reads standard output any more")]
+#[error("the reader of standard output has left")]
 pub(crate) struct ReaderLeft;
 
 /// Prints a result on standard output.
@@ -19,7 +19,8 @@ pub(crate) fn print(text: impl Display) -> Result<()> {
     let printed = out.write_all(text.to_string().as_bytes()).and_then(|()| out.flush());
     printed.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => ReaderLeft.into(),
-        _ => Error::new(error).context("standard output does not take the result; give it another place"),
+        _ => Error::new(error)
+            .context("the result cannot be written to standard output; write the result to another place"),
     })
 }
 
@@ -71,7 +72,7 @@ impl ResultFile {
 }
 
 fn cannot_write(path: &Path, option: &str) -> String {
-    format!("cannot write {}; choose another {option}", path.display())
+    format!("the result cannot be written to {}; choose another {option}", path.display())
 }
 
 #[cfg(test)]

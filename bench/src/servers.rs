@@ -20,8 +20,9 @@ impl Servers {
     /// Makes a set without servers, whose data will lie below `parent`.
     pub(crate) fn new(parent: &Path) -> Result<Servers> {
         let dir = tempfile::Builder::new().prefix("isonomy-bench-").tempdir_in(parent);
-        let dir =
-            dir.with_context(|| format!("{}: choose another directory with --dir", parent.display()))?;
+        let dir = dir.with_context(|| {
+            format!("{}: the directory cannot be used; choose another directory with --dir", parent.display())
+        })?;
         Ok(Servers { dir, processes: Vec::new() })
     }
 

@@ -38,7 +38,7 @@ impl Aligned {
 #[derive(Debug, thiserror::Error)]
 pub enum DirectError {
     /// The directory takes no file.
-    #[error("no file can be made in {}; make that directory or choose another", .dir.display())]
+    #[error("no file can be made in {}; make this directory, or choose another directory", .dir.display())]
     NotMade {
         /// The directory.
         dir: PathBuf,
@@ -54,7 +54,7 @@ pub enum DirectError {
         source: Error,
     },
     /// The file did not get its size.
-    #[error("{mib} MiB cannot be written in {}; make room there or choose another directory", .dir.display())]
+    #[error("{mib} MiB cannot be written in {}; make room there, or choose another directory", .dir.display())]
     NotFilled {
         /// The directory.
         dir: PathBuf,

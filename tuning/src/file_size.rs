@@ -33,8 +33,10 @@ pub fn remedy(error: &Error) -> Option<String> {
         return None;
     }
     Some(match limit(Resource::FSIZE) {
-        Ok(limit) if limit != UNLIMITED => format!("files may have {limit} bytes here; {REMEDY}"),
-        _ => "its file system holds no larger files; use another".to_owned(),
+        Ok(limit) if limit != UNLIMITED => {
+            format!("the limit on the size of files is {limit} bytes; {REMEDY}")
+        }
+        _ => "the file system holds no larger files; use another file system".to_owned(),
     })
 }
 

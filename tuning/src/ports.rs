@@ -14,7 +14,8 @@ const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// The search for free ports was given up.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no {count} x {length} free ports were found between {} and {}; close what holds them",
+    "no {count} x {length} free ports were found between {} and {}; stop processes that hold ports in this \
+     range",
     PORTS.start,
     PORTS.end
 )]

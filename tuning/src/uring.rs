@@ -50,8 +50,11 @@ pub enum Refused {
     #[error("io_uring lacks {}; Linux 5.8 or later is needed", .0.join(", "))]
     Unknown(Vec<&'static str>),
     /// The kernel knows these operations and does not let this process use them.
-    #[error("io_uring refuses {}; lift the restriction on these operations: a policy of the system (SELinux, \
-             AppArmor, BPF) or of whoever starts this process", .0.join(", "))]
+    #[error(
+        "io_uring refuses {}; lift the restriction on these operations, which a policy of the system (SELinux, \
+         AppArmor, BPF) or the program that starts this process imposes",
+        .0.join(", ")
+    )]
     Operations(Vec<&'static str>),
 }
 
@@ -71,10 +74,11 @@ fn remedy(call: Call, error: &Error) -> String {
         ),
         _ if forbids && is_filtered => profile.to_owned(),
         (Call::Setup, _, Some(libc::ENOSYS)) => {
-            "the kernel lacks it; Linux 5.8 or later is needed".to_owned()
+            "the kernel does not have io_uring; Linux 5.8 or later is needed".to_owned()
         }
         _ if forbids => {
-            "a policy of the system (SELinux, AppArmor) forbids it to this process; allow it".to_owned()
+            "a policy of the system (SELinux, AppArmor) forbids io_uring to this process; allow io_uring"
+                .to_owned()
         }
         (_, _, Some(libc::ENOMEM)) => {
             "raise the limit of locked memory (`ulimit -l`, LimitMEMLOCK= in a systemd unit) or of memory"

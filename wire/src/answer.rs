@@ -243,7 +243,7 @@ impl ResponseBuilder {
 
 /// A response that does not decode, because it comes from another version or is damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the response does not decode; check that client and cluster are of one version")]
+#[error("the response does not decode; run the same release at the client and at all replicas")]
 pub struct BadResponse;
 
 /// A validated response, which is read without copying.

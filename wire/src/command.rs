@@ -162,31 +162,38 @@ struct Request {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts below are the documentation.
 pub enum Invalid {
-    #[error("the batch is cut off or its parts do not add up; resend it unchanged")]
+    #[error("the batch is cut off, or its parts do not add up; send the batch again unchanged")]
     Truncated,
-    #[error("the request does not decode; check that client and cluster are of one version")]
+    #[error("the request does not decode; run the same release at the client and at all replicas")]
     Undecodable,
-    #[error("unknown operation {0}; known are 1 (Decide) to 9 (Attach)")]
+    #[error(
+        "operation {0} is unknown; operations are 1 (Decide) to 9 (Attach), so run the same release on both \
+         sides"
+    )]
     UnknownOp(u8),
-    #[error("a request holds 1 to {BATCH_COMMANDS_MAX} commands; split it")]
+    #[error("a request holds 1 to {BATCH_COMMANDS_MAX} commands; split the request")]
     CommandCount,
-    #[error("a batch holds at most {BATCH_BYTES_MAX} bytes; split it")]
+    #[error("a batch holds at most {BATCH_BYTES_MAX} bytes; split the batch")]
     TooManyBytes,
     #[error("a key has {0} bytes; 1 to {KEY_BYTES_MAX} are allowed")]
     KeyLength(usize),
     #[error("a value has {0} bytes; at most {VALUE_BYTES_MAX} are allowed")]
     ValueLength(usize),
-    #[error("{0:?} has a key or value that it must not have; leave it empty")]
+    #[error("{0:?} has a key or a value and must not have one; leave both empty")]
     Superfluous(Op),
     #[error(
-        "{0:?} does not fit a request of this kind; reads, Opens and Barriers go without a session, all else with one"
+        "{0:?} does not fit a request of this kind; send reads, Opens and Barriers without a session, and all \
+         other operations with one"
     )]
     WrongKind(Op),
     #[error(
-        "an Attach names no owner, or a source without a usable name; run the same release on both sides"
+        "an Attach names no owner, or names a source without a usable name; run the same release on both sides"
     )]
     Attach,
-    #[error("request numbers go from 1 to {NUMBER_MAX}, at most {REQUEST_NUMBERS_MAX} in one request")]
+    #[error(
+        "request numbers go from 1 to {NUMBER_MAX}, and a request has at most {REQUEST_NUMBERS_MAX} of them; \
+         split the request"
+    )]
     Numbers,
 }
 

@@ -9,7 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Failure {
     /// Too much is under way at the replica. Nothing was proposed.
-    #[error("overloaded ({reason}); nothing was proposed, try again in {retry_after_ms} ms")]
+    #[error("overloaded ({reason}); nothing was proposed; try again in {retry_after_ms} ms")]
     Overloaded {
         /// How long to wait before the next try, in milliseconds.
         retry_after_ms: u32,
@@ -17,10 +17,10 @@ pub enum Failure {
         reason: Reason,
     },
     /// The replica takes no requests now. Nothing was proposed; another replica may take the request.
-    #[error("unavailable: {0}; nothing was proposed, ask another replica or try again later")]
+    #[error("unavailable: {0}; nothing was proposed; ask another replica or try again later")]
     Unavailable(Reason),
     /// The replica has proposed the request and will not report its outcome. The request may be decided or not.
-    #[error("unavailable: {0}; what was proposed here may still be decided")]
+    #[error("unavailable: {0}; the request was proposed and may still be decided; read the key to find out")]
     Unknown(Reason),
     /// The request is wrong and will never be taken.
     #[error("invalid: {why}")]
@@ -34,7 +34,7 @@ pub enum Failure {
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Reason {
     /// Too few replicas reach each other.
-    #[error("{linked} of {replicas} replicas reach each other here, {needed} are needed")]
+    #[error("this replica reaches {linked} of {replicas} replicas, itself included, and {needed} are needed")]
     NoQuorum {
         /// The number of replicas that this one reaches, itself included.
         linked: u8,
@@ -45,14 +45,15 @@ pub enum Reason {
     },
     /// The replica has just started, and its peers have not confirmed yet that its state is its newest.
     #[error(
-        "this replica has just started, and too few others have confirmed yet that its state is the newest"
+        "this replica has just started, and too few other replicas have confirmed yet that its state is the \
+         newest"
     )]
     NotConfirmed,
     /// The replica lacks too many of the instances that the others have executed.
-    #[error("this replica was away and is catching up")]
+    #[error("this replica was away and is still catching up")]
     CatchingUp,
     /// The replica has installed the snapshot of a peer, which does not have the outcome of its own proposals.
-    #[error("this replica was behind and has taken over the state of others")]
+    #[error("this replica was behind and has taken over the state of another replica")]
     StateReplaced,
     /// The replica was told to stop.
     #[error("this replica is shutting down")]
@@ -61,16 +62,19 @@ pub enum Reason {
     #[error("this replica has not heard of the session yet")]
     SessionUnknown,
     /// The log needs a file for which the disk has no room.
-    #[error("its disk is full; make room on it")]
+    #[error("the disk of this replica is full; make room on that disk")]
     DiskFull,
     /// A write of the log does not end.
-    #[error("its disk has not answered for {for_ms} ms")]
+    #[error("the disk of this replica has not answered for {for_ms} ms")]
     DiskHung {
         /// How long the write has been under way, in milliseconds.
         for_ms: u32,
     },
     /// The log has reached its budget.
-    #[error("the log holds {held_bytes} bytes of {budget_bytes} (`log_budget_mib`) until the next snapshot")]
+    #[error(
+        "the log holds {held_bytes} of {budget_bytes} bytes (`log_budget_mib`) and takes no writes until the \
+         next snapshot"
+    )]
     LogFull {
         /// The bytes that the log holds.
         held_bytes: u64,
@@ -78,14 +82,15 @@ pub enum Reason {
         budget_bytes: u64,
     },
     /// No more sessions may be opened.
-    #[error("{max} sessions are open; idle ones end by themselves")]
+    #[error("{max} sessions are open, which is the limit; idle sessions end by themselves")]
     SessionsFull {
         /// The limit.
         max: u32,
     },
     /// No more sources may be created.
     #[error(
-        "{max} sources are known here; end those that are done with: isonomy source list, isonomy source end NAME"
+        "the shard knows {max} sources, which is the limit; end sources that are no longer used: isonomy \
+         source list, isonomy source end NAME"
     )]
     SourcesFull {
         /// The limit.

@@ -67,11 +67,11 @@ pub struct Scope {
 pub enum FrameError {
     #[error("no Isonomy frame begins here; check that the port is the right one")]
     Magic,
-    #[error("wire version {0}, not {WIRE_VERSION}; run the same release on both sides")]
+    #[error("a frame has wire version {0}, not {WIRE_VERSION}; run the same release on both sides")]
     Version(u8),
-    #[error("unknown frame kind {0}")]
+    #[error("the kind {0} of a frame is unknown")]
     Kind(u8),
-    #[error("a frame of {0} bytes is longer than allowed here")]
+    #[error("a frame has {0} bytes, which is more than is allowed here")]
     Length(usize),
     #[error("the checksum of a frame fails")]
     Checksum,

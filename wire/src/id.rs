@@ -57,7 +57,7 @@ impl ClusterId {
 
 /// The text is empty, but no cluster has an empty name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("it is empty; give the cluster's name or its id")]
+#[error("the value is empty; give the cluster's name or its id")]
 pub struct NoCluster;
 
 impl FromStr for ClusterId {

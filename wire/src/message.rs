@@ -369,13 +369,15 @@ pub struct Start {
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SetBack {
     /// A peer has met a later process before.
-    #[error("its directory has counted {here} starts, and its start {known} was met before")]
+    #[error("the directory has counted {here} starts, but start {known} of the directory was met before")]
     Starts { here: u64, known: u64 },
     /// A peer has met another process with the same number, from which this one does not descend.
-    #[error("another process was met before that was start {here} of its directory, too")]
+    #[error("another process that was also start {here} of the directory was met before")]
     SameStart { here: u64 },
     /// The log has lost records that the replica had said to be durable.
-    #[error("its log of this shard has {here} records, and it had said before that {heard} were durable")]
+    #[error(
+        "the log of this shard has {here} records, but the replica had said before that {heard} were durable"
+    )]
     Log { here: u64, heard: u64 },
 }
 
@@ -409,7 +411,8 @@ pub struct Member {
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
     #[error(
-        "this is cluster {here}, not {there}; check the address, the cluster name, and that all members began with the same backup or none"
+        "this is cluster {here}, not {there}; check the address and the cluster name, and that all members \
+         began with the same backup or with none"
     )]
     WrongCluster { here: ClusterId, there: ClusterId },
     #[error("this replica speaks wire version {here}, not {there}; run the same release on both sides")]
@@ -418,15 +421,29 @@ pub enum Refusal {
     WrongRule { here: u32, there: u32 },
     #[error("this replica is in epoch {}, not {}; restart with the current member list", here.0, there.0)]
     WrongEpoch { here: Epoch, there: Epoch },
-    #[error("shard {} does not live on this port, which serves shard {}; check client_base and peer_base", there.0, here.0)]
+    #[error(
+        "this port does not serve shard {}; it serves shard {}; check client_base and peer_base",
+        there.0, here.0
+    )]
     WrongShard { here: ShardId, there: ShardId },
     #[error("this cluster has {here} shards, not {there}; give all members the same configuration")]
     WrongShards { here: u16, there: u16 },
-    #[error("replica {} is not a peer that this port expects; check the member list", id.0)]
+    #[error("replica {} is not among the peers that this port expects; check the member list", id.0)]
     NotAPeer { id: ReplicaId },
-    #[error("replica {} was known here with another data directory, and one that has lost its promises must not vote: start it with its old directory; if that is lost, leave this replica stopped and see docs/OPERATIONS.md, \"Lost and damaged replicas\"", id.0)]
+    #[error(
+        "replica {} was known here with another data directory, and a replica that has lost its promises must \
+         not vote: start the replica with its old directory; if the old directory is lost, leave the replica \
+         stopped and see docs/OPERATIONS.md, \"Lost and damaged replicas\"",
+        id.0
+    )]
     WrongIncarnation { id: ReplicaId },
-    #[error("replica {} has a data directory that was set back or copied: {found}. It has forgotten what was promised since, so it must not vote: start it with the newest state of its directory; if that is lost, leave this replica stopped and see docs/OPERATIONS.md, \"Lost and damaged replicas\"", id.0)]
+    #[error(
+        "replica {} has a data directory that was set back or copied: {found}. The replica has forgotten \
+         promises that it made since, so it must not vote: start the replica with the newest state of its \
+         directory; if that state is lost, leave the replica stopped and see docs/OPERATIONS.md, \"Lost and \
+         damaged replicas\"",
+        id.0
+    )]
     SetBack {
         id: ReplicaId,
         found: SetBack,
@@ -435,16 +452,26 @@ pub enum Refusal {
         cluster: ClusterId,
         epoch: Epoch,
     },
-    #[error("another process of replica {} (start {} of its data directory) is linked here and was heard a moment ago; this is start {}. Of two processes one has a copy of the directory, and a copy must never run: stop that one", id.0, living.number, here.number)]
+    #[error(
+        "another process of replica {} (start {} of its data directory) is linked here and was heard a moment \
+         ago; this process is start {}. One of the two processes has a copy of the directory, and a copy must \
+         never run: find the process that has the copy, and stop that one",
+        id.0, living.number, here.number
+    )]
     AnotherLives { id: ReplicaId, here: Start, living: Start },
-    #[error("this port is for {expected}; use the other base port")]
+    #[error(
+        "this port is for {expected}; connect to a port counted from the other base (client_base or peer_base)"
+    )]
     WrongPort { expected: String },
-    #[error("all {limit} connections of this shard are taken; close some or raise `connections_max`")]
+    #[error(
+        "all {limit} connections of this shard are taken; close some connections or raise `connections_max`"
+    )]
     TooManyConnections { limit: u32 },
     #[error(
-        "all connections of this shard were taken, and this one had been idle for {idle_s} s: another has its place; connect again when there is something to ask, or raise `connections_max`"
+        "all connections of this shard were taken, and this one, idle for {idle_s} s, was closed to make room \
+         for another; connect again when there is something to ask, or raise `connections_max`"
     )]
     MadeRoom { idle_s: u64 },
-    #[error("the first frame must be a hello")]
+    #[error("the first frame was not a hello; connect with a client or a replica of this release")]
     NoHello,
 }

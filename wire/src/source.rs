@@ -29,10 +29,15 @@ pub struct SourceName(Box<str>);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadName {
     /// The name is empty or has only blanks.
-    #[error("the name of the source is empty; give each source a name of its own, and always the same")]
+    #[error(
+        "the name of the source is empty; give each source a name of its own, and use that name in every run"
+    )]
     Empty,
     /// The name has this many bytes, which are too many.
-    #[error("the name of the source has {0} bytes; at most {SOURCE_NAME_BYTES_MAX} are allowed")]
+    #[error(
+        "the name of the source has {0} bytes, and at most {SOURCE_NAME_BYTES_MAX} are allowed; choose a \
+         shorter name"
+    )]
     Length(usize),
 }
 

@@ -1,7 +1,4 @@
 //! An etcd cluster of three on this machine, and many clients that put.
-//!
-//! The one call that is needed is written by hand, since generated code would ask everybody who builds this program
-//! for a protobuf compiler.
 
 use crate::cluster::{PATIENCE, REPLICAS, RETRY_EVERY};
 use crate::load::record::{Record, Recorded};
@@ -10,7 +7,7 @@ use crate::load::workload::Workload;
 use crate::options::Options;
 use crate::servers::Servers;
 use anyhow::{Context, Result, anyhow, bail};
-use http::uri::PathAndQuery;
+use etcd_client::{Client, KvClient};
 use isonomy_tuning::cpu::{cpu_us_of, process_cpu_us};
 use isonomy_tuning::environment;
 use isonomy_tuning::ports::free_ranges;
@@ -26,9 +23,6 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::task::{JoinSet, LocalSet};
-use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
-use tonic_prost::ProstCodec;
 
 /// Clients that share a connection, on which many calls can be under way.
 const CLIENTS_PER_CONNECTION: u64 = 25;
@@ -37,19 +31,6 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// The time between two checks whether the user wants the load to end.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// etcd's `PutRequest`, as far as it is used.
-#[derive(Clone, PartialEq, prost::Message)]
-struct PutRequest {
-    #[prost(bytes = "vec", tag = "1")]
-    key: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-/// etcd's `PutResponse`, of which nothing is read.
-#[derive(Clone, PartialEq, prost::Message)]
-struct PutResponse {}
 
 /// Members that answer.
 pub(super) struct Etcd {
@@ -62,8 +43,8 @@ pub(super) fn version(program: &Path) -> Result<String> {
     let output = match Command::new(program).arg("--version").output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "{} was not found; install etcd (on Debian and Ubuntu `apt install etcd-server`), or unpack a release \
-             of etcd and name its program with --etcd",
+            "the program {} was not found; install etcd (on Debian and Ubuntu `apt install etcd-server`), or \
+             unpack a release of etcd and name its program with --etcd",
             program.display()
         ),
         Err(error) => return Err(error).with_context(|| format!("starting {}", program.display())),
@@ -106,13 +87,16 @@ impl Etcd {
         let began = Instant::now();
         for endpoint in self.endpoints.clone() {
             let put = || async {
-                let channel = Endpoint::from_shared(endpoint.clone())?.connect().await?;
-                put(&mut Grpc::new(channel), b"ready", b"yes").await.context("a put")
+                let mut client = Client::connect([&endpoint], None).await?;
+                client.put("ready", "yes", None).await.context("a put")
             };
             while let Err(error) = runtime.block_on(put()) {
                 self.servers.check_running()?;
                 if began.elapsed() > PATIENCE {
-                    return Err(error.context(format!("etcd does not answer within {PATIENCE:?}")));
+                    return Err(error.context(format!(
+                        "etcd does not answer within {PATIENCE:?}; check the machine's load and the disk of \
+                         --dir"
+                    )));
                 }
                 std::thread::sleep(RETRY_EVERY);
             }
@@ -132,7 +116,11 @@ impl Etcd {
             (self.sample(plan, span.from, interrupted), self.sample(plan, span.to, interrupted));
         let mut recorded = Recorded::new(plan.schedule.steps.len());
         for thread in threads {
-            recorded.merge(&thread.join().map_err(|_| anyhow!("a load thread panicked; see above"))??);
+            recorded.merge(
+                &thread
+                    .join()
+                    .map_err(|_| anyhow!("a thread of the load panicked; report the message above"))??,
+            );
         }
         Ok(Measurement { recorded, before, after })
     }
@@ -186,14 +174,6 @@ fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-async fn put(grpc: &mut Grpc<Channel>, key: &[u8], value: &[u8]) -> Result<(), tonic::Status> {
-    grpc.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
-    let request = PutRequest { key: key.into(), value: value.into() };
-    let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
-    let codec: ProstCodec<PutRequest, PutResponse> = ProstCodec::default();
-    grpc.unary(tonic::Request::new(request), path, codec).await.map(|_| ())
-}
-
 /// One thread with its share of the clients.
 fn run(plan: &Arc<Plan>, thread: u64, endpoints: &[String]) -> Result<Recorded> {
     let (sender, _nobody_looks_at_seconds) = channel();
@@ -201,16 +181,16 @@ fn run(plan: &Arc<Plan>, thread: u64, endpoints: &[String]) -> Result<Recorded> 
     let desk = Rc::new(RefCell::new((Workload::new(&plan.options, thread), record)));
     let clients = plan.options.clients_of(thread).unwrap_or_default();
     runtime()?.block_on(LocalSet::new().run_until(async {
-        let mut channels = Vec::new();
+        let mut connections = Vec::new();
         for connection in 0..clients.div_ceil(CLIENTS_PER_CONNECTION) {
             // Threads begin with different members.
             let endpoint = &endpoints[(connection + thread) as usize % endpoints.len()];
-            channels.push(Endpoint::from_shared(endpoint.clone())?.connect().await?);
+            connections.push(Client::connect([endpoint], None).await?.kv_client());
         }
         let mut tasks = JoinSet::new();
         for client in 0..clients as usize {
-            let grpc = Grpc::new(channels[client % channels.len()].clone());
-            tasks.spawn_local(ask(grpc, plan.clone(), desk.clone()));
+            let connection = connections[client % connections.len()].clone();
+            tasks.spawn_local(ask(connection, plan.clone(), desk.clone()));
         }
         while let Some(ended) = tasks.join_next().await {
             ended?;
@@ -222,7 +202,7 @@ fn run(plan: &Arc<Plan>, thread: u64, endpoints: &[String]) -> Result<Recorded> 
 }
 
 /// One client, which puts one key at a time.
-async fn ask(mut grpc: Grpc<Channel>, plan: Arc<Plan>, desk: Rc<RefCell<(Workload, Record)>>) {
+async fn ask(mut etcd: KvClient, plan: Arc<Plan>, desk: Rc<RefCell<(Workload, Record)>>) {
     loop {
         let asked = plan.now();
         if asked >= plan.end() {
@@ -232,7 +212,7 @@ async fn ask(mut grpc: Grpc<Channel>, plan: Arc<Plan>, desk: Rc<RefCell<(Workloa
             Action::Decide { key, value } => (key.to_vec(), value.to_vec()),
             other => unreachable!("{other:?} is no part of a comparison"),
         };
-        let answer = put(&mut grpc, &key, &value).await;
+        let answer = etcd.put(key, value, None).await;
         let now = plan.now();
         let record = |note: &dyn Fn(&mut Record)| {
             let record = &mut desk.borrow_mut().1;
@@ -240,7 +220,7 @@ async fn ask(mut grpc: Grpc<Channel>, plan: Arc<Plan>, desk: Rc<RefCell<(Workloa
             note(record);
         };
         match answer {
-            Ok(()) => record(&|record| record.on_committed(now, plan.end(), asked)),
+            Ok(_) => record(&|record| record.on_committed(now, plan.end(), asked)),
             Err(_) => {
                 record(&|record| record.on_failure(asked, "refused"));
                 tokio::time::sleep(REFUSED_PAUSE).await;

@@ -24,52 +24,52 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Options of `compare`. They come back in the result as they were.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct CompareOptions {
-    /// With what
+    /// The system to compare with
     #[arg(long, value_enum, value_name = "SYSTEM")]
     against: Against,
-    /// The etcd program
+    /// The name or the path of the etcd program
     #[arg(long, value_name = "PATH", default_value = "etcd")]
     #[serde(skip)]
     etcd: PathBuf,
-    /// The isonomy program [default: the one beside this one]
+    /// The path of the isonomy program [default: the program beside this one]
     #[arg(long, value_name = "PATH")]
     #[serde(skip)]
     isonomy: Option<PathBuf>,
-    /// How often each system is measured
+    /// How many times each system is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
-    /// Clients over all threads, each with one put at a time
+    /// The number of clients, over all threads; each has one put at a time under way
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     clients: u64,
-    /// How long to measure in each round
+    /// How many seconds to measure each system in each round
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// Seconds before that, which do not count
+    /// How many seconds of load come before the measurement and do not count
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=3600))]
     warmup: u64,
-    /// How many keys there are, of 16 bytes each
+    /// The number of keys, of 16 bytes each
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1 << 32))]
     keys: u64,
-    /// The size of each value
+    /// The size of each value, in bytes
     #[arg(long, value_name = "N", default_value_t = 48,
           value_parser = clap::value_parser!(u64).range(0..=VALUE_BYTES_MAX as u64))]
     value_bytes: u64,
-    /// Threads of the load
+    /// The number of threads of the load
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     threads: u64,
-    /// In each round also measure Isonomy with one client that has 24,576 commands outstanding and
-    /// sends them in frames
+    /// Measure Isonomy in each round also with one client that has 24,576 commands outstanding and sends them in
+    /// frames
     #[arg(long)]
     pipelined: bool,
-    /// Where the data go, in new directories that are removed again
+    /// The directory in which new directories for the data are made and removed again
     #[arg(long, default_value = "/var/tmp", value_name = "DIR")]
     #[serde(skip)]
     dir: PathBuf,
-    /// What to print on stdout
+    /// The format in which the result is printed on standard output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     #[serde(skip)]
     output: Output,
-    /// Also append the result as one line of JSON
+    /// Append the result to this file as well, as one line of JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     append: Option<PathBuf>,
@@ -99,7 +99,10 @@ pub(crate) fn run(options: &CompareOptions) -> Result<()> {
                 System::Etcd => on_etcd(options, &interrupted)?,
                 _ => on_isonomy(options, *system, &isonomy, &interrupted)?,
             });
-            ensure!(!interrupted.load(Ordering::Relaxed), "interrupted: nothing was compared");
+            ensure!(
+                !interrupted.load(Ordering::Relaxed),
+                "the run was interrupted, and nothing was compared"
+            );
         }
     }
     let comparison = Comparison::new(options, Host::here(), version, rounds);
@@ -140,12 +143,12 @@ fn on_isonomy(
     let connected = measured.recorded.clients_connected;
     ensure!(
         system == System::Pipelined || connected == options.clients,
-        "only {connected} of {} clients could connect; lower --clients",
+        "only {connected} of {} clients connected; lower --clients",
         options.clients
     );
     ensure!(measured.durable, "the replicas do not sync what they write; unset `durability`");
     let MeasuredStep { seconds, before, after, .. } =
-        *measured.steps.first().context("nothing was measured")?;
+        *measured.steps.first().context("nothing was measured; measure for more --seconds")?;
     let servers = before.servers_cpu_us.zip(after.servers_cpu_us);
     let servers = servers.map(|(before, after)| after.saturating_sub(before));
     let load_cpu_us = after.load_cpu_us.saturating_sub(before.load_cpu_us);

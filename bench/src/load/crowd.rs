@@ -88,7 +88,8 @@ impl<'a> Crowd<'a> {
         let crowd = Crowd {
             shared,
             generator,
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("creating an epoll instance")?,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)
+                .context("an epoll instance cannot be created")?,
             clients: (0..count).map(client).collect(),
             idle: VecDeque::new(),
             unwritten: Vec::new(),
@@ -187,7 +188,7 @@ impl<'a> Crowd<'a> {
     fn on_connected(&mut self, place: Place, up: Up) -> Result<()> {
         let data = (place.client as u64) << 16 | place.shard as u64;
         epoll::add(&self.epoll, &up.stream, epoll::EventData::new_u64(data), epoll::EventFlags::IN)
-            .context("waiting for a socket")?;
+            .context("the wait for a socket failed")?;
         let client = &mut self.clients[place.client];
         client.ups[place.shard] = Some(up);
         client.conversation.on_connected(ONLY, ShardId(place.shard as u16));
@@ -272,7 +273,7 @@ impl<'a> Crowd<'a> {
         let timeout = Timespec { tv_sec: 0, tv_nsec: 1000 * (until - now) as i64 };
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error).context("waiting for sockets"),
+            Err(error) => Err(error).context("the wait for sockets failed"),
         }
     }
 }

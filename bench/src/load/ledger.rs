@@ -166,7 +166,7 @@ impl Book {
                 (*key_seq, Told { id: Some(*id), committed: true })
             }
             (Op::DecideIf { expected }, Answer::Rejected { key_seq, .. }) if *key_seq == expected => {
-                return Err(wrong(*key_seq, "to a DecideIf that expected just this".into()));
+                return Err(wrong(*key_seq, "to a DecideIf that expected exactly this key_seq".into()));
             }
             (Op::DecideIf { .. }, Answer::Rejected { key_seq, .. }) => {
                 (*key_seq, Told { id: None, committed: false })
@@ -216,13 +216,13 @@ impl Book {
     fn before(&self, key: u32, floor: u64) -> String {
         let top = self.tops.get(&key).filter(|top| top.0 == floor);
         let told = top.map_or(Told { id: None, committed: false }, |top| top.1);
-        format!("after {} before it was asked", told.say(floor))
+        format!("after {} before this command was sent", told.say(floor))
     }
 }
 
 impl Told {
     fn say(&self, number: u64) -> String {
-        let id = self.id.map_or("a command not named".to_owned(), |id| format!("command {id}"));
+        let id = self.id.map_or("an unnamed command".to_owned(), |id| format!("command {id}"));
         format!("key_seq {number} by {id} had been answered")
     }
 }
@@ -357,7 +357,7 @@ mod tests {
     fn a_decide_if_commits_exactly_when_its_expectation_holds() {
         let if_at = |expected| Op::DecideIf { expected };
         assert_wrong(&[(if_at(3), committed(5, 1))], &["key_seq 5", "expected key_seq 3"]);
-        assert_wrong(&[(if_at(3), rejected(3))], &["key_seq 3", "expected just this"]);
+        assert_wrong(&[(if_at(3), rejected(3))], &["key_seq 3", "expected exactly this"]);
         assert_wrong(&[(Op::Decide, committed(5, 1)), (if_at(3), rejected(4))], &["key_seq 4", "key_seq 5"]);
     }
 

@@ -124,14 +124,21 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
     watch.watch(&threads, interrupted);
     let mut recorded = Recorded::new(shared.schedule.steps.len());
     for thread in threads {
-        recorded.merge(&thread.join().map_err(|_| anyhow!("a load thread panicked; see above"))??);
+        recorded.merge(
+            &thread
+                .join()
+                .map_err(|_| anyhow!("a thread of the load panicked; report the message above"))??,
+        );
     }
     let (steps, series) = watch.finish();
     // A name that is still looked up holds nobody up.
     runtime.shutdown_background();
     let contradictions = shared.ledger.as_ref().and_then(Ledger::contradictions);
     let is_wrong = contradictions.as_ref().is_some_and(|found| found.count > 0);
-    ensure!(is_wrong || !steps.is_empty(), "interrupted during the warm-up: nothing was measured");
+    ensure!(
+        is_wrong || !steps.is_empty(),
+        "the run was interrupted during the warm-up, and nothing was measured"
+    );
     let durable = shared.welcome.durable;
     Ok(Measured { began_unix_seconds, recorded, steps, series, durable, contradictions })
 }
@@ -139,11 +146,12 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
 /// Raises the limit of open files, so that so many connections may be open.
 pub(crate) fn allow_files(connections: u64) -> Result<()> {
     let wanted = connections + OTHER_FILES_MAX;
-    let limit = raise(Resource::NOFILE, wanted).context("raising the limit of files")?;
+    let limit = raise(Resource::NOFILE, wanted).context("the limit on open files cannot be raised")?;
     // A lower limit is enough without clients.
     ensure!(
         limit >= wanted || connections == 0,
-        "{connections} connections need more open files; run `ulimit -Hn {wanted}` as root first"
+        "{connections} connections need more open files than are allowed; run `ulimit -Hn {wanted}` as root \
+         first"
     );
     Ok(())
 }
@@ -154,7 +162,7 @@ fn start(shared: &Arc<Shared>, seconds: &Sender<Second>) -> Result<Vec<JoinHandl
     for thread in 0..shared.options.threads {
         let core = shared.options.core.map(|first| first + thread as usize);
         if let Some(unknown) = cores::first_unusable(core.as_slice()) {
-            bail!("there is no core {unknown}; choose another --core");
+            bail!("this process cannot use core {unknown}; choose another --core");
         }
         let (shared, seconds) = (shared.clone(), seconds.clone());
         threads.push(std::thread::spawn(move || {

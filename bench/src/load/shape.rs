@@ -34,8 +34,8 @@ impl FromStr for Distribution {
         };
         parsed.ok_or_else(|| {
             format!(
-                "{text:?} is none of `uniform`, `zipf:THETA` with THETA above 0 and up to 10, and `hot:N:SHARE` \
-                 with N keys that get SHARE percent of the commands"
+                "{text:?} is not a distribution; give `uniform`, `zipf:THETA` with THETA above 0 and up to 10, \
+                 or `hot:N:SHARE` with N keys that get SHARE percent of the commands"
             )
         })
     }
@@ -71,8 +71,9 @@ impl FromStr for Ramp {
         let rate =
             |text: &str| text.parse().ok().filter(|rate| (1..=crate::options::RATE_MAX).contains(rate));
         let rates = text.split_once(':').and_then(|(from, to)| Some((rate(from)?, rate(to)?)));
-        let (from, to) =
-            rates.ok_or_else(|| format!("{text:?} is not FROM:TO, two rates in commands per second"))?;
+        let (from, to) = rates.ok_or_else(|| {
+            format!("{text:?} is not a ramp; give FROM:TO, two rates in commands per second")
+        })?;
         Ok(Ramp { from, to })
     }
 }

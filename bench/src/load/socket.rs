@@ -122,5 +122,5 @@ fn connect_any(addresses: impl Iterator<Item = SocketAddr>) -> Result<TcpStream>
             Err(error) => last = Some(error),
         }
     }
-    Err(last.context("the name has no address")?.into())
+    Err(last.context("the name of the replica has no address; check the name and the name server")?.into())
 }

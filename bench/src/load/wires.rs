@@ -145,7 +145,7 @@ impl Wires {
         match poll(&mut fds, Some(&timeout)) {
             // A signal came, and the caller looks what to do.
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("waiting for sockets"),
+            Err(error) => return Err(error).context("the wait for sockets failed"),
         }
         let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
         let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().intersects(readable)).collect();

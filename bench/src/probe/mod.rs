@@ -23,11 +23,12 @@ use std::path::Path;
 /// since figures that are measured there are those of no disk.
 pub(crate) fn tell_file_system(dir: &Path) -> Result<FileSystem> {
     let file_system = FileSystem::of(dir).with_context(|| {
-        format!("{} cannot be looked at; make that directory or choose another --dir", dir.display())
+        format!("{} cannot be read; make this directory, or choose another --dir", dir.display())
     })?;
     if file_system.is_in_memory() {
         say(format_args!(
-            "warning: {} is on a {file_system}, which syncs nothing; give a --dir on the disk that is meant",
+            "warning: {} is on a {file_system}, which syncs nothing; give a --dir on the disk that is to be \
+             measured",
             dir.display()
         ));
     }
@@ -48,10 +49,12 @@ fn check_room(dir: &Path, needed: u64) -> Result<()> {
 
 /// Checks that executors can be made here.
 fn check_executor() -> Result<()> {
-    let limit = raise(Resource::MEMLOCK, EXECUTOR_MEMLOCK_BYTES).context("the limit of locked memory")?;
+    let limit = raise(Resource::MEMLOCK, EXECUTOR_MEMLOCK_BYTES)
+        .context("the limit of locked memory cannot be raised")?;
     ensure!(
         limit >= EXECUTOR_MEMLOCK_BYTES,
-        "locked memory is limited to {limit} bytes and io_uring needs {EXECUTOR_MEMLOCK_BYTES}; raise it (`ulimit -l`)"
+        "locked memory is limited to {limit} bytes, and io_uring needs {EXECUTOR_MEMLOCK_BYTES} bytes; raise \
+         the limit (`ulimit -l`)"
     );
     Ok(uring::check()?)
 }
@@ -68,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let disk = Disk::measure(&options.dir).context("--dir")?;
     say("measuring TCP on this machine ...");
     let loopback =
-        Loopback::measure().context("TCP on 127.0.0.1 failed; check that the interface lo is up")?;
+        Loopback::measure().context("TCP on 127.0.0.1 has failed; check that the interface lo is up")?;
     say("measuring memory ...");
     let memory = Memory::measure();
     say("measuring the skeleton: replicas that sync, forward and execute without a protocol ...");

@@ -22,46 +22,46 @@ const SECONDS_MAX: u64 = 3_600;
 /// Options of `probe`. They come back in the report as they were.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Options {
-    /// Where the logs lie meanwhile: any directory on the disk that is to be measured
+    /// The directory for the logs during the probe: any directory on the disk that is to be measured
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// Commands in a batch
+    /// The number of commands in a batch
     #[arg(long, value_name = "N", default_value_t = 1024,
           value_parser = clap::value_parser!(u64).range(1..=BATCH_COMMANDS_MAX as u64))]
     pub(crate) batch: u64,
-    /// Shards of each replica, a process each, among which the keys are divided
+    /// The number of shards of each replica; each is a process, and the keys are divided among the shards
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(1..=SHARDS_MAX))]
     pub(crate) shards: u64,
-    /// Closed loop: batches under way at each shard of each replica
+    /// Closed loop: the number of batches under way at each shard of each replica
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub(crate) in_flight: u64,
-    /// The size of each value
+    /// The size of each value, in bytes
     #[arg(long, value_name = "N", default_value_t = 48,
           value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     pub(crate) value_bytes: u64,
-    /// How many keys there are, of 16 bytes each
+    /// The number of keys, of 16 bytes each
     #[arg(long, value_name = "N", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u64).range(1..=KEYS_MAX))]
     pub(crate) keys: u64,
-    /// How long to measure, each loop
+    /// How many seconds to measure each loop
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     pub(crate) seconds: u64,
-    /// Then an open loop as well: commands per second, over all replicas
+    /// Run an open loop as well, at this rate in commands per second over all replicas
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) rate: Option<u64>,
-    /// The size of each replica's log, which is written round and round
+    /// The size of each replica's log, which is written again from the beginning when its end is reached
     #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u64).range(16..=1 << 40))]
     pub(crate) log_mib: u64,
     /// Pin the shards and the load to these cores in turn [default: not pinned]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub(crate) cores: Vec<usize>,
-    /// What to print on stdout
+    /// The format in which the report is printed on standard output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
-    /// Also write the report as JSON to this file
+    /// Write the report to this file as well, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
@@ -72,17 +72,18 @@ impl Options {
         let batch_bytes = self.batch * command_bytes(self.value_bytes) as u64;
         ensure!(
             batch_bytes <= BATCH_BYTES_MAX as u64,
-            "a batch would have {batch_bytes} bytes, more than {BATCH_BYTES_MAX}; lower --batch or --value-bytes"
+            "a batch would have {batch_bytes} bytes, which is more than {BATCH_BYTES_MAX}; lower --batch or \
+             --value-bytes"
         );
         let in_flight_bytes = self.shards * self.in_flight * batch_bytes;
         ensure!(
             in_flight_bytes <= IN_FLIGHT_BYTES_MAX,
-            "{in_flight_bytes} bytes would be under way at each replica, more than {IN_FLIGHT_BYTES_MAX}; lower \
-             --in-flight, --shards or --batch"
+            "{in_flight_bytes} bytes would be under way at each replica, which is more than \
+             {IN_FLIGHT_BYTES_MAX}; lower --in-flight, --shards or --batch"
         );
         match cores::first_unusable(&self.cores) {
             None => Ok(()),
-            Some(unknown) => bail!("there is no core {unknown}; choose other --cores"),
+            Some(unknown) => bail!("this process cannot use core {unknown}; choose other --cores"),
         }
     }
 
@@ -100,10 +101,10 @@ impl Options {
 /// Options of one shard of one replica of the skeleton: the probe gives them to itself.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReplicaOptions {
-    /// Its place, 0 to 2
+    /// The number of the replica, 0 to 2
     #[arg(long)]
     pub(crate) id: u8,
-    /// Where its log lies
+    /// The directory of the replica's log
     #[arg(long)]
     pub(crate) dir: PathBuf,
     /// See `probe`
@@ -115,7 +116,7 @@ pub(crate) struct ReplicaOptions {
     /// See `probe`
     #[arg(long)]
     pub(crate) log_mib: u64,
-    /// Where it is pinned
+    /// The core to which the replica is pinned
     #[arg(long)]
     pub(crate) core: Option<usize>,
 }

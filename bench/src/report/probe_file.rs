@@ -9,12 +9,16 @@ const FIELD: &str = "decisions_per_second";
 
 /// The decisions per second of the probe.
 pub(crate) fn read(path: &Path) -> Result<f64> {
-    let advice =
-        || format!("{} is no probe of this machine; write it with `isonomy-bench probe`", path.display());
+    let advice = || {
+        format!(
+            "{} is not a probe of this machine; write the file with `isonomy-bench probe --json`",
+            path.display()
+        )
+    };
     let text = std::fs::read_to_string(path).with_context(advice)?;
     let object: Value = serde_json::from_str(&text).with_context(advice)?;
     let figure = object[FIELD].as_f64().filter(|figure| *figure > 0.0);
-    figure.with_context(|| format!("it has no positive {FIELD}")).with_context(advice)
+    figure.with_context(|| format!("the file has no positive {FIELD}")).with_context(advice)
 }
 
 #[cfg(test)]

@@ -69,9 +69,9 @@ impl Fatal {
 
     /// A part of what a replica has to remember is missing or does not read.
     pub fn damaged(path: &Path, what: &str) -> Fatal {
-        let remedy = "This replica may have forgotten what it promised, so it must not vote: keep the \
-                      directory for examination and this replica stopped; docs/OPERATIONS.md says under \
-                      \"Lost and damaged replicas\" how to go on";
+        let remedy = "This replica may have forgotten promises, so it must not vote: leave this replica \
+                      stopped and keep the directory for examination; then follow docs/OPERATIONS.md, \"Lost \
+                      and damaged replicas\"";
         Fatal::new(Reason::Damaged, format!("{}: {what}. {remedy}", path.display()))
     }
 
@@ -84,7 +84,7 @@ impl Fatal {
     pub fn of_another_release(path: &Path, version: u8) -> Fatal {
         let what = format!(
             "a release with wire version {version} wrote it, and this release reads version {WIRE_VERSION}. \
-             It is not damaged: run the release that made it"
+             The file is not damaged: run the release that made it"
         );
         Fatal::new(Reason::DataDir, format!("{}: {what}", path.display()))
     }

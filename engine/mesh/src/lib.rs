@@ -12,9 +12,22 @@ pub use lane::{Inbox, LANE_MAX, Outbox};
 
 use isonomy_wire::message::ShardStatus;
 
+/// Where a member of the cluster is found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberAddress {
+    /// A name or an address; an IPv6 address has no brackets.
+    pub host: String,
+    /// Shard `s` listens for peers on this port plus `s`.
+    pub peer_base: u16,
+    /// Shard `s` listens for clients on this port plus `s`.
+    pub client_base: u16,
+}
+
 /// What the process tells a shard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToShard {
+    /// The members are found at these addresses from now on, by their ids. Links that stand are kept.
+    Addresses(Vec<MemberAddress>),
     /// The shard answers the requests that are under way, closes its connections and ends.
     Stop,
 }

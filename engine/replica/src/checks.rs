@@ -37,9 +37,9 @@ pub(crate) fn check_machine(config: &Config) -> Result<u32, Fatal> {
 fn short_backlog(allowed: u32) -> Option<String> {
     let complaint = || {
         format!(
-            "this machine lets {allowed} connections wait at a port until they are taken; when more clients than that \
-             connect at once the others try again after 1 s or more. Set the sysctl net.core.somaxconn to {BACKLOG} and \
-             start the replica again"
+            "this machine lets {allowed} connections wait at a port until the replica takes them; when more \
+             clients connect at once, the others try again after 1 s or more. Set the sysctl \
+             net.core.somaxconn to {BACKLOG} and start the replica again"
         )
     };
     (allowed < BACKLOG).then(complaint)
@@ -49,7 +49,7 @@ fn check_memlock(needed: u64) -> Result<(), Fatal> {
     let limit = raise(Resource::MEMLOCK, needed)?;
     if limit < needed {
         return Err(Fatal::machine(format!(
-            "locked memory is limited to {limit} bytes and {needed} are needed for io_uring; raise it \
+            "locked memory is limited to {limit} bytes, and io_uring needs {needed} bytes; raise the limit \
              (`ulimit -l`, LimitMEMLOCK= in a systemd unit)"
         )));
     }
@@ -58,7 +58,7 @@ fn check_memlock(needed: u64) -> Result<(), Fatal> {
 
 /// The limit, raised to the need as far as the system allows.
 pub(crate) fn raise(resource: Resource, needed: u64) -> Result<u64, Fatal> {
-    let failed = |error| Fatal::machine(format!("the limits of the process do not read: {error}"));
+    let failed = |error| Fatal::machine(format!("the limits of this process cannot be read: {error}"));
     limits::raise(resource, needed).map_err(failed)
 }
 
@@ -66,7 +66,8 @@ fn check_cores(wanted: &[usize]) -> Result<(), Fatal> {
     match cores::first_unusable(wanted) {
         None => Ok(()),
         Some(core) => Err(Fatal::machine(format!(
-            "`cores` names {core}, but this process may use {:?}",
+            "`cores` names core {core}, but this process may use only {:?}; name cores of this list, or leave \
+             `cores` out",
             cores::usable()
         ))),
     }
@@ -111,7 +112,7 @@ fn take_port(
                 if began.elapsed() < RESTART_PATIENCE && !stopping.load(Ordering::Relaxed) =>
             {
                 if !std::mem::replace(&mut told, true) {
-                    log::info!("port {port} is taken; trying for {RESTART_PATIENCE:?}");
+                    log::info!("port {port} is taken; this replica tries again for {RESTART_PATIENCE:?}");
                 }
                 std::thread::sleep(RESTART_RETRY);
             }
@@ -121,8 +122,8 @@ fn take_port(
             }
             _ => {
                 return Err(Fatal::machine(format!(
-                    "port {port} of {} at {} ({what}, shard {shard}) cannot be had: {error}; stop whoever has it, \
-                     or change `{what}`",
+                    "shard {shard} cannot listen on port {port} of {} at {} ({what}): {error}; stop the \
+                     process that has the port, or change `{what}`",
                     config.listen,
                     list(addresses)
                 )));
@@ -155,8 +156,9 @@ pub(crate) fn check_loopback(
             && !look_up(stopping, &member.host).is_ok_and(|addresses| is_local(&addresses))
     })?;
     Some(format!(
-        "'{}' stands for {} here, which only this machine reaches, and {} is another machine: peers and clients there \
-         cannot connect. Set `listen` to an address of the network or to 0.0.0.0, or mend the name (/etc/hosts)",
+        "'{}' stands for {} here, which only this machine can reach, but {} is another machine: peers and \
+         clients on other machines cannot connect. Set `listen` to an address of the network or to 0.0.0.0, or \
+         correct the name (/etc/hosts)",
         config.listen,
         list(addresses),
         far.host

@@ -1,7 +1,14 @@
 //! The configuration of a replica: flags over environment over file over defaults.
 
+mod etcd;
+
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
+use etcd::EtcdFile;
+pub(crate) use etcd::{EtcdArgs, Membership};
+use isonomy_control::id::MemberId;
+use isonomy_control::record::{Address, Record};
+use isonomy_control::settings::Settings as EtcdSettings;
 use isonomy_shard::data_dir::Expected;
 use isonomy_wire::address::{bare_host, is_host};
 use isonomy_wire::id::{REPLICAS_MAX, ReplicaId, SHARDS_MAX};
@@ -21,6 +28,8 @@ pub(crate) const LOG_BUDGET_MIB_MIN: u64 = 64;
 /// The default number of days without use after which a source is forgotten, and the largest.
 const SOURCE_EXPIRY_DAYS: u32 = 30;
 const SOURCE_EXPIRY_DAYS_MAX: u32 = 3650;
+/// The epoch in which each cluster begins.
+const FIRST_EPOCH: u32 = 1;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The moment at which a decision may be answered.
@@ -77,6 +86,20 @@ fn read_host<'de, D: Deserializer<'de>>(host: D) -> Result<String, D::Error> {
     String::deserialize(host).map(|host| bare_host(&host).to_owned())
 }
 
+impl From<&Address> for MemberConfig {
+    fn from(address: &Address) -> MemberConfig {
+        let Address { host, peer_base, client_base } = address.clone();
+        MemberConfig { host, peer_base, client_base }
+    }
+}
+
+impl From<MemberConfig> for Address {
+    fn from(member: MemberConfig) -> Address {
+        let MemberConfig { host, peer_base, client_base } = member;
+        Address { host, peer_base, client_base }
+    }
+}
+
 /// The configuration file, in which every key is optional.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,8 +114,12 @@ struct File {
     connections_max: Option<u32>,
     log_budget_mib: Option<u64>,
     source_expiry_days: Option<u32>,
+    membership: Option<Membership>,
+    advertise: Option<MemberConfig>,
     #[serde(default)]
     members: Vec<MemberConfig>,
+    #[serde(default)]
+    etcd: EtcdFile,
 }
 
 /// `isonomy serve`
@@ -136,6 +163,14 @@ pub(crate) struct ServeArgs {
     /// All members in order, as HOST:PEER_BASE:CLIENT_BASE
     #[arg(long = "members", env = "ISONOMY_MEMBERS", value_delimiter = ',', value_name = "MEMBER,...")]
     members: Vec<MemberConfig>,
+    /// Where the members of the cluster are named [default: static]
+    #[arg(long, env = "ISONOMY_MEMBERSHIP", value_enum)]
+    membership: Option<Membership>,
+    /// Where the others find this replica, if not where etcd says, as HOST:PEER_BASE:CLIENT_BASE
+    #[arg(long, env = "ISONOMY_ADVERTISE", value_name = "MEMBER")]
+    advertise: Option<MemberConfig>,
+    #[command(flatten)]
+    etcd: EtcdArgs,
 }
 
 /// The checked settings of a replica.
@@ -154,6 +189,11 @@ pub(crate) struct Config {
     pub(crate) log_budget: u64,
     /// The time without use after which a source is forgotten.
     pub(crate) source_expiry: Duration,
+    /// Where etcd is, if the members are named there.
+    pub(crate) etcd: Option<EtcdSettings>,
+    /// Where the others find this replica, if not where the record in etcd says.
+    advertise: Option<MemberConfig>,
+    /// All members in order. Of a cluster in etcd there are none before its record was adopted.
     pub(crate) members: Vec<MemberConfig>,
 }
 
@@ -165,45 +205,38 @@ impl Config {
             None => File::default(),
         };
         let members = if args.members.is_empty() { file.members } else { args.members };
-        let missing = |what: &str| {
-            let flag = what.replace('_', "-");
-            bad(format!("`{what}` is missing; set it in the file, as --{flag} or in the environment"))
-        };
         let replica = args.replica.or(file.replica).ok_or_else(|| missing("replica"))?;
-        let own = members.get(usize::from(replica));
-        let listen = args.listen.or(file.listen).or_else(|| own.map(|own| own.host.clone()));
+        let cluster = args.cluster.or(file.cluster).ok_or_else(|| missing("cluster"))?;
         let typed = args.data_dir.as_deref().map(absolute).transpose()?;
         let data_dir = typed.or(file.data_dir);
-        let config = Config {
-            cluster: args.cluster.or(file.cluster).ok_or_else(|| missing("cluster"))?,
+        let etcd = match args.membership.or(file.membership).unwrap_or_default() {
+            Membership::Static => None,
+            Membership::Etcd => Some(etcd::join(args.etcd, file.etcd, &cluster)?),
+        };
+        let mut config = Config {
+            cluster,
             replica: ReplicaId(replica),
             shards: args.shards.or(file.shards).unwrap_or(1),
             data_dir: data_dir.ok_or_else(|| missing("data_dir"))?,
             durability: args.durability.or(file.durability).unwrap_or_default(),
             cores: args.cores.or(file.cores).unwrap_or_default(),
-            listen: listen.map(|listen| bare_host(&listen).to_owned()).unwrap_or_default(),
+            listen: args.listen.or(file.listen).unwrap_or_default(),
             connections_max: args.connections_max.or(file.connections_max).unwrap_or(CONNECTIONS_MAX),
             log_budget: args.log_budget_mib.or(file.log_budget_mib).unwrap_or(LOG_BUDGET_MIB) << 20,
             source_expiry: DAY
                 * args.source_expiry_days.or(file.source_expiry_days).unwrap_or(SOURCE_EXPIRY_DAYS),
+            etcd,
+            advertise: args.advertise.or(file.advertise),
             members,
         };
         config.check()?;
+        if config.etcd.is_none() {
+            config.take_members()?;
+        }
         Ok(config)
     }
 
     fn check(&self) -> Result<(), Fatal> {
-        let count = self.members.len();
-        if count == 0 || count > REPLICAS_MAX {
-            return Err(bad(format!("`members` names {count} replicas; a cluster has 1 to {REPLICAS_MAX}")));
-        }
-        if self.replica.index() >= count {
-            let last = count - 1;
-            return Err(bad(format!("`replica` is {}, but the members are 0 to {last}", self.replica)));
-        }
-        if self.shards == 0 || usize::from(self.shards) > SHARDS_MAX {
-            return Err(bad(format!("`shards` is {}; a cluster has 1 to {SHARDS_MAX}", self.shards)));
-        }
         if self.cluster.is_empty() {
             return Err(bad("`cluster` is empty; give the cluster a name".into()));
         }
@@ -218,11 +251,67 @@ impl Config {
         if self.source_expiry < DAY || self.source_expiry > DAY * SOURCE_EXPIRY_DAYS_MAX {
             return Err(bad(format!("`source_expiry_days` goes from 1 to {SOURCE_EXPIRY_DAYS_MAX}")));
         }
+        match (&self.etcd, &self.advertise) {
+            (Some(_), _) if !self.members.is_empty() => Err(bad(
+                "`members` are given, and `membership` is \"etcd\", where they are named already; leave one out".into(),
+            )),
+            (None, Some(_)) => Err(bad(
+                "`advertise` is for clusters in etcd; without etcd all replicas name the same `members`".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the members, now that they are known, and listens at the own host if nothing else was configured.
+    fn take_members(&mut self) -> Result<(), Fatal> {
+        let count = self.members.len();
+        if count == 0 || count > REPLICAS_MAX {
+            return Err(bad(format!("`members` names {count} replicas; a cluster has 1 to {REPLICAS_MAX}")));
+        }
+        if self.replica.index() >= count {
+            let last = count - 1;
+            return Err(bad(format!("`replica` is {}, but the members are 0 to {last}", self.replica)));
+        }
+        if self.shards == 0 || usize::from(self.shards) > SHARDS_MAX {
+            return Err(bad(format!("`shards` is {}; a cluster has 1 to {SHARDS_MAX}", self.shards)));
+        }
         for (index, member) in self.members.iter().enumerate() {
             check_host(index, &member.host)?;
             self.check_ports(index, member)?;
         }
+        let listen = if self.listen.is_empty() { &self.own().host } else { &self.listen };
+        self.listen = bare_host(listen).to_owned();
         Ok(())
+    }
+
+    /// Takes members and shards from the record in etcd.
+    ///
+    /// An error if this replica does not belong to them, or the release cannot take part in the epoch.
+    pub(crate) fn adopt(&mut self, record: &Record) -> Result<(), Fatal> {
+        if record.epoch != FIRST_EPOCH {
+            return Err(bad(format!(
+                "the cluster is in epoch {}, and this release takes part in epoch {FIRST_EPOCH} only; run the release \
+                 that made the epoch",
+                record.epoch
+            )));
+        }
+        let members = &record.membership.members;
+        let is_own = |member: &isonomy_control::record::Member| member.id == MemberId(self.replica.0);
+        let Some(place) = members.iter().position(is_own) else {
+            let ids: Vec<String> = members.iter().map(|member| member.id.to_string()).collect();
+            return Err(bad(format!(
+                "`replica` is {}, and the members in etcd are {}; check `replica` and `cluster`",
+                self.replica,
+                ids.join(", ")
+            )));
+        };
+        self.replica = ReplicaId(place as u8);
+        self.shards = record.shards;
+        self.members = members.iter().map(|member| MemberConfig::from(&member.address)).collect();
+        if let Some(advertise) = &self.advertise {
+            self.members[place] = advertise.clone();
+        }
+        self.take_members()
     }
 
     /// Checks that the ports of each member exist, and that no two overlap, neither of one member nor of one host.
@@ -265,6 +354,18 @@ impl Config {
     }
 }
 
+/// The name of a cluster and where its etcd is, for commands that need nothing else of the configuration.
+pub(crate) fn etcd_of(
+    file: Option<&Path>,
+    cluster: Option<String>,
+    etcd: EtcdArgs,
+) -> Result<(String, EtcdSettings), Fatal> {
+    let file = file.map(read).transpose()?.unwrap_or_default();
+    let cluster = cluster.or(file.cluster).ok_or_else(|| missing("cluster"))?;
+    let settings = etcd::join(etcd, file.etcd, &cluster)?;
+    Ok((cluster, settings))
+}
+
 /// Checks the host of a member, under which the others find it.
 fn check_host(index: usize, host: &str) -> Result<(), Fatal> {
     if !is_host(host) {
@@ -287,14 +388,15 @@ fn read(path: &Path) -> Result<File, Fatal> {
     // The parser's text names line, column and the keys that exist.
     let mut file: File =
         toml::from_str(&text).map_err(|error| bad(format!("{}: {error}", path.display())))?;
+    // What is no file, such as a pipe, lies nowhere.
+    let base = if path.is_file() { path.parent().unwrap_or(path) } else { Path::new("") };
     if let Some(data_dir) = &file.data_dir {
         if data_dir.as_os_str().is_empty() {
             return Err(bad(format!("{}: `data_dir` is empty; name a directory", path.display())));
         }
-        // What is no file, such as a pipe, lies nowhere.
-        let base = if path.is_file() { path.parent().unwrap_or(path) } else { Path::new("") };
         file.data_dir = Some(absolute(&base.join(data_dir))?);
     }
+    file.etcd.begin_at(base)?;
     Ok(file)
 }
 
@@ -302,6 +404,11 @@ fn read(path: &Path) -> Result<File, Fatal> {
 fn absolute(path: &Path) -> Result<PathBuf, Fatal> {
     let refused = |error| bad(format!("the path '{}' is no place for data: {error}", path.display()));
     std::path::absolute(path).map_err(refused)
+}
+
+fn missing(what: &str) -> Fatal {
+    let flag = what.replace('_', "-");
+    bad(format!("`{what}` is missing; set it in the file, as --{flag} or in the environment"))
 }
 
 fn bad(text: String) -> Fatal {

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 #[command(after_help = "\
 Example: isonomy delete --connect 127.0.0.1:7400 order-17
 
-A decision after that begins a new life of the key, with decision 1. Ends with code 10 if the key has no decision.")]
+A later decision begins a new life of the key, with decision 1. The command ends with code 10 if the key has no
+decision.")]
 pub(crate) struct DeleteArgs {
     #[command(flatten)]
     connect: ConnectArgs,

@@ -20,7 +20,8 @@ pub(crate) fn check(config: &Config) -> Result<(), Fatal> {
     }
     if limit < SEGMENT_BYTES as u64 {
         return Err(Fatal::machine(format!(
-            "files may have {limit} bytes here, and a segment of the log has {SEGMENT_BYTES}; {REMEDY}"
+            "the limit on the size of files is {limit} bytes, and a segment of the log has {SEGMENT_BYTES} \
+             bytes; {REMEDY}"
         )));
     }
     for shard in 0..config.shards {
@@ -28,14 +29,15 @@ pub(crate) fn check(config: &Config) -> Result<(), Fatal> {
         if let Some((barrier, bytes)) = newest_snapshot(&dir).filter(|(_, bytes)| *bytes > limit) {
             let path = snapshots::snapshot_path(&dir, barrier);
             return Err(Fatal::machine(format!(
-                "files may have {limit} bytes here, and the snapshot {} has {bytes}, as the next ones will; {REMEDY}",
+                "the limit on the size of files is {limit} bytes, and the snapshot {} has {bytes} bytes, as \
+                 the next snapshots will have; {REMEDY}",
                 path.display()
             )));
         }
     }
     log::warn!(
-        "files may have {limit} bytes here: no snapshot that is larger will be written, and without snapshots the log \
-         grows to its budget; {REMEDY}, to `unlimited`"
+        "the limit on the size of files is {limit} bytes: no larger snapshot will be written, and without \
+         snapshots the log grows to its budget; {REMEDY}, to `unlimited`"
     );
     Ok(())
 }

@@ -41,8 +41,8 @@ pub(crate) fn share_out(config: &Config) -> Result<u32, Fatal> {
     let clients = demand.clients_within(limit)?;
     if clients < demand.clients {
         log::warn!(
-            "{limit} open files are allowed, so each shard serves {clients} clients and not {} (`connections_max`); \
-             raise the limit (`ulimit -Hn`, LimitNOFILE= in a systemd unit) to {}",
+            "{limit} open files are allowed, so each shard serves {clients} clients, not {} \
+             (`connections_max`); raise the limit (`ulimit -Hn`, LimitNOFILE= in a systemd unit) to {}",
             demand.clients,
             demand.files()
         );
@@ -63,8 +63,8 @@ impl Demand {
         let fewest = Demand { clients: self.clients.min(CLIENTS_MIN), ..self }.files();
         if limit < fewest {
             return Err(Fatal::machine(format!(
-                "{limit} open files are allowed, and {} shard(s) need {fewest} even for a few clients; raise the limit \
-                 (`ulimit -Hn`, LimitNOFILE= in a systemd unit)",
+                "{limit} open files are allowed, and {} shard(s) need {fewest} open files even for a few \
+                 clients; raise the limit (`ulimit -Hn`, LimitNOFILE= in a systemd unit)",
                 self.shards
             )));
         }

@@ -127,7 +127,8 @@ fn tell_dropped(told: u64) -> u64 {
         return told;
     }
     let text = format!(
-        "isonomy: {} lines were dropped here because nobody took them; read standard error faster\n",
+        "isonomy: {} lines were dropped here, because standard error was not read fast enough; read it \
+         faster\n",
         dropped - told
     );
     if write_to_end(text.as_bytes()) { dropped } else { told }

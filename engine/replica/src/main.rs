@@ -13,6 +13,8 @@ mod fatal;
 mod file_size;
 mod files;
 mod logging;
+mod member;
+mod membership;
 mod out;
 mod propose;
 mod read;
@@ -57,6 +59,8 @@ enum Command {
     Delete(delete::DeleteArgs),
     /// List the sources of `propose --source`, or end one
     Source(source::SourceArgs),
+    /// Initialise a cluster in etcd, and show its members
+    Member(member::MemberArgs),
     /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
     Snapshot(backup::SnapshotArgs),
 }
@@ -67,7 +71,8 @@ fn parse() -> Result<Cli, ExitCode> {
     let matches = environment::ignore_empty(command.clone()).try_get_matches();
     for name in environment::empty_names(&command, matches.as_ref().ok()) {
         logging::say(&format!(
-            "isonomy: {name} is set but empty, which counts as not set; unset it or give it a value"
+            "isonomy: the variable {name} is set but empty, which counts as not set; unset {name}, or give it \
+             a value"
         ));
     }
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|told| {
@@ -94,6 +99,7 @@ fn main() -> ExitCode {
         Command::Read(args) => read::run(&args),
         Command::Delete(args) => delete::run(&args),
         Command::Source(args) => source::run(&args),
+        Command::Member(args) => member::run(args),
         Command::Snapshot(args) => backup::run(args),
     };
     match done {

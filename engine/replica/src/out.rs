@@ -25,8 +25,9 @@ fn failed(error: &std::io::Error) -> Fatal {
     match error.kind() {
         ErrorKind::BrokenPipe => Fatal::quiet(Reason::Failed),
         _ => {
-            let remedy = file_size::remedy(error).unwrap_or_else(|| "give it another place".to_owned());
-            let text = format!("standard output does not take the result: {error}; {remedy}");
+            let remedy =
+                file_size::remedy(error).unwrap_or_else(|| "write the result to another place".to_owned());
+            let text = format!("the result cannot be written to standard output: {error}; {remedy}");
             Fatal::new(Reason::Failed, text)
         }
     }

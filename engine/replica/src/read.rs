@@ -19,7 +19,8 @@ Examples:
   isonomy read --connect 127.0.0.1:7400 --output raw picture-3 > picture.png
   isonomy read --connect 127.0.0.1:7400 --key-hex 00ff17
 
-Ends with code 10 if the key has no decision, and with 1 if that could not be found out.")]
+The command ends with code 10 if the key has no decision, and with code 1 if the command could
+not read the key.")]
 pub(crate) struct ReadArgs {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -59,7 +60,8 @@ pub(crate) fn run(args: &ReadArgs) -> Result<(), Fatal> {
 fn unread(error: CallError, troubles: &[String]) -> anyhow::Error {
     match error {
         CallError::Failed(Error::TimedOut | Error::NotTaken { .. }) => anyhow!(
-            "no answer in time, since no majority of the replicas answered{}; see `isonomy status`, and read again",
+            "no answer came in time, because no majority of the replicas answered{}; see `isonomy status`, and \
+             read again",
             unconnected(troubles)
         ),
         other => other.into(),
@@ -73,7 +75,7 @@ fn print(output: ReadOutput, key: &[u8], found: &Found) -> Result<()> {
             Ok(text) => out::print(text)?,
             Err(_) => {
                 logging::say(
-                    "isonomy: the value is no text, so it is shown in base64; --output raw gives its bytes",
+                    "isonomy: the value is not text, so it is shown in base64; --output raw prints its bytes",
                 );
                 out::print(bytes::base64(&found.value))?;
             }

@@ -4,6 +4,7 @@ use crate::checks::{check_loopback, check_machine, take_ports};
 use crate::config::{Config, ServeArgs};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
+use crate::membership::Membership;
 use crate::shards::Shards;
 use isonomy_shard::Ports;
 use isonomy_shard::data_dir::DataDir;
@@ -28,32 +29,39 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
     })?;
     let mut config = Config::load(args)?;
     keep_freed_memory();
-    config.connections_max = check_machine(&config)?;
     let stopping = Arc::new(AtomicBool::new(false));
     heed_signals(&stopping)
         .map_err(|error| Fatal::new(Reason::Machine, format!("signals cannot be handled: {error}")))?;
-    // The directory first: a second process must not even take a port.
-    let Some(data_dir) = patiently(&stopping, || DataDir::open(&config.expected()))? else {
-        say_stopped(&config, 0);
-        return Ok(());
-    };
-    let listen = || -> Result<_, Fatal> {
-        let addresses = look_up(&stopping, &config.listen)?;
-        Ok((take_ports(&stopping, &config, &addresses)?, addresses))
-    };
-    let Some((ports, addresses)) = patiently(&stopping, listen)? else {
-        say_stopped(&config, 0);
-        return Ok(());
-    };
-    let unreachable = check_loopback(&stopping, &config, &addresses);
-    say_addresses(&config, &ports, unreachable.as_deref());
-    let mut shards = Shards::start(&config, &data_dir, ports, unreachable)?;
-    if shards.wait_ready(&stopping) {
-        announce(&config);
-    }
-    let decisions = shards.run(&stopping)?;
-    say_stopped(&config, decisions);
+    let decisions = serve(&mut config, &stopping)?.unwrap_or(0);
+    logging::say_last(&format!(
+        "isonomy: replica {} has stopped in good order, having executed {decisions} decisions",
+        config.replica
+    ));
     Ok(())
+}
+
+/// Starts the shards and runs them until the process is told to stop. Returns the number of decisions that they have
+/// executed; `None` if the process was told to stop before that.
+fn serve(config: &mut Config, stopping: &Arc<AtomicBool>) -> Result<Option<u64>, Fatal> {
+    let Some(mut membership) = patiently(stopping, || Membership::find(config))? else { return Ok(None) };
+    config.connections_max = check_machine(config)?;
+    // The directory first: a second process must not even take a port.
+    let expected = config.expected();
+    let Some(data_dir) = patiently(stopping, || DataDir::open(&expected))? else { return Ok(None) };
+    let join = || membership.as_mut().map_or(Ok(()), |membership| membership.join(config, &data_dir));
+    let Some(()) = patiently(stopping, join)? else { return Ok(None) };
+    let listen = || -> Result<_, Fatal> {
+        let addresses = look_up(stopping, &config.listen)?;
+        Ok((take_ports(stopping, config, &addresses)?, addresses))
+    };
+    let Some((ports, addresses)) = patiently(stopping, listen)? else { return Ok(None) };
+    let unreachable = check_loopback(stopping, config, &addresses);
+    say_addresses(config, &ports, unreachable.as_deref());
+    let mut shards = Shards::start(config, &data_dir, ports, unreachable, membership)?;
+    if shards.wait_ready(stopping) {
+        announce(config);
+    }
+    shards.run(stopping).map(Some)
 }
 
 /// Sets `stopping` and wakes the calling thread when the process is told to stop.
@@ -67,13 +75,6 @@ fn heed_signals(stopping: &Arc<AtomicBool>) -> std::io::Result<()> {
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(heed).map(drop)
-}
-
-fn say_stopped(config: &Config, decisions: u64) {
-    logging::say_last(&format!(
-        "isonomy: replica {} has stopped in good order, having executed {decisions} decisions",
-        config.replica
-    ));
 }
 
 /// Where it is reached, before it waits for anything else.

@@ -3,9 +3,10 @@
 use crate::config::{Config, Durability, MemberConfig};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
-use isonomy_mesh::{FromShard, ProcessEnd, ToShard, connect};
+use crate::membership::Membership;
+use isonomy_mesh::{FromShard, MemberAddress, ProcessEnd, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
-use isonomy_shard::{MemberAddress, Ports, Resolver, Settings, spawn};
+use isonomy_shard::{Ports, Resolver, Settings, spawn};
 use isonomy_tuning::cores;
 use isonomy_wire::id::ShardId;
 use isonomy_wire::message::ShardStatus;
@@ -13,11 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
 
 fn address(member: &MemberConfig) -> MemberAddress {
     let MemberConfig { host, peer_base, client_base } = member;
     MemberAddress { host: host.clone(), peer_base: *peer_base, client_base: *client_base }
 }
+
+/// How often it is tried to put the order to stop into a lane that is full.
+const LANE_RETRY: Duration = Duration::from_millis(20);
 
 /// Wakes a thread that has parked.
 struct Unpark(Thread);
@@ -36,11 +41,15 @@ struct Shard {
     is_ready: bool,
     /// What the shard measured last.
     metrics: Option<Box<ShardStatus>>,
+    /// Where the shard was told last that the members are.
+    addresses: Vec<MemberAddress>,
 }
 
 /// All shards of a replica.
 pub(crate) struct Shards {
     shards: Vec<Shard>,
+    /// The members, if they are named in etcd.
+    membership: Option<Membership>,
 }
 
 impl Shards {
@@ -50,6 +59,7 @@ impl Shards {
         data_dir: &DataDir,
         ports: Vec<Ports>,
         unreachable: Option<String>,
+        membership: Option<Membership>,
     ) -> Result<Shards, Fatal> {
         let resolver = Resolver::default();
         let usable = if config.cores.is_empty() { cores::usable() } else { config.cores.clone() };
@@ -72,9 +82,11 @@ impl Shards {
             let (end, shard_end) = connect();
             end.news.listen(&waker);
             let thread = Some(spawn(settings, data_dir.clone(), ports, shard_end)?);
-            Ok(Shard { thread, end, is_ready: false, metrics: None })
+            let addresses = config.members.iter().map(address).collect();
+            Ok(Shard { thread, end, is_ready: false, metrics: None, addresses })
         };
-        Ok(Shards { shards: ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()? })
+        let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
+        Ok(Shards { shards, membership })
     }
 
     /// Waits until all shards serve, or the process is told to stop. Returns whether they serve.
@@ -99,13 +111,21 @@ impl Shards {
             std::thread::park();
         }
         for Shard { end, .. } in &self.shards {
-            end.orders.send(ToShard::Stop).expect("a shard is given no other order");
+            // A shard that stands still for so long takes its orders when it goes on.
+            while end.orders.send(ToShard::Stop).is_err() {
+                std::thread::sleep(LANE_RETRY);
+            }
         }
         self.shards.into_iter().map(Shard::end).sum()
     }
 
+    /// Takes what the shards have said, and tells them where the members are now.
     fn hear(&mut self) {
         self.shards.iter_mut().for_each(Shard::hear);
+        if let Some(membership) = &self.membership {
+            let addresses = membership.addresses();
+            self.shards.iter_mut().for_each(|shard| shard.move_members(&addresses));
+        }
     }
 }
 
@@ -118,6 +138,15 @@ impl Shard {
         thread.join().map_err(|_| Fatal::new(Reason::Failed, "a shard has panicked; see the text above"))?;
         self.hear();
         Ok(self.metrics.map_or(0, |metrics| metrics.decisions))
+    }
+
+    /// Tells the shard where the members are, unless it knows. A shard that does not take its orders for so long that the
+    /// lane is full is told when it has said something again.
+    fn move_members(&mut self, addresses: &[MemberAddress]) {
+        if self.addresses != addresses && self.end.orders.send(ToShard::Addresses(addresses.to_vec())).is_ok()
+        {
+            self.addresses = addresses.to_vec();
+        }
     }
 
     /// Takes what the shard has said.

@@ -40,8 +40,8 @@ struct ListArgs {
 #[command(after_help = "\
 Example: isonomy source end --connect 127.0.0.1:7400 import-1
 
-Proposing the lines of an ended source once more decides each of them again. Ends with code 10 if there is no such
-source.")]
+A second import of the lines of an ended source decides each line again. The command ends with code 10 if there is no
+such source.")]
 struct EndArgs {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -108,7 +108,10 @@ async fn end(args: &EndArgs) -> anyhow::Result<()> {
     ended.iter().for_each(|status| whole.add(status));
     let name = args.name.as_str();
     if ended.is_empty() {
-        let text = format!("there is no source {}; see isonomy source list", quoted(name.as_bytes()));
+        let text = format!(
+            "there is no source {}; list the sources with isonomy source list",
+            quoted(name.as_bytes())
+        );
         return Err(Fatal::new(Reason::Missing, text).into());
     }
     let Whole { done, commands, .. } = whole;

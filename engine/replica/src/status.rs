@@ -16,8 +16,9 @@ use std::collections::BTreeSet;
 #[command(after_help = "\
 Example: isonomy status --connect 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400
 
-All are asked at once, and each gets its lines, or one that says why there are none; then the code at the end is 1,
-as it is if they are not all of one cluster.")]
+The command asks all named replicas at once. It prints the lines of each replica, or one line with the reason why the
+replica gave no status. The command ends with code 1 if a replica gave no status, or if the replicas are of several
+clusters.")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -48,7 +49,8 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
         ensure!(silent == 0, "{silent} of {} replicas gave no status; see above", addresses.len());
         ensure!(
             clusters.len() <= 1,
-            "the replicas are of several clusters, see above; name those of one, or say by --cluster which is meant"
+            "the replicas are of several clusters, see above; name replicas of one cluster only, or name the \
+             cluster (--cluster)"
         );
         Ok(())
     })
@@ -247,19 +249,21 @@ fn troubles(status: &ShardStatus) -> String {
     let mut also = |line: String| text += &format!("\n            {line}");
     if status.messages_dropped.impossible > 0 {
         also(format!(
-            "{} messages of peers named what cannot be and were dropped; do all members run the same release?",
+            "{} messages of peers were dropped, because they named impossible things; run the same release at \
+             all members",
             status.messages_dropped.impossible
         ));
     }
     if status.disk_hung_ms > 0 {
         let seconds = status.disk_hung_ms as f64 / 1000.0;
         also(format!(
-            "its disk has not answered for {seconds:.1} s: it proposes nothing and sends clients elsewhere"
+            "the disk has not answered for {seconds:.1} s: the shard proposes nothing and sends clients to \
+             other replicas"
         ));
     }
     if status.log_lines_dropped > 0 {
         also(format!(
-            "{} lines of its process's log were dropped: nobody reads its standard error fast enough",
+            "{} lines of the log were dropped: standard error of the replica is not read fast enough",
             status.log_lines_dropped
         ));
     }

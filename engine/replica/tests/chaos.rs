@@ -155,7 +155,7 @@ fn run(mut cluster: Cluster, disks: &[VolatileDisk], seconds: u64) {
 /// A run that has not met what it is for proves nothing about it.
 fn assert_met(cluster: &Cluster, tally: &Tally, progress: &Progress) {
     let logged = |what| (0..3).map(|index| cluster.log(index).matches(what).count()).sum::<usize>();
-    let (taken, installed) = (logged(": snapshot at barrier"), logged(": installed the snapshot"));
+    let (taken, installed) = (logged(": wrote the snapshot at barrier"), logged(": installed the snapshot"));
     let first_segments: Vec<_> =
         (0..3).map(|index| cluster.shard_files(index, 0, "log")[0].clone()).collect();
     println!("{taken} snapshots taken, {installed} of peers installed; logs begin at {first_segments:?}");

@@ -287,8 +287,8 @@ fn each_kind_of_input_that_is_no_lines_says_what_to_do() {
         (b"\x1f\x8b\x08\0\0\0\0\0\n", "line 1: the input is compressed by gzip", "zcat"),
         (b"\xff\xfe{\0}\0\n\0", "line 1: the input is UTF-16", "iconv"),
         (b"{\"id\":1}\n{\"id\": 2, \"n", "line 2: the input ends in the middle", "run again"),
-        (&long, "line 1: it has more than 1048576 bytes", "elsewhere"),
-        (b"{\"id\":1,\"id\":2}\n", "line 1: it has the field 'id' more than once", "keep one"),
+        (&long, "line 1: the line has more than 1048576 bytes", "elsewhere"),
+        (b"{\"id\":1,\"id\":2}\n", "line 1: the line has the field 'id' more than once", "keep one"),
     ];
     for (input, what, advice) in kinds {
         let output = run_with_input(&cluster, &["propose", "--from", "-", "--key", "id"], input);

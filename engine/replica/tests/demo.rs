@@ -24,7 +24,7 @@ fn the_demo_shows_what_it_says_and_keeps_its_field_names() {
     // How long a pause lasts on a loaded machine is measured, not tested.
     let failed: Vec<_> = failed
         .iter()
-        .filter(|check| !check["name"].as_str().unwrap().starts_with("the others went on"))
+        .filter(|check| !check["name"].as_str().unwrap().starts_with("the other replicas went on"))
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
     assert_eq!((&json["replicas"], &json["shards"], &json["agree"]), (&3.into(), &2.into(), &true.into()));
@@ -123,7 +123,7 @@ fn what_a_kept_demo_says_can_be_typed_and_its_cluster_starts_again() {
         assert!(demo.try_wait().unwrap().is_none(), "the demo has ended: {}", told());
         told().contains("rm -r")
     });
-    let first = commands(&told(), "Try, in another terminal");
+    let first = commands(&told(), "Try these commands in another terminal");
     assert_eq!(first.len(), 5, "{}", told());
     for command in &first {
         let output = shell(command).output().unwrap();
@@ -133,7 +133,7 @@ fn what_a_kept_demo_says_can_be_typed_and_its_cluster_starts_again() {
     support::ends(&mut demo);
     assert_eq!(demo.wait().unwrap().code(), Some(0), "{}", told());
     // As pasted into one terminal, which stays.
-    let again = commands(&told(), "starts again with");
+    let again = commands(&told(), "start the same cluster again");
     assert_eq!(again.len(), 3, "{}", told());
     let mut terminal = shell(&format!("{}\nwait", again.join("\n")));
     let mut terminal = terminal.stderr(Stdio::null()).process_group(0).spawn().unwrap();
@@ -145,7 +145,7 @@ fn what_a_kept_demo_says_can_be_typed_and_its_cluster_starts_again() {
     kill_process_group(Pid::from_child(&terminal), Signal::TERM).unwrap();
     support::ends(&mut terminal);
     support::eventually("the end of the replicas", || processes_of(place.path()).is_empty());
-    let removal = commands(&told(), "is removed");
+    let removal = commands(&told(), "this command removes it");
     assert!(shell(&removal[0]).status().unwrap().success());
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "only what was said is left");
 }

@@ -159,7 +159,7 @@ fn assert_damage_is_refused(out: &Path) {
         for part in [0, 4, 9] {
             flip_bit(&out.join(file), part, 10);
             let text = refused(6, verify(out));
-            assert!(text.contains(file) && text.contains("use another one"), "{text}");
+            assert!(text.contains(file) && text.contains("use another backup"), "{text}");
             refused(6, restore(out, &cluster.config_path(0)));
             assert!(!cluster.data_dir(0).exists(), "nothing was made");
             flip_bit(&out.join(file), part, 10);
@@ -175,7 +175,7 @@ fn what_is_no_snapshot_is_told_so() {
     let file = dir.path().join("000000000001.snapshot");
     fs::write(&file, b"").unwrap();
     assert!(refused(1, verify(dir.path())).contains("neither a backup"));
-    assert!(refused(1, verify(&file)).contains("no snapshot in a backup"));
+    assert!(refused(1, verify(&file)).contains("not a snapshot in a backup"));
     assert!(refused(1, verify(&dir.path().join("missing"))).contains("check the path"));
     let listed = refused(5, [OsStr::new("list"), "--dir".as_ref(), dir.path().as_ref()]);
     assert!(listed.contains("no identity.json"), "{listed}");

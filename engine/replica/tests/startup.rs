@@ -176,7 +176,7 @@ fn an_address_that_no_interface_has_yet_is_waited_for() {
     let Some((cluster, hosts)) = named(1) else { return };
     fs::write(&hosts, "192.0.2.7 db-own\n").unwrap();
     let mut replica = Named::start(&cluster, &hosts);
-    support::eventually("what it waits for", || replica.says("192.0.2.7 of 'db-own' is no address"));
+    support::eventually("what it waits for", || replica.says("192.0.2.7 of 'db-own' is not an address"));
     fs::write(&hosts, "127.0.0.1 db-own\n").unwrap();
     support::eventually("the start", || replica.says("serves 1 shard(s)"));
     assert_eq!(replica.stop(), Some(0));
@@ -201,13 +201,13 @@ fn a_lock_that_is_left_over_for_a_moment_is_waited_for() {
     let lock = fs::File::create(cluster.data_dir(0).join("LOCK")).unwrap();
     lock.lock().unwrap();
     cluster.spawn(0);
-    support::eventually("the wait", || cluster.log(0).contains("another process uses it"));
+    support::eventually("the wait", || cluster.log(0).contains("another process uses the directory"));
     drop(lock);
     support::eventually("the start", || {
         cluster.assert_running();
         cluster.log(0).contains("serves 1 shard(s)")
     });
-    assert_eq!(cluster.log(0).matches("another process uses it").count(), 1, "{}", cluster.log(0));
+    assert_eq!(cluster.log(0).matches("another process uses the directory").count(), 1, "{}", cluster.log(0));
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_directory_with_other_files_is_named() {
     fs::write(cluster.data_dir(0).join("thesis.tex"), b"").unwrap();
     let output = cluster.run_to_end(0);
     assert_eq!(output.status.code(), Some(5));
-    assert!(stderr(&output).contains("thesis.tex is in it"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("holds thesis.tex"), "{}", stderr(&output));
 }
 
 /// Where /dev/shm is a tmpfs, as it is on every Linux that was not changed.

@@ -23,7 +23,10 @@ use std::time::{Duration, Instant};
 /// The layout that this release writes.
 const FORMAT: u32 = 1;
 /// Names that may lie in a directory besides the shards. A directory that is a file system has the last of them.
-const OWN_NAMES: [&str; 4] = ["identity.json", "identity.tmp", "LOCK", "lost+found"];
+const OWN_NAMES: [&str; 6] =
+    ["identity.json", "identity.tmp", MEMBERSHIP_FILE, "membership.tmp", "LOCK", "lost+found"];
+/// The file with the newest record of the members, if these are named in etcd.
+pub const MEMBERSHIP_FILE: &str = "membership.json";
 
 /// How long a port or the lock of a data directory may stay taken, and the time between two tries.
 pub const RESTART_PATIENCE: Duration = Duration::from_secs(15);
@@ -368,7 +371,7 @@ fn is_lacking(error: &std::io::Error) -> bool {
 
 /// The identity of a directory, for commands that only read. A replica may be running in the directory.
 pub fn look(path: &Path) -> Result<Identity, Fatal> {
-    let none = "there is no identity.json, so it is not that of a replica; check the path";
+    let none = "the directory has no identity.json, so it does not belong to a replica; check the path";
     let identity = known(path)?.ok_or_else(|| data_dir(path, none))?;
     check_format(&identity).map_err(|what| data_dir(path, &what))?;
     Ok(identity)
@@ -397,7 +400,9 @@ fn make_shards(expected: &Expected) -> Result<(), Fatal> {
 pub fn check_shards(path: &Path, identity: &Identity) -> Result<(), Fatal> {
     let mut dirs = (0..identity.shards).map(|shard| shard_dir(path, ShardId(shard)));
     match dirs.find(|dir| !dir.is_dir()) {
-        Some(dir) => Err(Fatal::damaged(&dir, "the directory of this shard is missing, and its log with it")),
+        Some(dir) => {
+            Err(Fatal::damaged(&dir, "the directory of this shard is missing, and the shard's log with it"))
+        }
         None => Ok(()),
     }
 }
@@ -407,10 +412,20 @@ fn known(path: &Path) -> Result<Option<Identity>, Fatal> {
     match fs::read_to_string(path.join("identity.json")) {
         Ok(text) => {
             let known = serde_json::from_str(&text);
-            known.map_err(|error| data_dir(path, &format!("identity.json does not read: {error}")))
+            known.map_err(|error| {
+                let what = format!(
+                    "identity.json does not read: {error}; if the file is damaged, follow docs/OPERATIONS.md, \
+                     \"Lost and damaged replicas\""
+                );
+                data_dir(path, &what)
+            })
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(data_dir(path, &format!("{error}; it must be readable and writable"))),
+        Err(error) => {
+            let what =
+                format!("identity.json cannot be read: {error}; let this user read and write the directory");
+            Err(data_dir(path, &what))
+        }
     }
 }
 
@@ -418,12 +433,13 @@ fn known(path: &Path) -> Result<Option<Identity>, Fatal> {
 /// would vote without knowing what it once promised, or start from half of a backup.
 fn check_fresh(expected: &Expected, path: &Path) -> Result<(), Fatal> {
     for shard in 0..expected.shards {
-        let mut entries = fs::read_dir(shard_dir(path, ShardId(shard)))
-            .map_err(|error| data_dir(path, &format!("{error}; it must be readable")))?;
+        let mut entries = fs::read_dir(shard_dir(path, ShardId(shard))).map_err(|error| {
+            data_dir(path, &format!("a shard's directory cannot be read: {error}; let this user read it"))
+        })?;
         if entries.next().is_some() {
-            let what = "it holds a log or snapshots, but no identity.json. If `isonomy snapshot restore` was \
-                        interrupted, empty the directory and restore again; else keep it for examination: \
-                        docs/OPERATIONS.md says under \"Lost and damaged replicas\" how to go on";
+            let what = "the directory holds a log or snapshots, but no identity.json. If `isonomy snapshot \
+                        restore` was interrupted, empty the directory and restore again. Otherwise keep the \
+                        directory for examination and follow docs/OPERATIONS.md, \"Lost and damaged replicas\"";
             return Err(data_dir(path, what));
         }
     }
@@ -436,14 +452,20 @@ fn check_empty(path: &Path) -> Result<(), Fatal> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(data_dir(path, &format!("{error}; name a directory to be made"))),
+        Err(error) => {
+            let what =
+                format!("the directory cannot be read: {error}; name a directory that does not exist yet");
+            return Err(data_dir(path, &what));
+        }
     };
     for entry in entries {
         let entry = entry.map_err(|error| data_dir(path, &error.to_string()))?;
         if entry.file_name() != "lost+found" {
             let name = entry.file_name().display().to_string();
-            let what =
-                format!("it is not empty ({name} is in it); name one that is empty or does not exist yet");
+            let what = format!(
+                "the directory is not empty ({name} is in it); name a directory that is empty or does not \
+                 exist yet"
+            );
             return Err(data_dir(path, &what));
         }
     }
@@ -459,11 +481,13 @@ fn check_others(path: &Path, is_known: bool) -> Result<(), Fatal> {
     let Some(other) = names.filter(|name| !own(name)).min() else { return Ok(()) };
     if is_known {
         let path = path.display();
-        log::warn!("data directory {path}: {other} is no file of a replica; keep it elsewhere");
+        log::warn!("data directory {path}: {other} does not belong to a replica; move {other} elsewhere");
         return Ok(());
     }
-    let what =
-        format!("{other} is in it, and it is no replica's; check `data_dir`, and name one that is empty");
+    let what = format!(
+        "the directory holds {other}, which does not belong to a replica; check `data_dir`, and name a \
+         directory that is empty"
+    );
     Err(data_dir(path, &what))
 }
 
@@ -478,8 +502,8 @@ fn tell_if_lost(expected: &Expected) {
 
 /// A warning if synced data of a directory is lost with the machine's power all the same.
 pub fn in_memory(dir: &Path) -> Option<String> {
-    let warning = "its file system is in memory (tmpfs) and is lost with the machine's power, whatever durability \
-                   \"fsync\" says; use a directory on a disk";
+    let warning = "the file system of the directory is in memory (tmpfs) and is lost with the machine's power, \
+                   in spite of durability \"fsync\"; use a directory on a disk";
     FileSystem::of(dir).ok()?.is_in_memory().then(|| format!("{}: {warning}", dir.display()))
 }
 
@@ -496,14 +520,15 @@ fn lock(path: &Path) -> Result<File, Fatal> {
                 if !std::mem::replace(&mut told, true) {
                     let path = path.display();
                     log::info!(
-                        "data directory {path}: another process uses it; trying for {RESTART_PATIENCE:?}"
+                        "data directory {path}: another process uses the directory; this replica tries again \
+                         for {RESTART_PATIENCE:?}"
                     );
                 }
                 std::thread::sleep(RESTART_RETRY);
             }
             Err(TryLockError::WouldBlock) => {
-                let what =
-                    "another process uses it; stop that one, or give each replica a directory of its own";
+                let what = "another process uses the directory; stop that process, or give each replica a \
+                            directory of its own";
                 return Err(data_dir(path, what));
             }
             Err(TryLockError::Error(error)) => return Err(data_dir(path, &error.to_string())),
@@ -550,8 +575,8 @@ fn not_written(path: &Path, file: &Path, error: std::io::Error) -> Fatal {
     match Trouble::of_file(file, error) {
         Ok(trouble) => trouble.into(),
         Err(error) => {
-            let remedy = file_size::remedy(&error).unwrap_or_else(|| "it must be writable".to_owned());
-            data_dir(path, &format!("{} was not written: {error}; {remedy}", file.display()))
+            let remedy = file_size::remedy(&error).unwrap_or_else(|| "let this user write there".to_owned());
+            data_dir(path, &format!("{} could not be written: {error}; {remedy}", file.display()))
         }
     }
 }
@@ -563,7 +588,8 @@ fn set_back(path: &Path, why: &str) -> Fatal {
 fn check_format(Identity { format, .. }: &Identity) -> Result<(), String> {
     if *format != FORMAT {
         return Err(format!(
-            "it has layout {format}, this release reads {FORMAT}; run the release that made it"
+            "the directory has layout {format}, and this release reads layout {FORMAT}; run the release that \
+             made the directory"
         ));
     }
     Ok(())
@@ -574,24 +600,28 @@ fn check(expected: &Expected, identity: &Identity) -> Result<(), String> {
     let Identity { cluster, replica, replicas, shards, .. } = identity;
     if *cluster != expected.cluster {
         let configured = &expected.cluster;
-        return Err(format!("it belongs to cluster '{cluster}', not '{configured}'; check `data_dir`"));
+        return Err(format!(
+            "the directory belongs to cluster '{cluster}', not '{configured}'; check `data_dir` and `cluster`"
+        ));
     }
     if *replica != expected.replica.0 {
         let configured = expected.replica;
         return Err(format!(
-            "it belongs to replica {replica}, not {configured}; check `data_dir` and `replica`"
+            "the directory belongs to replica {replica}, not {configured}; check `data_dir` and `replica`"
         ));
     }
     if *replicas != expected.replicas {
         let configured = expected.replicas;
         return Err(format!(
-            "its cluster has {replicas} members, not {configured}; members cannot be changed yet"
+            "the cluster of the directory has {replicas} members, not {configured}; configure {replicas} \
+             members, since members cannot be changed yet"
         ));
     }
     if *shards != expected.shards {
         let configured = expected.shards;
         return Err(format!(
-            "its cluster has {shards} shards, not {configured}; shards are fixed for a cluster's life"
+            "the cluster of the directory has {shards} shards, not {configured}; configure {shards} shards, \
+             since their number is fixed for a cluster's life"
         ));
     }
     Ok(())

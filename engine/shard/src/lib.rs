@@ -27,6 +27,6 @@ pub mod waiting;
 pub use log::recover::{Recovered, SEGMENT_BYTES, verify as verify_log};
 pub use net::limits;
 pub use net::resolver::Resolver;
-pub use settings::{MemberAddress, Ports, Settings};
+pub use settings::{Ports, Settings};
 pub use start::spawn;
 pub use time::ticker::{CLIENT_PATIENCE, PEER_PATIENCE};

@@ -1,27 +1,51 @@
 //! The shard's end of the mesh.
 
-use isonomy_mesh::{FromShard, ShardEnd, ToShard};
+use isonomy_mesh::{FromShard, MemberAddress, ShardEnd, ToShard};
+use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::ShardStatus;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 /// What the process has ordered, and the way back to it.
 pub(crate) struct Mail {
     end: ShardEnd,
     is_stopping: Cell<bool>,
+    addresses: RefCell<Vec<MemberAddress>>,
 }
 
 impl Mail {
-    pub(crate) fn new(end: ShardEnd) -> Mail {
-        Mail { end, is_stopping: Cell::new(false) }
+    /// No order has come; the members are found at `addresses`.
+    pub(crate) fn new(end: ShardEnd, addresses: Vec<MemberAddress>) -> Mail {
+        Mail { end, is_stopping: Cell::new(false), addresses: RefCell::new(addresses) }
+    }
+
+    /// Takes the orders that have come.
+    fn take(&self) {
+        for order in self.end.orders.take() {
+            match order {
+                ToShard::Stop => self.is_stopping.set(true),
+                ToShard::Addresses(addresses) => {
+                    assert_eq!(addresses.len(), self.addresses.borrow().len(), "an epoch keeps its members");
+                    self.addresses.replace(addresses);
+                }
+            }
+        }
+    }
+
+    /// Where all members are found now.
+    pub(crate) fn addresses(&self) -> Vec<MemberAddress> {
+        self.take();
+        self.addresses.borrow().clone()
+    }
+
+    /// Where a member is found now.
+    pub(crate) fn address(&self, member: ReplicaId) -> MemberAddress {
+        self.take();
+        self.addresses.borrow()[member.index()].clone()
     }
 
     /// Whether the process has told the shard to stop. The shard asks at each of its ticks.
     pub(crate) fn is_stopping(&self) -> bool {
-        for order in self.end.orders.take() {
-            match order {
-                ToShard::Stop => self.is_stopping.set(true),
-            }
-        }
+        self.take();
         self.is_stopping.get()
     }
 
@@ -45,16 +69,27 @@ mod tests {
     #[test]
     fn an_order_to_stop_stays() {
         let (process, end) = connect();
-        let mail = Mail::new(end);
+        let mail = Mail::new(end, Vec::new());
         assert!(!mail.is_stopping());
         process.orders.send(ToShard::Stop).unwrap();
         assert!(mail.is_stopping() && mail.is_stopping());
     }
 
     #[test]
+    fn the_newest_addresses_count() {
+        let (process, end) = connect();
+        let at = |port| MemberAddress { host: "db".into(), peer_base: port, client_base: port + 1 };
+        let mail = Mail::new(end, vec![at(1), at(2)]);
+        let order = |addresses| process.orders.send(ToShard::Addresses(addresses)).unwrap();
+        order(vec![at(3), at(4)]);
+        order(vec![at(1), at(5)]);
+        assert_eq!((mail.address(ReplicaId(0)), mail.address(ReplicaId(1))), (at(1), at(5)));
+    }
+
+    #[test]
     fn a_process_that_takes_no_mail_holds_up_nobody() {
         let (process, end) = connect();
-        let mail = Mail::new(end);
+        let mail = Mail::new(end, Vec::new());
         (0..2 * LANE_MAX as u64)
             .for_each(|decisions| mail.send_metrics(ShardStatus { decisions, ..Default::default() }));
         let taken: Vec<u64> = process

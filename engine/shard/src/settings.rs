@@ -1,27 +1,17 @@
 //! What a shard is started with: plain values, whatever file or flag they come from.
 
 use crate::net::resolver::Resolver;
+use isonomy_mesh::MemberAddress;
 use isonomy_wire::id::{ReplicaId, ShardId};
 use std::net::TcpListener;
 use std::time::Duration;
-
-/// Where a member of the cluster is found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MemberAddress {
-    /// A name or an address; an IPv6 address has no brackets.
-    pub host: String,
-    /// Shard `s` listens for peers on this port plus `s`.
-    pub peer_base: u16,
-    /// Shard `s` listens for clients on this port plus `s`.
-    pub client_base: u16,
-}
 
 /// The settings of a shard.
 #[derive(Clone)]
 pub struct Settings {
     /// The own place among the members.
     pub replica: ReplicaId,
-    /// All members, by their ids.
+    /// Where all members are found at first, by their ids.
     pub members: Vec<MemberAddress>,
     /// The shard.
     pub shard: ShardId,
@@ -46,11 +36,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Where this replica itself is found.
-    pub(crate) fn own(&self) -> &MemberAddress {
-        &self.members[self.replica.index()]
-    }
-
     /// The other members.
     pub(crate) fn peers(&self) -> impl Iterator<Item = ReplicaId> {
         let own = self.replica;

@@ -62,21 +62,32 @@ pub fn spawn(
         match executor {
             Ok(executor) => executor.run(run_shard(settings, data_dir, ports, end)),
             Err(error) => {
-                let text = format!("shard cannot start its executor: {error}; check memlock and cores");
+                let text = format!(
+                    "a shard cannot start its executor: {error}; check the limit on locked memory (memlock) \
+                     and `cores`"
+                );
                 stop(Reason::Machine, &text)
             }
         }
     };
     let thread = std::thread::Builder::new().name(name).spawn(run);
-    thread.map_err(|error| Fatal::new(Reason::Machine, format!("a shard's thread: {error}")))
+    thread.map_err(|error| {
+        Fatal::new(
+            Reason::Machine,
+            format!("a shard's thread cannot be started: {error}; raise the limit on threads"),
+        )
+    })
 }
 
 async fn run_shard(settings: Settings, data_dir: DataDir, ports: Ports, end: ShardEnd) {
     let ticks = Ticks::start(TICK).unwrap_or_else(|error| {
-        stop(Reason::Machine, &format!("no thread for a shard's ticks ({error}); raise the limit on threads"))
+        stop(
+            Reason::Machine,
+            &format!("the thread for a shard's ticks cannot be started: {error}; raise the limit on threads"),
+        )
     });
     ticks.attach().await;
-    let mail = Mail::new(end);
+    let mail = Mail::new(end, settings.members.clone());
     let is_usable = wait_for_room(&data_dir.shard_dir(settings.shard), &settings, &mail).await;
     if !is_usable.unwrap_or_else(|fatal| stop_with(&fatal)) {
         return;
@@ -122,7 +133,8 @@ pub(crate) async fn open(settings: Settings, data_dir: DataDir, mail: Mail) -> R
     let Recovered { tail, .. } = recovered;
     core.start(Time(0), Position(tail.next.0 - 1));
     let aside = Aside::start().map_err(|error| {
-        let text = format!("a shard's thread for files: {error}; raise the limit on threads");
+        let text =
+            format!("a shard's thread for files cannot be started: {error}; raise the limit on threads");
         Fatal::new(Reason::Machine, text)
     })?;
     let told = Rc::new(Told::default());
@@ -192,7 +204,8 @@ async fn serve(node: Rc<Node>, ticks: Ticks, ports: Ports) {
 async fn become_ready(node: &Node) {
     if !node.data_dir.is_formed() {
         log::info!(
-            "shard {}: this data directory is new: all members must be up once to confirm that",
+            "shard {}: this data directory is new; the replica takes part when all members have been up once \
+             and have confirmed that",
             node.settings.shard.0
         );
     }

@@ -26,8 +26,11 @@ const TOLD_AGAIN_LAST: Duration = Duration::from_secs(600);
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
     /// The disk or the user's quota is full.
-    #[error("{}: no room on the disk ({source}); {free_bytes} bytes are free. Make room there (never by removing files \
-             of the data directory), or raise the quota", .path.display())]
+    #[error(
+        "{}: there is no room on the disk ({source}); {free_bytes} bytes are free. Make room there (never by \
+         removing files of the data directory), or raise the quota",
+        .path.display()
+    )]
     Room {
         /// The path that was to be written.
         path: PathBuf,
@@ -38,8 +41,8 @@ pub enum Trouble {
     },
     /// A name has no address yet.
     #[error(
-        "the name '{host}', which `listen` or the own member's `host` gives, cannot be looked up: {source}. Check \
-             the name and the resolver (/etc/hosts, /etc/resolv.conf), or set `listen` to an address"
+        "the name '{host}', given by `listen` or by the own member's `host`, cannot be looked up: {source}. \
+         Check the name and the resolver (/etc/hosts, /etc/resolv.conf), or set `listen` to an address"
     )]
     Name {
         /// The name.
@@ -49,7 +52,8 @@ pub enum Trouble {
     },
     /// No interface has the address yet.
     #[error(
-        "{} of '{host}' is no address of this machine yet ({source}). Check its interfaces, or set `listen`",
+        "{} of '{host}' is not an address of this machine yet ({source}). Check the interfaces of this \
+         machine, or set `listen`",
         list(addresses)
     )]
     Address {
@@ -140,7 +144,7 @@ impl Wait {
             return Err(fatal);
         }
         if self.reminder.is_due() {
-            log::warn!("the start waits: {fatal}. It goes on by itself");
+            log::warn!("the start waits: {fatal}. The start goes on by itself");
         }
         self.waited = true;
         let pause = self.pause;
@@ -151,7 +155,7 @@ impl Wait {
     /// The trouble has passed.
     pub fn on_success(&self) {
         if self.waited {
-            log::info!("what the start waited for has passed");
+            log::info!("the start goes on, because the trouble has passed");
         }
     }
 }
@@ -198,7 +202,7 @@ pub fn look_up(stopping: &AtomicBool, host: &str) -> Result<Vec<SocketAddr>, Tro
             Err(RecvTimeoutError::Timeout)
                 if began.elapsed() < LOOKUP_PATIENCE && !stopping.load(Ordering::Relaxed) => {}
             Err(_) => {
-                let text = format!("no answer in {LOOKUP_PATIENCE:?}");
+                let text = format!("no name server answered in {LOOKUP_PATIENCE:?}");
                 return Err(failed(io::Error::new(ErrorKind::TimedOut, text)));
             }
         }

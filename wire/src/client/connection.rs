@@ -44,7 +44,10 @@ pub enum ConnectError {
     #[error("{0:?} is not HOST:PORT; name the client port of shard 0 of any replica")]
     Address(String),
     /// The shard's port would be above 65535.
-    #[error("shard {shard} of {member} would listen above port 65535; lower client_base")]
+    #[error(
+        "the client port of shard {shard} of the member at {member} would be above 65535; lower the member's \
+         client_base"
+    )]
     Port {
         /// The member's address, with the port of shard 0.
         member: String,
@@ -52,7 +55,7 @@ pub enum ConnectError {
         shard: u16,
     },
     /// The system reports an error of the network.
-    #[error("{address}: {source}; check that the replica runs and the port is its client port")]
+    #[error("{address}: {source}; check that the replica runs and that the port is its client port")]
     Io {
         /// The address of the connection.
         address: String,
@@ -61,7 +64,7 @@ pub enum ConnectError {
     },
     /// The name has no address.
     #[error(
-        "{address}: the name cannot be looked up: {source}; check it, and /etc/hosts and /etc/resolv.conf"
+        "{address}: the name cannot be looked up: {source}; check the name, /etc/hosts and /etc/resolv.conf"
     )]
     Lookup {
         /// The address with the name.
@@ -81,7 +84,8 @@ pub enum ConnectError {
     },
     /// The connection was neither made nor refused in time.
     #[error(
-        "{address}: no connection in {seconds} s; check that the machine is up and that nothing between drops it"
+        "{address}: no connection was made in {seconds} s; check that the machine is up and that no firewall \
+         drops packets"
     )]
     Unreachable {
         /// The address of the connection.
@@ -94,7 +98,8 @@ pub enum ConnectError {
     Each(Vec<ConnectError>),
     /// The connection was made, but the replica sent nothing in time.
     #[error(
-        "{address}: connected, but no answer in {seconds} s; check that the replica does not stand still"
+        "{address}: the connection was made, but no answer came in {seconds} s; check that the replica's \
+         process is not stopped"
     )]
     Silent {
         /// The address of the connection.
@@ -111,7 +116,10 @@ pub enum ConnectError {
         source: LinkError,
     },
     /// Another replica listens at the address than the cluster's list of members says.
-    #[error("{address}: replica {here} listens here, not {there}; check what the members say of it")]
+    #[error(
+        "{address}: replica {here} listens at this address, not replica {there}; check `members` in the \
+         configurations of the replicas"
+    )]
     Replica {
         /// The address of the connection.
         address: String,
@@ -121,8 +129,11 @@ pub enum ConnectError {
         there: ReplicaId,
     },
     /// The addresses are of several clusters.
-    #[error("the addresses are of several clusters: {}; name those of one, or say which is meant \
-             (--cluster)", list(.0))]
+    #[error(
+        "the addresses are of several clusters: {}; name addresses of one cluster only, or name the cluster \
+         (--cluster)",
+        list(.0)
+    )]
     Mixed(Vec<ClusterAt>),
     /// No replica could be reached; one error for each address.
     #[error("no replica can be reached: {}", list(.0))]

@@ -52,7 +52,9 @@ pub enum CallError {
     #[error(transparent)]
     Failed(#[from] Error),
     /// The command was executed before, and the cluster no longer keeps its answer.
-    #[error("it was executed before and the answer is no longer kept; read the key")]
+    #[error(
+        "the command was executed before, and its answer is no longer kept; read the key to see the result"
+    )]
     Duplicate,
     /// The replica's answer is of a kind that does not fit the command.
     #[error("the answer is of the wrong kind; run the same release on both sides")]

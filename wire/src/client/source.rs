@@ -30,8 +30,9 @@ pub enum Proposed {
 /// submitted fewer than the source has decided.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "the source has said more before than was submitted now, and numbers {from} to {to} cannot be compared with \
-     it; submit all that was submitted before, or use another name for other input"
+    "this run submitted fewer numbers than the source had submitted before, so numbers {from} to {to} cannot \
+     be compared with the earlier commands; submit the whole earlier input again, or use another name for \
+     other input"
 )]
 pub struct Uncompared {
     /// The lowest such number.

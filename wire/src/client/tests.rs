@@ -524,7 +524,10 @@ async fn all_addresses_of_a_name_are_tried() {
     let connection = come("the last one", open(vec![refused, silent, silent, good])).await.unwrap();
     assert_eq!(connection.welcome().replica, ReplicaId(0));
     let error = come("the errors", open(vec![silent, refused])).await.unwrap_err().to_string();
-    assert!(error.contains("db:1 (127.0.0.1): connected, but no answer in 5 s"), "{error}");
+    assert!(
+        error.contains("db:1 (127.0.0.1): the connection was made, but no answer came in 5 s"),
+        "{error}"
+    );
     assert!(error.contains("db:1 (127.0.0.1): Connection refused"), "{error}");
 }
 

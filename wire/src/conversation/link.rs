@@ -53,7 +53,9 @@ pub enum LinkError {
         shards: u16,
     },
     /// The other side sends a message that only clients send, or sends a message too early.
-    #[error("the other side does not speak as a replica; check that the port is a client port")]
+    #[error(
+        "the other side does not answer as a replica does; check that the port is a replica's client port"
+    )]
     Unexpected,
 }
 

@@ -68,7 +68,7 @@ impl Charge {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotTaken {
     /// An earlier number of the source has no answer.
-    #[error("number {0}, before it, has no answer")]
+    #[error("number {0}, an earlier number of the source, has no answer")]
     Behind(u64),
     /// No replica is connected for this shard.
     #[error("no replica is connected for shard {}", .0.0)]
@@ -82,7 +82,7 @@ pub enum NotTaken {
         failure: Failure,
     },
     /// No replica answered at all.
-    #[error("the replicas are silent")]
+    #[error("the replicas do not answer")]
     Silent,
 }
 
@@ -95,13 +95,14 @@ fn listed(troubles: &[String]) -> String {
 pub enum Error {
     /// The command was sent and not answered before the deadline. It may have an effect.
     #[error(
-        "no answer in time: it may have been decided or still be; read the key to find out, or repeat \
-         what may safely happen twice"
+        "no answer came in time: the command may have been decided, or may still be; read the key to find out, \
+         or repeat the command if it may safely happen twice"
     )]
     TimedOut,
     /// No replica took the command before the deadline. The command certainly has no effect.
     #[error(
-        "no replica took it in time, nothing was decided: {why}{}; it is safe to submit it again",
+        "no replica took the command in time, and nothing was decided: {why}{}; submit the command again, \
+         which is safe",
         listed(troubles)
     )]
     NotTaken {
@@ -112,8 +113,8 @@ pub enum Error {
     },
     /// The command was sent more than once, and its session has ended in between. It may have an effect.
     #[error(
-        "its session has ended, so the outcome of earlier tries is unknown; read the key to find out, or \
-         repeat what may safely happen twice"
+        "the session of the command has ended, so the outcome of earlier tries is unknown; read the key to \
+         find out, or repeat the command if it may safely happen twice"
     )]
     Expired,
     /// A replica refused the command as invalid, for this reason.
@@ -121,8 +122,8 @@ pub enum Error {
     Invalid(String),
     /// The numbers of a source are done, and at least one of them was another command.
     #[error(
-        "{} under this source before, and nothing of this was decided; a source says the same under the same \
-         numbers for ever: use another name for other input",
+        "{} under this source before, and this command was not decided; a number of a source stands for one \
+         command for ever: use another name for other input",
         was_another(*from, *to)
     )]
     OtherCommand {
@@ -133,7 +134,7 @@ pub enum Error {
     },
     /// Another process has attached to the source. The command may have an effect.
     #[error(
-        "another process has taken the source over, and what was under way may have been decided; let one \
+        "another process has taken the source over, and commands under way may have been decided; let one \
          process at a time use a source"
     )]
     Fenced,
@@ -167,13 +168,16 @@ pub enum SubmitError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The conversation has reached its bound on outstanding commands.
-    #[error("too much is outstanding; submit again after the next outcome")]
+    #[error("too many commands are outstanding; submit the command again after the next outcome")]
     Full,
     /// The conversation was told to close.
     #[error("the conversation is closed; open another")]
     Closed,
     /// The number does not ascend, as the numbers of a named source must.
-    #[error("number {number} is not above those submitted before (the next is {next}); number upwards")]
+    #[error(
+        "number {number} is not above the numbers submitted before; submit numbers in ascending order, from \
+         {next} on"
+    )]
     Order {
         /// The number that was submitted.
         number: u64,
@@ -181,6 +185,6 @@ pub enum SubmitError {
         next: u64,
     },
     /// An earlier number of a named source failed.
-    #[error("number {0} has no answer; start the source again from there")]
+    #[error("number {0} has no answer, so the source has stopped; start the source again from that number")]
     Stopped(u64),
 }

@@ -173,8 +173,8 @@ impl Run<'_> {
         }
         ensure!(
             self.heard.elapsed() < PATIENCE,
-            "the replicas of the probe have said nothing for {PATIENCE:?}; check the disk, and try a lower --rate \
-             or a quieter machine"
+            "the replicas of the probe have answered nothing for {PATIENCE:?}; check the disk, and try a lower \
+             --rate or a quieter machine"
         );
         Ok(())
     }
@@ -190,7 +190,7 @@ impl Run<'_> {
         let timeout = Timespec { tv_sec: 0, tv_nsec: 1_000 * wait_us as i64 };
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).context("waiting for sockets; report this"),
+            Err(error) => return Err(error).context("the wait for sockets failed; report this"),
         }
         let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
         Ok(fds.iter().map(|fd| fd.revents().intersects(readable)).collect())

@@ -60,7 +60,8 @@ pub(crate) fn measure(options: &Options) -> Result<Loops> {
     }
     let ports = shards.iter().flat_map(|replicas| &replicas.ports);
     let wires: Result<Vec<_>> = ports.map(|port| Wire::connect(*port)).collect();
-    let mut wires = wires.context("a replica of the probe takes no connection; see its words above")?;
+    let mut wires = wires
+        .context("a replica of the probe accepts no connection; see the messages of the replica above")?;
     let closed = load::run(options, &mut wires, Pace::Closed { in_flight: options.in_flight as usize })?;
     let open = |rate: u64| {
         let batches_per_second = rate as f64 / options.batch as f64;
@@ -88,7 +89,7 @@ impl Replicas {
             words.push(BufReader::new(child.stdout.take().expect("it is piped")));
         }
         for word in &mut words {
-            let port = hear(word)?.parse().context("a replica of the probe told no port; report this")?;
+            let port = hear(word)?.parse().context("a replica of the probe named no port; report this")?;
             replicas.ports.push(port);
         }
         let line = replicas.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
@@ -104,7 +105,8 @@ impl Replicas {
 }
 
 fn start_one(options: &Options, id: usize, core: Option<usize>) -> Result<Child> {
-    let program = std::env::current_exe().context("this program is not found; start it by its full path")?;
+    let program = std::env::current_exe()
+        .context("the path of this program cannot be found; start the program by its full path")?;
     let mut command = Command::new(program);
     command.arg("probe-replica").arg("--id").arg(id.to_string()).arg("--dir").arg(&options.dir);
     let (keys, log_mib) = (options.keys_of_shard(), options.log_mib);
@@ -119,8 +121,8 @@ fn start_one(options: &Options, id: usize, core: Option<usize>) -> Result<Child>
     child.context("no process can be started; raise the limit on processes (`ulimit -u`)")
 }
 
-const ENDED: &str = "a replica of the probe ended early; see its words above, and check that io_uring is allowed here \
-    (sysctl kernel.io_uring_disabled, seccomp profile)";
+const ENDED: &str = "a replica of the probe ended early; see the messages of the replica above, and check that \
+                     io_uring is allowed here (sysctl kernel.io_uring_disabled, seccomp profile)";
 
 /// The next line of a replica.
 fn hear(words: &mut BufReader<ChildStdout>) -> Result<String> {

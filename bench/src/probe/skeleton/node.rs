@@ -95,7 +95,9 @@ impl Node {
                 let status = ClientMessage::Status(Box::new(self.status()));
                 self.answer(&status);
             }
-            other => bail!("the load said {other:?}; run the same release on both sides"),
+            other => {
+                bail!("the load sent {other:?}, which is unexpected; run the same release on both sides")
+            }
         }
         Ok(())
     }
@@ -128,7 +130,7 @@ impl Node {
                 self.log.append(id, &Bytes::new(), 0);
                 self.table.execute(&batch, id.seq);
             }
-            other => bail!("a peer said {other:?}; run the same release everywhere"),
+            other => bail!("a peer sent {other:?}, which is unexpected; run the same release everywhere"),
         }
         Ok(())
     }

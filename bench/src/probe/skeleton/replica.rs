@@ -55,7 +55,8 @@ pub(crate) fn run(options: &ReplicaOptions) -> Result<()> {
         .make();
     let executor = executor.map_err(|error| {
         anyhow::anyhow!(
-            "the executor of glommio does not start ({error}); check `ulimit -l` and that io_uring is allowed"
+            "the executor of glommio does not start ({error}); check the limit on locked memory (`ulimit -l`) \
+             and that io_uring is allowed"
         )
     })?;
     let options = options.clone();
@@ -72,7 +73,7 @@ async fn serve(options: ReplicaOptions, file: File, table: Table) -> Result<()> 
     let mut opening = OpenOptions::new();
     opening.read(true).write(true).custom_flags(OFlags::DSYNC.bits() as i32);
     let log = opening.dma_open(path_of(&file)).await.map_err(std::io::Error::from);
-    let log = log.context("the log does not open; check --dir")?;
+    let log = log.context("the log of the probe cannot be opened; check --dir")?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(std::io::Error::from)?;
     say(&listener.local_addr().map_err(std::io::Error::from)?.port().to_string())?;
     let ports = glommio::executor().spawn_blocking(hear_ports).await?;
@@ -105,7 +106,10 @@ fn hear_ports() -> Result<Vec<u16>> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     let ports: Vec<u16> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-    ensure!(ports.len() == REPLICAS, "this is a part of `isonomy-bench probe`; run that instead");
+    ensure!(
+        ports.len() == REPLICAS,
+        "this command is a part of `isonomy-bench probe`; run `isonomy-bench probe` instead"
+    );
     Ok(ports)
 }
 
@@ -140,7 +144,7 @@ impl Shared {
         let mut connection = Connection::new(stream)?;
         let Some(first) = connection.next_frame().await? else { return Ok(()) };
         let Handshake::Hello(hello) = first.decode(HANDSHAKE)? else {
-            bail!("the first frame was no hello; run the same release on both sides");
+            bail!("the first frame was not a hello; run the same release on both sides");
         };
         if hello.role == Role::Client {
             self.node.borrow_mut().on_client(connection.sink.clone());
@@ -178,8 +182,10 @@ impl Shared {
             let size = buffer.len();
             match log.write_at(buffer, offset).await {
                 Ok(written) if written == size => {}
-                Ok(written) => stop(&format!("the disk took {written} of {size} bytes; check it")),
-                Err(error) => stop(&format!("the disk failed ({error}); check it and the kernel log")),
+                Ok(written) => {
+                    stop(&format!("the disk wrote only {written} of {size} bytes; check the disk"))
+                }
+                Err(error) => stop(&format!("the disk failed ({error}); check the disk and the kernel log")),
             }
             self.node.borrow_mut().on_durable(last);
             self.turn.notify();

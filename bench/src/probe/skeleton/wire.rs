@@ -111,12 +111,15 @@ impl Wire {
                     answered(due.context("a batch was answered twice; report this")?);
                 }
                 ClientMessage::Status(status) => self.statuses.push(*status),
-                other => bail!("a replica of the probe said {other:?}; run the same release on both sides"),
+                other => bail!(
+                    "a replica of the probe sent {other:?}, which is unexpected; run the same release on both \
+                     sides"
+                ),
             }
         }
         Ok(())
     }
 }
 
-const GONE: &str =
-    "a replica of the probe has ended; see its words above, or the kernel log if there are none";
+const GONE: &str = "a replica of the probe has ended; see the messages of the replica above, or the kernel log \
+                    if there are no messages";

@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 Example: isonomy snapshot take --connect 10.0.0.1:7400 &&
          isonomy snapshot export --dir /var/lib/isonomy --to /backup/orders-17
 
-The replica may be running. What is copied is verified; the backup has its name only when it is whole and synced.")]
+The replica may be running. The command verifies every copied file. The backup gets its name only when it is whole and
+synced.")]
 pub(super) struct ExportArgs {
     /// The data directory of a replica
     #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]
@@ -44,7 +45,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), Fatal> {
     let manifest = written?;
     let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
     out::print(format_args!(
-        "{to}: {} shards, {bytes} bytes\nnext: isonomy snapshot verify {to}, wherever it is kept",
+        "{to}: {} shards, {bytes} bytes\nnext: isonomy snapshot verify {to}, at the place where the backup is \
+         kept",
         manifest.shards,
         to = to.display(),
     ))
@@ -55,16 +57,21 @@ fn make_temporary(to: &Path) -> Result<PathBuf, Fatal> {
     let refused =
         |path: &Path, what: &str| Err(Fatal::new(Reason::Failed, format!("{}: {what}", path.display())));
     if fs::symlink_metadata(to).is_ok() {
-        return refused(to, "it exists, and a backup is never overwritten; name one that does not exist yet");
+        return refused(
+            to,
+            "the directory exists, and a backup is never overwritten; name a directory that does not exist yet",
+        );
     }
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = to.with_file_name(name);
     match fs::create_dir(&temporary) {
         Ok(()) => Ok(temporary),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            refused(&temporary, "another export is under way or was interrupted; remove it if none is")
-        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => refused(
+            &temporary,
+            "another export into this directory is under way or was interrupted; if no export is under way, \
+             remove the directory",
+        ),
         Err(error) => Err(io(&temporary, &error)),
     }
 }

@@ -91,10 +91,12 @@ impl Manifest {
         let path = manifest_path(dir);
         let text = fs::read(&path).map_err(|error| io(&path, &error))?;
         let manifest: Manifest = serde_json::from_slice(&text)
-            .map_err(|error| damaged(&path, &format!("it does not read: {error}")))?;
+            .map_err(|error| damaged(&path, &format!("the manifest does not read: {error}")))?;
         let Manifest { format, version, .. } = &manifest;
         if *format != FORMAT {
-            let what = format!("it has layout {format}, this release reads {FORMAT}; use release {version}");
+            let what = format!(
+                "the backup has layout {format}, and this release reads layout {FORMAT}; use release {version}"
+            );
             return Err(Fatal::new(Reason::DataDir, format!("{}: {what}", path.display())));
         }
         manifest.check().map_err(|what| damaged(&path, &what))?;
@@ -115,12 +117,12 @@ impl Manifest {
 
     fn check(&self) -> Result<(), String> {
         if self.checksum != self.checksum_of() {
-            return Err("its checksum fails".into());
+            return Err("the checksum of the manifest is wrong".into());
         }
         let is_in_place =
             |(shard, it): (u16, &ManifestFile)| it.shard == shard && it.file == file_name(ShardId(shard));
         if self.files.len() != usize::from(self.shards) || !(0..).zip(&self.files).all(is_in_place) {
-            return Err(format!("it does not name one file for each of {} shards", self.shards));
+            return Err(format!("the manifest does not name one file for each of {} shards", self.shards));
         }
         Ok(())
     }
@@ -132,8 +134,9 @@ impl Manifest {
     /// Reads a file of the backup in `dir` and verifies it as a whole.
     pub(super) fn read(&self, dir: &Path, file: &ManifestFile) -> Result<Snapshot, Fatal> {
         let path = dir.join(&file.file);
-        let cluster =
-            self.cluster_id().ok_or_else(|| damaged(&manifest_path(dir), "its cluster_id is no number"))?;
+        let cluster = self
+            .cluster_id()
+            .ok_or_else(|| damaged(&manifest_path(dir), "the cluster_id of the manifest is not a number"))?;
         let (shard, mut sum) = (ShardId(file.shard), Sum::default());
         let id = SnapshotId { cluster, shard, barrier: file.barrier };
         let read = read_with(&path, id, |bytes| {
@@ -149,13 +152,14 @@ impl Manifest {
             }
         };
         if sum.to_file(shard, &snapshot.head) != *file {
-            return Err(damaged(&path, "it is not the file that the manifest describes"));
+            return Err(damaged(&path, "the file is not the one that the manifest describes"));
         }
         Ok(snapshot)
     }
 }
 
 fn damaged(path: &Path, what: &str) -> Fatal {
-    let remedy = "This backup cannot be restored: copy it again from where it was made, or use another one";
-    Fatal::new(Reason::Damaged, format!("{}: it is damaged: {what}. {remedy}", path.display()))
+    let remedy = "This backup cannot be restored: copy the backup again from the place where it was made, or \
+                  use another backup";
+    Fatal::new(Reason::Damaged, format!("{}: the backup is damaged: {what}. {remedy}", path.display()))
 }

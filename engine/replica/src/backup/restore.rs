@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 /// `isonomy snapshot restore`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example, for each member of the new cluster at its machine, with the configuration that it will run with:
+Example, for each member of the new cluster, on the member's machine and with the member's configuration:
   isonomy snapshot restore --from /backup/orders-17 --config isonomy.toml
   isonomy serve --config isonomy.toml
 
-All members are restored from the same backup. The new cluster is another one even if it bears the old name: replicas
-of the old one, and those that were not restored, are refused.")]
+Restore all members from the same backup. The new cluster is another cluster even under the old name: its members
+refuse replicas of the old cluster, and members that were not restored.")]
 pub(super) struct RestoreArgs {
     /// The directory of the backup
     #[arg(long, value_name = "EXPORT")]
@@ -49,7 +49,7 @@ pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
     let Config { replica, members, cluster, data_dir, .. } = &config;
     out::print(format_args!(
         "{}: restored for replica {replica} of cluster '{cluster}'\n\
-         next: restore the same backup for all {} members, then start each with: {next}",
+         next: restore the same backup for all {} members, then start each member with: {next}",
         data_dir.display(),
         members.len()
     ))
@@ -60,7 +60,8 @@ pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
 fn check_fits(config: &Config, manifest: &Manifest) -> Result<(), Fatal> {
     let misfit = |what: &str, here: usize, there: usize| {
         let text = format!(
-            "the backup is of a cluster with {there} {what}, the configuration names {here}; configure as many"
+            "the backup is of a cluster with {there} {what}, but the configuration names {here}; configure \
+             {there} {what}"
         );
         Err(Fatal::new(Reason::Config, text))
     };

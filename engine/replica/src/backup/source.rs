@@ -51,15 +51,15 @@ pub(super) fn unless_gone<T>(
 
 /// A snapshot of a replica that does not read.
 fn broken(error: &SnapshotError) -> Fatal {
-    let remedy = "The disk or memory of this machine may be failing: check it, back up another replica, \
-                  and see docs/OPERATIONS.md, \"Lost and damaged replicas\"";
+    let remedy = "The disk or the memory of this machine may be failing: check both, back up another replica, \
+                  and follow docs/OPERATIONS.md, \"Lost and damaged replicas\"";
     Fatal::new(Reason::Damaged, format!("{error}. {remedy}"))
 }
 
 /// What the system says about a file.
 pub(super) fn io(path: &Path, error: &std::io::Error) -> Fatal {
     let hint = file_size::remedy(error);
-    let hint = hint.unwrap_or_else(|| "check the path, and that this user may use it".to_owned());
+    let hint = hint.unwrap_or_else(|| "check the path, and that this user may read and write it".to_owned());
     Fatal::new(Reason::Failed, format!("{}: {error}; {hint}", path.display()))
 }
 

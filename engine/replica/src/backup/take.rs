@@ -28,8 +28,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 #[command(after_help = "\
 Example: isonomy snapshot take --connect 10.0.0.1:7400
 
-The first of the replicas named that answers is asked. Its snapshots cover everything that it had executed by then;
-the other replicas take theirs at the same barriers.")]
+The command asks the first of the named replicas that answers. The snapshots of that replica cover everything that it
+had executed when it was asked. The other replicas take their snapshots at the same barriers.")]
 pub(super) struct TakeArgs {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -88,8 +88,9 @@ impl Asked {
             if patience.is_over() {
                 let (shard, barrier) = (self.shard.0, status.barrier);
                 bail!(
-                    "shard {shard} has no new snapshot yet, its last barrier is {barrier}; a barrier needs a majority \
-                     of the replicas and a snapshot room on the disk: see `isonomy status` and the replica's log"
+                    "shard {shard} has no new snapshot yet, and its last barrier is {barrier}; a barrier needs \
+                     a majority of the replicas, and a snapshot needs room on the disk: see `isonomy status` \
+                     and the replica's log"
                 );
             }
             if asked.elapsed() >= ASK_AGAIN {

@@ -18,7 +18,8 @@ Examples:
   isonomy snapshot verify /backup/orders-17
   isonomy snapshot verify /var/lib/isonomy
 
-Ends with code 0 if all is whole, with 6 if anything is damaged, and with 5 if another release wrote it.")]
+The command ends with code 0 if everything is whole, with code 6 if a part is damaged, and with code 5 if another
+release wrote a part.")]
 pub(super) struct VerifyArgs {
     /// A backup, the data directory of a replica, or the file of a snapshot in one of these
     path: PathBuf,
@@ -36,7 +37,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), Fatal> {
     if path.is_dir() {
         return Err(unknown(
             path,
-            "it is neither a backup, which has a manifest.json, nor the data directory of a replica",
+            "the directory is neither a backup, which has a manifest.json, nor the data directory of a replica",
         ));
     }
     verify_file(path)
@@ -87,9 +88,10 @@ fn verify_found(found: &Found) -> Result<(), Fatal> {
     })?;
     match verified {
         Some((head, bytes)) => print_whole(&found.path, &describe(&head, bytes)),
-        None => {
-            out::print(format_args!("{}: the replica has replaced it by a newer one", found.path.display()))
-        }
+        None => out::print(format_args!(
+            "{}: the replica has replaced this snapshot by a newer one",
+            found.path.display()
+        )),
     }
 }
 
@@ -117,7 +119,7 @@ fn verify_file(path: &Path) -> Result<(), Fatal> {
             }
         }
     }
-    Err(unknown(&path, "it is no snapshot in a backup or in the data directory of a replica"))
+    Err(unknown(&path, "the file is not a snapshot in a backup or in the data directory of a replica"))
 }
 
 fn unknown(path: &Path, what: &str) -> Fatal {

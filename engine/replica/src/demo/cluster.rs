@@ -85,18 +85,19 @@ impl Cluster {
             members: bases.map(member).collect(),
         })?;
         let path = self.config_path(index);
-        fs::write(&path, text)
-            .with_context(|| format!("{}: choose another directory by --dir", path.display()))
+        fs::write(&path, text).with_context(|| {
+            format!("{}: the file cannot be written; choose another directory with --dir", path.display())
+        })
     }
 
     /// Starts a replica, for the first time or again.
     pub(crate) fn spawn(&mut self, index: usize) -> Result<()> {
-        let program = std::env::current_exe().context("the path of this program")?;
+        let program = std::env::current_exe().context("the path of this program cannot be found")?;
         let log = File::options().create(true).append(true).open(self.log_path(index))?;
         let mut command = Command::new(program);
         command.arg("serve").arg("--config").arg(self.config_path(index));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.processes[index] = Some(spawn(&mut command).context("starting a replica")?);
+        self.processes[index] = Some(spawn(&mut command).context("a replica cannot be started")?);
         Ok(())
     }
 

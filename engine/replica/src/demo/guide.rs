@@ -11,7 +11,7 @@ pub(super) fn text(cluster: &Cluster) -> Result<String> {
     let isonomy = word(&typed()?)?;
     let replicas = 0..cluster.client_bases.len();
     let connect = cluster.addresses(replicas.clone()).join(",");
-    let mut text = "demo: the cluster runs until Ctrl-C. Try, in another terminal:".to_owned();
+    let mut text = "demo: the cluster runs until Ctrl-C. Try these commands in another terminal:".to_owned();
     for (command, rest) in
         [("status", ""), ("propose", " order-17 accepted"), ("read", " order-17"), ("snapshot take", "")]
     {
@@ -20,18 +20,22 @@ pub(super) fn text(cluster: &Cluster) -> Result<String> {
     if let Ok(bench) = load::program() {
         let _ = write!(text, "\n  {} load --seconds 5 --connect {connect}", word(&bench)?);
     }
-    let _ = write!(text, "\ndemo: the configuration of each replica, its ports and its log:");
+    let _ = write!(text, "\ndemo: each replica has this configuration, these ports and this log:");
     for index in replicas.clone() {
         let (peers, clients) = (cluster.peer_bases[index], cluster.client_bases[index]);
         let (config, log) = (cluster.config_path(index), cluster.log_path(index));
         let (config, log) = (config.display(), log.display());
         let _ = write!(text, "\n    {config}: peers {peers}, clients {clients}; {log}");
     }
-    let _ = write!(text, "\ndemo: after Ctrl-C the same cluster, with its data, starts again with");
+    let _ = write!(text, "\ndemo: after Ctrl-C, these commands start the same cluster again, with its data:");
     for index in replicas {
         let _ = write!(text, "\n  {isonomy} serve --config {} &", word(&cluster.config_path(index))?);
     }
-    let _ = write!(text, "\ndemo: and is removed, once it is stopped, with\n  rm -r {}", word(&cluster.dir)?);
+    let _ = write!(
+        text,
+        "\ndemo: when the cluster is stopped, this command removes it:\n  rm -r {}",
+        word(&cluster.dir)?
+    );
     Ok(text)
 }
 
@@ -41,12 +45,17 @@ fn typed() -> Result<PathBuf> {
     match typed.filter(|typed| typed.components().count() == 1) {
         // The shell found the program by its name, and will find it again.
         Some(name) => Ok(name),
-        None => std::env::current_exe().context("the path of this program"),
+        None => std::env::current_exe().context("the path of this program cannot be found"),
     }
 }
 
 /// A path as a word of a command.
 fn word(path: &Path) -> Result<String> {
-    let text = path.to_str().with_context(|| format!("{}: its name is no text", path.display()))?;
+    let text = path.to_str().with_context(|| {
+        format!(
+            "{}: the path is not UTF-8 text, so it cannot be printed as a command; use another path",
+            path.display()
+        )
+    })?;
     Ok(shlex::try_quote(text)?.into_owned())
 }

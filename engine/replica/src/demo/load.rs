@@ -52,10 +52,13 @@ impl Running {
             let mut bytes = Vec::new();
             stdout.read_to_end(&mut bytes).map(|_| bytes)
         });
-        let bytes = read.await?.context("reading the figures of isonomy-bench")?;
-        let status = self.0.wait().context("waiting for isonomy-bench")?;
-        serde_json::from_slice(&bytes)
-            .with_context(|| format!("the load generator measured nothing ({status})"))
+        let bytes = read.await?.context("the figures of isonomy-bench cannot be read")?;
+        let status = self.0.wait().context("the end of isonomy-bench cannot be awaited")?;
+        serde_json::from_slice(&bytes).with_context(|| {
+            format!(
+                "the load generator isonomy-bench ended without figures ({status}); see its messages above"
+            )
+        })
     }
 }
 
@@ -68,10 +71,13 @@ impl Drop for Running {
 
 /// The load generator, which lies beside this program.
 pub(super) fn program() -> Result<PathBuf> {
-    let path = std::env::current_exe().context("the path of this program")?.with_file_name("isonomy-bench");
+    let path = std::env::current_exe()
+        .context("the path of this program cannot be found")?
+        .with_file_name("isonomy-bench");
     if !path.exists() {
         bail!(
-            "{} is missing; build it with `cargo build --release -p isonomy-bench`, or run `make demo`",
+            "{} is missing; build the program with `cargo build --release -p isonomy-bench`, or run `make \
+             demo`",
             path.display()
         );
     }

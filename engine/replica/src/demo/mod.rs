@@ -76,7 +76,7 @@ pub(crate) struct DemoArgs {
 /// Runs the demo; an error if any check fails.
 pub(crate) fn run(args: &DemoArgs) -> Result<(), Fatal> {
     block_on(async {
-        let failed = || Fatal::new(Reason::Failed, "the demo has failed: see the checks above");
+        let failed = || Fatal::new(Reason::Failed, "the demo has failed; see the failed checks above");
         Ok(show(args).await?.then_some(()).ok_or_else(failed)?)
     })
 }
@@ -93,7 +93,9 @@ async fn show(args: &DemoArgs) -> Result<bool> {
     let made = fs::canonicalize(&args.dir).and_then(|parent| {
         tempfile::Builder::new().prefix("isonomy-demo-").disable_cleanup(args.keep).tempdir_in(parent)
     });
-    let dir = made.with_context(|| format!("{}: choose another directory with --dir", args.dir.display()))?;
+    let dir = made.with_context(|| {
+        format!("{}: the directory cannot be used; choose another directory with --dir", args.dir.display())
+    })?;
     say(&format!(
         "{} replicas with {} shard(s) each, in {}",
         args.replicas,
@@ -106,7 +108,7 @@ async fn show(args: &DemoArgs) -> Result<bool> {
     let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards)?;
     let report = tokio::select! {
         report = check_all(args, &mut cluster) => report?,
-        () = interrupt.wanted() => bail!("interrupted; the replicas were ended"),
+        () = interrupt.wanted() => bail!("the demo was interrupted, and the replicas were stopped"),
     };
     match args.output {
         Output::Table => out::print(report.table())?,
@@ -153,7 +155,10 @@ async fn wait_ready(cluster: &mut Cluster, replicas: u8) -> Result<()> {
             return Ok(());
         }
         if began.elapsed() > PATIENCE {
-            bail!("the replicas do not reach each other after {PATIENCE:?}; see their logs with --keep");
+            bail!(
+                "the replicas do not reach each other after {PATIENCE:?}; run the demo again with --keep and \
+                 read the replicas' logs"
+            );
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -217,7 +222,11 @@ async fn wait_agreed(cluster: &mut Cluster, replicas: u8, report: &mut Report, w
         }
         if began.elapsed() > PATIENCE {
             let hashes = format!("{:?}", report.state_hashes);
-            report.check(name, false, format!("{when}: not within {PATIENCE:?}; states {hashes}"));
+            report.check(
+                name,
+                false,
+                format!("{when}: the replicas did not agree within {PATIENCE:?}; states {hashes}"),
+            );
             return Ok(());
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -244,7 +253,10 @@ async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mu
         core: cluster.load_core(),
         progress: false,
     };
-    say(&format!("{} decisions per second, and kill -9 of replica {victim}", load.rate.unwrap_or_default()));
+    say(&format!(
+        "load of {} decisions per second, and kill -9 of replica {victim}",
+        load.rate.unwrap_or_default()
+    ));
     let running = load.start()?;
     let probers = Probers::start(&addresses, &survivors, args.replicas).await?;
     let [before, down, after] = KILL_SECONDS.map(Duration::from_secs);
@@ -258,17 +270,17 @@ async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mu
     let returned = Instant::now();
     let caught_up = catch_up(cluster, victim, &survivors).await?;
     tokio::time::sleep(after.saturating_sub(returned.elapsed())).await;
-    let at_return = probers.finish().await.context("a client of the others got an error")?;
+    let at_return = probers.finish().await.context("a client of the other replicas got an error")?;
     let figures = running.finish().await?;
     let (none, errors) = errors_of(&figures);
-    report.check("no request failed while one was down", none, errors);
-    report.check_pause("the others went on without it", at_kill, PAUSE_MAX);
-    report.check_pause("the others went on at its return", at_return, PAUSE_MAX);
+    report.check("no request failed while one replica was down", none, errors);
+    report.check_pause("the other replicas went on without the killed one", at_kill, PAUSE_MAX);
+    report.check_pause("the other replicas went on at its return", at_return, PAUSE_MAX);
     let detail = match caught_up {
         Some(after) => format!("{:.0} ms after its start", after.as_secs_f64() * 1e3),
-        None => format!("not within {PATIENCE:?}"),
+        None => format!("the replica did not catch up within {PATIENCE:?}"),
     };
-    report.check("the killed one caught up", caught_up.is_some(), detail);
+    report.check("the killed replica caught up", caught_up.is_some(), detail);
     report.kill = Some(Kill { at_kill, at_return, caught_up });
     Ok(())
 }

@@ -25,7 +25,7 @@ pub(super) struct Interrupt(Arc<AtomicBool>);
 impl Interrupt {
     /// Takes the signals that end a program. The second ends it at once.
     pub(super) fn watch() -> Result<Interrupt> {
-        Ok(Interrupt(signals::watch_end().context("signals cannot be handled")?))
+        Ok(Interrupt(signals::watch_end().context("the signals of this process cannot be handled")?))
     }
 
     /// Waits for it.

@@ -43,7 +43,8 @@ impl Report {
 
     pub(crate) fn check_pause(&mut self, name: &'static str, pause: Pause, allowed: Duration) {
         let detail = format!(
-            "no answer for {} ms at most, {} ms without the times at which the whole machine stood still; {} are allowed",
+            "no answer came for {} ms at most, or {} ms without the times at which the whole machine stood \
+             still; {} ms are allowed",
             pause.total.as_millis(),
             pause.running.as_millis(),
             allowed.as_millis()

@@ -33,7 +33,7 @@ enum Source {
 pub(super) enum OpenError {
     #[error("{name}: {source}; name a file of JSON lines that this user may read, or - for standard input")]
     Io { name: String, source: std::io::Error },
-    #[error("{0}: it is a directory; name a file of JSON lines")]
+    #[error("{0} is a directory; name a file of JSON lines")]
     Directory(String),
 }
 
@@ -146,7 +146,7 @@ mod tests {
     fn what_does_not_open_is_named() {
         let error = |path: &str| Input::open(Path::new(path)).err().unwrap().to_string();
         assert!(error("/nowhere/x").starts_with("/nowhere/x: No such file"));
-        assert!(error("/").contains("it is a directory"));
+        assert!(error("/").contains("/ is a directory"));
     }
 
     #[test]

@@ -12,23 +12,23 @@ use std::fmt;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeyError {
     /// The line ends before its object does.
-    #[error("it ends in the middle of an object")]
+    #[error("the line ends in the middle of an object")]
     CutOff,
-    #[error("it is not JSON: {0}; each line must be one object")]
+    #[error("the line is not JSON: {0}; each line must be one object")]
     NotJson(String),
-    #[error("it is {0}, not an object; each line must be one")]
+    #[error("the line is {0}, not an object; each line must be one object")]
     NotAnObject(&'static str),
-    #[error("more follows behind its object; write one per line")]
+    #[error("more text follows behind the object of the line; write one object per line")]
     Trailing,
-    #[error("it has no field '{0}'; name the field that holds the key with --key")]
+    #[error("the line has no field '{0}'; name the field that holds the key with --key")]
     NoField(String),
-    #[error("it has the field '{0}' more than once, so the key is not clear; keep one")]
+    #[error("the line has the field '{0}' more than once, so the key is not clear; keep one of these fields")]
     Twice(String),
-    #[error("its field '{field}' is {kind}; a key is text or a number")]
+    #[error("the field '{field}' is {kind}; a key must be text or a number")]
     Kind { field: String, kind: &'static str },
-    #[error("its field '{field}' is no text: {why}; correct it")]
+    #[error("the field '{field}' is not valid text: {why}; correct the text")]
     Text { field: String, why: String },
-    #[error("its field '{field}' cannot be a key: {why}")]
+    #[error("the field '{field}' cannot be a key: {why}")]
     Length { field: String, why: Invalid },
 }
 
@@ -178,13 +178,13 @@ mod tests {
         assert!(told("{}").contains("no field 'id'"));
         assert!(told(r#"{"ID": 1}"#).contains("no field 'id'"));
         assert!(told(r#"{"id": 1, "x": 2, "id": 1}"#).contains("more than once"));
-        assert!(told(r#"{"id": [1]}"#).contains("is an array; a key is text or a number"));
+        assert!(told(r#"{"id": [1]}"#).contains("is an array; a key must be text or a number"));
         assert!(told(r#"{"id": {"id": 1}}"#).contains("is an object"));
         assert!(told(r#"{"id": null}"#).contains("is null"));
         assert!(told(r#"{"id": ""}"#).contains("1 to 1024"));
         assert!(told(&format!(r#"{{"id": "{}"}}"#, "k".repeat(1025))).contains("1025 bytes"));
-        assert!(told(r#"{"id": "\ud800"}"#).contains("its field 'id' is no text"));
-        assert!(told(r#"{"id": 1} x"#).contains("more follows"));
+        assert!(told(r#"{"id": "\ud800"}"#).contains("the field 'id' is not valid text"));
+        assert!(told(r#"{"id": 1} x"#).contains("more text follows"));
         let nonsense = told(r#"{"id": 01}"#);
         assert!(nonsense.contains("not JSON") && nonsense.contains("column 9"), "{nonsense}");
         assert!(!nonsense.contains("line 1"), "only the caller knows the line: {nonsense}");
@@ -193,6 +193,9 @@ mod tests {
     #[test]
     fn a_key_that_is_no_utf8_is_no_text() {
         let error = key_of(b"{\"id\": \"\xff\"}", "id").unwrap_err();
-        assert!(error.to_string().contains("not JSON") || error.to_string().contains("no text"), "{error}");
+        assert!(
+            error.to_string().contains("not JSON") || error.to_string().contains("not valid text"),
+            "{error}"
+        );
     }
 }

@@ -42,27 +42,29 @@ pub(super) struct BadLine {
 /// What is wrong with a line, and what to do.
 #[derive(Debug, thiserror::Error)]
 enum Why {
-    #[error("it cannot be read: {0}; check the input and its disk")]
+    #[error("the line cannot be read: {0}; check the input and its disk")]
     Io(#[from] std::io::Error),
     #[error(
-        "it has more than {LINE_BYTES_MAX} bytes, and the line is the value; keep what is large elsewhere"
+        "the line has more than {LINE_BYTES_MAX} bytes, and the whole line is the value; keep large data \
+         elsewhere and decide their name"
     )]
     TooLong,
-    #[error("the input is compressed by {0}; pipe it in: {1} FILE | isonomy propose --from - ...")]
+    #[error("the input is compressed by {0}; decompress the input: {1} FILE | isonomy propose --from - ...")]
     Compressed(&'static str, &'static str),
     #[error(
-        "the input is UTF-16, not UTF-8; convert it: iconv -f UTF-16 -t UTF-8 FILE | isonomy propose --from - ..."
+        "the input is UTF-16, not UTF-8; convert the input: iconv -f UTF-16 -t UTF-8 FILE | isonomy propose \
+         --from - ..."
     )]
     Utf16,
-    #[error("a byte order mark stands inside the input, as of files that were joined; remove it")]
+    #[error("a byte order mark stands inside the input, as when files were joined; remove the mark")]
     ByteOrderMark,
-    #[error("an array begins here, and each line must be one object; unpack it: jq -c '.[]' FILE")]
+    #[error("an array begins here, and each line must be one object; unpack the array: jq -c '.[]' FILE")]
     Array,
-    #[error("an object begins here and does not end on this line; write one per line: jq -c . FILE")]
+    #[error("an object begins here and does not end on this line; write one object per line: jq -c . FILE")]
     Broken,
     #[error(
-        "the input ends in the middle of it, so it is still being written or was cut off; run again when it is \
-         whole, or remove it"
+        "the input ends in the middle of the line, so the line is still being written or was cut off; run \
+         again when the line is whole, or remove the line"
     )]
     HalfWritten,
     #[error("{0}")]
@@ -195,7 +197,7 @@ mod tests {
         let lines: Vec<Line> = lines(input).into_iter().map(Result::unwrap).collect();
         assert_eq!(lines.iter().map(|line| line.number).collect::<Vec<_>>(), [1, 3, 6]);
         assert_eq!(lines[1].value, b"{\"k\":2}");
-        assert!(told(b"{\"k\":1}\r\n\r\nnonsense\n").starts_with("line 3: it is not JSON"));
+        assert!(told(b"{\"k\":1}\r\n\r\nnonsense\n").starts_with("line 3: the line is not JSON"));
     }
 
     #[test]
@@ -225,7 +227,8 @@ mod tests {
     #[test]
     fn what_is_no_line_of_text_says_how_it_becomes_one() {
         assert!(
-            told(b"\x1f\x8b\x08\0\0\n").contains("line 1: the input is compressed by gzip; pipe it in: zcat")
+            told(b"\x1f\x8b\x08\0\0\n")
+                .contains("line 1: the input is compressed by gzip; decompress the input: zcat")
         );
         assert!(told(b"\x28\xb5\x2f\xfd\0").contains("zstdcat"));
         for text in
@@ -243,11 +246,11 @@ mod tests {
         for pretty in [&b"{\n  \"k\": 1\n}\n"[..], b"{\"k\": 1,\n\"v\": 2}\n", b"{\"k\": \"a\n\"}"] {
             assert!(told(pretty).contains("line 1: an object begins here"), "{pretty:?}");
         }
-        assert!(told(b"\"text\"\n").contains("it is text, not an object"));
-        assert!(told(b"17\n").contains("it is a number, not an object"));
+        assert!(told(b"\"text\"\n").contains("the line is text, not an object"));
+        assert!(told(b"17\n").contains("the line is a number, not an object"));
         assert!(told(b"null\n").contains("not an object"));
-        assert!(told(b"k;v\n").contains("it is not JSON"));
-        assert!(told(b"{\"k\":1} {\"k\":2}\n").contains("more follows"));
+        assert!(told(b"k;v\n").contains("the line is not JSON"));
+        assert!(told(b"{\"k\":1} {\"k\":2}\n").contains("more text follows"));
     }
 
     #[test]

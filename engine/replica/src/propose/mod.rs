@@ -37,17 +37,21 @@ Examples:
   isonomy propose --connect 127.0.0.1:7400 --from events.jsonl --key order --source import-1
   zcat events.jsonl.gz | isonomy propose --connect 127.0.0.1:7400 --from - --key order
 
-A file is checked as a whole before its first line is proposed; what is no regular file is proposed as it comes.
-With --source, running the same file again, after an interruption or by mistake, decides each line exactly once;
-without, it decides each line again. Lines may be added to the file but not changed: what a line said under this name
-is remembered, and it ends with code 8 where another line has its number. A process that comes later takes the source
-over from one that still runs, which ends with code 9. See also isonomy source --help.
+A regular file is checked as a whole before its first line is proposed. The lines of any other input are proposed as
+they come.
 
-With --if-seq it ends with code 11 if the key is at another decision, and prints which and its value.")]
+With --source, a second run with the same file, after an interruption or by mistake, still decides each line exactly
+once. Without --source, a second run decides each line again. Lines may be added to the file but not changed: the
+cluster remembers the line of each number under this name, and the command ends with code 8 if another line has the
+number now. A process that starts later takes the source over from a process that still runs, and the earlier process
+ends with code 9. See also isonomy source --help.
+
+With --if-seq, the command ends with code 11 if the key is at another decision, and prints the number and the value of
+that decision.")]
 pub(crate) struct ProposeArgs {
     #[command(flatten)]
     connect: ConnectArgs,
-    /// The key to decide; left out with --key-hex and --key-base64
+    /// The key to decide; leave the key out with --key-hex and --key-base64
     #[arg(value_name = "KEY", required_unless_present_any = ["from", "key_hex", "key_base64"])]
     first: Option<OsString>,
     /// The value, or - for the bytes of standard input
@@ -61,19 +65,19 @@ pub(crate) struct ProposeArgs {
     /// Decide only if the key's latest decision has this number; 0: only if the key has no decision
     #[arg(long, value_name = "N")]
     if_seq: Option<u64>,
-    /// Propose the lines of this file (JSON objects), or of standard input if it is -
+    /// Propose the lines of this file (JSON objects), or the lines of standard input if FILE is -
     #[arg(long, value_name = "FILE", requires = "key",
           conflicts_with_all = ["first", "second", "key_hex", "key_base64", "value_file", "if_seq"])]
     from: Option<PathBuf>,
     /// The field that holds a line's key; the value is the whole line
     #[arg(long, value_name = "FIELD", requires = "from")]
     key: Option<String>,
-    /// Number the lines under this name, so that none is decided twice
+    /// Number the lines under this name, so that no line is decided twice
     #[arg(long, value_name = "NAME", requires = "from")]
     source: Option<SourceName>,
     /// How long each decision may take, not the whole import. Time in which this process is stopped does not count
-    /// [default: 10; with --source, where every retry is safe, no deadline, and messages say what the import waits
-    /// for]
+    /// [default: 10; with --source, where every retry is safe, there is no deadline, and messages name the reason why
+    /// the import waits]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     deadline: Option<u64>,
     /// The format in which the outcome is printed

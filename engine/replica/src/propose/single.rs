@@ -58,8 +58,8 @@ fn read(input: impl Read, name: &str) -> Result<Vec<u8>, Fatal> {
     let mut value = Vec::new();
     let count = input.take(VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value);
     if count.map_err(|error| unread(name, &error))? > VALUE_BYTES_MAX {
-        let text = format!("{name} has more than {VALUE_BYTES_MAX} bytes, the most that a value may have");
-        return Err(Fatal::new(Reason::Failed, text + "; keep what is large elsewhere and decide its name"));
+        let text = format!("{name} has more than {VALUE_BYTES_MAX} bytes, which is the limit of a value");
+        return Err(Fatal::new(Reason::Failed, text + "; keep large data elsewhere and decide their name"));
     }
     Ok(value)
 }
@@ -91,7 +91,8 @@ pub(super) async fn run(args: &ProposeArgs, asked: Asked) -> Result<()> {
                 0 => format!("has no decision, so it is not at {expected}"),
                 _ => format!("is at decision {key_seq}, not {expected}"),
             };
-            let text = format!("{key} {now}, and was not changed; propose again with --if-seq {key_seq}");
+            let text =
+                format!("{key} {now}, and the key was not changed; propose again with --if-seq {key_seq}");
             Err(Fatal::new(Reason::Rejected, text).into())
         }
     }
@@ -117,7 +118,9 @@ fn print_rejected(output: Output, key: &[u8], key_seq: u64, value: Option<&[u8]>
             let now = match value {
                 Some(value) => format!("decision {key_seq}, {}", quoted(value)),
                 None if key_seq == 0 => "no decision".to_owned(),
-                None => format!("decision {key_seq}, with a value that is too large for this; read it"),
+                None => format!(
+                    "decision {key_seq}, with a value that is too large for this answer; read the key"
+                ),
             };
             out::print(format_args!("rejected, {} has {now}", quoted(key)))?;
         }

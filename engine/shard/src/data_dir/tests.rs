@@ -197,7 +197,7 @@ fn a_directory_with_other_files_is_no_place_for_a_new_replica() {
     fs::write(expected.path.join("thesis.tex"), b"years of work").unwrap();
     let refused = DataDir::open(&expected).unwrap_err();
     assert_eq!(refused.reason, Reason::DataDir);
-    assert!(refused.to_string().contains("thesis.tex is in it"), "{refused}");
+    assert!(refused.to_string().contains("holds thesis.tex"), "{refused}");
     assert_eq!(fs::read_dir(&expected.path).unwrap().count(), 2, "nothing was made in it");
     fs::rename(expected.path.join("thesis.tex"), dir.path().join("thesis.tex")).unwrap();
     drop(DataDir::open(&expected).unwrap());

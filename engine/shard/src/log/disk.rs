@@ -93,7 +93,7 @@ impl Disk {
         let is_noted = data_dir.known(id.shard, 0).reached > Position(0);
         let dir = data_dir.shard_dir(id.shard);
         let names = File::open(&dir).unwrap_or_else(|error| {
-            stop(Reason::Disk, &format!("{}: it cannot be opened: {error}", dir.display()))
+            stop(Reason::Disk, &format!("{}: the directory cannot be opened: {error}", dir.display()))
         });
         let disk = Disk {
             id,
@@ -164,7 +164,7 @@ impl Disk {
                 glommio::executor().spawn_blocking(move || data_dir.note_reached(shard, reached)).await;
             let Err(error) = noted else { break };
             let Some(lack) = Lack::of(&error) else {
-                self.fail(segment, &format!("identity.json was not written ({error})"))
+                self.fail(segment, &format!("identity.json could not be written ({error})"))
             };
             self.tell_lack(lack, segment, error);
             glommio::timer::sleep(LACK_PAUSE).await;
@@ -176,8 +176,8 @@ impl Disk {
     fn tell_slow(&self, took: Duration, bytes: usize) {
         if self.told.may(Kind::SlowDisk) {
             log::warn!(
-                "shard {}: the disk took {took:.0?} to write {bytes} bytes of the log; decisions waited for it. See \
-                 docs/OPERATIONS.md, \"Slow disks\"",
+                "shard {}: the disk took {took:.0?} to write {bytes} bytes of the log, and decisions waited \
+                 for this write; see docs/OPERATIONS.md, \"Slow disks\"",
                 self.id.shard.0,
             );
         }
@@ -238,7 +238,7 @@ impl Disk {
         }
         // A write under way keeps the file open, and so locked, even when this process is killed.
         let locked = rustix::fs::flock(descriptor_of(&file), FlockOperation::NonBlockingLockExclusive);
-        locked.unwrap_or_else(|error| self.fail(segment, &format!("it cannot be locked ({error})")));
+        locked.unwrap_or_else(|error| self.fail(segment, &format!("the file cannot be locked ({error})")));
         file
     }
 

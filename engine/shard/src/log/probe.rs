@@ -21,8 +21,8 @@ pub(crate) async fn check_direct_io(dir: &Path, shard: ShardId) -> Result<(), Fa
     checked.map_err(|error| match Trouble::of_file(&probe, error) {
         Ok(trouble) => trouble.into(),
         Err(error) => Fatal::machine(format!(
-            "{}: shard {} cannot write past the page cache here ({error}); put `data_dir` on a local file \
-             system such as ext4 or XFS",
+            "{}: shard {} cannot write with direct I/O here ({error}); put `data_dir` on a local file system \
+             such as ext4 or XFS",
             dir.display(),
             shard.0
         )),

@@ -81,7 +81,10 @@ enum LogError {
     Io(PathBuf, Error),
     #[error("{path}: {what}", path = .0.display(), what = .1)]
     Damaged(PathBuf, String),
-    #[error("{path}: wire version {version} wrote it", path = .0.display(), version = .1)]
+    #[error(
+        "{path}: a release with wire version {version} wrote the file; run that release",
+        path = .0.display(), version = .1
+    )]
     Release(PathBuf, u8),
 }
 
@@ -171,8 +174,8 @@ pub fn verify(id: LogId, dir: &Path, known: impl Fn() -> Result<Known, Fatal>) -
             Err(fatal) => return Err(fatal),
         }
     }
-    let what =
-        "its replica writes the log faster than it can be read here; verify it again when less is written";
+    let what = "the replica writes the log faster than this command can read it; run the command again when \
+                the replica writes less";
     Err(Fatal::new(Reason::Failed, format!("{}: {what}", dir.display())))
 }
 
@@ -217,12 +220,16 @@ fn read_back(
         let damaged = |what: String| LogError::Damaged(path.clone(), what);
         let mut file = open(&path).map_err(failed)?;
         if file.length() != SEGMENT_BYTES {
-            return Err(damaged(format!("it has {} bytes, not {SEGMENT_BYTES}", file.length())));
+            return Err(damaged(format!("the segment has {} bytes, not {SEGMENT_BYTES}", file.length())));
         }
         let head = id.decode_head(segment, &file.read(0..BLOCK_BYTES).map_err(failed)?);
         let start = match head {
             Err(FrameError::Version(version)) => return Err(LogError::Release(path, version)),
-            Err(error) => return Err(damaged(format!("its first block is not that of this log: {error}"))),
+            Err(error) => {
+                return Err(damaged(format!(
+                    "the first block of the segment is not that of this log: {error}"
+                )));
+            }
             Ok(Some(head)) => Start::Head(head),
             Ok(None) => {
                 Start::Empty(Scanner::new(id, segment, &mut file, Position(1)).remains().map_err(failed)?)
@@ -270,7 +277,7 @@ fn scan(
             return Err(LogError::Damaged(path.into(), what));
         }
         log::info!(
-            "{}: the log ends at byte {offset}; nothing rests on what lies behind ({broken})",
+            "{}: the log ends at byte {offset}; no promise or answer rests on the bytes behind ({broken})",
             path.display()
         );
         break;

@@ -37,8 +37,10 @@ impl SegmentFile {
         let began = Instant::now();
         while let Err(error) = file.try_lock() {
             if began.elapsed() > IN_FLIGHT_PATIENCE {
-                let what =
-                    format!("a killed replica's last write is still under way ({error}); start again later");
+                let what = format!(
+                    "the last write of a killed replica is still under way ({error}); start the replica again \
+                     later"
+                );
                 return Err(Error::other(what));
             }
             std::thread::sleep(IN_FLIGHT_RETRY);

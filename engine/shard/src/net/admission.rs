@@ -100,7 +100,8 @@ impl Node {
     pub(crate) fn on_no_link(self: &Rc<Node>, peer: ReplicaId, error: &LinkError) {
         match error {
             LinkError::Refused(refusal) if self.is_set_back(peer, refusal) => {
-                let fatal = self.data_dir.on_set_back(&format!("replica {peer} refuses it: {refusal}"));
+                let fatal =
+                    self.data_dir.on_set_back(&format!("replica {peer} refuses the directory: {refusal}"));
                 stop_with(&fatal);
             }
             LinkError::Refused(refusal @ Refusal::AnotherLives { id, .. })
@@ -130,7 +131,8 @@ impl Node {
         let since = *said.objects_since[peer.index()].get_or_insert_with(Instant::now);
         if since.elapsed() > OTHER_PATIENCE {
             let dir = self.data_dir.path();
-            let text = format!("data directory {}: replica {peer} refuses it: {refusal}", dir.display());
+            let text =
+                format!("data directory {}: replica {peer} refuses the directory: {refusal}", dir.display());
             stop(Reason::DataDir, &text);
         }
     }
@@ -178,8 +180,9 @@ impl Node {
         if !is_counted && said.uncounted_since.replace(Instant::now()).is_none() {
             let dir = self.data_dir.path().display();
             log::warn!(
-                "{dir}: identity.json cannot be written for want of room on the disk or of open files; the \
-                 replica takes part once it can: make room, or raise the limit on open files"
+                "{dir}: identity.json cannot be written, because the disk has no room or the process has too \
+                 many open files; this replica takes part as soon as identity.json is written: make room on \
+                 the disk, or raise the limit on open files"
             );
         }
         drop(said);

@@ -100,8 +100,8 @@ impl Node {
             Err(refusal) => {
                 if self.told.may(Kind::NoPlace) {
                     log::warn!(
-                        "shard {}: a client was refused: all {limit} connections are taken, and none is idle; close \
-                         some or raise `connections_max`",
+                        "shard {}: a client was refused: all {limit} connections are taken, and none is idle; \
+                         close some connections or raise `connections_max`",
                         self.settings.shard.0
                     );
                 }
@@ -115,27 +115,26 @@ impl Node {
         let limit = self.settings.connections_max;
         if self.told.may(Kind::MadeRoom) {
             log::warn!(
-                "shard {}: all {limit} connections of clients are taken: one that had been idle for {idle:.0?} made \
-                 room for another; if that happens often, close some or raise `connections_max`",
+                "shard {}: all {limit} connections of clients are taken: one that had been idle for {idle:.0?} \
+                 made room for another; if this happens often, close some connections or raise \
+                 `connections_max`",
                 self.settings.shard.0
             );
         }
         let refusal = Refusal::MadeRoom { idle_s: idle.as_secs() };
         self.net.say(sink, &ClientMessage::Leave(refusal));
-        sink.leave("it made room for another");
+        sink.leave("the connection made room for another one");
     }
 
     /// The description of this replica and its cluster.
     pub(crate) fn welcome(&self) -> Welcome {
-        let members = self.settings.members.iter();
+        let members = self.mail.addresses().into_iter();
         Welcome {
             cluster: self.data_dir.cluster_id(),
             epoch: EPOCH,
             replica: self.settings.replica,
             shards: self.settings.shards,
-            members: members
-                .map(|it| Member { host: it.host.clone(), client_base: it.client_base })
-                .collect(),
+            members: members.map(|it| Member { host: it.host, client_base: it.client_base }).collect(),
             durable: self.settings.outlives_power,
         }
     }
@@ -198,7 +197,9 @@ impl Node {
             | ClientMessage::Failed { .. }
             | ClientMessage::Status(_)
             | ClientMessage::Sources(_)
-            | ClientMessage::Leave(_) => Err(LinkError::Closed("it sent what only replicas send")),
+            | ClientMessage::Leave(_) => {
+                Err(LinkError::Closed("the client sent a message that only replicas send"))
+            }
         }
     }
 
@@ -220,7 +221,7 @@ impl Node {
             }
             let failed = async {
                 connection.failed().await;
-                sink.close("it has failed while its request waited");
+                sink.close("the connection failed while a request waited");
             };
             failed.or(self.net.room.wait()).or(sink.wait_closed()).await;
         }

@@ -38,11 +38,14 @@ pub(crate) enum LinkError {
     Refused(Refusal),
     #[error("{0}: {1}")]
     Unreachable(SocketAddr, std::io::Error),
-    #[error("'{host}' has no address: {why}; is the name right, and does the name server answer?")]
+    #[error("'{host}' has no address: {why}; check the name, and that the name server answers")]
     NoAddress { host: String, why: String },
-    #[error("{error}; that was its last address, because looking up '{host}' has failed ({why})")]
+    #[error(
+        "{error}; this was the last known address, because the name '{host}' could not be looked up ({why}); \
+         check the name and the name server"
+    )]
     LastAddress { host: String, why: String, error: Box<LinkError> },
-    #[error("it sent no handshake for {HANDSHAKE_PATIENCE:?}")]
+    #[error("the other side sent no handshake for {HANDSHAKE_PATIENCE:?}")]
     Silent,
     #[error("{0}")]
     Closed(&'static str),
@@ -257,7 +260,7 @@ impl Connection {
         let writing = sink.clone();
         glommio::spawn_local(async move {
             if writing.write_all(writer).await.is_err() {
-                writing.close("the other side has gone");
+                writing.close("the other side has closed the connection");
             }
         })
         .detach();
@@ -279,7 +282,9 @@ impl Connection {
             };
             match self.reader.read(self.splitter.room()).or(closing).await? {
                 0 => {
-                    return Err(LinkError::Closed(self.sink.closed.get().unwrap_or("the other side closed")));
+                    return Err(LinkError::Closed(
+                        self.sink.closed.get().unwrap_or("the other side closed the connection"),
+                    ));
                 }
                 count => {
                     self.splitter.received(count);
@@ -352,7 +357,7 @@ impl Connection {
             Timer::new(REFUSAL_PATIENCE).await;
         };
         heard.or(late).or(self.sink.wait_closed()).await;
-        self.sink.close("it was refused");
+        self.sink.close("the connection was refused");
     }
 }
 
@@ -362,7 +367,7 @@ fn handshake_scope(shard: ShardId) -> Scope {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.sink.close("its reader has ended");
+        self.sink.close("the reader of the connection has ended");
     }
 }
 

@@ -129,7 +129,7 @@ impl Links {
         link.urgent |= !send.lazy;
         if sink.backlog() > PEER_BACKLOG_BYTES_MAX {
             link.counted.lost += 1;
-            return sink.close("it fell too far behind");
+            return sink.close("the peer fell too far behind");
         }
         match &send.payload {
             Some(payload) => {

@@ -30,7 +30,7 @@ impl Node {
         }
         let missing: Vec<String> =
             self.settings.peers().filter_map(|peer| self.describe_missing(peer)).collect();
-        let own = self.settings.own();
+        let own = self.mail.address(self.settings.replica);
         log::warn!(
             "shard {}: not linked with {}. This replica is expected at {}:{} by them{}",
             self.settings.shard.0,
@@ -52,7 +52,7 @@ impl Node {
             (false, true) => "reaches this replica, but is not reached from here",
             (false, false) => "is not reached",
         };
-        let member = &self.settings.members[peer.index()];
+        let member = self.mail.address(peer);
         Some(format!(
             "replica {peer} ({}:{}), which {how}",
             member.host,

@@ -2,6 +2,7 @@
 
 use futures_lite::FutureExt;
 use glommio::net::{TcpListener, TcpStream};
+use isonomy_mesh::MemberAddress;
 use isonomy_protocol::payload::Payload;
 use isonomy_tuning::files;
 use isonomy_wire::frame::{Encoder, Frame};
@@ -89,8 +90,8 @@ impl Node {
 
     /// Connects to a peer's port, at the first of its addresses that takes a connection.
     async fn reach(&self, peer: ReplicaId) -> Result<TcpStream, LinkError> {
-        let member = &self.settings.members[peer.index()];
-        let (host, port) = (member.host.clone(), member.peer_base + self.settings.shard.0);
+        let MemberAddress { host, peer_base, .. } = self.mail.address(peer);
+        let port = peer_base + self.settings.shard.0;
         let question = self.settings.resolver.ask(&host);
         let found = loop {
             match question.answer() {

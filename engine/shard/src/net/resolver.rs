@@ -93,7 +93,7 @@ impl Host {
         self.began = None;
         self.ended += 1;
         self.failure = match found {
-            Ok(addresses) if addresses.is_empty() => Some("it has no address".into()),
+            Ok(addresses) if addresses.is_empty() => Some("the name server gave no address".into()),
             Ok(mut addresses) => {
                 addresses.dedup();
                 addresses.truncate(ADDRESSES_MAX);

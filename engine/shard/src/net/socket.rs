@@ -33,7 +33,8 @@ pub(crate) async fn connect(address: SocketAddr) -> Result<TcpStream> {
     let connected = async { stream.write(&[]).await.map(drop) };
     let late = async {
         Timer::new(CONNECT_PATIENCE).await;
-        let text = format!("no answer for {CONNECT_PATIENCE:?}; is the machine up, and the network?");
+        let text =
+            format!("no answer came for {CONNECT_PATIENCE:?}; check that the machine and the network are up");
         Err(Error::new(ErrorKind::TimedOut, text))
     };
     connected.or(late).await?;

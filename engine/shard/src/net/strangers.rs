@@ -34,7 +34,7 @@ impl Strangers {
                 return;
             }
             if let Some(victim) = self.victim() {
-                victim.close("it was no peer or client yet while others came");
+                victim.close("the connection had sent no handshake when other connections came");
             }
             self.left.wait().await;
         }

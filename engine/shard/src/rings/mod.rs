@@ -34,11 +34,12 @@ fn was_set_up(fd: c_int) -> bool {
 pub(crate) fn complaint() -> Option<&'static str> {
     if !submit::is_active() {
         return Some(
-            "its rings are glommio's own, which costs up to a quarter of its CPU; build it with cargo",
+            "the shard uses the rings of glommio itself, which costs up to a quarter of the shard's CPU; build \
+             the program with cargo",
         );
     }
-    let interrupts = "the kernel interrupts it for all that arrives, which costs up to a fifth of its CPU; use Linux \
-                      5.19 or later";
+    let interrupts = "the kernel interrupts the shard for every arrival, which costs up to a fifth of the \
+                      shard's CPU; use Linux 5.19 or later";
     (!COOPERATIVE.load(Ordering::Relaxed)).then_some(interrupts)
 }
 

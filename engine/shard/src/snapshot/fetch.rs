@@ -79,24 +79,31 @@ pub(crate) struct Fetching {
 /// Why a transfer ended early.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("this snapshot is no longer needed from there")]
+    #[error("this snapshot is no longer needed from that replica")]
     NotWanted,
-    #[error("what came does not read ({0}); that replica verifies its file")]
+    #[error("the received snapshot does not read ({0}); that replica verifies its file")]
     Damaged(Broken),
-    #[error("it says that it has no such snapshot any more")]
+    #[error("that replica says that it has no such snapshot any more")]
     Missing,
-    #[error("it has sent nothing for {} s", SOURCE_PATIENCE.as_secs())]
+    #[error("that replica has sent nothing for {} s", SOURCE_PATIENCE.as_secs())]
     Silent,
-    #[error("it sent a piece that cannot be one ({0}); do all members run the same release?")]
+    #[error("that replica sent an impossible piece ({0}); run the same release at all members")]
     Nonsense(&'static str),
-    #[error("{path}: {lacking} bytes are lacking for its {total} bytes and the next segments of the log; make room there", path = .dir.display())]
+    #[error(
+        "{path}: {lacking} bytes are lacking for the {total} bytes of the snapshot and the next segments of \
+         the log; make room there",
+        path = .dir.display()
+    )]
     NoRoom { dir: PathBuf, lacking: u64, total: u64 },
-    #[error("{path}: it could not be written ({error}); {remedy}", path = .0.display(), error = .1, remedy = write_remedy(.1))]
+    #[error(
+        "{path}: the snapshot could not be written ({error}); {remedy}",
+        path = .0.display(), error = .1, remedy = write_remedy(.1)
+    )]
     Disk(PathBuf, std::io::Error),
 }
 
 fn write_remedy(error: &std::io::Error) -> String {
-    file_size::remedy(error).unwrap_or_else(|| "look at the disk and its free space".to_owned())
+    file_size::remedy(error).unwrap_or_else(|| "check the disk and its free space".to_owned())
 }
 
 impl FetchError {
@@ -127,7 +134,8 @@ impl Node {
     /// Why this replica has no snapshot that it should have; empty if all is well.
     pub(crate) fn snapshot_trouble(&self) -> String {
         if self.pump.look(|core| core.is_snapshot_damaged()) {
-            return "the own snapshot is damaged on disk, and a new one is not durable yet: check the disk"
+            return "this replica's own snapshot is damaged on disk, and a new snapshot is not durable yet: \
+                    check the disk"
                 .into();
         }
         self.transfers.fetching.trouble.borrow().clone()
@@ -284,10 +292,12 @@ impl Piece {
         let length = self.bytes.len() as u64;
         let what = match total {
             _ if self.total == 0 => return Err(FetchError::Missing),
-            Some(total) if total != self.total => "the length of the whole has changed",
-            _ if length > PIECE_BYTES => "it is too long",
-            _ if length == 0 => "it is empty before the end",
-            _ if length > self.total.saturating_sub(self.place.from) => "it goes beyond the end",
+            Some(total) if total != self.total => "the length of the snapshot has changed",
+            _ if length > PIECE_BYTES => "the piece is too long",
+            _ if length == 0 => "the piece is empty before the end of the snapshot",
+            _ if length > self.total.saturating_sub(self.place.from) => {
+                "the piece goes beyond the end of the snapshot"
+            }
             _ => return Ok(()),
         };
         Err(FetchError::Nonsense(what))

@@ -90,7 +90,7 @@ impl Node {
                 let remedy = match file_size::remedy(&error) {
                     Some(remedy) => remedy,
                     None if files::are_lacking(&error) => files::REMEDY.to_owned(),
-                    None => "look at the free space".to_owned(),
+                    None => "check the disk and its free space".to_owned(),
                 };
                 log::warn!(
                     "shard {}: the snapshot at barrier {barrier} was not written in {}: {error}; the log is kept, and a \
@@ -107,7 +107,10 @@ impl Node {
     async fn write_snapshot(&self, barrier: u64) -> Result<()> {
         let length = self.write_file().await?;
         self.publish_taken(barrier).await?;
-        log::info!("shard {}: snapshot at barrier {barrier}, {length} bytes", self.settings.shard.0);
+        log::info!(
+            "shard {}: wrote the snapshot at barrier {barrier}, {length} bytes",
+            self.settings.shard.0
+        );
         self.prune(barrier).await;
         Ok(())
     }
@@ -176,7 +179,7 @@ impl Node {
         let dir = self.dir();
         if let Err(error) = self.aside.run(move || prune(&dir, newest)).await {
             log::warn!(
-                "shard {}: a snapshot that was replaced could not be taken away: {error}; the next tries again",
+                "shard {}: a replaced snapshot could not be removed: {error}; the next snapshot tries again",
                 self.settings.shard.0
             );
         }
@@ -193,7 +196,10 @@ impl Node {
             let Some(read) = read else { return };
             let (total, bytes) = read.unwrap_or_else(|error| {
                 if node.told.may(Kind::Snapshot) {
-                    log::warn!("shard {}: a peer cannot be given a snapshot: {error}", node.settings.shard.0);
+                    log::warn!(
+                        "shard {}: a snapshot cannot be sent to a peer: {error}",
+                        node.settings.shard.0
+                    );
                 }
                 node.pump.take(Input::Doubt { barrier });
                 (0, Vec::new())
@@ -239,8 +245,9 @@ impl Node {
                 self.settings.shard.0
             ),
             Err(error) => log::error!(
-                "shard {}: {error}: this replica's disk changes or loses data; check it. This replica goes on from \
-                 memory and takes a new snapshot at once; stopped before that is durable, it does not start again",
+                "shard {}: {error}: the disk of this replica changes or loses data; check it. This replica \
+                 goes on from memory and takes a new snapshot at once. Do not stop this replica before that \
+                 snapshot is durable, because it would not start again",
                 self.settings.shard.0
             ),
         }

@@ -23,10 +23,13 @@ pub enum SnapshotError {
     #[error("{path}: {error}", path = .0.display(), error = .1)]
     /// The file does not read.
     Io(PathBuf, std::io::Error),
-    #[error("{path}: it is damaged: {error}", path = .0.display(), error = .1)]
+    #[error("{path}: the snapshot is damaged: {error}", path = .0.display(), error = .1)]
     /// The file is damaged.
     Broken(PathBuf, Broken),
-    #[error("{path}: wire version {version} wrote it", path = .0.display(), version = .1)]
+    #[error(
+        "{path}: a release with wire version {version} wrote the snapshot; run that release",
+        path = .0.display(), version = .1
+    )]
     /// The file is that of another release.
     Release(PathBuf, u8),
 }

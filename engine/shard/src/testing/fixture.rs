@@ -1,8 +1,9 @@
 //! What the unit tests of a shard's log share.
 
 use crate::data_dir::Expected;
-use crate::settings::{MemberAddress, Settings};
+use crate::settings::Settings;
 use glommio::{LocalExecutorBuilder, Placement};
+use isonomy_mesh::MemberAddress;
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::record::Record;

@@ -7,7 +7,6 @@ use crate::net::connection::{Connection, LinkError};
 use crate::node::Node;
 use crate::pump::Input;
 use crate::rings::PREEMPT;
-use crate::settings::MemberAddress;
 use crate::start::open;
 use crate::testing::fixture::Setup;
 use crate::time::ticker::TICK;
@@ -15,7 +14,7 @@ use crate::time::ticks::Ticks;
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 use glommio::{LocalExecutorBuilder, Placement};
-use isonomy_mesh::ProcessEnd;
+use isonomy_mesh::{MemberAddress, ProcessEnd};
 use isonomy_tuning::limits::{self, EXECUTOR_MEMLOCK_BYTES, Resource};
 use isonomy_wire::frame::Encoder;
 use isonomy_wire::id::{ReplicaId, ShardId};
@@ -64,7 +63,9 @@ pub(crate) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
         ticks.attach().await;
         let data_dir = DataDir::open(&setup.expected).unwrap();
         let (process, end) = isonomy_mesh::connect();
-        let node = open(setup.settings.clone(), data_dir, Mail::new(end)).await.unwrap();
+        let node = open(setup.settings.clone(), data_dir, Mail::new(end, setup.settings.members.clone()))
+            .await
+            .unwrap();
         test(Rig { node: Rc::new(node), setup, process, peers, clients, ticks, _dir: dir }).await;
     });
 }

@@ -129,13 +129,13 @@ impl Node {
         }
         match (hung, since) {
             (Some(hung), _) => log::warn!(
-                "shard {}: the disk has not answered for {hung:.1?}. Until it does, this replica proposes nothing, \
-                 sends clients to others, and nothing acknowledged is lost. See docs/OPERATIONS.md, \"A disk that \
-                 hangs\"",
+                "shard {}: the disk has not answered for {hung:.1?}. Until the disk answers, this replica \
+                 proposes nothing and sends clients to other replicas; nothing acknowledged is lost. See \
+                 docs/OPERATIONS.md, \"A disk that hangs\"",
                 self.settings.shard.0
             ),
             (None, since) => log::info!(
-                "shard {}: the disk answers again; it took {:.1?}",
+                "shard {}: the disk answers again after {:.1?}",
                 self.settings.shard.0,
                 since.map_or(Duration::ZERO, |since| since.elapsed())
             ),
@@ -154,7 +154,7 @@ impl Node {
         }
         for sink in self.net.links.borrow().incoming() {
             if sink.silent_for(now) > PEER_PATIENCE {
-                sink.close("it was silent for too long");
+                sink.close("the peer was silent for too long");
             }
         }
     }
@@ -162,10 +162,10 @@ impl Node {
 
 fn close_if_stuck(sink: &Sink, now: Instant) {
     if sink.partial_for(now) > CLIENT_PATIENCE {
-        sink.close("it did not finish a frame in time");
+        sink.close("the other side did not finish a frame in time");
     }
     if sink.stuck_for(now) > CLIENT_PATIENCE {
-        sink.close("it does not read its answers");
+        sink.close("the other side does not read its answers");
     }
 }
 

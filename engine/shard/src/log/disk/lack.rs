@@ -42,11 +42,12 @@ impl Disk {
         let shard = self.id.shard.0;
         match (lack, Trouble::of_file(&segment_path(&self.dir, segment), error)) {
             (Lack::Room, Ok(trouble)) => log::warn!(
-                "shard {shard}: the disk is full, a segment of {SEGMENT_BYTES} bytes is needed and clients are refused \
-                 until it has room: {trouble}"
+                "shard {shard}: the disk is full. The log needs a segment of {SEGMENT_BYTES} bytes, and \
+                 clients are refused until the disk has room: {trouble}"
             ),
             (_, Err(error)) => log::warn!(
-                "shard {shard}: the log's next segment cannot be opened ({error}), and decisions wait for that; {}",
+                "shard {shard}: the next segment of the log cannot be opened ({error}), and decisions wait for \
+                 this segment; {}",
                 files::REMEDY
             ),
             (Lack::Files, Ok(_)) => unreachable!("a lack of files is not one of room"),

@@ -78,7 +78,9 @@ impl Disk {
             names.sync_all().map(|()| spares)
         };
         let retired = glommio::executor().spawn_blocking(retire).await;
-        let spares = retired.unwrap_or_else(|error| self.fail(last, &format!("it cannot be cut ({error})")));
+        let spares = retired.unwrap_or_else(|error| {
+            self.fail(last, &format!("the segment cannot be cut off the log ({error})"))
+        });
         self.spares.borrow_mut().extend(spares);
     }
 

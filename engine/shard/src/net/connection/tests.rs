@@ -149,7 +149,7 @@ fn a_refusal_arrives_before_the_end() {
         assert!(!sink.is_closed(), "whoever is refused closes first");
         drop(client);
         refusing.await;
-        assert_eq!(sink.why_closed(), Some("it was refused"));
+        assert_eq!(sink.why_closed(), Some("the connection was refused"));
     });
 }
 
@@ -159,9 +159,13 @@ fn the_end_of_a_reader_is_the_end_of_its_connection() {
         let (mut stream, connection) = pair(&rig).await;
         let sink = connection.sink.clone();
         drop(connection);
-        assert_eq!(sink.why_closed(), Some("its reader has ended"));
+        assert_eq!(sink.why_closed(), Some("the reader of the connection has ended"));
         sink.close("for another reason");
-        assert_eq!(sink.why_closed(), Some("its reader has ended"), "the first reason stands");
+        assert_eq!(
+            sink.why_closed(),
+            Some("the reader of the connection has ended"),
+            "the first reason stands"
+        );
         assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
     });
 }

@@ -4,6 +4,7 @@ use crate::net::connection::{Connection, LinkError};
 use crate::node::{EPOCH, Node};
 use crate::testing::rig::{self, PATIENCE, Rig, SHARD, connect, shake};
 use glommio::net::TcpListener;
+use isonomy_mesh::ToShard;
 use isonomy_wire::frame::Encoder;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{
@@ -208,6 +209,26 @@ fn a_link_that_has_ended_is_opened_again_soon_and_what_was_under_way_is_counted(
             rig.until("its end", || told(&rig.node).ended == times).await;
             assert_eq!(told(&rig.node).retry_ms, 20, "the first wait, each time");
         }
+    });
+}
+
+#[test]
+fn a_peer_that_has_moved_is_reached_at_its_new_address() {
+    rig::run(3, async |rig| {
+        rig.listen_aside();
+        rig.spawn(rig.node.clone().run_link(PEER));
+        let there = super::listener_of(rig.peers[1].try_clone().unwrap());
+        let before = welcome(&rig, &there).await;
+        rig.until("a link", || told(&rig.node).opened == 1).await;
+        let mut addresses = rig.setup.settings.members.clone();
+        addresses[PEER.index()] = addresses[2].clone();
+        rig.process.orders.send(ToShard::Addresses(addresses)).unwrap();
+        rig.ticks(TICKS).await;
+        assert_eq!(told(&rig.node).ended, 0, "a link that stands is kept");
+        drop(before);
+        let elsewhere = super::listener_of(rig.peers[2].try_clone().unwrap());
+        let _after = welcome(&rig, &elsewhere).await;
+        rig.until("a link", || told(&rig.node).opened == 2).await;
     });
 }
 

@@ -262,7 +262,7 @@ fn g5_a_transfer_that_fails_leaves_nothing_and_says_why() {
         ),
         (
             |bytes, from| (bytes.len() as u64 + from, small(bytes, from)),
-            "the whole has changed",
+            "the length of the snapshot has changed",
             FetchFailure::Source,
         ),
         (

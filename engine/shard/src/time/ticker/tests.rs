@@ -47,7 +47,7 @@ fn a_client_that_does_not_read_is_closed_and_one_that_does_is_not() {
         assert!(!unread.is_closed(), "it has some time");
         let late = Instant::now() + CLIENT_PATIENCE + MOMENT;
         rig.node.sweep(late);
-        assert_eq!(unread.why_closed(), Some("it does not read its answers"));
+        assert_eq!(unread.why_closed(), Some("the other side does not read its answers"));
         assert!(!idle.is_closed(), "nothing was said to it");
     });
 }
@@ -67,7 +67,7 @@ fn a_client_that_does_not_finish_a_frame_is_closed() {
         rig.node.sweep(now + CLIENT_PATIENCE);
         assert!(!begun.is_closed());
         rig.node.sweep(now + CLIENT_PATIENCE + MOMENT);
-        assert_eq!(begun.why_closed(), Some("it did not finish a frame in time"));
+        assert_eq!(begun.why_closed(), Some("the other side did not finish a frame in time"));
         assert!(!whole.is_closed());
     });
 }
@@ -83,7 +83,7 @@ fn a_silent_peer_is_closed_and_one_that_speaks_is_not() {
         rig.node.sweep(now + PEER_PATIENCE + MOMENT);
         assert!(!silent.is_closed(), "it has spoken since");
         rig.node.sweep(now + PEER_PATIENCE + 2 * MOMENT);
-        assert_eq!(silent.why_closed(), Some("it was silent for too long"));
+        assert_eq!(silent.why_closed(), Some("the peer was silent for too long"));
     });
 }
 

@@ -1,0 +1,136 @@
+//! Which record may follow the one that a replica knows (law, section 9).
+//!
+//! etcd can be restored from an old backup. Then the epoch goes backwards, or another history begins beside the one
+//! that the replicas have lived through. A replica that followed would serve an epoch that the others have sealed.
+
+use crate::id::{Incarnation, MemberId, RecordId};
+use crate::record::{Member, Membership, Record};
+use isonomy_wire::id::ClusterId;
+
+/// What to do about an etcd that was set back.
+const REMEDY: &str = "etcd was restored from an old backup, or the prefix was written by hand. Nothing is followed. \
+                      Stop whoever writes there, and put the newest record that a replica has cached back into etcd";
+
+/// Why a record is not followed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// Another cluster has been initialised under the prefix.
+    #[error(
+        "the record is of the cluster with id {there}, but this replica belongs to {known}; name the prefix of \
+             this replica's cluster, or give the replica the data directory of the other cluster"
+    )]
+    OtherCluster {
+        /// The id in the record.
+        there: ClusterId,
+        /// The id that the replica knows.
+        known: ClusterId,
+    },
+    /// The epoch went backwards.
+    #[error("the record is of epoch {there}, but this replica has seen epoch {known}: {REMEDY}")]
+    Backwards {
+        /// The epoch in the record.
+        there: u32,
+        /// The epoch that the replica knows.
+        known: u32,
+    },
+    /// The same epoch has another record.
+    #[error(
+        "epoch {epoch} has the record {there}, but this replica has seen the record {known} for it: {REMEDY}"
+    )]
+    OtherRecord {
+        /// The epoch of both.
+        epoch: u32,
+        /// The record in etcd.
+        there: RecordId,
+        /// The record that the replica knows.
+        known: RecordId,
+    },
+    /// The next epoch follows another record than the known one.
+    #[error(
+        "epoch {epoch} follows the record {there}, but this replica has seen the record {known} before it: \
+             {REMEDY}"
+    )]
+    OtherPast {
+        /// The epoch of the record in etcd.
+        epoch: u32,
+        /// The predecessor that it names.
+        there: RecordId,
+        /// The record that the replica knows.
+        known: RecordId,
+    },
+    /// The shards differ.
+    #[error("the record has {there} shards, but the cluster has {known}, which never changes: {REMEDY}")]
+    Shards {
+        /// The number in the record.
+        there: u16,
+        /// The number that the replica knows.
+        known: u16,
+    },
+    /// The members differ within one epoch.
+    #[error("epoch {epoch} has other members than this replica has seen in it: {REMEDY}")]
+    OtherMembers {
+        /// The epoch of both.
+        epoch: u32,
+    },
+    /// A member has another data directory within one epoch.
+    #[error(
+        "member {id} had the incarnation {known} in epoch {epoch}, and the record names another or none: {REMEDY}"
+    )]
+    OtherIncarnation {
+        /// The epoch of both.
+        epoch: u32,
+        /// The member.
+        id: MemberId,
+        /// The incarnation that the replica knows.
+        known: Incarnation,
+    },
+}
+
+/// Whether `record` may come after `known`, or be the same.
+///
+/// # Errors
+/// [`Refused`] if the two are of different histories.
+pub fn follows(known: &Record, record: &Record) -> Result<(), Refused> {
+    if record.cluster_id != known.cluster_id {
+        return Err(Refused::OtherCluster { there: record.cluster_id, known: known.cluster_id });
+    }
+    if record.shards != known.shards {
+        return Err(Refused::Shards { there: record.shards, known: known.shards });
+    }
+    if record.epoch < known.epoch {
+        return Err(Refused::Backwards { there: record.epoch, known: known.epoch });
+    }
+    if record.epoch == known.epoch {
+        return follows_within(known, record);
+    }
+    match record.predecessor {
+        Some(there) if record.epoch == known.epoch + 1 && there != known.record => {
+            Err(Refused::OtherPast { epoch: record.epoch, there, known: known.record })
+        }
+        // The epochs between are not known here; whoever wrote the record has followed them.
+        _ => Ok(()),
+    }
+}
+
+/// Within an epoch a change may come and go, and members may name their first directories. Nothing else changes.
+fn follows_within(known: &Record, record: &Record) -> Result<(), Refused> {
+    let epoch = record.epoch;
+    if record.record != known.record {
+        return Err(Refused::OtherRecord { epoch, there: record.record, known: known.record });
+    }
+    let (before, after) = (&known.membership, &record.membership);
+    let is_same = |(old, new): (&Member, &Member)| old.id == new.id && old.address == new.address;
+    let sizes = |membership: &Membership| (membership.members.len(), membership.f, membership.e);
+    if sizes(before) != sizes(after) || !before.members.iter().zip(&after.members).all(is_same) {
+        return Err(Refused::OtherMembers { epoch });
+    }
+    for (old, new) in before.members.iter().zip(&after.members) {
+        if let Some(known) = old.incarnation.filter(|_| old.incarnation != new.incarnation) {
+            return Err(Refused::OtherIncarnation { epoch, id: old.id, known });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

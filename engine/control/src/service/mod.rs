@@ -1,0 +1,129 @@
+//! The process's part in the membership: one ordinary thread that follows the record in etcd, keeps the newest one, says
+//! who is alive, and says that this member is. It goes on for as long as etcd is gone.
+
+use crate::cache::{Cache, CacheError};
+use crate::presence::Presence;
+use crate::settings::{BadSettings, Settings};
+use crate::store::Store;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::sync::watch::{Receiver, channel};
+
+mod follower;
+mod publisher;
+mod view;
+
+use follower::Follower;
+use publisher::Publisher;
+pub use view::{Etcd, Unfollowed, View};
+
+/// How long a member's sign of life stands after it was renewed last.
+pub const LIFE: Duration = Duration::from_secs(10);
+
+/// What the service is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where etcd is.
+    pub settings: Settings,
+    /// The name of the cluster.
+    pub cluster: String,
+    /// The file for the newest record.
+    pub cache: PathBuf,
+    /// What to publish, if the process is a member.
+    pub presence: Option<Presence>,
+    /// How long the sign of life stands; [`LIFE`] unless there is a reason.
+    pub life: Duration,
+}
+
+/// Why the service cannot begin. An etcd that does not answer is no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings cannot be used.
+    #[error("{0}")]
+    Settings(#[from] BadSettings),
+    /// The file with the newest record cannot be used.
+    #[error("{0}")]
+    Cache(#[from] CacheError),
+    /// The system gives no thread.
+    #[error("no thread for etcd: {0}; raise the limits on processes and open files")]
+    Thread(std::io::Error),
+}
+
+/// The running service. It ends when it is dropped, and takes the sign of life away.
+#[derive(Debug)]
+pub struct Service {
+    views: Receiver<View>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Begins with the record in the file, if there is one, and follows etcd from there.
+    ///
+    /// # Errors
+    /// [`StartError`] if it cannot begin.
+    pub fn start(options: Options) -> Result<Service, StartError> {
+        let Options { settings, cluster, cache, presence, life } = options;
+        let settings = Arc::new(settings);
+        let store = || Store::new(settings.clone(), &cluster);
+        let cache = Cache::new(&cache);
+        let record = cache.load(&cluster)?.map(Arc::new);
+        let (sender, views) = channel(View::new(record));
+        let (stop, stopped) = oneshot::channel();
+        let follower = Follower::new(store()?, cache, sender);
+        let publisher = match presence {
+            Some(presence) => Some(Publisher::new(store()?, presence, life)),
+            None => None,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(StartError::Thread)?;
+        let run = move || runtime.block_on(run(follower, publisher, stopped));
+        let thread =
+            std::thread::Builder::new().name("etcd".into()).spawn(run).map_err(StartError::Thread)?;
+        Ok(Service { views, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.views.borrow().clone()
+    }
+
+    /// The views as they come: the newest one is kept, and any runtime can wait for the next.
+    #[must_use]
+    pub fn views(&self) -> Receiver<View> {
+        self.views.clone()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // The thread sees that the sender is gone.
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // Whatever it panicked with was printed when it did.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn run(mut follower: Follower, mut publisher: Option<Publisher>, stopped: oneshot::Receiver<()>) {
+    let publish = async {
+        match &mut publisher {
+            Some(publisher) => publisher.run().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = follower.run() => {}
+        () = publish => {}
+        // Nothing is ever sent: the service is dropped.
+        _ = stopped => {}
+    }
+    if let Some(publisher) = &mut publisher {
+        publisher.end().await;
+    }
+}

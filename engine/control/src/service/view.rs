@@ -1,0 +1,77 @@
+//! What the process knows of the membership.
+
+use crate::bad::BadRecord;
+use crate::error::Error;
+use crate::follow::Refused;
+use crate::id::MemberId;
+use crate::presence::Presence;
+use crate::record::Record;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the process knows of the membership.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The newest record that was followed. It is in the file. None before the first.
+    pub record: Option<Arc<Record>>,
+    /// Who has given a sign of life, and where each listens, as etcd said last.
+    pub alive: BTreeMap<MemberId, Presence>,
+    /// How etcd is reached.
+    pub etcd: Etcd,
+    /// Why what lies in etcd is not followed, if it is not.
+    pub unfollowed: Option<Unfollowed>,
+}
+
+/// How etcd is reached.
+#[derive(Clone, Debug)]
+pub enum Etcd {
+    /// What is known is what etcd has.
+    Reached,
+    /// What is known is what etcd had before.
+    Gone {
+        /// Since when; at first, since the service has begun.
+        since: Instant,
+        /// What was wrong when it was tried last; nothing before the first try has ended.
+        why: Option<Arc<Error>>,
+    },
+}
+
+/// Why what lies in etcd is not followed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unfollowed {
+    /// There is no record.
+    #[error(
+        "there is no record in etcd; initialise the cluster (`isonomy member init`), or check the prefix"
+    )]
+    Absent,
+    /// There is no record of this cluster.
+    #[error("the record in etcd cannot be used: {0}")]
+    Bad(BadRecord),
+    /// The record is of another history.
+    #[error("{0}")]
+    Refused(Refused),
+    /// The record cannot be kept in the file.
+    #[error("{0}")]
+    Uncached(String),
+}
+
+impl View {
+    pub(super) fn new(record: Option<Arc<Record>>) -> View {
+        let etcd = Etcd::Gone { since: Instant::now(), why: None };
+        View { record, alive: BTreeMap::new(), etcd, unfollowed: None }
+    }
+
+    pub(super) fn reached(&mut self) {
+        self.etcd = Etcd::Reached;
+    }
+
+    /// Notes a failure. The first one begins the time without etcd.
+    pub(super) fn gone(&mut self, error: Error) {
+        let since = match self.etcd {
+            Etcd::Reached => Instant::now(),
+            Etcd::Gone { since, .. } => since,
+        };
+        self.etcd = Etcd::Gone { since, why: Some(Arc::new(error)) };
+    }
+}

@@ -1,0 +1,8 @@
+//! The membership in a real etcd.
+
+mod access;
+mod leases;
+mod outages;
+mod restored;
+mod store;
+mod support;
