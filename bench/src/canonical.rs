@@ -49,7 +49,7 @@ pub(crate) fn run(options: &CanonicalOptions) -> Result<Vec<Report>> {
     let interrupted = signals::watch_end()?;
     let (mut reports, mut printed) = (Vec::new(), Ok(()));
     for (name, shape) in [("closed loop", String::new()), ("open loop", format!("--rate {}", options.rate))] {
-        // Neither finds what the other has left.
+        // Each load gets a fresh cluster, so that it finds nothing that the other has left.
         let cluster = Cluster::start(&program, &options.dir, 0)?;
         say(format_args!("canonical: {name}, {} s", options.seconds));
         let arguments = format!(

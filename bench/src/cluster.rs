@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What it is called.
+/// The name of the cluster.
 pub(crate) const NAME: &str = "bench";
-/// How many replicas there are.
+/// The number of replicas.
 pub(crate) const REPLICAS: usize = 3;
 /// How long servers may take until the first answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two tries.
+/// The time between two tries.
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(200);
 
-/// Replicas that answer.
+/// A cluster whose replicas answer.
 pub(crate) struct Cluster {
     pub(crate) servers: Servers,
-    /// For clients, of shard 0 of each replica.
+    /// The client addresses of shard 0 of each replica.
     pub(crate) addresses: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn program(named: Option<&Path>) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The core of one of those who share this machine, which take them in turn: the replicas, then the load.
+/// The core of one of the parties that share this machine. They take cores in turn: the replicas, then the load.
 pub(crate) fn core_of(party: usize) -> Option<usize> {
     cores::in_turn(&cores::usable(), party)
 }
@@ -77,7 +77,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Until each of them has decided something.
+    /// Waits until each of them has decided something.
     fn wait_ready(&mut self) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let began = Instant::now();

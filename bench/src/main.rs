@@ -95,8 +95,8 @@ fn main() -> ExitCode {
     result.unwrap_or_else(tell)
 }
 
-/// Help that was asked for, or what is wrong with the command line. Help is a result; a broken standard error
-/// changes no code.
+/// Shows the help that was asked for, or what is wrong with the command line. Help is a result; a broken standard
+/// error changes no code.
 fn show(told: &clap::Error) -> ExitCode {
     let is_shown = told.print().is_ok() || told.use_stderr();
     if is_shown { ExitCode::from(told.exit_code() as u8) } else { ExitCode::FAILURE }
@@ -112,8 +112,7 @@ fn tell(error: anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The exit code of a run whose report may not have got everywhere. That its answers are wrong weighs
-/// more.
+/// The exit code of a run whose report may not have got everywhere. Wrong answers weigh more than that.
 fn conclude(report: &Report, published: anyhow::Result<()>) -> ExitCode {
     let judged = judge(report);
     match published.map_err(tell) {
@@ -122,12 +121,12 @@ fn conclude(report: &Report, published: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// The first that is not good, or success.
+/// The first exit code that is not good, or success.
 fn judge_all(reports: &[Report]) -> ExitCode {
     reports.iter().map(judge).find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS)
 }
 
-/// What the exit code says of a result.
+/// The exit code of a result.
 fn judge(report: &Report) -> ExitCode {
     if report.contradictions.is_some_and(|count| count > 0) {
         report.contradictions_told.iter().for_each(|text| say(format_args!("contradiction: {text}")));

@@ -1,4 +1,4 @@
-//! What the user asks for.
+//! The options of the user.
 
 use crate::load::shape::{Distribution, Ramp};
 use clap::{Args, FromArgMatches, ValueEnum};
@@ -22,11 +22,11 @@ const THREADS_MAX: u64 = 64;
 const CLIENTS_MAX: u64 = 20_000;
 /// Most rates one after the other.
 const STEPS_MAX: usize = 64;
-/// Most keys of which it is remembered what was said.
+/// The most keys of which the answers are remembered.
 pub(crate) const KEYS_KNOWN_MAX: u64 = 1 << 22;
 /// Frames of a lane under way: enough for any window.
 const FRAMES_IN_FLIGHT: usize = 64;
-/// What a command takes in a frame besides key and value, in bytes, at most.
+/// The most bytes that a command takes in a frame besides key and value.
 const COMMAND_BYTES: usize = 16;
 
 /// An id as it is shown everywhere.
@@ -162,18 +162,18 @@ impl Options {
         options
     }
 
-    /// How many of the clients are a thread's.
+    /// How many of the clients belong to a thread.
     pub(crate) fn clients_of(&self, thread: u64) -> Option<u64> {
         let clients = self.clients?;
         Some(clients / self.threads + u64::from(thread < clients % self.threads))
     }
 
-    /// Whether it must be remembered what was said of each key.
+    /// Whether the answers about each key must be remembered.
     pub(crate) fn is_tracked(&self) -> bool {
         self.verify || self.decide_ifs > 0
     }
 
-    /// What is wrong with the options together.
+    /// Checks the options together. The error says what is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.reads + self.decide_ifs > 100 {
             return Err(
@@ -199,7 +199,7 @@ impl Options {
         Ok(())
     }
 
-    /// How a thread's conversation behaves.
+    /// The settings of a thread's conversation.
     pub(crate) fn conversation(&self, replicas: u8, shards: u16) -> Config {
         let mut config = Config::new(replicas, shards);
         let command = crate::load::workload::KEY_BYTES + self.value_bytes as usize + COMMAND_BYTES;

@@ -1,5 +1,5 @@
-//! Where results go. What cannot be written is an ordinary error, found before a run where it can be,
-//! and no error keeps the figures from the other places.
+//! The places to which results go. A place that cannot be written is an ordinary error, which is found before a run
+//! where possible, and no error keeps the figures from the other places.
 
 use anyhow::{Context, Error, Result};
 use std::fmt::Display;
@@ -15,7 +15,7 @@ pub(crate) struct ReaderLeft;
 /// Prints a result on standard output.
 pub(crate) fn print(text: impl Display) -> Result<()> {
     let mut out = stdout().lock();
-    // What stays in a buffer would be lost without a word.
+    // Bytes that stay in a buffer would be lost without a word.
     let printed = out.write_all(text.to_string().as_bytes()).and_then(|()| out.flush());
     printed.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => ReaderLeft.into(),
@@ -36,17 +36,17 @@ pub(crate) struct ResultFile {
     file: File,
     path: PathBuf,
     option: &'static str,
-    /// What the file held before goes when the result is there.
+    /// Whether the result replaces what the file held before.
     replaces: bool,
 }
 
 impl ResultFile {
-    /// For a result instead of what the file holds.
+    /// A file whose content the result replaces.
     pub(crate) fn replace(path: Option<&Path>, option: &'static str) -> Result<Option<ResultFile>> {
         ResultFile::open(path, option, true)
     }
 
-    /// For one more line.
+    /// A file that gets one more line.
     pub(crate) fn append(path: Option<&Path>) -> Result<Option<ResultFile>> {
         ResultFile::open(path, "--append", false)
     }

@@ -1,4 +1,4 @@
-//! Server processes that are measured: started here, on free ports, in a directory of their own.
+//! The server processes that are measured. They are started here, on free ports, in a directory of their own.
 
 use anyhow::{Context, Result, bail};
 use isonomy_tuning::children;
@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// What is shown of a server's log when it ends too early.
+/// How many lines of a server's log are shown when it ends too early.
 const LOG_LINES_SHOWN: usize = 20;
 
-/// Servers. They and their data end with it.
+/// Servers, which end with this value, as do their data.
 pub(crate) struct Servers {
     dir: TempDir,
     processes: Vec<Child>,
 }
 
 impl Servers {
-    /// None yet; their data go below `parent`.
+    /// Makes a set without servers, whose data will lie below `parent`.
     pub(crate) fn new(parent: &Path) -> Result<Servers> {
         let dir = tempfile::Builder::new().prefix("isonomy-bench-").tempdir_in(parent);
         let dir = dir.with_context(|| {
@@ -26,7 +26,7 @@ impl Servers {
         Ok(Servers { dir, processes: Vec::new() })
     }
 
-    /// Where a server's data go.
+    /// The directory of a server's data.
     pub(crate) fn data_dir(&self, index: usize) -> PathBuf {
         self.dir.path().join(format!("data-{index}"))
     }
@@ -35,7 +35,7 @@ impl Servers {
         self.dir.path().join(format!("log-{index}.txt"))
     }
 
-    /// Starts one more; what it says goes to its log. It ends with this program. Called on the main thread.
+    /// Starts one more server, whose output goes to its log. It ends with this program. Called on the main thread.
     pub(crate) fn spawn(&mut self, command: &mut Command) -> std::io::Result<()> {
         let log = File::create(self.log_path(self.processes.len()))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -44,7 +44,7 @@ impl Servers {
         Ok(())
     }
 
-    /// An error with the end of its log if one has ended.
+    /// Returns an error with the end of a server's log if one has ended.
     pub(crate) fn check_running(&mut self) -> Result<()> {
         for index in 0..self.processes.len() {
             if let Some(status) = self.processes[index].try_wait()? {

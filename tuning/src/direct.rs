@@ -40,35 +40,35 @@ pub enum DirectError {
     /// The directory takes no file.
     #[error("no file can be made in {}; make this directory, or choose another directory", .dir.display())]
     NotMade {
-        /// Where
+        /// The directory.
         dir: PathBuf,
-        /// Why
+        /// The system's error.
         source: Error,
     },
     /// The file system does not know direct writes.
     #[error("{} takes no direct writes; choose a directory on a local file system such as ext4 or XFS", .dir.display())]
     NotDirect {
-        /// Where
+        /// The directory.
         dir: PathBuf,
-        /// Why
+        /// The system's error.
         source: Error,
     },
     /// The file did not get its size.
     #[error("{mib} MiB cannot be written in {}; make room there, or choose another directory", .dir.display())]
     NotFilled {
-        /// Where
+        /// The directory.
         dir: PathBuf,
-        /// How much was wanted
+        /// The size that was wanted, in MiB.
         mib: u64,
-        /// Why
+        /// The system's error.
         source: Error,
     },
     /// A file that was filled does not take a write.
     #[error("writing in {} failed; check the disk and the kernel log", .dir.display())]
     NotOverwritten {
-        /// Where
+        /// The directory.
         dir: PathBuf,
-        /// Why
+        /// The system's error.
         source: Error,
     },
 }

@@ -27,7 +27,7 @@ pub fn check_fits(bytes: u64) -> Result<()> {
     }
 }
 
-/// What to do about an error, if a file met this limit, or is the largest that its file system holds.
+/// The remedy for an error, if a file met this limit, or is the largest that its file system holds.
 pub fn remedy(error: &Error) -> Option<String> {
     if error.kind() != ErrorKind::FileTooLarge {
         return None;

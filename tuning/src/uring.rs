@@ -41,9 +41,9 @@ pub enum Refused {
     /// A system call fails.
     #[error("io_uring is refused: {call} fails with \"{source}\"; {}", remedy(*.call, .source))]
     Call {
-        /// Which.
+        /// The system call.
         call: Call,
-        /// How.
+        /// The system's error.
         source: Error,
     },
     /// The kernel does not know these operations.

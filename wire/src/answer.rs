@@ -418,7 +418,7 @@ fn check(response: &ArchivedResponse) -> Option<()> {
 
 /// epoch u32 | shard u16 | row u8 | zero u8 | seq u64 | index u32, little endian.
 const ID_BYTES: usize = 20;
-/// What frames a value at most: the id of its decision and its length.
+/// The most bytes that frame a value: the id of its decision and its length.
 const VALUE_OVERHEAD_BYTES: usize = ID_BYTES + size_of::<u32>();
 
 fn encode_id(id: CommandId) -> [u8; ID_BYTES] {

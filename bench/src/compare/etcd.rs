@@ -104,7 +104,7 @@ impl Etcd {
         Ok(())
     }
 
-    /// Runs the load; what was measured, with what all processes had taken before and after.
+    /// Runs the load. Returns what was measured, with the CPU time that all processes had taken before and after.
     pub(super) fn measure(&self, plan: &Arc<Plan>, interrupted: &AtomicBool) -> Result<Measurement> {
         let start = |thread| {
             let (plan, endpoints) = (plan.clone(), self.endpoints.clone());
@@ -125,7 +125,7 @@ impl Etcd {
         Ok(Measurement { recorded, before, after })
     }
 
-    /// Waits for a time, or until the user wants an end; the CPU time of the members and our own.
+    /// Waits for a time, or until the user wants an end. Returns the CPU time of the members and of this process.
     fn sample(&self, plan: &Plan, time: u64, interrupted: &AtomicBool) -> (Option<u64>, u64) {
         while plan.now() < time.min(plan.end()) {
             if interrupted.load(Ordering::Relaxed) {
@@ -137,7 +137,7 @@ impl Etcd {
     }
 }
 
-/// What was measured.
+/// The results of a run.
 pub(super) struct Measurement {
     pub(super) recorded: Recorded,
     /// The CPU time of the members and of this process, in microseconds.
@@ -154,7 +154,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The run begins now.
+    /// A plan of a run that begins now.
     pub(super) fn new(options: &Options) -> Plan {
         let schedule = Schedule::new(options);
         let to = AtomicU64::new(schedule.span().to);
@@ -201,7 +201,7 @@ fn run(plan: &Arc<Plan>, thread: u64, endpoints: &[String]) -> Result<Recorded> 
     Ok(record.finish())
 }
 
-/// One client, which puts one thing at a time.
+/// One client, which puts one key at a time.
 async fn ask(mut etcd: KvClient, plan: Arc<Plan>, desk: Rc<RefCell<(Workload, Record)>>) {
     loop {
         let asked = plan.now();

@@ -1,4 +1,4 @@
-//! What a comparison has found, as a table and as JSON.
+//! The result of a comparison, as a table and as JSON.
 
 use super::CompareOptions;
 use crate::options::Output;
@@ -9,14 +9,14 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// What was measured.
+/// The systems that are measured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum System {
     Etcd,
-    /// The same clients.
+    /// Isonomy with the same clients as etcd.
     Isonomy,
-    /// One client with many commands outstanding.
+    /// Isonomy with one client that has many commands outstanding.
     Pipelined,
 }
 
@@ -30,7 +30,7 @@ impl System {
     }
 }
 
-/// One system once.
+/// The figures of one system in one round.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Round {
     pub(super) system: System,
@@ -39,13 +39,13 @@ pub(super) struct Round {
     pub(super) p99_us: Option<u64>,
     pub(super) p999_us: Option<u64>,
     pub(super) max_us: Option<u64>,
-    /// Of all three servers.
+    /// The CPU time of all three servers.
     pub(super) servers_cpu_us_per_put: Option<f64>,
     pub(super) load_cpu_us_per_put: Option<f64>,
     pub(super) errors: u64,
 }
 
-/// Medians of all rounds of a system, or these over those of etcd.
+/// The medians of all rounds of a system, or their ratios to those of etcd.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 struct Summary {
     puts_per_second: Option<f64>,
@@ -90,7 +90,7 @@ impl Summary {
     }
 }
 
-/// See the module. Its JSON names are a contract; what was not measured is null.
+/// The result of a comparison. Its JSON names are a contract; a figure that was not measured is null.
 #[derive(Debug, Serialize)]
 pub(super) struct Comparison<'a> {
     commit: Option<String>,
@@ -99,7 +99,7 @@ pub(super) struct Comparison<'a> {
     etcd_version: String,
     rounds: Vec<Round>,
     medians: BTreeMap<System, Summary>,
-    /// The medians over those of etcd.
+    /// The ratios of the medians to those of etcd.
     ratios: BTreeMap<System, Summary>,
 }
 
@@ -166,7 +166,7 @@ impl Summary {
     }
 }
 
-/// As people read them; latencies in milliseconds.
+/// The figures as people read them; latencies are in milliseconds.
 fn cells(summary: &Summary) -> [String; 6] {
     let mut index = 0;
     summary.values().map(|value| {

@@ -15,18 +15,18 @@ use super::record::{Recorded, Second};
 use super::socket::Up;
 use super::worker::{CLOSE_US_MAX, OPEN_TURN_US, WAIT_MAX_US};
 
-/// How much room a read is offered, in bytes: a response to one command.
+/// The room that a read is offered, in bytes, which is enough for a response to one command.
 const READ_CHUNK_BYTES: usize = 4 << 10;
-/// Connections that are looked at after one wait.
+/// The most connections that are looked at after one wait.
 const EVENTS_MAX: usize = 256;
 /// The time between two searches of a conversation for requests without an answer, in microseconds.
 const TIMEOUTS_EVERY_US: u64 = 50_000;
-/// How long what a socket did not take waits, in microseconds.
+/// How long bytes that a socket did not take wait, in microseconds.
 const UNWRITTEN_WAIT_US: u64 = 1_000;
 /// To a client its replica is the only one.
 const ONLY: ReplicaId = ReplicaId(0);
 
-/// Runs one thread until the end; returns what it measured.
+/// Runs one thread until the end. Returns what it measured.
 pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Result<Recorded> {
     let mut crowd = Crowd::new(shared, thread, Generator::new(shared, thread, seconds))?;
     crowd.run()?;
@@ -34,7 +34,7 @@ pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Resu
     Ok(Recorded { clients_connected, ..crowd.generator.finish() })
 }
 
-/// A connection: of which client, for which shard.
+/// The place of a connection: its client and its shard.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     client: usize,
@@ -43,11 +43,11 @@ struct Place {
 
 struct Client {
     conversation: Conversation,
-    /// Per shard.
+    /// The connections, by shard.
     ups: Vec<Option<Up>>,
-    /// Whether it is among those that wait for a command.
+    /// Whether the client is among those that wait for a command.
     idle: bool,
-    /// Whether it had all its connections at some time.
+    /// Whether the client had all its connections at some time.
     has_connected: bool,
 }
 
@@ -58,7 +58,7 @@ struct Crowd<'a> {
     clients: Vec<Client>,
     idle: VecDeque<usize>,
     unwritten: Vec<Place>,
-    /// By member.
+    /// The wanted connections, by member.
     to_connect: Vec<Sender<Place>>,
     made: Receiver<(Place, Up)>,
     next_timeouts: u64,
@@ -78,7 +78,7 @@ impl<'a> Crowd<'a> {
         let mut members: Vec<_> = (0..members.len() as u8).map(ReplicaId).collect();
         let first = thread as usize % members.len();
         members.rotate_left(first);
-        // Each on a thread of its own: one that does not answer holds up nobody's clients but its own.
+        // Each member gets a thread of its own, so that a member that does not answer holds up only its own clients.
         let connecting = members.into_iter().map(|replica| {
             let (to_connect, wanted) = channel();
             let (maker, welcome) = (maker.clone(), shared.welcome.clone());
@@ -278,11 +278,11 @@ impl<'a> Crowd<'a> {
     }
 }
 
-/// Makes the connections to a member that are wanted, one after the other, until nobody wants any more.
+/// Makes the connections to a member that are wanted, one after the other, until no more are wanted.
 fn connect_all(replica: ReplicaId, welcome: &Welcome, wanted: &Receiver<Place>, made: &Sender<(Place, Up)>) {
     while let Ok(place) = wanted.recv() {
         let up = Up::connect_at_last(welcome, replica, ShardId(place.shard as u16), READ_CHUNK_BYTES);
-        // Nobody takes it when the run has ended.
+        // Nobody takes the connection when the run has ended.
         if made.send((place, up)).is_err() {
             return;
         }

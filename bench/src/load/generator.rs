@@ -21,7 +21,7 @@ pub(crate) struct Shared {
     pub(crate) origin: Instant,
     /// When the run ends; an interrupt moves it.
     pub(crate) to: AtomicU64,
-    /// If it must be remembered what was said of each key.
+    /// The ledger, if the answers about each key must be remembered.
     pub(crate) ledger: Option<Ledger>,
 }
 
@@ -41,7 +41,7 @@ impl Shared {
     }
 }
 
-/// See the module.
+/// The requests of a thread and their answers.
 pub(crate) struct Generator<'a> {
     shared: &'a Shared,
     workload: Workload,
@@ -63,14 +63,14 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Until when commands are due now; none once the run has ended.
+    /// The time until which commands are due now; `None` once the run has ended.
     #[inline]
     pub(crate) fn generates_until(&mut self, now: u64) -> Option<u64> {
         let end = self.shared.end();
         if now < end {
             return Some(now);
         }
-        // What was due while the thread slept for the last time still leaves.
+        // Commands that were due while the thread slept for the last time still leave.
         let first = !std::mem::replace(&mut self.ended, true);
         (first && matches!(self.pace, Pace::Open(_))).then(|| end - 1)
     }
@@ -102,7 +102,7 @@ impl<'a> Generator<'a> {
         };
         match result {
             Ok(()) => self.pace.advance(),
-            // What is due stays due: its latency goes on counting.
+            // The command stays due, so its latency goes on counting.
             Err(SubmitError::Full) => return false,
             Err(error) => unreachable!("the workload makes legal commands: {error}"),
         }

@@ -13,16 +13,16 @@ use std::sync::{Mutex, PoisonError};
 
 use super::workload::{Made, Op, key_name};
 
-/// Keys are spread over so many books, so that threads seldom wait for each other.
+/// Keys are spread over this many books, so that threads seldom wait for each other.
 const BOOKS: usize = 64;
 /// Contradictions that are kept in words; the others are counted.
 const CONTRADICTIONS_SHOWN: usize = 10;
 
 /// The answers that all threads of this process received.
 pub(crate) struct Ledger {
-    /// Per key the highest number that was heard.
+    /// The highest number that was heard of each key.
     known: Vec<AtomicU64>,
-    /// If answers are checked.
+    /// The books, if answers are checked.
     books: Option<Vec<Mutex<Book>>>,
     contradictions: Mutex<Contradictions>,
 }
@@ -90,7 +90,7 @@ impl Ledger {
         }
     }
 
-    /// What was found so far; none if answers are not checked.
+    /// The contradictions that were found so far; `None` if answers are not checked.
     pub(crate) fn contradictions(&self) -> Option<Contradictions> {
         self.books.as_ref()?;
         Some(self.contradictions.lock().unwrap_or_else(PoisonError::into_inner).clone())
@@ -102,14 +102,14 @@ impl Ledger {
 struct Told {
     /// The command that decided, where the answer names it.
     id: Option<CommandId>,
-    /// By `Committed`, which comes once for each number, or by another answer.
+    /// Whether `Committed` told it, which comes once for each number, or another answer.
     committed: bool,
 }
 
 /// The answers about some of the keys.
 #[derive(Debug, Default)]
 struct Book {
-    /// The highest number of a key, and what was told of it.
+    /// The highest number of each key, and what was told of that number.
     tops: HashMap<u32, (u64, Told)>,
     /// Keys about which something is asked.
     open: HashMap<u32, Open>,
@@ -185,7 +185,7 @@ impl Book {
         self.tell(key, number, told).map_err(|earlier| wrong(number, format!("after {earlier}")))
     }
 
-    /// Notes what was told of a number; an error with what contradicts it.
+    /// Notes what was told of a number. The error says what contradicts it.
     fn tell(&mut self, key: u32, number: u64, told: Told) -> Result<(), String> {
         if number == 0 {
             return Ok(());
@@ -286,7 +286,7 @@ mod tests {
         ledger.ask(Made { key: KEY, op })
     }
 
-    /// Asks and is answered, one command after the other; what was found.
+    /// Asks and answers one command after the other. Returns what was found.
     fn one_by_one(answers: &[(Op, Answer)]) -> Contradictions {
         let ledger = ledger();
         for (op, answer) in answers {

@@ -40,7 +40,7 @@ use tokio::runtime::Runtime;
 
 /// How often the run is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Files that are open besides the clients' connections, at most.
+/// The most files that are open besides the clients' connections.
 const OTHER_FILES_MAX: u64 = 5_000;
 const SECOND_US: u64 = 1_000_000;
 
@@ -55,7 +55,7 @@ pub(crate) struct Measured {
     pub(crate) contradictions: Option<Contradictions>,
 }
 
-/// What was measured of a step besides the threads' own records.
+/// The figures of a step besides the threads' own records.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MeasuredStep {
     pub(crate) rate: Option<f64>,
@@ -64,16 +64,16 @@ pub(crate) struct MeasuredStep {
     pub(crate) after: Sample,
 }
 
-/// What the replicas said at a moment, and how much CPU time this process had taken.
+/// The reports of the replicas at a moment, and the CPU time that this process had taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) replicas: Option<Totals>,
-    /// The CPU time that the servers had taken, of those whose processes are known.
+    /// The CPU time that those servers had taken whose processes are known.
     pub(crate) servers_cpu_us: Option<u64>,
     pub(crate) load_cpu_us: u64,
 }
 
-/// Runs the load and puts the report where it was asked for; besides the report, whether that went well.
+/// Runs the load and puts the report where it was asked for. Returns the report, and whether that went well.
 pub(crate) fn run(options: &Options) -> Result<(Report, Result<()>)> {
     let files = Files::open(&options.results)?;
     let probe = options.results.probe.as_deref().map(probe_file::read).transpose()?;
@@ -90,7 +90,7 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
     let welcome = match runtime.block_on(contact(&options.connect, options.cluster, Role::Client)) {
         Ok(contact) => contact.welcome,
         Err(error) => {
-            // As at the end.
+            // A name that is still looked up holds nobody up, as at the end.
             runtime.shutdown_background();
             return Err(error.into());
         }
@@ -143,11 +143,11 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
     Ok(Measured { began_unix_seconds, recorded, steps, series, durable, contradictions })
 }
 
-/// So many connections may be open.
+/// Raises the limit of open files, so that so many connections may be open.
 pub(crate) fn allow_files(connections: u64) -> Result<()> {
     let wanted = connections + OTHER_FILES_MAX;
     let limit = raise(Resource::NOFILE, wanted).context("the limit on open files cannot be raised")?;
-    // Without clients a lower limit does, too.
+    // A lower limit is enough without clients.
     ensure!(
         limit >= wanted || connections == 0,
         "{connections} connections need more open files than are allowed; run `ulimit -Hn {wanted}` as root \
@@ -184,12 +184,12 @@ struct Watch<'a> {
     servers: &'a [u32],
     series: Series,
     display: Display,
-    /// By when they were due.
+    /// The samples, by the time when they were due.
     samples: BTreeMap<u64, Sample>,
 }
 
 impl Watch<'_> {
-    /// Until the run ends.
+    /// Watches until the run ends.
     fn watch(&mut self, threads: &[JoinHandle<Result<Recorded>>], interrupted: &AtomicBool) {
         let from = self.shared.span().from;
         let mut next = from;
@@ -237,7 +237,7 @@ impl Watch<'_> {
         }
     }
 
-    /// The threads have ended: what was measured of each step, and of each second.
+    /// The threads have ended. Returns what was measured of each step, and of each second.
     fn finish(mut self) -> (Vec<MeasuredStep>, Vec<Point>) {
         while let Ok(second) = self.seconds.try_recv() {
             self.on_second(&second);
@@ -259,7 +259,7 @@ impl Watch<'_> {
     }
 }
 
-/// What the user sees meanwhile.
+/// The display for the user during the run.
 struct Display {
     kind: Progress,
     bar: Option<ProgressBar>,

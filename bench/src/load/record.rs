@@ -1,4 +1,4 @@
-//! What a thread measures: figures per step, and those of each second while it lasts.
+//! The measurements of a thread: figures per step, and those of each second while it lasts.
 
 use hdrhistogram::Histogram;
 use isonomy_wire::answer::Answer;
@@ -38,11 +38,11 @@ impl Counts {
 
 /// The figures of a step.
 pub(crate) struct Tally {
-    /// Of commands that were due in it, in microseconds since they were due.
+    /// The latencies of commands that were due in the step, in microseconds since they were due.
     pub(crate) latency: Histogram<u64>,
-    /// What was answered in it.
+    /// The answers that came in the step.
     pub(crate) counts: Counts,
-    /// Commands that were due in it and have no answer, so they have no latency either.
+    /// Commands that were due in the step and have no answer, so they have no latency either.
     pub(crate) unanswered: u64,
 }
 
@@ -60,21 +60,21 @@ impl Tally {
 
 /// The figures of one thread for one second.
 pub(crate) struct Second {
-    /// Counted from the start of the run.
+    /// The number of the second, counted from the start of the run.
     pub(crate) index: u64,
-    /// Of what was answered in it.
+    /// The latencies of the answers that came in the second.
     pub(crate) latency: Histogram<u64>,
     pub(crate) decisions: u64,
 }
 
-/// The second that lasts. Each latency is recorded once, here; it goes to its step afterwards.
+/// The present second. Each latency is recorded once, here; it goes to its step afterwards.
 struct Live {
     index: u64,
     until: u64,
     /// The step whose commands `latency` has; none before measuring begins.
     step: Option<usize>,
     latency: Histogram<u64>,
-    /// Of commands of other steps, where there are any.
+    /// The latencies of commands of other steps, where there are any.
     strays: Option<Histogram<u64>>,
     decisions: u64,
 }
@@ -85,15 +85,15 @@ impl Live {
     }
 }
 
-/// See the module.
+/// The measurements of a thread.
 pub(crate) struct Record {
     spans: Vec<Span>,
-    /// Where a time was last found.
+    /// The place of the step in which a time was last found.
     last: usize,
     live: Live,
     seconds: Sender<Second>,
     pub(crate) steps: Vec<Tally>,
-    /// By the answer's name, over all time.
+    /// The errors of all time, by the answer's name.
     pub(crate) errors: BTreeMap<&'static str, u64>,
     /// Commands that were due and never sent.
     pub(crate) not_sent: u64,
@@ -163,8 +163,8 @@ impl Record {
         Some(found)
     }
 
-    /// The commands of an outcome, whose tokens are the times when they were due. What is answered
-    /// at `end` or later does not count.
+    /// Takes an outcome, whose tokens are the times when its commands were due. Answers at `end` or later do not
+    /// count.
     pub(crate) fn on_outcome(&mut self, now: u64, end: u64, outcome: &Outcome) {
         let committed = outcome.result.as_ref().map_or(0, |answers| answers.committed());
         if committed != outcome.tokens.len() {
@@ -282,7 +282,7 @@ mod tests {
     use isonomy_wire::id::{Epoch, InstanceId, ReplicaId, ShardId};
     use std::sync::mpsc::{Receiver, channel};
 
-    /// What a conversation says of commands with these tokens, answered by `answer`.
+    /// The outcome of a conversation for commands with these tokens, answered by `answer`.
     fn outcome(tokens: &[u64], answer: impl Fn(&mut ResponseBuilder, u32)) -> Outcome {
         let mut conversation = Conversation::new(Config::new(1, 1));
         conversation.on_connected(ReplicaId(0), ShardId(0));
@@ -307,7 +307,7 @@ mod tests {
         outcome(tokens, |response, index| response.committed(at, index, 1))
     }
 
-    /// Seconds from 0 on, of which these are measured, a step each.
+    /// A record of seconds from 0 on, of which these are measured, a step each.
     fn record(steps: std::ops::Range<u64>) -> (Record, Receiver<Second>) {
         let span = |second| Span { from: second * SECOND_US, to: (second + 1) * SECOND_US };
         let steps: Vec<Step> = steps.map(|second| Step { span: span(second), rate: None }).collect();

@@ -4,9 +4,9 @@ use crate::options::{Options, RATE_MAX, SECONDS_MAX};
 
 /// Connections are made in this time, in microseconds, before the warm-up begins.
 pub(crate) const START_US: u64 = 300_000;
-/// A ramp climbs in so many small stairs at most, ...
+/// The most stairs in which a ramp climbs.
 const RAMP_PIECES_MAX: u64 = 1000;
-/// ... of at least this length in microseconds.
+/// The shortest length of such a stair, in microseconds.
 const RAMP_PIECE_US_MIN: u64 = 100_000;
 /// A ramp is reported in so many steps, or fewer if it is shorter than as many seconds.
 const RAMP_STEPS_MAX: u64 = 10;
@@ -44,19 +44,20 @@ pub(crate) struct Step {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Piece {
     pub(crate) start_us: u64,
-    /// Which command, counted from 0 over all pieces, is due at its start or first after it.
+    /// The number of the command, counted from 0 over all pieces, that is due first at or after the start.
     pub(crate) first: u64,
-    /// What is missing of that command at the start, in millionths of the time between two.
+    /// The part of the wait for that command that is left at the start, in millionths of the time between two
+    /// commands.
     missing: u64,
     pub(crate) rate: u64,
 }
 
-/// See the module.
+/// The times when commands are due, and the part of the time that is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
-    /// One after the other; none in a closed loop.
+    /// The pieces, one after the other; none in a closed loop.
     pub(crate) pieces: Vec<Piece>,
-    /// One after the other, whole seconds each.
+    /// The steps, one after the other, whole seconds each.
     pub(crate) steps: Vec<Step>,
 }
 
@@ -101,7 +102,7 @@ fn step_of(origin: u64, from: u64, to: u64, rate: Option<f64>) -> Step {
     Step { span: Span { from: origin + 1_000_000 * from, to: origin + 1_000_000 * to }, rate }
 }
 
-/// The warm-up at the first rate, then parts with a rate and a length each.
+/// The pieces: the warm-up at the first rate, then parts with a rate and a length each.
 fn pieces(warmup: (u64, u64), rate: u64, parts: impl Iterator<Item = (u64, u64)>) -> Vec<Piece> {
     let (mut start_us, length) = warmup;
     let (mut first, mut missing) = (0, 0);
@@ -118,13 +119,13 @@ fn pieces(warmup: (u64, u64), rate: u64, parts: impl Iterator<Item = (u64, u64)>
 
 /// When a thread's commands are due.
 pub(crate) enum Pace {
-    /// As soon as another was answered.
+    /// A command is due as soon as another was answered.
     Closed { window: usize },
-    /// At fixed times.
+    /// Commands are due at fixed times.
     Open(Open),
 }
 
-/// The commands of an open loop, of which each thread takes every so-manieth.
+/// The commands of an open loop. Of `threads` threads each takes every `threads`-th command.
 pub(crate) struct Open {
     pieces: Vec<Piece>,
     /// The present piece, and the first command behind it.

@@ -38,7 +38,7 @@ pub(crate) struct Series {
     width: u64,
     /// Seconds that not all threads have reported yet.
     open: BTreeMap<u64, Sum>,
-    /// The point that lasts, its first second and how many it has.
+    /// The present point, its first second and how many seconds it has.
     last: Option<(u64, u64, Sum)>,
     totals: BTreeMap<u64, Option<Totals>>,
     points: Vec<Point>,
@@ -69,7 +69,7 @@ impl Sum {
 }
 
 impl Series {
-    /// For so many threads, seconds of warm-up and seconds after that.
+    /// A series for so many threads, seconds of warm-up and seconds after that.
     pub(crate) fn new(threads: u64, warmup: u64, seconds: u64) -> Series {
         Series {
             threads,
@@ -83,7 +83,7 @@ impl Series {
         }
     }
 
-    /// A thread has finished a second. Once all have, says how it was, for people.
+    /// A thread has finished a second. Once all threads have, returns a text about the second, for people.
     pub(crate) fn on_second(&mut self, second: &Second) -> Option<String> {
         let sum = self.open.entry(second.index).or_insert_with(Sum::new);
         sum.add(&second.latency, second.decisions);
@@ -135,7 +135,7 @@ impl Series {
             latency_us: sum.latency(),
             fast_path_ratio: self.ratio(second, second + seconds),
         });
-        // What comes before the next point's beginning is not needed any more.
+        // The totals before the next point's beginning are not needed any more.
         self.totals = self.totals.split_off(&(second + seconds));
     }
 

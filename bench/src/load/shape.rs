@@ -7,11 +7,11 @@ use std::str::FromStr;
 /// How often each key comes.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Distribution {
-    /// All alike.
+    /// All keys come equally often.
     Uniform,
-    /// The n-th key as often as n to the power of minus theta.
+    /// The n-th key comes as often as n to the power of minus theta.
     Zipf(f64),
-    /// Some keys get this many percent of the commands, the others the rest.
+    /// Some keys get this many percent of the commands, and the others get the rest.
     Hot { keys: u64, share: u8 },
 }
 

@@ -56,8 +56,8 @@ impl Up {
         Ok(Up { stream, link, out, written: 0 })
     }
 
-    /// The same, again and again until it succeeds. A member of another cluster is told,
-    /// once: that does not pass by itself.
+    /// Connects as `connect` does, again and again until it succeeds. A refusal by a member of another cluster is
+    /// reported, once, since it does not pass by itself.
     pub(crate) fn connect_at_last(welcome: &Welcome, replica: ReplicaId, shard: ShardId, chunk: usize) -> Up {
         let (mut pause, longest) = RECONNECT_PAUSES;
         let mut is_told = false;

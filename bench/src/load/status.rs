@@ -1,4 +1,4 @@
-//! What the replicas say of themselves before and after.
+//! The status of the replicas before and after a run.
 
 use isonomy_wire::client::Connection;
 use isonomy_wire::client::connection::CONNECT_TIMEOUT;
@@ -21,8 +21,8 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// The share of the fast path in between; none if nothing was committed, or if a replica was
-    /// started anew and counts from 0 again.
+    /// The share of the fast path in between. `None` if nothing was committed, or if a replica was started anew and
+    /// counts from 0 again.
     pub(crate) fn fast_path_ratio(before: &Totals, after: &Totals) -> Option<f64> {
         let (fast, slow) = (after.fast.checked_sub(before.fast)?, after.slow.checked_sub(before.slow)?);
         (fast + slow > 0).then(|| fast as f64 / (fast + slow) as f64)
@@ -34,12 +34,12 @@ pub(crate) struct Probes {
     members: Vec<Member>,
     shards: u16,
     cluster: ClusterId,
-    /// Of shard 0, then of shard 1 and so on; `None` where there is none.
+    /// The connections for shard 0, then for shard 1 and so on; `None` where there is none.
     connections: Vec<Option<Connection>>,
 }
 
 impl Probes {
-    /// Connects to all at once, so that those who do not answer cost no more than one of them.
+    /// Connects to all at once, so that replicas that do not answer cost no more time than one of them.
     pub(crate) async fn connect(welcome: &Welcome) -> Probes {
         let (members, shards) = (welcome.members.clone(), welcome.shards);
         let connections = (0..members.len() * usize::from(shards)).map(|_| None).collect();
@@ -48,7 +48,7 @@ impl Probes {
         probes
     }
 
-    /// What all of them say; `None` if one does not in time: a sum without it would be wrong.
+    /// The sums over all replicas; `None` if one does not answer in time, since a sum without it would be wrong.
     pub(crate) async fn totals(&mut self) -> Option<Totals> {
         let all: Option<Vec<ShardStatus>> = self.ask(STATUS_PATIENCE).await.into_iter().collect();
         Some(add(&all?, self.members.len()))

@@ -28,11 +28,11 @@ impl Wire {
     }
 }
 
-/// What happened to a connection.
+/// An event of a connection.
 pub(crate) enum Event {
     Connected,
     Lost,
-    /// Bytes have come, if not a whole message.
+    /// Bytes have come, but perhaps no whole message.
     Heard,
     Received(Received),
 }
@@ -68,7 +68,7 @@ impl Wires {
         let (welcome, maker) = (self.welcome.clone(), self.maker.clone());
         std::thread::spawn(move || {
             let up = Up::connect_at_last(&welcome, replica, shard, READ_CHUNK_BYTES);
-            // Nobody takes it when the run has ended.
+            // Nobody takes the connection when the run has ended.
             let _ = maker.send((place, up));
         });
     }
@@ -91,7 +91,7 @@ impl Wires {
         usize::from(shard.0) * self.welcome.members.len() + replica.index()
     }
 
-    /// Writes what is queued, one write per connection, then waits for bytes, room or time.
+    /// Writes the queued bytes, one write per connection, then waits for bytes, room or time.
     pub(crate) fn turn(
         &mut self,
         wait: Duration,
@@ -143,7 +143,7 @@ impl Wires {
         let mut fds: Vec<PollFd<'_>> =
             ups.iter().map(|(up, _)| PollFd::new(&up.stream, interest(up))).collect();
         match poll(&mut fds, Some(&timeout)) {
-            // A signal: the caller looks what to do.
+            // A signal came, and the caller looks what to do.
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("the wait for sockets failed"),
         }

@@ -11,13 +11,13 @@ use super::wires::{Event, Wires};
 
 /// The longest sleep, so that the end of the run is noticed.
 pub(crate) const WAIT_MAX_US: u64 = 20_000;
-/// The shortest sleep of an open loop: what falls due in between leaves together. It counts in
-/// the latencies.
+/// The shortest sleep of an open loop. Commands that fall due in between leave together, which counts in their
+/// latencies.
 pub(crate) const OPEN_TURN_US: u64 = 200;
 /// How long sessions may take to end, in microseconds.
 pub(crate) const CLOSE_US_MAX: u64 = 2_000_000;
 
-/// Runs one thread until the end; returns what it measured.
+/// Runs one thread until the end. Returns what it measured.
 pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Result<Recorded> {
     let members = shared.welcome.members.len() as u8;
     let mut worker = Worker {
@@ -34,7 +34,7 @@ struct Worker<'a> {
     shared: &'a Shared,
     conversation: Conversation,
     generator: Generator<'a>,
-    /// An open loop has fallen behind by as much as may be outstanding.
+    /// Whether an open loop has fallen behind by as much as may be outstanding.
     held: bool,
 }
 
@@ -87,7 +87,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Submits what is due.
+    /// Submits the commands that are due.
     fn generate(&mut self, now: u64) {
         while let Some(due) = self.generator.due(now, |window| self.conversation.outstanding() < window) {
             self.held = !self.generator.submit(&mut self.conversation, now, due);

@@ -1,4 +1,4 @@
-//! Which commands come: keys, values and the mix, all from one seed.
+//! The commands: keys, values and the mix, all from one seed.
 
 use crate::options::Options;
 use isonomy_wire::conversation::Action;
@@ -15,7 +15,8 @@ pub(crate) const KEY_BYTES: usize = 16;
 pub(crate) struct Workload {
     random: SmallRng,
     keys: Keys,
-    /// A command is a read if 32 random bits are below the first, a DecideIf if below the second.
+    /// A command is a read if 32 random bits are below `reads_below`, and else a DecideIf if they are below
+    /// `decide_ifs_below`.
     reads_below: u64,
     decide_ifs_below: u64,
     key: [u8; KEY_BYTES],
@@ -23,11 +24,11 @@ pub(crate) struct Workload {
     made: u64,
 }
 
-/// How an index of a key is drawn.
+/// How the index of a key is drawn.
 enum Keys {
     Uniform(u64),
     Zipf(Zipf<f64>),
-    /// Of the first `hot` keys if 32 random bits are below.
+    /// One of the first `hot` keys is drawn if 32 random bits are below `below`.
     Hot {
         hot: u64,
         below: u64,
@@ -35,7 +36,7 @@ enum Keys {
     },
 }
 
-/// What a command does, without its bytes.
+/// The operation of a command, without its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Op {
     Decide,
@@ -46,13 +47,13 @@ pub(crate) enum Op {
 /// The command that was made last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made {
-    /// Which of the keys.
+    /// The index of the key.
     pub(crate) key: u32,
     pub(crate) op: Op,
 }
 
 impl Workload {
-    /// The commands of one thread; each thread has others.
+    /// The commands of one thread; each thread has different ones.
     pub(crate) fn new(options: &Options, thread: u64) -> Workload {
         let keys = match options.distribution {
             Distribution::Uniform => Keys::Uniform(options.keys),
@@ -81,7 +82,7 @@ impl Workload {
     #[inline]
     pub(crate) fn next(&mut self, known: impl FnOnce(u32) -> u64) -> (Made, Action<'_>) {
         let bits = self.random.next_u64();
-        // The high half chooses the key, the low half what becomes of it.
+        // The high half of the bits chooses the key, and the low half the operation.
         let high = bits >> 32;
         let key = match &self.keys {
             Keys::Uniform(keys) => (high * keys) >> 32,

@@ -1,16 +1,16 @@
-//! Which machine it is.
+//! The machine that is measured.
 
 use isonomy_tuning::{cores, host};
 use serde::Serialize;
 
-/// The machine; what it does not tell is null.
+/// The machine. A figure that the system does not tell is null.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) host: Option<String>,
     pub(crate) kernel: Option<String>,
     pub(crate) cpu_model: Option<String>,
     pub(crate) cores: usize,
-    /// Of the minute before the probe: other work takes its share of every figure.
+    /// The load average of the minute before the probe, since other work takes its share of every figure.
     pub(crate) load_average: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! `probe`: what this machine gives, so that every figure has its limit beside it.
+//! `probe`: measures what this machine gives, so that every figure has its limit beside it.
 
 mod machine;
 mod options;
@@ -19,8 +19,8 @@ pub(crate) use skeleton::replica::run as run_replica;
 use skeleton::words::REPLICAS;
 use std::path::Path;
 
-/// The file system of a directory in which something is to be synced. One that syncs nothing is told: what is
-/// measured there is no disk.
+/// The file system of a directory in which something is to be synced. A file system that syncs nothing is reported,
+/// since figures that are measured there are those of no disk.
 pub(crate) fn tell_file_system(dir: &Path) -> Result<FileSystem> {
     let file_system = FileSystem::of(dir).with_context(|| {
         format!("{} cannot be read; make this directory, or choose another --dir", dir.display())
@@ -35,7 +35,7 @@ pub(crate) fn tell_file_system(dir: &Path) -> Result<FileSystem> {
     Ok(file_system)
 }
 
-/// Whether logs of so many bytes leave at least as much again free: others use the disk as well.
+/// Checks that logs of so many bytes leave at least as much again free, since others use the disk as well.
 fn check_room(dir: &Path, needed: u64) -> Result<()> {
     let (needed_mib, free_mib) = (needed >> 20, free_bytes(dir)? >> 20);
     ensure!(
@@ -47,7 +47,7 @@ fn check_room(dir: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Whether executors can be made here.
+/// Checks that executors can be made here.
 fn check_executor() -> Result<()> {
     let limit = raise(Resource::MEMLOCK, EXECUTOR_MEMLOCK_BYTES)
         .context("the limit of locked memory cannot be raised")?;

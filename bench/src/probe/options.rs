@@ -1,4 +1,4 @@
-//! What the user asks of the probe.
+//! The options of the probe.
 
 use crate::options::Output;
 use anyhow::{Result, bail, ensure};
@@ -10,13 +10,13 @@ use std::path::PathBuf;
 
 use super::skeleton::words::command_bytes;
 
-/// Most bytes under way at one replica.
+/// The most bytes under way at one replica.
 const IN_FLIGHT_BYTES_MAX: u64 = 256 << 20;
-/// Most keys: their table takes up to 8 GiB at each replica.
+/// The most keys. Their table takes up to 8 GiB at each replica.
 const KEYS_MAX: u64 = 1 << 27;
-/// Most shards: each is three processes.
+/// The most shards. Each has three processes.
 const SHARDS_MAX: u64 = 64;
-/// Longest measurement, in seconds.
+/// The longest measurement, in seconds.
 const SECONDS_MAX: u64 = 3_600;
 
 /// Options of `probe`. They come back in the report as they were.
@@ -67,7 +67,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// What the limits of single options do not say.
+    /// Checks what the limits of single options do not cover.
     pub(crate) fn check(&self) -> Result<()> {
         let batch_bytes = self.batch * command_bytes(self.value_bytes) as u64;
         ensure!(
@@ -92,7 +92,7 @@ impl Options {
         self.keys.div_ceil(self.shards)
     }
 
-    /// The core of one of those who share the machine: each shard's replicas 0 to 2, then the load.
+    /// The core of one of the parties that share the machine: each shard's replicas 0 to 2, then the load.
     pub(crate) fn core(&self, party: usize) -> Option<usize> {
         cores::in_turn(&self.cores, party)
     }

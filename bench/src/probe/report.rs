@@ -1,4 +1,4 @@
-//! The report. Its JSON names are a contract; what was not measured is null.
+//! The report. Its JSON names are a contract; a figure that was not measured is null.
 
 use isonomy_tuning::probe::{Disk, Loopback, Memory};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::machine::Machine;
 use super::options::Options;
 use super::skeleton::{Figures, Loops};
 
-/// See the module.
+/// The report of the probe.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     commit: Option<&'static str>,
@@ -19,7 +19,7 @@ pub(crate) struct Report {
     file_system: String,
     batch: u64,
     config: Options,
-    /// Of the skeleton in a closed loop.
+    /// The figures of the skeleton in a closed loop.
     #[serde(flatten)]
     closed_loop: Figures,
     open_loop: Option<Figures>,
@@ -29,9 +29,9 @@ pub(crate) struct Report {
     loopback_gib_per_second: f64,
     loopback_round_trip_p50_us: u64,
     loopback_round_trip_p99_us: u64,
-    /// Of a random cache line.
+    /// The time of a read of a random cache line.
     memory_line_ns: f64,
-    /// That a read waits for an address.
+    /// The time that a read waits for an address.
     memory_address_ns: f64,
 }
 
@@ -66,7 +66,7 @@ impl Report {
         }
     }
 
-    /// For people.
+    /// The report as a table for people.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: String| {

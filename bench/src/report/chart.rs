@@ -6,12 +6,12 @@ const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
 /// Room for the labels: left, right, top, bottom.
 const MARGINS: [f64; 4] = [64.0, 40.0, 12.0, 32.0];
-/// Lines with more points than this have no marks to hover over.
+/// A line with more points than this has no marks to hover over.
 const MARKED_POINTS_MAX: usize = 240;
-/// Colours that the page has; further lines begin again.
+/// The number of colours that the page has. Further lines begin again.
 pub(super) const COLOURS: usize = 6;
 
-/// A direction of a chart: from where to where, and what is written along it.
+/// A direction of a chart: its range, and the labels along it.
 pub(super) struct Axis {
     from: f64,
     to: f64,
@@ -20,7 +20,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// From 0 in even steps.
+    /// An axis from 0 in even steps.
     pub(super) fn linear(to: f64, label: impl Fn(f64) -> String) -> Axis {
         let to = if to > 0.0 { to } else { 1.0 };
         let step = even_step(to / 5.0);
@@ -29,7 +29,7 @@ impl Axis {
         Axis { from: 0.0, to: top * step, logarithmic: false, ticks: ticks.collect() }
     }
 
-    /// From 0 to just `to` in steps that look well.
+    /// An axis from 0 to just `to`, in steps that look well.
     pub(super) fn time(to: f64) -> Axis {
         let mut axis = Axis::linear(to, |seconds| format!("{seconds} s"));
         axis.to = to.max(1.0);
@@ -37,11 +37,11 @@ impl Axis {
         axis
     }
 
-    /// Powers of ten around two values above 0.
+    /// An axis with the powers of ten around two values above 0.
     pub(super) fn logarithmic(from: f64, to: f64, label: impl Fn(f64) -> String) -> Axis {
         let (low, high) = (from.log10().floor(), to.log10().ceil());
         let high = high.max(low + 1.0);
-        // Few powers leave room for what is in between.
+        // If there are few powers, the values in between have room, too.
         let between: &[f64] = if high - low > 3.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
         let powers = (0..=(high - low) as i32).map(|power| 10f64.powi(low as i32 + power));
         let ticks = powers.flat_map(|power| between.iter().map(move |times| power * times));
@@ -52,12 +52,12 @@ impl Axis {
         axis
     }
 
-    /// With given ticks.
+    /// An axis with given ticks.
     pub(super) fn with_ticks(to: f64, ticks: Vec<(f64, String)>) -> Axis {
         Axis { from: 0.0, to, logarithmic: false, ticks }
     }
 
-    /// Where a value lies, from 0 to 1.
+    /// The place of a value, from 0 to 1.
     fn place(&self, value: f64) -> f64 {
         let at = |value: f64| if self.logarithmic { value.max(self.from).log10() } else { value };
         ((at(value) - at(self.from)) / (at(self.to) - at(self.from))).clamp(0.0, 1.0)
@@ -70,13 +70,13 @@ fn even_step(least: f64) -> f64 {
     [1.0, 2.0, 5.0].into_iter().map(|times| times * power).find(|step| *step >= least).unwrap_or(10.0 * power)
 }
 
-/// A line; where there is no value it is broken.
+/// A line, which is broken where there is no value.
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) points: Vec<(f64, Option<f64>)>,
 }
 
-/// Draws a chart. `say` is what hovering over a point tells.
+/// Draws a chart. `say` gives the text for hovering over a point.
 pub(super) fn draw(x: &Axis, y: &Axis, lines: &[Line], say: impl Fn(f64, f64) -> String) -> String {
     let [left, right, top, bottom] = MARGINS;
     let (width, height) = (WIDTH - left - right, HEIGHT - top - bottom);

@@ -1,4 +1,4 @@
-//! Where a result was measured.
+//! The place where a result was measured.
 
 use isonomy_tuning::{cores, host};
 use serde::Serialize;
@@ -24,8 +24,8 @@ impl Host {
     }
 }
 
-/// The commit that this program was built from: the one it was told when it was built, or that of
-/// the checkout that it lies in.
+/// The commit that this program was built from: the one that the build was told, or that of the checkout in which the
+/// program lies.
 pub(crate) fn commit() -> Option<String> {
     if let Some(commit) = option_env!("ISONOMY_COMMIT") {
         return Some(commit.to_owned());

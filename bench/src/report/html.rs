@@ -41,7 +41,7 @@ pub(super) fn page(report: &Report, measured: &Measured) -> String {
     )
 }
 
-/// Says when it was in the reader's own time.
+/// Shows when the run was, in the reader's own time.
 const SCRIPT: &str = "for (const time of document.querySelectorAll('time'))\n  \
     time.textContent = new Date(1000 * time.dateTime).toLocaleString();\n";
 
@@ -94,7 +94,7 @@ fn card(title: &str, content: &str) -> String {
     format!("<section class=\"card\"><h2>{title}</h2>\n{content}</section>\n")
 }
 
-/// Shows what the lines are, if there are several.
+/// Names the lines, if there are several.
 fn legend(lines: &[Line]) -> String {
     if lines.len() < 2 {
         return String::new();
@@ -135,7 +135,7 @@ fn percentiles(measured: &Measured) -> String {
     legend(&lines) + &draw(&Axis::with_ticks(nines, ticks), &y, &lines, say)
 }
 
-/// Latency by how many nines the percentile has.
+/// The latencies, by how many nines the percentile has.
 fn curve(name: String, latency: &Histogram<u64>, nines_max: f64) -> Line {
     let points = latency.iter_quantiles(CURVE_STEPS).map(|step| {
         let nines = -(1.0 - step.quantile_iterated_to()).log10();
@@ -144,7 +144,7 @@ fn curve(name: String, latency: &Histogram<u64>, nines_max: f64) -> Line {
     Line { name, points: points.collect() }
 }
 
-/// A line of what `of` takes from each second.
+/// A line of the values that `of` takes from each second.
 fn over_time(name: &str, series: &[Point], of: impl Fn(&Point) -> Option<f64>) -> Line {
     let points = series.iter().map(|point| (point.second as f64, of(point)));
     Line { name: name.into(), points: points.collect() }
@@ -219,7 +219,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// 1,234,567
+/// The text of a number in groups of three digits: 1,234,567.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -232,7 +232,7 @@ fn grouped(value: f64) -> String {
     text
 }
 
-/// 1.2 M
+/// The short text of a number: 1.2 M.
 fn short(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{} M", (value / 1e5).round() / 10.0),

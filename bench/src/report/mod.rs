@@ -1,4 +1,4 @@
-//! The report. Its JSON names are a contract; what was not measured is null.
+//! The report. Its JSON names are a contract; a figure that was not measured is null.
 
 mod chart;
 mod hgrm;
@@ -29,7 +29,7 @@ pub(crate) struct Latency {
     pub(crate) max: u64,
 }
 
-/// What was measured in some time.
+/// The figures of a span of time.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figures {
     /// Commands per second that were asked for; none in a closed loop.
@@ -37,7 +37,7 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     pub(crate) decisions: u64,
     pub(crate) decisions_per_second: Option<f64>,
-    /// Of the commands that were answered.
+    /// The latencies of the commands that were answered.
     pub(crate) latency_us: Option<Latency>,
     /// Commands that were due in this time and have no answer: they are in no latency.
     pub(crate) unanswered: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Figures {
     pub(crate) answers: Counts,
 }
 
-/// See the module.
+/// The report of a run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) commit: Option<String>,
@@ -58,18 +58,18 @@ pub(crate) struct Report {
     pub(crate) durability: &'static str,
     #[serde(flatten)]
     pub(crate) figures: Figures,
-    /// Of the many small clients, those that had all their connections at some time; null without such.
+    /// How many of the many small clients had all their connections at some time; null without such clients.
     pub(crate) clients_connected: Option<u64>,
     /// Commands that were due and not sent before the end.
     pub(crate) not_sent: u64,
     pub(crate) errors: BTreeMap<&'static str, u64>,
-    /// Decisions per second over those of the probe.
+    /// The ratio of the decisions per second to those of the probe.
     pub(crate) probe_ratio: Option<f64>,
-    /// How many answers contradict others; null if that was not looked at.
+    /// How many answers contradict others; null if that was not checked.
     pub(crate) contradictions: Option<u64>,
     #[serde(skip)]
     pub(crate) contradictions_told: Vec<String>,
-    /// The same for each step, if there are several.
+    /// The figures of each step, if there are several.
     pub(crate) steps: Vec<Figures>,
     pub(crate) series: Vec<Point>,
 }
@@ -89,7 +89,7 @@ impl Figures {
         };
         let ends = steps.first().map(|step| step.before).zip(steps.last().map(|step| step.after));
         let replicas = ends.and_then(|(before, after)| before.replicas.zip(after.replicas));
-        // A replica that was started anew in between counts from 0 again: then nothing is known.
+        // A replica that was started anew in between counts from 0 again, so that nothing is known.
         let delta = |of: fn(&Totals) -> u64| {
             replicas.as_ref().and_then(|(before, after)| of(after).checked_sub(of(before)))
         };
@@ -140,8 +140,8 @@ impl Report {
         }
     }
 
-    /// Puts it where it was asked for: what one place does not take, the others still get. The first
-    /// error.
+    /// Puts the report where it was asked for. If one place does not take it, the others still get it. Returns the
+    /// first error.
     pub(crate) fn publish(&self, output: Output, files: Files, measured: &Measured) -> Result<()> {
         let line = format!("{}\n", serde_json::to_string(self)?);
         let mut published = out::print(match output {
@@ -165,7 +165,7 @@ impl Report {
         self.clients_connected.map_or(0, |connected| asked - connected)
     }
 
-    /// Which commands the latencies are of, and which they leave out.
+    /// Says which commands the latencies are of, and which they leave out.
     pub(crate) fn latencies_are_of(&self) -> String {
         let Figures { answers, unanswered, .. } = &self.figures;
         let Counts { committed, rejected, found, missing } = answers;
@@ -176,7 +176,7 @@ impl Report {
         text
     }
 
-    /// For people.
+    /// The report as a table for people.
     pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         for (name, value) in self.rows() {
@@ -189,7 +189,7 @@ impl Report {
         text
     }
 
-    /// Names and values, for people.
+    /// The names and values of the report, for people.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
         let figures = &self.figures;
         let mut rows = vec![
@@ -231,7 +231,7 @@ impl Report {
 }
 
 impl Measured {
-    /// All steps together.
+    /// The figures of all steps together.
     pub(crate) fn whole(&self) -> Tally {
         let mut whole = Tally::new();
         self.recorded.steps.iter().for_each(|step| whole.merge(step));

@@ -1,13 +1,13 @@
-//! What this machine can do at best, from the file that `isonomy-bench probe` writes.
+//! Reads the best that this machine can do from the file that `isonomy-bench probe` writes.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::path::Path;
 
-/// The one field that is read.
+/// The only field that is read.
 const FIELD: &str = "decisions_per_second";
 
-/// Decisions per second.
+/// The decisions per second of the probe.
 pub(crate) fn read(path: &Path) -> Result<f64> {
     let advice = || {
         format!(

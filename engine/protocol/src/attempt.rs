@@ -19,7 +19,7 @@ pub(crate) struct Attempt {
     pub(crate) stage: Stage,
     /// When the stage began.
     pub(crate) began: Time,
-    /// When its messages were last sent.
+    /// When the messages of the stage were last sent.
     pub(crate) sent: Time,
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn judge(id: InstanceId, reports: &[Report], e: usize) -> Verdict {
     if supporters.len() < needed {
         return Verdict::Propose(Mark::R34, Proposal::nop());
     }
-    // R3.5. In a cluster of one replica nobody else is in Q, but that replica is the coordinator.
+    // R3.5. In a cluster of one replica Q holds no other replica, but that replica is the coordinator.
     let Some(first) = supporters.first() else { return Verdict::Propose(Mark::R34, Proposal::nop()) };
     assert!(supporters.iter().all(|other| other.init_dep == first.init_dep), "V5: {id:?} has two initDeps");
     let payload = first.payload.clone().expect("who pre-accepted has the batch");

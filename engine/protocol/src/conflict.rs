@@ -103,7 +103,7 @@ struct Wide {
     reads: Deps,
 }
 
-/// What the index knew about a batch before it learnt the batch.
+/// The conflicts and places that the index knew for a batch before it learnt the batch.
 #[derive(Debug)]
 pub struct Learnt {
     /// known(batch). The entry of the id's own row is not meaningful; the rules set it.

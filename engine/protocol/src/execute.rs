@@ -345,7 +345,8 @@ impl<'a> Search<'a> {
         mark.low = mark.low.min(low);
     }
 
-    /// Leaves `id` after all its edges were followed; it may close a component.
+    /// Leaves `id` after all its edges were followed. A component that is complete then executes, if the gate lets
+    /// it.
     fn leave(&mut self, id: InstanceId) -> Result<(), Block> {
         let mark = self.marks[&id];
         if let Some(parent) = self.path.last() {

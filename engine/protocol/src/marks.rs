@@ -1,5 +1,5 @@
-//! Which branches of the law a replica has taken: a simulation that never reaches one of them
-//! proves nothing about it.
+//! The branches of the law that a replica has taken. A simulation that never reaches a branch proves nothing about
+//! it.
 
 use crate::listed::listed;
 

@@ -1,4 +1,4 @@
-//! Which corners a batch of seeds has reached. A batch that misses one proves nothing about it.
+//! The corners that a batch of seeds has reached. A batch that misses a corner proves nothing about it.
 
 use isonomy_protocol::marks::{Mark, Marks};
 use isonomy_wire::id::InstanceId;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const TWICE_EVERY: u64 = 50;
 /// A batch of so many seeds must reach every corner except the rare ones.
 const COVERING_BATCH: u64 = 10_000;
-/// What a batch may miss: two recoveries that wait for each other, and a replica that lacks Nops which a
+/// The marks that a batch may miss: two recoveries that wait for each other, and a replica that lacks Nops which a
 /// barrier's snapshot covers, though the barrier has executed there. Their own tests cover them.
 const RARE: [&str; 2] = ["R6c", "FloorAdopted"];
 

@@ -37,7 +37,7 @@ pub struct Sent<'a> {
     pub calm: bool,
 }
 
-/// When copies of a message arrive, if they do, and in which life of the link.
+/// The times at which copies of a message arrive, if any do, and the life of the link.
 pub struct Fate {
     /// Times in microseconds.
     pub arrivals: Vec<u64>,

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 /// runs; a bias brings them there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bias {
-    /// None.
+    /// No bias.
     Fair,
     /// Hardly any Commit arrives.
     CommitsLost,
@@ -69,25 +69,25 @@ pub struct Plan {
     pub tail: f64,
     /// The usual delay of a message.
     pub delay_us: u64,
-    /// Between two partitions; 0 for none.
+    /// The time between two partitions; 0 for none.
     pub partition_every_us: u64,
-    /// Between two resets of a link; 0 for none.
+    /// The time between two resets of a link; 0 for none.
     pub reset_every_us: u64,
-    /// Between two crashes; 0 for none.
+    /// The time between two crashes; 0 for none.
     pub crash_every_us: u64,
-    /// Between two pauses of a process; 0 for none.
+    /// The time between two pauses of a process; 0 for none.
     pub pause_every_us: u64,
     /// A crash takes all replicas down at once.
     pub all_crash: f64,
     /// A crash leaves the disk damaged, for up to f replicas.
     pub damage: f64,
-    /// Between two copies of a disk, one of which may be put back later; 0 for none.
+    /// The time between two copies of a disk, one of which may be put back later; 0 for none.
     pub copy_every_us: u64,
     /// A write fails, which ends the process.
     pub write_fails: f64,
-    /// Between two times at which a disk has no room for more segments or a snapshot; 0 for none.
+    /// The time between two occasions when a disk has no room for more segments or a snapshot; 0 for none.
     pub full_every_us: u64,
-    /// Between two times at which no write of a disk ends for 1 to 5 seconds; 0 for none.
+    /// The time between two occasions when no write of a disk ends for 1 to 5 seconds; 0 for none.
     pub hang_every_us: u64,
     /// A bit of a snapshot's file flips while its replica runs, for up to f replicas.
     pub rot: f64,
@@ -95,9 +95,9 @@ pub struct Plan {
     pub between: f64,
     /// The share of crashes that are stops in good order.
     pub stops: f64,
-    /// Between two jumps of a clock; 0 for none.
+    /// The time between two jumps of a clock; 0 for none.
     pub jump_every_us: u64,
-    /// Between two requests of a client that follows no rule; 0 for none.
+    /// The time between two requests of a client that follows no rule; 0 for none.
     pub wrong_every_us: u64,
     /// How long a sync takes at most, usually.
     pub sync_us: u64,
@@ -113,7 +113,7 @@ pub struct Plan {
     pub source: bool,
     /// How often a client ends its conversation, instead of asking, and begins another one.
     pub leaves: f64,
-    /// The log of what was answered outlives a failure of power: positions count (G6).
+    /// Whether records that the log calls durable outlive a failure of power, so that positions count (G6).
     pub outlives_power: bool,
     /// The time after which nobody asks.
     pub ask_until_us: u64,
@@ -121,7 +121,7 @@ pub struct Plan {
     pub keys: usize,
     /// The most bytes by which a value is longer than it must be.
     pub value_bytes: usize,
-    /// Between two commands of a client.
+    /// The time between two commands of a client.
     pub think_us: u64,
     /// The share of reads.
     pub reads: f64,

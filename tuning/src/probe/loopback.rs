@@ -16,7 +16,7 @@ const ROUND_TRIP_US_MAX: u64 = 60_000_000;
 
 /// Figures of TCP on 127.0.0.1.
 pub struct Loopback {
-    /// What one stream carried.
+    /// The throughput of one stream.
     pub gib_per_second: f64,
     /// The median round trip of 64 bytes.
     pub round_trip_p50_us: u64,

@@ -77,7 +77,7 @@ pub async fn end_source(contact: &Contact, name: &SourceName) -> Result<Vec<Sour
 /// The outcome of one try.
 enum Tried {
     Ended,
-    /// The source was used after the look at it.
+    /// The source was used after its status was read.
     Changed,
     /// The shard does not know the source.
     Unknown,

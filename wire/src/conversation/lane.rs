@@ -149,13 +149,13 @@ impl Kind {
     }
 }
 
-/// Where a request frame is.
+/// The place of a request frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Place {
     /// In the conversation, to be sent when a replica takes it.
     Waiting,
-    /// In the conversation, because a copy arrived before an earlier request of the session. The frame is sent once that
-    /// request is answered.
+    /// In the conversation, because a copy arrived before an earlier request of the session. The frame is sent once
+    /// that request is answered.
     Held,
     /// At a replica.
     Sent { replica: ReplicaId, at: u64 },
@@ -199,7 +199,7 @@ pub(super) enum Session {
     Gone(SessionId),
 }
 
-/// The state of one lane; see the module.
+/// The state of one lane: the commands of a shard that go to one home, on a session of their own.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) shard: ShardId,

@@ -161,8 +161,8 @@ impl Links {
         *self.at(replica, shard) = Link { resting: true, ..Link::default() };
     }
 
-    /// Names the resting connections that the conversation would prefer to the one that takes the requests of a home now.
-    /// Each is named once.
+    /// Names the resting connections that the conversation would prefer to the one that takes the requests of a home
+    /// now. Each is named once.
     pub(super) fn wake(
         &mut self,
         home: ReplicaId,

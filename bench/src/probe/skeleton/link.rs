@@ -39,7 +39,7 @@ impl Sink {
         *place += encoder.frame(bytes, *place, scope, message, payload, payload_crc) as u64;
     }
 
-    /// What was pushed may leave.
+    /// The queued frames may leave.
     pub(super) fn flush(&self) {
         if !self.out.borrow().bytes.is_empty() {
             self.ready.notify();
@@ -85,7 +85,7 @@ impl Connection {
                 return Ok(Some(frame));
             }
             match self.reader.read(self.splitter.room()).await {
-                // The parties end at about the same time; who ends too early is missed by the load.
+                // The parties end at about the same time, and the load notices if one ends too early.
                 Ok(0) | Err(_) => return Ok(None),
                 Ok(count) => self.splitter.received(count),
             }

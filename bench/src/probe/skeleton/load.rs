@@ -14,14 +14,14 @@ use super::words::{KEY_AT, REPLICAS, command_bytes};
 use super::{Figures, Latency};
 use crate::probe::options::Options;
 
-/// What does not count before each measurement.
+/// The time before each measurement that does not count.
 const WARMUP_US: u64 = 1_000_000;
-/// Most bytes under way at a replica, all its shards together, in an open loop that falls behind.
+/// The most bytes under way at a replica, all its shards together, in an open loop that falls behind.
 const BEHIND_BYTES_MAX: usize = 64 << 20;
 const _: () = assert!(BEHIND_BYTES_MAX >= BATCH_BYTES_MAX);
-/// Longest wait for anything to happen.
+/// The longest wait for anything to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest sleep.
+/// The longest sleep.
 const WAIT_US_MAX: u64 = 10_000;
 /// Longer latencies count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -29,9 +29,9 @@ const LATENCY_US_MAX: u64 = 600_000_000;
 /// When batches are due.
 #[derive(Clone, Copy)]
 pub(super) enum Pace {
-    /// As soon as fewer than so many are under way at a replica.
+    /// A batch is due as soon as fewer than so many are under way at a replica.
     Closed { in_flight: usize },
-    /// At fixed times.
+    /// Batches are due at fixed times.
     Open { batches_per_second: f64 },
 }
 
@@ -104,7 +104,7 @@ impl Run<'_> {
         self.origin.elapsed().as_micros() as u64
     }
 
-    /// Sends what is due and hears what is answered, up to a time.
+    /// Sends the batches that are due and takes the answers, up to a time.
     fn until(&mut self, end: u64) -> Result<()> {
         loop {
             let now = self.now();
@@ -120,7 +120,7 @@ impl Run<'_> {
         self.wires.iter_mut().for_each(Wire::request_status);
     }
 
-    /// Sends what is due; when more will be.
+    /// Sends the batches that are due. Returns when more will be.
     fn send_due(&mut self, now: u64) -> u64 {
         match self.pace {
             Pace::Closed { in_flight } => {
@@ -151,7 +151,7 @@ impl Run<'_> {
         }
     }
 
-    /// Writes what is queued, waits for bytes, room or time, and reads.
+    /// Writes the queued bytes, waits for bytes, room or time, and reads.
     fn turn(&mut self, wait_us: u64) -> Result<()> {
         self.wires.iter_mut().try_for_each(Wire::write)?;
         let readable = self.wait(wait_us)?;
@@ -179,7 +179,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Which wires have something to read.
+    /// Waits. Returns which wires have something to read.
     fn wait(&self, wait_us: u64) -> Result<Vec<bool>> {
         let interest = |wire: &Wire| match wire.has_backlog() {
             true => PollFlags::IN | PollFlags::OUT,

@@ -11,7 +11,7 @@ use super::words::LOG;
 
 /// A group is closed when it has so many bytes, if more records come while another is written.
 const GROUP_BYTES_MAX: usize = 512 << 10;
-/// What a record says besides its batch: with the frame's header 64 bytes.
+/// The content of a record besides its batch, which takes 64 bytes with the frame's header.
 type Words = [u64; 4];
 
 /// Counts records.
@@ -22,17 +22,17 @@ pub(super) struct Position(pub(super) u64);
 pub(super) struct Group {
     pub(super) buffer: DmaBuffer,
     pub(super) offset: u64,
-    /// The last record in it.
+    /// The last record in the group.
     pub(super) last: Position,
     used: usize,
 }
 
-/// See the module. The file is written round and round.
+/// The log of a replica. Its file is written round and round.
 pub(super) struct Log {
     encoder: Encoder,
     head: Vec<u8>,
     file_bytes: u64,
-    /// Where the next group goes.
+    /// The offset of the next group.
     offset: u64,
     last: Position,
     gathering: Option<Group>,

@@ -24,7 +24,7 @@ use words::REPLICAS;
 
 use super::options::Options;
 
-/// Of batches: from when each was due until it was answered.
+/// The latencies of batches, from when each was due until it was answered.
 #[derive(Debug, Serialize)]
 pub(crate) struct Latency {
     pub(crate) p50: u64,
@@ -32,20 +32,20 @@ pub(crate) struct Latency {
     pub(crate) p999: u64,
 }
 
-/// What one loop gave.
+/// The figures of one loop.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figures {
     pub(crate) decisions_per_second: f64,
-    /// Of all replicas together.
+    /// The CPU time of all replicas together.
     pub(crate) cpu_us_per_decision: f64,
     pub(crate) latency_us: Latency,
-    /// Of all replicas together.
+    /// The groups of all replicas together.
     pub(crate) groups_per_second: f64,
-    /// Of all replicas together.
+    /// The log bytes of all replicas together.
     pub(crate) log_bytes_per_decision: f64,
 }
 
-/// What was measured.
+/// The figures of both loops.
 pub(crate) struct Loops {
     pub(crate) closed: Figures,
     pub(crate) open: Option<Figures>,
@@ -71,7 +71,7 @@ pub(crate) fn measure(options: &Options) -> Result<Loops> {
     Ok(Loops { closed, open })
 }
 
-/// The processes of a shard. They end with this.
+/// The processes of a shard, which end when this value is dropped.
 struct Replicas {
     children: Vec<Child>,
     ports: Vec<u16>,
@@ -134,7 +134,7 @@ fn hear(words: &mut BufReader<ChildStdout>) -> Result<String> {
 
 impl Drop for Replicas {
     fn drop(&mut self) {
-        // What cannot be killed or waited for has ended.
+        // A process that cannot be killed or waited for has ended.
         self.children.iter_mut().for_each(|child| drop(child.kill()));
         self.children.iter_mut().for_each(|child| drop(child.wait()));
     }

@@ -1,8 +1,8 @@
-//! What a replica of the skeleton does with what it hears: the steps of the fast path, without
-//! dependencies, ballots, conversations or recovery.
+//! The work of a replica of the skeleton on its inputs: the steps of the fast path, without dependencies, ballots,
+//! conversations or recovery.
 //!
-//! Everything is in order: a peer acknowledges what it received in order, a log is durable up to
-//! a position. So plain counters say how far each of them is.
+//! Everything is in order: a peer acknowledges batches in the order in which it received them, and a log is durable
+//! up to a position. So plain counters tell the progress of each of them.
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::log::{Log, Position};
 use super::table::Table;
 use super::words::{CLIENT, PEER, REPLICAS, others};
 
-/// What happens once a record is durable.
+/// A step that follows once a record is durable.
 enum Held {
     /// The own batch of this number counts as taken by this replica.
     Own(u64),
@@ -114,7 +114,7 @@ impl Node {
         self.own.push_back((tag, payload));
     }
 
-    /// What a peer says.
+    /// Handles a frame of a peer.
     pub(super) fn on_peer_frame(&mut self, peer: ReplicaId, frame: Frame) -> Result<()> {
         match frame.decode(PEER)? {
             PeerMessage::PreAccept { id, .. } => {

@@ -28,12 +28,12 @@ use super::ticks;
 use super::words::{HANDSHAKE, REPLICAS, command_bytes, hello, others};
 use crate::probe::options::ReplicaOptions;
 
-/// Memory that is registered with the rings.
+/// The memory that is registered with the rings.
 const IO_MEMORY_BYTES: usize = 2 << 20;
-/// Longer than any probe: sockets and disk are looked at anyway as soon as there is something.
+/// A time longer than any probe, since sockets and disk are looked at anyway as soon as there is something.
 const PREEMPT: Duration = Duration::from_secs(86_400);
 
-/// What the tasks share.
+/// The state that the tasks share.
 struct Shared {
     node: RefCell<Node>,
     /// Inputs have come: a turn is due.
@@ -94,7 +94,7 @@ async fn serve(options: ReplicaOptions, file: File, table: Table) -> Result<()> 
     }
 }
 
-/// Tells the probe.
+/// Tells the probe one word.
 fn say(word: &str) -> Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{word}")?;
@@ -114,7 +114,7 @@ fn hear_ports() -> Result<Vec<u16>> {
 }
 
 fn end_with_stdin() {
-    // Whatever it says, it is over.
+    // Whatever comes or fails on standard input, the probe is over when reading ends.
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     std::process::exit(0);
 }
@@ -133,7 +133,7 @@ async fn open_links(row: ReplicaId, ports: &[u16]) -> Result<Vec<(ReplicaId, Rc<
 }
 
 impl Shared {
-    /// Hears one connection until it ends. What goes wrong ends the probe.
+    /// Hears one connection until it ends. An error ends the probe.
     async fn hear(self: Rc<Shared>, stream: TcpStream) {
         if let Err(error) = self.try_hear(stream).await {
             stop(&format!("{error:#}"));

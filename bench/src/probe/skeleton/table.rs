@@ -13,7 +13,7 @@ const NO_KEY: u128 = u128::MAX;
 struct Slot {
     key: u128,
     key_seq: u64,
-    /// The instance that decided last.
+    /// The instance that decided the key last.
     instance: u64,
 }
 
@@ -35,14 +35,14 @@ impl Table {
         table
     }
 
-    /// Where the search for a key begins.
+    /// The slot where the search for a key begins.
     #[inline]
     fn place(&self, key: u128) -> usize {
         let mixed = (key as u64 ^ (key >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> self.slots.len().leading_zeros()) as usize >> 1
     }
 
-    /// The slot of a key, or the empty one where it belongs.
+    /// The slot of a key, or the empty slot where the key belongs.
     #[inline]
     fn find(&self, key: u128) -> usize {
         let mut place = self.place(key);

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 
 use super::words::{CLIENT, HANDSHAKE, READ_CHUNK_BYTES, hello};
 
-/// See the module.
+/// The load's connection to one replica: a plain socket that never blocks.
 pub(super) struct Wire {
     pub(super) stream: TcpStream,
     splitter: Splitter,
@@ -22,9 +22,9 @@ pub(super) struct Wire {
     tag: u64,
     /// When each batch under way was due, in microseconds.
     due: VecDeque<u64>,
-    /// How often the replica was asked how it stands.
+    /// How often the replica was asked for its status.
     asked: usize,
-    /// What it said, in order.
+    /// The statuses that the replica sent, in order.
     pub(super) statuses: Vec<ShardStatus>,
 }
 

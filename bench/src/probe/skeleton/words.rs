@@ -1,5 +1,4 @@
-//! What the skeleton's parties say to each other: frames and messages of the wire, commands of a
-//! fixed size.
+//! The messages between the skeleton's parties: frames and messages of the wire, and commands of a fixed size.
 //!
 //! ```text
 //! batch   = command*
@@ -11,11 +10,11 @@ use isonomy_wire::id::{Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::{Handshake, Hello, Role};
 use isonomy_wire::route::RULE_VERSION;
 
-/// How many replicas there are.
+/// The number of replicas.
 pub(crate) const REPLICAS: usize = 3;
-/// How much a read is offered, in bytes: several frames of the usual size.
+/// The room that a read is offered, in bytes, which is several frames of the usual size.
 pub(super) const READ_CHUNK_BYTES: usize = 256 << 10;
-/// Where the key lies in a command.
+/// The offset of the key in a command.
 pub(super) const KEY_AT: usize = 8;
 const KEY_BYTES: usize = size_of::<u128>();
 
@@ -38,7 +37,7 @@ pub(super) fn keys(batch: &[u8], command_bytes: usize) -> impl Iterator<Item = u
         .map(|command| u128::from_le_bytes(command[KEY_AT..KEY_AT + KEY_BYTES].try_into().expect("16 bytes")))
 }
 
-/// The first word on a connection; nobody answers it.
+/// The first message on a connection; nobody answers it.
 pub(super) fn hello(role: Role) -> Handshake {
     Handshake::Hello(Hello { cluster: None, epoch: EPOCH, shard: SHARD, shards: 1, rule: RULE_VERSION, role })
 }

@@ -1,4 +1,4 @@
-//! V1, V4 and V5 as the transitions hold them: what the law forbids panics, and what it allows does not.
+//! V1, V4 and V5 in the transitions: a transition that the law forbids panics, and one that the law allows does not.
 
 use super::*;
 use isonomy_wire::command::RequestBuilder;

@@ -3,8 +3,8 @@
 //!
 //! A crash during any of these steps leaves a legal log:
 //!
-//! - *Segments are made* one after the other under another name, and each is whole when it gets its own name. A crash
-//!   leaves out some segments at the end.
+//! - *Segments are made* one after the other under another name, and each is whole when it gets its own name. After a
+//!   crash, some segments at the end are missing.
 //! - *A segment begins* with its head, and its first group follows. A crash leaves a head without groups, or with a
 //!   torn group.
 //! - *The log is cut* by taking away the names of its oldest segments, in order, once the floor is durable. The rest
@@ -26,7 +26,7 @@ use crate::mutant::{self, Mutant};
 /// Facts about a log that are known from elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Known {
-    /// A record that the log held once; 0 if nobody has noted that the log ever held one.
+    /// The position of a record that the log is noted to have held once; 0 if no record was noted.
     pub reached: Position,
     /// Whether the log began with a restored snapshot.
     pub restored: bool,

@@ -14,8 +14,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 pub enum Record {
     /// Own sequence numbers up to `end` may be used from now on (C1, D5).
     Reserve { end: u64 },
-    /// The replica stopped in good order after it had used sequence numbers up to `used`. It has never told anybody a
-    /// number of the block above (D5).
+    /// The replica stopped in good order after it had used sequence numbers up to `used`. No message or reply ever
+    /// named a number of the block above (D5).
     Stopped { used: u64 },
     /// G1: all instances up to `upto` are executed and forgotten, because a snapshot covers them or every member has
     /// executed them. Those that neither the snapshot nor earlier records show are Nops.
@@ -24,7 +24,7 @@ pub enum Record {
     /// before can be cut once the floor allows it. From then on the log needs the snapshot of this barrier, or a
     /// newer one.
     Begin { reserved: u64, floor: Floor, barrier: u64 },
-    /// C2: the batch was pre-accepted at ballot 0; it is attached.
+    /// C2: the attached batch was pre-accepted at ballot 0.
     PreAccepted { id: InstanceId, deps: Deps, init_deps: Deps },
     /// R2: no value below the ballot will be taken.
     Promised { id: InstanceId, ballot: Ballot },

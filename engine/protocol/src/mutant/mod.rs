@@ -14,11 +14,11 @@ listed! {
     pub enum Mutant {
         /// R3.2: a promise makes an accepted value look as young as the promise.
         DropAbal,
-        /// C3a: one equal answer less is a fast quorum.
+        /// C3a: one equal answer less makes a fast quorum.
         SmallFastQuorum,
         /// C5, R3, R5: answers to an earlier ballot of the same replica count.
         EarlierAnswersCount,
-        /// R3.4: one supporter more is asked for.
+        /// R3.4: one supporter more is needed.
         ManySupporters,
         /// R3.5: the candidate is proposed without validation.
         SkipValidate,

@@ -57,7 +57,7 @@ enum Event {
         node: u8,
         life: u32,
     },
-    /// All replicas notice who can be reached.
+    /// All replicas notice which of the others they can reach.
     Links,
     Request {
         client: usize,
@@ -153,7 +153,7 @@ pub fn run(seed: u64) -> Summary {
     run_plan(Plan::of(seed))
 }
 
-/// Runs what was planned to its end.
+/// Runs a plan to its end.
 pub fn run_plan(plan: Plan) -> Summary {
     let mut world = World::new(plan);
     while world.stage != Stage::Done {

@@ -20,10 +20,10 @@ const USUAL: [Mark; 7] = [
 ];
 /// Clients ask from this time on, when all replicas have been admitted and connected.
 pub(super) const BEGUN_US: u64 = 100_000;
-/// A round is what the slow path takes: four messages and three writes, each of which waits for the one
-/// before. A command may have to wait for others of its client and of its key, which take that, too.
+/// A round is the time of the slow path: four messages and three writes, each of which waits for the one before. A
+/// command may have to wait for others of its client and of its key, which take as long.
 const ROUNDS_MAX: u64 = 3;
-/// What a command waits for besides: a tick of the core, the way to a client and back.
+/// The further wait of a command: a tick of the core, and the way to a client and back.
 const BESIDES_US: u64 = 10_000;
 /// A session that is idle for less may end under a client's hands.
 const SESSION_LIVES_US: u64 = 1_000_000;
