@@ -324,6 +324,7 @@ impl Node {
                     ghost.on_reply(self.id, &reply);
                     turn.replies.push(reply);
                 }
+                Output::Sealed(_) => {}
                 Output::Cut(position) => cut = Some(position),
             }
         }

@@ -72,7 +72,7 @@ impl Touches {
                     Op::End | Op::Skip | Op::Attach => {
                         assert!(part.session != SessionId::NONE, "they are about their session")
                     }
-                    Op::Barrier => is_barrier = true,
+                    Op::Barrier | Op::Seal => is_barrier = true,
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! what becomes of a transfer that fails, and what a source does meanwhile.
 
 use crate::contract::Time;
+use crate::epoch::FIRST;
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
@@ -29,9 +30,11 @@ impl Replica {
             && self.holds.holds(now, self.forgetting.snapshot())
     }
 
-    /// The own newest snapshot does not read, another is not under way, and may be tried.
+    /// The own newest snapshot does not read, or the state in which the epoch began is on no disk yet; another
+    /// snapshot is not under way, and may be tried.
     pub(crate) fn must_renew_snapshot(&self, now: Time) -> bool {
-        self.own_file.is_damaged() && self.forgetting.may_take(now)
+        let lacks_first = self.config.epoch > FIRST && self.forgetting.snapshot() == 0;
+        (lacks_first || self.own_file.is_damaged()) && self.forgetting.may_take(now)
     }
 
     /// A peer, or this replica itself, could not read the snapshot of this barrier. It is verified, but
@@ -83,7 +86,7 @@ impl Replica {
         self.choose_source(now);
     }
 
-    fn choose_source(&mut self, now: Time) {
+    pub(crate) fn choose_source(&mut self, now: Time) {
         let (barriers, peers) = (self.forgetting.barriers(), &self.peers);
         let reached = peers.others().filter(|id| peers.is_reached(*id));
         let offers =

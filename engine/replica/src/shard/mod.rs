@@ -405,6 +405,7 @@ impl Node {
                         told.push(sink.clone());
                     }
                 }
+                Output::Sealed(_) => {}
                 Output::Cut(position) => self.disk.cut(position),
             }
         }
