@@ -21,7 +21,8 @@ impl Replica {
     }
 
     /// A Seal has executed: the epoch ends here. What has not executed is void, so nobody waits for it any more, and
-    /// a client may ask for it again in the next epoch.
+    /// a client may ask for it again in the next epoch. The replica does not say that it never executes: this may not
+    /// be durable, and a crash can turn a Seal that was decided here and told to nobody into a Nop (R3.3).
     pub(crate) fn end_epoch(&mut self, record: RecordId) {
         let sealed = Sealed { record, barrier: self.forgetting.barriers(), hash: self.machine.hash() };
         self.stage = Stage::Ended { sealed, is_handed_over: false };
@@ -30,7 +31,7 @@ impl Replica {
         let reason = self.epoch_ended();
         self.give_back_pending(reason);
         for client in self.requests.take_all_waiters() {
-            self.outbox.reply(client, Err(Failure::Unavailable(reason)));
+            self.outbox.reply(client, Err(Failure::Unknown(reason)));
         }
         self.outbox.say_sealed(sealed);
     }
@@ -73,7 +74,8 @@ impl Replica {
     }
 
     /// The core of the next epoch, which takes the state of this sealed one over. The caller replays the log that the
-    /// replica has in that epoch, if there is one, and goes on as after `restore`.
+    /// replica has in that epoch, if there is one, and goes on as after `restore`. The end must be durable: it was read
+    /// from the log, or [`Output::Sealed`](crate::contract::Output::Sealed) has come.
     ///
     /// The state goes to the disk as a snapshot of the next epoch at its beginning, which [`taking`](Replica::taking)
     /// names at once. Until that is durable the disk must keep the log and the snapshot of this epoch, from which a
