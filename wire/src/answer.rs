@@ -321,10 +321,12 @@ impl Answers {
         self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == status)
     }
 
-    /// The instances whose commands gave the answers.
-    pub fn instances(&self) -> impl Iterator<Item = InstanceId> {
-        let runs = self.response().runs.iter();
-        runs.map(|run| InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native()))
+    /// The instances whose commands gave the answers, and their epochs.
+    pub fn instances(&self) -> impl Iterator<Item = (Epoch, InstanceId)> {
+        self.response().runs.iter().map(|run| {
+            let instance = InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native());
+            (Epoch(run.epoch.0.to_native()), instance)
+        })
     }
 
     /// The first answer.

@@ -75,7 +75,7 @@ impl World {
     }
 
     /// Those that run and that a replica can reach, and that can reach it.
-    fn reached(&mut self, id: u8) -> Vec<ReplicaId> {
+    pub(super) fn reached(&mut self, id: u8) -> Vec<ReplicaId> {
         let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
         self.network.linked(id, &up)
     }
