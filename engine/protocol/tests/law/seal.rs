@@ -271,6 +271,36 @@ fn section_9_a_member_without_the_state_votes_and_neither_executes_nor_answers()
 }
 
 #[test]
+fn section_9_three_members_become_five_and_three_again() {
+    let mut three = ended();
+    let mut five = three.succeed(&[Some(0), Some(1), Some(2), None, None]);
+    // Two lack the state. Their hash is another one at the same frontier, and that says nothing (V13).
+    five.run(300_000);
+    five.decide(4, "s", 2, "a");
+    five.run(300_000);
+    let refused = five.nodes[4].replies.pop().expect("it is answered").outcome;
+    assert_eq!(refused, Err(Failure::Unavailable(Reason::CatchingUp)));
+    (0..3).for_each(|id| five.take_snapshot(id));
+    five.ends_well();
+    five.decide(4, "s", 2, "a");
+    five.settle();
+    assert_eq!(key_seq(&five.answers(4)[0].1), 2);
+    five.propose_seal(3, OTHER);
+    five.settle();
+    let ends: Vec<_> = (0..5).map(|id| five.core(id).sealed()).collect();
+    assert!(
+        ends[0].is_some_and(|end| end.record == OTHER) && ends.iter().all(|end| *end == ends[0]),
+        "{ends:?}"
+    );
+    let mut again = five.succeed(&[Some(4), Some(3), Some(1)]);
+    again.decide(0, "s", 2, "a");
+    again.settle();
+    let [(_, Answer::Committed { id, key_seq: 2 })] = again.answers(0)[..] else { panic!("it was decided") };
+    assert_eq!(id.epoch, Epoch(2), "in the epoch before");
+    again.ends_well();
+}
+
+#[test]
 fn section_9_the_next_epoch_outlives_a_crash_before_and_behind_its_first_snapshot() {
     let mut old = ended();
     let mut next = old.succeed(&[Some(0), Some(1), Some(2)]);
