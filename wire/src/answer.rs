@@ -108,12 +108,12 @@ const KEY_SEQ_MASK: u64 = (1 << STATUS_SHIFT) - 1;
 struct IdRun {
     count: u32,
     index: u32,
+    epoch: Epoch,
     instance: InstanceId,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Default, Debug)]
 struct Response {
-    epoch: Epoch,
     shard: ShardId,
     runs: Vec<IdRun>,
     words: Vec<u64>,
@@ -123,20 +123,28 @@ struct Response {
 /// Builds the response to one request while its commands execute. The builder can be used again.
 #[derive(Clone, Default, Debug)]
 pub struct ResponseBuilder {
+    epoch: Epoch,
     response: Response,
 }
 
 impl ResponseBuilder {
     /// Starts a response for commands of `epoch` and `shard`.
     pub fn new(epoch: Epoch, shard: ShardId) -> ResponseBuilder {
-        ResponseBuilder { response: Response { epoch, shard, ..Response::default() } }
+        ResponseBuilder { epoch, response: Response { shard, ..Response::default() } }
     }
 
     #[inline]
     fn push(&mut self, instance: InstanceId, index: u32, word: u64) {
+        self.push_of(self.epoch, instance, index, word);
+    }
+
+    #[inline]
+    fn push_of(&mut self, epoch: Epoch, instance: InstanceId, index: u32, word: u64) {
+        let follows =
+            |run: &IdRun| (run.epoch, run.instance, run.index + run.count) == (epoch, instance, index);
         match self.response.runs.last_mut() {
-            Some(run) if run.instance == instance && run.index + run.count == index => run.count += 1,
-            _ => self.response.runs.push(IdRun { count: 1, index, instance }),
+            Some(run) if follows(run) => run.count += 1,
+            _ => self.response.runs.push(IdRun { count: 1, index, epoch, instance }),
         }
         self.response.words.push(word);
     }
@@ -206,16 +214,21 @@ impl ResponseBuilder {
     /// Adds an answer that was given before, with the id that it had then.
     pub fn repeat(&mut self, instance: InstanceId, index: u32, answer: &Answer) {
         match answer {
-            Answer::Committed { id, key_seq } => self.committed(id.instance, id.index, *key_seq),
+            Answer::Committed { id, key_seq } => self.push_id(*id, COMMITTED << STATUS_SHIFT | key_seq),
             Answer::Rejected { key_seq, value } => {
                 self.rejected(instance, index, *key_seq, value.as_deref());
             }
             Answer::Found { key_seq, value, id } => self.found(instance, index, *key_seq, value, *id),
-            Answer::Deleted { id, key_seq } => self.deleted(id.instance, id.index, *key_seq),
+            Answer::Deleted { id, key_seq } => self.push_id(*id, DELETED << STATUS_SHIFT | key_seq),
             Answer::Ended { low } => self.ended(instance, index, *low),
             Answer::Standing(standing) => self.standing(instance, index, standing),
             _ => self.plain(instance, index, answer),
         }
+    }
+
+    /// Adds an answer with the id of a command that may be one of an earlier epoch.
+    fn push_id(&mut self, id: CommandId, word: u64) {
+        self.push_of(id.epoch, id.instance, id.index, word);
     }
 
     fn has_room(&self, value: &[u8]) -> bool {
@@ -308,10 +321,12 @@ impl Answers {
         self.response().words.iter().any(|word| word.to_native() >> STATUS_SHIFT == status)
     }
 
-    /// The instances whose commands gave the answers.
-    pub fn instances(&self) -> impl Iterator<Item = InstanceId> {
-        let runs = self.response().runs.iter();
-        runs.map(|run| InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native()))
+    /// The instances whose commands gave the answers, and their epochs.
+    pub fn instances(&self) -> impl Iterator<Item = (Epoch, InstanceId)> {
+        self.response().runs.iter().map(|run| {
+            let instance = InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native());
+            (Epoch(run.epoch.0.to_native()), instance)
+        })
     }
 
     /// The first answer.
@@ -380,7 +395,7 @@ impl Answers {
 
 fn id_of(response: &ArchivedResponse, run: &ArchivedIdRun, offset: u32) -> CommandId {
     CommandId {
-        epoch: Epoch(response.epoch.0.to_native()),
+        epoch: Epoch(run.epoch.0.to_native()),
         shard: ShardId(response.shard.0.to_native()),
         instance: InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native()),
         index: run.index.to_native() + offset,
@@ -493,6 +508,20 @@ mod tests {
         assert_eq!(answers.first().as_ref(), expected.first());
         assert!(!answers.are_expired() && !answers.are_early());
         assert_eq!(answers.committed(), 3);
+    }
+
+    #[test]
+    fn an_answer_of_an_earlier_epoch_keeps_its_id() {
+        let at = InstanceId::new(ReplicaId(1), 9);
+        let id = |epoch, index| CommandId { epoch: Epoch(epoch), shard: ShardId(1), instance: at, index };
+        let answers = [
+            Answer::Committed { id: id(2, 0), key_seq: 7 },
+            Answer::Committed { id: id(3, 1), key_seq: 8 },
+            Answer::Deleted { id: id(2, 2), key_seq: 8 },
+        ];
+        let mut builder = ResponseBuilder::new(Epoch(3), ShardId(1));
+        answers.iter().for_each(|answer| builder.repeat(at, 5, answer));
+        assert_eq!(Answers::parse(builder.encode()).unwrap().to_vec(), answers);
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! takes 72 bytes.
 
 use crate::frame::ALIGN;
-use crate::id::SessionId;
+use crate::id::{RecordId, SessionId};
 use crate::source::{Owner, SourceName};
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
@@ -39,6 +39,8 @@ pub const NUMBER_MAX: u64 = 1 << 56;
 pub const IDLE_END_BYTES: usize = 16;
 /// The size of the value of an Attach without the source's name, which follows: the expected owner and the new owner.
 const ATTACH_BYTES: usize = 16;
+/// The size of the value of a Seal.
+const SEAL_BYTES: usize = 16;
 
 const PART_HEADER: usize = 16;
 const _: () = assert!(BATCH_BYTES_MAX >= 2 * (VALUE_BYTES_MAX + KEY_BYTES_MAX + 4 * PART_HEADER));
@@ -68,6 +70,9 @@ pub enum Op {
     Barrier = 8,
     /// Makes a process the owner of a named session. The answer has the session's position (S5).
     Attach = 9,
+    /// Ends the epoch, and conflicts with everything as a Barrier does (section 9). Its value is the id of the record
+    /// that is to follow. Only replicas propose Seals.
+    Seal = 10,
 }
 
 impl Op {
@@ -82,6 +87,7 @@ impl Op {
             7 => Op::Skip,
             8 => Op::Barrier,
             9 => Op::Attach,
+            10 => Op::Seal,
             _ => return None,
         })
     }
@@ -108,9 +114,9 @@ pub struct Command<'a> {
     pub number: u64,
     /// How many numbers the command takes: the length of the run for Skip, 0 when unnumbered, 1 otherwise.
     pub run: u64,
-    /// The key; empty for Open, End, Skip, Barrier and Attach.
+    /// The key; empty for Open, End, Skip, Barrier, Attach and Seal.
     pub key: &'a [u8],
-    /// The value; empty unless Decide, DecideIf, Attach or an unnumbered End.
+    /// The value; empty unless Decide, DecideIf, Attach, Seal or an unnumbered End.
     pub value: &'a [u8],
     /// Key and value in one piece, as they lie in the blob.
     pub key_value: &'a [u8],
@@ -145,6 +151,11 @@ impl Command<'_> {
         let (low, owner) = self.value.split_first_chunk::<8>()?;
         Some((u64::from_le_bytes(*low), Owner(u64::from_le_bytes(owner.try_into().ok()?))))
     }
+
+    /// The record that is to follow a Seal; `None` if the value is not one of a Seal.
+    pub fn record(&self) -> Option<RecordId> {
+        Some(RecordId(u128::from_le_bytes(self.value.try_into().ok()?)))
+    }
 }
 
 /// One client frame. [`RequestBuilder`] makes it, [`Batch`] reads it.
@@ -167,7 +178,7 @@ pub enum Invalid {
     #[error("the request does not decode; run the same release at the client and at all replicas")]
     Undecodable,
     #[error(
-        "operation {0} is unknown; operations are 1 (Decide) to 9 (Attach), so run the same release on both \
+        "operation {0} is unknown; operations are 1 (Decide) to 10 (Seal), so run the same release on both \
          sides"
     )]
     UnknownOp(u8),
@@ -182,7 +193,7 @@ pub enum Invalid {
     #[error("{0:?} has a key or a value that this operation must not have; leave that key or value empty")]
     Superfluous(Op),
     #[error(
-        "{0:?} does not fit a request of this kind; send reads, Opens and Barriers without a session, and all \
+        "{0:?} does not fit a request of this kind; send reads, Opens, Barriers and Seals without a session, and all \
          other operations with one"
     )]
     WrongKind(Op),
@@ -295,6 +306,12 @@ impl RequestBuilder {
         self.request.headers.push(header(Op::Barrier, 0, 0));
     }
 
+    /// Adds a Seal, which must be alone in its request. `record` is the id of the record that is to follow (section 9).
+    pub fn seal(&mut self, record: RecordId) {
+        self.request.headers.push(header(Op::Seal, 0, SEAL_BYTES));
+        self.request.blob.extend_from_slice(&record.0.to_le_bytes());
+    }
+
     /// Adds the End of the request's session, which must be alone in its request.
     pub fn end(&mut self) {
         self.request.headers.push(header(Op::End, 0, 0));
@@ -339,8 +356,8 @@ impl RequestBuilder {
 
     /// Encodes the collected commands as the payload of one request frame, and empties the builder.
     ///
-    /// `first` is the number of the first command, 0 for reads, Opens, Barriers, Attaches and idle Ends. The client
-    /// has the answers to all numbers below `answered_below` (S3).
+    /// `first` is the number of the first command, 0 for reads, Opens, Barriers, Seals, Attaches and idle Ends. The
+    /// client has the answers to all numbers below `answered_below` (S3).
     pub fn encode(&mut self, session: SessionId, first: u64, answered_below: u64) -> Bytes {
         self.request.session = session;
         self.request.first = first;
@@ -382,7 +399,7 @@ pub fn check_value(length: usize) -> Result<(), Invalid> {
 /// One request inside a batch: where its pieces lie in the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
-    /// The session of the request; [`SessionId::NONE`] for reads, Opens and Barriers.
+    /// The session of the request; [`SessionId::NONE`] for reads, Opens, Barriers and Seals.
     pub session: SessionId,
     /// The number of the first command; 0 when unnumbered.
     pub first: u64,
@@ -627,6 +644,7 @@ fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
             }
             Op::Skip if value == 0 || value as u64 > REQUEST_NUMBERS_MAX => return Err(Invalid::Numbers),
             Op::End if value != 0 && value != IDLE_END_BYTES => return Err(Invalid::Superfluous(op)),
+            Op::Seal if value != SEAL_BYTES => return Err(Invalid::ValueLength(value)),
             Op::Skip => {}
             Op::DecideIf => total += 8 + key + value,
             _ => total += key + value,
@@ -656,7 +674,7 @@ fn check_commands(
     for command in commands {
         let fits = match command.op {
             Op::Read => part.session == SessionId::NONE && part.first == 0,
-            Op::Open | Op::Barrier => part.session == SessionId::NONE && part.first == 0 && alone,
+            Op::Open | Op::Barrier | Op::Seal => part.session == SessionId::NONE && part.first == 0 && alone,
             Op::End if part.first == 0 => has_session && alone && command.value.len() == IDLE_END_BYTES,
             Op::Attach => part.session.is_named() && part.first == 0 && alone,
             Op::End => part.session.is_opened() && alone && command.value.is_empty(),

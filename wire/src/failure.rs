@@ -3,6 +3,7 @@
 // The archived twins that rkyv derives have no documentation of their own.
 #![allow(missing_docs)]
 
+use crate::id::Epoch;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Why a request has no answers.
@@ -58,6 +59,12 @@ pub enum Reason {
     /// The replica has installed the snapshot of a peer, which does not have the outcome of its own proposals.
     #[error("this replica was behind and has taken over the state of another replica")]
     StateReplaced,
+    /// The epoch has ended (law, section 9), and the request was not executed in it.
+    #[error("epoch {} has ended, and the members of the next one take requests as soon as it begins", epoch.0)]
+    EpochEnded {
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// The replica was told to stop.
     #[error("this replica is shutting down")]
     Stopping,

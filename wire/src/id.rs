@@ -44,6 +44,12 @@ pub struct ShardId(pub u16);
 )]
 pub struct Epoch(pub u32);
 
+/// The id of the record that names an epoch's members (law, section 9): a random number, made with the record.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default,
+)]
+pub struct RecordId(pub u128);
+
 /// The identity of a cluster for its whole life; two clusters never talk to each other.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClusterId(pub u128);
@@ -226,15 +232,16 @@ impl SessionId {
         self.high & Self::NAMED != 0
     }
 
-    /// The instance of the Open, for an opened session.
-    pub fn opened_in(self) -> Option<InstanceId> {
+    /// The epoch and the instance of the Open, for an opened session.
+    pub fn opened_in(self) -> Option<(Epoch, InstanceId)> {
         let row = ReplicaId((self.low >> 56) as u8);
-        self.is_opened().then(|| InstanceId::new(row, self.low >> 16 & ((1 << 40) - 1)))
+        let epoch = Epoch((self.high >> 16) as u32);
+        self.is_opened().then(|| (epoch, InstanceId::new(row, self.low >> 16 & ((1 << 40) - 1))))
     }
 
-    /// The replica that coordinated the Open, for an opened session.
-    pub fn opener(self) -> Option<ReplicaId> {
-        self.opened_in().map(|open| open.row)
+    /// The instance of the Open, for a session that was opened in this epoch.
+    pub fn opened_during(self, epoch: Epoch) -> Option<InstanceId> {
+        self.opened_in().filter(|(opened, _)| *opened == epoch).map(|(_, open)| open)
     }
 }
 
@@ -279,8 +286,9 @@ mod tests {
         };
         let opened = SessionId::opened_by(id);
         assert!(opened.is_opened() && !opened.is_named());
-        assert_eq!(opened.opener(), Some(ReplicaId(1)));
-        assert_eq!(opened.opened_in(), Some(id.instance));
+        assert_eq!(opened.opened_in(), Some((Epoch(3), id.instance)));
+        assert_eq!(opened.opened_during(Epoch(3)), Some(id.instance));
+        assert_eq!((opened.opened_during(Epoch(2)), opened.opened_during(Epoch(4))), (None, None));
         let named = SessionId::named("orders.jsonl");
         assert!(named.is_named() && !named.is_opened());
         assert_ne!(named, SessionId::named("orders2.jsonl"));

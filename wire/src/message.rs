@@ -8,7 +8,7 @@
 
 use crate::deps::{Deps, Floor, Frontier};
 use crate::failure::Failure;
-use crate::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
+use crate::id::{Ballot, ClusterId, Epoch, InstanceId, RecordId, ReplicaId, SessionId, ShardId};
 use crate::source::Owner;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -204,6 +204,8 @@ pub struct MessagesDropped {
     pub forgotten: u64,
     /// Answers for which the replica does not wait any more, such as those that come after a fast quorum.
     pub late: u64,
+    /// Messages that came after the epoch had ended (law, section 9), and did not ask for what was decided in it.
+    pub sealed: u64,
 }
 
 /// The status of one shard of one replica.
@@ -215,6 +217,8 @@ pub struct ShardStatus {
     pub epoch: Epoch,
     /// The shard.
     pub shard: ShardId,
+    /// The record that the Seal names, if the epoch has ended (law, section 9).
+    pub sealed: Option<RecordId>,
     /// Messages of peers that had no effect.
     pub messages_dropped: MessagesDropped,
     /// The executed instances, per row.

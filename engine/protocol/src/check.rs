@@ -31,6 +31,10 @@ impl Replica {
     }
 
     fn check_attempts(&self) {
+        assert!(
+            !self.is_sealed() || self.attempts.is_empty(),
+            "section 9: something is under way in a sealed epoch"
+        );
         for (id, attempt) in &self.attempts {
             assert!(!self.is_forgotten(*id), "{id:?} is forgotten and still attempted");
             let own = matches!(attempt.stage, Stage::PreAccepting { .. });

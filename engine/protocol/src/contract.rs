@@ -6,7 +6,7 @@ use crate::log::record::Record;
 use crate::payload::Payload;
 use bytes::Bytes;
 use isonomy_wire::failure::{Failure, Reason};
-use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, RecordId, ReplicaId, ShardId};
 use isonomy_wire::message::PeerMessage;
 
 /// A time in microseconds since an origin that the caller chooses. Time never goes back.
@@ -133,8 +133,22 @@ pub enum Output {
     Send(Send),
     /// The answer to a request.
     Reply(Reply),
+    /// Section 9: the epoch has ended here, and the log is durable as far as the Seal. This comes once, and again after
+    /// a restart.
+    Sealed(Sealed),
     /// G1: the log need no longer hold records before this position.
     Cut(Position),
+}
+
+/// The end of an epoch at a replica (law, section 9).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sealed {
+    /// The record that the Seal names.
+    pub record: RecordId,
+    /// The number of the Seal among the barriers of the shard.
+    pub barrier: u64,
+    /// The hash of the state, in which the next epoch begins.
+    pub hash: u64,
 }
 
 /// A record to append to the log.

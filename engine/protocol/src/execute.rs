@@ -9,7 +9,7 @@ use crate::conflict::conflicts;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
 use isonomy_wire::deps::{Deps, Floor, Frontier};
-use isonomy_wire::id::{InstanceId, ReplicaId};
+use isonomy_wire::id::{InstanceId, RecordId, ReplicaId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A committed instance that waits for its turn.
@@ -28,7 +28,7 @@ pub struct Vertex {
 pub enum Step {
     /// An instance and its batch, `None` for a Nop.
     Execute(InstanceId, Option<Payload>),
-    /// A barrier has executed with all of its component.
+    /// A barrier or a Seal has executed with all of its component.
     Barrier(Barrier),
 }
 
@@ -39,6 +39,8 @@ pub struct Barrier {
     pub id: InstanceId,
     /// The instances that the state at the barrier covers. All others that were executed before are Nops.
     pub frontier: Frontier,
+    /// The record that the Seal names, if it is a Seal. Nothing executes after it (section 9).
+    pub seal: Option<RecordId>,
 }
 
 /// Why the head of a row cannot execute.
@@ -66,6 +68,8 @@ pub struct Executor {
     /// The frontier of the last barrier.
     at_barrier: Frontier,
     largest: usize,
+    /// Whether a Seal has executed, so that nothing else will (section 9).
+    is_ended: bool,
 }
 
 impl Executor {
@@ -80,6 +84,7 @@ impl Executor {
             ready: VecDeque::new(),
             at_barrier: Frontier::NONE,
             largest: 0,
+            is_ended: false,
         }
     }
 
@@ -156,7 +161,7 @@ impl Executor {
 
     /// The next step, if there is one.
     pub fn poll(&mut self) -> Option<Step> {
-        while self.ready.is_empty() {
+        while self.ready.is_empty() && !self.is_ended {
             let head = self.next_head()?;
             self.try_head(head);
         }
@@ -234,12 +239,15 @@ impl Executor {
         Ok(())
     }
 
-    /// G4: the first barrier of a component, if it has one. Its frontier consists of the instances that the members
-    /// name, and not of those that this replica has executed, since other replicas can have executed other Nops.
+    /// G4: the first Seal of a component, or its first barrier, if it has one. Its frontier consists of the instances
+    /// that the members name, and not of those that this replica has executed, since other replicas can have executed
+    /// other Nops.
     fn barrier_of(&mut self, component: &[InstanceId]) -> Option<Barrier> {
         let members = || component.iter().filter_map(|id| Some((*id, self.vertex(*id)?)));
         let batches = || members().filter_map(|(id, vertex)| Some((id, vertex, vertex.payload.as_ref()?)));
-        let (id, ..) = batches().find(|(_, _, payload)| payload.is_barrier())?;
+        let mut barriers = batches().filter(|(_, _, payload)| payload.is_barrier()).peekable();
+        let (first, ..) = *barriers.peek()?;
+        let seal = barriers.find_map(|(id, _, payload)| Some((id, payload.seals()?)));
         let mut frontier = self.at_barrier;
         for (member, vertex, _) in batches() {
             frontier.pass(&vertex.dep);
@@ -249,7 +257,8 @@ impl Executor {
             frontier.add(member);
         }
         self.at_barrier = frontier;
-        Some(Barrier { id, frontier })
+        let (id, seal) = seal.map_or((first, None), |(id, record)| (id, Some(record)));
+        Some(Barrier { id, frontier, seal })
     }
 
     /// Moves a component, sorted, to the ready steps.
@@ -263,6 +272,8 @@ impl Executor {
             self.blocks[id.row.index()] = Block::Unknown;
             self.ready.push_back(Step::Execute(*id, vertex.payload));
         }
+        self.is_ended |=
+            barrier.is_some_and(|barrier| barrier.seal.is_some()) && !mutant::is(Mutant::PastTheSeal);
         self.ready.extend(barrier.map(Step::Barrier));
         // A head that waited for an execution may be examined again.
         for block in &mut self.blocks {
@@ -302,7 +313,7 @@ impl<'a> Search<'a> {
     /// Executes every component that is found complete. The error says why the search stopped early.
     fn run(mut self, root: InstanceId) -> Result<(), Block> {
         self.enter(root)?;
-        while let Some(step) = self.path.last_mut() {
+        while let Some(step) = self.path.last_mut().filter(|_| !self.executor.is_ended) {
             let (id, row) = (step.id, step.row);
             if row == self.executor.n {
                 self.path.pop();

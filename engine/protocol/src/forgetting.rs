@@ -168,7 +168,13 @@ impl Forgetting {
 
     /// The state was loaded from a snapshot.
     pub(crate) fn on_loaded(&mut self, barrier: u64, hash: u64) {
-        (self.barriers, self.snapshot) = (barrier, barrier);
+        self.snapshot = barrier;
+        self.on_begun(barrier, hash);
+    }
+
+    /// Section 9: the epoch begins with a state, at a barrier of its own.
+    pub(crate) fn on_begun(&mut self, barrier: u64, hash: u64) {
+        self.barriers = barrier;
         self.remember(barrier, hash);
     }
 

@@ -14,6 +14,7 @@ mod blocks;
 mod check;
 pub mod conflict;
 pub mod contract;
+pub mod epoch;
 pub mod execute;
 mod forgetting;
 mod instance;

@@ -32,6 +32,11 @@ impl Machine {
         Machine { epoch, shard, state, sessions, answers, commands: 0 }
     }
 
+    /// The same state and sessions in another epoch.
+    pub(crate) fn entering(self, epoch: Epoch) -> Machine {
+        Machine { epoch, answers: ResponseBuilder::new(epoch, self.shard), ..self }
+    }
+
     /// The hash of state and sessions, which is equal at equal frontiers.
     pub fn hash(&self) -> u64 {
         self.state.hash().wrapping_add(self.sessions.hash())
@@ -110,7 +115,7 @@ impl<'a> PartWork<'_, 'a> {
         self.keys.skip(self.part.commands as usize, &self.machine.state);
     }
 
-    /// Executes a request without a session: reads, Opens and Barriers.
+    /// Executes a request without a session: reads, Opens, Barriers and Seals.
     fn without_session(&mut self) -> Bytes {
         for (index, command) in self.commands() {
             self.apply(index, &command);
@@ -302,7 +307,9 @@ impl<'a> PartWork<'_, 'a> {
                 sessions.open(session);
                 answers.plain(instance, index, &Answer::Opened { session });
             }
-            Op::End | Op::Skip | Op::Barrier | Op::Attach => answers.plain(instance, index, &Answer::Done),
+            Op::End | Op::Skip | Op::Barrier | Op::Seal | Op::Attach => {
+                answers.plain(instance, index, &Answer::Done);
+            }
         }
         if command.op.has_key() {
             self.keys.used(spot);

@@ -3,7 +3,7 @@
 //! A message or reply rests on all records that were appended before it. So the outbox holds it until the last
 //! position at the time of its making is durable. No caller can send it early, since no caller has it.
 
-use crate::contract::{Append, ClientRef, Output, Position, Reply, Send};
+use crate::contract::{Append, ClientRef, Output, Position, Reply, Sealed, Send};
 use crate::log::record::Record;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
@@ -18,6 +18,7 @@ enum Held {
     Send(Send),
     Own(Send),
     Reply(Reply),
+    Sealed(Sealed),
 }
 
 /// The outputs that wait for the disk, and those that are ready to leave.
@@ -33,6 +34,8 @@ pub(crate) struct Outbox {
     /// The due messages of the replica to itself.
     own: VecDeque<Send>,
     replies: VecDeque<Reply>,
+    /// The end of the epoch, once it may be told.
+    sealed: Option<Sealed>,
 }
 
 impl Outbox {
@@ -120,6 +123,15 @@ impl Outbox {
         }
     }
 
+    /// Says that the epoch has ended, when all records appended so far are durable.
+    pub(crate) fn say_sealed(&mut self, sealed: Sealed) {
+        if self.last <= self.durable {
+            self.sealed = Some(sealed);
+        } else {
+            self.hold(self.last, Held::Sealed(sealed));
+        }
+    }
+
     fn hold(&mut self, position: Position, held: Held) {
         // The queue is ordered by position, so an output that needs less waits a little longer.
         let behind = self.held.back().map_or(position, |(last, _)| position.max(*last));
@@ -135,6 +147,7 @@ impl Outbox {
                 Some((_, Held::Send(send))) => self.sends.push_back(send),
                 Some((_, Held::Own(send))) => self.own.push_back(send),
                 Some((_, Held::Reply(reply))) => self.replies.push_back(reply),
+                Some((_, Held::Sealed(sealed))) => self.sealed = Some(sealed),
                 None => {}
             }
         }
@@ -149,7 +162,8 @@ impl Outbox {
         if let Some(send) = self.sends.pop_front() {
             return Some(Output::Send(send));
         }
-        self.replies.pop_front().map(Output::Reply)
+        let reply = self.replies.pop_front().map(Output::Reply);
+        reply.or_else(|| self.sealed.take().map(Output::Sealed))
     }
 
     /// The next message to oneself.
@@ -170,7 +184,7 @@ impl Outbox {
                 clients.push(reply.client);
                 false
             }
-            Held::Send(_) | Held::Own(_) => true,
+            Held::Send(_) | Held::Own(_) | Held::Sealed(_) => true,
         });
         clients
     }
@@ -199,6 +213,7 @@ impl Outbox {
             && self.sends.is_empty()
             && self.own.is_empty()
             && self.replies.is_empty()
+            && self.sealed.is_none()
     }
 }
 
@@ -219,7 +234,7 @@ mod tests {
                 Output::Send(send) => messages.push(send.message),
                 Output::Reply(Reply { outcome: Ok(_), .. }) => answers += 1,
                 Output::Reply(_) => refusals += 1,
-                Output::Append(_) | Output::Cut(_) => {}
+                Output::Append(_) | Output::Cut(_) | Output::Sealed(_) => {}
             }
         }
         (messages, answers, refusals)

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use isonomy_wire::command::{Batch, Invalid, Op, RequestBuilder};
-use isonomy_wire::id::SessionId;
+use isonomy_wire::id::{RecordId, SessionId};
 use isonomy_wire::route::{BARRIER_HASH, hash_key, hash_session};
 use std::fmt;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Payload {
         let mut keys = Vec::with_capacity(bytes.len() / 64 + 1);
         let mut barriers = false;
         let batch = Batch::parse(bytes, crc, |command| {
-            barriers |= command.op == Op::Barrier;
+            barriers |= matches!(command.op, Op::Barrier | Op::Seal);
             if command.op.has_key() {
                 keys.push(Access::new(hash_key(command.key), command.op.writes()));
             }
@@ -120,10 +120,21 @@ impl Payload {
         &self.footprint[self.keys().len()..self.footprint.len() - 1]
     }
 
-    /// Whether there is a barrier among the commands (G4).
+    /// Whether there is a barrier or a Seal among the commands (G4).
     #[inline]
     pub fn is_barrier(&self) -> bool {
         self.footprint.last().is_some_and(|access| access.writes())
+    }
+
+    /// The record that the batch names if it is a Seal (section 9).
+    #[inline]
+    pub fn seals(&self) -> Option<RecordId> {
+        if !self.is_barrier() {
+            return None;
+        }
+        let parts = self.batch.parts().iter();
+        let mut commands = parts.flat_map(|part| self.batch.commands_of(part));
+        commands.find(|command| command.op == Op::Seal)?.record()
     }
 }
 

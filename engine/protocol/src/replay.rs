@@ -101,6 +101,9 @@ impl Replica {
     }
 
     fn execute_replayed(&mut self) {
+        if self.lacks_state() {
+            return;
+        }
         while let Some(step) = self.executor.poll() {
             match step {
                 Step::Execute(id, Some(payload)) => {
@@ -109,7 +112,12 @@ impl Replica {
                     self.index.note(&found);
                 }
                 Step::Execute(_, None) => {}
-                Step::Barrier(_) => self.count_barrier(),
+                Step::Barrier(barrier) => {
+                    self.count_barrier();
+                    if let Some(record) = barrier.seal {
+                        self.end_epoch(record);
+                    }
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 use crate::attempt::Attempts;
 use crate::conflict::{Index, Learnt};
 use crate::contract::{Config, Output, Position, Room, Time};
+use crate::epoch::Stage;
 use crate::execute::Executor;
 use crate::forgetting::Forgetting;
 use crate::limits::{HELD_MAX, TICK_US};
@@ -103,7 +104,7 @@ pub(crate) struct Counters {
 ///     while let Some(output) = core.poll() {
 ///         match output {
 ///             Output::Append(append) => durable = Some(append.position),
-///             Output::Send(_) | Output::Cut(_) => {}
+///             Output::Send(_) | Output::Sealed(_) | Output::Cut(_) => {}
 ///             Output::Reply(reply) => answered.push((reply.client, reply.outcome.is_ok())),
 ///         }
 ///     }
@@ -118,6 +119,7 @@ pub struct Replica {
     pub(crate) quorum: Quorum,
     pub(crate) me: ReplicaId,
     pub(crate) seed: u64,
+    pub(crate) stage: Stage,
     pub(crate) space: Space,
     pub(crate) index: Index,
     pub(crate) executor: Executor,
@@ -155,6 +157,7 @@ impl Replica {
             quorum,
             me,
             seed,
+            stage: Stage::of(config.epoch),
             space: Space::new(quorum.n),
             index: Index::default(),
             executor: Executor::new(quorum.n),

@@ -17,7 +17,7 @@ impl Replica {
 
     /// The hash of the state, which is equal at equal frontiers (V13).
     pub fn state_hash(&self) -> u64 {
-        self.machine.hash()
+        self.sealed().map_or_else(|| self.machine.hash(), |sealed| sealed.hash)
     }
 
     /// The most instances that executed as one component since the start.
@@ -44,12 +44,13 @@ impl Replica {
             replica: self.me,
             epoch: self.config.epoch,
             shard: self.config.shard,
+            sealed: self.sealed().map(|sealed| sealed.record),
             messages_dropped: self.counters.dropped,
             frontier: executed,
             committed: *self.executor.committed(),
-            unexecuted: rows.map(|row| self.space.last(row) - executed.of(row)).sum(),
+            unexecuted: rows.map(|row| self.unexecuted(row)).sum(),
             waiting_on: self.executor.waiting_on().take(WAITING_ON_SHOWN).collect(),
-            state_hash: self.machine.hash(),
+            state_hash: self.state_hash(),
             floor: *self.forgetting.floor(),
             barrier: self.forgetting.barriers(),
             barrier_hash: self.forgetting.last_barrier().map_or(0, |(_, hash)| hash),
@@ -65,6 +66,11 @@ impl Replica {
             peers: self.peers.others().map(|peer| self.peer_status(peer)).collect(),
             ..ShardStatus::default()
         }
+    }
+
+    /// How many instances of a row were seen, have not executed, and are not void (section 9).
+    fn unexecuted(&self, row: ReplicaId) -> u64 {
+        if self.is_sealed() { 0 } else { self.space.last(row) - self.executor.executed().of(row) }
     }
 
     fn peer_status(&self, replica: ReplicaId) -> PeerStatus {

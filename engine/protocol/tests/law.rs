@@ -24,6 +24,8 @@ mod mutants;
 mod recover;
 #[path = "law/resend.rs"]
 mod resend;
+#[path = "law/seal.rs"]
+mod seal;
 #[path = "law/sessions.rs"]
 mod sessions;
 #[path = "law/transfer.rs"]

@@ -67,6 +67,8 @@ impl Node {
             Output::Send(send) => outgoing.send(&send),
             Output::Reply(reply) => outgoing.reply(reply),
             Output::Cut(position) => self.writer.disk.cut(position),
+            // No process proposes a Seal yet, so no epoch ends.
+            Output::Sealed(_) => {}
         });
         drop((log, outgoing));
         self.pump.look(|core| {

@@ -66,6 +66,18 @@ pub struct Coverage {
     pub left: bool,
     /// A process of a source that lived on was fenced by its successor.
     pub fenced: bool,
+    /// An epoch followed another one.
+    pub changed: bool,
+    /// A member with an empty directory replaced one whose directory was lost.
+    pub replaced: bool,
+    /// A change was abandoned.
+    pub abandoned: bool,
+    /// Two drivers of a change met at the store.
+    pub competed: bool,
+    /// A sealed core handed its state over.
+    pub succeeded: bool,
+    /// A message of another epoch was refused.
+    pub hinted: bool,
 }
 
 impl Coverage {
@@ -100,6 +112,12 @@ impl Coverage {
         self.misread |= other.misread;
         self.left |= other.left;
         self.fenced |= other.fenced;
+        self.changed |= other.changed;
+        self.replaced |= other.replaced;
+        self.abandoned |= other.abandoned;
+        self.competed |= other.competed;
+        self.succeeded |= other.succeeded;
+        self.hinted |= other.hinted;
     }
 
     /// The events that were not reached.
@@ -119,7 +137,7 @@ impl Coverage {
         marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(named).collect()
     }
 
-    fn flags(&self) -> [(bool, &'static str); 16] {
+    fn flags(&self) -> [(bool, &'static str); 22] {
         [
             (self.torn, "torn group"),
             (self.damaged, "damaged disk"),
@@ -137,6 +155,12 @@ impl Coverage {
             (self.misread, "snapshot that came damaged"),
             (self.left, "end of a conversation by choice"),
             (self.fenced, "process that its successor fenced"),
+            (self.changed, "change of epoch"),
+            (self.replaced, "replaced member"),
+            (self.abandoned, "abandoned change"),
+            (self.competed, "competing drivers"),
+            (self.succeeded, "state that was handed over"),
+            (self.hinted, "message of another epoch"),
         ]
     }
 }

@@ -6,12 +6,12 @@
 
 use crate::restated::{Sizes, Touches};
 use crate::view::{Choice, View};
-use isonomy_protocol::contract::{Append, Position, Reply, Send};
+use isonomy_protocol::contract::{Append, Position, Reply, Sealed, Send};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answers;
 use isonomy_wire::deps::{Deps, Frontier};
-use isonomy_wire::id::{Ballot, InstanceId, REPLICAS_MAX, ReplicaId};
+use isonomy_wire::id::{Ballot, Epoch, InstanceId, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -108,6 +108,12 @@ pub struct Decision {
 
 /// Everything that was ever written, said and decided.
 pub struct Ghost {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its end, as the first replica has told it (section 9).
+    pub sealed: Option<Sealed>,
+    /// Where the present processes have ended it, durably or not.
+    pub ends: Vec<Option<Frontier>>,
     /// The sizes of the cluster.
     pub quorum: Sizes,
     /// The books, by replica.
@@ -139,9 +145,12 @@ pub struct Ghost {
 }
 
 impl Ghost {
-    /// The ghost of a cluster that has done nothing.
-    pub fn new(n: u8) -> Ghost {
+    /// Of an epoch in which nothing was done.
+    pub fn new(n: u8, epoch: Epoch) -> Ghost {
         Ghost {
+            epoch,
+            sealed: None,
+            ends: vec![None; usize::from(n)],
             quorum: Sizes::of(n),
             books: (0..n).map(|_| Book::default()).collect(),
             payloads: BTreeMap::new(),
@@ -165,7 +174,7 @@ impl Ghost {
         if let Record::PreAccepted { id, .. } = append.record {
             let payload = append.payload.as_ref().expect("the record carries the batch");
             let book = &mut self.books[usize::from(node)];
-            for (thing, writes) in Touches::of(id, payload).things {
+            for (thing, writes) in Touches::of(self.epoch, id, payload).things {
                 book.pre_accepted.entry(thing).or_default().add(id, writes);
             }
         }
@@ -222,7 +231,7 @@ impl Ghost {
     fn note_payload(&mut self, id: InstanceId, payload: &Payload) {
         if let Entry::Vacant(fresh) = self.payloads.entry(id) {
             fresh.insert(payload.clone());
-            self.touches.insert(id, Touches::of(id, payload));
+            self.touches.insert(id, Touches::of(self.epoch, id, payload));
         }
     }
 
@@ -274,7 +283,9 @@ impl Ghost {
     pub fn on_reply(&mut self, node: u8, reply: &Reply) {
         let Ok(response) = &reply.outcome else { return };
         let answers = Answers::parse(response.clone()).expect("responses decode");
-        for id in answers.instances() {
+        // What an earlier epoch has answered is repeated from the state in which this one began.
+        let here = self.epoch;
+        for (_, id) in answers.instances().filter(|(epoch, _)| *epoch == here) {
             let rests_on = self.executable(node, id);
             crate::check::on_answer(node, id, rests_on);
         }
@@ -330,7 +341,19 @@ impl Ghost {
         }
     }
 
-    /// A process is gone, and its log was read back: `kept` more records are durable. Its disk keeps this snapshot.
+    /// A replica has executed a Seal.
+    pub fn on_end(&mut self, node: u8, frontier: Frontier) {
+        self.ends[usize::from(node)] = Some(frontier);
+    }
+
+    /// A replica tells how the epoch has ended.
+    pub fn on_sealed(&mut self, node: u8, sealed: Sealed) {
+        let known = *self.sealed.get_or_insert(sealed);
+        crate::check::on_end(node, sealed, known);
+    }
+
+    /// A process is gone, and its log was read back: so many records more are durable. Its disk keeps
+    /// this snapshot.
     pub fn on_restart(&mut self, node: u8, kept: usize, snapshot: (u64, Frontier)) {
         self.on_durable(node, kept);
         let book = &mut self.books[usize::from(node)];
@@ -346,6 +369,7 @@ impl Ghost {
             ids.0.retain(|(row, seq), _| is_there(InstanceId::new(*row, *seq)));
         }
         self.frontiers[usize::from(node)] = Frontier::NONE;
+        self.ends[usize::from(node)] = None;
     }
 
     /// How many replicas pre-accepted exactly the proposed deps, durably.

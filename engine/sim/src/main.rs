@@ -22,8 +22,11 @@ const COVERING_BATCH: u64 = 10_000;
 /// barrier's snapshot covers, though the barrier has executed there. Their own tests cover them.
 const RARE: [&str; 2] = ["R6c", "FloorAdopted"];
 
-/// The largest share of a batch's commands whose outcome nobody can tell: in some seeds clients are impatient and
-/// replicas down.
+/// Between two changes of the members, where they change in every seed.
+const CHANGE_EVERY_US: u64 = 200_000;
+
+/// The share of commands of a batch of which nobody can say what became of them: clients are impatient in
+/// some seeds, and replicas down.
 const UNTOLD_PERCENT_MAX: u64 = 3;
 
 /// Simulates whole clusters; one seed is one run.
@@ -49,6 +52,9 @@ struct Args {
     /// many simulated seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(10..))]
     hot_key: Option<u64>,
+    /// Change the members in every seed
+    #[arg(long)]
+    changing: bool,
     /// Tell what happens, on standard error
     #[arg(long)]
     trace: bool,
@@ -140,8 +146,11 @@ fn run_all(args: &Args, began: Instant) -> Total {
                         return;
                     }
                     let seed = args.seed + at;
-                    let plan =
-                        args.hot_key.map_or_else(|| Plan::of(seed), |seconds| Plan::hot_key(seed, seconds));
+                    let plan = match args.hot_key {
+                        Some(seconds) => Plan::hot_key(seed, seconds),
+                        None if args.changing => Plan::of(seed).changing(CHANGE_EVERY_US),
+                        None => Plan::of(seed),
+                    };
                     let summary = run_one(plan, args.trace);
                     total.lock().expect("a panic ends the process").add(&summary);
                 }

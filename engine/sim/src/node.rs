@@ -5,7 +5,7 @@ use crate::ghost::Ghost;
 use crate::plan::Plan;
 use crate::transfer::{Piece, Transfer, Whole};
 use isonomy_protocol::admission::Admission;
-use isonomy_protocol::contract::{Append, Config, Output, Position, Reply, Room, Send, Time};
+use isonomy_protocol::contract::{Append, Config, Output, Position, Reply, Room, Sealed, Send, Time};
 use isonomy_protocol::limits::HUNG_AFTER_US;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::quorum::Quorum;
@@ -56,6 +56,10 @@ impl Copied {
 pub struct Node {
     /// The place of the replica.
     pub id: u8,
+    /// Its epoch: a process has one of these for each.
+    pub epoch: Epoch,
+    /// How its epoch has ended, once no crash can undo that.
+    pub ended: Option<Sealed>,
     /// The process, if it runs.
     pub core: Option<Replica>,
     /// Whether the disk was found damaged, so that the replica never comes back.
@@ -126,16 +130,18 @@ pub struct Turn {
 
 impl Node {
     /// A replica that never ran.
-    pub fn new(plan: &Plan, id: u8, random: &mut SmallRng) -> Node {
+    pub fn new(plan: &Plan, epoch: Epoch, id: u8, random: &mut SmallRng) -> Node {
         let log = LogId {
             cluster: ClusterId::of_name(CLUSTER),
-            incarnation: 1,
+            incarnation: epoch.0.into(),
             replica: ReplicaId(id),
             shard: ShardId(0),
         };
         let speed = if plan.drift > 0.0 { 1.0 + random.random_range(-plan.drift..plan.drift) } else { 1.0 };
         Node {
             id,
+            epoch,
+            ended: None,
             core: None,
             is_lost: false,
             is_damaged: false,
@@ -186,22 +192,33 @@ impl Node {
         now.max(at + (time.0.saturating_sub(shown) as f64 / self.speed) as u64 + 1)
     }
 
-    /// Starts the process from the content of its disk. Returns false if the disk is damaged, so that the replica
-    /// must not vote any more.
-    pub fn start(&mut self, plan: &Plan, now: u64, ghost: &mut Ghost, random: &mut SmallRng) -> bool {
-        assert!(self.core.is_none(), "it runs already");
-        let config = Config {
+    /// Who it is in its epoch.
+    pub fn config(&self, plan: &Plan) -> Config {
+        Config {
             cluster: ClusterId::of_name(CLUSTER),
             replica: ReplicaId(self.id),
             replicas: plan.n,
-            epoch: Epoch(1),
+            epoch: self.epoch,
             shard: ShardId(0),
             timing: plan.timing,
             reserve_block: RESERVE_BLOCK,
             barrier_bytes: plan.barrier_bytes,
             outlives_power: plan.outlives_power,
             rescue: plan.rescue,
-        };
+        }
+    }
+
+    /// Starts the process from what its disk holds, with the core that the one of the epoch before has made, if it
+    /// has. False: the disk is damaged, and the replica must not vote any more.
+    pub fn start(
+        &mut self,
+        plan: &Plan,
+        now: u64,
+        made: Option<Replica>,
+        ghost: &mut Ghost,
+        random: &mut SmallRng,
+    ) -> bool {
+        assert!(self.core.is_none(), "it runs already");
         let durable_before = self.disk.durable().0;
         let entries = match self.disk.recover() {
             Ok(entries) => entries,
@@ -212,7 +229,8 @@ impl Node {
             }
         };
         self.began_at = (ORIGINS_US[random.random_range(0..ORIGINS_US.len())], now);
-        let mut core = Replica::new(config, random.random());
+        let seed = random.random();
+        let mut core = made.unwrap_or_else(|| Replica::new(self.config(plan), seed));
         let mut kept = (0, Frontier::NONE);
         if let Some((barrier, bytes)) = self.disk.snapshot() {
             let snapshot = match read_snapshot(*barrier, bytes) {
@@ -324,6 +342,10 @@ impl Node {
                     ghost.on_reply(self.id, &reply);
                     turn.replies.push(reply);
                 }
+                Output::Sealed(sealed) => {
+                    ghost.on_sealed(self.id, sealed);
+                    self.ended = Some(sealed);
+                }
                 Output::Cut(position) => cut = Some(position),
             }
         }
@@ -333,6 +355,9 @@ impl Node {
                 eprintln!("{now:>9} {} executed {frontier:?} {:016x}", self.id, core.state_hash());
             }
             ghost.on_executed(self.id, frontier, core.state_hash());
+        }
+        if core.sealed().is_some() {
+            ghost.on_end(self.id, frontier);
         }
         if let Some((barrier, hash)) = core.last_barrier() {
             ghost.on_barrier(self.id, barrier, hash);

@@ -34,6 +34,9 @@ const RESTLESS_SHARE: f64 = 0.06;
 /// The share in which a copy of the state takes several pieces.
 const BULKY_SHARE: f64 = 0.02;
 
+/// The share in which the members change.
+const CHANGING_SHARE: f64 = 0.12;
+
 /// Chances are per message or per occasion; times are microseconds.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -99,6 +102,8 @@ pub struct Plan {
     pub jump_every_us: u64,
     /// The time between two requests of a client that follows no rule; 0 for none.
     pub wrong_every_us: u64,
+    /// Between two occasions at which an operator changes the members; 0 for none.
+    pub change_every_us: u64,
     /// How long a sync takes at most, usually.
     pub sync_us: u64,
     /// A sync takes a hundred times as long.
@@ -163,6 +168,7 @@ impl Plan {
             unheard: r.random_range(0.3..0.85),
             bias_us: if bias == Bias::Fair { 0 } else { faults_us / 2 },
             faults_us,
+            change_every_us: 0,
             loss: sometimes(r, 0.5, 0.001..0.2),
             duplication: sometimes(r, 0.5, 0.001..0.2),
             reordering: r.random_bool(0.6),
@@ -206,7 +212,7 @@ impl Plan {
         };
         // A source that stays away for longer than sessions live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.session_idle_us > plan.faults_us, ..plan };
-        plan.in_a_class(r)
+        plan.in_a_class(r).maybe_changing()
     }
 
     /// Some rare combinations have a share of the seeds.
@@ -225,8 +231,25 @@ impl Plan {
         }
     }
 
-    /// Logs are cut and replicas crash again and again, under recoveries that never stop, so that state that was
-    /// carried over a cut is read back, and asked for.
+    /// The members change in some seeds. What a seed decides besides does not depend on that.
+    fn maybe_changing(self) -> Plan {
+        let mut random = SmallRng::seed_from_u64(self.seed ^ 0x6368_616e_6765);
+        if self.quiet || !random.random_bool(CHANGING_SHARE) {
+            return self;
+        }
+        let change_every_us = random.random_range(50_000..600_000);
+        self.changing(change_every_us)
+    }
+
+    /// The members change about so often. No disk is damaged besides, since those of members that are replaced are
+    /// lost.
+    pub fn changing(self, change_every_us: u64) -> Plan {
+        let faults_us = self.faults_us.max(1_000_000);
+        Plan { change_every_us, faults_us, quiet: false, damage: 0.0, copy_every_us: 0, rot: 0.0, ..self }
+    }
+
+    /// Logs are cut and replicas crash again and again, under recoveries that never stop: what was carried
+    /// over a cut is read back, and asked for.
     fn restless(self, random: &mut SmallRng) -> Plan {
         Plan {
             barrier_bytes: random.random_range(10_000..40_000),
@@ -286,6 +309,7 @@ impl Plan {
             stops: 0.0,
             jump_every_us: 0,
             wrong_every_us: 0,
+            change_every_us: 0,
             sync_tail: 0.0,
             drift: 0.0,
             source: false,
@@ -323,6 +347,7 @@ impl Plan {
             stops: 0.0,
             jump_every_us: 0,
             wrong_every_us: 0,
+            change_every_us: 0,
             quiet: false,
             value_bytes: 0,
             sync_us: 20_000,
@@ -372,6 +397,7 @@ impl Plan {
             full_every_us: 0,
             damage: 0.0,
             copy_every_us: 0,
+            change_every_us: 0,
             faults_us: plan.faults_us.max(1_500_000),
             commands: 40,
             clients: 5,

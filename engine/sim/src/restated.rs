@@ -54,8 +54,8 @@ const KEYS: u64 = 2;
 const SESSIONS: u64 = 3;
 
 impl Touches {
-    /// The things that the batch of an instance touches, command by command.
-    pub fn of(id: InstanceId, payload: &Payload) -> Touches {
+    /// Of the batch of an instance of this epoch, command by command.
+    pub fn of(epoch: Epoch, id: InstanceId, payload: &Payload) -> Touches {
         let (mut things, mut made, mut is_barrier) = (Vec::new(), Vec::new(), false);
         for part in payload.batch().parts() {
             if part.session != SessionId::NONE {
@@ -66,13 +66,13 @@ impl Touches {
                     Op::Decide | Op::DecideIf | Op::Delete => things.push((digest(KEYS, command.key), true)),
                     Op::Read => things.push((digest(KEYS, command.key), false)),
                     Op::Open => {
-                        let by = CommandId { epoch: Epoch(1), shard: ShardId(0), instance: id, index };
+                        let by = CommandId { epoch, shard: ShardId(0), instance: id, index };
                         made.push((session(SessionId::opened_by(by)), true));
                     }
                     Op::End | Op::Skip | Op::Attach => {
                         assert!(part.session != SessionId::NONE, "they are about their session")
                     }
-                    Op::Barrier => is_barrier = true,
+                    Op::Barrier | Op::Seal => is_barrier = true,
                 }
             }
         }
@@ -170,7 +170,7 @@ mod tests {
             let one = &batches.iter().find(|(other, _)| *other == name).expect("it is there").1;
             for (other, two) in &batches {
                 let expected = with.contains(other);
-                let restated = Touches::of(id, one).conflict_with(&Touches::of(id, two));
+                let restated = Touches::of(Epoch(1), id, one).conflict_with(&Touches::of(Epoch(1), id, two));
                 assert_eq!(restated, expected, "restated: {name} and {other}");
                 assert_eq!(conflicts(one, two), expected, "the product: {name} and {other}");
             }

@@ -3,6 +3,7 @@
 use isonomy_protocol::marks::Mark;
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 use isonomy_sim::contention::SPAN_US;
+use isonomy_sim::coverage::Coverage;
 use isonomy_sim::plan::{Bias, Plan};
 use isonomy_sim::world::{Summary, run, run_plan};
 
@@ -102,6 +103,7 @@ fn setting_back(seed: u64) -> Plan {
         bias_us: 0,
         crash_every_us: 200_000,
         copy_every_us: 100_000,
+        change_every_us: 0,
         ..plan
     }
 }
@@ -116,4 +118,26 @@ fn a_replica_that_was_set_back_takes_no_part() {
         })
     });
     assert!(is_caught, "one that takes part passes 24 seeds");
+}
+
+/// The members change all the time (section 9), among all other faults.
+fn changing(seed: u64) -> Plan {
+    Plan::of(seed).changing(100_000)
+}
+
+#[test]
+fn members_change_among_all_other_faults() {
+    let mut reached = Coverage::default();
+    (0..24).for_each(|seed| reached.merge(&run_plan(changing(seed)).coverage));
+    let Coverage { changed, replaced, abandoned, competed, succeeded, hinted, .. } = reached;
+    assert!(changed && replaced && abandoned && competed && succeeded && hinted, "{reached:?}");
+    assert_eq!(run_plan(changing(3)), run_plan(changing(3)));
+    for mutant in [Mutant::PastTheSeal, Mutant::EpochUnchecked, Mutant::SessionsLeftBehind] {
+        let is_caught = (0..40).any(|seed| {
+            is_noticed(mutant, || {
+                run_plan(changing(seed));
+            })
+        });
+        assert!(is_caught, "{mutant:?} passes 40 seeds");
+    }
 }

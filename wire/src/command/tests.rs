@@ -122,6 +122,24 @@ fn an_attach_comes_back_and_names_owner_and_source() {
 }
 
 #[test]
+fn a_seal_is_alone_and_names_the_record_that_follows() {
+    let record = RecordId(u128::MAX - 7);
+    let mut builder = RequestBuilder::default();
+    builder.seal(record);
+    let batch = parse(builder.encode(SessionId::NONE, 0, 0)).unwrap();
+    let seal = batch.commands_of(&batch.parts()[0]).next().unwrap();
+    assert_eq!((seal.op, seal.record()), (Op::Seal, Some(record)));
+    builder.seal(record);
+    builder.seal(record);
+    assert_eq!(parse(builder.encode(SessionId::NONE, 0, 0)), Err(Invalid::WrongKind(Op::Seal)));
+    builder.seal(record);
+    assert_eq!(parse(builder.encode(session(), 1, 0)), Err(Invalid::WrongKind(Op::Seal)));
+    builder.request.headers.push(header(Op::Seal, 0, SEAL_BYTES - 1));
+    builder.request.blob.extend_from_slice(&[0; SEAL_BYTES - 1]);
+    assert_eq!(parse(builder.encode(SessionId::NONE, 0, 0)), Err(Invalid::ValueLength(SEAL_BYTES - 1)));
+}
+
+#[test]
 fn a_request_says_whose_it_is_and_the_next_one_says_so_anew() {
     let mut builder = RequestBuilder::default();
     builder.decide(b"k", b"v").unwrap();

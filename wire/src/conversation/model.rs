@@ -137,7 +137,7 @@ impl Model {
                 self.sessions.insert(SessionId::opened_by(id), Session::default());
                 Answer::Opened { session: SessionId::opened_by(id) }
             }
-            Op::End | Op::Skip | Op::Barrier | Op::Attach => Answer::Done,
+            Op::End | Op::Skip | Op::Barrier | Op::Attach | Op::Seal => Answer::Done,
         }
     }
 }

@@ -100,6 +100,14 @@ listed! {
         HungKeepsWaiters,
         /// D9: no replica counts out a replica whose disk hangs.
         StalledIsReached,
+        /// Section 9: what comes after the Seal executes, too.
+        PastTheSeal,
+        /// Section 9: the messages of another epoch are taken.
+        EpochUnchecked,
+        /// Section 9: another record of the same epoch, or an earlier one, is taken.
+        RecordUnchecked,
+        /// Section 9: the next epoch begins without the sessions.
+        SessionsLeftBehind,
     }
 }
 

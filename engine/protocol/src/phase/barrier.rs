@@ -1,6 +1,7 @@
 //! G1 to G5: floors, barriers and snapshots. The transfer of snapshots is in [`super::transfer`].
 
 use crate::contract::{Position, Time};
+use crate::epoch::Stage;
 use crate::execute::Barrier;
 use crate::limits::{BARRIER_BEHIND_MAX, BARRIER_PATIENCE_US};
 use crate::log::record::Record;
@@ -73,15 +74,21 @@ impl Replica {
         !self.executor.executed().has_passed(self.index.barriers())
     }
 
-    /// G4: proposes a barrier at once, however full the window is (section 6), unless one is under way or this
-    /// replica is stopping, its disk hangs (D9), or it was not admitted (G6).
+    /// G4: a barrier, at once, however full the window is (section 6), unless one is under way or this replica
+    /// stops, its disk hangs (D9), it was not admitted (G6), or it does not execute (section 9).
     pub fn propose_barrier(&mut self, now: Time) {
+        let mut request = RequestBuilder::default();
+        request.barrier();
+        self.submit_barrier(now, request);
+    }
+
+    /// The same for a barrier or a Seal.
+    pub(crate) fn submit_barrier(&mut self, now: Time, mut request: RequestBuilder) {
         let requests = &self.requests;
-        let may_propose = requests.is_admitted() && !requests.is_stopping() && !requests.is_hung();
+        let is_open = matches!(self.stage, Stage::Open) && !requests.is_stopping();
+        let may_propose = is_open && requests.is_admitted() && !requests.is_hung();
         if may_propose && !self.is_barrier_under_way() {
             self.marks.set(Mark::BarrierProposed);
-            let mut request = RequestBuilder::default();
-            request.barrier();
             let payload = Payload::of_request(&mut request, SessionId::NONE);
             self.submit(now, payload, Vec::new());
         }
@@ -92,12 +99,22 @@ impl Replica {
     pub(crate) fn on_barrier(&mut self, now: Time, barrier: &Barrier) {
         self.count_barrier();
         self.forgetting.on_barrier();
+        if let Some(record) = barrier.seal {
+            return self.end_epoch(record);
+        }
         if !self.forgetting.may_take(now) || self.is_held(now) {
             return;
         }
         self.marks.set(Mark::SnapshotTaken);
-        let barriers = self.forgetting.barriers();
         let frontier = if mutant::is(Mutant::CutAtE) { *self.executor.executed() } else { barrier.frontier };
+        let cut = self.carry_forward(self.forgetting.barriers(), &frontier.to_floor());
+        self.begin_snapshot(frontier, cut);
+    }
+
+    /// Begins to take a snapshot of the state, which is that of the last barrier. Records before the position may go
+    /// when it counts.
+    pub(crate) fn begin_snapshot(&mut self, frontier: Frontier, cut: Position) {
+        let barriers = self.forgetting.barriers();
         let head = SnapshotHead {
             epoch: self.config.epoch,
             replicas: self.config.replicas,
@@ -109,7 +126,6 @@ impl Replica {
             commands: self.machine.commands(),
         };
         let id = self.snapshot_id(barriers);
-        let cut = self.carry_forward(barriers, &frontier.to_floor());
         self.forgetting.begin(Taking::begin(id, head, &mut self.machine), cut);
     }
 
@@ -193,6 +209,8 @@ impl Replica {
     /// Takes over the state of a snapshot. All instances beyond it that have executed here are Nops.
     pub(crate) fn load(&mut self, snapshot: Snapshot) {
         let Snapshot { head, machine } = snapshot;
+        assert_eq!(head.epoch, self.config.epoch, "section 9: the snapshot of another epoch");
+        self.stage = Stage::Open;
         self.machine = machine;
         self.forgetting.on_loaded(head.barrier, head.hash);
         self.executor.skip_to_barrier(&head.frontier);

@@ -106,8 +106,12 @@ impl Replica {
         self.requests.put_back(payload.expect("the coordinator has what it proposed"), clients);
     }
 
-    /// Executes all instances that the graph allows, and answers the clients that wait here.
+    /// Executes whatever the graph allows, and answers those who wait here. Without the state in which the epoch
+    /// began nothing executes (section 9).
     pub(crate) fn execute(&mut self, now: Time) {
+        if self.lacks_state() {
+            return;
+        }
         while let Some(step) = self.executor.poll() {
             let (id, payload) = match step {
                 Step::Execute(id, payload) => (id, payload),

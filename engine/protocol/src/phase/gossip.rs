@@ -2,6 +2,7 @@
 //! are forgotten.
 
 use crate::contract::Time;
+use crate::epoch::FIRST;
 use crate::limits::{GOSSIP_REPEAT, HEARD_EVERY_US, PULL_COMMITS_MAX};
 use crate::log::record::Record;
 use crate::marks::Mark;
@@ -78,7 +79,7 @@ impl Replica {
         let message = PeerMessage::Gossip(Box::new(Gossip {
             committed: progress.0,
             executed: progress.1,
-            state_hash: self.machine.hash(),
+            state_hash: self.state_hash(),
             floor: *self.forgetting.floor(),
             restart_mark: self.numbers.restart_mark(self.me),
             unindexed: *self.forgetting.unindexed(),
@@ -143,14 +144,20 @@ impl Replica {
         self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
     }
 
-    /// V13: the state is equal at equal frontiers and at every barrier. A replica that differs from two others stops
-    /// before it answers anything more.
-    fn compare_state(&self) {
-        let (executed, hash) = (*self.executor.executed(), self.machine.hash());
+    /// V13: at equal frontiers and at every barrier the state is equal. A replica that stands against
+    /// two others stops before it answers anything more. Replicas without the state in which their epoch began
+    /// are not compared (section 9).
+    pub(crate) fn compare_state(&self) {
+        if self.lacks_state() {
+            return;
+        }
+        let (executed, hash) = (*self.executor.executed(), self.state_hash());
+        let has_begun = |peer: &Peer| self.config.epoch == FIRST || peer.barrier().0 > 0;
         let compare = |peer: &Peer| {
             let ((barrier, barrier_hash), (frontier, frontier_hash)) = (peer.barrier(), peer.state());
             let at_barrier = self.forgetting.hash_at(barrier).map(|hash| hash == barrier_hash);
-            let at_frontier = (*frontier == executed).then_some(frontier_hash == hash);
+            let is_there = *frontier == executed && has_begun(peer);
+            let at_frontier = is_there.then_some(frontier_hash == hash);
             match (at_barrier, at_frontier) {
                 (Some(false), _) | (_, Some(false)) => Some(false),
                 (one, other) => one.or(other),

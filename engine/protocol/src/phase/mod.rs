@@ -8,6 +8,7 @@ mod propose;
 pub(crate) mod pull;
 pub(crate) mod recover;
 mod request;
+mod seal;
 mod stall;
 mod timers;
 mod transfer;
@@ -30,6 +31,9 @@ impl Replica {
         message: PeerMessage,
         payload: Option<Payload>,
     ) {
+        if self.is_sealed() {
+            return self.handle_sealed(now, from, &message);
+        }
         match self.judge(now, from, &message) {
             Judged::Sensible => {}
             Judged::Impossible => {

@@ -25,8 +25,9 @@ impl Replica {
         self.peers.merge_unindexed(&mut unindexed);
         deps.merge(&unindexed.to_deps());
         // S1: a batch conflicts with the Opens of its sessions. The session's id names the Open, so
-        // that the edge is there whether the Open is known here or not.
-        for open in payload.batch().parts().iter().filter_map(|part| part.session.opened_in()) {
+        // that the edge is there whether the Open is known here or not. An Open of an earlier epoch comes before all.
+        let epoch = self.config.epoch;
+        for open in payload.batch().parts().iter().filter_map(|part| part.session.opened_during(epoch)) {
             deps.add(open);
         }
         let row_edge = if mutant::is(Mutant::NoRowEdge) { 0 } else { id.seq - 1 };

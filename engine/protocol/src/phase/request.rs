@@ -10,7 +10,7 @@ use crate::payload::Payload;
 use crate::replica::Replica;
 use isonomy_wire::command::{Op, Part};
 use isonomy_wire::failure::{Failure, Reason};
-use isonomy_wire::id::InstanceId;
+use isonomy_wire::id::{Epoch, InstanceId};
 
 impl Replica {
     /// Takes or refuses a request. `Busy` means that nothing was taken, and that the caller must try again after the
@@ -30,7 +30,9 @@ impl Replica {
             return Some(Failure::Invalid { why });
         };
         if payload.is_barrier() {
-            let why = "only replicas propose barriers; `isonomy snapshot take` asks them to".into();
+            let why =
+                "only replicas propose barriers and Seals; `isonomy snapshot take` asks them for a barrier"
+                    .into();
             return Some(Failure::Invalid { why });
         }
         if let Some(reason) = self.why_unavailable(now, part) {
@@ -42,18 +44,22 @@ impl Replica {
 
     /// Why this replica takes no requests of this session.
     fn why_unavailable(&self, now: Time, part: &Part) -> Option<Reason> {
-        let unknown =
-            |open: &InstanceId| open.row.index() >= self.quorum.n || open.seq > self.space.last(open.row);
-        if self.requests.is_stopping() {
+        let unknown = |(epoch, open): (Epoch, InstanceId)| {
+            let is_later = open.row.index() >= self.quorum.n || open.seq > self.space.last(open.row);
+            epoch > self.config.epoch || (epoch == self.config.epoch && is_later)
+        };
+        if self.is_sealed() {
+            Some(self.epoch_ended())
+        } else if self.requests.is_stopping() {
             Some(Reason::Stopping)
         } else if !self.is_admitted() {
             Some(Reason::NotConfirmed)
         } else if self.requests.without_quorum_us(now) > UNAVAILABLE_AFTER_US {
             let (linked, needed) = (self.peers.live().len() as u8, self.quorum.slow() as u8);
             Some(Reason::NoQuorum { linked, replicas: self.quorum.n as u8, needed })
-        } else if self.lacks_more_than(BEHIND_MAX) {
+        } else if self.lacks_state() || self.lacks_more_than(BEHIND_MAX) {
             Some(Reason::CatchingUp)
-        } else if part.session.opened_in().is_some_and(|open| unknown(&open)) {
+        } else if part.session.opened_in().is_some_and(unknown) {
             Some(Reason::SessionUnknown)
         } else {
             self.why_no_room()
@@ -115,8 +121,11 @@ impl Replica {
         }
     }
 
-    /// How many own instances wait for their execution (W of section 6).
+    /// How many own instances wait for their execution (W of section 6). Void instances do not.
     fn unexecuted_own(&self) -> u64 {
+        if self.is_sealed() {
+            return 0;
+        }
         self.numbers.unexecuted(self.executor.executed().of(self.me))
     }
 }

@@ -18,6 +18,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 impl Replica {
     /// The period of housekeeping has passed.
     pub(crate) fn tick(&mut self, now: Time) {
+        if self.is_sealed() {
+            self.maybe_gossip(now);
+            return self.maybe_note_heard(now);
+        }
+        if self.lacks_state() {
+            self.choose_source(now);
+        }
         let ids: Vec<InstanceId> = self.attempts.keys().copied().collect();
         for id in ids {
             self.maybe_go_slow(now, id);
@@ -144,8 +151,8 @@ impl Replica {
         overdue.take(room).map(|(id, _)| id.seq).collect()
     }
 
-    /// S4, S5: proposes the end of sessions that were not used for long. The session's opener proposes it, or the
-    /// home of a named session, or else the next live replica.
+    /// S4, S5: proposes the end of sessions that nobody has used for long. The session's opener does
+    /// it, or the home of a session that is named or of an earlier epoch, or whoever lives next to it.
     fn end_idle_sessions(&mut self, now: Time) {
         let Timing { session_idle_us, source_idle_us, .. } = self.config.timing;
         if self.requests.is_stopping() {
@@ -157,7 +164,8 @@ impl Replica {
             if mutant::is(Mutant::ClockEndsSessions) {
                 self.machine.sessions.end(id);
             }
-            let home = id.opener().unwrap_or_else(|| home_of(hash_session(id), self.config.replicas));
+            let opener = id.opened_during(self.config.epoch).map(|open| open.row);
+            let home = opener.unwrap_or_else(|| home_of(hash_session(id), self.config.replicas));
             if self.rank(home) == 0 {
                 self.propose_end(id);
             }

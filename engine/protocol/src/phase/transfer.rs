@@ -2,6 +2,7 @@
 //! needs, transfers that fail, and the part of the source.
 
 use crate::contract::Time;
+use crate::epoch::FIRST;
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
@@ -30,9 +31,11 @@ impl Replica {
             && self.holds.holds(now, self.forgetting.snapshot())
     }
 
-    /// Whether the own newest snapshot is damaged, and another one may be taken now.
+    /// The own newest snapshot does not read, or the state in which the epoch began is on no disk yet; another
+    /// snapshot is not under way, and may be tried.
     pub(crate) fn must_renew_snapshot(&self, now: Time) -> bool {
-        self.own_file.is_damaged() && self.forgetting.may_take(now)
+        let lacks_first = self.config.epoch > FIRST && self.forgetting.snapshot() == 0;
+        (lacks_first || self.own_file.is_damaged()) && self.forgetting.may_take(now)
     }
 
     /// A peer, or this replica itself, could not read the snapshot of this barrier. The file is verified, but not all
@@ -84,7 +87,7 @@ impl Replica {
         self.choose_source(now);
     }
 
-    fn choose_source(&mut self, now: Time) {
+    pub(crate) fn choose_source(&mut self, now: Time) {
         let (barriers, peers) = (self.forgetting.barriers(), &self.peers);
         let reached = peers.others().filter(|id| peers.is_reached(*id));
         let offers =

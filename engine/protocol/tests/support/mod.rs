@@ -6,7 +6,7 @@ pub mod solo;
 
 use bytes::Bytes;
 use isonomy_protocol::conflict::Touched;
-use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Send, Time, Timing};
+use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Sealed, Send, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
@@ -15,7 +15,7 @@ use isonomy_protocol::snapshot::{Reader, Snapshot, SnapshotId};
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::{Deps, Frontier};
-use isonomy_wire::id::{Ballot, ClusterId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
+use isonomy_wire::id::{Ballot, ClusterId, Epoch, InstanceId, RecordId, ReplicaId, SessionId, ShardId};
 use isonomy_wire::message::{PeerMessage, Value};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,10 +31,13 @@ pub struct Node {
     pub snapshot: Option<(u64, Vec<u8>)>,
     pub durable: usize,
     pub replies: Vec<Reply>,
+    /// How often, and how, its processes have said that the epoch has ended.
+    pub sealed: Vec<Sealed>,
 }
 
 pub struct World {
     pub n: u8,
+    pub epoch: Epoch,
     /// Gossip is lost: nobody hears how far the others are.
     pub mute: bool,
     pub now: Time,
@@ -74,8 +77,16 @@ pub fn config(n: u8, id: u8) -> Config {
 
 impl World {
     pub fn new(n: u8) -> World {
+        let mut world = World::of(n, Epoch(1));
+        (0..n).for_each(|id| world.start(id));
+        world
+    }
+
+    /// An epoch of which no member runs.
+    fn of(n: u8, epoch: Epoch) -> World {
         let mut world = World {
             n,
+            epoch,
             mute: false,
             now: Time(1_000_000),
             nodes: Vec::new(),
@@ -95,17 +106,36 @@ impl World {
                 snapshot: None,
                 durable: 0,
                 replies: Vec::new(),
+                sealed: Vec::new(),
             });
-        }
-        for id in 0..n {
-            world.start(id);
         }
         world
     }
 
+    /// The epoch behind this one, whose members all have ended it. Each place of the next is that of a member of this
+    /// one, or of somebody with an empty directory.
+    pub fn succeed(&mut self, places: &[Option<u8>]) -> World {
+        let mut next = World::of(places.len() as u8, Epoch(self.epoch.0 + 1));
+        next.now = self.now;
+        for (id, old) in (0..).zip(places) {
+            let core = old.map(|old| self.core(old).succeed(next.config(id), u64::from(id) + 7));
+            next.start_with(id, core);
+        }
+        next
+    }
+
+    fn config(&self, id: u8) -> Config {
+        Config { epoch: self.epoch, ..config(self.n, id) }
+    }
+
     /// Starts a node from what its log holds.
     pub fn start(&mut self, id: u8) {
-        let mut core = Replica::new(config(self.n, id), u64::from(id) + 7);
+        self.start_with(id, None);
+    }
+
+    /// The same, with the core that the one of the epoch before has made.
+    pub fn start_with(&mut self, id: u8, core: Option<Replica>) {
+        let mut core = core.unwrap_or_else(|| Replica::new(self.config(id), u64::from(id) + 7));
         let node = &mut self.nodes[id as usize];
         assert!(node.core.is_none(), "it runs already");
         if let Some((barrier, bytes)) = &node.snapshot {
@@ -192,6 +222,7 @@ impl World {
                     }
                 }
                 Output::Reply(reply) => node.replies.push(reply),
+                Output::Sealed(sealed) => node.sealed.push(sealed),
                 Output::Cut(position) => {
                     let begin = position.0 as usize;
                     assert!(begin <= node.durable, "G1: what stands for the log before is not durable");
@@ -223,6 +254,13 @@ impl World {
     pub fn propose_barrier(&mut self, id: u8) {
         let now = self.now;
         self.core(id).propose_barrier(now);
+        self.pump(id);
+    }
+
+    /// A Seal through one node.
+    pub fn propose_seal(&mut self, id: u8, record: RecordId) {
+        let now = self.now;
+        self.core(id).propose_seal(now, record);
         self.pump(id);
     }
 
@@ -567,6 +605,12 @@ pub fn read(key: &str) -> Payload {
 pub fn barrier() -> Payload {
     let mut builder = RequestBuilder::default();
     builder.barrier();
+    parse(builder.encode(SessionId::NONE, 0, 0))
+}
+
+pub fn seal(record: RecordId) -> Payload {
+    let mut builder = RequestBuilder::default();
+    builder.seal(record);
     parse(builder.encode(SessionId::NONE, 0, 0))
 }
 

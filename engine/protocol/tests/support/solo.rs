@@ -1,7 +1,7 @@
 //! One core alone with a test that plays everybody else.
 
 use super::Entry;
-use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Send, Time};
+use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Sealed, Send, Time};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
@@ -22,6 +22,8 @@ pub struct Solo {
     durable: usize,
     said: Vec<Send>,
     pub replies: Vec<Reply>,
+    /// How often, and how, it has said that its epoch has ended.
+    pub sealed: Vec<Sealed>,
 }
 
 impl Solo {
@@ -63,6 +65,7 @@ impl Solo {
             durable: 0,
             said: Vec::new(),
             replies: Vec::new(),
+            sealed: Vec::new(),
         };
         solo.begin();
         solo
@@ -106,6 +109,7 @@ impl Solo {
                 }
                 Output::Send(send) => self.said.push(send),
                 Output::Reply(reply) => self.replies.push(reply),
+                Output::Sealed(sealed) => self.sealed.push(sealed),
                 Output::Cut(position) => self.cut = position.0 as usize - 1,
             }
         }
@@ -129,8 +133,9 @@ impl Solo {
         self.restart();
     }
 
-    /// The position is that of the first record that was carried forward.
-    fn keep_snapshot(&mut self) -> Position {
+    /// The snapshot of the last barrier is durable, and the process has not heard of it. The position is that of the
+    /// first record that was carried forward.
+    pub fn keep_snapshot(&mut self) -> Position {
         let (barrier, begin) = self.core.taking().expect("a barrier has executed");
         let bytes = std::iter::from_fn(|| self.core.snapshot_bytes()).flatten().collect();
         self.snapshot = Some((barrier, bytes));

@@ -1,6 +1,7 @@
 //! The assertions of the law's section 10, each in a file of its own. An assertion that fails panics with its number;
 //! the run ends, and its seed is reported.
 
+mod section_9_epochs;
 mod status;
 mod v01_agreement;
 mod v02_visibility;
@@ -20,7 +21,7 @@ mod v16_liveness;
 
 use crate::ghost::Ghost;
 use crate::view::Choice;
-use isonomy_protocol::contract::{Append, Send};
+use isonomy_protocol::contract::{Append, Sealed, Send};
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{Ballot, InstanceId};
@@ -84,8 +85,19 @@ pub fn on_send(ghost: &Ghost, node: u8, send: &Send) {
     v15_said_is_durable::check(ghost, node, &send.message);
 }
 
-/// A replica has executed up to this frontier.
+/// A replica has ended its epoch; `known` is how the first one did.
+pub fn on_end(node: u8, sealed: Sealed, known: Sealed) {
+    section_9_epochs::check_end(node, sealed, known);
+}
+
+/// The core of the next epoch begins with the state of a sealed one.
+pub fn on_begin(node: u8, sealed: Sealed, next: &Replica) {
+    section_9_epochs::check_begin(node, sealed, next);
+}
+
+/// A replica has executed so far.
 pub fn on_executed(ghost: &Ghost, node: u8, frontier: Frontier) {
+    section_9_epochs::check_frontier(ghost, node, frontier);
     v13_execution::check_frontier(ghost, node, frontier);
 }
 

@@ -10,7 +10,7 @@ pub(super) fn check(ghost: &Ghost, node: u8, append: &Append) {
     let Record::PreAccepted { id, deps, .. } = append.record else { return };
     let payload = append.payload.as_ref().expect("the record carries the batch");
     let book = &ghost.books[usize::from(node)];
-    for (thing, writes_too) in Touches::of(id, payload).things {
+    for (thing, writes_too) in Touches::of(ghost.epoch, id, payload).things {
         let Some(earlier) = book.pre_accepted.get(&thing) else { continue };
         for (other, writes) in earlier.outside(deps).filter(|(other, _)| other.row != id.row) {
             let conflicting = writes || writes_too;

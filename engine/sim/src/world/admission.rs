@@ -74,8 +74,8 @@ impl World {
         }
     }
 
-    /// The replicas that run, that a replica can reach, and that can reach it.
-    fn reached(&mut self, id: u8) -> Vec<ReplicaId> {
+    /// Those that run and that a replica can reach, and that can reach it.
+    pub(super) fn reached(&mut self, id: u8) -> Vec<ReplicaId> {
         let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
         self.network.linked(id, &up)
     }

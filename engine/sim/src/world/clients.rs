@@ -16,6 +16,7 @@ const SHARD: ShardId = ShardId(0);
 
 impl World {
     pub(super) fn connect(&mut self, client: usize, replica: u8) {
+        self.show_newest_of(replica);
         let connection = &mut self.clients[client].connections[usize::from(replica)];
         if connection.is_none() && self.nodes[usize::from(replica)].core.is_some() {
             self.connections += 1;
@@ -117,6 +118,7 @@ impl World {
         if !self.is_connected(client, replica, connection) && self.faults.random_bool(0.5) {
             return;
         }
+        self.show_newest_of(replica);
         if let Some(until) = self.is_paused(replica) {
             return self.queue.push(until, Event::Request { client, replica, connection, tag, payload });
         }

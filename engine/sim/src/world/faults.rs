@@ -8,6 +8,7 @@ const JUMP_US_MAX: u64 = 5_000_000;
 
 impl World {
     pub(super) fn fail(&mut self, event: Event) {
+        self.show_last();
         let n = self.plan.n;
         let node = self.faults.random_range(0..n);
         match event {
@@ -29,18 +30,20 @@ impl World {
             }
             Event::Pause => {
                 let until = self.now + self.faults.random_range(1_000..800_000);
-                self.nodes[usize::from(node)].paused_until = until;
+                self.in_each_era(|world| world.nodes[usize::from(node)].paused_until = until);
                 self.every(self.plan.pause_every_us, Event::Pause);
             }
             Event::Fill => {
                 let until = self.now + self.faults.random_range(1_000..1_000_000);
-                let full = &mut self.nodes[usize::from(node)];
-                // Logs and snapshots may lie in two places, of which one has room when the other has none.
+                // What is written in one place may have room when what is written in the other has not.
                 let (log, snapshots) =
                     [(until, until), (until, 0), (0, until)][self.faults.random_range(0..3)];
-                full.full_until = full.full_until.max(log);
-                full.crowded_until = full.crowded_until.max(snapshots);
-                self.queue.push(until, Event::Room { node });
+                self.in_each_era(|world| {
+                    let full = &mut world.nodes[usize::from(node)];
+                    full.full_until = full.full_until.max(log);
+                    full.crowded_until = full.crowded_until.max(snapshots);
+                    world.queue.push(until, Event::Room { node });
+                });
                 self.every(self.plan.full_every_us, Event::Fill);
             }
             Event::Hang => {
@@ -48,7 +51,7 @@ impl World {
                 let hung = self.nodes.iter().filter(|node| node.hung_until > self.now).count();
                 if hung < self.ghost.quorum.f {
                     let until = self.now + self.faults.random_range(1_000_000..5_000_000);
-                    self.nodes[usize::from(node)].hung_until = until;
+                    self.in_each_era(|world| world.nodes[usize::from(node)].hung_until = until);
                 }
                 self.every(self.plan.hang_every_us, Event::Hang);
             }
@@ -59,7 +62,7 @@ impl World {
             Event::Jump => {
                 let micros = self.faults.random_range(10_000..JUMP_US_MAX);
                 let now = self.now;
-                self.nodes[usize::from(node)].jump(now, micros);
+                self.in_each_era(|world| world.nodes[usize::from(node)].jump(now, micros));
                 self.every(self.plan.jump_every_us, Event::Jump);
             }
             Event::Wrong => {

@@ -1,7 +1,9 @@
 //! The run of a seed: events in the order of their time, faults first, then healing, then proof.
 
 mod admission;
+mod changes;
 mod clients;
+mod eras;
 mod faults;
 mod proof;
 mod quiet;
@@ -18,8 +20,12 @@ use crate::network::Network;
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::queue::Queue;
+use crate::store::Record;
 use bytes::Bytes;
+use changes::Changes;
+use eras::Era;
 use isonomy_protocol::contract::{ClientRef, Send};
+use isonomy_protocol::epoch::FIRST;
 use isonomy_wire::failure::Failure;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -112,6 +118,17 @@ enum Event {
     },
     Heal,
     Look,
+    /// An operator changes the members, or gives a change up.
+    Change,
+    /// A replica looks at the record of the members.
+    Drive {
+        node: u8,
+    },
+    /// A request has reached the store of that record.
+    Swap {
+        revision: usize,
+        record: Box<Record>,
+    },
 }
 
 /// The progress of the proof.
@@ -157,8 +174,9 @@ pub fn run(seed: u64) -> Summary {
 pub fn run_plan(plan: Plan) -> Summary {
     let mut world = World::new(plan);
     while world.stage != Stage::Done {
-        let (now, event) = world.queue.pop().expect("there is always a next look");
+        let (now, era, event) = world.queue.pop().expect("there is always a next look");
         world.now = now;
+        world.show(era);
         world.handle(event);
     }
     world.finish()
@@ -168,7 +186,12 @@ struct World {
     plan: Plan,
     now: u64,
     queue: Queue<Event>,
+    /// The replicas of the epoch that is shown.
     nodes: Vec<Node>,
+    /// All epochs, and which one is shown.
+    eras: Vec<Era>,
+    era: usize,
+    changes: Changes,
     network: Network,
     clients: Vec<Client>,
     ops: Vec<Op>,
@@ -191,16 +214,19 @@ struct World {
 impl World {
     fn new(plan: Plan) -> World {
         let mut faults = SmallRng::seed_from_u64(plan.seed ^ 0x6661_756c);
-        let nodes = (0..plan.n).map(|id| Node::new(&plan, id, &mut faults)).collect();
+        let nodes = (0..plan.n).map(|id| Node::new(&plan, FIRST, id, &mut faults)).collect();
         let clients = (0..plan.clients).map(|index| Client::new(&plan, index, plan.commands)).collect();
         let mut world = World {
             now: 0,
             queue: Queue::default(),
             nodes,
+            eras: vec![Era::shown()],
+            era: 0,
+            changes: Changes::new(plan.n),
             network: Network::new(&plan),
             clients,
             ops: Vec::new(),
-            ghost: Ghost::new(plan.n),
+            ghost: Ghost::new(plan.n, FIRST),
             faults,
             disks: SmallRng::seed_from_u64(plan.seed ^ 0x6469_736b),
             connections: 0,
@@ -228,6 +254,7 @@ impl World {
         world.every(plan.copy_every_us, Event::Copy);
         world.every(plan.jump_every_us, Event::Jump);
         world.every(plan.wrong_every_us, Event::Wrong);
+        world.plan_changes();
         world.queue.push(plan.faults_us, Event::Heal);
         world
     }
@@ -265,7 +292,7 @@ impl World {
             Event::Snapshot { node, life } => self.write_snapshot(node, life),
             Event::Fetched { node, life } => self.fetched(node, life),
             Event::Verified { node, life } => self.verified(node, life),
-            Event::Links => self.relink(),
+            Event::Links => self.relink_all(),
             Event::Request { client, replica, connection, tag, payload } => {
                 self.request(client, replica, connection, tag, payload);
             }
@@ -280,7 +307,10 @@ impl World {
                 self.attend(client);
             }
             Event::Crash { node } if !self.is_calm() => self.crash(node),
-            Event::Start { node } if self.nodes[usize::from(node)].is_down() => self.start(node),
+            Event::Start { node } => self.start_if_down(node),
+            Event::Change if !self.is_calm() => self.change(),
+            Event::Drive { node } => self.drive(node),
+            Event::Swap { revision, record } => self.swap(revision, *record),
             Event::Mend => {
                 self.network.heal();
                 self.after(5_000, 50_000, Event::Links);

@@ -8,7 +8,7 @@ use crate::history::{self, Asked, Op, Told};
 use isonomy_wire::conversation::Routing;
 use rand::Rng;
 use rand::seq::IndexedRandom;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long everything may take to be decided and executed, once the network is fair.
 const PATIENCE_US: u64 = 120_000_000;
@@ -25,10 +25,14 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.enter(Stage::Minority);
         self.network.heal();
-        let stopping = |id: &u8| self.nodes[usize::from(*id)].stops_by.is_some();
-        let stopping: Vec<u8> = (0..self.plan.n).filter(stopping).collect();
+        let mut stopping = BTreeSet::new();
+        self.in_each_era(|world| {
+            let asked = world.nodes.iter().filter(|node| node.stops_by.is_some());
+            stopping.extend(asked.map(|node| node.id));
+        });
         stopping.into_iter().for_each(|id| self.crash(id));
-        self.nodes.iter_mut().for_each(|node| node.paused_until = 0);
+        self.in_each_era(|world| world.nodes.iter_mut().for_each(|node| node.paused_until = 0));
+        self.show_last();
         let lost: Vec<u8> = (0..self.plan.n).filter(|id| self.nodes[usize::from(*id)].is_at_risk()).collect();
         let most = self.ghost.quorum.f - lost.len();
         let dead = if !self.plan.quiet && self.faults.random_bool(0.5) {
@@ -45,9 +49,7 @@ impl World {
 
     fn start_all_but(&mut self, dead: &[u8]) {
         for id in (0..self.plan.n).filter(|id| !dead.contains(id)) {
-            if self.nodes[usize::from(id)].is_down() {
-                self.start(id);
-            }
+            self.start_if_down(id);
             for client in 0..self.clients.len() {
                 self.after(1_000, 30_000, Event::Connect { client, replica: id });
             }
@@ -63,7 +65,8 @@ impl World {
     }
 
     pub(super) fn look(&mut self) {
-        let done = self.clients.iter().all(Client::is_done) && self.is_settled();
+        self.show_last();
+        let done = self.clients.iter().all(Client::is_done) && self.has_changed() && self.is_settled();
         if !done {
             if self.now - self.stage_since > PATIENCE_US {
                 check::assert_all_executed(self.nodes.iter().filter_map(|node| node.core.as_ref()));
@@ -101,13 +104,16 @@ impl World {
     }
 
     pub(super) fn finish(mut self) -> Summary {
+        self.in_each_era(|world| {
+            let live: Vec<_> = world.nodes.iter().filter_map(|node| node.core.as_ref()).collect();
+            live.iter().for_each(|core| core.check());
+            live.iter().for_each(|core| core.check_settled());
+            live.iter().for_each(|core| world.summary.coverage.marks.merge(core.marks()));
+        });
+        self.show_last();
         let live = || self.nodes.iter().filter_map(|node| node.core.as_ref());
-        live().for_each(|core| core.check());
-        live().for_each(|core| core.check_settled());
         check::assert_all_executed(live());
         check::rows_have_no_gaps(&self.ghost);
-        let marks: Vec<_> = live().map(|core| core.marks()).collect();
-        marks.into_iter().for_each(|marks| self.summary.coverage.marks.merge(marks));
         self.summary.coverage.deleted = self.ops.iter().any(Op::is_deleted);
         self.summary.coverage.repeated = self.clients.iter().any(Client::is_repeated);
         let is_fenced = |client: &Client| client.predecessor.as_ref().is_some_and(|old| old.is_fenced);

@@ -5,6 +5,7 @@ use crate::coverage;
 use crate::network::Sent;
 use crate::plan::Bias;
 use isonomy_protocol::contract::Send;
+use isonomy_protocol::replica::Replica;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{PeerMessage, Phase};
 use rand::Rng;
@@ -15,11 +16,12 @@ const CHECK_EVERY: u64 = 64;
 const STOP_PATIENCE_US: u64 = 300_000;
 
 impl World {
-    pub(super) fn start(&mut self, id: u8) {
+    /// Starts the replica of the epoch that is shown.
+    pub(super) fn start_in_era(&mut self, id: u8, made: Option<Replica>) {
         self.maybe_set_back(id);
         let World { plan, now, nodes, ghost, faults, .. } = self;
         let node = &mut nodes[usize::from(id)];
-        if !node.start(plan, *now, ghost, faults) {
+        if !node.start(plan, *now, made, ghost, faults) {
             self.summary.coverage.damaged = true;
             return;
         }
@@ -37,10 +39,10 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, id: u8) {
-        let node = &mut self.nodes[usize::from(id)];
-        let Some(core) = &node.core else { return };
-        self.summary.coverage.marks.merge(core.marks());
-        self.summary.coverage.torn |= node.crash(&mut self.disks);
+        if !self.is_up(id) {
+            return;
+        }
+        self.in_each_era(|world| world.crash_in_era(id));
         if self.plan.trace {
             eprintln!("{:>9} {id} crashes", self.now);
         }
@@ -52,6 +54,7 @@ impl World {
             self.disconnect(client, id);
         }
         self.after(5_000, 50_000, Event::Links);
+        self.show_newest_of(id);
         let damaged = self.nodes.iter().filter(|node| node.is_at_risk()).count();
         if damaged < self.ghost.quorum.f && !self.is_calm() && self.disks.random_bool(self.plan.damage) {
             self.nodes[usize::from(id)].damage(&mut self.disks);
@@ -63,8 +66,19 @@ impl World {
         }
     }
 
-    /// Asks the process to stop. Its requests under way come to an end, or it is ended after a while.
+    fn crash_in_era(&mut self, id: u8) {
+        let node = &mut self.nodes[usize::from(id)];
+        let Some(core) = &node.core else { return };
+        self.summary.coverage.marks.merge(core.marks());
+        self.summary.coverage.torn |= node.crash(&mut self.disks);
+    }
+
+    /// The process is asked to stop; what it has under way comes to an end, or it is ended after a while.
     pub(super) fn stop(&mut self, id: u8) {
+        self.in_each_era(|world| world.stop_in_era(id));
+    }
+
+    fn stop_in_era(&mut self, id: u8) {
         let now = self.now;
         let node = &mut self.nodes[usize::from(id)];
         let time = node.time(now);
@@ -100,7 +114,7 @@ impl World {
             return self.queue.push(until, Event::Deliver { from, life, again, send });
         }
         let time = self.nodes[usize::from(to)].time(self.now);
-        let Some(core) = &mut self.nodes[usize::from(to)].core else { return };
+        let Some(core) = &mut self.nodes[usize::from(to)].core else { return self.misdeliver(from, *send) };
         if again {
             self.summary.coverage.duplicated(&send.message);
         }

@@ -20,6 +20,7 @@ impl World {
         let requests: Vec<Payload> = (0..count).map(|_| wrong_request(&mut self.faults)).collect();
         let payload = Payload::join(&requests);
         let is_lawful = requests.len() == 1 && !payload.is_barrier();
+        self.show_newest_of(node);
         let time = self.nodes[usize::from(node)].time(self.now);
         let Some(core) = &mut self.nodes[usize::from(node)].core else { return };
 

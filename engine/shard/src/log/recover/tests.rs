@@ -177,7 +177,7 @@ fn d6_whatever_is_missing_of_a_log_that_was_not_cut_is_damage() {
             |dir| fill(LogId { shard: ShardId(1), ..log_id() }, dir, 3, 5..=6, None),
             [Err("not that of this log"); 5],
         ),
-        ("too short", |dir| file(dir, 4).set_len(99).unwrap(), [Err("it has 99 bytes"); 5]),
+        ("too short", |dir| file(dir, 4).set_len(99).unwrap(), [Err("the segment has 99 bytes"); 5]),
         (
             "begun, no group yet",
             |dir| {

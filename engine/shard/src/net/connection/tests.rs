@@ -57,7 +57,10 @@ fn frames_that_come_in_parts_are_whole() {
             assert_eq!(tag(&mut connection).await, expected);
         }
         drop(sender.await);
-        assert!(matches!(connection.next_frame().await, Err(LinkError::Closed("the other side closed"))));
+        assert!(matches!(
+            connection.next_frame().await,
+            Err(LinkError::Closed("the other side closed the connection"))
+        ));
     });
 }
 
