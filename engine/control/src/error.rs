@@ -100,6 +100,9 @@ pub struct Tried(pub Vec<(String, String)>);
 
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no answer in time");
+        }
         let each: Vec<_> = self.0.iter().map(|(endpoint, why)| format!("{endpoint}: {why}")).collect();
         write!(f, "{}", each.join("; "))
     }

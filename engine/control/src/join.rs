@@ -1,4 +1,5 @@
-//! How a member that starts finds its cluster and takes its place there. Each call blocks, on a runtime of its own.
+//! How a member that starts finds its cluster and takes its place there. Each call blocks, on a runtime of its own, and
+//! ends early when its process is told to stop.
 
 use crate::cache::{Cache, CacheError};
 use crate::error::{Error, Tried};
@@ -11,13 +12,15 @@ use crate::store::{Store, Stored};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
-use tokio::time::timeout;
+use tokio::runtime::Builder;
+use tokio::time::{sleep, timeout};
 
 /// How often a claim is planned anew because the record has changed meanwhile. All members of a cluster may claim their
 /// places at once.
 const CLAIM_TRIES: u32 = 32;
 
+/// How often a call looks whether the process is told to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long etcd is asked by a member that knows a record already, and can start without etcd.
 const KNOWN_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -65,19 +68,22 @@ impl JoinError {
 }
 
 /// The record with which a member starts: that of etcd or, as long as etcd does not give one, the newest that the member
-/// has followed, from the file `cache`.
+/// has followed, from the file `cache`. When `is_over` says so, the call ends as if etcd had not answered.
 ///
 /// # Errors
 ///
 /// [`JoinError`] if neither gives a record that the member may follow.
-pub fn first_record(settings: &Settings, cluster: &str, cache: &Path) -> Result<Record, JoinError> {
+pub fn first_record(
+    settings: &Settings,
+    cluster: &str,
+    cache: &Path,
+    is_over: impl Fn() -> bool,
+) -> Result<Record, JoinError> {
     let known = Cache::new(cache).load(cluster)?;
     let mut store = Store::new(Arc::new(settings.clone()), cluster)?;
     let patience = if known.is_some() { KNOWN_PATIENCE } else { Duration::MAX };
-    let there = runtime()?.block_on(async { timeout(patience, store.get()).await });
-    let late =
-        |_| Err(Error::Unreachable(Tried(vec![(settings.endpoints.join(", "), "no answer in time".into())])));
-    match (there.unwrap_or_else(late), known) {
+    let get = async { timeout(patience, store.get()).await.unwrap_or_else(|_| Err(no_answer())) };
+    match (block_on(get, is_over)?, known) {
         (Ok(Stored { record, .. }), None) => Ok(record),
         (Ok(Stored { record, .. }), Some(known)) => {
             follows(&known, &record).map_err(JoinError::Refused)?;
@@ -86,14 +92,14 @@ pub fn first_record(settings: &Settings, cluster: &str, cache: &Path) -> Result<
         (Err(Error::Bad { key, why }), _) => Err(Error::Bad { key, why }.into()),
         (Err(error), None) => Err(error.into()),
         (Err(error), Some(known)) => {
-            log::warn!("the members are those of {}, since etcd was not asked: {error}", cache.display());
+            log::warn!("the members are those of {}, because etcd gave no record: {error}", cache.display());
             Ok(known)
         }
     }
 }
 
 /// Takes the place of a member with a data directory, so that another directory cannot pass for this one later. A
-/// place that was taken with the same directory costs no call to etcd.
+/// place that was taken with the same directory costs no call to etcd. `is_over` is that of [`first_record`].
 ///
 /// # Errors
 ///
@@ -103,26 +109,57 @@ pub fn take_place(
     record: &Record,
     member: MemberId,
     incarnation: Incarnation,
+    is_over: impl Fn() -> bool,
 ) -> Result<(), JoinError> {
     if claim(record, member, incarnation)? == *record {
         return Ok(());
     }
     let mut store = Store::new(Arc::new(settings.clone()), &record.cluster)?;
-    runtime()?.block_on(async {
-        let mut tries = 0;
-        loop {
-            let known = store.get().await?;
-            let next = claim(&known.record, member, incarnation)?;
-            tries += 1;
-            match store.replace(&known, &next).await {
-                Ok(_) => return Ok(()),
-                Err(Error::Moved { .. }) if tries < CLAIM_TRIES => {}
-                Err(error) => return Err(error.into()),
-            }
+    for _ in 1..CLAIM_TRIES {
+        match try_to_claim(&mut store, record, (member, incarnation), &is_over) {
+            Err(JoinError::Etcd(Error::Moved { .. })) => {}
+            done => return done,
         }
-    })
+    }
+    try_to_claim(&mut store, record, (member, incarnation), &is_over)
 }
 
-fn runtime() -> Result<Runtime, JoinError> {
-    Builder::new_current_thread().enable_all().build().map_err(JoinError::Runtime)
+/// Puts the claim into the record that is there now, which must not be that of another history than `record`.
+fn try_to_claim(
+    store: &mut Store,
+    record: &Record,
+    (member, incarnation): (MemberId, Incarnation),
+    is_over: &impl Fn() -> bool,
+) -> Result<(), JoinError> {
+    let known = block_on(store.get(), is_over)??;
+    follows(record, &known.record).map_err(JoinError::Refused)?;
+    let next = claim(&known.record, member, incarnation)?;
+    block_on(store.replace(&known, &next), is_over)??;
+    Ok(())
+}
+
+fn no_answer() -> Error {
+    Error::Unreachable(Tried::default())
+}
+
+/// Runs a call until it is done or the process is told to stop.
+fn block_on<T>(
+    call: impl Future<Output = Result<T, Error>>,
+    is_over: impl Fn() -> bool,
+) -> Result<Result<T, Error>, JoinError> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(JoinError::Runtime)?;
+    let over = async {
+        while !is_over() {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = call => done,
+            () = over => Err(no_answer()),
+        }
+    });
+    // A name that is still looked up, on a thread of its own, holds nobody up.
+    runtime.shutdown_background();
+    Ok(done)
 }

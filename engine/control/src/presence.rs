@@ -2,6 +2,7 @@
 
 use crate::id::{Incarnation, MemberId};
 use crate::record::Address;
+use isonomy_wire::address::is_host;
 use serde::{Deserialize, Serialize};
 
 /// A member that has published a sign of life not long ago.
@@ -24,6 +25,14 @@ struct Value {
 }
 
 impl Presence {
+    /// Whether a replica with so many shards can listen there. Everybody who may write to etcd can publish anything.
+    #[must_use]
+    pub fn is_possible(&self, shards: u16) -> bool {
+        let Address { host, peer_base, client_base } = &self.address;
+        let has_ports = |base: u16| base > 0 && shards > 0 && base.checked_add(shards - 1).is_some();
+        is_host(host) && has_ports(*peer_base) && has_ports(*client_base)
+    }
+
     pub(crate) fn parse(id: MemberId, bytes: &[u8]) -> Result<Presence, serde_json::Error> {
         let Value { incarnation, address } = serde_json::from_slice(bytes)?;
         Ok(Presence { id, incarnation, address })
@@ -32,5 +41,23 @@ impl Presence {
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let value = Value { incarnation: self.incarnation, address: self.address.clone() };
         serde_json::to_vec(&value).expect("a presence has a JSON form")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_where_nobody_can_listen_is_not_taken() {
+        let at = |host: &str, peer_base, client_base| Presence {
+            id: MemberId(0),
+            incarnation: Incarnation(1),
+            address: Address { host: host.into(), peer_base, client_base },
+        };
+        assert!(at("db1", 7100, 65_534).is_possible(2) && at("db1", 7100, 65_535).is_possible(1));
+        assert!(!at("db1", 7100, 65_535).is_possible(2), "its second shard has no port");
+        assert!(!at("db1", 0, 7400).is_possible(1));
+        assert!(!at("db1:7100", 7100, 7400).is_possible(1) && !at("", 7100, 7400).is_possible(1));
     }
 }

@@ -132,15 +132,23 @@ fn print(output: Output, record: &Record, alive: &[Presence]) -> Result<(), Fata
 /// Who lives, a line for each member that does.
 fn living(record: &Record, alive: &[Presence]) -> String {
     let line = |member: &Member| {
-        let presence = alive.iter().find(|presence| presence.id == member.id)?;
+        let presence = presence_of(member, alive)?;
         Some(format!("member {} lives at {}\n", member.id, presence.address))
     };
     record.membership.members.iter().filter_map(line).collect()
 }
 
+/// The sign of life of a member. Another directory than the one that has taken its place gives none.
+fn presence_of<'a>(member: &Member, alive: &'a [Presence]) -> Option<&'a Presence> {
+    let is_its = |presence: &&Presence| {
+        presence.id == member.id && member.incarnation.is_none_or(|it| it == presence.incarnation)
+    };
+    alive.iter().find(is_its)
+}
+
 fn to_json(record: &Record, alive: &[Presence]) -> Value {
     let member = |member: &Member| {
-        let presence = alive.iter().find(|presence| presence.id == member.id);
+        let presence = presence_of(member, alive);
         json!({
             "id": member.id.0,
             "incarnation": member.incarnation.map(|it| it.to_string()),

@@ -5,13 +5,16 @@ use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
 use isonomy_control::id::{Incarnation, MemberId};
 use isonomy_control::join::{JoinError, first_record, take_place};
-use isonomy_control::record::{Address, Record};
-use isonomy_control::service::{Etcd, LIFE, Options, Service, View};
+use isonomy_control::plan::Refusal;
+use isonomy_control::record::{Address, Member, Record};
+use isonomy_control::service::{Etcd, LIFE, Options, Service, StartError, View};
 use isonomy_control::{Presence, settings::Settings};
 use isonomy_mesh::MemberAddress;
-use isonomy_shard::data_dir::{DataDir, MEMBERSHIP_FILE};
-use std::cell::Cell;
+use isonomy_shard::data_dir::{DataDir, MEMBERSHIP_FILE, has_identity};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A replica's place among members that are named in etcd.
 pub(crate) struct Membership {
@@ -21,6 +24,8 @@ pub(crate) struct Membership {
     own: MemberId,
     record: Record,
     service: Option<Service>,
+    /// Where each member has said last that it is found, also after its sign of life has ended.
+    published: RefCell<BTreeMap<MemberId, Presence>>,
     /// Whether the log says that etcd is gone.
     is_gone: Cell<bool>,
 }
@@ -29,35 +34,50 @@ impl Membership {
     /// Finds the members, and completes the configuration with them. `None`: they are named in the configuration.
     ///
     /// An error that passes if there is no record yet, or etcd does not answer and the data directory has no record.
-    pub(crate) fn find(config: &mut Config) -> Result<Option<Membership>, Fatal> {
+    pub(crate) fn find(config: &mut Config, stopping: &AtomicBool) -> Result<Option<Membership>, Fatal> {
         let Some(settings) = config.etcd.clone() else { return Ok(None) };
-        std::fs::create_dir_all(&config.data_dir).map_err(|error| {
-            let path = config.data_dir.display();
-            Fatal::new(Reason::DataDir, format!("data directory {path}: {error}; it must be writable"))
-        })?;
         let cache = config.data_dir.join(MEMBERSHIP_FILE);
-        let record = first_record(&settings, &config.cluster, &cache).map_err(|error| fatal(&error))?;
+        let is_over = || stopping.load(Ordering::Relaxed);
+        let record =
+            first_record(&settings, &config.cluster, &cache, is_over).map_err(|error| fatal(&error))?;
         let own = MemberId(config.replica.0);
         config.adopt(&record)?;
+        let is_taken = record.membership.member(own).is_some_and(|member| member.incarnation.is_some());
+        if is_taken && !has_identity(&config.data_dir) {
+            // Before the directory is made, because a directory is its member's for ever.
+            return Err(fatal(&Refusal::Claimed(own).into()));
+        }
         let (cluster, is_gone) = (config.cluster.clone(), Cell::new(false));
-        Ok(Some(Membership { settings, cluster, cache, own, record, service: None, is_gone }))
+        let published = RefCell::default();
+        Ok(Some(Membership { settings, cluster, cache, own, record, service: None, published, is_gone }))
     }
 
     /// Takes the place with this data directory, publishes where the replica is found, and follows etcd from here on.
     /// News wake the calling thread.
-    pub(crate) fn join(&mut self, config: &Config, data_dir: &DataDir) -> Result<(), Fatal> {
+    pub(crate) fn join(
+        &mut self,
+        config: &Config,
+        data_dir: &DataDir,
+        stopping: &AtomicBool,
+    ) -> Result<(), Fatal> {
         self.check_cluster(data_dir)?;
         let incarnation = Incarnation(data_dir.incarnation());
-        take_place(&self.settings, &self.record, self.own, incarnation).map_err(|error| fatal(&error))?;
-        let address = Address::from(config.own().clone());
+        take_place(&self.settings, &self.record, self.own, incarnation, || stopping.load(Ordering::Relaxed))
+            .map_err(|error| fatal(&error))?;
+        let presence = Presence { id: self.own, incarnation, address: Address::from(config.own().clone()) };
+        self.published.borrow_mut().insert(self.own, presence.clone());
         let service = Service::start(Options {
             settings: self.settings.clone(),
             cluster: self.cluster.clone(),
             cache: self.cache.clone(),
-            presence: Some(Presence { id: self.own, incarnation, address }),
+            presence: Some(presence),
             life: LIFE,
         });
-        let service = service.map_err(|error| Fatal::new(Reason::Machine, error.to_string()))?;
+        let reason = |error: &StartError| match error {
+            StartError::Cache(_) => Reason::DataDir,
+            StartError::Settings(_) | StartError::Thread(_) => Reason::Machine,
+        };
+        let service = service.map_err(|error| Fatal::new(reason(&error), error.to_string()))?;
         let (mut views, main) = (service.views(), std::thread::current());
         let wake = move || {
             // The views end with the service.
@@ -94,19 +114,29 @@ impl Membership {
     /// the one that the record names.
     pub(crate) fn addresses(&self) -> Vec<MemberAddress> {
         let view = self.service.as_ref().map(Service::view);
-        view.iter().for_each(|view| self.tell_etcd(view));
+        view.iter().for_each(|view| self.on_view(view));
         let known = view.as_ref().and_then(|view| view.record.as_deref()).unwrap_or(&self.record);
         // Of another epoch nothing is taken: its members may have other places.
-        let record = if known.epoch == self.record.epoch { known } else { &self.record };
-        let found = |member: &isonomy_control::record::Member| {
-            let published = view.as_ref().and_then(|view| published(view, member.id, member.incarnation));
-            address_of(published.unwrap_or(&member.address))
+        let record = if known.record == self.record.record { known } else { &self.record };
+        let published = self.published.borrow();
+        let found = |member: &Member| {
+            // Another directory than the one that has taken the member's place says nothing.
+            let is_its =
+                |presence: &&Presence| member.incarnation.is_none_or(|it| it == presence.incarnation);
+            let presence = published.get(&member.id).filter(is_its);
+            address_of(presence.map_or(&member.address, |presence| &presence.address))
         };
         record.membership.members.iter().map(found).collect()
     }
-}
 
-impl Membership {
+    /// Notes where members have said that they are found. The own address is the one that is configured.
+    fn on_view(&self, view: &View) {
+        self.tell_etcd(view);
+        let is_possible = |presence: &&Presence| presence.is_possible(self.record.shards);
+        let others = view.alive.values().filter(|presence| presence.id != self.own).filter(is_possible);
+        self.published.borrow_mut().extend(others.map(|presence| (presence.id, presence.clone())));
+    }
+
     /// Logs that etcd is gone or answers again, once each time.
     fn tell_etcd(&self, view: &View) {
         match &view.etcd {
@@ -117,12 +147,6 @@ impl Membership {
             Etcd::Gone { .. } | Etcd::Reached => {}
         }
     }
-}
-
-/// Where a member has said that it is found. Another directory than the one that has taken its place says nothing.
-fn published(view: &View, id: MemberId, incarnation: Option<Incarnation>) -> Option<&Address> {
-    let presence = view.alive.get(&id)?;
-    incarnation.is_none_or(|incarnation| incarnation == presence.incarnation).then_some(&presence.address)
 }
 
 fn address_of(address: &Address) -> MemberAddress {

@@ -43,12 +43,15 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
 /// Starts the shards and runs them until the process is told to stop. Returns the number of decisions that they have
 /// executed; `None` if the process was told to stop before that.
 fn serve(config: &mut Config, stopping: &Arc<AtomicBool>) -> Result<Option<u64>, Fatal> {
-    let Some(mut membership) = patiently(stopping, || Membership::find(config))? else { return Ok(None) };
+    let Some(mut membership) = patiently(stopping, || Membership::find(config, stopping))? else {
+        return Ok(None);
+    };
     config.connections_max = check_machine(config)?;
     // The directory first: a second process must not even take a port.
     let expected = config.expected();
     let Some(data_dir) = patiently(stopping, || DataDir::open(&expected))? else { return Ok(None) };
-    let join = || membership.as_mut().map_or(Ok(()), |membership| membership.join(config, &data_dir));
+    let join =
+        || membership.as_mut().map_or(Ok(()), |membership| membership.join(config, &data_dir, stopping));
     let Some(()) = patiently(stopping, join)? else { return Ok(None) };
     let listen = || -> Result<_, Fatal> {
         let addresses = look_up(stopping, &config.listen)?;

@@ -110,11 +110,14 @@ impl Shards {
             self.hear();
             std::thread::park();
         }
-        for Shard { end, .. } in &self.shards {
-            // A shard that stands still for so long takes its orders when it goes on.
-            while end.orders.send(ToShard::Stop).is_err() {
-                std::thread::sleep(LANE_RETRY);
+        let mut untold: Vec<&Shard> = self.shards.iter().collect();
+        loop {
+            // A shard that stands still takes its orders when it goes on, and the others stop meanwhile.
+            untold.retain(|shard| shard.end.orders.send(ToShard::Stop).is_err());
+            if untold.is_empty() {
+                break;
             }
+            std::thread::sleep(LANE_RETRY);
         }
         self.shards.into_iter().map(Shard::end).sum()
     }

@@ -377,6 +377,11 @@ pub fn look(path: &Path) -> Result<Identity, Fatal> {
     Ok(identity)
 }
 
+/// Whether a directory is that of a replica.
+pub fn has_identity(path: &Path) -> bool {
+    path.join("identity.json").exists()
+}
+
 /// Where the log and the snapshots of a shard lie.
 pub fn shard_dir(path: &Path, shard: ShardId) -> PathBuf {
     path.join(format!("shard-{:03}", shard.0))

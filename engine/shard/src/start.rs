@@ -93,6 +93,10 @@ async fn run_shard(settings: Settings, data_dir: DataDir, ports: Ports, end: Sha
         return;
     }
     let node = Rc::new(open(settings, data_dir, mail).await.unwrap_or_else(|fatal| stop_with(&fatal)));
+    // Reading the log may have taken long.
+    if node.mail.is_stopping() {
+        return;
+    }
     // Sockets, disk and timers matter equally: a wake-up that waited behind other work would delay every decision.
     let latency = Latency::Matters(PREEMPT);
     let queue = glommio::executor().create_task_queue(Shares::default(), latency, "shard");

@@ -36,8 +36,8 @@ pub enum Refusal {
     },
     /// The member has another data directory.
     #[error(
-        "member {0} has taken part with another data directory; start it with that directory, or, if the \
-             directory is lost, use `isonomy member replace {0}`"
+        "member {0} has taken part with another data directory; start it with that directory or, if the directory \
+             is lost, leave this replica stopped and see docs/OPERATIONS.md, \"Lost and damaged replicas\""
     )]
     Claimed(MemberId),
     /// There can be no such membership.

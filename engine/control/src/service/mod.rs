@@ -80,7 +80,11 @@ impl Service {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Thread)?;
-        let run = move || runtime.block_on(run(follower, publisher, stopped));
+        let run = move || {
+            runtime.block_on(run(follower, publisher, stopped));
+            // A name that is still looked up, on a thread of its own, holds nobody up.
+            runtime.shutdown_background();
+        };
         let thread =
             std::thread::Builder::new().name("etcd".into()).spawn(run).map_err(StartError::Thread)?;
         Ok(Service { views, stop: Some(stop), thread: Some(thread) })

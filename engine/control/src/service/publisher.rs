@@ -44,7 +44,7 @@ impl Publisher {
             self.lease = Some(self.store.publish(&self.presence, self.life).await?);
             return Ok(());
         };
-        let renewed = self.store.renew(lease).await;
+        let renewed = self.store.renew(lease, &self.presence).await;
         if let Err(Error::LeaseOver) = renewed {
             self.lease = None;
         }

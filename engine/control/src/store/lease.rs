@@ -3,7 +3,7 @@
 use super::Store;
 use crate::error::Error;
 use crate::presence::Presence;
-use etcd_client::PutOptions;
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use std::time::Duration;
 
 /// A lease with a member's sign of life.
@@ -28,12 +28,17 @@ impl Store {
         Ok(Lease(lease))
     }
 
-    /// Renews a sign of life.
+    /// Renews a sign of life, and writes it again if it was removed or written over.
     ///
     /// # Errors
-    /// [`Error::LeaseOver`] if it is gone.
-    pub async fn renew(&mut self, lease: Lease) -> Result<(), Error> {
+    /// [`Error::LeaseOver`] if the lease is gone.
+    pub async fn renew(&mut self, lease: Lease, presence: &Presence) -> Result<(), Error> {
         self.connection.call(async |mut client| client.lease_keep_alive(lease.0).await).await?;
+        let (key, value) = (self.keys.alive(presence.id), presence.to_json());
+        let is_there = Compare::value(key.as_str(), CompareOp::Equal, value.as_slice());
+        let put = TxnOp::put(key.as_str(), value.as_slice(), Some(PutOptions::new().with_lease(lease.0)));
+        let txn = Txn::new().when([is_there]).or_else([put]);
+        self.connection.call(async |mut client| client.txn(txn.clone()).await).await?;
         Ok(())
     }
 

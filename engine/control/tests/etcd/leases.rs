@@ -38,7 +38,24 @@ async fn who_does_not_renew_is_gone() {
     let lease = silent.publish(&presence(2), Duration::from_secs(1)).await.unwrap();
     until(&service, "the member is seen", |view| sees(view, &[2])).await;
     until(&service, "the member is gone", |view| sees(view, &[])).await;
-    assert!(matches!(silent.renew(lease).await, Err(Error::LeaseOver)));
+    assert!(matches!(silent.renew(lease, &presence(2)).await, Err(Error::LeaseOver)));
+}
+
+#[tokio::test]
+async fn a_sign_of_life_that_somebody_removes_or_overwrites_comes_back() {
+    let (etcd, dir) = (Etcd::one().await, tempfile::tempdir().unwrap());
+    let service = member(&etcd, dir.path(), 0);
+    until(&service, "the member is seen", |view| sees(view, &[0])).await;
+    let (mut client, key) = (etcd.client().await, format!("{PREFIX}alive/0"));
+    client.delete(key.as_str(), None).await.unwrap();
+    until(&service, "the member is gone", |view| sees(view, &[])).await;
+    until(&service, "the member is seen again", |view| sees(view, &[0])).await;
+    let elsewhere =
+        client.get(key.as_str(), None).await.unwrap().kvs()[0].value_str().unwrap().replace("h0", "h9");
+    client.put(key.as_str(), elsewhere, None).await.unwrap();
+    let host = |view: &View| view.alive.get(&MemberId(0)).map(|presence| presence.address.host.clone());
+    until(&service, "the member is elsewhere", |view| host(view).as_deref() == Some("h9")).await;
+    until(&service, "the member is where it said", |view| host(view).as_deref() == Some("h0")).await;
 }
 
 #[tokio::test]
