@@ -1,9 +1,9 @@
 //! One shard of a replica on one pinned executor, which owns everything in the shard: the core, the log, the snapshots
 //! and the connections. It is the only code of a cluster that names glommio.
 //!
-//! Tasks own their sockets, writers and transfers, and hand inputs to the [pump](pump), which alone borrows the core. The
-//! task of the turns takes the core's outputs in their order, and sleeps. While a write is under way the next batch
-//! gathers. The process reaches a shard through the mesh only.
+//! Tasks own their sockets, writers and transfers, and hand inputs to the pump (`pump.rs`), which alone borrows the
+//! core. The task of the turns takes the core's outputs in their order, and sleeps. While a write is under way the next
+//! batch gathers. The process reaches a shard through the mesh only.
 
 mod aside;
 pub mod data_dir;

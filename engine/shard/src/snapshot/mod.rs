@@ -1,5 +1,5 @@
 //! Takes snapshots and gives them to peers (law, G4 and G5), a piece at a time, and the shard does its own work
-//! between pieces. [`fetch`] fetches snapshots.
+//! between pieces. The module `fetch` fetches snapshots.
 
 pub(crate) mod fetch;
 pub(crate) mod growing;
