@@ -19,6 +19,11 @@ impl Bell {
     /// Wakes the listener.
     pub fn ring(&self) {
         self.rung.fetch_add(1, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes the listener, whose reason is counted elsewhere.
+    pub fn wake(&self) {
         if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             waker.wake_by_ref();
         }

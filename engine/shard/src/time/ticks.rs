@@ -5,10 +5,11 @@
 //! a round has run, the executor takes that for "nothing to do" (glommio/glommio#53). Its own timers
 //! do not fire any more then, but a wake-up from outside ends the pause.
 
+use isonomy_mesh::bell::Bell;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const REPEAT_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Shared {
-    waker: Mutex<Option<Waker>>,
+    bell: Bell,
     ticks: AtomicU64,
     heard: AtomicU64,
     period_us: AtomicU64,
@@ -49,24 +50,17 @@ impl Ticks {
     /// Makes the ticks wake the executor of this task.
     pub(crate) async fn attach(&self) {
         poll_fn(|context| {
-            self.attach_to(context.waker());
+            self.shared.bell.listen(context.waker());
             Poll::Ready(())
         })
         .await;
-    }
-
-    fn attach_to(&self, task: &Waker) {
-        let mut waker = self.shared.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(task)) {
-            *waker = Some(task.clone());
-        }
     }
 
     /// Waits for the next tick. Only one task may wait. A task that missed ticks, as a shard does while it reads its
     /// log, is woken at once and not when the thread would have repeated the tick.
     pub(crate) async fn wait(&self) {
         poll_fn(|context| {
-            self.attach_to(context.waker());
+            self.shared.bell.listen(context.waker());
             let ticks = self.shared.ticks.load(Ordering::Acquire);
             match ticks - self.shared.heard.swap(ticks, Ordering::AcqRel) {
                 0 => return Poll::Pending,
@@ -94,9 +88,7 @@ impl Shared {
             unheard = if is_heard { 0 } else { (unheard + 1).min(10) };
             self.ticks.store(ticks + 1, Ordering::Release);
             // The task may be scheduled already, so the wake-up is for the executor.
-            if let Some(waker) = self.waker.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                waker.wake_by_ref();
-            }
+            self.bell.wake();
         }
     }
 }
@@ -111,7 +103,7 @@ impl Drop for Ticks {
 mod tests {
     use super::*;
     use std::sync::mpsc;
-    use std::task::Wake;
+    use std::task::{Wake, Waker};
 
     struct Counter(mpsc::Sender<()>);
 
