@@ -5,7 +5,7 @@ mod etcd;
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
 use etcd::EtcdFile;
-pub(crate) use etcd::{EtcdArgs, Membership};
+pub(crate) use etcd::{EtcdArgs, MembershipSource};
 use isonomy_control::id::MemberId;
 use isonomy_control::record::{Address, Record};
 use isonomy_control::settings::Settings as EtcdSettings;
@@ -114,7 +114,7 @@ struct File {
     connections_max: Option<u32>,
     log_budget_mib: Option<u64>,
     source_expiry_days: Option<u32>,
-    membership: Option<Membership>,
+    membership: Option<MembershipSource>,
     advertise: Option<MemberConfig>,
     #[serde(default)]
     members: Vec<MemberConfig>,
@@ -165,7 +165,7 @@ pub(crate) struct ServeArgs {
     members: Vec<MemberConfig>,
     /// Where the members of the cluster are named [default: static]
     #[arg(long, env = "ISONOMY_MEMBERSHIP", value_enum)]
-    membership: Option<Membership>,
+    membership: Option<MembershipSource>,
     /// Where the others find this replica, if not where etcd says, as HOST:PEER_BASE:CLIENT_BASE
     #[arg(long, env = "ISONOMY_ADVERTISE", value_name = "MEMBER")]
     advertise: Option<MemberConfig>,
@@ -210,8 +210,8 @@ impl Config {
         let typed = args.data_dir.as_deref().map(absolute).transpose()?;
         let data_dir = typed.or(file.data_dir);
         let etcd = match args.membership.or(file.membership).unwrap_or_default() {
-            Membership::Static => None,
-            Membership::Etcd => Some(etcd::join(args.etcd, file.etcd, &cluster)?),
+            MembershipSource::Static => None,
+            MembershipSource::Etcd => Some(etcd::join(args.etcd, file.etcd, &cluster)?),
         };
         let mut config = Config {
             cluster,

@@ -11,7 +11,7 @@ use super::{absolute, bad};
 /// Where the members of a cluster are named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Membership {
+pub(crate) enum MembershipSource {
     /// In each replica's configuration, the same for all
     #[default]
     Static,
