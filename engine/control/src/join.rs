@@ -115,27 +115,22 @@ pub fn take_place(
         return Ok(());
     }
     let mut store = Store::new(Arc::new(settings.clone()), &record.cluster)?;
-    for _ in 1..CLAIM_TRIES {
-        match try_to_claim(&mut store, record, (member, incarnation), &is_over) {
-            Err(JoinError::Etcd(Error::Moved { .. })) => {}
-            done => return done,
+    // In one call: a connection belongs to the runtime that has opened it.
+    let take = async {
+        let mut tries = 0;
+        loop {
+            let known = store.get().await?;
+            follows(record, &known.record).map_err(JoinError::Refused)?;
+            let next = claim(&known.record, member, incarnation)?;
+            tries += 1;
+            match store.replace(&known, &next).await {
+                Ok(_) => return Ok(()),
+                Err(Error::Moved { .. }) if tries < CLAIM_TRIES => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-    }
-    try_to_claim(&mut store, record, (member, incarnation), &is_over)
-}
-
-/// Puts the claim into the record that is there now, which must not be that of another history than `record`.
-fn try_to_claim(
-    store: &mut Store,
-    record: &Record,
-    (member, incarnation): (MemberId, Incarnation),
-    is_over: &impl Fn() -> bool,
-) -> Result<(), JoinError> {
-    let known = block_on(store.get(), is_over)??;
-    follows(record, &known.record).map_err(JoinError::Refused)?;
-    let next = claim(&known.record, member, incarnation)?;
-    block_on(store.replace(&known, &next), is_over)??;
-    Ok(())
+    };
+    block_on(take, is_over)?
 }
 
 fn no_answer() -> Error {
@@ -143,10 +138,10 @@ fn no_answer() -> Error {
 }
 
 /// Runs a call until it is done or the process is told to stop.
-fn block_on<T>(
-    call: impl Future<Output = Result<T, Error>>,
+fn block_on<T, E: From<Error>>(
+    call: impl Future<Output = Result<T, E>>,
     is_over: impl Fn() -> bool,
-) -> Result<Result<T, Error>, JoinError> {
+) -> Result<Result<T, E>, JoinError> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(JoinError::Runtime)?;
     let over = async {
         while !is_over() {
@@ -156,7 +151,7 @@ fn block_on<T>(
     let done = runtime.block_on(async {
         tokio::select! {
             done = call => done,
-            () = over => Err(no_answer()),
+            () = over => Err(no_answer().into()),
         }
     });
     // A name that is still looked up, on a thread of its own, holds nobody up.
