@@ -3,8 +3,8 @@
 //! etcd can be restored from an old backup. Then the epoch goes backwards, or another history begins beside the one
 //! that the replicas have lived through. A replica that followed would serve an epoch that the others have sealed.
 
-use crate::id::{Incarnation, MemberId, RecordId};
-use crate::record::{Member, Membership, Record};
+use crate::id::{ChangeId, Incarnation, MemberId, RecordId};
+use crate::record::{Member, Membership, Record, Stage, State};
 use isonomy_wire::id::ClusterId;
 
 /// What to do about an etcd that was set back.
@@ -72,6 +72,26 @@ pub enum Refused {
         /// The epoch of both.
         epoch: u32,
     },
+    /// The change of an epoch that ends was taken back, or is another one.
+    #[error(
+        "epoch {epoch} does not go on from the change {change} as this replica has seen it ({stage}): {REMEDY}"
+    )]
+    OtherChange {
+        /// The epoch of both.
+        epoch: u32,
+        /// The change that the replica knows.
+        change: ChangeId,
+        /// How far the replica has seen it come.
+        stage: Stage,
+    },
+    /// The next epoch is not the one that the epoch was sealed for.
+    #[error("epoch {epoch} is not the one that the change {change} was to begin: {REMEDY}")]
+    OtherSuccessor {
+        /// The epoch of the record in etcd.
+        epoch: u32,
+        /// The change for which the epoch before was sealed.
+        change: ChangeId,
+    },
     /// A member has another data directory within one epoch.
     #[error(
         "member {id} had the incarnation {known} in epoch {epoch}, and the record names another or none: {REMEDY}"
@@ -107,29 +127,71 @@ pub fn follows(known: &Record, record: &Record) -> Result<(), Refused> {
         Some(there) if record.epoch == known.epoch + 1 && there != known.record => {
             Err(Refused::OtherPast { epoch: record.epoch, there, known: known.record })
         }
+        Some(_) if record.epoch == known.epoch + 1 => succeeds(known, record),
         // The epochs between are not known here; whoever wrote the record has followed them.
         _ => Ok(()),
     }
 }
 
-/// Within an epoch a change may come and go, and members may name their first directories. Nothing else changes.
+/// Once an epoch is being sealed, it is known which one comes next. It has the members of the change, or those of the
+/// present epoch, if the change is cancelled.
+fn succeeds(known: &Record, record: &Record) -> Result<(), Refused> {
+    let State::Changing { change, to, stage: Stage::Sealing } = &known.state else { return Ok(()) };
+    let begins = |with: &Membership| is_of(with, &record.membership);
+    let is_its = record.record == RecordId(change.0) && (begins(to) || begins(&known.membership));
+    if is_its { Ok(()) } else { Err(Refused::OtherSuccessor { epoch: record.epoch, change: *change }) }
+}
+
+/// Whether a membership is the one that was known before, except that members may have named their first directories.
+fn is_of(known: &Membership, membership: &Membership) -> bool {
+    has_places(known, membership) && other_directory(known, membership).is_none()
+}
+
+/// Whether two memberships have the same members at the same addresses, and stand the same failures.
+fn has_places(known: &Membership, membership: &Membership) -> bool {
+    let sizes = |membership: &Membership| (membership.members.len(), membership.f, membership.e);
+    let is_same = |(old, new): (&Member, &Member)| old.id == new.id && old.address == new.address;
+    sizes(known) == sizes(membership) && known.members.iter().zip(&membership.members).all(is_same)
+}
+
+/// The first member that has another directory than before, and the one that it had.
+fn other_directory(known: &Membership, membership: &Membership) -> Option<(MemberId, Incarnation)> {
+    known.members.iter().zip(&membership.members).find_map(|(old, new)| {
+        let known = old.incarnation.filter(|_| old.incarnation != new.incarnation)?;
+        Some((old.id, known))
+    })
+}
+
+/// Within an epoch a change may come, go on and go, and members may name their first directories. Nothing else changes.
 fn follows_within(known: &Record, record: &Record) -> Result<(), Refused> {
     let epoch = record.epoch;
     if record.record != known.record {
         return Err(Refused::OtherRecord { epoch, there: record.record, known: known.record });
     }
-    let (before, after) = (&known.membership, &record.membership);
-    let is_same = |(old, new): (&Member, &Member)| old.id == new.id && old.address == new.address;
-    let sizes = |membership: &Membership| (membership.members.len(), membership.f, membership.e);
-    if sizes(before) != sizes(after) || !before.members.iter().zip(&after.members).all(is_same) {
+    if !has_places(&known.membership, &record.membership) {
         return Err(Refused::OtherMembers { epoch });
     }
-    for (old, new) in before.members.iter().zip(&after.members) {
-        if let Some(known) = old.incarnation.filter(|_| old.incarnation != new.incarnation) {
-            return Err(Refused::OtherIncarnation { epoch, id: old.id, known });
-        }
+    if let Some((id, known)) = other_directory(&known.membership, &record.membership) {
+        return Err(Refused::OtherIncarnation { epoch, id, known });
     }
-    Ok(())
+    goes_on(known, record)
+}
+
+/// A change goes on to being sealed, or goes away before that. From then on it can only be cancelled in favour of the
+/// present members.
+fn goes_on(known: &Record, record: &Record) -> Result<(), Refused> {
+    let State::Changing { change, to, stage } = &known.state else { return Ok(()) };
+    let refused = Refused::OtherChange { epoch: record.epoch, change: *change, stage: *stage };
+    let is_known_sealing = *stage == Stage::Sealing;
+    let may = match &record.state {
+        State::Changing { change: there, to: after, stage: then } if there == change => {
+            let is_sealing = *then == Stage::Sealing;
+            (then == stage || is_sealing)
+                && (is_of(to, after) || (is_sealing && is_of(&known.membership, after)))
+        }
+        State::Changing { .. } | State::Active => !is_known_sealing,
+    };
+    if may { Ok(()) } else { Err(refused) }
 }
 
 #[cfg(test)]

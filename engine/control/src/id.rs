@@ -3,9 +3,15 @@
 use isonomy_wire::id::ClusterId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::str::FromStr;
 
 /// What an id must look like.
 const EXPECTED: &str = "32 hexadecimal digits";
+
+/// A text is no id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("an id has {EXPECTED}")]
+pub struct NoId;
 
 /// A member of a cluster, by the number that operators use. A member keeps its number for as long as it belongs to
 /// the cluster; its place in the list of members, which is its replica's id in an epoch, can change with each epoch.
@@ -39,6 +45,14 @@ macro_rules! random_ids {
             }
         }
 
+        impl FromStr for $name {
+            type Err = NoId;
+
+            fn from_str(text: &str) -> Result<$name, NoId> {
+                parse(text).map($name)
+            }
+        }
+
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -67,9 +81,17 @@ random_ids! {
 
 fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
     let text = String::deserialize(deserializer)?;
+    parse(&text).map_err(|NoId| serde::de::Error::invalid_value(serde::de::Unexpected::Str(&text), &EXPECTED))
+}
+
+fn parse(text: &str) -> Result<u128, NoId> {
     let is_id = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let id = u128::from_str_radix(&text, 16).ok().filter(|_| is_id);
-    id.ok_or_else(|| serde::de::Error::invalid_value(serde::de::Unexpected::Str(&text), &EXPECTED))
+    u128::from_str_radix(text, 16).ok().filter(|_| is_id).ok_or(NoId)
+}
+
+/// The number of a member as a part of a key, which has one form only.
+pub(crate) fn parse_member(text: &str) -> Option<MemberId> {
+    text.parse().ok().map(MemberId).filter(|id| id.to_string() == text)
 }
 
 /// The id of a cluster as text, for serde.

@@ -99,7 +99,8 @@ pub fn first_record(
 }
 
 /// Takes the place of a member with a data directory, so that another directory cannot pass for this one later. A
-/// place that was taken with the same directory costs no call to etcd. `is_over` is that of [`first_record`].
+/// place that was taken with the same directory costs no call to etcd. `cache` and `is_over` are those of
+/// [`first_record`].
 ///
 /// # Errors
 ///
@@ -107,12 +108,19 @@ pub fn first_record(
 pub fn take_place(
     settings: &Settings,
     record: &Record,
+    cache: &Path,
     member: MemberId,
     incarnation: Incarnation,
     is_over: impl Fn() -> bool,
 ) -> Result<(), JoinError> {
     if claim(record, member, incarnation)? == *record {
         return Ok(());
+    }
+    if let Some(known) = Cache::new(cache).load(&record.cluster)?
+        && known.membership.count(|it| it == incarnation) > 0
+    {
+        // The number is another's by now, and this directory is no empty one.
+        return Err(Refusal::Former(member).into());
     }
     let mut store = Store::new(Arc::new(settings.clone()), &record.cluster)?;
     // In one call: a connection belongs to the runtime that has opened it.

@@ -1,17 +1,19 @@
 //! The membership of a cluster in etcd (law, section 9): who the members are, in which epoch, and who of them lives.
 //!
 //! [`record`] is what lies in etcd, [`plan`] makes the records of a change, [`store`] writes one in place of another, and
-//! [`service`] follows them for a process, on a thread of its own, also while etcd is gone. `docs/MEMBERSHIP.md` has the
-//! layout and what comes of each failure.
+//! [`service`] follows them for a process, on a thread of its own, also while etcd is gone, and carries changes on
+//! ([`driver`]). `docs/MEMBERSHIP.md` has the layout and what comes of each failure.
 
 mod backoff;
 mod bad;
 mod cache;
 mod check;
+pub mod driver;
 mod error;
 mod follow;
 pub mod id;
 pub mod join;
+pub mod mark;
 pub mod plan;
 mod presence;
 pub mod record;

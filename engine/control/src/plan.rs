@@ -6,9 +6,9 @@
 use crate::bad::BadRecord;
 use crate::check::check;
 use crate::id::{ChangeId, Incarnation, MemberId, RecordId};
-use crate::record::{Address, Member, Membership, Record, State, VERSION};
+use crate::record::{Address, Member, Membership, Record, Stage, State, VERSION};
 use isonomy_wire::id::{ClusterId, REPLICAS_MAX};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod refusal;
 
@@ -77,7 +77,9 @@ pub fn found(founding: Founding, id: RecordId) -> Result<Record, BadRecord> {
 }
 
 /// Step 1 of the law: the record that announces a change. `stands` tells what a cluster of a size is to stand, and
-/// `living` who is alive now.
+/// `living` which data directories live now. A change that is held is carried on when [`promote`] says so.
+///
+/// Whoever is new is taken for alive: the epoch goes on as before until the new members are close.
 ///
 /// # Errors
 /// [`Refusal`] if the change is not possible now, or never.
@@ -85,50 +87,108 @@ pub fn announce(
     record: &Record,
     change: &Change,
     id: ChangeId,
+    is_held: bool,
     stands: impl Fn(usize) -> Stands,
-    living: &BTreeSet<MemberId>,
+    living: &BTreeSet<Incarnation>,
 ) -> Result<Record, Refusal> {
     if let State::Changing { change, .. } = record.state {
         return Err(Refusal::UnderWay(change));
     }
-    let members = members_after(&record.membership.members, change)?;
-    if members.is_empty() {
-        return Err(Refusal::Nobody);
+    let now = &record.membership;
+    let members = members_after(&now.members, change)?;
+    match members.len() {
+        0 => return Err(Refusal::Nobody),
+        n if n > REPLICAS_MAX => return Err(Refusal::Full),
+        _ => {}
     }
     let Stands { f, e } = stands(members.len());
     let to = Membership { members, f, e };
-    let mut next = record.clone();
-    next.state = State::Changing { change: id, to: to.clone() };
+    let stage = if is_held { Stage::Held } else { Stage::Learning };
+    let next = Record { state: State::Changing { change: id, to: to.clone(), stage }, ..record.clone() };
     check(&next)?;
-    has_quorum(&record.membership, &record.membership, living)?;
-    has_quorum(&record.membership, &to, living)?;
-    Ok(next)
+    decides(now, living)?;
+    let there = to.members.iter().filter(|member| now.is_new(member)).count()
+        + to.count(|it| now.count(|known| known == it) > 0 && living.contains(&it));
+    let needed = to.slow_quorum();
+    if there < needed { Err(Refusal::TooFewAfter { there, needed }) } else { Ok(next) }
 }
 
-/// Takes an announced change back. That is possible until a Seal has been proposed in any shard, which the caller knows.
+/// Step 2 of the law: the record that lets members propose the Seal. `close` are the data directories that have told that
+/// they are close, and `living` those that live now. All new members must be both, and so many of the next epoch that they
+/// can decide in it.
 ///
 /// # Errors
-/// [`Refusal`] if there is none or it is too late.
-pub fn abandon(record: &Record, is_sealed: bool) -> Result<Record, Refusal> {
-    match record.state {
-        State::Active => Err(Refusal::NoChange),
-        State::Changing { change, .. } if is_sealed => Err(Refusal::Sealed(change)),
-        State::Changing { .. } => Ok(Record { state: State::Active, ..record.clone() }),
+/// [`Refusal`] if there is no change that waits for this, or too few are close.
+pub fn promote(
+    record: &Record,
+    close: &BTreeSet<Incarnation>,
+    living: &BTreeSet<Incarnation>,
+) -> Result<Record, Refusal> {
+    let State::Changing { change, to, stage } = &record.state else {
+        return Err(Refusal::NoChange);
+    };
+    if *stage == Stage::Sealing {
+        return Err(Refusal::Sealing(*change));
     }
+    decides(&record.membership, living)?;
+    let is_ready = |it: Incarnation| close.contains(&it) && living.contains(&it);
+    let is_behind = |member: &&Member| !member.incarnation.is_some_and(is_ready);
+    let behind: Vec<_> = record.learners().filter(is_behind).map(|member| member.id).collect();
+    let (there, needed) = (to.count(is_ready), to.slow_quorum());
+    if there < needed || !behind.is_empty() {
+        return Err(Refusal::NotClose { behind, there, needed });
+    }
+    let state = State::Changing { change: *change, to: to.clone(), stage: Stage::Sealing };
+    Ok(Record { state, ..record.clone() })
 }
 
-/// Step 3 of the law: the record of the next epoch. If the change was abandoned after a Seal had been proposed, and the
-/// Seal has executed, the next epoch has the same members (step 4).
-#[must_use]
-pub fn activate(record: &Record, id: RecordId) -> Record {
-    Record {
+/// Takes an announced change back. Once a Seal may have been proposed, the epoch ends nevertheless, and the next one has
+/// the members of this one (step 4 of the law).
+///
+/// # Errors
+/// [`Refusal`] if there is no change, or it was cancelled before.
+pub fn cancel(record: &Record) -> Result<Record, Refusal> {
+    let State::Changing { change, to, stage } = &record.state else {
+        return Err(Refusal::NoChange);
+    };
+    let now = &record.membership;
+    let state = match stage {
+        Stage::Learning | Stage::Held => State::Active,
+        Stage::Sealing if to == now => return Err(Refusal::Cancelled(*change)),
+        Stage::Sealing => State::Changing { change: *change, to: now.clone(), stage: *stage },
+    };
+    Ok(Record { state, ..record.clone() })
+}
+
+/// Step 3 of the law: the record of the next epoch, whose id is that of the change. `holders` are the data directories
+/// whose members hold the state at the Seal, and its hash.
+///
+/// # Errors
+/// [`Refusal`] if the epoch is not being sealed, too few hold the state, or two hold different states.
+pub fn activate(record: &Record, holders: &BTreeMap<Incarnation, u64>) -> Result<Record, Refusal> {
+    let State::Changing { change, to, stage } = &record.state else {
+        return Err(Refusal::NoChange);
+    };
+    if *stage != Stage::Sealing {
+        return Err(Refusal::NotSealing(*change));
+    }
+    let hash_of = |member: &Member| Some((member.id, *holders.get(&member.incarnation?)?));
+    let hashes: Vec<_> = to.members.iter().filter_map(hash_of).collect();
+    if let Some(pair) = hashes.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+        return Err(Refusal::Differ(pair[0].0, pair[1].0));
+    }
+    let (there, needed) = (hashes.len(), to.slow_quorum());
+    if there < needed {
+        return Err(Refusal::NotHeld { there, needed });
+    }
+    Ok(Record {
         epoch: record.epoch + 1,
-        record: id,
+        record: RecordId(change.0),
         predecessor: Some(record.record),
-        membership: record.changing_to().unwrap_or(&record.membership).clone(),
+        membership: to.clone(),
         state: State::Active,
         ..record.clone()
-    }
+    })
 }
 
 /// A member names the data directory that it has made. A member does so once: another directory is another
@@ -175,7 +235,9 @@ fn members_after(members: &[Member], change: &Change) -> Result<Vec<Member>, Ref
         Change::Remove(id) => drop(after.remove(place(*id)?)),
         Change::Replace(id, address) => {
             let member = &mut after[place(*id)?];
-            member.incarnation = None;
+            if member.incarnation.take().is_none() {
+                return Err(Refusal::NeverStarted(*id));
+            }
             if let Some(address) = address {
                 member.address = address.clone();
             }
@@ -184,13 +246,10 @@ fn members_after(members: &[Member], change: &Change) -> Result<Vec<Member>, Ref
     Ok(after)
 }
 
-/// Whether enough members of `to` live. Whoever is new in it is yet to be started, and is taken for alive.
-fn has_quorum(now: &Membership, to: &Membership, living: &BTreeSet<MemberId>) -> Result<(), Refusal> {
-    let is_new =
-        |member: &Member| now.member(member.id).is_none_or(|old| old.incarnation != member.incarnation);
-    let there = to.members.iter().filter(|member| is_new(member) || living.contains(&member.id)).count();
-    let needed = to.slow_quorum();
-    if there < needed { Err(Refusal::NoQuorum { there, needed }) } else { Ok(()) }
+/// Whether enough members live to decide.
+fn decides(now: &Membership, living: &BTreeSet<Incarnation>) -> Result<(), Refusal> {
+    let (there, needed) = (now.count(|it| living.contains(&it)), now.slow_quorum());
+    if there < needed { Err(Refusal::TooFew { there, needed }) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use crate::id::{Incarnation, MemberId};
 use crate::record::Address;
 use isonomy_wire::address::is_host;
-use serde::{Deserialize, Serialize};
 
 /// A member that has published a sign of life not long ago.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,14 +15,6 @@ pub struct Presence {
     pub address: Address,
 }
 
-/// The value of the key; the key names the member.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Value {
-    incarnation: Incarnation,
-    address: Address,
-}
-
 impl Presence {
     /// Whether a replica with so many shards can listen there. Everybody who may write to etcd can publish anything.
     #[must_use]
@@ -33,14 +24,17 @@ impl Presence {
         is_host(host) && has_ports(*peer_base) && has_ports(*client_base)
     }
 
-    pub(crate) fn parse(id: MemberId, bytes: &[u8]) -> Result<Presence, serde_json::Error> {
-        let Value { incarnation, address } = serde_json::from_slice(bytes)?;
-        Ok(Presence { id, incarnation, address })
+    /// Reads the value of a key, which is the address. The key names the member and its directory.
+    pub(crate) fn parse(
+        id: MemberId,
+        incarnation: Incarnation,
+        bytes: &[u8],
+    ) -> Result<Presence, serde_json::Error> {
+        Ok(Presence { id, incarnation, address: serde_json::from_slice(bytes)? })
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        let value = Value { incarnation: self.incarnation, address: self.address.clone() };
-        serde_json::to_vec(&value).expect("a presence has a JSON form")
+        serde_json::to_vec(&self.address).expect("an address has a JSON form")
     }
 }
 

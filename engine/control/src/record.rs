@@ -86,7 +86,21 @@ pub enum State {
         change: ChangeId,
         /// The members of the next epoch.
         to: Membership,
+        /// How far the change has come.
+        stage: Stage,
     },
+}
+
+/// How far a change has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The new members copy the state. The epoch is sealed as soon as enough members are close.
+    Learning,
+    /// The new members copy the state. The epoch is sealed when an operator says so.
+    Held,
+    /// A Seal may have been proposed: the epoch ends. No Seal is proposed before.
+    Sealing,
 }
 
 /// What is read first: a newer record may have fields that this release does not know.
@@ -133,6 +147,31 @@ impl Record {
             State::Changing { to, .. } => Some(to),
         }
     }
+
+    /// The change that is under way, and how far it has come.
+    #[must_use]
+    pub fn change(&self) -> Option<(ChangeId, Stage)> {
+        match self.state {
+            State::Active => None,
+            State::Changing { change, stage, .. } => Some((change, stage)),
+        }
+    }
+
+    /// The members of the next epoch that this epoch does not have, or has with another directory. They copy the state
+    /// of this epoch without a vote.
+    pub fn learners(&self) -> impl Iterator<Item = &Member> {
+        let all = self.changing_to().map_or(&[][..], |to| &to.members);
+        all.iter().filter(|member| self.membership.is_new(member))
+    }
+
+    /// Whether a member takes part in this epoch or the next one with this data directory.
+    #[must_use]
+    pub fn has(&self, id: MemberId, incarnation: Incarnation) -> bool {
+        let is_there = |membership: &Membership| {
+            membership.member(id).is_some_and(|member| member.incarnation == Some(incarnation))
+        };
+        is_there(&self.membership) || self.changing_to().is_some_and(is_there)
+    }
 }
 
 impl Membership {
@@ -140,6 +179,18 @@ impl Membership {
     #[must_use]
     pub fn member(&self, id: MemberId) -> Option<&Member> {
         self.members.iter().find(|member| member.id == id)
+    }
+
+    /// Whether a member of another epoch is none of these, or one with another directory.
+    #[must_use]
+    pub fn is_new(&self, member: &Member) -> bool {
+        self.member(member.id).is_none_or(|known| known.incarnation != member.incarnation)
+    }
+
+    /// How many of the members have a data directory that is in a set.
+    #[must_use]
+    pub fn count(&self, is_in: impl Fn(Incarnation) -> bool) -> usize {
+        self.members.iter().filter(|member| member.incarnation.is_some_and(&is_in)).count()
     }
 
     /// How many members decide and recover (law, section 1).
@@ -155,6 +206,16 @@ impl fmt::Display for Address {
     }
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Learning => "learning",
+            Stage::Held => "held",
+            Stage::Sealing => "sealing",
+        })
+    }
+}
+
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Record { cluster, epoch, record, membership, .. } = self;
@@ -162,9 +223,9 @@ impl fmt::Display for Record {
         write!(f, "cluster {cluster}, epoch {epoch}, record {record}, members {}", ids.join(", "))?;
         match &self.state {
             State::Active => Ok(()),
-            State::Changing { change, to } => {
+            State::Changing { change, to, stage } => {
                 let ids: Vec<_> = to.members.iter().map(|member| member.id.to_string()).collect();
-                write!(f, ", changing to {} (change {change})", ids.join(", "))
+                write!(f, ", changing to {} (change {change}, {stage})", ids.join(", "))
             }
         }
     }

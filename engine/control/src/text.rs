@@ -51,20 +51,17 @@ fn kept(old: &Member, new: &Member) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{ChangeId, Incarnation, MemberId};
-    use crate::plan::{Change, announce, claim};
-    use crate::sample::{address, living, record, stands};
+    use crate::id::MemberId;
+    use crate::plan::Change;
+    use crate::sample::{address, announced, started};
 
     #[test]
     fn a_plan_shows_who_comes_goes_and_begins_anew() {
-        let mut now = record(3);
-        for id in 0..3 {
-            now = claim(&now, MemberId(id), Incarnation(u128::from(id) + 1)).unwrap();
-        }
         assert!(
-            describe(&now).starts_with("cluster orders, epoch 1\n  member 0 at h0:7100 (clients 7400)\n")
+            describe(&started(3))
+                .starts_with("cluster orders, epoch 1\n  member 0 at h0:7100 (clients 7400)\n")
         );
-        let plan = |change| announce(&now, &change, ChangeId(1), stands, &living(3)).unwrap();
+        let plan = |change| announced(&change, false);
         let added = describe(&plan(Change::Add(address(3))));
         assert!(added.contains("epoch 1 -> 2\n"), "{added}");
         assert!(added.contains("+ member 3 at h3:7100 (clients 7400)\n"), "{added}");

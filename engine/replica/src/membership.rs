@@ -62,7 +62,8 @@ impl Membership {
     ) -> Result<(), Fatal> {
         self.check_cluster(data_dir)?;
         let incarnation = Incarnation(data_dir.incarnation());
-        take_place(&self.settings, &self.record, self.own, incarnation, || stopping.load(Ordering::Relaxed))
+        let is_over = || stopping.load(Ordering::Relaxed);
+        take_place(&self.settings, &self.record, &self.cache, self.own, incarnation, is_over)
             .map_err(|error| fatal(&error))?;
         let presence = Presence { id: self.own, incarnation, address: Address::from(config.own().clone()) };
         self.published.borrow_mut().insert(self.own, presence.clone());

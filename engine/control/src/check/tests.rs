@@ -1,6 +1,6 @@
 use crate::bad::BadRecord;
 use crate::id::{ChangeId, Incarnation, MemberId};
-use crate::record::{Member, RECORD_BYTES_MAX, Record, State};
+use crate::record::{Member, RECORD_BYTES_MAX, Record, Stage, State};
 use crate::sample::{address, record};
 
 /// Parses what a change made of the record of three members.
@@ -15,7 +15,8 @@ fn a_record_reads_as_it_was_written() {
     assert_eq!(parse(|_| {}), Ok(record(3)));
     let change = |record: &mut Record| {
         record.membership.members[1].incarnation = Some(Incarnation(7));
-        record.state = State::Changing { change: ChangeId(9), to: record.membership.clone() };
+        record.state =
+            State::Changing { change: ChangeId(9), to: record.membership.clone(), stage: Stage::Held };
     };
     let mut expected = record(3);
     change(&mut expected);
@@ -32,6 +33,19 @@ fn the_layout_of_version_1() {
         + r#"{"id":0,"incarnation":"00000000000000000000000000000bee","address":{"host":"h0","peer_base":7100,"#
         + r#""client_base":7400}}],"f":0,"e":0},"state":"active"}"#;
     assert_eq!(String::from_utf8(record.to_json()).unwrap(), text);
+    let to = record.membership.clone();
+    let membership = serde_json::to_string(&to).unwrap();
+    for (stage, word) in [(Stage::Learning, "learning"), (Stage::Held, "held"), (Stage::Sealing, "sealing")] {
+        record.state = State::Changing { change: ChangeId(0xd), to: to.clone(), stage };
+        let state = format!(
+            r#"{{"changing":{{"change":"0000000000000000000000000000000d","to":{membership},"stage":"{word}"}}}}"#
+        );
+        assert_eq!(String::from_utf8(record.to_json()).unwrap(), text.replace("\"active\"", &state));
+        for (from, to) in [(word, "done"), (word, "Learning"), (&*format!(",\"stage\":\"{word}\""), "")] {
+            let text = text.replace("\"active\"", &state).replace(from, to);
+            assert!(matches!(Record::parse(text.as_bytes(), "orders"), Err(BadRecord::NoJson(_))), "{text}");
+        }
+    }
 }
 
 #[test]
@@ -126,7 +140,7 @@ fn ports_of_one_host_are_apart() {
             let mut to = it.membership.clone();
             to.members[2].id = MemberId(id);
             to.members[2].address = address(host);
-            it.state = State::Changing { change: ChangeId(1), to };
+            it.state = State::Changing { change: ChangeId(1), to, stage: Stage::Learning };
         })
     };
     assert_eq!(change(2, 3).unwrap_err(), in_use((2, 3), "h2", 7100));

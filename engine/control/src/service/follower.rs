@@ -5,7 +5,6 @@ use crate::backoff::Backoff;
 use crate::cache::Cache;
 use crate::error::Error;
 use crate::follow::follows;
-use crate::record::Record;
 use crate::store::{Event, Listing, Store, Stored};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ pub(super) struct Follower {
     views: Sender<View>,
     backoff: Backoff,
     /// A record that could not be put into the file.
-    uncached: Option<Record>,
+    uncached: Option<Stored>,
 }
 
 impl Follower {
@@ -43,10 +42,11 @@ impl Follower {
     }
 
     async fn follow(&mut self) -> Result<(), Error> {
-        let Listing { revision, record, alive } = self.store.list().await?;
+        let Listing { revision, record, alive, marks } = self.store.list().await?;
         self.on_record(record);
         self.views.send_modify(|view| {
-            view.alive = alive.into_iter().map(|presence| (presence.id, presence)).collect();
+            view.alive = alive.into_iter().map(|presence| (presence.incarnation, presence)).collect();
+            view.marks = marks;
             view.reached();
         });
         let mut watch = self.store.watch(revision + 1).await?;
@@ -55,8 +55,8 @@ impl Follower {
             match timeout(UNCACHED_RETRY, self.store.next(&mut watch)).await {
                 Ok(events) => events?.into_iter().for_each(|event| self.on_event(event)),
                 Err(_nothing_new) => {
-                    if let Some(record) = self.uncached.take() {
-                        self.offer(record);
+                    if let Some(stored) = self.uncached.take() {
+                        self.offer(stored);
                     }
                 }
             }
@@ -67,37 +67,41 @@ impl Follower {
         match event {
             Event::Record(record) => self.on_record(record),
             Event::Alive(presence) => self.views.send_modify(|view| {
-                view.alive.insert(presence.id, presence);
+                view.alive.insert(presence.incarnation, presence);
             }),
-            Event::Gone(id) => self.views.send_modify(|view| {
-                view.alive.remove(&id);
+            Event::Gone(incarnation) => self.views.send_modify(|view| {
+                view.alive.remove(&incarnation);
             }),
+            Event::Mark(mark) => self.views.send_modify(|view| view.marks.insert(mark)),
+            Event::Unmarked(key) => self.views.send_modify(|view| view.marks.remove(&key)),
         }
     }
 
     fn on_record(&mut self, there: Result<Stored, Error>) {
         self.uncached = None;
         match there {
-            Ok(Stored { record, .. }) => self.offer(record),
+            Ok(stored) => self.offer(stored),
             Err(Error::Bad { why, .. }) => self.unfollowed(Unfollowed::Bad(why)),
             Err(_) => self.unfollowed(Unfollowed::Absent),
         }
     }
 
     /// Follows a record, once it is in the file, if it is newer than the known one.
-    fn offer(&mut self, record: Record) {
+    fn offer(&mut self, stored: Stored) {
+        let Stored { record, revision } = &stored;
         let known = self.views.borrow().record.clone();
-        let is_new = known.as_deref() != Some(&record);
-        let follows = known.as_ref().map_or(Ok(()), |known| follows(known, &record));
+        let is_new = known.as_deref() != Some(record);
+        let follows = known.as_ref().map_or(Ok(()), |known| follows(known, record));
         if let Err(refused) = follows {
             return self.unfollowed(Unfollowed::Refused(refused));
         }
-        if is_new && let Err(error) = self.cache.keep(&record) {
-            self.uncached = Some(record);
+        if is_new && let Err(error) = self.cache.keep(record) {
+            self.uncached = Some(stored);
             return self.unfollowed(Unfollowed::Uncached(error.to_string()));
         }
         self.views.send_modify(|view| {
-            view.record = Some(Arc::new(record));
+            view.record = Some(Arc::new(record.clone()));
+            view.revision = Some(*revision);
             view.unfollowed = None;
         });
     }

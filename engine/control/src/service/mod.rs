@@ -2,6 +2,7 @@
 //! who is alive, and says that this member is. It goes on for as long as etcd is gone.
 
 use crate::cache::{Cache, CacheError};
+use crate::driver::{Driver, Report};
 use crate::presence::Presence;
 use crate::settings::{BadSettings, Settings};
 use crate::store::Store;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::sync::watch::{Receiver, channel};
+use tokio::sync::watch::{Receiver, Sender, channel};
 
 mod follower;
 mod publisher;
@@ -32,7 +33,7 @@ pub struct Options {
     pub cluster: String,
     /// The file for the newest record.
     pub cache: PathBuf,
-    /// What to publish, if the process is a member.
+    /// What to publish, if the process is a member. Only a member carries changes on.
     pub presence: Option<Presence>,
     /// How long the sign of life stands; [`LIFE`] unless there is a reason.
     pub life: Duration,
@@ -56,6 +57,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Service {
     views: Receiver<View>,
+    reports: Sender<Report>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -72,22 +74,31 @@ impl Service {
         let cache = Cache::new(&cache);
         let record = cache.load(&cluster)?.map(Arc::new);
         let (sender, views) = channel(View::new(record));
+        let (reports, reported) = channel(Report::default());
         let (stop, stopped) = oneshot::channel();
         let follower = Follower::new(store()?, cache, sender);
-        let publisher = match presence {
-            Some(presence) => Some(Publisher::new(store()?, presence, life)),
+        let member = match presence {
+            Some(own) => Some(Member {
+                publisher: Publisher::new(store()?, own.clone(), life),
+                driver: Driver::new(store()?, own, views.clone(), reported),
+            }),
             None => None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Thread)?;
         let run = move || {
-            runtime.block_on(run(follower, publisher, stopped));
+            runtime.block_on(run(follower, member, stopped));
             // A name that is still looked up, on a thread of its own, holds nobody up.
             runtime.shutdown_background();
         };
         let thread =
             std::thread::Builder::new().name("etcd".into()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Service { views, stop: Some(stop), thread: Some(thread) })
+        Ok(Service { views, reports, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What the shards of this member have come to. The service tells the others what a change needs of it.
+    pub fn report(&self, report: Report) {
+        self.reports.send_if_modified(|known| std::mem::replace(known, report) != report);
     }
 
     /// What is known now.
@@ -114,20 +125,26 @@ impl Drop for Service {
     }
 }
 
-async fn run(mut follower: Follower, mut publisher: Option<Publisher>, stopped: oneshot::Receiver<()>) {
-    let publish = async {
-        match &mut publisher {
-            Some(publisher) => publisher.run().await,
+/// What the service does for a process that is a member.
+struct Member {
+    publisher: Publisher,
+    driver: Driver,
+}
+
+async fn run(mut follower: Follower, mut member: Option<Member>, stopped: oneshot::Receiver<()>) {
+    let take_part = async {
+        match &mut member {
+            Some(Member { publisher, driver }) => tokio::join!(publisher.run(), driver.run()),
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         () = follower.run() => {}
-        () = publish => {}
+        _ = take_part => {}
         // Nothing is ever sent: the service is dropped.
         _ = stopped => {}
     }
-    if let Some(publisher) = &mut publisher {
+    if let Some(Member { publisher, .. }) = &mut member {
         publisher.end().await;
     }
 }

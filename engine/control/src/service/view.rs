@@ -3,10 +3,11 @@
 use crate::bad::BadRecord;
 use crate::error::Error;
 use crate::follow::Refused;
-use crate::id::MemberId;
+use crate::id::Incarnation;
+use crate::mark::Marks;
 use crate::presence::Presence;
 use crate::record::Record;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,8 +16,14 @@ use std::time::Instant;
 pub struct View {
     /// The newest record that was followed. It is in the file. None before the first.
     pub record: Option<Arc<Record>>,
-    /// Who has given a sign of life, and where each listens, as etcd said last.
-    pub alive: BTreeMap<MemberId, Presence>,
+    /// The revision of etcd that wrote the record; none while etcd has not been reached. A write in place of the record
+    /// names it.
+    pub revision: Option<i64>,
+    /// Who has given a sign of life, and where each listens, as etcd said last. A member that is replaced while it lives
+    /// is there twice under one number, with two directories.
+    pub alive: BTreeMap<Incarnation, Presence>,
+    /// What members have told of themselves in a change.
+    pub marks: Marks,
     /// How etcd is reached.
     pub etcd: Etcd,
     /// Why what lies in etcd is not followed, if it is not.
@@ -57,9 +64,22 @@ pub enum Unfollowed {
 }
 
 impl View {
-    pub(super) fn new(record: Option<Arc<Record>>) -> View {
+    pub(crate) fn new(record: Option<Arc<Record>>) -> View {
         let etcd = Etcd::Gone { since: Instant::now(), why: None };
-        View { record, alive: BTreeMap::new(), etcd, unfollowed: None }
+        View {
+            record,
+            revision: None,
+            alive: BTreeMap::new(),
+            marks: Marks::default(),
+            etcd,
+            unfollowed: None,
+        }
+    }
+
+    /// The directories of those who live.
+    #[must_use]
+    pub fn living(&self) -> BTreeSet<Incarnation> {
+        self.alive.keys().copied().collect()
     }
 
     pub(super) fn reached(&mut self) {

@@ -19,7 +19,7 @@ impl Store {
         let seconds = ttl.as_secs() as i64;
         let grant = self.connection.call(async |mut client| client.lease_grant(seconds, None).await).await?;
         let lease = grant.id();
-        let (key, value) = (self.keys.alive(presence.id), presence.to_json());
+        let (key, value) = (self.keys.alive(presence.id, presence.incarnation), presence.to_json());
         let options = || Some(PutOptions::new().with_lease(lease));
         let put = async |mut client: etcd_client::Client| {
             client.put(key.as_str(), value.as_slice(), options()).await
@@ -34,7 +34,7 @@ impl Store {
     /// [`Error::LeaseOver`] if the lease is gone.
     pub async fn renew(&mut self, lease: Lease, presence: &Presence) -> Result<(), Error> {
         self.connection.call(async |mut client| client.lease_keep_alive(lease.0).await).await?;
-        let (key, value) = (self.keys.alive(presence.id), presence.to_json());
+        let (key, value) = (self.keys.alive(presence.id, presence.incarnation), presence.to_json());
         let is_there = Compare::value(key.as_str(), CompareOp::Equal, value.as_slice());
         let put = TxnOp::put(key.as_str(), value.as_slice(), Some(PutOptions::new().with_lease(lease.0)));
         let txn = Txn::new().when([is_there]).or_else([put]);

@@ -1,14 +1,15 @@
 //! The keys of a cluster in etcd: the record, changed by compare-and-swap only, and who is alive.
 
 use crate::error::Error;
-use crate::id::MemberId;
+use crate::id::{Incarnation, MemberId, parse_member};
+use crate::mark::{MARKS_MAX, Mark, MarkKey, Marks};
 use crate::presence::Presence;
 use crate::record::Record;
 use crate::settings::{BadSettings, Settings};
 use connection::{Connection, Failed};
 use etcd_client::{
-    Compare, CompareOp, GetOptions, GetResponse, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse,
-    TxnResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, ResponseHeader, Txn, TxnOp,
+    TxnOpResponse, TxnResponse,
 };
 use isonomy_wire::id::REPLICAS_MAX;
 use std::sync::Arc;
@@ -23,10 +24,12 @@ pub use watch::{Event, Watch};
 
 /// The key of the record, below the prefix.
 const RECORD_KEY: &str = "epoch";
-/// The keys of the living, below the prefix: the number of the member follows.
+/// The keys of the living, below the prefix: the number of the member and its data directory follow.
 const ALIVE_KEY: &str = "alive/";
 /// How many signs of life are read: those of two epochs of the largest cluster.
 const ALIVE_MAX: i64 = 2 * REPLICAS_MAX as i64;
+/// The keys of the marks, below the prefix: the change, the kind and the number of the member follow.
+const MARKS_KEY: &str = "change/";
 
 /// A record as it lies in etcd.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +49,8 @@ pub struct Listing {
     pub record: Result<Stored, Error>,
     /// Who is alive.
     pub alive: Vec<Presence>,
+    /// What members have told of themselves in a change.
+    pub marks: Marks,
 }
 
 /// The keys of one cluster in etcd. Each call has a deadline, tries all endpoints, and is safe to repeat.
@@ -81,7 +86,7 @@ impl Store {
     /// [`Error::Exists`] or [`Error::Bad`] with what is there; nothing is changed then.
     pub async fn init(&mut self, record: &Record) -> Result<Stored, Error> {
         let absent = Compare::create_revision(self.keys.record.as_str(), CompareOp::Equal, 0);
-        match self.write(record, absent).await? {
+        match self.write(record, absent, None).await? {
             Written::Done(stored) => Ok(stored),
             Written::Not(Some(there)) => {
                 Err(Error::Exists { key: self.keys.record.clone(), there: Box::new(there.record) })
@@ -102,14 +107,20 @@ impl Store {
     }
 
     /// Writes `next` in place of `known`, if that is still there. An answer that is lost is no harm: whoever finds its
-    /// own record there has written it, and no two writers have equal records.
+    /// own record there is done. Two writers have equal records only if they carry on the same change by the same step.
+    /// The marks of a change go away with the change.
     ///
     /// # Errors
     /// [`Error::Moved`] with the record that is there instead. [`Error::Unsettled`] if no endpoint says what has come
     /// of it.
     pub async fn replace(&mut self, known: &Stored, next: &Record) -> Result<Stored, Error> {
-        let unmoved = Compare::mod_revision(self.keys.record.as_str(), CompareOp::Equal, known.revision);
-        match self.write(next, unmoved).await? {
+        let change = |record: &Record| record.change().map(|(change, _)| change);
+        let is_other = change(&known.record) != change(next);
+        let also = is_other.then(|| {
+            let marks = format!("{}{MARKS_KEY}", self.keys.prefix);
+            TxnOp::delete(marks, Some(DeleteOptions::new().with_prefix()))
+        });
+        match self.write(next, self.keys.unmoved(known.revision), also).await? {
             Written::Done(stored) => Ok(stored),
             Written::Not(there) => {
                 let there = there.map(|stored| Box::new(stored.record));
@@ -118,15 +129,35 @@ impl Store {
         }
     }
 
-    /// The record and who is alive, at one revision.
+    /// Writes a mark, if the record is still the one of this revision, so that no mark outlives its change.
+    ///
+    /// # Errors
+    /// [`Error::Moved`] if the record is another one.
+    pub async fn mark(&mut self, revision: i64, mark: &Mark) -> Result<(), Error> {
+        let put = TxnOp::put(self.keys.mark(&mark.key()), mark.to_json(), None);
+        let get = TxnOp::get(self.keys.record.as_str(), None);
+        let txn = Txn::new().when([self.keys.unmoved(revision)]).and_then([put]).or_else([get]);
+        let answer = self.connection.call(async |mut client| client.txn(txn.clone()).await).await?;
+        if answer.succeeded() {
+            return Ok(());
+        }
+        let there = self.keys.found(&answer)?.map(|stored| Box::new(stored.record));
+        Err(Error::Moved { key: self.keys.record.clone(), there })
+    }
+
+    /// The record, who is alive and what they have told, at one revision.
     ///
     /// # Errors
     /// Whatever keeps etcd from answering. What is wrong with the record is part of the listing.
     pub async fn list(&mut self) -> Result<Listing, Error> {
         let alive = GetOptions::new().with_prefix().with_limit(ALIVE_MAX);
         let record = TxnOp::get(self.keys.record.as_str(), None);
-        let txn = Txn::new()
-            .and_then([record, TxnOp::get(format!("{}{ALIVE_KEY}", self.keys.prefix), Some(alive))]);
+        let marks = GetOptions::new().with_prefix().with_limit(MARKS_MAX as i64);
+        let txn = Txn::new().and_then([
+            record,
+            TxnOp::get(format!("{}{ALIVE_KEY}", self.keys.prefix), Some(alive)),
+            TxnOp::get(format!("{}{MARKS_KEY}", self.keys.prefix), Some(marks)),
+        ]);
         let answer = self.connection.call(async |mut client| client.txn(txn.clone()).await).await?;
         let kvs: Vec<_> = got(&answer).flat_map(|mut got| got.take_kvs()).collect();
         let record = kvs.iter().find(|kv| kv.key() == self.keys.record.as_bytes());
@@ -134,15 +165,21 @@ impl Store {
             revision: revision(answer.header()),
             record: self.keys.stored(record).and_then(|stored| stored.ok_or_else(|| self.keys.absent())),
             alive: kvs.iter().filter_map(|kv| self.keys.presence(kv)).collect(),
+            marks: kvs.iter().filter_map(|kv| self.keys.read_mark(kv)).collect(),
         })
     }
 
-    /// Writes a record if a condition holds; otherwise says what is there.
-    async fn write(&mut self, record: &Record, condition: Compare) -> Result<Written, Error> {
+    /// Writes a record, and does something else with it, if a condition holds; otherwise says what is there.
+    async fn write(
+        &mut self,
+        record: &Record,
+        condition: Compare,
+        also: Option<TxnOp>,
+    ) -> Result<Written, Error> {
         let key = self.keys.record.as_str();
-        let put = TxnOp::put(key, record.to_json(), None);
-        let get = TxnOp::get(key, None);
-        let txn = Txn::new().when([condition]).and_then([put]).or_else([get]);
+        let put = [TxnOp::put(key, record.to_json(), None)];
+        let then: Vec<_> = put.into_iter().chain(also).collect();
+        let txn = Txn::new().when([condition]).and_then(then).or_else([TxnOp::get(key, None)]);
         let answer = match self.connection.call(async |mut client| client.txn(txn.clone()).await).await {
             Ok(answer) => answer,
             Err(Failed::Unreachable { tried, is_sent: true }) => return Err(Error::Unsettled(tried)),
@@ -152,10 +189,8 @@ impl Store {
             let revision = revision(answer.header());
             return Ok(Written::Done(Stored { record: record.clone(), revision }));
         }
-        let there = got(&answer).next();
-        let there = self.keys.stored(there.as_ref().and_then(|got| got.kvs().first()))?;
-        Ok(match there {
-            // An earlier try of this call, whose answer was lost.
+        Ok(match self.keys.found(&answer)? {
+            // An earlier try of this call, whose answer was lost, or another member's.
             Some(stored) if stored.record == *record => Written::Done(stored),
             there => Written::Not(there),
         })
@@ -195,23 +230,57 @@ impl Keys {
         Ok(Some(Stored { record, revision: kv.mod_revision() }))
     }
 
-    fn alive(&self, id: MemberId) -> String {
-        format!("{}{ALIVE_KEY}{id}", self.prefix)
+    /// The condition that the record is still the one of a revision.
+    fn unmoved(&self, revision: i64) -> Compare {
+        Compare::mod_revision(self.record.as_str(), CompareOp::Equal, revision)
+    }
+
+    /// The record that a transaction has read.
+    fn found(&self, answer: &TxnResponse) -> Result<Option<Stored>, Error> {
+        let there = got(answer).next();
+        self.stored(there.as_ref().and_then(|got| got.kvs().first()))
+    }
+
+    fn alive(&self, id: MemberId, incarnation: Incarnation) -> String {
+        format!("{}{ALIVE_KEY}{id}/{incarnation}", self.prefix)
+    }
+
+    fn mark(&self, key: &MarkKey) -> String {
+        format!("{}{MARKS_KEY}{}", self.prefix, key.path())
     }
 
     /// Whose sign of life a key is, if it is one.
-    fn whose(&self, key: &[u8]) -> Option<MemberId> {
+    fn whose(&self, key: &[u8]) -> Option<(MemberId, Incarnation)> {
         let rest = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?.strip_prefix(ALIVE_KEY)?;
-        rest.parse().ok().map(MemberId)
+        let (id, incarnation) = rest.split_once('/')?;
+        Some((parse_member(id)?, incarnation.parse().ok()?))
     }
 
     /// A sign of life, if it reads. It decides nothing, so one that does not read is told and left out.
     fn presence(&self, kv: &KeyValue) -> Option<Presence> {
-        let id = self.whose(kv.key())?;
-        match Presence::parse(id, kv.value()) {
+        let (id, incarnation) = self.whose(kv.key())?;
+        match Presence::parse(id, incarnation, kv.value()) {
             Ok(presence) => Some(presence),
             Err(error) => {
                 log::warn!("what member {id} has published in etcd does not parse and is left out: {error}");
+                None
+            }
+        }
+    }
+
+    /// Which mark a key is, if it is one.
+    fn which_mark(&self, key: &[u8]) -> Option<MarkKey> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?.strip_prefix(MARKS_KEY)?;
+        MarkKey::parse(rest)
+    }
+
+    /// A mark, if it reads. One that does not only delays, so it is told and left out.
+    fn read_mark(&self, kv: &KeyValue) -> Option<Mark> {
+        let key = self.which_mark(kv.key())?;
+        match Mark::parse(key, kv.value()) {
+            Ok(mark) => Some(mark),
+            Err(error) => {
+                log::warn!("what lies in etcd at {} is no mark and is left out: {error}", self.mark(&key));
                 None
             }
         }

@@ -2,7 +2,8 @@
 
 use super::{Store, Stored};
 use crate::error::{Error, Tried};
-use crate::id::MemberId;
+use crate::id::Incarnation;
+use crate::mark::{Mark, MarkKey};
 use crate::presence::Presence;
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 
@@ -14,7 +15,11 @@ pub enum Event {
     /// A member has published where it is.
     Alive(Presence),
     /// A member's sign of life is gone.
-    Gone(MemberId),
+    Gone(Incarnation),
+    /// A member has told something of itself in a change.
+    Mark(Mark),
+    /// What a member has told is gone.
+    Unmarked(MarkKey),
 }
 
 /// A watch that stands.
@@ -64,10 +69,12 @@ impl Store {
             let stored = self.keys.stored(is_put.then_some(kv));
             return Some(Event::Record(stored.and_then(|stored| stored.ok_or_else(|| self.keys.absent()))));
         }
+        let keys = &self.keys;
         if is_put {
-            return self.keys.presence(kv).map(Event::Alive);
+            return keys.presence(kv).map(Event::Alive).or_else(|| keys.read_mark(kv).map(Event::Mark));
         }
-        self.keys.whose(kv.key()).map(Event::Gone)
+        let gone = keys.whose(kv.key()).map(|(_, incarnation)| Event::Gone(incarnation));
+        gone.or_else(|| keys.which_mark(kv.key()).map(Event::Unmarked))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The membership in a real etcd.
 
 mod access;
+mod changes;
+mod join;
 mod leases;
 mod outages;
 mod restored;

@@ -5,8 +5,8 @@ pub(crate) mod proxy;
 pub(crate) mod server;
 
 use isonomy_control::id::{ChangeId, Incarnation, MemberId, RecordId};
-use isonomy_control::plan::{Change, Founding, Stands, activate, announce, found};
-use isonomy_control::record::{Address, Record};
+use isonomy_control::plan::{Change, Founding, Stands, activate, announce, claim, found};
+use isonomy_control::record::{Address, Record, Stage, State};
 use isonomy_control::service::{Options, Service, View};
 use isonomy_control::settings::Settings;
 use isonomy_control::store::Store;
@@ -37,7 +37,7 @@ pub(crate) fn address(n: u8) -> Address {
     Address { host: format!("h{n}"), peer_base: 7100, client_base: 7400 }
 }
 
-/// The first record of a cluster of three; each call makes another one.
+/// A record of a cluster of three that have started; each call makes another one.
 pub(crate) fn record() -> Record {
     let founding = Founding {
         cluster: CLUSTER.into(),
@@ -46,23 +46,41 @@ pub(crate) fn record() -> Record {
         addresses: (0..3).map(address).collect(),
         stands: Stands { f: 1, e: 1 },
     };
-    found(founding, RecordId::random()).unwrap()
+    let first = found(founding, RecordId::random()).unwrap();
+    (0..3).fold(first, |record, n| claim(&record, MemberId(n), directory(n)).unwrap())
 }
 
 /// The announcement of a fourth member.
 pub(crate) fn changing(record: &Record) -> Record {
-    let stands = |_| Stands { f: 1, e: 1 };
-    let living = (0..3).map(MemberId).collect();
-    announce(record, &Change::Add(address(3)), ChangeId::random(), stands, &living).unwrap()
+    announced(record, &Change::Add(address(3)), false)
 }
 
-/// The epoch after a record.
+/// The announcement of a change while all members live.
+pub(crate) fn announced(record: &Record, change: &Change, is_held: bool) -> Record {
+    let stands = |n| if n < 3 { Stands { f: 0, e: 0 } } else { Stands { f: 1, e: 1 } };
+    let living = (0..9).map(directory).collect();
+    announce(record, change, ChangeId::random(), is_held, stands, &living).unwrap()
+}
+
+/// The epoch after a record: that of its change, or another one with the same members.
 pub(crate) fn next(record: &Record) -> Record {
-    activate(record, RecordId::random())
+    let same = (ChangeId::random(), record.membership.clone());
+    let (change, to) = match &record.state {
+        State::Active => same,
+        State::Changing { change, to, .. } => (*change, to.clone()),
+    };
+    let holders = to.members.iter().filter_map(|member| Some((member.incarnation?, 7))).collect();
+    let state = State::Changing { change, to, stage: Stage::Sealing };
+    activate(&Record { state, ..record.clone() }, &holders).unwrap()
+}
+
+/// The data directory of a member.
+pub(crate) fn directory(n: u8) -> Incarnation {
+    Incarnation(u128::from(n) + 1)
 }
 
 pub(crate) fn presence(n: u8) -> Presence {
-    Presence { id: MemberId(n), incarnation: Incarnation(u128::from(n) + 1), address: address(n) }
+    Presence { id: MemberId(n), incarnation: directory(n), address: address(n) }
 }
 
 /// Follows the cluster, with a file in `dir`.
