@@ -87,6 +87,7 @@ fn log(c: &mut Criterion) {
         cluster: ClusterId::of_name("bench"),
         incarnation: 1,
         replica: ReplicaId(0),
+        epoch: Epoch(1),
         shard: ShardId(0),
     };
     let mut encoder = GroupEncoder::new(id);

@@ -346,8 +346,10 @@ pub struct Hello {
 pub enum Role {
     /// A member. The fields identify its data directory and the state of that directory (G6).
     Replica {
-        /// The place of the member in the epoch.
+        /// The place of the member in the epoch; behind those of all members for a learner.
         id: ReplicaId,
+        /// The record that names the epoch's members; 0 where members are not named in etcd.
+        record: RecordId,
         /// A random number, made with the data directory.
         incarnation: u128,
         /// The process of the member.
@@ -427,8 +429,14 @@ pub enum Refusal {
     WrongVersion { here: u8, there: u8 },
     #[error("this replica has conflict rule {here}, not {there}; run the same release on both sides")]
     WrongRule { here: u32, there: u32 },
-    #[error("this replica is in epoch {}, not {}; restart with the current member list", here.0, there.0)]
+    #[error("this replica is in epoch {}, not {}; the replica in the lower epoch follows as soon as etcd names it the later one", here.0, there.0)]
     WrongEpoch { here: Epoch, there: Epoch },
+    #[error(
+        "this replica follows the record {:032x} of epoch {}, not {:032x}: etcd was restored from an old backup, or the \
+         replicas use different prefixes; see docs/MEMBERSHIP.md",
+        here.0, epoch.0, there.0
+    )]
+    WrongRecord { epoch: Epoch, here: RecordId, there: RecordId },
     #[error(
         "this port does not serve shard {}; it serves shard {}; check client_base and peer_base",
         there.0, here.0

@@ -14,6 +14,7 @@ mod follow;
 pub mod id;
 pub mod join;
 pub mod mark;
+pub mod places;
 pub mod plan;
 mod presence;
 pub mod record;

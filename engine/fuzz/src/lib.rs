@@ -4,6 +4,7 @@
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
+use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::contract::{Append, ClientRef, Config, Output, Position, Time, Timing};
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::payload::Payload;
@@ -69,7 +70,7 @@ pub fn apply(edit: Edit, bytes: &mut Vec<u8>, older: &[u8]) {
 
 /// The name of the log.
 pub fn log_id() -> LogId {
-    LogId { cluster: ClusterId(7), incarnation: 3, replica: ReplicaId(0), shard: ShardId(0) }
+    LogId { cluster: ClusterId(7), incarnation: 3, replica: ReplicaId(0), epoch: FIRST, shard: ShardId(0) }
 }
 
 /// What a lone replica writes for some decisions of values made of this byte, and its snapshot after

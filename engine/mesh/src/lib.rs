@@ -10,6 +10,7 @@ mod lane;
 
 pub use lane::{Inbox, LANE_MAX, Outbox};
 
+use isonomy_wire::id::{Epoch, RecordId, ReplicaId};
 use isonomy_wire::message::ShardStatus;
 
 /// Where a member of the cluster is found.
@@ -23,11 +24,48 @@ pub struct MemberAddress {
     pub client_base: u16,
 }
 
+/// A member or a learner of an epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Where it is found.
+    pub address: MemberAddress,
+    /// The data directory that it takes part with, if that is known.
+    pub incarnation: Option<u128>,
+}
+
+/// Who takes part in an epoch (law, section 9).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Roster {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The record that names the members; 0 if they are not named in etcd.
+    pub record: RecordId,
+    /// The place of this replica; none if the epoch has left it out.
+    pub own: Option<ReplicaId>,
+    /// The number of members, which have the first places.
+    pub members: u8,
+    /// The members, and behind them the learners of a change that is under way.
+    pub places: Vec<Place>,
+}
+
+impl Roster {
+    /// The members of the first epoch of a cluster that names them in its configuration.
+    pub fn of_first_epoch(own: ReplicaId, addresses: impl IntoIterator<Item = MemberAddress>) -> Roster {
+        let place = |address| Place { address, incarnation: None };
+        let places: Vec<Place> = addresses.into_iter().map(place).collect();
+        let members = places.len() as u8;
+        Roster { epoch: Epoch(1), record: RecordId(0), own: Some(own), members, places }
+    }
+}
+
 /// What the process tells a shard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToShard {
-    /// The members are found at these addresses from now on, by their ids. Links that stand are kept.
-    Addresses(Vec<MemberAddress>),
+    /// Who takes part, and where they are found from now on. Links that stand are kept within an epoch. With a later
+    /// epoch the shard leaves its own for that one, or takes no part any more.
+    Roster(Roster),
+    /// The shard proposes a Seal with this record, again and again, until its epoch has ended.
+    Seal(RecordId),
     /// The shard answers the requests that are under way, closes its connections and ends.
     Stop,
 }
@@ -37,8 +75,30 @@ pub enum ToShard {
 pub enum FromShard {
     /// The log is read and the ports are served.
     Ready,
+    /// What the shard has come to, whenever that changes.
+    Progress(Progress),
     /// The shard's metrics, about once a second. Newer metrics replace older ones, so some may be left out.
     Metrics(Box<ShardStatus>),
+}
+
+/// How far a shard has come in an epoch and in the change of its members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Whether the shard has the state, up to a small rest.
+    pub is_close: bool,
+    /// The end of the epoch, if the shard holds the state at it durably.
+    pub end: Option<EpochEnd>,
+}
+
+/// The end of an epoch in a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EpochEnd {
+    /// The record that the Seal names.
+    pub record: RecordId,
+    /// The hash of the state.
+    pub hash: u64,
 }
 
 /// A shard's end.

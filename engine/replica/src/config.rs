@@ -6,12 +6,13 @@ use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
 use etcd::EtcdFile;
 pub(crate) use etcd::{EtcdArgs, MembershipSource};
-use isonomy_control::id::MemberId;
+use isonomy_control::places::places;
 use isonomy_control::record::{Address, Record};
 use isonomy_control::settings::Settings as EtcdSettings;
+use isonomy_mesh::{MemberAddress, Roster};
 use isonomy_shard::data_dir::Expected;
 use isonomy_wire::address::{bare_host, is_host};
-use isonomy_wire::id::{REPLICAS_MAX, ReplicaId, SHARDS_MAX};
+use isonomy_wire::id::{Epoch, REPLICAS_MAX, ReplicaId, SHARDS_MAX};
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,6 @@ pub(crate) const LOG_BUDGET_MIB_MIN: u64 = 64;
 /// The default number of days without use after which a source is forgotten, and the largest.
 const SOURCE_EXPIRY_DAYS: u32 = 30;
 const SOURCE_EXPIRY_DAYS_MAX: u32 = 3650;
-/// The epoch in which each cluster begins.
-const FIRST_EPOCH: u32 = 1;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The moment at which a decision may be answered.
@@ -193,8 +192,10 @@ pub(crate) struct Config {
     pub(crate) etcd: Option<EtcdSettings>,
     /// Where the others find this replica, if not where the record in etcd says.
     advertise: Option<MemberConfig>,
-    /// All members in order. Of a cluster in etcd there are none before its record was adopted.
+    /// All that take part, by their places. Of a cluster in etcd there are none before its record was adopted.
     pub(crate) members: Vec<MemberConfig>,
+    /// The own place among them.
+    place: usize,
 }
 
 impl Config {
@@ -228,6 +229,7 @@ impl Config {
             etcd,
             advertise: args.advertise.or(file.advertise),
             members,
+            place: usize::from(replica),
         };
         config.check()?;
         if config.etcd.is_none() {
@@ -265,10 +267,10 @@ impl Config {
     /// Checks the members, now that they are known, and listens at the own host if nothing else was configured.
     fn take_members(&mut self) -> Result<(), Fatal> {
         let count = self.members.len();
-        if count == 0 || count > REPLICAS_MAX {
+        if count == 0 || (self.etcd.is_none() && count > REPLICAS_MAX) {
             return Err(bad(format!("`members` names {count} replicas; a cluster has 1 to {REPLICAS_MAX}")));
         }
-        if self.replica.index() >= count {
+        if self.place >= count {
             let last = count - 1;
             return Err(bad(format!("`replica` is {}, but the members are 0 to {last}", self.replica)));
         }
@@ -284,34 +286,17 @@ impl Config {
         Ok(())
     }
 
-    /// Takes members and shards from the record in etcd.
-    ///
-    /// An error if this replica does not belong to them, or the release cannot take part in the epoch.
-    pub(crate) fn adopt(&mut self, record: &Record) -> Result<(), Fatal> {
-        if record.epoch != FIRST_EPOCH {
-            return Err(bad(format!(
-                "the cluster is in epoch {}, and this release takes part in epoch {FIRST_EPOCH} only; run the release \
-                 that made the epoch",
-                record.epoch
-            )));
-        }
-        let members = &record.membership.members;
-        let is_own = |member: &isonomy_control::record::Member| member.id == MemberId(self.replica.0);
-        let Some(place) = members.iter().position(is_own) else {
-            let ids: Vec<String> = members.iter().map(|member| member.id.to_string()).collect();
-            return Err(bad(format!(
-                "`replica` is {}, and the members in etcd are {}; check `replica` and `cluster`",
-                self.replica,
-                ids.join(", ")
-            )));
-        };
-        self.replica = ReplicaId(place as u8);
+    /// Takes members and shards from the record in etcd, in which this replica has this place.
+    pub(crate) fn adopt(&mut self, record: &Record, place: usize) -> Result<(), Fatal> {
+        self.place = place;
         self.shards = record.shards;
-        self.members = members.iter().map(|member| MemberConfig::from(&member.address)).collect();
+        self.members = places(record).map(|member| MemberConfig::from(&member.address)).collect();
         if let Some(advertise) = &self.advertise {
             self.members[place] = advertise.clone();
         }
-        self.take_members()
+        let listen = if self.listen.is_empty() { &self.own().host } else { &self.listen };
+        self.listen = bare_host(listen).to_owned();
+        Ok(())
     }
 
     /// Checks that the ports of each member exist, and that no two overlap, neither of one member nor of one host.
@@ -341,16 +326,26 @@ impl Config {
         Expected {
             path: self.data_dir.clone(),
             cluster: self.cluster.clone(),
-            replica: self.replica,
-            replicas: self.members.len() as u8,
+            member: self.replica.0,
             shards: self.shards,
             outlives_power: self.durability == Durability::Fsync,
         }
     }
 
+    /// Who takes part if the members are not named in etcd. Their epoch is the one that the data directory is in, since a
+    /// cluster that was restored goes on in the epoch of its backup.
+    pub(crate) fn roster(&self, epoch: Option<Epoch>) -> Roster {
+        let address = |member: &MemberConfig| {
+            let MemberConfig { host, peer_base, client_base } = member.clone();
+            MemberAddress { host, peer_base, client_base }
+        };
+        let first = Roster::of_first_epoch(self.replica, self.members.iter().map(address));
+        Roster { epoch: epoch.unwrap_or(first.epoch), ..first }
+    }
+
     /// The entry of this replica in the list of members.
     pub(crate) fn own(&self) -> &MemberConfig {
-        &self.members[self.replica.index()]
+        &self.members[self.place]
     }
 }
 

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::fatal::Fatal;
 use isonomy_shard::limits::{ARRIVING_MAX, OPERATORS_MAX, STRANGERS_MAX};
 use isonomy_tuning::limits::{Resource, UNLIMITED};
+use isonomy_wire::id::PLACES_MAX;
 
 /// Open files of a process besides those of its shards: the standard streams, the lock, and files that are read or
 /// written now and then.
@@ -35,7 +36,8 @@ pub(crate) fn share_out(config: &Config) -> Result<u32, Fatal> {
     let limit = raise(Resource::NOFILE, UNLIMITED)?;
     let demand = Demand {
         shards: config.shards.into(),
-        peers: config.members.len() as u64 - 1,
+        // Members in etcd can become more while the process runs.
+        peers: if config.etcd.is_some() { PLACES_MAX } else { config.members.len() } as u64 - 1,
         clients: config.connections_max.into(),
     };
     let clients = demand.clients_within(limit)?;

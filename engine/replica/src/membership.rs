@@ -3,14 +3,17 @@
 
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
+use isonomy_control::driver::Report;
 use isonomy_control::id::{Incarnation, MemberId};
 use isonomy_control::join::{JoinError, first_record, take_place};
+use isonomy_control::places::{own_place, places};
 use isonomy_control::plan::Refusal;
-use isonomy_control::record::{Address, Member, Record};
+use isonomy_control::record::{Address, Member, Record, Stage};
 use isonomy_control::service::{Etcd, LIFE, Options, Service, StartError, View};
 use isonomy_control::{Presence, settings::Settings};
-use isonomy_mesh::MemberAddress;
-use isonomy_shard::data_dir::{DataDir, MEMBERSHIP_FILE, has_identity};
+use isonomy_mesh::{MemberAddress, Place, Roster};
+use isonomy_shard::data_dir::{DataDir, MEMBERSHIP_FILE, known_incarnation};
+use isonomy_wire::id::{Epoch, RecordId, ReplicaId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,10 +25,13 @@ pub(crate) struct Membership {
     cluster: String,
     cache: PathBuf,
     own: MemberId,
+    /// The data directory, once it is open.
+    incarnation: Option<Incarnation>,
+    /// The newest record at the start.
     record: Record,
     service: Option<Service>,
     /// Where each member has said last that it is found, also after its sign of life has ended.
-    published: RefCell<BTreeMap<MemberId, Presence>>,
+    published: RefCell<BTreeMap<Incarnation, Presence>>,
     /// Whether the log says that etcd is gone.
     is_gone: Cell<bool>,
 }
@@ -41,15 +47,26 @@ impl Membership {
         let record =
             first_record(&settings, &config.cluster, &cache, is_over).map_err(|error| fatal(&error))?;
         let own = MemberId(config.replica.0);
-        config.adopt(&record)?;
-        let is_taken = record.membership.member(own).is_some_and(|member| member.incarnation.is_some());
-        if is_taken && !has_identity(&config.data_dir) {
-            // Before the directory is made, because a directory is its member's for ever.
-            return Err(fatal(&Refusal::Claimed(own).into()));
-        }
+        // Before the directory is made, because a directory is its member's for ever.
+        let incarnation = known_incarnation(&config.data_dir).map(Incarnation);
+        let place = own_place(&record, own, incarnation).map_err(|refusal| match refusal {
+            Refusal::NoMember(_) => no_member(own, &record),
+            refusal => fatal(&refusal.into()),
+        })?;
+        config.adopt(&record, place)?;
         let (cluster, is_gone) = (config.cluster.clone(), Cell::new(false));
         let published = RefCell::default();
-        Ok(Some(Membership { settings, cluster, cache, own, record, service: None, published, is_gone }))
+        Ok(Some(Membership {
+            settings,
+            cluster,
+            cache,
+            own,
+            incarnation,
+            record,
+            service: None,
+            published,
+            is_gone,
+        }))
     }
 
     /// Takes the place with this data directory, publishes where the replica is found, and follows etcd from here on.
@@ -62,11 +79,12 @@ impl Membership {
     ) -> Result<(), Fatal> {
         self.check_cluster(data_dir)?;
         let incarnation = Incarnation(data_dir.incarnation());
+        self.incarnation = Some(incarnation);
         let is_over = || stopping.load(Ordering::Relaxed);
         take_place(&self.settings, &self.record, &self.cache, self.own, incarnation, is_over)
             .map_err(|error| fatal(&error))?;
         let presence = Presence { id: self.own, incarnation, address: Address::from(config.own().clone()) };
-        self.published.borrow_mut().insert(self.own, presence.clone());
+        self.published.borrow_mut().insert(incarnation, presence.clone());
         let service = Service::start(Options {
             settings: self.settings.clone(),
             cluster: self.cluster.clone(),
@@ -111,31 +129,56 @@ impl Membership {
         Err(Fatal::new(Reason::DataDir, text))
     }
 
-    /// Where the members are found, as far as that is known now: each at the address that it published last, or else at
-    /// the one that the record names.
-    pub(crate) fn addresses(&self) -> Vec<MemberAddress> {
+    /// Who takes part, as far as that is known now, and where they are found: each at the address that it published last,
+    /// or else at the one that the record names.
+    pub(crate) fn roster(&self) -> Roster {
+        let view = self.view();
+        let record = view.as_ref().and_then(|view| view.record.as_deref()).unwrap_or(&self.record);
+        let own = own_place(record, self.own, self.incarnation).ok();
+        let published = self.published.borrow();
+        let place = |(index, member): (usize, &Member)| {
+            let known = member.incarnation.or(self.incarnation.filter(|_| own == Some(index)));
+            let presence = known.and_then(|known| published.get(&known));
+            let address = address_of(presence.map_or(&member.address, |presence| &presence.address));
+            Place { address, incarnation: known.map(|it| it.0) }
+        };
+        Roster {
+            epoch: Epoch(record.epoch),
+            record: RecordId(record.record.0),
+            own: own.map(|place| ReplicaId(place as u8)),
+            members: record.membership.members.len() as u8,
+            places: places(record).enumerate().map(place).collect(),
+        }
+    }
+
+    /// The record that the Seal is to name, if the epoch is to end.
+    pub(crate) fn sealing(&self) -> Option<RecordId> {
+        match self.view()?.record.as_deref()?.change()? {
+            (change, Stage::Sealing) => Some(RecordId(change.0)),
+            (_, Stage::Learning | Stage::Held) => None,
+        }
+    }
+
+    /// Says what the shards of this replica have come to, which a change of the members waits for.
+    pub(crate) fn report(&self, report: Report) {
+        if let Some(service) = &self.service {
+            service.report(report);
+        }
+    }
+
+    fn view(&self) -> Option<View> {
         let view = self.service.as_ref().map(Service::view);
         view.iter().for_each(|view| self.on_view(view));
-        let known = view.as_ref().and_then(|view| view.record.as_deref()).unwrap_or(&self.record);
-        // Of another epoch nothing is taken: its members may have other places.
-        let record = if known.record == self.record.record { known } else { &self.record };
-        let published = self.published.borrow();
-        let found = |member: &Member| {
-            // Another directory than the one that has taken the member's place says nothing.
-            let is_its =
-                |presence: &&Presence| member.incarnation.is_none_or(|it| it == presence.incarnation);
-            let presence = published.get(&member.id).filter(is_its);
-            address_of(presence.map_or(&member.address, |presence| &presence.address))
-        };
-        record.membership.members.iter().map(found).collect()
+        view
     }
 
     /// Notes where members have said that they are found. The own address is the one that is configured.
     fn on_view(&self, view: &View) {
         self.tell_etcd(view);
         let is_possible = |presence: &&Presence| presence.is_possible(self.record.shards);
-        let others = view.alive.values().filter(|presence| presence.id != self.own).filter(is_possible);
-        self.published.borrow_mut().extend(others.map(|presence| (presence.id, presence.clone())));
+        let is_other = |presence: &&Presence| Some(presence.incarnation) != self.incarnation;
+        let others = view.alive.values().filter(is_other).filter(is_possible);
+        self.published.borrow_mut().extend(others.map(|presence| (presence.incarnation, presence.clone())));
     }
 
     /// Logs that etcd is gone or answers again, once each time.
@@ -153,6 +196,16 @@ impl Membership {
 fn address_of(address: &Address) -> MemberAddress {
     let Address { host, peer_base, client_base } = address.clone();
     MemberAddress { host, peer_base, client_base }
+}
+
+fn no_member(own: MemberId, record: &Record) -> Fatal {
+    let ids: Vec<String> = places(record).map(|member| member.id.to_string()).collect();
+    let text = format!(
+        "`replica` is {own}, and the members in etcd are {}; check `replica` and `cluster`, or let the replica in first \
+         (`isonomy member add`)",
+        ids.join(", ")
+    );
+    Fatal::new(Reason::Config, text)
 }
 
 fn fatal(error: &JoinError) -> Fatal {

@@ -53,6 +53,12 @@ fn serve(config: &mut Config, stopping: &Arc<AtomicBool>) -> Result<Option<u64>,
     let join =
         || membership.as_mut().map_or(Ok(()), |membership| membership.join(config, &data_dir, stopping));
     let Some(()) = patiently(stopping, join)? else { return Ok(None) };
+    let roster = match &membership {
+        Some(membership) => membership.roster(),
+        None => config.roster(data_dir.newest_epoch()),
+    };
+    let enter = || if roster.own.is_some() { data_dir.enter(&roster).map(drop) } else { Ok(()) };
+    let Some(()) = patiently(stopping, enter)? else { return Ok(None) };
     let listen = || -> Result<_, Fatal> {
         let addresses = look_up(stopping, &config.listen)?;
         Ok((take_ports(stopping, config, &addresses)?, addresses))
@@ -60,8 +66,8 @@ fn serve(config: &mut Config, stopping: &Arc<AtomicBool>) -> Result<Option<u64>,
     let Some((ports, addresses)) = patiently(stopping, listen)? else { return Ok(None) };
     let unreachable = check_loopback(stopping, config, &addresses);
     say_addresses(config, &ports, unreachable.as_deref());
-    let mut shards = Shards::start(config, &data_dir, ports, unreachable, membership)?;
-    if shards.wait_ready(stopping) {
+    let mut shards = Shards::start(config, &data_dir, &roster, ports, unreachable, membership)?;
+    if shards.wait_ready(stopping)? {
         announce(config);
     }
     shards.run(stopping).map(Some)

@@ -1,25 +1,23 @@
 //! The shards of a replica, as the process's main thread sees them: their threads, and what crosses the mesh.
 
-use crate::config::{Config, Durability, MemberConfig};
+use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::membership::Membership;
-use isonomy_mesh::{FromShard, MemberAddress, ProcessEnd, ToShard, connect};
+use isonomy_control::driver::{Held, Report};
+use isonomy_control::id::ChangeId;
+use isonomy_mesh::{EpochEnd, FromShard, ProcessEnd, Progress, Roster, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
 use isonomy_shard::{Ports, Resolver, Settings, spawn};
 use isonomy_tuning::cores;
-use isonomy_wire::id::ShardId;
+use isonomy_wire::id::{Epoch, RecordId, ShardId};
 use isonomy_wire::message::ShardStatus;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
-
-fn address(member: &MemberConfig) -> MemberAddress {
-    let MemberConfig { host, peer_base, client_base } = member;
-    MemberAddress { host: host.clone(), peer_base: *peer_base, client_base: *client_base }
-}
+use xxhash_rust::xxh3::xxh3_64;
 
 /// How often it is tried to put the order to stop into a lane that is full.
 const LANE_RETRY: Duration = Duration::from_millis(20);
@@ -41,22 +39,31 @@ struct Shard {
     is_ready: bool,
     /// What the shard measured last.
     metrics: Option<Box<ShardStatus>>,
-    /// Where the shard was told last that the members are.
-    addresses: Vec<MemberAddress>,
+    /// What the shard has come to.
+    progress: Option<Progress>,
+    /// Who takes part, as the shard was told last.
+    roster: Roster,
+    /// The record with which the shard was told last to end its epoch.
+    sealing: Option<RecordId>,
 }
 
 /// All shards of a replica.
 pub(crate) struct Shards {
     shards: Vec<Shard>,
+    data_dir: DataDir,
     /// The members, if they are named in etcd.
     membership: Option<Membership>,
+    /// The newest epoch that the directory has entered, or that has left this replica out.
+    entered: Epoch,
 }
 
 impl Shards {
-    /// Starts a shard for each pair of ports. What the shards say wakes the calling thread.
+    /// Starts a shard for each pair of ports, in the epoch of `roster`, which the directory has entered. What the shards
+    /// say wakes the calling thread.
     pub(crate) fn start(
         config: &Config,
         data_dir: &DataDir,
+        roster: &Roster,
         ports: Vec<Ports>,
         unreachable: Option<String>,
         membership: Option<Membership>,
@@ -66,8 +73,6 @@ impl Shards {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let start = |(index, ports)| {
             let settings = Settings {
-                replica: config.replica,
-                members: config.members.iter().map(address).collect(),
                 shard: ShardId(index as u16),
                 shards: config.shards,
                 core: cores::in_turn(&usable, index),
@@ -81,23 +86,23 @@ impl Shards {
             };
             let (end, shard_end) = connect();
             end.news.listen(&waker);
-            let thread = Some(spawn(settings, data_dir.clone(), ports, shard_end)?);
-            let addresses = config.members.iter().map(address).collect();
-            Ok(Shard { thread, end, is_ready: false, metrics: None, addresses })
+            let thread = Some(spawn(settings, roster.clone(), data_dir.clone(), ports, shard_end)?);
+            let (metrics, progress, roster, sealing) = (None, None, roster.clone(), None);
+            Ok(Shard { thread, end, is_ready: false, metrics, progress, roster, sealing })
         };
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
-        Ok(Shards { shards, membership })
+        Ok(Shards { shards, data_dir: data_dir.clone(), membership, entered: roster.epoch })
     }
 
     /// Waits until all shards serve, or the process is told to stop. Returns whether they serve.
-    pub(crate) fn wait_ready(&mut self, stopping: &AtomicBool) -> bool {
+    pub(crate) fn wait_ready(&mut self, stopping: &AtomicBool) -> Result<bool, Fatal> {
         loop {
-            self.hear();
+            self.hear()?;
             if self.shards.iter().all(|shard| shard.is_ready) {
-                return true;
+                return Ok(true);
             }
             if stopping.load(Ordering::Relaxed) {
-                return false;
+                return Ok(false);
             }
             std::thread::park();
         }
@@ -107,7 +112,7 @@ impl Shards {
     /// since the start.
     pub(crate) fn run(mut self, stopping: &AtomicBool) -> Result<u64, Fatal> {
         while !stopping.load(Ordering::Relaxed) {
-            self.hear();
+            self.hear()?;
             std::thread::park();
         }
         let mut untold: Vec<&Shard> = self.shards.iter().collect();
@@ -122,14 +127,47 @@ impl Shards {
         self.shards.into_iter().map(Shard::end).sum()
     }
 
-    /// Takes what the shards have said, and tells them where the members are now.
-    fn hear(&mut self) {
+    /// Takes what the shards have said, and tells them who takes part now.
+    fn hear(&mut self) -> Result<(), Fatal> {
         self.shards.iter_mut().for_each(Shard::hear);
-        if let Some(membership) = &self.membership {
-            let addresses = membership.addresses();
-            self.shards.iter_mut().for_each(|shard| shard.move_members(&addresses));
+        let Some(membership) = &self.membership else { return Ok(()) };
+        let roster = membership.roster();
+        if roster.epoch > self.entered {
+            // Before any shard says anything in the epoch.
+            match roster.own.map(|_| self.data_dir.enter(&roster)) {
+                // The shards go on in their epoch, and what they say next is the next occasion.
+                Some(Err(fatal)) if fatal.passes => {
+                    log::warn!("epoch {} cannot be entered yet: {fatal}", roster.epoch.0);
+                    return Ok(());
+                }
+                Some(Err(fatal)) => return Err(fatal),
+                Some(Ok(_)) | None => self.entered = roster.epoch,
+            }
         }
+        let sealing = membership.sealing();
+        self.shards.iter_mut().for_each(|shard| shard.follow(&roster, sealing));
+        membership.report(self.report());
+        Ok(())
     }
+
+    /// What all shards have come to.
+    fn report(&self) -> Report {
+        let here = |shard: &Shard| shard.progress.filter(|progress| progress.epoch == self.entered);
+        let Some(all) = self.shards.iter().map(here).collect::<Option<Vec<_>>>() else {
+            return Report::default();
+        };
+        let is_close = all.iter().all(|progress| progress.is_close);
+        let ends: Option<Vec<EpochEnd>> = all.iter().map(|progress| progress.end).collect();
+        Report { is_close, held: ends.and_then(|ends| held(&ends)) }
+    }
+}
+
+/// The end of the epoch in all shards, if it is the same change that has ended it.
+fn held(ends: &[EpochEnd]) -> Option<Held> {
+    let EpochEnd { record, .. } = *ends.first()?;
+    let is_one = ends.iter().all(|end| end.record == record);
+    let bytes: Vec<u8> = ends.iter().flat_map(|end| end.hash.to_le_bytes()).collect();
+    is_one.then(|| Held { change: ChangeId(record.0), hash: xxh3_64(&bytes) })
 }
 
 impl Shard {
@@ -143,12 +181,15 @@ impl Shard {
         Ok(self.metrics.map_or(0, |metrics| metrics.decisions))
     }
 
-    /// Tells the shard where the members are, unless it knows. A shard that does not take its orders for so long that the
-    /// lane is full is told when it has said something again.
-    fn move_members(&mut self, addresses: &[MemberAddress]) {
-        if self.addresses != addresses && self.end.orders.send(ToShard::Addresses(addresses.to_vec())).is_ok()
-        {
-            self.addresses = addresses.to_vec();
+    /// Tells the shard who takes part and whether the epoch is to end, unless it knows. A shard that does not take its
+    /// orders for so long that the lane is full is told when it has said something again.
+    fn follow(&mut self, roster: &Roster, sealing: Option<RecordId>) {
+        if self.roster != *roster && self.end.orders.send(ToShard::Roster(roster.clone())).is_ok() {
+            self.roster = roster.clone();
+        }
+        let record = sealing.filter(|record| self.sealing != Some(*record));
+        if let Some(record) = record.filter(|record| self.end.orders.send(ToShard::Seal(*record)).is_ok()) {
+            self.sealing = Some(record);
         }
     }
 
@@ -157,6 +198,7 @@ impl Shard {
         for news in self.end.news.take() {
             match news {
                 FromShard::Ready => self.is_ready = true,
+                FromShard::Progress(progress) => self.progress = Some(progress),
                 FromShard::Metrics(metrics) => self.metrics = Some(metrics),
             }
         }

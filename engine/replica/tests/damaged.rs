@@ -125,7 +125,7 @@ async fn what_is_missing_of_a_directory_is_told_by_start_and_verify() {
     assert_eq!(said.matches("whole: log of").count(), 2, "{said}");
     assert_eq!(cluster.stop(0), Some(0), "{}", cluster.log(0));
     verified(&cluster, 0);
-    let (dir, first) = (cluster.data_dir(0).join("shard-000"), active(&cluster, 0));
+    let (dir, first) = (cluster.data_dir(0).join("shard-000/epoch-000001"), active(&cluster, 0));
     let away = dir.with_file_name("away");
 
     fs::rename(&first, &away).unwrap();

@@ -49,7 +49,7 @@ async fn a_full_disk_loses_nothing_stops_nobody_and_heals() {
     let client = connect(&cluster.addresses()[0]).await;
     decide(&client, 0..20).await;
     // The second takes the place of the first, whose file is kept for the third.
-    let spare = cluster.data_dir(0).join("shard-000/snapshot.spare");
+    let spare = cluster.data_dir(0).join("shard-000/epoch-000001/snapshot.spare");
     take_snapshot(&cluster.addresses()[0]);
     take_snapshot(&cluster.addresses()[0]);
     eventually("a spare snapshot", || spare.exists());

@@ -6,7 +6,7 @@ mod support;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::failure::Failure;
 use isonomy_wire::frame::HEADER_BYTES;
-use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, SessionId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, RecordId, ReplicaId, SessionId, ShardId};
 use isonomy_wire::message::{ClientMessage, Handshake, Hello, Refusal, Role, Start};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::io::Write;
@@ -49,7 +49,13 @@ fn handshakes_that_do_not_fit_are_refused_with_the_reason() {
     let shard = Hello { shard: ShardId(3), ..good() };
     assert!(matches!(refusal(clients, ShardId(3), shard), Refusal::WrongShard { .. }));
     assert!(matches!(refusal(peers, SHARD, good()), Refusal::WrongPort { .. }));
-    let role = Role::Replica { id: ReplicaId(7), incarnation: 1, start: Start::default(), position: None };
+    let role = Role::Replica {
+        id: ReplicaId(7),
+        record: RecordId(0),
+        incarnation: 1,
+        start: Start::default(),
+        position: None,
+    };
     let peer = Hello { role, shards: 1, epoch: Epoch(1), ..good() };
     assert!(matches!(refusal(clients, SHARD, peer.clone()), Refusal::WrongPort { .. }));
     assert!(matches!(refusal(peers, SHARD, peer.clone()), Refusal::NotAPeer { .. }));

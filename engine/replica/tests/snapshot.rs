@@ -320,7 +320,7 @@ async fn a_log_at_its_budget_takes_writes_again_once_a_snapshot_can_be_written()
     cluster.spawn(0);
     cluster.wait_linked();
     // No file can be made under this name.
-    let obstacle = cluster.data_dir(0).join("shard-000/snapshot.tmp");
+    let obstacle = cluster.data_dir(0).join("shard-000/epoch-000001/snapshot.tmp");
     fs::create_dir(&obstacle).unwrap();
     let welcome = discover(&cluster.addresses()).await.unwrap();
     let config = Config { deadline_us: 1_500_000, ..Config::of(&welcome) };

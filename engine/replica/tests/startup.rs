@@ -66,7 +66,7 @@ fn a_damaged_log_does_not_vote() {
         assert!(done.unwrap().status.success());
     }
     assert_eq!(cluster.stop(0), Some(0));
-    let segment = cluster.data_dir(0).join("shard-000/000000000001.log");
+    let segment = cluster.data_dir(0).join("shard-000/epoch-000001/000000000001.log");
     let mut bytes = fs::read(&segment).unwrap();
     // The first group, which has whole ones behind it.
     bytes[4096 + 100] ^= 1;

@@ -1,27 +1,29 @@
 //! The data directory: one process at a time, and for ever the same cluster, replica and shards.
 
+mod epoch;
+mod identity;
+
+pub(crate) use epoch::Before;
+pub use epoch::{Claim, EpochDir};
+pub use identity::{Identity, Part};
+
 use crate::snapshot::store::sync_dir;
 use crate::waiting::{Trouble, is_lack_of_room};
+use identity::{load, parse, save, unwritten};
+use isonomy_mesh::Roster;
 use isonomy_mesh::fatal::{Fatal, Reason};
-use isonomy_protocol::admission::{Met, judge};
-use isonomy_protocol::contract::Position;
-use isonomy_protocol::log::LogId;
-use isonomy_protocol::log::chain::Known;
 use isonomy_tuning::disk::FileSystem;
 use isonomy_tuning::{file_size, files};
-use isonomy_wire::id::{ClusterId, ReplicaId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
 use isonomy_wire::message::Start;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// The layout that this release writes.
-const FORMAT: u32 = 1;
 /// Names that may lie in a directory besides the shards. A directory that is a file system has the last of them.
 const OWN_NAMES: [&str; 6] =
     ["identity.json", "identity.tmp", MEMBERSHIP_FILE, "membership.tmp", "LOCK", "lost+found"];
@@ -40,88 +42,21 @@ pub struct Expected {
     pub path: PathBuf,
     /// The name of the cluster.
     pub cluster: String,
-    /// The replica that owns the directory.
-    pub replica: ReplicaId,
-    /// The number of members.
-    pub replicas: u8,
+    /// The number of the member that owns the directory.
+    pub member: u8,
     /// The number of shards.
     pub shards: u16,
     /// Whether decisions must outlive a loss of power.
     pub outlives_power: bool,
 }
 
-/// The contents of `identity.json`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Identity {
-    format: u32,
-    /// The name of the cluster.
-    pub cluster: String,
-    /// The backup that its cluster began with, if it was restored.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    origin: Option<String>,
-    /// The replica that owns the directory.
-    pub replica: u8,
+/// What the cluster of a backup was when the backup was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Began {
+    /// The epoch of its state.
+    pub epoch: Epoch,
     /// The number of members.
     pub replicas: u8,
-    /// The number of shards.
-    pub shards: u16,
-    /// Random, made with the directory (G6).
-    incarnation: String,
-    /// The incarnations of the peers that were met (G6).
-    peers: BTreeMap<u8, String>,
-    /// All members have confirmed that they never met another directory of this replica.
-    formed: bool,
-    /// A record that the log of each shard has held: noted when it has begun, and before a snapshot
-    /// counts. A log that ends before it has lost records (D6).
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    reached: BTreeMap<u16, u64>,
-    /// How many processes have taken part with it (G6).
-    #[serde(default)]
-    starts: u64,
-    /// The newest process of each peer that was heard (G6).
-    #[serde(default)]
-    peer_starts: BTreeMap<u8, MetStart>,
-    /// Why a peer has refused it as set back (G6). No process runs with it any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    set_back: Option<String>,
-}
-
-/// A process of a peer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MetStart {
-    number: u64,
-    nonce: u64,
-}
-
-impl Identity {
-    /// A cluster that was restored is another one whatever its name. Its members would not agree
-    /// with one that began empty or from another backup, so none of these takes part.
-    pub fn cluster_id(&self) -> ClusterId {
-        match &self.origin {
-            Some(origin) => ClusterId::of_name(&format!("{} restored from {origin}", self.cluster)),
-            None => ClusterId::of_name(&self.cluster),
-        }
-    }
-
-    /// The owner of a shard's log.
-    pub fn log_id(&self, shard: ShardId) -> Result<LogId, String> {
-        let none = || "identity.json names no incarnation".to_owned();
-        let incarnation = parse(&self.incarnation).ok_or_else(none)?;
-        Ok(LogId { cluster: self.cluster_id(), incarnation, replica: ReplicaId(self.replica), shard })
-    }
-
-    /// What it knows of the log of a shard, beside which lies the snapshot of this barrier, or none (0).
-    pub fn known(&self, shard: ShardId, snapshot: u64) -> Known {
-        let reached = Position(self.reached.get(&shard.0).copied().unwrap_or(0));
-        Known { reached, restored: self.origin.is_some(), snapshot }
-    }
-
-    fn met(&self, peer: ReplicaId) -> Option<Start> {
-        let MetStart { number, nonce } = *self.peer_starts.get(&peer.0)?;
-        Some(Start { number, nonce })
-    }
 }
 
 /// An open data directory. Shards share it for what concerns all of them; nothing on the path of
@@ -150,16 +85,16 @@ impl DataDir {
     /// Opens or makes the directory of the configuration.
     pub fn open(expected: &Expected) -> Result<DataDir, Fatal> {
         let path = expected.path.clone();
-        let is_known = known(&path)?.is_some();
+        let is_known = load(&path)?.is_some();
         check_others(&path, is_known)?;
         let lock = make(&path)?;
         tell_if_lost(expected);
-        let identity = match known(&path)? {
+        let identity = match load(&path)? {
             Some(identity) => identity,
             None => {
                 make_shards(expected)?;
                 check_fresh(expected, &path)?;
-                let identity = new_identity(expected, None);
+                let identity = Identity::new(expected, None);
                 save(&path, &identity).map_err(|error| unwritten(&path, error))?;
                 identity
             }
@@ -173,7 +108,7 @@ impl DataDir {
         }
         let start = Start { number: identity.starts + 1, nonce: rand::random() };
         let cluster = identity.cluster_id();
-        let formed = AtomicBool::new(identity.formed || identity.replicas == 1);
+        let formed = AtomicBool::new(identity.formed);
         Ok(DataDir(Arc::new(Inner {
             path,
             cluster,
@@ -189,17 +124,20 @@ impl DataDir {
 
     /// Makes the directory of the configuration from the backup `origin`: `fill` writes what the
     /// new cluster begins with into the shards' directories. Until all of that is there nobody
-    /// takes it for a replica's.
+    /// takes it for a replica's. The new cluster goes on in the epoch of the backup, with as many members.
     pub fn restore(
         expected: &Expected,
         origin: &str,
+        began: Began,
         fill: impl FnOnce(ClusterId) -> Result<(), Fatal>,
     ) -> Result<(), Fatal> {
         let path = &expected.path;
         check_empty(path)?;
         let _lock = make(path)?;
         make_shards(expected)?;
-        let identity = new_identity(expected, Some(origin.to_owned()));
+        make_logs(path, expected.shards, began.epoch)?;
+        let mut identity = Identity::new(expected, Some(origin.to_owned()));
+        identity.begin_restored(began.epoch, began.replicas);
         fill(identity.cluster_id())?;
         save(path, &identity).map_err(|error| unwritten(path, error))?;
         sync_dir(&path.join("..")).map_err(|error| data_dir(path, &error.to_string()))
@@ -225,8 +163,39 @@ impl DataDir {
         self.0.start
     }
 
-    /// Where the log of a shard lies.
-    pub fn shard_dir(&self, shard: ShardId) -> PathBuf {
+    /// The newest epoch that the replica has entered; none before the first start.
+    pub fn newest_epoch(&self) -> Option<Epoch> {
+        self.identity().newest().map(|(epoch, _)| epoch)
+    }
+
+    /// Notes durably that the replica takes part in the epoch of a roster, and makes the directories of the logs. It
+    /// blocks.
+    ///
+    /// # Errors
+    ///
+    /// The replica has entered a later epoch or another record, or nothing can be written.
+    pub fn enter(&self, roster: &Roster) -> Result<EpochDir, Fatal> {
+        let _writing = self.0.writing.lock().expect("nobody panics with it");
+        let mut identity = self.identity().clone();
+        let is_changed =
+            identity.enter(roster).map_err(|misfit| data_dir(&self.0.path, &misfit.to_string()))?;
+        // The logs' directories before the identity: where the epoch is known, its logs are.
+        if is_changed {
+            make_logs(&self.0.path, identity.shards, roster.epoch)?;
+            save(&self.0.path, &identity).map_err(|error| unwritten(&self.0.path, error))?;
+        }
+        self.0.formed.store(identity.formed || roster.members == 1, Ordering::Release);
+        *self.identity() = identity;
+        Ok(EpochDir::new(self.clone(), roster.epoch))
+    }
+
+    /// Its part in an epoch that the replica has entered.
+    pub(crate) fn at(&self, epoch: Epoch) -> EpochDir {
+        EpochDir::new(self.clone(), epoch)
+    }
+
+    /// Where the epochs of a shard lie.
+    pub(crate) fn shard_dir(&self, shard: ShardId) -> PathBuf {
         shard_dir(&self.0.path, shard)
     }
 
@@ -244,7 +213,8 @@ impl DataDir {
         }
         let mut confirmed = self.0.confirmed.lock().expect("nobody panics with it");
         confirmed.insert(peer.0);
-        let is_formed = confirmed.len() + 1 == usize::from(self.identity().replicas);
+        let members = self.identity().newest().map_or(0, |(_, part)| part.replicas);
+        let is_formed = confirmed.len() + 1 == usize::from(members);
         if is_formed
             && self
                 .change(|identity| !std::mem::replace(&mut identity.formed, true))
@@ -268,26 +238,6 @@ impl DataDir {
         self.change_if_it_can_be(|identity| std::mem::replace(&mut identity.starts, number) != number)
     }
 
-    /// G6: the newest process of a peer that was heard.
-    pub fn met(&self, peer: ReplicaId) -> Option<Start> {
-        self.identity().met(peer)
-    }
-
-    /// G6: a process of a peer is about to be heard: noted durably before anything that it says counts,
-    /// unless a newer one is by then. It blocks. False: the disk has no room for that, or the process no
-    /// open file.
-    pub fn note_start(&self, peer: ReplicaId, start: Start) -> Result<bool, Fatal> {
-        self.change_if_it_can_be(|identity| {
-            let met = Met { start: identity.met(peer), heard: 0 };
-            let is_new = met.start != Some(start) && judge(met, start, None).is_ok();
-            if is_new {
-                let met = MetStart { number: start.number, nonce: start.nonce };
-                identity.peer_starts.insert(peer.0, met);
-            }
-            is_new
-        })
-    }
-
     /// G6: a peer has found that this directory was set back. Noted durably, so that every later
     /// start with it ends at once, whoever can be reached then. It blocks.
     pub fn on_set_back(&self, why: &str) -> Fatal {
@@ -300,42 +250,6 @@ impl DataDir {
             Ok(_) => fatal,
             Err(error) => Fatal::new(Reason::Damaged, format!("{fatal}; {}", unwritten(&self.0.path, error))),
         }
-    }
-
-    /// Whether a peer may be who it says: the first time its incarnation is noted durably, later
-    /// it has to be the same (G6).
-    pub fn accept_peer(&self, peer: ReplicaId, incarnation: u128) -> Result<bool, Fatal> {
-        if let Some(known) = self.identity().peers.get(&peer.0) {
-            return Ok(parse(known) == Some(incarnation));
-        }
-        let is_new = |identity: &mut Identity| {
-            let is_new = !identity.peers.contains_key(&peer.0);
-            identity.peers.entry(peer.0).or_insert_with(|| format!("{incarnation:032x}"));
-            is_new
-        };
-        self.change(is_new).map_err(|error| unwritten(&self.0.path, error))?;
-        Ok(self.identity().peers.get(&peer.0).is_some_and(|known| parse(known) == Some(incarnation)))
-    }
-
-    /// The same check from memory, without waiting for the disk; `None` if memory does not have the answer.
-    pub fn knows_peer(&self, peer: ReplicaId, incarnation: u128) -> Option<bool> {
-        Some(parse(self.identity().peers.get(&peer.0)?) == Some(incarnation))
-    }
-
-    /// D6: what is known of the log of a shard, beside which lies the snapshot of this barrier, or none (0).
-    pub fn known(&self, shard: ShardId, snapshot: u64) -> Known {
-        self.identity().known(shard, snapshot)
-    }
-
-    /// D6: the log of a shard holds this record durably. It blocks until that is noted.
-    pub fn note_reached(&self, shard: ShardId, record: Position) -> std::io::Result<()> {
-        let rises = |identity: &mut Identity| {
-            let reached = identity.reached.entry(shard.0).or_default();
-            let rises = *reached < record.0;
-            *reached = record.0.max(*reached);
-            rises
-        };
-        self.change(rises).map(|_| ())
     }
 
     fn identity(&self) -> MutexGuard<'_, Identity> {
@@ -372,19 +286,23 @@ fn is_lacking(error: &std::io::Error) -> bool {
 /// The identity of a directory, for commands that only read. A replica may be running in the directory.
 pub fn look(path: &Path) -> Result<Identity, Fatal> {
     let none = "the directory has no identity.json, so it does not belong to a replica; check the path";
-    let identity = known(path)?.ok_or_else(|| data_dir(path, none))?;
-    check_format(&identity).map_err(|what| data_dir(path, &what))?;
-    Ok(identity)
+    load(path)?.ok_or_else(|| data_dir(path, none))
 }
 
-/// Whether a directory is that of a replica.
-pub fn has_identity(path: &Path) -> bool {
-    path.join("identity.json").exists()
+/// The random number of the directory of a replica; none if there is none yet, or none that reads, which is reported
+/// when the directory is opened.
+pub fn known_incarnation(path: &Path) -> Option<u128> {
+    parse(&load(path).ok()??.incarnation)
 }
 
-/// Where the log and the snapshots of a shard lie.
+/// Where the epochs of a shard lie.
 pub fn shard_dir(path: &Path, shard: ShardId) -> PathBuf {
     path.join(format!("shard-{:03}", shard.0))
+}
+
+/// Where the log and the snapshots of a shard lie in an epoch.
+pub fn epoch_dir(path: &Path, shard: ShardId, epoch: Epoch) -> PathBuf {
+    shard_dir(path, shard).join(format!("epoch-{:06}", epoch.0))
 }
 
 /// Makes the directory if it is missing, and keeps other processes out.
@@ -401,36 +319,29 @@ fn make_shards(expected: &Expected) -> Result<(), Fatal> {
         .try_for_each(|dir| fs::create_dir_all(&dir).map_err(|error| not_written(path, &dir, error)))
 }
 
-/// Where there is an identity, there are the directories of all shards: they were durable before it.
+/// Makes the directories of the logs of an epoch, durably.
+fn make_logs(path: &Path, shards: u16, epoch: Epoch) -> Result<(), Fatal> {
+    for shard in (0..shards).map(ShardId) {
+        let (dir, above) = (epoch_dir(path, shard, epoch), shard_dir(path, shard));
+        let made = fs::create_dir_all(&dir).and_then(|()| sync_dir(&above));
+        made.map_err(|error| not_written(path, &dir, error))?;
+    }
+    Ok(())
+}
+
+/// Where there is an identity, there are the directories of all shards: they were durable before it. The same is true
+/// of the logs of the newest epoch.
 pub fn check_shards(path: &Path, identity: &Identity) -> Result<(), Fatal> {
-    let mut dirs = (0..identity.shards).map(|shard| shard_dir(path, ShardId(shard)));
+    let dir = |shard| match identity.newest() {
+        Some((epoch, _)) => epoch_dir(path, ShardId(shard), epoch),
+        None => shard_dir(path, ShardId(shard)),
+    };
+    let mut dirs = (0..identity.shards).map(dir);
     match dirs.find(|dir| !dir.is_dir()) {
         Some(dir) => {
             Err(Fatal::damaged(&dir, "the directory of this shard is missing, and the shard's log with it"))
         }
         None => Ok(()),
-    }
-}
-
-/// The contents of identity.json, if the file exists.
-fn known(path: &Path) -> Result<Option<Identity>, Fatal> {
-    match fs::read_to_string(path.join("identity.json")) {
-        Ok(text) => {
-            let known = serde_json::from_str(&text);
-            known.map_err(|error| {
-                let what = format!(
-                    "identity.json does not read: {error}; if the file is damaged, follow docs/OPERATIONS.md, \
-                     \"Lost and damaged replicas\""
-                );
-                data_dir(path, &what)
-            })
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            let what =
-                format!("identity.json cannot be read: {error}; let this user read and write the directory");
-            Err(data_dir(path, &what))
-        }
     }
 }
 
@@ -541,40 +452,6 @@ fn lock(path: &Path) -> Result<File, Fatal> {
     }
 }
 
-/// The identity of a fresh directory.
-fn new_identity(expected: &Expected, origin: Option<String>) -> Identity {
-    Identity {
-        format: FORMAT,
-        cluster: expected.cluster.clone(),
-        origin,
-        replica: expected.replica.0,
-        replicas: expected.replicas,
-        shards: expected.shards,
-        incarnation: format!("{:032x}", rand::random::<u128>()),
-        peers: BTreeMap::new(),
-        formed: false,
-        reached: BTreeMap::new(),
-        starts: 0,
-        peer_starts: BTreeMap::new(),
-        set_back: None,
-    }
-}
-
-/// Writes the identity atomically: whatever happens, the file holds either the old or the new identity.
-fn save(path: &Path, identity: &Identity) -> std::io::Result<()> {
-    let text = serde_json::to_string_pretty(identity).expect("plain data encodes");
-    let temporary = path.join("identity.tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path.join("identity.json"))?;
-    sync_dir(path)
-}
-
-fn unwritten(path: &Path, error: std::io::Error) -> Fatal {
-    not_written(path, &path.join("identity.json"), error)
-}
-
 /// The reason why a file or directory could not be made: a lack of room, which passes, or a lasting reason.
 fn not_written(path: &Path, file: &Path, error: std::io::Error) -> Fatal {
     match Trouble::of_file(file, error) {
@@ -590,36 +467,18 @@ fn set_back(path: &Path, why: &str) -> Fatal {
     Fatal::new(Reason::Damaged, format!("data directory {}: {why}", path.display()))
 }
 
-fn check_format(Identity { format, .. }: &Identity) -> Result<(), String> {
-    if *format != FORMAT {
-        return Err(format!(
-            "the directory has layout {format}, and this release reads layout {FORMAT}; run the release that \
-             made the directory"
-        ));
-    }
-    Ok(())
-}
-
 fn check(expected: &Expected, identity: &Identity) -> Result<(), String> {
-    check_format(identity)?;
-    let Identity { cluster, replica, replicas, shards, .. } = identity;
+    let Identity { cluster, member, shards, .. } = identity;
     if *cluster != expected.cluster {
         let configured = &expected.cluster;
         return Err(format!(
             "the directory belongs to cluster '{cluster}', not '{configured}'; check `data_dir` and `cluster`"
         ));
     }
-    if *replica != expected.replica.0 {
-        let configured = expected.replica;
+    if *member != expected.member {
+        let configured = expected.member;
         return Err(format!(
-            "the directory belongs to replica {replica}, not {configured}; check `data_dir` and `replica`"
-        ));
-    }
-    if *replicas != expected.replicas {
-        let configured = expected.replicas;
-        return Err(format!(
-            "the cluster of the directory has {replicas} members, not {configured}; configure {replicas} \
-             members, since members cannot be changed yet"
+            "the directory belongs to replica {member}, not {configured}; check `data_dir` and `replica`"
         ));
     }
     if *shards != expected.shards {
@@ -630,10 +489,6 @@ fn check(expected: &Expected, identity: &Identity) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn parse(incarnation: &str) -> Option<u128> {
-    u128::from_str_radix(incarnation, 16).ok()
 }
 
 fn data_dir(path: &Path, what: &str) -> Fatal {

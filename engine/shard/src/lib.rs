@@ -12,12 +12,15 @@ mod log;
 mod mail;
 mod net;
 mod node;
+mod open;
 mod pump;
 mod rings;
 mod settings;
+mod shard;
 mod signal;
 pub mod snapshot;
 mod start;
+mod tasks;
 #[cfg(test)]
 mod testing;
 mod time;

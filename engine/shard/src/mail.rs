@@ -1,21 +1,31 @@
 //! The shard's end of the mesh.
 
-use isonomy_mesh::{FromShard, MemberAddress, ShardEnd, ToShard};
-use isonomy_wire::id::ReplicaId;
+use isonomy_mesh::{FromShard, Progress, Roster, ShardEnd, ToShard};
+use isonomy_wire::id::RecordId;
 use isonomy_wire::message::ShardStatus;
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 /// What the process has ordered, and the way back to it.
 pub(crate) struct Mail {
     end: ShardEnd,
     is_stopping: Cell<bool>,
-    addresses: RefCell<Vec<MemberAddress>>,
+    roster: RefCell<Rc<Roster>>,
+    sealing: Cell<Option<RecordId>>,
+    /// What the process was told last.
+    progress: Cell<Option<Progress>>,
 }
 
 impl Mail {
-    /// No order has come; the members are found at `addresses`.
-    pub(crate) fn new(end: ShardEnd, addresses: Vec<MemberAddress>) -> Mail {
-        Mail { end, is_stopping: Cell::new(false), addresses: RefCell::new(addresses) }
+    /// No order has come; the epoch is that of `roster`.
+    pub(crate) fn new(end: ShardEnd, roster: Roster) -> Mail {
+        Mail {
+            end,
+            is_stopping: Cell::new(false),
+            roster: RefCell::new(Rc::new(roster)),
+            sealing: Cell::new(None),
+            progress: Cell::new(None),
+        }
     }
 
     /// Takes the orders that have come.
@@ -23,24 +33,29 @@ impl Mail {
         for order in self.end.orders.take() {
             match order {
                 ToShard::Stop => self.is_stopping.set(true),
-                ToShard::Addresses(addresses) => {
-                    assert_eq!(addresses.len(), self.addresses.borrow().len(), "an epoch keeps its members");
-                    self.addresses.replace(addresses);
+                ToShard::Seal(record) => self.sealing.set(Some(record)),
+                ToShard::Roster(roster) => {
+                    let known = self.roster.borrow().epoch;
+                    assert!(roster.epoch >= known, "the process follows no earlier epoch");
+                    if roster.epoch > known {
+                        self.sealing.set(None);
+                    }
+                    self.roster.replace(Rc::new(roster));
                 }
             }
         }
     }
 
-    /// Where all members are found now.
-    pub(crate) fn addresses(&self) -> Vec<MemberAddress> {
+    /// Who takes part now.
+    pub(crate) fn roster(&self) -> Rc<Roster> {
         self.take();
-        self.addresses.borrow().clone()
+        self.roster.borrow().clone()
     }
 
-    /// Where a member is found now.
-    pub(crate) fn address(&self, member: ReplicaId) -> MemberAddress {
+    /// The record that the Seal of the epoch is to name, if the epoch is to end.
+    pub(crate) fn sealing(&self) -> Option<RecordId> {
         self.take();
-        self.addresses.borrow()[member.index()].clone()
+        self.sealing.get()
     }
 
     /// Whether the process has told the shard to stop. The shard asks at each of its ticks.
@@ -55,6 +70,15 @@ impl Mail {
         let _ = self.end.news.send(FromShard::Ready);
     }
 
+    /// Tells the process what the shard has come to, unless it knows. A lane that is full is tried again by the next
+    /// call.
+    pub(crate) fn send_progress(&self, progress: Progress) {
+        if self.progress.get() != Some(progress) && self.end.news.send(FromShard::Progress(progress)).is_ok()
+        {
+            self.progress.set(Some(progress));
+        }
+    }
+
     /// Sends the metrics; they are left out if the process has not taken earlier ones.
     pub(crate) fn send_metrics(&self, metrics: ShardStatus) {
         let _ = self.end.news.send(FromShard::Metrics(Box::new(metrics)));
@@ -64,32 +88,72 @@ impl Mail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isonomy_mesh::{LANE_MAX, connect};
+    use isonomy_mesh::{EpochEnd, LANE_MAX, MemberAddress, connect};
+    use isonomy_wire::id::{Epoch, ReplicaId};
+
+    fn roster(ports: &[u16]) -> Roster {
+        let at = |port: &u16| MemberAddress { host: "db".into(), peer_base: *port, client_base: port + 1 };
+        Roster::of_first_epoch(ReplicaId(0), ports.iter().map(at))
+    }
 
     #[test]
     fn an_order_to_stop_stays() {
         let (process, end) = connect();
-        let mail = Mail::new(end, Vec::new());
+        let mail = Mail::new(end, roster(&[1]));
         assert!(!mail.is_stopping());
         process.orders.send(ToShard::Stop).unwrap();
         assert!(mail.is_stopping() && mail.is_stopping());
     }
 
     #[test]
-    fn the_newest_addresses_count() {
+    fn the_newest_roster_counts() {
         let (process, end) = connect();
-        let at = |port| MemberAddress { host: "db".into(), peer_base: port, client_base: port + 1 };
-        let mail = Mail::new(end, vec![at(1), at(2)]);
-        let order = |addresses| process.orders.send(ToShard::Addresses(addresses)).unwrap();
-        order(vec![at(3), at(4)]);
-        order(vec![at(1), at(5)]);
-        assert_eq!((mail.address(ReplicaId(0)), mail.address(ReplicaId(1))), (at(1), at(5)));
+        let mail = Mail::new(end, roster(&[1, 2]));
+        let order = |roster| process.orders.send(ToShard::Roster(roster)).unwrap();
+        order(roster(&[3, 4]));
+        order(roster(&[1, 5]));
+        assert_eq!(*mail.roster(), roster(&[1, 5]));
+    }
+
+    #[test]
+    fn an_order_to_seal_is_one_of_its_epoch() {
+        let (process, end) = connect();
+        let mail = Mail::new(end, roster(&[1]));
+        let order = |order| process.orders.send(order).unwrap();
+        order(ToShard::Seal(RecordId(5)));
+        assert_eq!((mail.sealing(), mail.sealing()), (Some(RecordId(5)), Some(RecordId(5))));
+        order(ToShard::Roster(roster(&[2])));
+        assert_eq!(mail.sealing(), Some(RecordId(5)), "the epoch is the same");
+        order(ToShard::Roster(Roster { epoch: Epoch(2), ..roster(&[2]) }));
+        assert_eq!(mail.sealing(), None);
+    }
+
+    #[test]
+    fn progress_is_told_once_and_again_after_a_full_lane() {
+        let (process, end) = connect();
+        let mail = Mail::new(end, roster(&[1]));
+        let told = || {
+            let progress = |news| match news {
+                FromShard::Progress(progress) => Some(progress),
+                FromShard::Ready | FromShard::Metrics(_) => None,
+            };
+            process.news.take().filter_map(progress).collect::<Vec<_>>()
+        };
+        let open = Progress { epoch: Epoch(1), is_close: true, end: None };
+        let ended = Progress { end: Some(EpochEnd { record: RecordId(5), hash: 6 }), ..open };
+        (0..3).for_each(|_| mail.send_progress(open));
+        assert_eq!(told(), [open]);
+        (0..LANE_MAX).for_each(|_| mail.say_ready());
+        mail.send_progress(ended);
+        assert_eq!(told(), []);
+        mail.send_progress(ended);
+        assert_eq!(told(), [ended]);
     }
 
     #[test]
     fn a_process_that_takes_no_mail_holds_up_nobody() {
         let (process, end) = connect();
-        let mail = Mail::new(end, Vec::new());
+        let mail = Mail::new(end, roster(&[1]));
         (0..2 * LANE_MAX as u64)
             .for_each(|decisions| mail.send_metrics(ShardStatus { decisions, ..Default::default() }));
         let taken: Vec<u64> = process
@@ -97,7 +161,7 @@ mod tests {
             .take()
             .map(|news| match news {
                 FromShard::Metrics(metrics) => metrics.decisions,
-                FromShard::Ready => unreachable!("nobody has said that"),
+                FromShard::Ready | FromShard::Progress(_) => unreachable!("nobody has said that"),
             })
             .collect();
         assert_eq!(taken, (0..LANE_MAX as u64).collect::<Vec<_>>());

@@ -1,49 +1,77 @@
-//! What the tasks of a shard share, and its turns.
+//! A shard in one epoch: what its tasks share, and its turns.
 
-use isonomy_protocol::contract::Output;
+use glommio::Task;
+use isonomy_mesh::{EpochEnd, Place, Progress, Roster};
+use isonomy_protocol::contract::{Output, Sealed};
 use isonomy_tuning::cpu::process_cpu_us;
-use isonomy_wire::id::Epoch;
+use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::ShardStatus;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::aside::Aside;
-use crate::data_dir::DataDir;
+use crate::data_dir::EpochDir;
 use crate::log::Writer;
 use crate::log::groups::Write;
-use crate::mail::Mail;
 use crate::net::Net;
 use crate::pump::{Input, Pump};
-use crate::settings::Settings;
-use crate::signal::Signal;
+use crate::settings::{Seat, Settings};
+use crate::shard::Shard;
 use crate::snapshot::Transfers;
-use crate::told::Told;
+use crate::tasks::Tasks;
 
-/// The only epoch so far.
-pub(crate) const EPOCH: Epoch = Epoch(1);
 /// How long the own instances may take to end when the process is told to stop, and the last answers to leave.
 pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A shard. Each field keeps its state to itself; tasks share the node.
+/// A shard in one epoch. Each field keeps its state to itself; tasks share the node.
 pub(crate) struct Node {
-    pub(crate) settings: Settings,
-    pub(crate) data_dir: DataDir,
+    /// What outlives the epoch.
+    pub(crate) shard: Rc<Shard>,
+    pub(crate) seat: Seat,
+    pub(crate) data_dir: EpochDir,
     pub(crate) pump: Pump,
     pub(crate) writer: Writer,
     pub(crate) net: Net,
     pub(crate) transfers: Transfers,
-    /// Runs what may block and does not belong to the log.
-    pub(crate) aside: Aside,
-    pub(crate) mail: Mail,
-    /// Notified at each tick.
-    pub(crate) tick: Signal,
-    pub(crate) told: Rc<Told>,
+    /// Who takes part in the epoch, as the process said last.
+    pub(crate) roster: RefCell<Rc<Roster>>,
+    /// The end of the epoch, once the state at it is durable here.
+    pub(crate) ended: Cell<Option<EpochEnd>>,
+    /// Whether a later epoch has begun. Nobody is welcomed any more.
+    pub(crate) is_over: Cell<bool>,
+    /// The task of the writes, which is never cancelled in the middle of one.
+    pub(crate) writing: RefCell<Option<Task<()>>>,
+    pub(crate) tasks: Tasks,
 }
 
 impl Node {
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shard.settings
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
-        self.data_dir.shard_dir(self.settings.shard)
+        self.data_dir.log_dir(self.settings().shard)
+    }
+
+    /// Who takes part in the epoch now.
+    pub(crate) fn roster(&self) -> Rc<Roster> {
+        let newest = self.shard.mail.roster();
+        if newest.epoch == self.seat.epoch {
+            self.roster.replace(newest);
+        }
+        self.roster.borrow().clone()
+    }
+
+    /// Another member or learner, if there is one at this place now.
+    pub(crate) fn place(&self, of: ReplicaId) -> Option<Place> {
+        self.roster().places.get(of.index()).cloned()
+    }
+
+    /// How far this shard has come.
+    pub(crate) fn progress(&self) -> Progress {
+        let is_close = self.pump.look(|core| !core.lacks_state());
+        Progress { epoch: self.seat.epoch, is_close, end: self.ended.get() }
     }
 
     /// Whether so much waits for the disk that the shard does not read from peers.
@@ -67,8 +95,7 @@ impl Node {
             Output::Send(send) => outgoing.send(&send),
             Output::Reply(reply) => outgoing.reply(reply),
             Output::Cut(position) => self.writer.disk.cut(position),
-            // No process proposes a Seal yet, so no epoch ends.
-            Output::Sealed(_) => {}
+            Output::Sealed(Sealed { record, hash, .. }) => self.ended.set(Some(EpochEnd { record, hash })),
         });
         drop((log, outgoing));
         self.pump.look(|core| {
@@ -79,12 +106,11 @@ impl Node {
         });
     }
 
-    /// Writes the log, one group after the other. The next group gathers while one is under way, and as long as no
-    /// message or reply waits for it.
+    /// Writes the log, one group after the other, until the node ends. The next group gathers while one is under way, and
+    /// as long as no message or reply waits for it.
     pub(crate) async fn run_writes(self: Rc<Node>) {
-        loop {
-            let is_awaited = || self.pump.look(|core| core.awaits_log());
-            let write = self.writer.next(|| self.pump.now(), is_awaited).await;
+        let is_awaited = || self.pump.look(|core| core.awaits_log());
+        while let Some(write) = self.writer.next(|| self.pump.now(), is_awaited).await {
             self.write_group(write).await;
         }
     }
@@ -106,13 +132,13 @@ impl Node {
             log_bytes,
             log_groups,
             log_held_bytes: disk.held_bytes(),
-            log_budget_bytes: self.settings.log_budget,
+            log_budget_bytes: self.settings().log_budget,
             fetched: self.transfers.progress(),
             snapshot_trouble: self.snapshot_trouble(),
             process_cpu_us: process_cpu_us(),
-            durable: self.settings.outlives_power,
+            durable: self.settings().outlives_power,
             disk_hung_ms: disk.hung_for().map_or(0, |hung| hung.as_millis() as u64),
-            log_lines_dropped: (self.settings.log_lines_dropped)(),
+            log_lines_dropped: (self.settings().log_lines_dropped)(),
             peers_connected: links.linked().collect(),
             peers: core.peers.into_iter().map(|peer| links.tell(peer)).collect(),
             clients,
@@ -128,7 +154,7 @@ impl Node {
         let sinks = self.net.flush_all();
         let began = Instant::now();
         while sinks.iter().any(|sink| sink.backlog() > 0) && began.elapsed() < STOP_PATIENCE {
-            self.tick.wait().await;
+            self.shard.tick.wait().await;
         }
         sinks.iter().for_each(|sink| sink.close("this replica stops"));
     }

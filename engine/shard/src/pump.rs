@@ -4,12 +4,12 @@
 //! An input is a plain call and not an item in a queue: all tasks run on one core, so a queue would only copy each
 //! message once more.
 
-use isonomy_protocol::contract::{ClientRef, Output, Position, Room, Time};
+use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Room, Time};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::Snapshot;
 use isonomy_protocol::transfer::FetchFailure;
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{RecordId, ReplicaId};
 use isonomy_wire::message::PeerMessage;
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -50,6 +50,8 @@ pub(crate) enum Input {
     Doubt { barrier: u64 },
     /// The file of the own snapshot was verified.
     Verified { barrier: u64, is_whole: bool },
+    /// The epoch is to end with this record.
+    Seal(RecordId),
     /// The process is told to stop.
     Stop,
 }
@@ -101,6 +103,7 @@ impl Pump {
             Input::Install(snapshot) => return core.install_snapshot(now, *snapshot),
             Input::Doubt { barrier } => core.doubt_snapshot(now, barrier),
             Input::Verified { barrier, is_whole } => core.on_snapshot_verified(now, barrier, is_whole),
+            Input::Seal(record) => core.propose_seal(now, record),
             Input::Stop => core.on_stop(now),
         }
         true
@@ -114,6 +117,17 @@ impl Pump {
     /// The next bytes of the snapshot that is being taken, and none behind its last ones.
     pub(crate) fn snapshot_bytes(&self) -> Option<Vec<u8>> {
         self.core.borrow_mut().snapshot_bytes()
+    }
+
+    /// The core of the next epoch, which takes over the state of this sealed one.
+    pub(crate) fn succeed(&self, config: Config) -> Replica {
+        let now = self.now();
+        let core = &mut *self.core.borrow_mut();
+        if core.taking().is_some() {
+            // Its file is not needed: the next epoch begins with a snapshot of its own.
+            core.on_snapshot_failed(now);
+        }
+        core.succeed(config, rand::random())
     }
 
     /// Notes that a turn is due.

@@ -1,18 +1,14 @@
 //! What a shard is started with: plain values, whatever file or flag they come from.
 
 use crate::net::resolver::Resolver;
-use isonomy_mesh::MemberAddress;
-use isonomy_wire::id::{ReplicaId, ShardId};
+use isonomy_mesh::Roster;
+use isonomy_wire::id::{Epoch, RecordId, ReplicaId, ShardId};
 use std::net::TcpListener;
 use std::time::Duration;
 
 /// The settings of a shard.
 #[derive(Clone)]
 pub struct Settings {
-    /// The own place among the members.
-    pub replica: ReplicaId,
-    /// Where all members are found at first, by their ids.
-    pub members: Vec<MemberAddress>,
     /// The shard.
     pub shard: ShardId,
     /// How many shards each member has.
@@ -35,11 +31,34 @@ pub struct Settings {
     pub log_lines_dropped: fn() -> u64,
 }
 
-impl Settings {
+/// The place of this replica in an epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seat {
+    pub(crate) epoch: Epoch,
+    /// The record that names the members.
+    pub(crate) record: RecordId,
+    /// The place, which is behind those of the members for a learner.
+    pub(crate) replica: ReplicaId,
+    /// The number of members.
+    pub(crate) members: u8,
+}
+
+impl Seat {
+    /// The place that a roster gives; none if it gives none.
+    pub(crate) fn of(roster: &Roster) -> Option<Seat> {
+        let Roster { epoch, record, own, members, .. } = *roster;
+        own.map(|replica| Seat { epoch, record, replica, members })
+    }
+
+    /// Whether the replica copies the state and has no vote.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.replica.0 >= self.members
+    }
+
     /// The other members.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = ReplicaId> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = ReplicaId> + use<> {
         let own = self.replica;
-        (0..self.members.len() as u8).map(ReplicaId).filter(move |id| *id != own)
+        (0..self.members).map(ReplicaId).filter(move |id| *id != own)
     }
 }
 

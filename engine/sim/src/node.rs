@@ -133,8 +133,9 @@ impl Node {
     pub fn new(plan: &Plan, epoch: Epoch, id: u8, random: &mut SmallRng) -> Node {
         let log = LogId {
             cluster: ClusterId::of_name(CLUSTER),
-            incarnation: epoch.0.into(),
+            incarnation: 1,
             replica: ReplicaId(id),
+            epoch,
             shard: ShardId(0),
         };
         let speed = if plan.drift > 0.0 { 1.0 + random.random_range(-plan.drift..plan.drift) } else { 1.0 };

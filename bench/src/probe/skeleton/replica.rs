@@ -10,7 +10,7 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use isonomy_tuning::direct::{filled, path_of};
 use isonomy_wire::frame::Encoder;
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{RecordId, ReplicaId};
 use isonomy_wire::message::{Handshake, Role, Start};
 use rustix::fs::OFlags;
 use std::cell::RefCell;
@@ -124,7 +124,13 @@ async fn open_links(row: ReplicaId, ports: &[u16]) -> Result<Vec<(ReplicaId, Rc<
     for peer in others(row) {
         let stream = TcpStream::connect(("127.0.0.1", ports[peer.index()])).await;
         let sink = Connection::new(stream.map_err(std::io::Error::from)?)?.sink;
-        let role = Role::Replica { id: row, incarnation: 0, start: Start::default(), position: None };
+        let role = Role::Replica {
+            id: row,
+            record: RecordId(0),
+            incarnation: 0,
+            start: Start::default(),
+            position: None,
+        };
         sink.push(&mut Encoder::default(), HANDSHAKE, &hello(role), &[], 0);
         sink.flush();
         links.push((peer, sink));

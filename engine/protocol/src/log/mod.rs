@@ -39,8 +39,10 @@ pub struct LogId {
     pub cluster: ClusterId,
     /// The random number of the data directory (G6).
     pub incarnation: u128,
-    /// The replica.
+    /// The place of the replica in the epoch.
     pub replica: ReplicaId,
+    /// The epoch; each has a log of its own.
+    pub epoch: Epoch,
     /// The shard.
     pub shard: ShardId,
 }
@@ -64,13 +66,14 @@ impl LogId {
         bytes[16..32].copy_from_slice(&self.incarnation.to_le_bytes());
         bytes[32] = self.replica.0;
         bytes[34..36].copy_from_slice(&self.shard.0.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.epoch.0.to_le_bytes());
         bytes[40..].copy_from_slice(&segment.to_le_bytes());
         xxh3_64(&bytes)
     }
 
-    /// Log frames belong to a shard; the epoch stands in the records that need it.
+    /// Log frames belong to a shard in an epoch.
     pub(crate) fn scope(&self) -> Scope {
-        Scope { kind: Kind::Log, epoch: Epoch(0), shard: self.shard }
+        Scope { kind: Kind::Log, epoch: self.epoch, shard: self.shard }
     }
 
     /// The first block of a segment.
@@ -113,6 +116,7 @@ pub(crate) mod tests {
             cluster: ClusterId::of_name("test"),
             incarnation: 77,
             replica: ReplicaId(1),
+            epoch: Epoch(2),
             shard: ShardId(3),
         }
     }

@@ -79,15 +79,21 @@ fn make_temporary(to: &Path) -> Result<PathBuf, Fatal> {
 fn write_all(dir: &Path, identity: &Identity, out: &Path) -> Result<Manifest, Fatal> {
     let files: Result<Vec<ManifestFile>, Fatal> =
         shards(identity).map(|shard| copy_newest(dir, identity, shard, out)).collect();
+    let files = files?;
+    if files.windows(2).any(|pair| pair[0].epoch != pair[1].epoch) {
+        let what =
+            "the members are being changed, and the shards are in different epochs; export again in a moment";
+        return Err(Fatal::new(Reason::Failed, format!("{}: {what}", dir.display())));
+    }
     let manifest = Manifest {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),
         cluster: identity.cluster.clone(),
         cluster_id: identity.cluster_id().to_string(),
-        replica: identity.replica,
-        replicas: identity.replicas,
+        replica: identity.member,
+        replicas: identity.newest().map_or(0, |(_, part)| part.replicas),
         shards: identity.shards,
-        files: files?,
+        files,
         checksum: String::new(),
     };
     let path = manifest_path(out);

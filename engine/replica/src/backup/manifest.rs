@@ -5,7 +5,7 @@ use crate::fatal::{Fatal, Reason};
 use crate::status::hash_text;
 use isonomy_protocol::snapshot::{Snapshot, SnapshotHead, SnapshotId};
 use isonomy_shard::snapshot::store::{SnapshotError, read_with};
-use isonomy_wire::id::{ClusterId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, ShardId};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,7 +124,15 @@ impl Manifest {
         if self.files.len() != usize::from(self.shards) || !(0..).zip(&self.files).all(is_in_place) {
             return Err(format!("the manifest does not name one file for each of {} shards", self.shards));
         }
+        if self.files.iter().any(|file| Epoch(file.epoch) != self.epoch()) {
+            return Err("the shards are of different epochs".into());
+        }
         Ok(())
+    }
+
+    /// The epoch of all shards.
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch(self.files.first().map_or(0, |file| file.epoch))
     }
 
     fn cluster_id(&self) -> Option<ClusterId> {

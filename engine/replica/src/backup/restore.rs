@@ -8,9 +8,9 @@ use crate::fatal::{Fatal, Reason};
 use crate::out;
 use clap::Args;
 use isonomy_protocol::snapshot::{Snapshot, SnapshotId, rebrand};
-use isonomy_shard::data_dir::{DataDir, shard_dir};
+use isonomy_shard::data_dir::{Began, DataDir, epoch_dir};
 use isonomy_shard::snapshot::store::{publish, unfinished_path};
-use isonomy_wire::id::{ClusterId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, ShardId};
 use std::fs::File;
 use std::io::{Result as IoResult, Write};
 use std::path::{Path, PathBuf};
@@ -43,7 +43,8 @@ pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
     let manifest = Manifest::load(&args.from)?;
     check_fits(&config, &manifest)?;
     verify_backup(&args.from, &manifest)?;
-    DataDir::restore(&config.expected(), &manifest.checksum, |cluster| {
+    let began = Began { epoch: manifest.epoch(), replicas: manifest.replicas };
+    DataDir::restore(&config.expected(), &manifest.checksum, began, |cluster| {
         fill(&config, &args.from, &manifest, cluster)
     })?;
     let Config { replica, members, cluster, data_dir, .. } = &config;
@@ -79,7 +80,7 @@ fn fill(config: &Config, from: &Path, manifest: &Manifest, cluster: ClusterId) -
     for file in &manifest.files {
         let (shard, snapshot) = (ShardId(file.shard), manifest.read(from, file)?);
         let id = SnapshotId { cluster, shard, barrier: file.barrier };
-        let dir = shard_dir(&config.data_dir, shard);
+        let dir = epoch_dir(&config.data_dir, shard, Epoch(file.epoch));
         write(&dir, id, snapshot).map_err(|error| io(&dir, &error))?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::fatal::{Fatal, Reason};
 use isonomy_protocol::snapshot::{SnapshotHead, SnapshotId};
-use isonomy_shard::data_dir::{Identity, shard_dir};
+use isonomy_shard::data_dir::{Identity, epoch_dir};
 use isonomy_shard::snapshot::store::{self as snapshots, SnapshotError, snapshot_path};
 use isonomy_tuning::file_size;
 use isonomy_wire::id::ShardId;
@@ -21,9 +21,10 @@ pub(super) fn shards(identity: &Identity) -> impl Iterator<Item = ShardId> + use
     (0..identity.shards).map(ShardId)
 }
 
-/// The snapshots of a shard, in order.
+/// The snapshots of a shard in the newest epoch, in order. In an epoch that has just begun there is none for a moment.
 pub(super) fn snapshots_of(dir: &Path, identity: &Identity, shard: ShardId) -> Result<Vec<Found>, Fatal> {
-    let (dir, cluster) = (shard_dir(dir, shard), identity.cluster_id());
+    let Some((epoch, _)) = identity.newest() else { return Ok(Vec::new()) };
+    let (dir, cluster) = (epoch_dir(dir, shard, epoch), identity.cluster_id());
     let barriers = snapshots::list(&dir).map_err(|error| io(&dir, &error))?;
     let found = barriers.into_iter().map(|barrier| Found {
         id: SnapshotId { cluster, shard, barrier },

@@ -6,7 +6,7 @@ use crate::out;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use isonomy_shard::data_dir::shard_dir;
+use isonomy_shard::data_dir::epoch_dir;
 use isonomy_shard::snapshot::store::snapshot_path;
 use isonomy_wire::client::{ConnectError, Connection, Contact, Patience};
 use isonomy_wire::id::{ClusterId, ShardId};
@@ -104,7 +104,7 @@ impl Asked {
 
 fn print(status: &ShardStatus, welcome: &Welcome, output: Output) -> Result<(), Fatal> {
     let (shard, barrier) = (status.shard, status.snapshot);
-    let file = snapshot_path(&shard_dir(Path::new(""), shard), barrier);
+    let file = snapshot_path(&epoch_dir(Path::new(""), shard, status.epoch), barrier);
     let floor = &status.floor.0[..welcome.members.len()];
     match output {
         Output::Table => out::print(format_args!(

@@ -5,7 +5,7 @@ use super::source::{Found, describe, shards, snapshots_of, unless_gone};
 use crate::fatal::{Fatal, Reason};
 use crate::out;
 use clap::Args;
-use isonomy_shard::data_dir::{Identity, check_shards, look, shard_dir};
+use isonomy_shard::data_dir::{Identity, check_shards, epoch_dir, look};
 use isonomy_shard::snapshot::store::read_with;
 use isonomy_shard::verify_log;
 use isonomy_wire::id::ShardId;
@@ -68,12 +68,13 @@ fn verify_data_dir(dir: &Path, identity: &Identity) -> Result<(), Fatal> {
 
 /// Judges the log as its replica does when it starts.
 fn verify_log_of(dir: &Path, identity: &Identity, shard: ShardId) -> Result<(), Fatal> {
-    let id = identity.log_id(shard).map_err(|what| unknown(dir, &what))?;
-    let shard_dir = shard_dir(dir, shard);
-    let log = verify_log(id, &shard_dir, || Ok(look(dir)?.known(shard, 0)))?;
+    let Some((epoch, _)) = identity.newest() else { return Ok(()) };
+    let id = identity.log_id(epoch, shard).map_err(|what| unknown(dir, &what))?;
+    let log_dir = epoch_dir(dir, shard, epoch);
+    let log = verify_log(id, &log_dir, || Ok(look(dir)?.known(epoch, shard, 0)))?;
     let (records, (segments, prepared)) = (log.records(), log.segments());
     let what = format!("log of {records} records in {segments} segments, {prepared} more prepared");
-    print_whole(&shard_dir, &what)
+    print_whole(&log_dir, &what)
 }
 
 fn verify_found(found: &Found) -> Result<(), Fatal> {
@@ -99,7 +100,7 @@ fn verify_found(found: &Found) -> Result<(), Fatal> {
 fn verify_file(path: &Path) -> Result<(), Fatal> {
     let path = std::fs::canonicalize(path).map_err(|error| super::source::io(path, &error))?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let around: Vec<&Path> = path.ancestors().skip(1).take(2).collect();
+    let around: Vec<&Path> = path.ancestors().skip(1).take(3).collect();
     if let [dir, ..] = around[..]
         && manifest_path(dir).exists()
     {
@@ -108,7 +109,7 @@ fn verify_file(path: &Path) -> Result<(), Fatal> {
             return verify_member(dir, &manifest, file);
         }
     }
-    if let [_, dir] = around[..]
+    if let [_, _, dir] = around[..]
         && dir.join("identity.json").exists()
     {
         let identity = look(dir)?;

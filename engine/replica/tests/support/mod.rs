@@ -178,7 +178,7 @@ impl Cluster {
 
     /// The files of a shard of a replica with this extension, in order.
     pub fn shard_files(&self, index: usize, shard: u16, extension: &str) -> Vec<PathBuf> {
-        let dir = self.data_dir(index).join(format!("shard-{shard:03}"));
+        let dir = self.data_dir(index).join(format!("shard-{shard:03}/epoch-000001"));
         let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
         let mut found: Vec<PathBuf> =
             paths.filter(|path| path.extension().is_some_and(|it| it == extension)).collect();

@@ -7,7 +7,7 @@
 mod lack;
 mod prepare;
 
-use crate::data_dir::DataDir;
+use crate::data_dir::EpochDir;
 use crate::told::{Kind, Told};
 use crate::waiting::Reminder;
 use glommio::io::{DmaFile, OpenOptions};
@@ -47,7 +47,7 @@ const FIRST_HUNG_AFTER: Duration = Duration::from_secs(15);
 /// The segments in use, the prepared segments, and those that were cut.
 pub(crate) struct Disk {
     id: LogId,
-    data_dir: DataDir,
+    data_dir: EpochDir,
     dir: PathBuf,
     /// The directory, held open to sync its names, since that must not fail for lack of open files.
     names: Arc<File>,
@@ -85,13 +85,13 @@ impl Disk {
     /// The disk side of a log that was read back. Opens the segment in use.
     pub(crate) async fn open(
         id: LogId,
-        data_dir: DataDir,
+        data_dir: EpochDir,
         settings: &Settings,
         recovered: &Recovered,
         told: Rc<Told>,
     ) -> Disk {
         let is_noted = data_dir.known(id.shard, 0).reached > Position(0);
-        let dir = data_dir.shard_dir(id.shard);
+        let dir = data_dir.log_dir(id.shard);
         let names = File::open(&dir).unwrap_or_else(|error| {
             stop(Reason::Disk, &format!("{}: the directory cannot be opened: {error}", dir.display()))
         });
@@ -153,6 +153,14 @@ impl Disk {
             self.is_wanted.notify();
         }
         write.last
+    }
+
+    /// Closes the segment in use. Nothing is written any more.
+    pub(crate) async fn close(&self) {
+        let current = self.current.take();
+        if let Some((segment, file)) = current {
+            self.check(segment, file.close_rc().await.map(|_| ()));
+        }
     }
 
     /// D6: notes in the data directory that the log has begun, before anything rests on the log. From then on a log

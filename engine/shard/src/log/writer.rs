@@ -1,7 +1,7 @@
 //! The writer of the log: one write at a time, and the next group gathers meanwhile.
 
 use isonomy_protocol::contract::{Position, Time};
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 
 use super::disk::Disk;
 use super::groups::{Log, Write};
@@ -17,12 +17,14 @@ pub(crate) struct Writer {
     pub(crate) written: Signal,
     /// The bytes that the log held when the process started.
     bytes_before: u64,
+    /// Whether no further write is to begin.
+    is_over: Cell<bool>,
 }
 
 impl Writer {
     pub(crate) fn new(log: Log, disk: Disk, bytes_before: u64) -> Writer {
         let (log, wanted, written) = (RefCell::new(log), Signal::default(), Signal::default());
-        Writer { log, disk, wanted, written, bytes_before }
+        Writer { log, disk, wanted, written, bytes_before, is_over: Cell::new(false) }
     }
 
     /// The groups, for the records of a turn.
@@ -47,18 +49,25 @@ impl Writer {
         }
     }
 
-    /// Waits for the next write. A group is written when something waits for it or when it has gathered for long
-    /// enough.
-    pub(crate) async fn next(&self, now: impl Fn() -> Time, is_awaited: impl Fn() -> bool) -> Write {
-        loop {
+    /// No further write begins.
+    pub(crate) fn end(&self) {
+        self.is_over.set(true);
+        self.wanted.notify();
+    }
+
+    /// Waits for the next write; none comes after the end. A group is written when something waits for it or when it
+    /// has gathered for long enough.
+    pub(crate) async fn next(&self, now: impl Fn() -> Time, is_awaited: impl Fn() -> bool) -> Option<Write> {
+        while !self.is_over.get() {
             let now = now();
             let is_due = is_awaited() || self.log.borrow().is_due(now);
             let write = if is_due { self.log.borrow_mut().take(now) } else { None };
             match write {
-                Some(write) => return write,
+                Some(write) => return Some(write),
                 None => self.wanted.wait().await,
             }
         }
+        None
     }
 
     /// Writes a group. Returns the position that is durable then.

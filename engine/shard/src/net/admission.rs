@@ -2,16 +2,16 @@
 
 use isonomy_protocol::admission::{Admission, Met, judge};
 use isonomy_protocol::quorum::Quorum;
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{PLACES_MAX, ReplicaId};
 use isonomy_wire::message::{Refusal, Start};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::net::connection::LinkError;
-use crate::node::{EPOCH, Node};
+use crate::node::Node;
 use crate::pump::Input;
-use crate::settings::Settings;
+use crate::settings::Seat;
 use isonomy_mesh::fatal::{Reason, stop, stop_with};
 
 /// How long this replica waits for members that do not answer, once a quorum has welcomed it. A member that can be
@@ -27,6 +27,8 @@ const COUNT_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Judged {
     /// How many records the log had when the process started, if that number is meaningful.
     began: Option<u64>,
+    /// Whether the process has confirmed in the epoch before what the others would have to confirm.
+    is_proven: bool,
     said: RefCell<Said>,
 }
 
@@ -39,21 +41,22 @@ struct Said {
     /// When the last such try failed.
     uncounted_since: Option<Instant>,
     /// Since when each peer reports that another process lives.
-    objects_since: Vec<Option<Instant>>,
+    objects_since: [Option<Instant>; PLACES_MAX],
 }
 
 impl Judged {
-    pub(crate) fn new(settings: &Settings, began: Option<u64>) -> Judged {
-        let members = settings.members.len();
-        let admission = Admission::new(Quorum::new(members as u8), settings.replica);
+    pub(crate) fn new(seat: Seat, began: Option<u64>, is_proven: bool) -> Judged {
+        let admission = Admission::new(Quorum::new(seat.members), seat.replica);
+        // A learner promises nothing, so nothing can be forgotten.
+        let is_proven = is_proven || seat.is_learner();
         let said = Said {
             admission,
             quorum_since: None,
             is_counting: false,
             uncounted_since: None,
-            objects_since: vec![None; members],
+            objects_since: [None; PLACES_MAX],
         };
-        Judged { began, said: RefCell::new(said) }
+        Judged { began, is_proven, said: RefCell::new(said) }
     }
 }
 
@@ -77,9 +80,9 @@ impl Node {
         judge(met, here, position).map_err(|found| Refusal::SetBack {
             id,
             found,
-            by: self.settings.replica,
+            by: self.seat.replica,
             cluster: self.data_dir.cluster_id(),
-            epoch: EPOCH,
+            epoch: self.seat.epoch,
         })?;
         match self.net.links.borrow().living(id, Instant::now()) {
             Some(living) if living != here => Err(Refusal::AnotherLives { id, here, living }),
@@ -89,6 +92,10 @@ impl Node {
 
     /// A peer has accepted this process as the newest.
     pub(crate) fn on_welcome(self: &Rc<Node>, peer: ReplicaId) {
+        if peer.0 >= self.seat.members {
+            // A learner judges nobody.
+            return;
+        }
         let mut said = self.net.judged.said.borrow_mut();
         said.admission.on_welcome(peer);
         said.objects_since[peer.index()] = None;
@@ -104,11 +111,10 @@ impl Node {
                     self.data_dir.on_set_back(&format!("replica {peer} refuses the directory: {refusal}"));
                 stop_with(&fatal);
             }
-            LinkError::Refused(refusal @ Refusal::AnotherLives { id, .. })
-                if *id == self.settings.replica =>
-            {
+            LinkError::Refused(refusal @ Refusal::AnotherLives { id, .. }) if *id == self.seat.replica => {
                 self.on_objection(peer, refusal);
             }
+            _ if peer.0 >= self.seat.members => return,
             _ => {
                 let mut said = self.net.judged.said.borrow_mut();
                 said.admission.on_silence(peer);
@@ -120,9 +126,9 @@ impl Node {
 
     /// Whether a peer itself, of this cluster and epoch, says that this replica was set back.
     fn is_set_back(&self, peer: ReplicaId, refusal: &Refusal) -> bool {
-        let (me, here) = (self.settings.replica, self.data_dir.cluster_id());
+        let (me, here) = (self.seat.replica, self.data_dir.cluster_id());
         matches!(*refusal, Refusal::SetBack { id, by, cluster, epoch, .. }
-            if (id, by, cluster, epoch) == (me, peer, here, EPOCH))
+            if (id, by, cluster, epoch) == (me, peer, here, self.seat.epoch))
     }
 
     fn on_objection(&self, peer: ReplicaId, refusal: &Refusal) {
@@ -160,7 +166,7 @@ impl Node {
         {
             admission.on_patience_over();
         }
-        admission.is_open()
+        self.net.judged.is_proven || admission.is_open()
     }
 
     /// Whether a try to count this process begins now.
@@ -173,7 +179,7 @@ impl Node {
     /// Counts this process while other tasks go on, since the disk may hang.
     async fn count_start(self: Rc<Node>) {
         let data_dir = self.data_dir.clone();
-        let counted = self.aside.run(move || data_dir.count_start()).await;
+        let counted = self.shard.aside.run(move || data_dir.count_start()).await;
         let is_counted = counted.unwrap_or_else(|fatal| stop_with(&fatal));
         let mut said = self.net.judged.said.borrow_mut();
         said.is_counting = false;

@@ -1,22 +1,25 @@
 //! Connections of clients, on which requests come in and answers go out.
 
 use futures_lite::FutureExt;
+use glommio::net::TcpListener;
 use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::Op;
 use isonomy_wire::failure::Failure;
 use isonomy_wire::frame::{Encoder, Frame};
-use isonomy_wire::message::{ClientMessage, Handshake, Hello, Member, Refusal, Role, Welcome};
+use isonomy_wire::id::Epoch;
+use isonomy_wire::message::{ClientMessage, Handshake, Hello, Refusal, Role, Welcome};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::net::connection::{Connection, LinkError, Sink};
 use crate::net::guests::Admitted;
 use crate::net::limits::{ARRIVING_MAX, OPERATORS_MAX};
-use crate::net::peers::listener_of;
+use crate::net::peers::accept;
 use crate::net::strangers::{Place, Strangers};
-use crate::node::{EPOCH, Node};
+use crate::node::Node;
 use crate::pump::Input;
+use crate::shard::client_addresses;
 use crate::time::ticker::CLIENT_PATIENCE;
 use crate::told::Kind;
 
@@ -36,14 +39,13 @@ struct Guest {
 
 impl Node {
     /// Serves the clients that connect, for ever.
-    pub(crate) async fn accept_clients(self: Rc<Node>, listener: std::net::TcpListener) {
-        let listener = listener_of(listener);
+    pub(crate) async fn accept_clients(self: Rc<Node>, listener: Rc<TcpListener>) {
         let arrivals = Rc::new(Strangers::default());
-        let all_max = self.settings.connections_max as usize + (OPERATORS_MAX + ARRIVING_MAX) as usize;
+        let all_max = self.settings().connections_max as usize + (OPERATORS_MAX + ARRIVING_MAX) as usize;
         let mut burst = 0;
         loop {
             arrivals.room(|arriving| arriving + self.net.guests.borrow().len() < all_max).await;
-            let stream = self.accept(&listener, "a client").await;
+            let stream = accept(&self.shard, &listener, "a client").await;
             let from = stream.peer_addr().ok().map(|address| address.ip());
             let connection = Connection::new(stream, CLIENT_PATIENCE);
             let place = arrivals.admit(from, &connection.sink);
@@ -69,12 +71,12 @@ impl Node {
             Ok(guest) => self.hear_client(connection, guest).await,
             Err(error) => error,
         };
-        log::debug!("shard {}: a client's connection ended: {error}", self.settings.shard.0);
+        log::debug!("shard {}: a client's connection ended: {error}", self.settings().shard.0);
     }
 
     async fn greet_client(&self, connection: &mut Connection) -> Result<Guest, LinkError> {
         let mut encoder = Encoder::default();
-        let judged = match connection.hear(&mut encoder, self.settings.shard).await? {
+        let judged = match connection.hear(&mut encoder, self.settings().shard).await? {
             Handshake::Hello(hello) => self.judge_client(&hello, &connection.sink),
             _ => Err(Refusal::NoHello),
         };
@@ -84,12 +86,16 @@ impl Node {
     fn judge_client(&self, hello: &Hello, sink: &Rc<Sink>) -> Result<Guest, Refusal> {
         self.judge_hello(hello)?;
         let is_operator = match hello.role {
+            Role::Client if self.seat.is_learner() => {
+                let members = client_addresses(&self.roster());
+                return Err(Refusal::NotAMember { epoch: self.seat.epoch, members });
+            }
             Role::Client => false,
             Role::Operator => true,
             Role::Replica { .. } => return Err(Refusal::WrongPort { expected: "clients".into() }),
         };
         let admitted = self.net.guests.borrow_mut().admit(Instant::now(), is_operator, sink);
-        let limit = self.settings.connections_max;
+        let limit = self.settings().connections_max;
         match admitted {
             Ok(Admitted { id, yielding }) => {
                 if let Some((sink, idle)) = yielding {
@@ -98,11 +104,11 @@ impl Node {
                 Ok(Guest { connection: id, is_operator })
             }
             Err(refusal) => {
-                if self.told.may(Kind::NoPlace) {
+                if self.shard.told.may(Kind::NoPlace) {
                     log::warn!(
                         "shard {}: a client was refused: all {limit} connections are taken, and none is idle; \
                          close some connections or raise `connections_max`",
-                        self.settings.shard.0
+                        self.settings().shard.0
                     );
                 }
                 Err(refusal)
@@ -112,13 +118,13 @@ impl Node {
 
     /// Tells a guest, on whose connection nothing is under way, that its place was given to another.
     fn dismiss(&self, sink: &Sink, idle: Duration) {
-        let limit = self.settings.connections_max;
-        if self.told.may(Kind::MadeRoom) {
+        let limit = self.settings().connections_max;
+        if self.shard.told.may(Kind::MadeRoom) {
             log::warn!(
                 "shard {}: all {limit} connections of clients are taken: one that had been idle for {idle:.0?} \
                  made room for another; if this happens often, close some connections or raise \
                  `connections_max`",
-                self.settings.shard.0
+                self.settings().shard.0
             );
         }
         let refusal = Refusal::MadeRoom { idle_s: idle.as_secs() };
@@ -126,16 +132,24 @@ impl Node {
         sink.leave("the connection made room for another one");
     }
 
+    /// Tells clients and operators that the epoch is over. They find the next one by connecting again.
+    pub(crate) fn close_guests(&self, next: Epoch) {
+        let refusal = Refusal::EpochChanged { epoch: next };
+        for sink in self.net.guests.borrow().sinks() {
+            self.net.say(sink, &ClientMessage::Leave(refusal.clone()));
+            sink.leave("the epoch is over");
+        }
+    }
+
     /// The description of this replica and its cluster.
     pub(crate) fn welcome(&self) -> Welcome {
-        let members = self.mail.addresses().into_iter();
         Welcome {
             cluster: self.data_dir.cluster_id(),
-            epoch: EPOCH,
-            replica: self.settings.replica,
-            shards: self.settings.shards,
-            members: members.map(|it| Member { host: it.host, client_base: it.client_base }).collect(),
-            durable: self.settings.outlives_power,
+            epoch: self.seat.epoch,
+            replica: self.seat.replica,
+            shards: self.settings().shards,
+            members: client_addresses(&self.roster()),
+            durable: self.settings().outlives_power,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use isonomy_protocol::contract::Send;
 use isonomy_wire::frame::{Encoder, Scope};
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{PLACES_MAX, ReplicaId};
 use isonomy_wire::message::{PeerMessage, PeerStatus, Start};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,11 +20,13 @@ const LIVING_SILENT_MAX: Duration = Duration::from_secs(3);
 
 /// The links by peer.
 pub(crate) struct Links {
-    peers: Vec<Link>,
+    peers: [Link; PLACES_MAX],
 }
 
 #[derive(Default)]
 struct Link {
+    /// Whether a task keeps the outgoing link.
+    is_kept: bool,
     outgoing: Option<Rc<Sink>>,
     /// A connection that was welcomed and not heard yet. It replaces no other connection until the peer sends on it.
     greeted: Option<Rc<Sink>>,
@@ -65,9 +67,28 @@ impl Backoff {
     }
 }
 
+impl Default for Links {
+    fn default() -> Links {
+        Links { peers: std::array::from_fn(|_| Link::default()) }
+    }
+}
+
 impl Links {
-    pub(crate) fn new(replicas: usize) -> Links {
-        Links { peers: (0..replicas).map(|_| Link::default()).collect() }
+    /// A task is to keep the outgoing link to a peer. Returns false if one does already.
+    pub(crate) fn begin(&mut self, peer: ReplicaId) -> bool {
+        !std::mem::replace(&mut self.peers[peer.index()].is_kept, true)
+    }
+
+    /// No task keeps the outgoing link to a peer any more.
+    pub(crate) fn end(&mut self, peer: ReplicaId) {
+        self.peers[peer.index()].is_kept = false;
+    }
+
+    /// Closes the connections of a peer that takes no part any more.
+    pub(crate) fn close(&self, peer: ReplicaId) {
+        let Link { outgoing, greeted, incoming, .. } = &self.peers[peer.index()];
+        let sinks = outgoing.iter().chain(greeted).chain(incoming.iter().map(|(_, sink)| sink));
+        sinks.for_each(|sink| sink.close("the peer takes no part any more"));
     }
 
     /// The outgoing link to a peer is open.

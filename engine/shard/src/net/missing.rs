@@ -19,25 +19,25 @@ pub(crate) struct Missing {
 impl Node {
     /// Logs the missing members, if it is time.
     pub(crate) fn tell_missing(&self) {
-        let members = self.settings.members.len();
         let mut reminder = self.net.missing.reminder.borrow_mut();
-        if self.net.links.borrow().linked().count() + 1 == members {
+        let is_linked = |peer| self.net.links.borrow().linked().any(|linked| linked == peer);
+        if self.seat.peers().all(is_linked) {
             *reminder = None;
             return;
         }
         if !reminder.get_or_insert_with(|| Reminder::new(TOLD_AFTER)).is_due() {
             return;
         }
-        let missing: Vec<String> =
-            self.settings.peers().filter_map(|peer| self.describe_missing(peer)).collect();
-        let own = self.mail.address(self.settings.replica);
+        let missing: Vec<String> = self.seat.peers().filter_map(|peer| self.describe_missing(peer)).collect();
+        let Some(own) = self.place(self.seat.replica) else { return };
+        let own = own.address;
         log::warn!(
             "shard {}: not linked with {}. This replica is expected at {}:{} by them{}",
-            self.settings.shard.0,
+            self.settings().shard.0,
             missing.join(", "),
             own.host,
-            own.peer_base + self.settings.shard.0,
-            self.settings.unreachable.as_ref().map_or(String::new(), |why| format!("; {why}"))
+            own.peer_base + self.settings().shard.0,
+            self.settings().unreachable.as_ref().map_or(String::new(), |why| format!("; {why}"))
         );
     }
 
@@ -52,11 +52,11 @@ impl Node {
             (false, true) => "reaches this replica, but is not reached from here",
             (false, false) => "is not reached",
         };
-        let member = self.mail.address(peer);
+        let member = self.place(peer)?.address;
         Some(format!(
             "replica {peer} ({}:{}), which {how}",
             member.host,
-            member.peer_base + self.settings.shard.0
+            member.peer_base + self.settings().shard.0
         ))
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod admission;
 pub(crate) mod clients;
 pub(crate) mod connection;
 pub(crate) mod guests;
+pub(crate) mod left_out;
 pub mod limits;
 pub(crate) mod links;
 pub(crate) mod missing;
@@ -12,8 +13,7 @@ pub(crate) mod resolver;
 mod socket;
 mod strangers;
 
-use crate::node::EPOCH;
-use crate::settings::Settings;
+use crate::settings::{Seat, Settings};
 use crate::signal::Signal;
 use admission::Judged;
 use connection::Sink;
@@ -43,18 +43,19 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// No connections; `began` is the number of records that the log had at the start, if that is meaningful.
-    pub(crate) fn new(settings: &Settings, began: Option<u64>) -> Net {
+    /// No connections. `began` is the number of records that the log had at the start, if that is meaningful, and
+    /// `is_proven` says whether nobody has to confirm that it is the newest state.
+    pub(crate) fn new(settings: &Settings, seat: Seat, began: Option<u64>, is_proven: bool) -> Net {
         let shard = settings.shard;
         Net {
-            links: RefCell::new(Links::new(settings.members.len())),
+            links: RefCell::new(Links::default()),
             guests: RefCell::new(Guests::new(settings.connections_max)),
             encoder: RefCell::default(),
             answered: RefCell::default(),
             room: Signal::default(),
-            judged: Judged::new(settings, began),
+            judged: Judged::new(seat, began, is_proven),
             missing: Missing::default(),
-            peer_scope: Scope { kind: Kind::Peer, epoch: EPOCH, shard },
+            peer_scope: Scope { kind: Kind::Peer, epoch: seat.epoch, shard },
             client_scope: Scope { kind: Kind::Client, epoch: Epoch(0), shard },
         }
     }

@@ -6,7 +6,7 @@ use isonomy_mesh::MemberAddress;
 use isonomy_protocol::payload::Payload;
 use isonomy_tuning::files;
 use isonomy_wire::frame::{Encoder, Frame};
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{PLACES_MAX, ReplicaId};
 use isonomy_wire::message::{Handshake, Hello, PeerMessage, Refusal, Role, Start};
 use isonomy_wire::route::RULE_VERSION;
 use std::net::SocketAddr;
@@ -14,14 +14,16 @@ use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::data_dir::Claim;
 use crate::io::error_of;
 use crate::net::connection::{Connection, LinkError, Sink};
 use crate::net::limits::STRANGERS_MAX;
 use crate::net::links::Links;
 use crate::net::socket::connect;
 use crate::net::strangers::{Place, Strangers};
-use crate::node::{EPOCH, Node};
+use crate::node::Node;
 use crate::pump::Input;
+use crate::shard::Shard;
 use crate::time::ticker::PEER_PATIENCE;
 use crate::told::Kind;
 use isonomy_mesh::fatal::stop_with;
@@ -37,10 +39,21 @@ impl Node {
         self.pump.take(Input::Links(linked));
     }
 
-    /// Keeps the outgoing link to a peer open, for ever.
+    /// Opens links to all that take part and have none: a member to members and learners, a learner to members only.
+    pub(crate) fn open_links(self: &Rc<Node>) {
+        let roster = self.roster();
+        let all = if self.seat.is_learner() { usize::from(self.seat.members) } else { roster.places.len() };
+        for peer in (0..all.min(PLACES_MAX)).map(|place| ReplicaId(place as u8)) {
+            if peer != self.seat.replica && self.net.links.borrow_mut().begin(peer) {
+                self.tasks.spawn(self.clone().run_link(peer));
+            }
+        }
+    }
+
+    /// Keeps the outgoing link to a peer open, for as long as the peer takes part.
     pub(crate) async fn run_link(self: Rc<Node>, peer: ReplicaId) {
         let mut said = String::new();
-        loop {
+        while self.place(peer).is_some() {
             match self.open_link(peer).await {
                 Ok(connection) => {
                     said.clear();
@@ -50,8 +63,8 @@ impl Node {
                 Err(error) => {
                     self.on_no_link(peer, &error);
                     let error = error.to_string();
-                    if error != said && self.told.may(Kind::NoLink) {
-                        log::warn!("shard {}: no link to replica {peer}: {error}", self.settings.shard.0);
+                    if error != said && self.shard.told.may(Kind::NoLink) {
+                        log::warn!("shard {}: no link to replica {peer}: {error}", self.settings().shard.0);
                         said = error;
                     }
                 }
@@ -59,6 +72,7 @@ impl Node {
             let wait = self.net.links.borrow_mut().next_wait(peer);
             glommio::timer::sleep(wait).await;
         }
+        self.net.links.borrow_mut().end(peer);
     }
 
     async fn open_link(&self, peer: ReplicaId) -> Result<Connection, LinkError> {
@@ -68,14 +82,20 @@ impl Node {
         let position = self.told_position(peer);
         let hello = Hello {
             cluster: Some(self.data_dir.cluster_id()),
-            epoch: EPOCH,
-            shard: self.settings.shard,
-            shards: self.settings.shards,
+            epoch: self.seat.epoch,
+            shard: self.settings().shard,
+            shards: self.settings().shards,
             rule: RULE_VERSION,
-            role: Role::Replica { id: self.settings.replica, incarnation, start, position },
+            role: Role::Replica {
+                id: self.seat.replica,
+                record: self.seat.record,
+                incarnation,
+                start,
+                position,
+            },
         };
-        connection.shake(&mut encoder, self.settings.shard, &Handshake::Hello(hello));
-        match connection.hear(&mut encoder, self.settings.shard).await? {
+        connection.shake(&mut encoder, self.settings().shard, &Handshake::Hello(hello));
+        match connection.hear(&mut encoder, self.settings().shard).await? {
             Handshake::Welcome(welcome) if welcome.replica == peer => {
                 self.note_acceptance(peer).await;
                 Ok(connection)
@@ -90,14 +110,15 @@ impl Node {
 
     /// Connects to a peer's port, at the first of its addresses that takes a connection.
     async fn reach(&self, peer: ReplicaId) -> Result<TcpStream, LinkError> {
-        let MemberAddress { host, peer_base, .. } = self.mail.address(peer);
-        let port = peer_base + self.settings.shard.0;
-        let question = self.settings.resolver.ask(&host);
+        let place = self.place(peer).ok_or(LinkError::Closed("it takes no part any more"))?;
+        let MemberAddress { host, peer_base, .. } = place.address;
+        let port = peer_base + self.settings().shard.0;
+        let question = self.settings().resolver.ask(&host);
         let found = loop {
             match question.answer() {
                 Some(Ok(found)) => break found,
                 Some(Err(why)) => return Err(LinkError::NoAddress { host, why }),
-                None => self.tick.wait().await,
+                None => self.shard.tick.wait().await,
             }
         };
         let mut last = None;
@@ -120,7 +141,7 @@ impl Node {
     async fn note_acceptance(&self, peer: ReplicaId) {
         if !self.data_dir.is_formed() {
             let data_dir = self.data_dir.clone();
-            let noted = self.aside.run(move || data_dir.on_accepted(peer)).await;
+            let noted = self.shard.aside.run(move || data_dir.on_accepted(peer)).await;
             noted.unwrap_or_else(|fatal| stop_with(&fatal));
         }
     }
@@ -130,24 +151,23 @@ impl Node {
         let sink = connection.sink.clone();
         self.relink(|links| links.on_opened(peer, sink));
         self.on_welcome(peer);
-        // The peer sends nothing on this link, so only an error ends the wait.
+        // The peer sends nothing on this link, so only an error ends the wait, or the end of the peer's part.
         let error = match connection.next_frame().await {
             Ok(_) => LinkError::Closed("it spoke where it only listens"),
             Err(error) => error,
         };
         self.relink(|links| links.on_ended(peer));
-        if self.told.may(Kind::LinkEnd) {
-            log::info!("shard {}: the link to replica {peer} has ended: {error}", self.settings.shard.0);
+        if self.shard.told.may(Kind::LinkEnd) {
+            log::info!("shard {}: the link to replica {peer} has ended: {error}", self.settings().shard.0);
         }
     }
 
     /// Serves the peers that connect, for ever.
-    pub(crate) async fn accept_peers(self: Rc<Node>, listener: std::net::TcpListener) {
-        let listener = listener_of(listener);
+    pub(crate) async fn accept_peers(self: Rc<Node>, listener: Rc<TcpListener>) {
         let strangers = Rc::new(Strangers::default());
         loop {
             strangers.room(|count| count < STRANGERS_MAX as usize).await;
-            let stream = self.accept(&listener, "a peer").await;
+            let stream = accept(&self.shard, &listener, "a peer").await;
             // A machine that connects as fast as it can must not keep the shard from its work.
             futures_lite::future::yield_now().await;
             let from = stream.peer_addr().ok().map(|address| address.ip());
@@ -157,35 +177,14 @@ impl Node {
         }
     }
 
-    /// The next connection to a port. After a failure, such as for lack of open files, it pauses, since the next
-    /// accept may fail, too.
-    pub(crate) async fn accept(&self, listener: &TcpListener, whose: &str) -> TcpStream {
-        loop {
-            match listener.accept().await {
-                Ok(stream) => return stream,
-                Err(error) if self.told.may(Kind::Accept) => {
-                    let error = error_of(error);
-                    let remedy =
-                        if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
-                    log::warn!(
-                        "shard {}: {whose} could not be accepted: {error}; {remedy}",
-                        self.settings.shard.0
-                    );
-                }
-                Err(_) => {}
-            }
-            glommio::timer::sleep(ACCEPT_PAUSE).await;
-        }
-    }
-
     /// Serves a connection to the port for peers, and gives up `place` once the peer has said who it is.
     async fn serve_peer(self: Rc<Node>, mut connection: Connection, place: Place) {
         let greeted = self.greet_peer(&mut connection).await;
         drop(place);
         match greeted {
             Ok((peer, start)) => self.hear_peer(peer, start, connection).await,
-            Err(error) if self.told.may(Kind::Stranger) => {
-                log::warn!("shard {}: a connection for peers ended: {error}", self.settings.shard.0);
+            Err(error) if self.shard.told.may(Kind::Stranger) => {
+                log::warn!("shard {}: a connection for peers ended: {error}", self.settings().shard.0);
             }
             Err(_) => {}
         }
@@ -193,7 +192,7 @@ impl Node {
 
     async fn greet_peer(&self, connection: &mut Connection) -> Result<(ReplicaId, Start), LinkError> {
         let mut encoder = Encoder::default();
-        let word = connection.hear(&mut encoder, self.settings.shard).await?;
+        let word = connection.hear(&mut encoder, self.settings().shard).await?;
         let judged = match word {
             Handshake::Hello(hello) => self.judge_peer(&hello).await,
             _ => Err(Refusal::NoHello),
@@ -210,11 +209,11 @@ impl Node {
     ) -> Result<T, LinkError> {
         match judged {
             Ok(found) => {
-                connection.shake(encoder, self.settings.shard, &Handshake::Welcome(self.welcome()));
+                connection.shake(encoder, self.settings().shard, &Handshake::Welcome(self.welcome()));
                 Ok(found)
             }
             Err(refusal) => {
-                connection.refuse(encoder, self.settings.shard, refusal.clone()).await;
+                connection.refuse(encoder, self.settings().shard, refusal.clone()).await;
                 Err(LinkError::Refused(refusal))
             }
         }
@@ -222,25 +221,32 @@ impl Node {
 
     async fn judge_peer(&self, hello: &Hello) -> Result<(ReplicaId, Start), Refusal> {
         self.judge_hello(hello)?;
-        let Role::Replica { id, incarnation, start, position } = hello.role else {
+        let Role::Replica { id, record, incarnation, start, position } = hello.role else {
             return Err(Refusal::WrongPort { expected: "replicas".into() });
         };
-        if hello.epoch != EPOCH {
-            return Err(Refusal::WrongEpoch { here: EPOCH, there: hello.epoch });
+        let here = self.seat.epoch;
+        if hello.epoch != here {
+            return Err(Refusal::WrongEpoch { here, there: hello.epoch });
         }
-        if hello.shards != self.settings.shards {
-            return Err(Refusal::WrongShards { here: self.settings.shards, there: hello.shards });
+        if record != self.seat.record {
+            return Err(Refusal::WrongRecord { epoch: here, here: self.seat.record, there: record });
         }
-        if id.index() >= self.settings.members.len() || id == self.settings.replica {
-            return Err(Refusal::NotAPeer { id });
+        if hello.shards != self.settings().shards {
+            return Err(Refusal::WrongShards { here: self.settings().shards, there: hello.shards });
+        }
+        let place = self.place(id).filter(|_| id != self.seat.replica && id.index() < PLACES_MAX);
+        let Some(place) = place else { return Err(Refusal::NotAPeer { id }) };
+        if place.incarnation.is_some_and(|named| named != incarnation) {
+            return Err(Refusal::WrongIncarnation { id });
         }
         // A peer that is met for the first time is noted in the directory, and the disk may hang.
-        let known = self.data_dir.knows_peer(id, incarnation).map(Ok);
+        let claim = Claim { incarnation, is_named: place.incarnation.is_some() };
+        let known = self.data_dir.knows_peer(id, claim).map(Ok);
         let accepted = match known {
             Some(accepted) => accepted,
             None => {
                 let data_dir = self.data_dir.clone();
-                self.aside.run(move || data_dir.accept_peer(id, incarnation)).await
+                self.shard.aside.run(move || data_dir.accept_peer(id, claim)).await
             }
         };
         match accepted {
@@ -252,6 +258,9 @@ impl Node {
 
     /// Checks the parts of a hello that every sender must have right.
     pub(crate) fn judge_hello(&self, hello: &Hello) -> Result<(), Refusal> {
+        if self.is_over.get() {
+            return Err(Refusal::EpochChanged { epoch: self.shard.mail.roster().epoch });
+        }
         let here = self.data_dir.cluster_id();
         if let Some(there) = hello.cluster.filter(|there| *there != here) {
             return Err(Refusal::WrongCluster { here, there });
@@ -259,8 +268,8 @@ impl Node {
         if hello.rule != RULE_VERSION {
             return Err(Refusal::WrongRule { here: RULE_VERSION, there: hello.rule });
         }
-        if hello.shard != self.settings.shard {
-            return Err(Refusal::WrongShard { here: self.settings.shard, there: hello.shard });
+        if hello.shard != self.settings().shard {
+            return Err(Refusal::WrongShard { here: self.settings().shard, there: hello.shard });
         }
         Ok(())
     }
@@ -287,8 +296,8 @@ impl Node {
                 break error;
             }
         };
-        if self.told.may(Kind::LinkEnd) {
-            log::info!("shard {}: replica {peer} is no longer heard: {error}", self.settings.shard.0);
+        if self.shard.told.may(Kind::LinkEnd) {
+            log::info!("shard {}: replica {peer} is no longer heard: {error}", self.settings().shard.0);
         }
         self.relink(|links| links.on_silenced(peer, &sink));
     }
@@ -300,7 +309,7 @@ impl Node {
         if self.data_dir.met(peer) != Some(start) {
             // Other tasks go on during the write, since the disk may hang.
             let data_dir = self.data_dir.clone();
-            match self.aside.run(move || data_dir.note_start(peer, start)).await {
+            match self.shard.aside.run(move || data_dir.note_start(peer, start)).await {
                 Ok(true) => self.judge_state(peer, start, None).map_err(LinkError::Refused)?,
                 Ok(false) => {
                     return Err(LinkError::Closed("its start cannot be noted for want of room or files"));
@@ -327,10 +336,10 @@ impl Node {
                 self.on_piece(peer, barrier, from, total, frame.payload);
                 return Ok(());
             }
-            PeerMessage::Stalled if self.told.may(Kind::PeerDisk) => {
+            PeerMessage::Stalled if self.shard.told.may(Kind::PeerDisk) => {
                 log::warn!(
                     "shard {}: replica {peer} says that its disk hangs; it is done without until that ends",
-                    self.settings.shard.0
+                    self.settings().shard.0
                 );
             }
             _ => {}
@@ -343,6 +352,27 @@ impl Node {
         };
         self.pump.take(Input::Message { from: peer, message, payload });
         Ok(())
+    }
+}
+
+/// The next connection to a port. After a failure, such as for lack of open files, it pauses, since the next accept may
+/// fail, too.
+pub(crate) async fn accept(shard: &Shard, listener: &TcpListener, whose: &str) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok(stream) => return stream,
+            Err(error) if shard.told.may(Kind::Accept) => {
+                let error = error_of(error);
+                let remedy =
+                    if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
+                log::warn!(
+                    "shard {}: {whose} could not be accepted: {error}; {remedy}",
+                    shard.settings.shard.0
+                );
+            }
+            Err(_) => {}
+        }
+        glommio::timer::sleep(ACCEPT_PAUSE).await;
     }
 }
 

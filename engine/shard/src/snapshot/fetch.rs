@@ -145,7 +145,7 @@ impl Node {
     pub(crate) async fn fetch(&self, source: ReplicaId, barrier: u64) {
         log::info!(
             "shard {}: fetching the snapshot at barrier {barrier} from replica {source}",
-            self.settings.shard.0
+            self.settings().shard.0
         );
         let fetched = self.try_to_fetch(source, barrier).await;
         self.transfers.fetching.progress.set((0, 0));
@@ -156,8 +156,8 @@ impl Node {
         self.give_up_unfinished().await;
         let Some(failure) = error.failure() else { return };
         let text = format!("the snapshot of replica {source} at barrier {barrier}: {error}");
-        if self.told.may(Kind::Snapshot) {
-            log::warn!("shard {}: {text}", self.settings.shard.0);
+        if self.shard.told.may(Kind::Snapshot) {
+            log::warn!("shard {}: {text}", self.settings().shard.0);
         }
         self.transfers.fetching.trouble.replace(text);
         self.pump.take(Input::FetchFailed { source, barrier, failure });
@@ -182,15 +182,18 @@ impl Node {
             piece = self.piece(source, barrier, file.length(), Some(total)).await?;
         }
         let snapshot = reader.finish().map_err(FetchError::Damaged)?;
-        file.finish(&self.aside).await.map_err(disk)?;
+        if snapshot.head.epoch != self.seat.epoch {
+            return Err(FetchError::Nonsense("the snapshot is of another epoch"));
+        }
+        file.finish(&self.shard.aside).await.map_err(disk)?;
         self.publish(barrier).await.map_err(disk)?;
         if !self.pump.take(Input::Install(Box::new(snapshot))) {
             // The replica's own snapshot, after which the log goes on, is the newest again.
-            let retired = self.aside.run(move || retire(&dir, barrier)).await;
+            let retired = self.shard.aside.run(move || retire(&dir, barrier)).await;
             retired.map_err(|error| FetchError::Disk(self.dir(), error))?;
             return Err(FetchError::NotWanted);
         }
-        log::info!("shard {}: installed the snapshot at barrier {barrier}", self.settings.shard.0);
+        log::info!("shard {}: installed the snapshot at barrier {barrier}", self.settings().shard.0);
         self.prune(barrier).await;
         Ok(())
     }
@@ -210,7 +213,7 @@ impl Node {
     async fn look_for_room(&self, total: u64) -> Result<(), FetchError> {
         let (dir, needed) = (self.dir(), total + ROOM_FOR_LOG);
         let measured = dir.clone();
-        let room = self.aside.run(move || room(&measured)).await;
+        let room = self.shard.aside.run(move || room(&measured)).await;
         let room = room.map_err(|error| FetchError::Disk(dir.clone(), error))?;
         match needed.checked_sub(room).filter(|lacking| *lacking > 0) {
             Some(lacking) => Err(FetchError::NoRoom { dir, lacking, total }),

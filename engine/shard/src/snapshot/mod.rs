@@ -63,7 +63,7 @@ impl Transfers {
 
 impl Node {
     pub(crate) fn snapshot_id(&self, barrier: u64) -> SnapshotId {
-        SnapshotId { cluster: self.data_dir.cluster_id(), shard: self.settings.shard, barrier }
+        SnapshotId { cluster: self.data_dir.cluster_id(), shard: self.settings().shard, barrier }
     }
 
     /// Writes the snapshots that the core takes and fetches those that it needs, for ever. A snapshot that is being
@@ -86,7 +86,7 @@ impl Node {
     /// Writes the snapshot of a barrier. The core waits longer after each failure.
     async fn take(&self, barrier: u64) {
         if let Err(error) = self.write_snapshot(barrier).await {
-            if self.told.may(Kind::Snapshot) {
+            if self.shard.told.may(Kind::Snapshot) {
                 let remedy = match file_size::remedy(&error) {
                     Some(remedy) => remedy,
                     None if files::are_lacking(&error) => files::REMEDY.to_owned(),
@@ -95,7 +95,7 @@ impl Node {
                 log::warn!(
                     "shard {}: the snapshot at barrier {barrier} was not written in {}: {error}; the log is kept, and a \
                      later barrier tries again; {remedy}",
-                    self.settings.shard.0,
+                    self.settings().shard.0,
                     self.dir().display()
                 );
             }
@@ -109,7 +109,7 @@ impl Node {
         self.publish_taken(barrier).await?;
         log::info!(
             "shard {}: wrote the snapshot at barrier {barrier}, {length} bytes",
-            self.settings.shard.0
+            self.settings().shard.0
         );
         self.prune(barrier).await;
         Ok(())
@@ -126,7 +126,7 @@ impl Node {
             glommio::timer::sleep(REST_FACTOR * began.elapsed()).await;
         }
         let length = file.length();
-        file.finish(&self.aside).await?;
+        file.finish(&self.shard.aside).await?;
         Ok(length)
     }
 
@@ -144,7 +144,7 @@ impl Node {
     /// Begins the file of a snapshot.
     pub(crate) async fn begin_file(&self) -> Result<Growing> {
         let dir = self.dir();
-        Growing::open(&self.aside.run(move || begin(&dir)).await?).await
+        Growing::open(&self.shard.aside.run(move || begin(&dir)).await?).await
     }
 
     /// Lets a whole snapshot count from now on. Before that it notes how far the log has come, so that a log that has
@@ -154,18 +154,18 @@ impl Node {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
         let (data_dir, shard, dir, durable) =
-            (self.data_dir.clone(), self.settings.shard, self.dir(), self.writer.durable());
+            (self.data_dir.clone(), self.settings().shard, self.dir(), self.writer.durable());
         let publish = move || {
             data_dir.note_reached(shard, durable)?;
             publish(&dir, barrier)
         };
-        self.aside.run(publish).await
+        self.shard.aside.run(publish).await
     }
 
     /// Gives back the room of a file that was begun. Perhaps that room was lacking, and the log needs it more.
     pub(crate) async fn give_up_unfinished(&self) {
         let path = unfinished_path(&self.dir());
-        let _ = self.aside.run(move || std::fs::remove_file(path)).await;
+        let _ = self.shard.aside.run(move || std::fs::remove_file(path)).await;
     }
 
     /// Whether the snapshot that is being taken rests on records that are not durable.
@@ -174,13 +174,15 @@ impl Node {
         self.pump.look(|core| core.taking().is_some_and(|(_, cut)| durable < cut))
     }
 
-    /// Removes the snapshots before the newest, which counts whether this succeeds or not.
+    /// Removes the snapshots before the newest, which counts whether this succeeds or not, and what lies of earlier
+    /// epochs, from which no state has to come any more.
     pub(crate) async fn prune(&self, newest: u64) {
-        let dir = self.dir();
-        if let Err(error) = self.aside.run(move || prune(&dir, newest)).await {
+        let (dir, data_dir, shard) = (self.dir(), self.data_dir.clone(), self.settings().shard);
+        let prune = move || prune(&dir, newest).and_then(|()| data_dir.remove_earlier(shard));
+        if let Err(error) = self.shard.aside.run(prune).await {
             log::warn!(
                 "shard {}: a replaced snapshot could not be removed: {error}; the next snapshot tries again",
-                self.settings.shard.0
+                self.settings().shard.0
             );
         }
     }
@@ -191,14 +193,15 @@ impl Node {
         let (node, path) = (self.clone(), snapshot_path(&self.dir(), barrier));
         let give = async move {
             let read = move || read_piece(&path, from);
-            let read = if is_newest { node.aside.try_run(read).await } else { Some(Ok((0, Vec::new()))) };
+            let read =
+                if is_newest { node.shard.aside.try_run(read).await } else { Some(Ok((0, Vec::new()))) };
             // The peer asks again for a piece for which there is no time.
             let Some(read) = read else { return };
             let (total, bytes) = read.unwrap_or_else(|error| {
-                if node.told.may(Kind::Snapshot) {
+                if node.shard.told.may(Kind::Snapshot) {
                     log::warn!(
                         "shard {}: a snapshot cannot be sent to a peer: {error}",
-                        node.settings.shard.0
+                        node.settings().shard.0
                     );
                 }
                 node.pump.take(Input::Doubt { barrier });
@@ -243,13 +246,13 @@ impl Node {
                 "shard {}: a peer could not read the snapshot at barrier {barrier} that this replica sent, but \
                  the file is whole: the memory of the peer's machine or of this machine changes data; check \
                  the memory of both machines",
-                self.settings.shard.0
+                self.settings().shard.0
             ),
             Err(error) => log::error!(
                 "shard {}: {error}: the disk of this replica changes or loses data; check it. This replica \
                  goes on from memory and takes a new snapshot at once. Do not stop this replica before that \
                  snapshot is durable, because it would not start again",
-                self.settings.shard.0
+                self.settings().shard.0
             ),
         }
     }

@@ -71,7 +71,7 @@ fn g4_a_snapshot_counts_once_the_log_is_durable_so_far() {
         let held_up = async {
             let path = snapshot_path(&node.dir(), BARRIER);
             // The name would be given on this thread, before that.
-            node.aside.run(|| ()).await;
+            node.shard.aside.run(|| ()).await;
             assert!(node.is_ahead_of_log() && !path.exists());
             write_until(&node, "the records that it rests on", || !node.is_ahead_of_log()).await;
             until(|| path.exists()).await;

@@ -3,8 +3,9 @@
 use crate::data_dir::Expected;
 use crate::settings::Settings;
 use glommio::{LocalExecutorBuilder, Placement};
-use isonomy_mesh::MemberAddress;
+use isonomy_mesh::{MemberAddress, Roster};
 use isonomy_protocol::contract::{Append, Position};
+use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
@@ -30,7 +31,7 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 /// Whose log it is in tests that have no data directory.
 pub(crate) fn log_id() -> LogId {
     let cluster = ClusterId::of_name("test");
-    LogId { cluster, incarnation: 1, replica: ReplicaId(0), shard: ShardId(0) }
+    LogId { cluster, incarnation: 1, replica: ReplicaId(0), epoch: FIRST, shard: ShardId(0) }
 }
 
 /// What replica 0 of a cluster is started with.
@@ -38,18 +39,17 @@ pub(crate) fn log_id() -> LogId {
 pub(crate) struct Setup {
     pub(crate) expected: Expected,
     pub(crate) settings: Settings,
+    pub(crate) roster: Roster,
 }
 
 impl Setup {
     /// Replica 0 of these members, with one shard.
     pub(crate) fn new(path: PathBuf, members: Vec<MemberAddress>) -> Setup {
-        let (replica, replicas) = (ReplicaId(0), members.len() as u8);
         let (cluster, outlives_power) = ("test".into(), true);
         Setup {
-            expected: Expected { path, cluster, replica, replicas, shards: 1, outlives_power },
+            expected: Expected { path, cluster, member: 0, shards: 1, outlives_power },
+            roster: Roster::of_first_epoch(ReplicaId(0), members),
             settings: Settings {
-                replica,
-                members,
                 shard: ShardId(0),
                 shards: 1,
                 core: None,

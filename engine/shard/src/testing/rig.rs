@@ -4,10 +4,13 @@
 use crate::data_dir::DataDir;
 use crate::mail::Mail;
 use crate::net::connection::{Connection, LinkError};
+use crate::net::peers::listener_of;
 use crate::node::Node;
+use crate::open::{Found, open};
 use crate::pump::Input;
 use crate::rings::PREEMPT;
-use crate::start::open;
+use crate::settings::Seat;
+use crate::start::make;
 use crate::testing::fixture::Setup;
 use crate::time::ticker::TICK;
 use crate::time::ticks::Ticks;
@@ -39,8 +42,6 @@ pub(crate) struct Rig {
     pub(crate) peers: Vec<TcpListener>,
     /// The port for clients of replica 0.
     pub(crate) clients: TcpListener,
-    /// Wakes the executor, as in a shard.
-    ticks: Ticks,
     _dir: TempDir,
 }
 
@@ -62,15 +63,27 @@ pub(crate) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
         let ticks = Ticks::start(TICK).unwrap();
         ticks.attach().await;
         let data_dir = DataDir::open(&setup.expected).unwrap();
+        data_dir.enter(&setup.roster).unwrap();
         let (process, end) = isonomy_mesh::connect();
-        let node = open(setup.settings.clone(), data_dir, Mail::new(end, setup.settings.members.clone()))
-            .await
-            .unwrap();
-        test(Rig { node: Rc::new(node), setup, process, peers, clients, ticks, _dir: dir }).await;
+        let mail = Mail::new(end, setup.roster.clone());
+        let shard = make(setup.settings.clone(), data_dir, mail, ticks).unwrap();
+        let seat = Seat::of(&setup.roster).unwrap();
+        let node = Rc::new(open(&shard, seat, Found::OnDisk).await.unwrap());
+        test(Rig { node, setup, process, peers, clients, _dir: dir }).await;
     });
 }
 
 impl Rig {
+    /// The port for peers of replica 0, as its executor serves it.
+    pub(crate) fn peers(&self) -> Rc<glommio::net::TcpListener> {
+        Rc::new(listener_of(self.peers[0].try_clone().unwrap()))
+    }
+
+    /// The port for clients of replica 0.
+    pub(crate) fn clients(&self) -> Rc<glommio::net::TcpListener> {
+        Rc::new(listener_of(self.clients.try_clone().unwrap()))
+    }
+
     /// A task of the node's.
     pub(crate) fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) {
         glommio::spawn_local(task).detach();
@@ -79,7 +92,7 @@ impl Rig {
     /// What is written aside comes back.
     pub(crate) fn listen_aside(&self) {
         let node = self.node.clone();
-        self.spawn(async move { node.aside.listen().await });
+        self.spawn(async move { node.shard.aside.listen().await });
     }
 
     /// The core's outputs are taken and the log is written, as in a shard that runs.
@@ -92,7 +105,7 @@ impl Rig {
 
     /// The others have accepted the directory, and the core takes part.
     pub(crate) fn admit(&self) {
-        for peer in 1..self.setup.settings.members.len() as u8 {
+        for peer in 1..self.setup.roster.members {
             self.node.data_dir.on_accepted(ReplicaId(peer)).unwrap();
         }
         self.node.pump.take(Input::Admit);
@@ -101,7 +114,7 @@ impl Rig {
     /// Some ticks pass, in which something must not happen. One task waits for ticks at a time.
     pub(crate) async fn ticks(&self, count: u32) {
         for _ in 0..count {
-            self.ticks.wait().await;
+            self.node.shard.ticks.wait().await;
         }
     }
 
@@ -112,7 +125,7 @@ impl Rig {
         let wait = move || {
             let _ = release.recv();
         };
-        self.spawn(async move { node.aside.run(wait).await });
+        self.spawn(async move { node.shard.aside.run(wait).await });
         held
     }
 
@@ -121,7 +134,7 @@ impl Rig {
         let began = Instant::now();
         while !condition() {
             assert!(began.elapsed() < PATIENCE, "{what} did not happen within {PATIENCE:?}");
-            self.ticks.wait().await;
+            self.node.shard.ticks.wait().await;
         }
     }
 }

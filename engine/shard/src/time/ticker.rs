@@ -1,15 +1,16 @@
 //! Work that is due by time alone: the core's deadlines, and the end of connections that are stuck.
 
+use isonomy_mesh::Roster;
 use isonomy_protocol::contract::Room;
 use isonomy_protocol::limits::TICK_US;
 use isonomy_wire::failure::Reason;
+use isonomy_wire::id::ReplicaId;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::net::connection::Sink;
 use crate::node::Node;
 use crate::pump::Input;
-use crate::time::ticks::Ticks;
 use crate::told::Kind;
 
 /// How long a client may take for a frame that it has begun, how long it may leave its answers unread, and how long
@@ -28,6 +29,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often a log at its budget asks for a barrier. The log does not grow to the next barrier by itself, and a
 /// snapshot that could not be written may succeed by now.
 const BARRIER_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a member leaves it to each member with a lower place to propose the Seal, and how often it proposes one.
+const SEAL_AFTER: Duration = Duration::from_millis(100);
+const SEAL_EVERY: Duration = Duration::from_secs(1);
 
 /// The size of the log on its disk, and the state of the disk.
 #[derive(Clone, Copy)]
@@ -66,21 +71,25 @@ struct Ticker {
     swept: Instant,
     /// When a barrier was asked for.
     asked: Instant,
+    /// Who took part at the last look.
+    roster: Option<Rc<Roster>>,
+    /// Since when the epoch is to end, and how often a Seal was proposed since.
+    sealing_since: Option<(Instant, u32)>,
     /// Since when the disk hangs, as far as the core was told (D9).
     hung_since: Option<Instant>,
 }
 
 impl Node {
     /// Tells the core the time at its deadlines, and closes stuck connections.
-    pub(crate) async fn run_ticks(self: Rc<Node>, ticks: Ticks) {
+    pub(crate) async fn run_ticks(self: Rc<Node>) {
         let now = Instant::now();
-        let mut ticker = Ticker { swept: now, asked: now, hung_since: None };
+        let mut ticker =
+            Ticker { swept: now, asked: now, hung_since: None, roster: None, sealing_since: None };
         loop {
-            ticks.wait().await;
-            self.tick.notify();
+            self.shard.tick.wait().await;
             self.net.links.borrow_mut().flush_all();
             let is_quiet = self.on_tick(&mut ticker);
-            ticks.set_period(if is_quiet { IDLE_TICK } else { TICK });
+            self.shard.ticks.set_period(if is_quiet { IDLE_TICK } else { TICK });
         }
     }
 
@@ -94,11 +103,14 @@ impl Node {
         }
         self.writer.on_tick(self.pump.now());
         self.maybe_admit();
+        self.maybe_seal(ticker);
+        self.follow_roster(ticker);
+        self.shard.mail.send_progress(self.progress());
         if ticker.swept.elapsed() >= SWEEP_EVERY {
             ticker.swept = Instant::now();
             self.sweep(ticker.swept);
             self.tell_missing();
-            self.mail.send_metrics(self.status());
+            self.shard.mail.send_metrics(self.status());
         }
         if self.held().asks_for_barrier(ticker.asked.elapsed()) {
             ticker.asked = Instant::now();
@@ -107,13 +119,41 @@ impl Node {
         due.is_none_or(|due| due > now.after(TICK_US))
     }
 
+    /// Opens links to learners that have come, and closes those of learners that have gone.
+    fn follow_roster(self: &Rc<Node>, ticker: &mut Ticker) {
+        let roster = self.roster();
+        if ticker.roster.as_ref().is_some_and(|known| Rc::ptr_eq(known, &roster)) {
+            return;
+        }
+        self.open_links();
+        let known = ticker.roster.replace(roster.clone());
+        for place in roster.places.len()..known.map_or(0, |known| known.places.len()) {
+            self.net.links.borrow().close(ReplicaId(place as u8));
+        }
+    }
+
+    /// Proposes a Seal if the epoch is to end and has not. The members begin one after the other, because Seals that
+    /// meet hold each other up.
+    fn maybe_seal(&self, ticker: &mut Ticker) {
+        let Some(record) = self.shard.mail.sealing() else { return };
+        if self.seat.is_learner() || self.pump.look(|core| core.sealed().is_some()) {
+            return;
+        }
+        let (since, tries) = ticker.sealing_since.get_or_insert_with(|| (Instant::now(), 0));
+        let due = SEAL_AFTER * u32::from(self.seat.replica.0) + SEAL_EVERY * *tries;
+        if since.elapsed() >= due {
+            *tries += 1;
+            self.pump.take(Input::Seal(record));
+        }
+    }
+
     fn held(&self) -> Held {
         let disk = &self.writer.disk;
         Held {
             hung: disk.hung_for(),
             is_full: disk.is_full(),
             bytes: disk.held_bytes(),
-            budget: self.settings.log_budget,
+            budget: self.settings().log_budget,
         }
     }
 
@@ -124,7 +164,7 @@ impl Node {
             return false;
         }
         ticker.hung_since = hung.and_then(|hung| Instant::now().checked_sub(hung));
-        if !self.told.may(Kind::HungDisk) {
+        if !self.shard.told.may(Kind::HungDisk) {
             return true;
         }
         match (hung, since) {
@@ -132,11 +172,11 @@ impl Node {
                 "shard {}: the disk has not answered for {hung:.1?}. Until the disk answers, this replica \
                  proposes nothing and sends clients to other replicas; nothing acknowledged is lost. See \
                  docs/OPERATIONS.md, \"A disk that hangs\"",
-                self.settings.shard.0
+                self.settings().shard.0
             ),
             (None, since) => log::info!(
                 "shard {}: the disk answers again after {:.1?}",
-                self.settings.shard.0,
+                self.settings().shard.0,
                 since.map_or(Duration::ZERO, |since| since.elapsed())
             ),
         }
@@ -144,8 +184,8 @@ impl Node {
     }
 
     fn sweep(&self, now: Instant) {
-        for (kind, count) in self.told.held_back() {
-            log::warn!("shard {}: {count} more lines about {kind} were held back", self.settings.shard.0);
+        for (kind, count) in self.shard.told.held_back() {
+            log::warn!("shard {}: {count} more lines about {kind} were held back", self.settings().shard.0);
         }
         self.net.guests.borrow().sinks().for_each(|sink| close_if_stuck(sink, now));
         // Peers look silent while the shard does not read from them.

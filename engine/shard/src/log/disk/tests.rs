@@ -1,11 +1,12 @@
 use super::*;
+use crate::data_dir::DataDir;
 use crate::log::groups::Log;
 use crate::log::recover::{recover, spare_path};
 use crate::testing::fixture::{Setup, begin, record, run, until};
 use isonomy_protocol::contract::{Append, Time};
 use isonomy_protocol::log::BLOCK_BYTES;
 use isonomy_protocol::log::scan::Entry;
-use isonomy_wire::id::{ReplicaId, ShardId};
+use isonomy_wire::id::ShardId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::fs;
@@ -17,7 +18,7 @@ const SHARD: ShardId = ShardId(0);
 
 /// The log of a shard in a directory.
 struct Rig {
-    data_dir: DataDir,
+    data_dir: EpochDir,
     disk: Rc<Disk>,
     preparing: glommio::Task<()>,
     log: Log,
@@ -25,16 +26,11 @@ struct Rig {
     read: Vec<Entry>,
 }
 
-fn id_of(data_dir: &DataDir) -> LogId {
-    let (cluster, incarnation) = (data_dir.cluster_id(), data_dir.incarnation());
-    LogId { cluster, incarnation, replica: ReplicaId(0), shard: SHARD }
-}
-
 impl Rig {
     /// Opens a log as a shard does whose newest snapshot is that of this barrier, or none (0).
     async fn open(setup: &Setup, snapshot: u64) -> Rig {
-        let data_dir = DataDir::open(&setup.expected).unwrap();
-        let (id, dir) = (id_of(&data_dir), data_dir.shard_dir(SHARD));
+        let data_dir = DataDir::open(&setup.expected).unwrap().enter(&setup.roster).unwrap();
+        let (id, dir) = (data_dir.log_id(SHARD), data_dir.log_dir(SHARD));
         let mut read = Vec::new();
         let recovered = recover(id, &dir, data_dir.known(SHARD, snapshot), |entry| read.push(entry)).unwrap();
         let disk =
@@ -47,14 +43,11 @@ impl Rig {
     /// Another process may open the directory from here on.
     async fn close(self) {
         self.preparing.cancel().await;
-        let current = self.disk.current.take();
-        if let Some((_, file)) = current {
-            file.close_rc().await.unwrap();
-        }
+        self.disk.close().await;
     }
 
     fn dir(&self) -> PathBuf {
-        self.data_dir.shard_dir(SHARD)
+        self.data_dir.log_dir(SHARD)
     }
 
     /// Writes one record in a group of its own; where its segment's file has it.
@@ -130,7 +123,7 @@ fn a_write_is_in_its_file_when_it_returns() {
             assert_eq!(file.len(), SEGMENT_BYTES);
             assert!(file[offset..offset + bytes.len()] == bytes);
             let head = file.drain(..BLOCK_BYTES).collect::<Vec<_>>().into();
-            let head = id_of(&rig.data_dir).decode_head(segment, &head).unwrap();
+            let head = rig.data_dir.log_id(SHARD).decode_head(segment, &head).unwrap();
             assert_eq!(head.map(|head| head.first), Some(1.max(position / 8 * 8)));
         }
     });
@@ -211,7 +204,7 @@ fn a_spare_file_becomes_an_empty_segment() {
         rig.begin(4..=4).await;
         until(|| rig.segments() == [3, 4, 5, 6]).await;
         let new = fs::read(segment_path(&rig.dir(), 6)).unwrap();
-        let id = id_of(&rig.data_dir);
+        let id = rig.data_dir.log_id(SHARD);
         assert!(id.encode_prepared(6, Position(4)) == new[..2 * BLOCK_BYTES]);
         assert!(old[2 * BLOCK_BYTES..] == new[2 * BLOCK_BYTES..], "it was not filled anew");
         rig.begin(5..=6).await;

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use isonomy_protocol::log::group::GroupHead;
 use isonomy_protocol::log::scan::{Entry, Scanner};
 use isonomy_wire::frame::{Kind, Scope, aligned, split};
-use isonomy_wire::id::Epoch;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -63,7 +62,7 @@ fn head_of(write: &Write) -> GroupHead {
     let place = log_id().place(write.segment).wrapping_add(write.offset as u64);
     let bytes = aligned(Bytes::copy_from_slice(write.buffer.as_bytes()));
     let (frame, _) = split(&bytes, place, bytes.len()).unwrap().unwrap();
-    frame.decode(Scope { kind: Kind::Log, epoch: Epoch(0), shard: log_id().shard }).unwrap()
+    frame.decode(Scope { kind: Kind::Log, epoch: log_id().epoch, shard: log_id().shard }).unwrap()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::log::segment::IN_FLIGHT_RETRY;
 use isonomy_protocol::contract::Append;
+use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::log::SegmentHead;
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
@@ -16,7 +17,7 @@ const NEW: Known = Known { reached: Position(0), restored: false, snapshot: 0 };
 
 fn log_id() -> LogId {
     let cluster = ClusterId::of_name("test");
-    LogId { cluster, incarnation: 1, replica: ReplicaId(0), shard: ShardId(0) }
+    LogId { cluster, incarnation: 1, replica: ReplicaId(0), epoch: FIRST, shard: ShardId(0) }
 }
 
 fn file(dir: &Path, segment: u64) -> File {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::testing::rig::{self, Rig, SHARD, connect, shake, within_patience};
 use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::id::RecordId;
 use isonomy_wire::id::{Epoch, SessionId};
 use isonomy_wire::route::RULE_VERSION;
 
@@ -12,7 +13,7 @@ fn hello(role: Role) -> Hello {
 }
 
 fn serve(rig: &Rig) {
-    rig.spawn(rig.node.clone().accept_clients(rig.clients.try_clone().unwrap()));
+    rig.spawn(rig.node.clone().accept_clients(rig.clients()));
     rig.spawn(rig.node.clone().run_turns());
 }
 
@@ -156,6 +157,7 @@ fn a_client_at_the_port_of_peers_is_told_so() {
         serve(&rig);
         let mut peer = connect(&rig.clients).await;
         let role = Role::Replica {
+            record: RecordId(0),
             id: isonomy_wire::id::ReplicaId(1),
             incarnation: 1,
             start: Default::default(),

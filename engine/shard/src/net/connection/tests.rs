@@ -1,7 +1,6 @@
 //! Connections over real sockets.
 
 use super::*;
-use crate::net::peers::listener_of;
 use crate::testing::rig::{self, PATIENCE, Rig, SHARD};
 use isonomy_wire::message::ClientMessage;
 
@@ -24,7 +23,7 @@ fn frames(count: u64) -> Vec<u8> {
 
 /// A plain socket, and the connection at its other end.
 async fn pair(rig: &Rig) -> (TcpStream, Connection) {
-    let listener = listener_of(rig.clients.try_clone().unwrap());
+    let listener = rig.clients();
     let stream = TcpStream::connect(rig.clients.local_addr().unwrap()).await.unwrap();
     (stream, Connection::new(listener.accept().await.unwrap(), PATIENCE))
 }

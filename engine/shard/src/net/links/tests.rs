@@ -1,7 +1,7 @@
 //! The links' transitions, with sinks that no socket is behind.
 
 use super::*;
-use crate::node::EPOCH;
+use isonomy_protocol::epoch::FIRST as FIRST_EPOCH;
 use isonomy_wire::frame::Kind;
 use isonomy_wire::id::ShardId;
 
@@ -11,7 +11,7 @@ const FIRST: Start = Start { number: 1, nonce: 7 };
 const SECOND: Start = Start { number: 2, nonce: 8 };
 
 fn links() -> Links {
-    Links::new(3)
+    Links::default()
 }
 
 fn sink() -> Rc<Sink> {
@@ -31,7 +31,7 @@ fn living(links: &Links) -> Option<Start> {
 }
 
 fn push(links: &mut Links, to: ReplicaId) {
-    let scope = Scope { kind: Kind::Peer, epoch: EPOCH, shard: ShardId(0) };
+    let scope = Scope { kind: Kind::Peer, epoch: FIRST_EPOCH, shard: ShardId(0) };
     let send = Send { to, message: PeerMessage::Stalled, payload: None, lazy: true };
     links.push(&mut Encoder::default(), scope, &send);
 }
@@ -157,7 +157,7 @@ fn what_does_not_leave_is_counted() {
 #[test]
 fn whoever_falls_too_far_behind_loses_its_link() {
     let mut links = links();
-    let (outgoing, scope) = (sink(), Scope { kind: Kind::Peer, epoch: EPOCH, shard: ShardId(0) });
+    let (outgoing, scope) = (sink(), Scope { kind: Kind::Peer, epoch: FIRST_EPOCH, shard: ShardId(0) });
     links.on_opened(PEER, outgoing.clone());
     let piece = PeerMessage::Piece { barrier: 1, from: 0, total: 1 };
     let bytes = vec![0; PEER_BACKLOG_BYTES_MAX];

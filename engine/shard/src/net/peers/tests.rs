@@ -1,11 +1,14 @@
 //! Links over real sockets, where the test plays the peers.
 
+use crate::data_dir::Claim;
 use crate::net::connection::{Connection, LinkError};
-use crate::node::{EPOCH, Node};
+use crate::node::Node;
 use crate::testing::rig::{self, PATIENCE, Rig, SHARD, connect, shake};
 use glommio::net::TcpListener;
 use isonomy_mesh::ToShard;
+use isonomy_protocol::epoch::FIRST as FIRST_EPOCH;
 use isonomy_wire::frame::Encoder;
+use isonomy_wire::id::RecordId;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{
     Handshake, Hello, PeerMessage, PeerStatus, Refusal, Role, SetBack, Start, Welcome,
@@ -20,8 +23,8 @@ const SECOND: Start = Start { number: 2, nonce: 8 };
 
 /// What the peer says that was met first.
 fn hello(start: Start) -> Hello {
-    let role = Role::Replica { id: PEER, incarnation: 5, start, position: Some(0) };
-    Hello { cluster: None, epoch: EPOCH, shard: SHARD, shards: 1, rule: RULE_VERSION, role }
+    let role = Role::Replica { id: PEER, record: RecordId(0), incarnation: 5, start, position: Some(0) };
+    Hello { cluster: None, epoch: FIRST_EPOCH, shard: SHARD, shards: 1, rule: RULE_VERSION, role }
 }
 
 fn told(node: &Node) -> PeerStatus {
@@ -52,7 +55,7 @@ async fn speak(rig: &Rig, connection: &Connection, heard: u64) {
 /// The node takes peers in.
 fn serve(rig: &Rig) {
     rig.listen_aside();
-    rig.spawn(rig.node.clone().accept_peers(rig.peers[0].try_clone().unwrap()));
+    rig.spawn(rig.node.clone().accept_peers(rig.peers()));
 }
 
 #[test]
@@ -121,11 +124,12 @@ fn g6_a_peer_is_welcomed_once_its_directory_is_written_down() {
         };
         let (answer, ()) = futures_lite::future::zip(shaking, releasing).await;
         assert!(matches!(answer, Handshake::Welcome(_)), "{answer:?}");
-        assert_eq!(rig.node.data_dir.knows_peer(PEER, 5), Some(true));
+        assert_eq!(rig.node.data_dir.knows_peer(PEER, Claim { incarnation: 5, is_named: false }), Some(true));
         // Another directory is refused from memory, also while the disk hangs.
         let _held = rig.hold_aside();
         let mut other = connect(&rig.peers[0]).await;
-        let role = Role::Replica { id: PEER, incarnation: 6, start: SECOND, position: Some(0) };
+        let role =
+            Role::Replica { id: PEER, record: RecordId(0), incarnation: 6, start: SECOND, position: Some(0) };
         let answer = shake(&mut other, Hello { role, ..hello(SECOND) }).await.unwrap();
         assert_eq!(answer, Handshake::Refused(Refusal::WrongIncarnation { id: PEER }));
     });
@@ -220,9 +224,9 @@ fn a_peer_that_has_moved_is_reached_at_its_new_address() {
         let there = super::listener_of(rig.peers[1].try_clone().unwrap());
         let before = welcome(&rig, &there).await;
         rig.until("a link", || told(&rig.node).opened == 1).await;
-        let mut addresses = rig.setup.settings.members.clone();
-        addresses[PEER.index()] = addresses[2].clone();
-        rig.process.orders.send(ToShard::Addresses(addresses)).unwrap();
+        let mut roster = rig.setup.roster.clone();
+        roster.places[PEER.index()] = roster.places[2].clone();
+        rig.process.orders.send(ToShard::Roster(roster)).unwrap();
         rig.ticks(TICKS).await;
         assert_eq!(told(&rig.node).ended, 0, "a link that stands is kept");
         drop(before);

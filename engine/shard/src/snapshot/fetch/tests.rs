@@ -1,11 +1,11 @@
 use super::*;
-use crate::node::EPOCH;
 use crate::snapshot::store::snapshot_path;
 use crate::testing::fixture::{self, barrier, commit, hear};
 use crate::testing::rig::{self, Rig};
 use futures_lite::future::zip;
 use isonomy_protocol::contract::Room;
 use isonomy_protocol::contract::{Config as CoreConfig, Output, Position, Time, Timing};
+use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::limits::{BARRIER_BYTES, RESERVE_BLOCK};
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Frontier;
@@ -125,7 +125,7 @@ fn snapshot(cluster: ClusterId) -> Vec<u8> {
         cluster,
         replica: SOURCE,
         replicas: 3,
-        epoch: EPOCH,
+        epoch: FIRST,
         shard: rig::SHARD,
         timing: Timing::default(),
         reserve_block: RESERVE_BLOCK,

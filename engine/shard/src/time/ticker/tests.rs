@@ -1,10 +1,10 @@
 //! What time brings about, with the time passed in.
 
 use super::*;
-use crate::node::EPOCH;
 use crate::testing::rig::{self, Rig, SHARD};
 use isonomy_mesh::FromShard;
 use isonomy_protocol::contract::{Append, Position};
+use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::{RequestBuilder, VALUE_BYTES_MAX};
@@ -24,7 +24,7 @@ fn sink() -> Rc<Sink> {
 fn unread(rig: &Rig) -> Rc<Sink> {
     let sink = sink();
     rig.node.net.guests.borrow_mut().admit(Instant::now(), false, &sink).unwrap();
-    let scope = Scope { kind: FrameKind::Client, epoch: EPOCH, shard: SHARD };
+    let scope = Scope { kind: FrameKind::Client, epoch: FIRST, shard: SHARD };
     sink.push(&mut Encoder::default(), scope, &ClientMessage::StatusRequest, &[], 0);
     sink
 }
@@ -136,20 +136,21 @@ fn the_process_gets_the_metrics_at_each_sweep() {
     rig::run(1, async |rig| {
         rig.admit();
         let now = Instant::now();
-        let mut ticker = Ticker { swept: now, asked: now, hung_since: None };
+        let mut ticker =
+            Ticker { swept: now, asked: now, hung_since: None, roster: None, sealing_since: None };
         let metrics = || {
-            let news = rig.process.news.take();
-            news.map(
-                |news| matches!(news, FromShard::Metrics(metrics) if metrics.log_budget_bytes == 1 << 30),
-            )
-            .collect::<Vec<_>>()
+            let budget = |news| match news {
+                FromShard::Metrics(metrics) => Some(metrics.log_budget_bytes),
+                FromShard::Ready | FromShard::Progress(_) => None,
+            };
+            rig.process.news.take().filter_map(budget).collect::<Vec<_>>()
         };
         rig.node.on_tick(&mut ticker);
         assert!(metrics().is_empty(), "no sweep was due");
         ticker.swept = now.checked_sub(SWEEP_EVERY).unwrap();
         rig.node.on_tick(&mut ticker);
         rig.node.on_tick(&mut ticker);
-        assert_eq!(metrics(), [true]);
+        assert_eq!(metrics(), [1 << 30]);
     });
 }
 

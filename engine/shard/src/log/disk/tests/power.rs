@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::aside::Aside;
-use crate::data_dir::{look, shard_dir};
+use crate::data_dir::{epoch_dir, look};
 use crate::log::recover::unfinished_path;
 use crate::snapshot::growing::Growing;
 use crate::snapshot::store::{begin as begin_snapshot, list, prune, publish, snapshot_path};
 use crate::testing::volatile::{Leftover, VolatileDisk};
 use futures_lite::future::zip;
+use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::log::record::Record;
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -50,13 +51,16 @@ impl Promised {
             Err(_) if is_opened == 0 => return Ok(()),
             identity => identity.map_err(|fatal| fatal.to_string())?,
         };
-        let shard = shard_dir(dir.path(), SHARD);
+        if identity.newest().is_none() && is_opened == 0 {
+            return Ok(());
+        }
+        let shard = epoch_dir(dir.path(), SHARD, FIRST);
         let snapshot = newest_snapshot(&shard)?;
-        let known = identity.known(SHARD, snapshot);
+        let known = identity.known(FIRST, SHARD, snapshot);
         let mut positions = Vec::new();
         let take = |(record, _)| positions.push(position_of(&record));
-        let read =
-            recover(identity.log_id(SHARD)?, &shard, known, take).map_err(|fatal| fatal.to_string())?;
+        let read = recover(identity.log_id(FIRST, SHARD)?, &shard, known, take)
+            .map_err(|fatal| fatal.to_string())?;
         let last = read.tail.next.0 - 1;
         let first = positions.first().copied().unwrap_or(1);
         if last < record || known.reached.0 < noted {
