@@ -57,10 +57,10 @@ macro_rules! vector {
                 common
             }
 
-            /// The entry of `row`.
+            /// The entry of `row`; 0 for the place of a learner, which has no row.
             #[inline]
             pub fn of(&self, row: ReplicaId) -> u64 {
-                self.0[row.index()]
+                self.0.get(row.index()).copied().unwrap_or(0)
             }
 
             /// Sets the entry of `row`.

@@ -106,4 +106,9 @@ pub enum Reason {
         /// The limit.
         max: u32,
     },
+    /// The replica is a learner (law, section 9).
+    #[error(
+        "this replica is not a member yet; it copies the state, and takes requests once the change has ended"
+    )]
+    NotAMember,
 }

@@ -6,12 +6,16 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 /// The most replicas that one cluster can have.
 pub const REPLICAS_MAX: usize = 9;
+/// The most places of an epoch: those of its members, and behind them those of the learners of a change, of which there
+/// are at most as many as the next epoch has members (law, section 9).
+pub const PLACES_MAX: usize = 2 * REPLICAS_MAX;
 /// The most shards that one cluster can have.
 pub const SHARDS_MAX: usize = 256;
 
-/// A replica of an epoch, by its place in the list of members, from 0 to below [`REPLICAS_MAX`].
+/// A replica of an epoch, by its place, from 0 to below [`PLACES_MAX`]. The members have the first places, and learners
+/// those behind them.
 ///
-/// The id also names the replica's *row*: the instances that the replica coordinates.
+/// The id of a member also names its *row*: the instances that the member coordinates. A learner has none.
 #[derive(
     Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default,
 )]

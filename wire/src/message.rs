@@ -209,6 +209,8 @@ pub struct MessagesDropped {
     pub late: u64,
     /// Messages that came after the epoch had ended (law, section 9), and did not ask for what was decided in it.
     pub sealed: u64,
+    /// Messages that asked a learner for a vote, or told it of one (law, section 9).
+    pub as_learner: u64,
 }
 
 /// The status of one shard of one replica.
@@ -220,6 +222,8 @@ pub struct ShardStatus {
     pub epoch: Epoch,
     /// The shard.
     pub shard: ShardId,
+    /// Whether the replica is a learner, which has no vote (law, section 9).
+    pub is_learner: bool,
     /// The record that the Seal names, if the epoch has ended (law, section 9).
     pub sealed: Option<RecordId>,
     /// Messages of peers that had no effect.

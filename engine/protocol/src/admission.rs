@@ -56,7 +56,7 @@ impl Admission {
         Admission { quorum, me, welcomed: nobody, silent: nobody, object: nobody }
     }
 
-    /// A member knows nothing that contradicts this replica.
+    /// A member knows nothing that contradicts this replica. The word of a learner does not count (section 9).
     pub fn on_welcome(&mut self, peer: ReplicaId) {
         self.welcomed.insert(peer);
         self.object.remove(peer);
@@ -95,9 +95,10 @@ impl Admission {
         self.welcomed.contains(peer)
     }
 
-    /// Whether the members that have welcomed this replica form a slow quorum with it.
+    /// Whether the members that have welcomed this replica form a slow quorum, with it if it is a member.
     pub fn has_quorum(&self) -> bool {
-        self.welcomed.len() + 1 >= self.quorum.slow()
+        let welcomed = self.others().filter(|peer| self.welcomed.contains(*peer)).count();
+        welcomed + usize::from(self.me.index() < self.quorum.n) >= self.quorum.slow()
     }
 
     /// Whether this replica may take part: a quorum has welcomed it, and all other members that can be reached have

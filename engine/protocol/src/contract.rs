@@ -35,9 +35,9 @@ pub struct Position(pub u64);
 pub struct Config {
     /// The cluster.
     pub cluster: ClusterId,
-    /// The place of the replica in the epoch.
+    /// The place of the replica in the epoch. A replica behind the last member is a learner (section 9).
     pub replica: ReplicaId,
-    /// The number of replicas in the epoch, 1 to 9.
+    /// The number of members of the epoch, 1 to 9.
     pub replicas: u8,
     /// The epoch.
     pub epoch: Epoch,

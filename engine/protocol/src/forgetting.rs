@@ -30,6 +30,8 @@ struct Cut {
 pub(crate) struct Forgetting {
     /// G1: the instances that are executed and forgotten.
     floor: Floor,
+    /// The part of the floor that the newest durable snapshot covers.
+    covered: Floor,
     /// The index may lack conflicts at or below this floor (law, section 3), because the index does not come with a
     /// snapshot, nor with a floor that was taken over from a peer.
     unindexed: Floor,
@@ -53,6 +55,17 @@ impl Forgetting {
     /// The instances that are executed and forgotten.
     pub(crate) fn floor(&self) -> &Floor {
         &self.floor
+    }
+
+    /// Whether the newest durable snapshot covers the floor, so that whoever installs it lacks nothing that is forgotten
+    /// here.
+    pub(crate) fn is_floor_covered(&self) -> bool {
+        self.covered.covers(&self.floor)
+    }
+
+    /// Notes the instances that the newest durable snapshot covers.
+    pub(crate) fn on_covered(&mut self, upto: &Floor) {
+        self.covered.merge(upto);
     }
 
     /// The instances whose conflicts may be missing in the index.

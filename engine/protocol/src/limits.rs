@@ -75,6 +75,10 @@ pub const BEHIND_MAX: u64 = 4096;
 /// peer whose gossip is merely newer than its Commits is ahead by less.
 pub const BARRIER_BEHIND_MAX: u64 = 256;
 
+/// A replica that lacks more of the instances that a member has executed than this is not close to the members (section
+/// 9). One that follows them is behind by what they execute in a period of gossip and a moment.
+pub const CLOSE_MAX: u64 = BEHIND_MAX;
+
 /// How many state hashes at barriers a replica keeps for comparison.
 pub const BARRIERS_REMEMBERED: usize = 16;
 

@@ -49,6 +49,7 @@ listed! {
         Resent,
         SessionEnded,
         Stalled,
+        LearnerHelped,
         /// A component of two.
         Cycle,
         /// A component of three or more.

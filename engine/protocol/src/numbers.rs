@@ -32,7 +32,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// Numbers of which none is used or reserved.
+    /// Numbers of which none is used or reserved. A learner has no row, so it reserves blocks of no numbers.
     pub(crate) fn new(me: ReplicaId, block: u64) -> Numbers {
         let (reserved, before) = (Block::default(), Block::default());
         Numbers { me, block, used: 0, named: 0, reserved, before, restart_marks: Deps::NONE }
@@ -41,14 +41,21 @@ impl Numbers {
     /// Replays the record that a block was reserved.
     pub(crate) fn replay_block(&mut self, end: u64) {
         self.reserved.end = end;
-        self.restart_marks.set(self.me, end);
+        self.mark(end);
+    }
+
+    /// Notes the own restart mark, unless there is no own row.
+    fn mark(&mut self, end: u64) {
+        if self.block > 0 {
+            self.restart_marks.set(self.me, end);
+        }
     }
 
     /// Replays the record that the replica stopped in good order. The log then has everything that was sent, so D8
     /// has nothing to guard.
     pub(crate) fn replay_stop(&mut self, used: u64) {
         self.reserved.end = used;
-        self.restart_marks.set(self.me, 0);
+        self.mark(0);
     }
 
     /// D5: goes on with numbers above the reserved block. Returns the last number of the block, if some of its

@@ -1,15 +1,18 @@
 //! The known state of the other replicas, and of this one as the others see it.
 
 use crate::contract::Time;
+use crate::mutant;
 use crate::quorum::ReplicaSet;
 use isonomy_wire::deps::{Floor, Frontier};
-use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
+use isonomy_wire::id::{InstanceId, PLACES_MAX, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::Gossip;
 
 /// The reports of one replica, and whether it is reached.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Peer {
     is_linked: bool,
+    /// Whether it has told its progress since it was linked.
+    has_told: bool,
     /// The time until which its disk counts as hanging, after its report (D9).
     stalled_until: Option<Time>,
     committed: Frontier,
@@ -37,6 +40,11 @@ impl Peer {
         self.snapshot
     }
 
+    /// The instances that it has executed, durably.
+    pub(crate) fn executed(&self) -> &Frontier {
+        &self.executed
+    }
+
     /// The instances that it has committed without a gap.
     pub(crate) fn committed(&self) -> &Frontier {
         &self.committed
@@ -58,11 +66,15 @@ impl Peer {
     }
 }
 
-/// All replicas, this one among them.
+/// All replicas, this one among them: the members, and behind them the learners (section 9).
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     me: ReplicaId,
+    /// The number of members.
+    n: usize,
     all: Vec<Peer>,
+    /// The learners that are linked.
+    learners: ReplicaSet,
     /// Whether a peer has reported more records of its log than this replica has recorded.
     heard_more: bool,
     /// When this replica recorded such reports last.
@@ -70,20 +82,32 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// `replicas` replicas of which nothing is known.
-    pub(crate) fn new(me: ReplicaId, replicas: usize) -> Peers {
-        Peers { me, all: vec![Peer::default(); replicas], heard_more: false, heard_at: Time(0) }
+    /// Replicas of which nothing is known, `n` of them members.
+    pub(crate) fn new(me: ReplicaId, n: usize) -> Peers {
+        let (all, learners) = (vec![Peer::default(); PLACES_MAX], ReplicaSet::default());
+        Peers { me, n, all, learners, heard_more: false, heard_at: Time(0) }
     }
 
-    /// All replicas, each of which has a row.
+    /// All members, each of which has a row.
     pub(crate) fn rows(&self) -> impl Iterator<Item = ReplicaId> + use<> {
-        (0..self.all.len() as u8).map(ReplicaId)
+        (0..self.n as u8).map(ReplicaId)
     }
 
-    /// All other replicas.
+    /// All other members.
     pub(crate) fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {
         let me = self.me;
-        self.rows().filter(move |id| *id != me)
+        (0..mutant::voters(self.n, self.learners)).map(ReplicaId).filter(move |id| *id != me)
+    }
+
+    /// Section 9: the learners that are linked.
+    pub(crate) fn learners(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        let learners = self.learners;
+        (self.n as u8..PLACES_MAX as u8).map(ReplicaId).filter(move |id| learners.contains(*id))
+    }
+
+    /// Section 9: whether a learner is linked.
+    pub(crate) fn has_learners(&self) -> bool {
+        !self.learners.is_empty()
     }
 
     /// One replica.
@@ -91,7 +115,7 @@ impl Peers {
         &self.all[id.index()]
     }
 
-    /// This replica and all that it can reach.
+    /// This replica, if it is a member, and all members that it can reach.
     pub(crate) fn live(&self) -> ReplicaSet {
         self.rows().filter(|id| *id == self.me || self.is_reached(*id)).collect()
     }
@@ -107,7 +131,9 @@ impl Peers {
         for (index, peer) in self.all.iter_mut().enumerate() {
             let before = std::mem::replace(&mut peer.is_linked, linked.contains(&ReplicaId(index as u8)));
             is_lost |= before && !peer.is_linked;
+            peer.has_told &= peer.is_linked || index == self.me.index();
         }
+        self.learners = linked.iter().copied().filter(|id| id.index() >= self.n).collect();
         is_lost
     }
 
@@ -125,6 +151,11 @@ impl Peers {
     /// Takes a replica's gossip about its progress.
     pub(crate) fn on_gossip(&mut self, from: ReplicaId, gossip: &Gossip) {
         let peer = &mut self.all[from.index()];
+        peer.has_told = true;
+        if from.index() >= self.n && from != self.me {
+            // No rule rests on what a learner has executed, and its place may be another one's by now.
+            return;
+        }
         peer.committed.merge(&gossip.committed);
         if gossip.executed.covers(&peer.executed) {
             (peer.executed, peer.state_hash) = (gossip.executed, gossip.state_hash);
@@ -188,13 +219,21 @@ impl Peers {
 
     /// C1: adds the instances that the indexes of some replicas may lack.
     pub(crate) fn merge_unindexed(&self, into: &mut Floor) {
-        self.all.iter().for_each(|peer| into.merge(&peer.unindexed));
+        self.all[..self.n].iter().for_each(|peer| into.merge(&peer.unindexed));
     }
 
-    /// The instances that every replica has executed, durably.
+    /// The instances that every member and this replica have executed, durably.
     pub(crate) fn executed_everywhere(&self) -> Frontier {
-        let all = self.all.iter().map(|peer| peer.executed);
-        all.reduce(|mine, theirs| mine.common(&theirs)).unwrap_or_default()
+        let members = self.rows().map(|id| self.get(id).executed);
+        members.fold(self.get(self.me).executed, |mine, theirs| mine.common(&theirs))
+    }
+
+    /// The members among this replica and those that it can reach that have told their progress since.
+    pub(crate) fn told(&self) -> impl Iterator<Item = &Peer> {
+        self.rows().map(|id| (id, self.get(id))).filter_map(|(id, peer)| {
+            let is_there = id == self.me || peer.is_reached();
+            (is_there && peer.has_told).then_some(peer)
+        })
     }
 
     /// Whether one of the others has executed more than so many instances beyond a frontier.
@@ -213,6 +252,6 @@ impl Peers {
 
     /// Verifies what must hold between any two inputs.
     pub(crate) fn check(&self) {
-        assert!(!self.get(self.me).is_linked || self.all.len() == 1, "a replica has no link to itself");
+        assert!(!self.get(self.me).is_linked, "a replica has no link to itself");
     }
 }

@@ -1,6 +1,6 @@
 //! Quorum sizes (law, section 1). This module is the only place that computes them.
 
-use isonomy_wire::id::{REPLICAS_MAX, ReplicaId};
+use isonomy_wire::id::{PLACES_MAX, REPLICAS_MAX, ReplicaId};
 
 /// The sizes for an epoch of n replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +43,9 @@ impl Quorum {
 
 /// A set of replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ReplicaSet(u16);
+pub struct ReplicaSet(u32);
+
+const _: () = assert!(PLACES_MAX <= u32::BITS as usize);
 
 impl ReplicaSet {
     /// Adds a replica. Returns whether it was new.

@@ -18,6 +18,7 @@ impl Replica {
     pub fn restore(&mut self, snapshot: Snapshot) {
         let frontier = snapshot.head.frontier;
         self.load(snapshot);
+        self.forgetting.on_covered(&frontier.to_floor());
         self.raise_floor(&frontier.to_floor());
     }
 

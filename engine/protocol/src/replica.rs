@@ -15,6 +15,7 @@ use crate::outbox::Outbox;
 use crate::payload::Payload;
 use crate::peers::Peers;
 use crate::phase::gossip::Said;
+use crate::phase::learn::may_learner_say;
 use crate::phase::pull::Pulls;
 use crate::quorum::Quorum;
 use crate::requests::Requests;
@@ -23,7 +24,7 @@ use crate::space::Space;
 use crate::transfer::{Holds, OwnFile, Sources};
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::Reason;
-use isonomy_wire::id::{InstanceId, REPLICAS_MAX, ReplicaId};
+use isonomy_wire::id::{InstanceId, PLACES_MAX, ReplicaId};
 use isonomy_wire::message::{MessagesDropped, PeerMessage};
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ pub(crate) struct Counters {
     pub(crate) snapshots_damaged: u64,
     pub(crate) replayed_commands: u64,
     /// Messages that were sent again, by receiver.
-    pub(crate) resent: [u64; REPLICAS_MAX],
+    pub(crate) resent: [u64; PLACES_MAX],
     pub(crate) dropped: MessagesDropped,
 }
 
@@ -120,6 +121,8 @@ pub struct Replica {
     pub(crate) me: ReplicaId,
     pub(crate) seed: u64,
     pub(crate) stage: Stage,
+    /// Section 9: whether the record announces a change.
+    pub(crate) is_changing: bool,
     pub(crate) space: Space,
     pub(crate) index: Index,
     pub(crate) executor: Executor,
@@ -151,13 +154,16 @@ impl Replica {
     /// The seed only spreads timeouts.
     pub fn new(config: Config, seed: u64) -> Replica {
         let quorum = Quorum::new(config.replicas);
-        assert!(config.replica.index() < quorum.n, "the replica is not one of its epoch");
         let me = config.replica;
+        assert!(me.index() < PLACES_MAX, "the replica has no place in its epoch");
+        let is_member = me.index() < quorum.n;
+        let block = if is_member { config.reserve_block } else { 0 };
         Replica {
             quorum,
             me,
             seed,
             stage: Stage::of(config.epoch),
+            is_changing: false,
             space: Space::new(quorum.n),
             index: Index::default(),
             executor: Executor::new(quorum.n),
@@ -166,12 +172,12 @@ impl Replica {
             outbox: Outbox::default(),
             attempts: Attempts::new(),
             waiting: BTreeMap::new(),
-            numbers: Numbers::new(me, config.reserve_block),
+            numbers: Numbers::new(me, block),
             requests: Requests::default(),
             forgetting: Forgetting::default(),
-            holds: Holds::new(quorum.n),
+            holds: Holds::new(),
             own_file: OwnFile::default(),
-            sources: Sources::new(quorum.n),
+            sources: Sources::new(),
             peers: Peers::new(me, quorum.n),
             said: Said::default(),
             pulls: Pulls::new(quorum.n),
@@ -196,6 +202,7 @@ impl Replica {
         self.counters.replayed_commands = self.machine.commands();
         self.last_tick = now;
         self.numbers.reserve(&mut self.outbox);
+        self.begin_log_of_learner(position);
         self.idle.start(now, &self.machine.sessions);
         self.look_for_quorum(now);
     }
@@ -233,7 +240,7 @@ impl Replica {
             self.counters.dropped.not_admitted += 1;
             return;
         }
-        if from.index() >= self.quorum.n || from == self.me {
+        if from == self.me || (from.index() >= self.quorum.n && !may_learner_say(from, &message)) {
             self.counters.dropped.impossible += 1;
             return;
         }

@@ -44,6 +44,7 @@ impl Replica {
             replica: self.me,
             epoch: self.config.epoch,
             shard: self.config.shard,
+            is_learner: self.is_learner(),
             sealed: self.sealed().map(|sealed| sealed.record),
             messages_dropped: self.counters.dropped,
             frontier: executed,
@@ -63,7 +64,12 @@ impl Replica {
             slow: self.counters.slow,
             recoveries: self.counters.recoveries,
             snapshots_damaged: self.counters.snapshots_damaged,
-            peers: self.peers.others().map(|peer| self.peer_status(peer)).collect(),
+            peers: self
+                .peers
+                .others()
+                .chain(self.peers.learners())
+                .map(|peer| self.peer_status(peer))
+                .collect(),
             ..ShardStatus::default()
         }
     }

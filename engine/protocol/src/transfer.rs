@@ -4,7 +4,7 @@
 use crate::contract::Time;
 use crate::limits::{HOLD_RESTARTS_MAX, HOLD_US, RETRY_DOUBLINGS_MAX, RETRY_US, VERIFY_AGAIN_US};
 use crate::mutant::{self, Mutant};
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{PLACES_MAX, ReplicaId};
 
 /// Why the snapshot of a peer was not installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,8 +47,8 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    pub(crate) fn new(replicas: usize) -> Sources {
-        Sources { chosen: None, failed: vec![(0, Pause::default()); replicas], own: Pause::default() }
+    pub(crate) fn new() -> Sources {
+        Sources { chosen: None, failed: vec![(0, Pause::default()); PLACES_MAX], own: Pause::default() }
     }
 
     pub(crate) fn chosen(&self) -> Option<ReplicaId> {
@@ -91,7 +91,7 @@ impl Sources {
 
     /// A snapshot was installed.
     pub(crate) fn on_installed(&mut self) {
-        *self = Sources::new(self.failed.len());
+        *self = Sources::new();
     }
 }
 
@@ -109,8 +109,8 @@ struct Fetched {
 pub(crate) struct Holds(Vec<Fetched>);
 
 impl Holds {
-    pub(crate) fn new(replicas: usize) -> Holds {
-        Holds(vec![Fetched::default(); replicas])
+    pub(crate) fn new() -> Holds {
+        Holds(vec![Fetched::default(); PLACES_MAX])
     }
 
     /// A peer asks for the bytes from `from` on. The source waits for it only if it has not asked for these bytes
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_wait_for_a_source_doubles_up_to_a_limit() {
-        let (mut sources, mut now) = (Sources::new(3), Time(1));
+        let (mut sources, mut now) = (Sources::new(), Time(1));
         let mut waits = Vec::new();
         for _ in 0..10 {
             assert_eq!(choose(&mut sources, now, &[(A, 5)]), Some(A));
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn another_source_comes_first_and_a_newer_snapshot_is_another_matter() {
-        let (mut sources, now) = (Sources::new(3), Time(1));
+        let (mut sources, now) = (Sources::new(), Time(1));
         sources.on_failure(now, A, 5, FetchFailure::Damaged);
         assert_eq!(choose(&mut sources, now, &[(A, 5)]), None);
         assert_eq!(choose(&mut sources, now, &[(A, 5), (B, 4)]), Some(B));
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn want_of_room_is_nobodys_fault_and_no_source_is_asked() {
-        let (mut sources, now) = (Sources::new(3), Time(1));
+        let (mut sources, now) = (Sources::new(), Time(1));
         sources.on_failure(now, A, 5, FetchFailure::Own);
         assert_eq!(choose(&mut sources, now, &[(A, 6), (B, 7)]), None);
         let later = now.after(RETRY_US);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn whoever_gets_on_is_waited_for_and_nobody_else() {
-        let (mut holds, mut now) = (Holds::new(3), Time(1));
+        let (mut holds, mut now) = (Holds::new(), Time(1));
         for from in 0..100 {
             holds.on_fetch(now, A, 5, from);
             now = now.after(HOLD_US / 2);

@@ -15,6 +15,8 @@ mod execute;
 mod forget;
 #[path = "law/hung.rs"]
 mod hung;
+#[path = "law/learn.rs"]
+mod learn;
 #[path = "law/limits.rs"]
 mod limits;
 #[cfg(feature = "mutants")]

@@ -6,10 +6,11 @@ mod bodies {
     use crate::instance::Instance;
     use crate::mutant::{Mutant, is};
     use crate::phase::recover::report;
+    use crate::quorum::ReplicaSet;
     use crate::replica::Replica;
     use isonomy_wire::answer::ResponseBuilder;
     use isonomy_wire::deps::Deps;
-    use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
+    use isonomy_wire::id::{Ballot, InstanceId, PLACES_MAX, ReplicaId};
     use isonomy_wire::message::{PeerMessage, Phase};
     use isonomy_wire::route::hash_key;
 
@@ -25,6 +26,13 @@ mod bodies {
         if is(Mutant::AfterLostInAccept) {
             *after = Deps::NONE;
         }
+    }
+
+    /// [`Mutant::LearnerVotes`]: the places whose replicas are asked for votes.
+    pub(crate) fn voters(n: usize, learners: ReplicaSet) -> u8 {
+        let mut linked = (0..PLACES_MAX as u8).filter(|id| learners.contains(ReplicaId(*id)));
+        let last = linked.next_back().filter(|_| is(Mutant::LearnerVotes));
+        last.map_or(n as u8, |last| last + 1)
     }
 
     impl Replica {
@@ -89,6 +97,7 @@ mod bodies {
 
 #[cfg(not(feature = "mutants"))]
 mod bodies {
+    use crate::quorum::ReplicaSet;
     use crate::replica::Replica;
     use isonomy_wire::deps::Deps;
     use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
@@ -99,6 +108,11 @@ mod bodies {
 
     #[inline(always)]
     pub(crate) fn on_accept(_: &mut Deps) {}
+
+    #[inline(always)]
+    pub(crate) fn voters(n: usize, _: ReplicaSet) -> u8 {
+        n as u8
+    }
 
     impl Replica {
         #[inline(always)]
@@ -117,4 +131,4 @@ mod bodies {
     }
 }
 
-pub(crate) use bodies::{on_accept, on_promise};
+pub(crate) use bodies::{on_accept, on_promise, voters};

@@ -4,7 +4,7 @@
 
 mod faults;
 
-pub(crate) use faults::{on_accept, on_promise};
+pub(crate) use faults::{on_accept, on_promise, voters};
 
 use crate::listed::listed;
 
@@ -108,6 +108,8 @@ listed! {
         RecordUnchecked,
         /// Section 9: the next epoch begins without the sessions.
         SessionsLeftBehind,
+        /// Section 9: a learner answers like a member, and its answers count.
+        LearnerVotes,
     }
 }
 

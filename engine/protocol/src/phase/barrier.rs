@@ -53,7 +53,8 @@ impl Replica {
                 as u64;
         let budget = self.config.barrier_bytes.saturating_mul(4 + place) / 4;
         let has_grown = self.forgetting.grown() >= budget;
-        if !(has_grown || self.must_renew_snapshot(now)) || self.is_barrier_under_way() {
+        let helps = place == 0 && self.must_cover_floor() && self.forgetting.may_take(now);
+        if !(has_grown || helps || self.must_renew_snapshot(now)) || self.is_barrier_under_way() {
             return;
         }
         // All replicas would wait until this one has caught up far enough to get its barrier decided.
@@ -65,6 +66,9 @@ impl Replica {
             self.space.get(head).is_some_and(|instance| instance.waits(now) >= BARRIER_PATIENCE_US)
         };
         if !self.peers.rows().any(is_old) {
+            if helps {
+                self.marks.set(Mark::LearnerHelped);
+            }
             self.propose_barrier(now);
         }
     }
@@ -75,7 +79,7 @@ impl Replica {
     }
 
     /// G4: a barrier, at once, however full the window is (section 6), unless one is under way or this replica
-    /// stops, its disk hangs (D9), it was not admitted (G6), or it does not execute (section 9).
+    /// stops, its disk hangs (D9), it was not admitted (G6), it does not execute, or it is a learner (section 9).
     pub fn propose_barrier(&mut self, now: Time) {
         let mut request = RequestBuilder::default();
         request.barrier();
@@ -85,7 +89,7 @@ impl Replica {
     /// The same for a barrier or a Seal.
     pub(crate) fn submit_barrier(&mut self, now: Time, mut request: RequestBuilder) {
         let requests = &self.requests;
-        let is_open = matches!(self.stage, Stage::Open) && !requests.is_stopping();
+        let is_open = matches!(self.stage, Stage::Open) && !self.is_learner() && !requests.is_stopping();
         let may_propose = is_open && requests.is_admitted() && !requests.is_hung();
         if may_propose && !self.is_barrier_under_way() {
             self.marks.set(Mark::BarrierProposed);
@@ -175,6 +179,7 @@ impl Replica {
         let executed = self.executor.executed();
         let upto = if mutant::is(Mutant::CutBetweenBarriers) { *executed } else { frontier.common(executed) };
         self.raise_floor(&upto.to_floor());
+        self.forgetting.on_covered(&upto.to_floor());
         let floor = self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
         self.forgetting.on_snapshot(barrier, floor, cut);
     }

@@ -89,6 +89,9 @@ impl Replica {
             position: if self.config.outlives_power { self.outbox.spoken().0 } else { 0 },
         }));
         self.broadcast(&message, None);
+        for to in self.peers.learners() {
+            self.outbox.send(to, message.clone(), None);
+        }
         self.outbox.send_own(self.me, message, None);
     }
 
@@ -102,7 +105,7 @@ impl Replica {
         }
         self.space.see_all(&ahead.to_deps(), now);
         self.peers.on_gossip(from, gossip);
-        if from != self.me {
+        if from != self.me && from.index() < self.quorum.n {
             // D8: the instances that a peer may have forgotten go into the deps at once, so that its answers can
             // equal them.
             self.numbers.on_restart_mark(from, gossip.restart_mark);
@@ -133,8 +136,12 @@ impl Replica {
         }
     }
 
-    /// Forgets the instances that every member has executed, durably, since nobody will ask for them again.
+    /// G2: forgets the instances that every member has executed, durably, since nobody will ask for them again, unless
+    /// there are learners.
     fn maybe_settle(&mut self) {
+        if self.keeps_for_learners() {
+            return;
+        }
         let everywhere = self.peers.executed_everywhere().to_floor();
         if self.forgetting.floor().covers(&everywhere) {
             return;

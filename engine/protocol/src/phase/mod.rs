@@ -4,6 +4,7 @@ mod accept;
 mod barrier;
 mod commit;
 pub(crate) mod gossip;
+pub(crate) mod learn;
 mod propose;
 pub(crate) mod pull;
 pub(crate) mod recover;
@@ -33,6 +34,10 @@ impl Replica {
     ) {
         if self.is_sealed() {
             return self.handle_sealed(now, from, &message);
+        }
+        if self.is_learner() && learn::is_about_votes(&message) {
+            self.counters.dropped.as_learner += 1;
+            return;
         }
         match self.judge(now, from, &message) {
             Judged::Sensible => {}

@@ -33,12 +33,14 @@ impl Pulls {
 impl Replica {
     /// Asks for commits that another replica has and this one still lacks after a while.
     pub(crate) fn maybe_pull(&mut self, now: Time) {
-        let patience = self.config.timing.resend_us;
+        let resend = self.config.timing.resend_us;
+        // To a learner nobody sends Commits by himself.
+        let patience = if self.is_learner() { 0 } else { resend };
         for row in self.peers.rows() {
             let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
             let is_old = self.space.get(next).is_some_and(|instance| instance.waits(now) >= patience);
             // Commits that come slowly do not come faster when they are asked for twice.
-            if is_old && now.since(self.pulls.0[row.index()].heard) >= patience {
+            if is_old && now.since(self.pulls.0[row.index()].heard) >= resend {
                 self.pull(now, row);
             }
         }
@@ -47,7 +49,7 @@ impl Replica {
     /// Pulls the next range of a row from a replica that has it.
     pub(crate) fn pull(&mut self, now: Time, row: ReplicaId) {
         let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
-        self.pulls.0[row.index()].to = 0;
+        self.pulls.0[row.index()] = Pulled::default();
         let has = |peer: &ReplicaId| self.peers.is_committed_at(*peer, next);
         let sources: Vec<ReplicaId> = self.peers.others().filter(has).collect();
         let of = |id: &ReplicaId| self.peers.get(*id);

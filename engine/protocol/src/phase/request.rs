@@ -50,6 +50,8 @@ impl Replica {
         };
         if self.is_sealed() {
             Some(self.epoch_ended())
+        } else if self.is_learner() {
+            Some(Reason::NotAMember)
         } else if self.requests.is_stopping() {
             Some(Reason::Stopping)
         } else if !self.is_admitted() {

@@ -25,6 +25,9 @@ impl Replica {
         if self.lacks_state() {
             self.choose_source(now);
         }
+        if self.is_learner() {
+            return self.tick_as_learner(now);
+        }
         let ids: Vec<InstanceId> = self.attempts.keys().copied().collect();
         for id in ids {
             self.maybe_go_slow(now, id);

@@ -27,6 +27,7 @@ impl Replica {
     /// Whether a peer fetches the newest snapshot and makes progress, and the log has room to wait for it.
     pub(crate) fn is_held(&self, now: Time) -> bool {
         !self.own_file.is_damaged()
+            && !self.must_cover_floor()
             && self.forgetting.may_hold(self.config.barrier_bytes)
             && self.holds.holds(now, self.forgetting.snapshot())
     }
@@ -99,7 +100,8 @@ impl Replica {
     /// instances that are missing below their floor are Nops; otherwise the snapshot is needed.
     pub(crate) fn on_forgotten(&mut self, now: Time, source: ReplicaId) {
         let peer = *self.peers.get(source);
-        if peer.snapshot() > self.forgetting.barriers() {
+        // What all members have executed is forgotten, too, and need not be Nops where a learner lacks it.
+        if peer.snapshot() > self.forgetting.barriers() || self.is_learner() {
             return self.choose_source(now);
         }
         self.marks.set(Mark::FloorAdopted);

@@ -3,7 +3,7 @@
 //! DropAbal, ReplyAtCommit and StrictGate are caught by stories, SetBackUnnoticed by the simulator, see
 //! there.
 
-use crate::{commit, durable, execute, forget, hung, recover, seal, sessions, transfer, validate};
+use crate::{commit, durable, execute, forget, hung, learn, recover, seal, sessions, transfer, validate};
 use isonomy_protocol::mutant::{Mutant, is_noticed};
 
 /// The test of the rule that the mutant breaks.
@@ -61,6 +61,7 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
         Mutant::EpochUnchecked => seal::b17_a_message_of_another_epoch_is_refused_with_a_hint,
         Mutant::RecordUnchecked => seal::section_9_a_record_that_goes_back_is_refused,
         Mutant::SessionsLeftBehind => seal::section_9_sessions_come_along,
+        Mutant::LearnerVotes => learn::section_9_a_learner_answers_no_question_and_begins_nothing,
         Mutant::EndlessHold => transfer::g5_who_does_not_get_on_is_not_waited_for,
         Mutant::DropAbal | Mutant::ReplyAtCommit | Mutant::StrictGate | Mutant::SetBackUnnoticed => {
             return None;

@@ -36,7 +36,9 @@ pub struct Node {
 }
 
 pub struct World {
+    /// How many nodes there are: the members, and behind them the learners.
     pub n: u8,
+    members: u8,
     pub epoch: Epoch,
     /// Gossip is lost: nobody hears how far the others are.
     pub mute: bool,
@@ -85,7 +87,8 @@ impl World {
     /// An epoch of which no member runs.
     fn of(n: u8, epoch: Epoch) -> World {
         let mut world = World {
-            n,
+            n: 0,
+            members: n,
             epoch,
             mute: false,
             now: Time(1_000_000),
@@ -98,18 +101,36 @@ impl World {
             check_every: 1,
             turns: 0,
         };
-        for _ in 0..n {
-            world.nodes.push(Node {
-                core: None,
-                log: Vec::new(),
-                cut: 0,
-                snapshot: None,
-                durable: 0,
-                replies: Vec::new(),
-                sealed: Vec::new(),
-            });
-        }
+        (0..n).for_each(|_| world.make_room());
         world
+    }
+
+    /// A node that has never run.
+    fn make_room(&mut self) {
+        self.n += 1;
+        self.nodes.push(Node {
+            core: None,
+            log: Vec::new(),
+            cut: 0,
+            snapshot: None,
+            durable: 0,
+            replies: Vec::new(),
+            sealed: Vec::new(),
+        });
+    }
+
+    /// A learner with an empty directory comes.
+    pub fn join(&mut self) -> u8 {
+        self.make_room();
+        self.start(self.n - 1);
+        self.n - 1
+    }
+
+    /// The record announces a change, or none any more, and all that run have read that.
+    pub fn announce(&mut self, is_announced: bool) {
+        for core in self.nodes.iter_mut().filter_map(|node| node.core.as_mut()) {
+            core.on_change(is_announced);
+        }
     }
 
     /// The epoch behind this one, whose members all have ended it. Each place of the next is that of a member of this
@@ -125,7 +146,7 @@ impl World {
     }
 
     fn config(&self, id: u8) -> Config {
-        Config { epoch: self.epoch, ..config(self.n, id) }
+        Config { epoch: self.epoch, ..config(self.members, id) }
     }
 
     /// Starts a node from what its log holds.
