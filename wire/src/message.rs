@@ -412,6 +412,13 @@ pub struct Welcome {
     pub durable: bool,
 }
 
+impl Welcome {
+    /// Whether the replica is one of the members that it names.
+    pub fn is_member(&self) -> bool {
+        self.replica.index() < self.members.len()
+    }
+}
+
 /// The address at which clients reach a replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Member {

@@ -63,6 +63,13 @@ impl View {
         &self.members
     }
 
+    /// Whether one who knows `other` learns anything from this view, which was heard later: an epoch that begins, or
+    /// other addresses of the members. A view of an earlier epoch teaches nothing.
+    pub fn is_news_to(&self, other: &View) -> bool {
+        let has_moved = || self.replicas() == other.replicas() && self.members != other.members;
+        self.epoch > other.epoch || self.epoch == other.epoch && has_moved()
+    }
+
     /// The number of members.
     pub fn replicas(&self) -> u8 {
         self.members.len() as u8
@@ -90,6 +97,19 @@ mod tests {
         for bad in hosts.map(|host| member(host, 7400)).into_iter().chain([member("db1", 0)]) {
             assert_eq!(view(&[good.clone(), bad]), Err(BadView::Address(1)));
         }
+    }
+
+    #[test]
+    fn later_epochs_and_new_addresses_are_news() {
+        let view = |epoch, ports: &[u16]| {
+            View::new(Epoch(epoch), ports.iter().map(|port| member("db1", *port)).collect()).unwrap()
+        };
+        let known = view(2, &[1, 2, 3]);
+        assert!(!known.is_news_to(&known));
+        assert!(view(2, &[1, 4, 3]).is_news_to(&known));
+        assert!(view(3, &[1, 2, 3]).is_news_to(&known) && view(4, &[9]).is_news_to(&known));
+        assert!(!view(1, &[1, 4, 3]).is_news_to(&known));
+        assert!(!view(2, &[1, 2]).is_news_to(&known), "an epoch has one number of members");
     }
 
     #[test]

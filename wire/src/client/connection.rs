@@ -4,8 +4,9 @@ use super::clock::{before, sleep_running, within};
 use super::discovery::ClusterAt;
 use crate::address::{bare_host, is_host, with_port};
 use crate::conversation::{Link, LinkError, Received};
-use crate::id::{ClusterId, ReplicaId, SessionId, ShardId};
+use crate::id::{ClusterId, Epoch, ReplicaId, SessionId, ShardId};
 use crate::message::{Member, Refusal, Role, SOURCES_TOLD_MAX, ShardStatus, SourceStatus, Welcome};
+use crate::view::View;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -128,6 +129,22 @@ pub enum ConnectError {
         /// The replica that the list of members names.
         there: ReplicaId,
     },
+    /// The member at the address has not heard of the epoch yet that others know.
+    #[error(
+        "{address}: replica {replica} is still in epoch {}, and epoch {} has begun; the replica follows as soon as \
+         it hears of that",
+        here.0, there.0
+    )]
+    Epoch {
+        /// The address of the connection.
+        address: String,
+        /// The replica that listens there.
+        replica: ReplicaId,
+        /// The replica's epoch.
+        here: Epoch,
+        /// The epoch that has begun.
+        there: Epoch,
+    },
     /// The addresses are of several clusters.
     #[error(
         "the addresses are of several clusters: {}; name addresses of one cluster only, or name the cluster \
@@ -145,6 +162,15 @@ impl ConnectError {
     pub(super) fn has_made_room(&self) -> bool {
         let made_room = |source: &LinkError| matches!(source, LinkError::Refused(Refusal::MadeRoom { .. }));
         matches!(self, ConnectError::Link { source, .. } if made_room(source))
+    }
+
+    /// The members that a replica at this address names, which is none of them.
+    pub(super) fn referral(&self) -> Option<View> {
+        match self {
+            ConnectError::Link { source, .. } => source.referral(),
+            ConnectError::Each(errors) => errors.iter().filter_map(Self::referral).max_by_key(View::epoch),
+            _ => None,
+        }
     }
 }
 
@@ -279,6 +305,12 @@ impl Connection {
             _ => return Err(connection.broken(LinkError::Unexpected)),
         }
         Ok(connection)
+    }
+
+    /// An error if the cluster does not have this many shards.
+    pub(super) fn check_shards(&self, there: u16) -> Result<(), ConnectError> {
+        let here = self.welcome().shards;
+        if here == there { Ok(()) } else { Err(self.broken(Refusal::WrongShards { here, there }.into())) }
     }
 
     /// The replica's description of its cluster.

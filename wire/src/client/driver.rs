@@ -7,6 +7,7 @@ use super::troubles::Troubles;
 use crate::answer::Answer;
 use crate::conversation::{Action, Conversation, Error, Received, SubmitError};
 use crate::message::Welcome;
+use crate::view::View;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -191,8 +192,12 @@ impl Driver {
     }
 
     fn on_event(&mut self, event: Event) {
-        let Event { replica, shard, what } = event;
+        let Event { epoch, replica, shard, what } = event;
+        if epoch != self.links.epoch() {
+            return self.on_late(what);
+        }
         match what {
+            What::Told(view) => self.learn(view),
             What::Connected => self.conversation.on_connected(replica, shard),
             What::Lost => self.conversation.on_disconnected(replica, shard),
             What::Yielded => self.conversation.on_yielded(replica, shard),
@@ -208,6 +213,25 @@ impl Driver {
             }
             // The client asks for none of these.
             What::Received(Received::Welcome(_) | Received::Status(_) | Received::Sources(_)) => {}
+        }
+    }
+
+    /// An event of a connection of an earlier epoch. What was answered there counts, and so does what is told of the
+    /// members.
+    fn on_late(&mut self, what: What) {
+        match what {
+            What::Told(view) => self.learn(view),
+            What::Received(Received::Response { tag, answers }) => {
+                // The connection is given up already, whatever comes on it.
+                let _ = self.conversation.on_late_response(tag, answers);
+            }
+            What::Received(_) | What::Connected | What::Lost | What::Yielded => {}
+        }
+    }
+
+    fn learn(&mut self, view: View) {
+        if self.links.learn(view) {
+            self.conversation.on_members_changed(self.links.replicas());
         }
     }
 }

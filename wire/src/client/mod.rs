@@ -14,11 +14,15 @@
 //! # }
 //! ```
 
+#[cfg(test)]
+mod change_tests;
 mod clock;
 pub mod connection;
 mod discovery;
 mod driver;
 mod links;
+#[cfg(test)]
+mod rig;
 mod source;
 mod sources;
 #[cfg(test)]

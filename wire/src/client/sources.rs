@@ -89,10 +89,10 @@ async fn end_in(
     name: &SourceName,
 ) -> Result<Option<SourceStatus>, EndError> {
     let patience = Patience::of(Some(END_TIMEOUT));
-    let (mut seen, mut members) = (None, welcome.members.iter().cycle());
-    loop {
-        let member = members.next().expect("a cluster has members");
-        let error = match try_end(member, welcome, shard, name.session(shard), &mut seen).await {
+    let (mut seen, mut newest) = (None, welcome.clone());
+    for turn in 0.. {
+        let member = newest.members[turn % newest.members.len()].clone();
+        let error = match try_end(&member, &mut newest, shard, name.session(shard), &mut seen).await {
             Ok(Tried::Ended) => return Ok(seen),
             Ok(Tried::Unknown) => return Ok(None),
             Ok(Tried::Changed) => EndError::InUse { shard },
@@ -103,18 +103,22 @@ async fn end_in(
         }
         sleep(END_PAUSE).await;
     }
+    unreachable!("it is tried until the patience is over")
 }
 
 /// Looks at a source and ends it if it still stands as it was seen. An earlier try, whose answer was lost, may have
-/// ended it already.
+/// ended it already. `newest` becomes the replica's welcome if that is of a later epoch.
 async fn try_end(
     member: &Member,
-    welcome: &Welcome,
+    newest: &mut Welcome,
     shard: ShardId,
     session: SessionId,
     seen: &mut Option<SourceStatus>,
 ) -> Result<Tried, EndError> {
-    let mut connection = Connection::open(member, shard, Some(welcome.cluster), Role::Operator).await?;
+    let mut connection = Connection::open(member, shard, Some(newest.cluster), Role::Operator).await?;
+    if connection.welcome().epoch > newest.epoch {
+        newest.clone_from(connection.welcome());
+    }
     let found = connection.sources().await?.into_iter().find(|source| source.session == session);
     let Some(source) = found.or(seen.clone()) else { return Ok(Tried::Unknown) };
     let mut builder = RequestBuilder::default();

@@ -1,183 +1,13 @@
+use super::rig::*;
 use super::*;
-use crate::conversation::model::Model;
-use crate::failure::{Failure, Reason};
-use crate::frame::{Encoder, Frame, Kind, Scope, Splitter};
-use crate::id::{ClusterId, Epoch, ReplicaId, ShardId};
-use crate::message::{ClientMessage, Handshake, Member, Refusal, Role, ShardStatus};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::frame::{Encoder, Kind, Scope};
+use crate::id::{ClusterId, Epoch, ReplicaId};
+use crate::message::{Handshake, Member, Refusal, Role};
+use std::sync::atomic::Ordering;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-
-const SHARD: ShardId = ShardId(0);
-
-/// The state that the replicas of a test share. They have one model, since they agree.
-#[derive(Debug)]
-struct Shared {
-    model: Mutex<Model>,
-    members: Vec<Member>,
-    frames: AtomicUsize,
-    /// The request frames that came to each replica.
-    by_replica: Vec<AtomicUsize>,
-    /// Requests that are executed and then not answered: the connection is closed instead.
-    hang_ups: AtomicUsize,
-    /// Requests after whose answer the connection makes room for another.
-    dismissals: AtomicUsize,
-    /// Connections that were welcomed.
-    welcomed: AtomicUsize,
-    /// Requests answered "overloaded".
-    refusals: AtomicUsize,
-    /// The replica that answers all requests "overloaded", and asks to be left alone for longer than anybody waits.
-    overloaded: AtomicUsize,
-}
-
-/// A replica that is not there.
-const NONE: usize = usize::MAX;
-
-/// A cluster on loopback. Dropping a task stops a replica with all its connections.
-struct Cluster {
-    shared: Arc<Shared>,
-    replicas: Vec<JoinSet<()>>,
-}
-
-impl Cluster {
-    async fn start(replicas: usize) -> Cluster {
-        let mut listeners = Vec::new();
-        for _ in 0..replicas {
-            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
-        }
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-        let member = |listener| Member { host: "127.0.0.1".into(), client_base: port(listener) };
-        let shared = Arc::new(Shared {
-            model: Mutex::new(Model::new(SHARD)),
-            members: listeners.iter().map(member).collect(),
-            frames: AtomicUsize::new(0),
-            by_replica: (0..replicas).map(|_| AtomicUsize::new(0)).collect(),
-            hang_ups: AtomicUsize::new(0),
-            dismissals: AtomicUsize::new(0),
-            welcomed: AtomicUsize::new(0),
-            refusals: AtomicUsize::new(0),
-            overloaded: AtomicUsize::new(NONE),
-        });
-        let mut cluster = Cluster { shared: shared.clone(), replicas: Vec::new() };
-        for (replica, listener) in (0..).zip(listeners) {
-            let mut tasks = JoinSet::new();
-            tasks.spawn(serve(shared.clone(), ReplicaId(replica), listener));
-            cluster.replicas.push(tasks);
-        }
-        cluster
-    }
-
-    fn address(&self, replica: usize) -> String {
-        let member = &self.shared.members[replica];
-        format!("{}:{}", member.host, member.client_base)
-    }
-
-    async fn client(&self) -> Client {
-        Client::connect(&[self.address(0)]).await.unwrap()
-    }
-
-    fn sessions(&self) -> usize {
-        self.shared.model.lock().unwrap().sessions()
-    }
-}
-
-async fn serve(shared: Arc<Shared>, replica: ReplicaId, listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        connections.spawn(converse(shared.clone(), replica, stream));
-    }
-}
-
-/// The replica's end of one connection, frame by frame.
-struct Peer {
-    stream: TcpStream,
-    splitter: Splitter,
-    encoder: Encoder,
-    said: u64,
-}
-
-impl Peer {
-    fn new(stream: TcpStream) -> Peer {
-        Peer { stream, splitter: Splitter::new(4096), encoder: Encoder::default(), said: 0 }
-    }
-
-    async fn hear(&mut self) -> Option<Frame> {
-        loop {
-            if let Some(frame) = self.splitter.next_frame().unwrap() {
-                return Some(frame);
-            }
-            match self.stream.read(self.splitter.room()).await {
-                Ok(0) | Err(_) => return None,
-                Ok(count) => self.splitter.received(count),
-            }
-        }
-    }
-
-    async fn say<M: crate::frame::Encode>(&mut self, kind: Kind, message: &M, payload: &[u8]) {
-        let scope = Scope { kind, epoch: Epoch(0), shard: SHARD };
-        let (mut out, crc) = (Vec::new(), crc32c::crc32c(payload));
-        self.said += self.encoder.frame(&mut out, self.said, scope, message, payload, crc) as u64;
-        // A client that is gone hears nothing.
-        let _ = self.stream.write_all(&out).await;
-    }
-}
-
-async fn converse(shared: Arc<Shared>, replica: ReplicaId, stream: TcpStream) {
-    let mut peer = Peer::new(stream);
-    let Some(hello) = peer.hear().await else { return };
-    let scope = Scope { kind: Kind::Handshake, epoch: Epoch(0), shard: SHARD };
-    let Handshake::Hello(hello) = hello.decode(scope).unwrap() else { panic!("no hello") };
-    assert!(matches!(hello.role, Role::Client | Role::Operator) && hello.shard == SHARD);
-    let welcome = Welcome {
-        cluster: ClusterId(1),
-        epoch: Epoch(1),
-        replica,
-        shards: 1,
-        members: shared.members.clone(),
-        durable: false,
-    };
-    peer.say(Kind::Handshake, &Handshake::Welcome(welcome), &[]).await;
-    peer.splitter.trust();
-    shared.welcomed.fetch_add(1, Ordering::Relaxed);
-    while let Some(frame) = peer.hear().await {
-        match frame.decode(Scope { kind: Kind::Client, ..scope }).unwrap() {
-            ClientMessage::Request { tag } => {
-                shared.frames.fetch_add(1, Ordering::Relaxed);
-                shared.by_replica[replica.index()].fetch_add(1, Ordering::Relaxed);
-                let overloaded = shared.overloaded.load(Ordering::Relaxed) == replica.index();
-                if overloaded || take_one(&shared.refusals) {
-                    let retry_after_ms = if overloaded { 3_600_000 } else { 1 };
-                    let failure = Failure::Overloaded { retry_after_ms, reason: Reason::CatchingUp };
-                    peer.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]).await;
-                    continue;
-                }
-                let response = shared.model.lock().unwrap().execute(&frame.payload);
-                if take_one(&shared.hang_ups) {
-                    return;
-                }
-                peer.say(Kind::Client, &ClientMessage::Response { tag }, &response).await;
-                if take_one(&shared.dismissals) {
-                    let why = Refusal::MadeRoom { idle_s: 10 };
-                    peer.say(Kind::Client, &ClientMessage::Leave(why), &[]).await;
-                    return;
-                }
-            }
-            ClientMessage::StatusRequest | ClientMessage::SnapshotRequest => {
-                let status = ShardStatus { replica, decisions: 7, ..ShardStatus::default() };
-                peer.say(Kind::Client, &ClientMessage::Status(Box::new(status)), &[]).await;
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn take_one(counter: &AtomicUsize) -> bool {
-    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok()
-}
 
 #[tokio::test]
 async fn decide_read_decide_if_delete() {
@@ -337,19 +167,14 @@ async fn carry(
     ended.send_modify(|ended| *ended += 1);
 }
 
-/// Waits for something that comes with time, on a loaded machine too.
-async fn come<T>(what: &str, awaited: impl Future<Output = T>) -> T {
-    let patience = std::time::Duration::from_secs(120);
-    tokio::time::timeout(patience, awaited).await.unwrap_or_else(|_| panic!("{what} did not come"))
-}
-
 #[tokio::test]
 async fn a_connection_that_died_in_silence_is_given_up_and_made_anew() {
     let cluster = Cluster::start(3).await;
     let mut hole = Hole::before(&cluster.shared.members[0]).await;
-    let mut welcome = cluster.client().await.welcome().clone();
-    welcome.members[0] = hole.address.clone();
-    let client = Client::with(welcome.clone(), Config::of(&welcome));
+    let mut known = cluster.members(1, &[0, 1, 2]);
+    known.members[0] = hole.address.clone();
+    (0..3).for_each(|process| cluster.tell(process, known.clone()));
+    let client = cluster.client().await;
     // Some of the keys have their home there.
     for n in 0..30 {
         client.decide(format!("key {n}"), "before").await.unwrap();
@@ -461,7 +286,7 @@ async fn refusals_and_strangers_are_explained() {
     for (said, expected) in [
         (handshake(&Handshake::Refused(refusal)), text.as_str()),
         (b"HTTP/1.1 400 Bad Request\r\n\r\nthis is another service".to_vec(), "no Isonomy frame"),
-        (handshake(&Handshake::Welcome(none)), "0 members and 0 shards"),
+        (handshake(&Handshake::Welcome(none)), "names 0 members"),
     ] {
         let (address, _tasks) = say_to_all(said).await;
         let error = Client::connect(std::slice::from_ref(&address)).await.unwrap_err().to_string();

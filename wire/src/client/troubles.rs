@@ -33,6 +33,11 @@ impl Troubles {
         self.all().refusal = Some(format!("replica {replica} is {failure}"));
     }
 
+    /// The members have changed, and nothing is known of the new ones.
+    pub(super) fn clear(&self) {
+        *self.all() = All::default();
+    }
+
     /// A replica answered.
     pub(super) fn answered(&self) {
         self.all().refusal = None;

@@ -19,6 +19,10 @@ pub(super) const RETRY_DOUBLINGS_MAX: u32 = 3;
 pub(super) const DEAD_AFTER_RETRIES: u64 = 2;
 /// A request that was sent this often and came early once more waits for the next tick before it is sent again.
 pub(super) const EARLY_SENDS_MAX: u32 = 4;
+/// How long a replica whose epoch has ended is left alone, in microseconds, and the longest such time, since the pause
+/// doubles. The next epoch begins within milliseconds if all goes well.
+pub(super) const EPOCH_PAUSE_US: u64 = 10_000;
+pub(super) const EPOCH_PAUSE_US_MAX: u64 = 80_000;
 /// How many vectors of tokens are kept for reuse.
 pub(super) const SPARE_TOKENS_MAX: usize = 256;
 /// How many builders of each kind a lane keeps for reuse.
@@ -48,7 +52,7 @@ pub enum Routing {
 /// The settings of a conversation. Times are in microseconds, sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The number of replicas, 1 to 9.
+    /// The number of replicas, 1 to 9, until the members change.
     pub replicas: u8,
     /// The number of shards, 1 to 256.
     pub shards: u16,

@@ -111,6 +111,18 @@ impl Queue {
         self.again.pop_front().or_else(|| self.full.pop_front()).or_else(|| self.gathering.take())
     }
 
+    /// Begins another request with the next command.
+    pub(super) fn cut(&mut self) {
+        self.full.extend(self.gathering.take_if(|pending| !pending.tokens.is_empty()));
+    }
+
+    /// Whether a request up to this serial waits to be sent.
+    fn waits(&self, serial: u64) -> bool {
+        let gathering = self.gathering.as_ref().filter(|pending| !pending.tokens.is_empty());
+        let firsts = [self.again.front(), self.full.front(), gathering];
+        firsts.into_iter().flatten().any(|first| first.serial <= serial)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         let gathers = self.gathering.as_ref().is_some_and(|pending| !pending.tokens.is_empty());
         self.again.is_empty() && self.full.is_empty() && !gathers
@@ -244,6 +256,11 @@ impl Lane {
         }
     }
 
+    /// The lanes of a home, by shard, without sessions.
+    pub(super) fn of_home(home: ReplicaId, shards: u16) -> impl Iterator<Item = Lane> {
+        (0..shards).map(move |shard| Lane::new(ShardId(shard), home, Session::Closed, 1))
+    }
+
     pub(super) fn queue(&mut self, kind: Kind) -> &mut Queue {
         if kind == Kind::Reads { &mut self.reads } else { &mut self.writes }
     }
@@ -252,6 +269,13 @@ impl Lane {
     pub(super) fn is_busy(&self) -> bool {
         let queued = !self.writes.is_empty() || !self.reads.is_empty();
         queued || !self.flights.is_empty() || matches!(self.session, Session::Ending(_))
+    }
+
+    /// Whether no write up to a serial can take effect any more.
+    pub(super) fn is_settled(&self, serial: u64) -> bool {
+        let flies = self.flights_of(Kind::Writes).any(|(_, flight)| flight.serial <= serial);
+        // A command that was given up may be executed until its session has ended.
+        !flies && !self.writes.waits(serial) && !matches!(self.session, Session::Ending(_))
     }
 
     /// Whether a closing conversation has nothing left to do in this lane.
@@ -307,6 +331,12 @@ impl Lane {
         if writes {
             self.take_back(0);
         }
+    }
+
+    /// Takes everything back, to send it to other members, none of which was asked before.
+    pub(super) fn on_members_changed(&mut self) {
+        self.on_silence(|_, _| true);
+        self.flights.iter_mut().for_each(|flight| flight.sends = 0);
     }
 
     /// A replica refused a request. The request is sent again, and if it is a write, so are the writes behind it.
@@ -393,6 +423,7 @@ impl Lane {
         scratch: &mut RequestBuilder,
         now: u64,
         targets: &Targets,
+        gate: u64,
     ) -> Option<Flight> {
         let takes = |class: Class| targets.of(class).is_some();
         let ended = if takes(Class::Writes) { self.launch_end(scratch, now) } else { None };
@@ -401,7 +432,7 @@ impl Lane {
             None => self.launch_open(config, scratch, now),
             Some(process) => self.launch_attach(config, process, scratch, now),
         });
-        let wrote = opened.or_else(|| self.launch_writes(config, source, targets.of(Class::Writes)?));
+        let wrote = opened.or_else(|| self.launch_writes(config, source, targets.of(Class::Writes)?, gate));
         wrote.or_else(|| if takes(Class::Reads) { self.launch_reads(config) } else { None })
     }
 
@@ -448,13 +479,14 @@ impl Lane {
         config: &Config,
         source: Option<&Process>,
         target: ReplicaId,
+        gate: u64,
     ) -> Option<Flight> {
         let (Session::Open(session) | Session::Attached(session)) = self.session else { return None };
         let waits = self.flights_of(Kind::Writes).any(|(_, flight)| !flight.is_sent());
         if self.stopped.is_some() || waits || !self.may_write_to(target) {
             return None;
         }
-        let pending = self.writes.next(config)?;
+        let pending = self.writes.next(config).filter(|pending| pending.serial <= gate)?;
         let (numbers, begins_at) = (pending.builder.numbers(), pending.begins_at);
         // Numbers that a source leaves out need no Skip once all numbers before them are done.
         if begins_at.is_some() && self.writes.in_flight > 0 {

@@ -3,9 +3,10 @@
 use crate::answer::{Answers, BadResponse};
 use crate::failure::Failure;
 use crate::frame::{Encoder, FrameError, Kind, Scope, Splitter};
-use crate::id::{ClusterId, Epoch, REPLICAS_MAX, SHARDS_MAX, SessionId, ShardId};
+use crate::id::{ClusterId, Epoch, ReplicaId, SHARDS_MAX, SessionId, ShardId};
 use crate::message::{ClientMessage, Handshake, Hello, Refusal, Role, ShardStatus, SourceStatus, Welcome};
 use crate::route::RULE_VERSION;
+use crate::view::{BadView, View};
 
 /// A message that has arrived.
 #[derive(Debug)]
@@ -45,18 +46,38 @@ pub enum LinkError {
     #[error(transparent)]
     Response(#[from] BadResponse),
     /// The other side describes an impossible cluster.
-    #[error("the welcome names {members} members and {shards} shards; run the same release on both sides")]
+    #[error(
+        "replica {replica} welcomes a client in a cluster of {members} members and {shards} shards; run the same \
+         release on both sides"
+    )]
     Welcome {
-        /// The number of members; 1 to 9 are possible.
-        members: usize,
+        /// The place of the replica, which is among those of the members.
+        replica: ReplicaId,
+        /// The number of members.
+        members: u8,
         /// The number of shards; 1 to 256 are possible.
         shards: u16,
     },
+    /// The other side names members that cannot be.
+    #[error("{0}; run the same release on both sides")]
+    View(#[from] BadView),
     /// The other side sends a message that only clients send, or sends a message too early.
     #[error(
         "the other side does not answer as a replica does; check that the port is a replica's client port"
     )]
     Unexpected,
+}
+
+impl LinkError {
+    /// The members that a replica names which is not one of them.
+    pub fn referral(&self) -> Option<View> {
+        match self {
+            LinkError::Refused(Refusal::NotAMember { epoch, members }) => {
+                View::new(*epoch, members.clone()).ok()
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Encodes the messages that a client sends on one connection and decodes those that it receives.
@@ -67,6 +88,8 @@ pub struct Link {
     shard: ShardId,
     /// The cluster of which the replica must be a member; `None` accepts any.
     cluster: Option<ClusterId>,
+    /// Whether only a member may welcome this side.
+    wants_member: bool,
     /// How many bytes were sent, which is the place of the next frame.
     said: u64,
     welcomed: bool,
@@ -84,7 +107,8 @@ impl Link {
         out: &mut Vec<u8>,
     ) -> Link {
         let (splitter, encoder) = (Splitter::new(chunk), Encoder::default());
-        let mut link = Link { splitter, encoder, shard, cluster, said: 0, welcomed: false };
+        let wants_member = role != Role::Operator;
+        let mut link = Link { splitter, encoder, shard, cluster, wants_member, said: 0, welcomed: false };
         let hello = Hello { cluster, epoch: Epoch(0), shard, shards: 0, rule: RULE_VERSION, role };
         let scope = link.scope(Kind::Handshake);
         link.said = link.encoder.frame(out, 0, scope, &Handshake::Hello(hello), &[], 0) as u64;
@@ -141,7 +165,7 @@ impl Link {
         if !self.welcomed {
             return match frame.decode(self.scope(Kind::Handshake))? {
                 Handshake::Welcome(welcome) => self.on_welcome(welcome).map(Some),
-                Handshake::Refused(refusal) => Err(refusal.into()),
+                Handshake::Refused(refusal) => Err(on_refusal(refusal)),
                 Handshake::Hello(_) => Err(LinkError::Unexpected),
             };
         }
@@ -161,12 +185,11 @@ impl Link {
     }
 
     fn on_welcome(&mut self, welcome: Welcome) -> Result<Received, LinkError> {
-        let (members, shards) = (welcome.members.len(), welcome.shards);
-        let possible = (1..=REPLICAS_MAX).contains(&members)
-            && (1..=SHARDS_MAX).contains(&usize::from(shards))
-            && welcome.replica.index() < members;
-        if !possible {
-            return Err(LinkError::Welcome { members, shards });
+        let (replica, shards) = (welcome.replica, welcome.shards);
+        let members = View::of(&welcome)?.replicas();
+        let is_there = welcome.is_member() || !self.wants_member;
+        if !is_there || !(1..=SHARDS_MAX).contains(&usize::from(shards)) {
+            return Err(LinkError::Welcome { replica, members, shards });
         }
         let here = welcome.cluster;
         if let Some(there) = self.cluster.filter(|there| *there != here) {
@@ -176,4 +199,14 @@ impl Link {
         self.welcomed = true;
         Ok(Received::Welcome(welcome))
     }
+}
+
+/// Looks at the members that a refusal names before anybody uses or prints them.
+fn on_refusal(refusal: Refusal) -> LinkError {
+    if let Refusal::NotAMember { epoch, members } = &refusal
+        && let Err(bad) = View::new(*epoch, members.clone())
+    {
+        return bad.into();
+    }
+    refusal.into()
 }

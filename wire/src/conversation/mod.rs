@@ -6,12 +6,15 @@
 //! under the same numbers, so that it is executed once.
 //!
 //! The inputs are [`Conversation::submit`], [`Conversation::on_connected`], [`Conversation::on_disconnected`],
-//! [`Conversation::on_yielded`], [`Conversation::on_heard`], [`Conversation::on_response`], [`Conversation::on_failure`] and
-//! [`Conversation::on_timeout`]. The caller polls the outputs after each batch of inputs: [`Conversation::poll_reset`], then
+//! [`Conversation::on_yielded`], [`Conversation::on_heard`], [`Conversation::on_response`], [`Conversation::on_failure`],
+//! [`Conversation::on_members_changed`], [`Conversation::on_late_response`] and [`Conversation::on_timeout`]. The caller polls the outputs after each batch of inputs: [`Conversation::poll_reset`], then
 //! [`Conversation::poll_transmit`] and [`Conversation::poll_outcome`] until neither gives anything (each can give the other
 //! something to do), then [`Conversation::poll_wake`] and [`Conversation::next_deadline`]. Times are microseconds since an
 //! origin that the caller chooses.
 
+mod change;
+#[cfg(test)]
+mod change_tests;
 mod compare;
 mod config;
 mod lane;
@@ -153,6 +156,9 @@ pub struct Conversation {
     sent: u64,
     /// How many requests have begun to gather, which is the serial of the last.
     gathered: u64,
+    /// The last serials before changes of the number of members. Writes behind the first wait until all before it are
+    /// settled.
+    gates: VecDeque<u64>,
     /// The replica that [`Routing::Any`] chose last.
     turn: u8,
     scratch: RequestBuilder,
@@ -170,9 +176,8 @@ impl Conversation {
     ///
     /// When a setting of `config` is out of range.
     pub fn new(config: Config) -> Conversation {
-        let homes = |shard| (0..config.replicas).map(move |home| (ShardId(shard), ReplicaId(home)));
-        let all = (0..config.shards).flat_map(homes);
-        let lanes = all.map(|(shard, home)| Lane::new(shard, home, Session::Closed, 1)).collect();
+        let lanes = (0..config.replicas).flat_map(|home| Lane::of_home(ReplicaId(home), config.shards));
+        let lanes = lanes.collect();
         Conversation::with_lanes(config, None, lanes)
     }
 
@@ -216,6 +221,7 @@ impl Conversation {
             outstanding: Charge::default(),
             sent: 0,
             gathered: 0,
+            gates: VecDeque::new(),
             turn: 0,
             scratch: RequestBuilder::default(),
             spare_tokens: Vec::new(),
@@ -249,7 +255,7 @@ impl Conversation {
             Routing::Home => home_of(hash, self.config.replicas),
             Routing::Any => self.next_turn(),
         };
-        let lane = usize::from(shard.0) * usize::from(self.config.replicas) + home.index();
+        let lane = home.index() * usize::from(self.config.shards) + usize::from(shard.0);
         Ok(self.push(now, lane, action, token)?)
     }
 
@@ -320,7 +326,7 @@ impl Conversation {
         }
         lane.tail = number;
         if run > FRAME_COMMANDS_MAX as u64 {
-            lane.writes.full.extend(lane.writes.gathering.take_if(|pending| !pending.tokens.is_empty()));
+            lane.writes.cut();
             self.gathering(now, index, Kind::Writes, 0, 0).begins_at = Some(number);
             return;
         }
@@ -389,6 +395,7 @@ impl Conversation {
 
     /// The next request frame to send, if any.
     pub fn poll_transmit(&mut self, now: u64) -> Option<Transmit> {
+        self.maybe_open_gate();
         while let Some(index) = self.ready.front().copied() {
             let transmit = self.transmit(now, index);
             if transmit.is_some() {
@@ -402,8 +409,9 @@ impl Conversation {
 
     fn transmit(&mut self, now: u64, index: usize) -> Option<Transmit> {
         self.compare(index);
+        let (is_leaving, gate) = (self.is_leaving(index), self.gate());
         let lane = &mut self.lanes[index];
-        if self.closing {
+        if is_leaving {
             lane.maybe_end(now.saturating_add(self.config.deadline_us));
         }
         if lane.is_busy() {
@@ -415,7 +423,7 @@ impl Conversation {
             Some(place) => place,
             None => {
                 let source = self.source.as_ref();
-                let mut flight = lane.launch(&self.config, source, &mut self.scratch, now, &targets)?;
+                let mut flight = lane.launch(&self.config, source, &mut self.scratch, now, &targets, gate)?;
                 self.sent += 1;
                 flight.tag = self.sent << LANE_BITS | index as u64;
                 lane.flights.push_back(flight);
@@ -462,7 +470,7 @@ impl Conversation {
     /// ends its sessions, so that the cluster need not keep them.
     pub fn close(&mut self) {
         self.closing = true;
-        (0..self.lanes.len()).for_each(|index| self.mark_ready(index));
+        self.mark_all_ready();
     }
 
     /// Whether a conversation that was told to close has nothing left to do.

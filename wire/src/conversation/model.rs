@@ -4,6 +4,7 @@
 use crate::answer::{Answer, ResponseBuilder};
 use crate::command::{Batch, Command, Op, Part};
 use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
+use crate::message::SourceStatus;
 use crate::source::{Owner, Said};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ impl Default for Session {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     shard: ShardId,
+    epoch: Epoch,
     instances: u64,
     sessions: BTreeMap<SessionId, Session>,
     keys: BTreeMap<Vec<u8>, (u64, Bytes, CommandId)>,
@@ -36,12 +38,33 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn new(shard: ShardId) -> Model {
-        Model { shard, ..Model::default() }
+        Model { shard, epoch: Epoch(1), ..Model::default() }
+    }
+
+    /// The next epoch begins, with the state and the sessions of this one.
+    pub(crate) fn begin_epoch(&mut self) {
+        (self.epoch, self.instances) = (Epoch(self.epoch.0 + 1), 0);
     }
 
     /// The latest decision of a key.
     pub(crate) fn value(&self, key: &[u8]) -> Option<&Bytes> {
         self.keys.get(key).map(|(_, value, _)| value)
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The named sessions.
+    pub(crate) fn sources(&self) -> Vec<SourceStatus> {
+        let named = self.sessions.iter().filter(|(id, _)| id.is_named());
+        let status = |(id, session): (&SessionId, &Session)| SourceStatus {
+            session: *id,
+            owner: session.owner,
+            low: session.low,
+            ..SourceStatus::default()
+        };
+        named.map(status).collect()
     }
 
     pub(crate) fn sessions(&self) -> usize {
@@ -59,9 +82,9 @@ impl Model {
         let [part] = batch.parts() else { panic!("a frame is one request") };
         self.instances += 1;
         let instance = InstanceId::new(ReplicaId(0), self.instances);
-        let mut response = ResponseBuilder::new(Epoch(1), self.shard);
+        let mut response = ResponseBuilder::new(self.epoch, self.shard);
         for (index, command) in (0..).zip(batch.commands_of(part)) {
-            let id = CommandId { epoch: Epoch(1), shard: self.shard, instance, index };
+            let id = CommandId { epoch: self.epoch, shard: self.shard, instance, index };
             let answer = self.execute_one(part, &command, id);
             response.repeat(instance, index, &answer);
         }
@@ -81,6 +104,14 @@ impl Model {
                 (session.owner, session.answers) = (attach.owner, BTreeMap::new());
             }
             return Answer::Standing(Box::new(session.said.standing(session.owner, session.low)));
+        }
+        if let Some(seen) = command.seen().filter(|_| command.op == Op::End && command.number == 0) {
+            let low = session.low;
+            if seen != (low, session.owner) {
+                return Answer::Done;
+            }
+            self.sessions.remove(&part.session);
+            return Answer::Ended { low };
         }
         if part.owner != session.owner {
             return Answer::Fenced;

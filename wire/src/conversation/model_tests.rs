@@ -8,7 +8,9 @@ use crate::failure::{Failure, Reason};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+/// The number of members at first, and the most that there ever are.
 const REPLICAS: u8 = 3;
+const REPLICAS_MOST: u8 = 5;
 const SHARDS: u16 = 2;
 /// How often a test calls the conversation: so often that the conversation does not believe that it stood still.
 const LOOK_US: u64 = 400_000;
@@ -52,6 +54,15 @@ enum Step {
         replica: u8,
     },
     EndSessions,
+    /// The epoch ends. The copies whose bits are set are executed in it, and the others are void.
+    Change {
+        replicas: u8,
+        executed: u64,
+    },
+    /// An answer of an earlier epoch comes.
+    Late {
+        place: usize,
+    },
     Pass {
         millis: u16,
     },
@@ -67,10 +78,13 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<usize>(), any::<bool>())
             .prop_map(|(place, overloaded)| Step::Refuse { place, overloaded }),
         1 => (1u8..6).prop_map(|rounds| Step::RefuseAll { rounds }),
-        1 => (0..REPLICAS).prop_map(|replica| Step::Hear { replica }),
-        2 => (0..REPLICAS).prop_map(|replica| Step::Connect { replica }),
-        1 => (0..REPLICAS).prop_map(|replica| Step::Disconnect { replica }),
-        1 => (0..REPLICAS).prop_map(|replica| Step::Yield { replica }),
+        1 => (0..REPLICAS_MOST).prop_map(|replica| Step::Hear { replica }),
+        4 => (0..REPLICAS_MOST).prop_map(|replica| Step::Connect { replica }),
+        1 => (0..REPLICAS_MOST).prop_map(|replica| Step::Disconnect { replica }),
+        1 => (0..REPLICAS_MOST).prop_map(|replica| Step::Yield { replica }),
+        1 => (1..=REPLICAS_MOST, any::<u64>())
+            .prop_map(|(replicas, executed)| Step::Change { replicas, executed }),
+        1 => any::<usize>().prop_map(|place| Step::Late { place }),
         1 => prop::bool::weighted(0.2).prop_map(|end| if end { Step::EndSessions } else { Step::Send }),
         2 => (0u16..3000).prop_map(|millis| Step::Pass { millis }),
     ]
@@ -79,10 +93,13 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     conversation: Conversation,
     shards: Vec<Model>,
+    replicas: u8,
     now: u64,
     tokens: u64,
     /// Copies on their way, in no order.
     copies: Vec<Transmit>,
+    /// The answers of earlier epochs that have not come, with the tags of their requests.
+    late: Vec<(u64, Bytes)>,
     outcomes: BTreeMap<u64, Result<Answer, Error>>,
 }
 
@@ -93,15 +110,23 @@ impl World {
         World {
             conversation: Conversation::new(config),
             shards: (0..SHARDS).map(|shard| Model::new(ShardId(shard))).collect(),
+            replicas: REPLICAS,
             now: 1,
             tokens: 0,
             copies: Vec::new(),
+            late: Vec::new(),
             outcomes: BTreeMap::new(),
         }
     }
 
-    fn each_shard(&mut self, mut act: impl FnMut(&mut Conversation, ShardId)) {
-        (0..SHARDS).for_each(|shard| act(&mut self.conversation, ShardId(shard)));
+    /// Acts on all connections to the replica, if the epoch has it.
+    fn each_link(&mut self, replica: u8, mut act: impl FnMut(&mut Conversation, ReplicaId, ShardId)) {
+        let shards = (0..SHARDS).filter(|_| replica < self.replicas);
+        shards.for_each(|shard| act(&mut self.conversation, ReplicaId(replica), ShardId(shard)));
+    }
+
+    fn execute(&mut self, copy: &Transmit) -> Bytes {
+        self.shards[usize::from(copy.shard.0)].execute(&copy.payload)
     }
 
     fn take(&mut self, place: usize) -> Option<Transmit> {
@@ -128,7 +153,7 @@ impl World {
             }
             Step::Execute { place, answered } => {
                 let Some(copy) = self.take(place) else { return };
-                let response = self.shards[usize::from(copy.shard.0)].execute(&copy.payload);
+                let response = self.execute(&copy);
                 if answered {
                     let answers = Answers::parse(response).unwrap();
                     self.conversation.on_response(copy.replica, copy.tag, answers).unwrap();
@@ -151,19 +176,18 @@ impl World {
                         .for_each(|_| self.step(Step::Refuse { place: 0, overloaded: true }));
                 }
             }
-            Step::Hear { replica } => {
-                self.each_shard(|conversation, shard| conversation.on_heard(ReplicaId(replica), shard));
-            }
-            Step::Connect { replica } => {
-                self.each_shard(|conversation, shard| conversation.on_connected(ReplicaId(replica), shard));
-            }
-            Step::Disconnect { replica } => {
-                self.each_shard(|conversation, shard| {
-                    conversation.on_disconnected(ReplicaId(replica), shard)
-                });
-            }
-            Step::Yield { replica } => {
-                self.each_shard(|conversation, shard| conversation.on_yielded(ReplicaId(replica), shard));
+            Step::Hear { replica } => self.each_link(replica, Conversation::on_heard),
+            Step::Connect { replica } => self.each_link(replica, Conversation::on_connected),
+            Step::Disconnect { replica } => self.each_link(replica, Conversation::on_disconnected),
+            Step::Yield { replica } => self.each_link(replica, Conversation::on_yielded),
+            Step::Change { replicas, executed } => self.change(replicas, executed),
+            Step::Late { place } => {
+                let count = self.late.len();
+                if count > 0 {
+                    let (tag, response) = self.late.swap_remove(place % count);
+                    let answers = Answers::parse(response).unwrap();
+                    self.conversation.on_late_response(tag, answers).unwrap();
+                }
             }
             Step::EndSessions => self.shards.iter_mut().for_each(Model::end_all),
             Step::Pass { millis } => {
@@ -176,6 +200,19 @@ impl World {
             }
         }
         self.collect();
+    }
+
+    /// Another epoch begins.
+    fn change(&mut self, replicas: u8, executed: u64) {
+        for (place, copy) in std::mem::take(&mut self.copies).into_iter().enumerate() {
+            if executed >> (place % 64) & 1 == 1 {
+                let response = self.execute(&copy);
+                self.late.push((copy.tag, response));
+            }
+        }
+        self.shards.iter_mut().for_each(Model::begin_epoch);
+        self.replicas = replicas;
+        self.conversation.on_members_changed(replicas);
     }
 
     /// A connection that is made anew loses the requests that were sent on it before, and their answers.
@@ -198,7 +235,7 @@ impl World {
 
     /// All replicas work again, and the conversation closes.
     fn heal(&mut self) {
-        (0..REPLICAS).for_each(|replica| self.step(Step::Connect { replica }));
+        (0..self.replicas).for_each(|replica| self.step(Step::Connect { replica }));
         self.conversation.close();
         for round in 0.. {
             assert!(round < 100, "it never closes: {:?}", self.conversation);

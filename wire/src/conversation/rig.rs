@@ -31,6 +31,16 @@ impl Rig {
         rig
     }
 
+    /// The next epoch begins, with so many members, which are all connected.
+    pub(super) fn change(&mut self, replicas: u8) {
+        self.shards.values_mut().for_each(Model::begin_epoch);
+        self.conversation.on_members_changed(replicas);
+        let shards: Vec<ShardId> = self.shards.keys().copied().collect();
+        for replica in (0..replicas).map(ReplicaId) {
+            shards.iter().for_each(|shard| self.conversation.on_connected(replica, *shard));
+        }
+    }
+
     pub(super) fn decide(&mut self, key: &[u8], token: u64) {
         let value = token.to_string();
         self.conversation.submit(self.now, &Action::Decide { key, value: value.as_bytes() }, token).unwrap();
@@ -115,6 +125,15 @@ pub(super) fn ops(transmit: &Transmit) -> Vec<Op> {
     look(transmit).0.into_iter().map(|(op, ..)| op).collect()
 }
 
+/// A key whose home among three members is this one.
 pub(super) fn key_of_home(home: u8) -> Vec<u8> {
-    (0u32..).map(|n| n.to_le_bytes().to_vec()).find(|key| home_of(hash_key(key), 3).0 == home).unwrap()
+    key_of_homes(&[(3, home)])
+}
+
+/// A key that has, among so many members, each of these homes.
+pub(super) fn key_of_homes(homes: &[(u8, u8)]) -> Vec<u8> {
+    let mut keys = (0u32..).map(|n| n.to_le_bytes().to_vec());
+    let fits =
+        |key: &Vec<u8>| homes.iter().all(|(replicas, home)| home_of(hash_key(key), *replicas).0 == *home);
+    keys.find(fits).expect("every combination has keys that a new member does not forbid")
 }

@@ -1,11 +1,11 @@
 //! The effects of answers, failures, lost connections and time on requests under way.
 
 use super::Conversation;
-use super::config::{LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
+use super::config::{EPOCH_PAUSE_US, EPOCH_PAUSE_US_MAX, LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
 use super::lane::{Flight, Kind, Pending, Place, Session};
 use super::outcome::{Charge, Error, NO_TOKEN, NotTaken, Outcome};
 use crate::answer::{Answer, Answers, BadResponse};
-use crate::failure::Failure;
+use crate::failure::{Failure, Reason};
 use crate::id::{ReplicaId, SessionId, ShardId};
 
 /// How long a conversation sends nothing to a replica without a quorum, in microseconds.
@@ -66,6 +66,25 @@ impl Conversation {
     /// connection.
     pub fn on_response(&mut self, replica: ReplicaId, tag: u64, answers: Answers) -> Result<(), BadResponse> {
         self.on_reply(replica, tag);
+        self.take_response(Some(replica), tag, answers)
+    }
+
+    /// A response has come on a connection of an earlier epoch. The answer counts as any other, but says nothing about
+    /// the present members.
+    ///
+    /// # Errors
+    ///
+    /// [`BadResponse`] as for [`Conversation::on_response`].
+    pub fn on_late_response(&mut self, tag: u64, answers: Answers) -> Result<(), BadResponse> {
+        self.take_response(None, tag, answers)
+    }
+
+    fn take_response(
+        &mut self,
+        from: Option<ReplicaId>,
+        tag: u64,
+        answers: Answers,
+    ) -> Result<(), BadResponse> {
         let Some((index, place)) = self.find(tag) else { return Ok(()) };
         let lane = &mut self.lanes[index];
         let flight = &lane.flights[place];
@@ -81,12 +100,15 @@ impl Conversation {
             return Err(BadResponse);
         }
         let (shard, kind) = (lane.shard, flight.kind);
-        let sent_at = match flight.place {
-            Place::Sent { replica: to, at } if to == replica => Some(at),
-            _ => None,
-        };
-        if self.links.on_answer(replica, shard, kind.class(), sent_at) {
-            self.mark_shard_ready(shard);
+        let sent = flight.place;
+        if let Some(replica) = from {
+            let sent_at = match sent {
+                Place::Sent { replica: to, at } if to == replica => Some(at),
+                _ => None,
+            };
+            if self.links.on_answer(replica, shard, kind.class(), sent_at) {
+                self.mark_shard_ready(shard);
+            }
         }
         self.mark_ready(index);
         let lane = &mut self.lanes[index];
@@ -188,14 +210,18 @@ impl Conversation {
                 lane.send_again(place);
                 self.links.overloaded(replica, shard, class, now, pause, self.config.retry_us);
             }
-            Failure::Unavailable(_) => {
-                flight.unsettled -= 1;
+            Failure::Unavailable(reason) | Failure::Unknown(reason) => {
+                // Of an unknown outcome the copy may still have its effect.
+                flight.unsettled -= u32::from(matches!(failure, Failure::Unavailable(_)));
+                let class = flight.kind.class();
                 lane.send_again(place);
-                self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US);
-            }
-            Failure::Unknown(_) => {
-                lane.send_again(place);
-                self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US);
+                match reason {
+                    Reason::EpochEnded { .. } => {
+                        let (pause, longest) = (EPOCH_PAUSE_US, EPOCH_PAUSE_US_MAX);
+                        self.links.overloaded(replica, shard, class, now, pause, longest);
+                    }
+                    _ => self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US),
+                }
             }
             Failure::Invalid { why } => {
                 let opens = matches!(flight.kind, Kind::Open | Kind::Attach);
@@ -269,7 +295,7 @@ impl Conversation {
                 self.give_up_pending(now, index);
                 self.mark_ready(index);
             }
-            if self.closing {
+            if self.is_leaving(index) {
                 self.lanes[index].maybe_leave_session(now);
                 self.lanes[index].maybe_end(now.saturating_add(self.config.deadline_us));
                 self.mark_ready(index);
