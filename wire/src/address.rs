@@ -17,7 +17,8 @@ pub fn with_port(host: &str, port: u16) -> String {
 pub fn is_host(host: &str) -> bool {
     let (address, _zone) = host.split_once('%').unwrap_or((host, ""));
     let is_v6 = address.parse::<Ipv6Addr>().is_ok();
-    !host.is_empty() && (is_v6 || !host.contains([':', '/', '[', ']', '@', ' ']))
+    let is_foreign = |letter: char| letter.is_control() || ":/[]@ ".contains(letter);
+    !host.is_empty() && (is_v6 || !host.contains(is_foreign))
 }
 
 #[cfg(test)]
@@ -42,7 +43,7 @@ mod tests {
         for host in ["::1", "fe80::1%eth0", "10.0.0.1", "db-1.example", "db_1"] {
             assert!(is_host(host), "{host}");
         }
-        for host in ["", "[::1", "10.0.0.1:7100", "http://db1", "a b", "::1:zz", "db1/", "me@db1"] {
+        for host in ["", "[::1", "10.0.0.1:7100", "http://db1", "a b", "::1:zz", "db1/", "me@db1", "db\n1"] {
             assert!(!is_host(host), "{host}");
         }
     }

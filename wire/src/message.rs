@@ -6,9 +6,12 @@
 // Fields that repeat the law's own names, and the archived twins that rkyv derives.
 #![allow(missing_docs)]
 
+use crate::address::with_port;
 use crate::deps::{Deps, Floor, Frontier};
 use crate::failure::Failure;
-use crate::id::{Ballot, ClusterId, Epoch, InstanceId, RecordId, ReplicaId, SessionId, ShardId};
+use crate::id::{
+    Ballot, ClusterId, Epoch, InstanceId, REPLICAS_MAX, RecordId, ReplicaId, SessionId, ShardId,
+};
 use crate::source::Owner;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -392,11 +395,12 @@ pub struct Welcome {
     pub cluster: ClusterId,
     /// The epoch of the replica.
     pub epoch: Epoch,
-    /// The place of the replica in the epoch.
+    /// The place of the replica in the epoch. A replica that is not a member welcomes operators only, and its place
+    /// is not among those of the members.
     pub replica: ReplicaId,
     /// The number of shards.
     pub shards: u16,
-    /// The addresses of all replicas, by their ids.
+    /// The addresses of the members, by their places.
     pub members: Vec<Member>,
     /// Whether decisions are synced before they are answered.
     pub durable: bool,
@@ -478,4 +482,27 @@ pub enum Refusal {
     MadeRoom { idle_s: u64 },
     #[error("the first frame was not a hello; connect with a client or a replica of this release")]
     NoHello,
+    /// To a client, from a replica that learns or was left out of the epoch.
+    #[error(
+        "this replica is not a member in epoch {}, whose members are {}; connect to one of them",
+        epoch.0, listed(members)
+    )]
+    NotAMember {
+        /// The epoch that the replica knows.
+        epoch: Epoch,
+        /// The members of that epoch, by their places. A client uses them only as a [`crate::view::View`].
+        members: Vec<Member>,
+    },
+    /// To a client that is connected while the members change.
+    #[error("epoch {} has begun; connect again, and send the requests without an answer again", epoch.0)]
+    EpochChanged {
+        /// The epoch that has begun.
+        epoch: Epoch,
+    },
+}
+
+/// The addresses of members, for a text. A cluster has no more members than are listed.
+fn listed(members: &[Member]) -> String {
+    let addresses = members.iter().take(REPLICAS_MAX).map(|it| with_port(&it.host, it.client_base));
+    addresses.collect::<Vec<_>>().join(", ")
 }
