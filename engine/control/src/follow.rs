@@ -4,7 +4,7 @@
 //! that the replicas have lived through. A replica that followed would serve an epoch that the others have sealed.
 
 use crate::id::{ChangeId, Incarnation, MemberId, RecordId};
-use crate::record::{Member, Membership, Record, Stage, State};
+use crate::record::{Membership, Record, Stage, State};
 use isonomy_wire::id::ClusterId;
 
 /// What to do about an etcd that was set back.
@@ -137,29 +137,9 @@ pub fn follows(known: &Record, record: &Record) -> Result<(), Refused> {
 /// present epoch, if the change is cancelled.
 fn succeeds(known: &Record, record: &Record) -> Result<(), Refused> {
     let State::Changing { change, to, stage: Stage::Sealing } = &known.state else { return Ok(()) };
-    let begins = |with: &Membership| is_of(with, &record.membership);
+    let begins = |with: &Membership| with.is_kept_in(&record.membership);
     let is_its = record.record == RecordId(change.0) && (begins(to) || begins(&known.membership));
     if is_its { Ok(()) } else { Err(Refused::OtherSuccessor { epoch: record.epoch, change: *change }) }
-}
-
-/// Whether a membership is the one that was known before, except that members may have named their first directories.
-fn is_of(known: &Membership, membership: &Membership) -> bool {
-    has_places(known, membership) && other_directory(known, membership).is_none()
-}
-
-/// Whether two memberships have the same members at the same addresses, and stand the same failures.
-fn has_places(known: &Membership, membership: &Membership) -> bool {
-    let sizes = |membership: &Membership| (membership.members.len(), membership.f, membership.e);
-    let is_same = |(old, new): (&Member, &Member)| old.id == new.id && old.address == new.address;
-    sizes(known) == sizes(membership) && known.members.iter().zip(&membership.members).all(is_same)
-}
-
-/// The first member that has another directory than before, and the one that it had.
-fn other_directory(known: &Membership, membership: &Membership) -> Option<(MemberId, Incarnation)> {
-    known.members.iter().zip(&membership.members).find_map(|(old, new)| {
-        let known = old.incarnation.filter(|_| old.incarnation != new.incarnation)?;
-        Some((old.id, known))
-    })
 }
 
 /// Within an epoch a change may come, go on and go, and members may name their first directories. Nothing else changes.
@@ -168,10 +148,10 @@ fn follows_within(known: &Record, record: &Record) -> Result<(), Refused> {
     if record.record != known.record {
         return Err(Refused::OtherRecord { epoch, there: record.record, known: known.record });
     }
-    if !has_places(&known.membership, &record.membership) {
+    if !known.membership.has_places_of(&record.membership) {
         return Err(Refused::OtherMembers { epoch });
     }
-    if let Some((id, known)) = other_directory(&known.membership, &record.membership) {
+    if let Some((id, known)) = known.membership.other_directory(&record.membership) {
         return Err(Refused::OtherIncarnation { epoch, id, known });
     }
     goes_on(known, record)
@@ -187,7 +167,7 @@ fn goes_on(known: &Record, record: &Record) -> Result<(), Refused> {
         State::Changing { change: there, to: after, stage: then } if there == change => {
             let is_sealing = *then == Stage::Sealing;
             (then == stage || is_sealing)
-                && (is_of(to, after) || (is_sealing && is_of(&known.membership, after)))
+                && (to.is_kept_in(after) || (is_sealing && known.membership.is_kept_in(after)))
         }
         State::Changing { .. } | State::Active => !is_known_sealing,
     };

@@ -193,6 +193,27 @@ impl Membership {
         self.members.iter().filter(|member| member.incarnation.is_some_and(&is_in)).count()
     }
 
+    /// Whether a membership is this one at a later time: members may have named their first directories meanwhile.
+    #[must_use]
+    pub fn is_kept_in(&self, later: &Membership) -> bool {
+        self.has_places_of(later) && self.other_directory(later).is_none()
+    }
+
+    /// Whether both have the same members at the same addresses, and stand the same failures.
+    pub(crate) fn has_places_of(&self, other: &Membership) -> bool {
+        let sizes = |membership: &Membership| (membership.members.len(), membership.f, membership.e);
+        let is_same = |(old, new): (&Member, &Member)| old.id == new.id && old.address == new.address;
+        sizes(self) == sizes(other) && self.members.iter().zip(&other.members).all(is_same)
+    }
+
+    /// The first member that has another directory later, and the one that it has here.
+    pub(crate) fn other_directory(&self, later: &Membership) -> Option<(MemberId, Incarnation)> {
+        self.members.iter().zip(&later.members).find_map(|(old, new)| {
+            let known = old.incarnation.filter(|_| old.incarnation != new.incarnation)?;
+            Some((old.id, known))
+        })
+    }
+
     /// How many members decide and recover (law, section 1).
     #[must_use]
     pub fn slow_quorum(&self) -> usize {

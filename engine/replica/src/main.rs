@@ -59,7 +59,7 @@ enum Command {
     Delete(delete::DeleteArgs),
     /// List the sources of `propose --source`, or end one
     Source(source::SourceArgs),
-    /// Initialise a cluster in etcd, and show its members
+    /// Initialise a cluster in etcd, show its members, and change them
     Member(member::MemberArgs),
     /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
     Snapshot(backup::SnapshotArgs),

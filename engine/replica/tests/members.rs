@@ -1,98 +1,13 @@
 //! Real replicas whose members are named in a real etcd.
 
+mod named;
 mod support;
 
-#[allow(dead_code)]
-#[path = "../../control/tests/etcd/support/certificates.rs"]
-mod certificates;
-#[allow(dead_code)]
-#[path = "../../control/tests/etcd/support/server.rs"]
-mod server;
-
 use isonomy_tuning::ports::free_ranges;
+use named::{World, said};
 use serde_json::Value;
-use server::Etcd;
 use std::fs;
-use std::process::Output;
-use support::{CLUSTER, Cluster, PATIENCE, eventually, program};
-use tokio::runtime::Runtime;
-
-/// A prepared cluster, and the etcd in which its members are named.
-struct World {
-    runtime: Runtime,
-    etcd: Etcd,
-    cluster: Cluster,
-}
-
-impl World {
-    fn new(replicas: usize) -> World {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let etcd = runtime.block_on(Etcd::one());
-        let world = World { runtime, etcd, cluster: Cluster::prepare(replicas, 1) };
-        (0..replicas).for_each(|index| world.configure(index, ""));
-        world
-    }
-
-    /// A cluster that was initialised, and runs.
-    fn running(replicas: usize) -> World {
-        let mut world = World::new(replicas);
-        assert!(world.init().status.success());
-        (0..replicas).for_each(|index| world.cluster.spawn(index));
-        world.cluster.wait_linked();
-        world
-    }
-
-    /// Writes the configuration of a replica, with more lines.
-    fn configure(&self, index: usize, lines: &str) {
-        let text = format!(
-            "cluster = \"{CLUSTER}\"\nreplica = {index}\nmembership = \"etcd\"\ndata_dir = \"{}\"\n{lines}\n\
-             [etcd]\nendpoints = {:?}\n",
-            self.cluster.data_dir(index).display(),
-            self.etcd.endpoints()
-        );
-        fs::write(self.cluster.config_path(index), text).unwrap();
-    }
-
-    fn members(&self) -> String {
-        let cluster = &self.cluster;
-        let member =
-            |index: usize| format!("127.0.0.1:{}:{}", cluster.peer_bases[index], cluster.client_bases[index]);
-        (0..cluster.hosts.len()).map(member).collect::<Vec<_>>().join(",")
-    }
-
-    fn member(&self, arguments: &[&str]) -> Output {
-        let mut command = program();
-        command.arg("member").args(arguments).args(["--cluster", CLUSTER, "--etcd-endpoints"]);
-        command.arg(self.etcd.endpoints().join(",")).output().unwrap()
-    }
-
-    fn init(&self) -> Output {
-        self.member(&["init", "--members", &self.members()])
-    }
-
-    fn listed(&self) -> Value {
-        let output = self.member(&["list", "--output", "json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
-    }
-
-    /// Which members live, as etcd says.
-    fn living(&self) -> Vec<bool> {
-        let members = self.listed()["members"].as_array().cloned().unwrap_or_default();
-        members.iter().map(|member| member["lives"] == true).collect()
-    }
-
-    /// Decides a key, by any of the replicas that run.
-    fn decide(&self, key: &str) {
-        let connect = self.cluster.addresses().join(",");
-        let output = program().args(["propose", "--connect", &connect, key, "value"]).output().unwrap();
-        assert!(output.status.success(), "{key}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-}
-
-/// What a command says on standard error.
-fn said(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
+use support::eventually;
 
 #[test]
 fn a_cluster_is_initialised_once_and_its_replicas_wait_for_that() {

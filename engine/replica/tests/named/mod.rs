@@ -1,0 +1,96 @@
+//! A cluster whose members are named in a real etcd, with both of the test's own.
+#![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
+
+#[path = "../../../control/tests/etcd/support/certificates.rs"]
+mod certificates;
+#[path = "../../../control/tests/etcd/support/server.rs"]
+mod server;
+
+use crate::support::{CLUSTER, Cluster, PATIENCE, program};
+use serde_json::Value;
+use server::Etcd;
+use std::fs;
+use std::process::{Command, Output};
+use tokio::runtime::Runtime;
+
+/// A prepared cluster, and the etcd in which its members are named.
+pub struct World {
+    pub runtime: Runtime,
+    pub etcd: Etcd,
+    pub cluster: Cluster,
+}
+
+impl World {
+    pub fn new(replicas: usize) -> World {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let etcd = runtime.block_on(Etcd::one());
+        let world = World { runtime, etcd, cluster: Cluster::prepare(replicas, 1) };
+        (0..replicas).for_each(|index| world.configure(index, ""));
+        world
+    }
+
+    /// A cluster that was initialised, and runs.
+    pub fn running(replicas: usize) -> World {
+        let mut world = World::new(replicas);
+        assert!(world.init().status.success());
+        (0..replicas).for_each(|index| world.cluster.spawn(index));
+        world.cluster.wait_linked();
+        world
+    }
+
+    /// Writes the configuration of a replica, with more lines.
+    pub fn configure(&self, index: usize, lines: &str) {
+        let text = format!(
+            "cluster = \"{CLUSTER}\"\nreplica = {index}\nmembership = \"etcd\"\ndata_dir = \"{}\"\n{lines}\n\
+             [etcd]\nendpoints = {:?}\n",
+            self.cluster.data_dir(index).display(),
+            self.etcd.endpoints()
+        );
+        fs::write(self.cluster.config_path(index), text).unwrap();
+    }
+
+    pub fn members(&self) -> String {
+        let cluster = &self.cluster;
+        let member =
+            |index: usize| format!("127.0.0.1:{}:{}", cluster.peer_bases[index], cluster.client_bases[index]);
+        (0..cluster.hosts.len()).map(member).collect::<Vec<_>>().join(",")
+    }
+
+    pub fn member(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program();
+        command.arg("member").args(arguments).args(["--cluster", CLUSTER, "--etcd-endpoints"]);
+        command.arg(self.etcd.endpoints().join(","));
+        command
+    }
+
+    pub fn init(&self) -> Output {
+        self.member(&["init", "--members", &self.members()])
+    }
+
+    pub fn listed(&self) -> Value {
+        let output = self.member(&["list", "--output", "json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Which members live, as etcd says.
+    pub fn living(&self) -> Vec<bool> {
+        let members = self.listed()["members"].as_array().cloned().unwrap_or_default();
+        members.iter().map(|member| member["lives"] == true).collect()
+    }
+
+    /// Decides a key, by any of the replicas that run.
+    pub fn decide(&self, key: &str) {
+        let connect = self.cluster.addresses().join(",");
+        let output = program().args(["propose", "--connect", &connect, key, "value"]).output().unwrap();
+        assert!(output.status.success(), "{key}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// What a command says on standard error.
+pub fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
