@@ -103,14 +103,14 @@ fn who_was_accepted_before_the_cluster_formed_is_known_after_a_restart() {
         cluster.spawn(index);
     }
     wait_met(&cluster, [0, 1]);
-    let met = identity(&cluster, 1)["incarnation"].clone();
+    let its = identity(&cluster, 1)["incarnation"].clone();
     // The other has lost its directory, and whoever accepted that one has been started again since.
     cluster.kill(0);
     cluster.kill(1);
     fs::remove_dir_all(cluster.data_dir(1)).unwrap();
     (0..3).for_each(|index| cluster.spawn(index));
     eventually("the refusal", || cluster.log(1).contains("another data directory"));
-    assert_eq!(met(&cluster, 0)["1"], met);
+    assert_eq!(met(&cluster, 0)["1"], its);
     assert_serves_nobody(&cluster, 1);
     // It is not needed for the forming of those who accept each other and are accepted by it.
     eventually("the forming of the others", || is_formed(&cluster, 0) && is_formed(&cluster, 2));
