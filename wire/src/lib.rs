@@ -15,3 +15,4 @@ pub mod id;
 pub mod message;
 pub mod route;
 pub mod source;
+pub mod tuning;

@@ -33,7 +33,7 @@ impl Pulls {
 impl Replica {
     /// Asks for commits that another replica has and this one still lacks after a while.
     pub(crate) fn maybe_pull(&mut self, now: Time) {
-        let patience = self.config.timing.resend_us;
+        let patience = self.tuning.resend_us;
         for row in self.peers.rows() {
             let next = InstanceId::new(row, self.executor.committed().of(row) + 1);
             let is_old = self.space.get(next).is_some_and(|instance| instance.waits(now) >= patience);
