@@ -5,23 +5,29 @@ use crate::cache::{Cache, CacheError};
 use crate::presence::Presence;
 use crate::settings::{BadSettings, Settings};
 use crate::store::Store;
+use isonomy_wire::tuning::Loss;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::sync::watch::{Receiver, channel};
+use tokio::sync::watch::{Receiver, Sender, channel};
 
 mod follower;
 mod publisher;
+mod tuner;
 mod view;
 
 use follower::Follower;
 use publisher::Publisher;
-pub use view::{Etcd, Unfollowed, View};
+use tuner::{SettingsFile, Tuner};
+pub use view::{Etcd, TuningView, Unfollowed, View};
 
 /// How long a member's sign of life stands after it was renewed last.
 pub const LIFE: Duration = Duration::from_secs(10);
+
+/// The name of the file with the settings, beside that of the record.
+pub const SETTINGS_FILE: &str = "settings.json";
 
 /// What the service is to do.
 #[derive(Clone, Debug)]
@@ -30,7 +36,7 @@ pub struct Options {
     pub settings: Settings,
     /// The name of the cluster.
     pub cluster: String,
-    /// The file for the newest record.
+    /// The file for the newest record. The settings are kept beside it.
     pub cache: PathBuf,
     /// What to publish, if the process is a member.
     pub presence: Option<Presence>,
@@ -56,6 +62,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Service {
     views: Receiver<View>,
+    judged: Sender<Option<Loss>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -69,10 +76,14 @@ impl Service {
         let Options { settings, cluster, cache, presence, life } = options;
         let settings = Arc::new(settings);
         let store = || Store::new(settings.clone(), &cluster);
+        let settings_file = SettingsFile(cache.with_file_name(SETTINGS_FILE));
         let cache = Cache::new(&cache);
         let record = cache.load(&cluster)?.map(Arc::new);
-        let (sender, views) = channel(View::new(record));
+        let (sender, views) = channel(View::new(record, settings_file.load()));
         let (stop, stopped) = oneshot::channel();
+        let (judged, judgement) = channel(None);
+        let own = presence.as_ref().map(|presence| presence.id);
+        let tuner = Tuner::new(store()?, settings_file, sender.clone(), own, judgement);
         let follower = Follower::new(store()?, cache, sender);
         let publisher = match presence {
             Some(presence) => Some(Publisher::new(store()?, presence, life)),
@@ -81,13 +92,18 @@ impl Service {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Thread)?;
         let run = move || {
-            runtime.block_on(run(follower, publisher, stopped));
+            runtime.block_on(run(follower, publisher, tuner, stopped));
             // A name that is still looked up, on a thread of its own, holds nobody up.
             runtime.shutdown_background();
         };
         let thread =
             std::thread::Builder::new().name("etcd".into()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Service { views, stop: Some(stop), thread: Some(thread) })
+        Ok(Service { views, judged, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Says whether this member judges that a fast quorum cannot be formed (law, section 4b).
+    pub fn judge(&self, loss: Option<Loss>) {
+        self.judged.send_if_modified(|judged| std::mem::replace(judged, loss) != loss);
     }
 
     /// What is known now.
@@ -114,7 +130,12 @@ impl Drop for Service {
     }
 }
 
-async fn run(mut follower: Follower, mut publisher: Option<Publisher>, stopped: oneshot::Receiver<()>) {
+async fn run(
+    mut follower: Follower,
+    mut publisher: Option<Publisher>,
+    mut tuner: Tuner,
+    stopped: oneshot::Receiver<()>,
+) {
     let publish = async {
         match &mut publisher {
             Some(publisher) => publisher.run().await,
@@ -123,6 +144,7 @@ async fn run(mut follower: Follower, mut publisher: Option<Publisher>, stopped: 
     };
     tokio::select! {
         () = follower.run() => {}
+        () = tuner.run() => {}
         () = publish => {}
         // Nothing is ever sent: the service is dropped.
         _ = stopped => {}

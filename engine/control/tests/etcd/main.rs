@@ -6,3 +6,4 @@ mod outages;
 mod restored;
 mod store;
 mod support;
+mod tuning;
