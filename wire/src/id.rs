@@ -48,9 +48,6 @@ pub struct ShardId(pub u16);
 )]
 pub struct Epoch(pub u32);
 
-/// The most places of an epoch: those of the members of the largest cluster and, behind them, of learners.
-pub const PLACES_MAX: usize = 16;
-
 /// The id of the record that names an epoch's members (law, section 9): a random number, made with the record.
 #[derive(
     Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default,

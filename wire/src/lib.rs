@@ -15,4 +15,5 @@ pub mod id;
 pub mod message;
 pub mod route;
 pub mod source;
+pub mod tuning;
 pub mod view;

@@ -13,6 +13,7 @@ use crate::id::{
     Ballot, ClusterId, Epoch, InstanceId, REPLICAS_MAX, RecordId, ReplicaId, SessionId, ShardId,
 };
 use crate::source::Owner;
+use crate::tuning::{PathStatus, Tuning};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of frames and messages, which must be equal at both ends.
@@ -272,6 +273,13 @@ pub struct ShardStatus {
     pub fast: u64,
     /// Own instances committed on the slow path since the process started.
     pub slow: u64,
+    /// Own instances that waited for the fast path until the time for that was over, since the process started. They
+    /// count as slow, too.
+    pub waited_in_vain: u64,
+    /// How the replica stands to the fast path.
+    pub path: PathStatus,
+    /// The settings in force.
+    pub tuning: Tuning,
     /// Instances whose recovery was started here since the process started.
     pub recoveries: u64,
     /// CPU time of the whole process in microseconds, all shards and threads.

@@ -44,22 +44,23 @@ impl Cache {
     /// Puts a record into the file. When this returns, a loss of power leaves the file with it; before, with the one
     /// that was there.
     pub(crate) fn keep(&self, record: &Record) -> Result<(), CacheError> {
-        self.write(&record.to_json()).map_err(|error| self.io(error))
-    }
-
-    fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let unfinished = self.0.with_extension("tmp");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, &self.0)?;
-        let dir = self.0.parent().filter(|dir| !dir.as_os_str().is_empty());
-        File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+        write_whole(&self.0, &record.to_json()).map_err(|error| self.io(error))
     }
 
     fn io(&self, error: std::io::Error) -> CacheError {
         CacheError::Io(self.0.clone(), error)
     }
+}
+
+/// Writes a file that is there as a whole or as it was before, also after a loss of power.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let unfinished = path.with_extension("tmp");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod service;
 pub mod settings;
 pub mod store;
 mod text;
+pub mod tuning;
 
 pub use bad::BadRecord;
 pub use cache::CacheError;

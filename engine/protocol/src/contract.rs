@@ -8,6 +8,7 @@ use bytes::Bytes;
 use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{ClusterId, Epoch, RecordId, ReplicaId, ShardId};
 use isonomy_wire::message::PeerMessage;
+use isonomy_wire::tuning::Tuning;
 
 /// A time in microseconds since an origin that the caller chooses. Time never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -43,7 +44,7 @@ pub struct Config {
     pub epoch: Epoch,
     /// The shard.
     pub shard: ShardId,
-    /// The timers of the core.
+    /// The timers of the core. [`Replica::apply`](crate::replica::Replica::apply) changes some of them later.
     pub timing: Timing,
     /// The size of the blocks in which own sequence numbers are reserved (C1, D5). It is [`RESERVE_BLOCK`], except in
     /// simulations of many crashes, which would spend their time on unused numbers.
@@ -55,7 +56,7 @@ pub struct Config {
     /// before show that it was set back (G6).
     pub outlives_power: bool,
     /// Whether a recovery that would abort an instance proposes the value that its coordinator's slow path
-    /// could have proposed (law, Rescue). Only simulations set this, until they have run ten million seeds with it.
+    /// could have proposed (law, Rescue). [`Replica::apply`](crate::replica::Replica::apply) changes this later.
     pub rescue: bool,
 }
 
@@ -82,11 +83,12 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Timing {
+        let Tuning { fast_path_us, resend_us, recover_us, suspect_us, .. } = Tuning::default();
         Timing {
-            fast_path_us: 10_000,
-            resend_us: 200_000,
-            recover_us: 500_000,
-            suspect_us: 50_000,
+            fast_path_us,
+            resend_us,
+            recover_us,
+            suspect_us,
             gossip_us: 50_000,
             session_idle_us: 600_000_000,
             source_idle_us: 30 * 24 * 3_600_000_000,

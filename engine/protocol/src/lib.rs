@@ -17,6 +17,7 @@ pub mod contract;
 pub mod epoch;
 pub mod execute;
 mod forgetting;
+mod guardrail;
 mod instance;
 pub mod limits;
 mod listed;

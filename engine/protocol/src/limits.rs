@@ -2,14 +2,11 @@
 
 use isonomy_wire::command::BATCH_BYTES_MAX;
 use isonomy_wire::id::REPLICAS_MAX;
+use isonomy_wire::tuning::WINDOW_MAX;
 
-/// How many own instances may be unexecuted before a replica stops submitting: W of section 6. They are enough to
-/// hide two syncs and a round trip, and few enough that requests gather under load.
-pub const ADMISSION_WINDOW: usize = 32;
-
-/// How many own instances can be unexecuted (section 6): the window, and the one barrier that may be under
-/// way (G4), which does not wait for room in it.
-pub const OWN_UNEXECUTED_MAX: usize = ADMISSION_WINDOW + 1;
+/// How many own instances can be unexecuted (section 6): the largest window that settings allow, and the one barrier
+/// that may be under way (G4), which does not wait for room in it.
+pub const OWN_UNEXECUTED_MAX: usize = WINDOW_MAX as usize + 1;
 
 /// A batch is closed when it has this many bytes, if more requests wait. A request as large as
 /// this travels alone and is never copied.

@@ -13,6 +13,10 @@ listed! {
         C2Again,
         C3Fast,
         C3Slow,
+        /// In slow mode, though the fast path was possible.
+        C3Hurried,
+        GuardrailLost,
+        GuardrailHealed,
         C4Nack,
         C4Again,
         C4Lacking,

@@ -60,6 +60,11 @@ impl ReplicaSet {
         self.0 &= !(1 << replica.0);
     }
 
+    /// The replicas of this set that are not in the other.
+    pub fn without(self, other: ReplicaSet) -> ReplicaSet {
+        ReplicaSet(self.0 & !other.0)
+    }
+
     /// Whether the replica is in.
     pub fn contains(&self, replica: ReplicaId) -> bool {
         self.0 & 1 << replica.0 != 0

@@ -7,6 +7,7 @@ use crate::contract::{Config, Output, Position, Room, Time};
 use crate::epoch::Stage;
 use crate::execute::Executor;
 use crate::forgetting::Forgetting;
+use crate::guardrail::Guardrail;
 use crate::limits::{HELD_MAX, TICK_US};
 use crate::machine::Machine;
 use crate::marks::Marks;
@@ -17,6 +18,7 @@ use crate::peers::Peers;
 use crate::phase::gossip::Said;
 use crate::phase::learn::may_learner_say;
 use crate::phase::pull::Pulls;
+use crate::phase::tuning::tuning_of;
 use crate::quorum::Quorum;
 use crate::requests::Requests;
 use crate::sessions::idle::Idle;
@@ -26,6 +28,7 @@ use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::Reason;
 use isonomy_wire::id::{InstanceId, PLACES_MAX, ReplicaId};
 use isonomy_wire::message::{MessagesDropped, PeerMessage};
+use isonomy_wire::tuning::Tuning;
 use std::collections::BTreeMap;
 
 /// Counters since the start.
@@ -33,6 +36,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Counters {
     pub(crate) fast: u64,
     pub(crate) slow: u64,
+    pub(crate) waited_in_vain: u64,
     pub(crate) recoveries: u64,
     pub(crate) snapshots_damaged: u64,
     pub(crate) replayed_commands: u64,
@@ -120,6 +124,9 @@ pub struct Replica {
     pub(crate) quorum: Quorum,
     pub(crate) me: ReplicaId,
     pub(crate) seed: u64,
+    /// The settings in force, which change while the replica runs.
+    pub(crate) tuning: Tuning,
+    pub(crate) guardrail: Guardrail,
     pub(crate) stage: Stage,
     /// Section 9: whether the record announces a change.
     pub(crate) is_changing: bool,
@@ -162,6 +169,8 @@ impl Replica {
             quorum,
             me,
             seed,
+            tuning: tuning_of(&config),
+            guardrail: Guardrail::new(quorum),
             stage: Stage::of(config.epoch),
             is_changing: false,
             space: Space::new(quorum.n),
@@ -212,6 +221,7 @@ impl Replica {
         self.requests.admit();
         self.last_tick = now;
         self.peers.start(now);
+        self.guardrail.start(now);
         // Timeouts of the others' instances begin here.
         self.space.restart_patience(now);
         self.deliver_to_self(now);

@@ -62,6 +62,9 @@ impl Replica {
             decisions: self.machine.commands() - self.counters.replayed_commands,
             fast: self.counters.fast,
             slow: self.counters.slow,
+            waited_in_vain: self.counters.waited_in_vain,
+            path: self.path_status(),
+            tuning: self.tuning,
             recoveries: self.counters.recoveries,
             snapshots_damaged: self.counters.snapshots_damaged,
             peers: self

@@ -4,11 +4,12 @@
 
 mod support;
 
-use isonomy_protocol::limits::{ADMISSION_WINDOW, GATHER_BYTES, PENDING_REQUESTS_MAX};
+use isonomy_protocol::limits::{GATHER_BYTES, PENDING_REQUESTS_MAX};
 use isonomy_wire::client::{Client, Proposed, Source};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::message::ClientMessage;
+use isonomy_wire::tuning::Tuning;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::net::{Shutdown, SocketAddr};
@@ -20,7 +21,8 @@ const SHARD: ShardId = ShardId(0);
 /// So many that each replica is the home of some.
 const KEYS: u64 = 30;
 /// Requests of at least 64 bytes that fill all that a replica takes without a majority, and some more.
-const MORE_THAN_TAKEN: u64 = (PENDING_REQUESTS_MAX + ADMISSION_WINDOW * GATHER_BYTES / 64) as u64;
+const MORE_THAN_TAKEN: u64 =
+    (PENDING_REQUESTS_MAX + Tuning::DEFAULT.window as usize * GATHER_BYTES / 64) as u64;
 /// A connection is no longer read when as much waits at so many looks in a row.
 const LOOKS: usize = 20;
 /// How often it is looked what became of connections.

@@ -3,6 +3,7 @@
 use glommio::Task;
 use isonomy_mesh::{EpochEnd, Place, Progress, Roster};
 use isonomy_protocol::contract::{Output, Sealed};
+use isonomy_protocol::replica::Replica;
 use isonomy_tuning::cpu::process_cpu_us;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::ShardStatus;
@@ -70,7 +71,7 @@ impl Node {
 
     /// How far this shard has come.
     pub(crate) fn progress(&self) -> Progress {
-        let is_close = self.pump.look(|core| !core.lacks_state());
+        let is_close = self.pump.look(Replica::is_close);
         Progress { epoch: self.seat.epoch, is_close, end: self.ended.get() }
     }
 

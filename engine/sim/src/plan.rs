@@ -34,6 +34,8 @@ const RESTLESS_SHARE: f64 = 0.06;
 /// The share in which a copy of the state takes several pieces.
 const BULKY_SHARE: f64 = 0.02;
 
+/// The share in which settings change.
+const TUNED_SHARE: f64 = 0.3;
 /// The share in which the members change.
 const CHANGING_SHARE: f64 = 0.12;
 
@@ -102,6 +104,8 @@ pub struct Plan {
     pub jump_every_us: u64,
     /// The time between two requests of a client that follows no rule; 0 for none.
     pub wrong_every_us: u64,
+    /// The time between two occasions at which a replica gets other settings; 0 for none.
+    pub tune_every_us: u64,
     /// Between two occasions at which an operator changes the members; 0 for none.
     pub change_every_us: u64,
     /// How long a sync takes at most, usually.
@@ -168,6 +172,7 @@ impl Plan {
             unheard: r.random_range(0.3..0.85),
             bias_us: if bias == Bias::Fair { 0 } else { faults_us / 2 },
             faults_us,
+            tune_every_us: 0,
             change_every_us: 0,
             loss: sometimes(r, 0.5, 0.001..0.2),
             duplication: sometimes(r, 0.5, 0.001..0.2),
@@ -212,7 +217,7 @@ impl Plan {
         };
         // A source that stays away for longer than sessions live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.session_idle_us > plan.faults_us, ..plan };
-        plan.in_a_class(r).maybe_changing()
+        plan.in_a_class(r).maybe_tuned().maybe_changing()
     }
 
     /// Some rare combinations have a share of the seeds.
@@ -229,6 +234,14 @@ impl Plan {
         } else {
             self
         }
+    }
+
+    /// Replicas get other settings in some seeds. What a seed decides besides does not depend on that.
+    fn maybe_tuned(self) -> Plan {
+        let mut random = SmallRng::seed_from_u64(self.seed ^ 0x7475_6e65);
+        let is_tuned = !self.quiet && random.random_bool(TUNED_SHARE);
+        let tune_every_us = if is_tuned { random.random_range(20_000..500_000) } else { 0 };
+        Plan { tune_every_us, ..self }
     }
 
     /// The members change in some seeds. What a seed decides besides does not depend on that.
@@ -309,6 +322,7 @@ impl Plan {
             stops: 0.0,
             jump_every_us: 0,
             wrong_every_us: 0,
+            tune_every_us: 0,
             change_every_us: 0,
             sync_tail: 0.0,
             drift: 0.0,
@@ -347,6 +361,7 @@ impl Plan {
             stops: 0.0,
             jump_every_us: 0,
             wrong_every_us: 0,
+            tune_every_us: 0,
             change_every_us: 0,
             quiet: false,
             value_bytes: 0,

@@ -58,6 +58,7 @@ fn a_core_that_breaks_a_rule_fails() {
     let mutants = [
         Mutant::DropAbal,
         Mutant::SmallFastQuorum,
+        Mutant::SlowWithoutQuorum,
         Mutant::ValidateForgets,
         Mutant::SpeakBeforeSync,
         Mutant::HoleIsEnd,

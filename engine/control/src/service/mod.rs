@@ -6,6 +6,7 @@ use crate::driver::{Driver, Report};
 use crate::presence::Presence;
 use crate::settings::{BadSettings, Settings};
 use crate::store::Store;
+use isonomy_wire::tuning::Loss;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,14 +16,19 @@ use tokio::sync::watch::{Receiver, Sender, channel};
 
 mod follower;
 mod publisher;
+mod tuner;
 mod view;
 
 use follower::Follower;
 use publisher::Publisher;
-pub use view::{Etcd, Unfollowed, View};
+use tuner::{SettingsFile, Tuner};
+pub use view::{Etcd, TuningView, Unfollowed, View};
 
 /// How long a member's sign of life stands after it was renewed last.
 pub const LIFE: Duration = Duration::from_secs(10);
+
+/// The name of the file with the settings, beside that of the record.
+pub const SETTINGS_FILE: &str = "settings.json";
 
 /// What the service is to do.
 #[derive(Clone, Debug)]
@@ -31,7 +37,7 @@ pub struct Options {
     pub settings: Settings,
     /// The name of the cluster.
     pub cluster: String,
-    /// The file for the newest record.
+    /// The file for the newest record. The settings are kept beside it.
     pub cache: PathBuf,
     /// What to publish, if the process is a member. Only a member carries changes on.
     pub presence: Option<Presence>,
@@ -58,6 +64,7 @@ pub enum StartError {
 pub struct Service {
     views: Receiver<View>,
     reports: Sender<Report>,
+    judged: Sender<Option<Loss>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -71,11 +78,15 @@ impl Service {
         let Options { settings, cluster, cache, presence, life } = options;
         let settings = Arc::new(settings);
         let store = || Store::new(settings.clone(), &cluster);
+        let settings_file = SettingsFile(cache.with_file_name(SETTINGS_FILE));
         let cache = Cache::new(&cache);
         let record = cache.load(&cluster)?.map(Arc::new);
-        let (sender, views) = channel(View::new(record));
+        let (sender, views) = channel(View::new(record, settings_file.load()));
         let (reports, reported) = channel(Report::default());
         let (stop, stopped) = oneshot::channel();
+        let (judged, judgement) = channel(None);
+        let own = presence.as_ref().map(|presence| presence.id);
+        let tuner = Tuner::new(store()?, settings_file, sender.clone(), own, judgement);
         let follower = Follower::new(store()?, cache, sender);
         let member = match presence {
             Some(own) => Some(Member {
@@ -87,18 +98,23 @@ impl Service {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(StartError::Thread)?;
         let run = move || {
-            runtime.block_on(run(follower, member, stopped));
+            runtime.block_on(run(follower, member, tuner, stopped));
             // A name that is still looked up, on a thread of its own, holds nobody up.
             runtime.shutdown_background();
         };
         let thread =
             std::thread::Builder::new().name("etcd".into()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Service { views, reports, stop: Some(stop), thread: Some(thread) })
+        Ok(Service { views, reports, judged, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What the shards of this member have come to. The service tells the others what a change needs of it.
     pub fn report(&self, report: Report) {
         self.reports.send_if_modified(|known| std::mem::replace(known, report) != report);
+    }
+
+    /// Says whether this member judges that a fast quorum cannot be formed (law, section 4b).
+    pub fn judge(&self, loss: Option<Loss>) {
+        self.judged.send_if_modified(|judged| std::mem::replace(judged, loss) != loss);
     }
 
     /// What is known now.
@@ -131,7 +147,12 @@ struct Member {
     driver: Driver,
 }
 
-async fn run(mut follower: Follower, mut member: Option<Member>, stopped: oneshot::Receiver<()>) {
+async fn run(
+    mut follower: Follower,
+    mut member: Option<Member>,
+    mut tuner: Tuner,
+    stopped: oneshot::Receiver<()>,
+) {
     let take_part = async {
         match &mut member {
             Some(Member { publisher, driver }) => tokio::join!(publisher.run(), driver.run()),
@@ -140,6 +161,7 @@ async fn run(mut follower: Follower, mut member: Option<Member>, stopped: onesho
     };
     tokio::select! {
         () = follower.run() => {}
+        () = tuner.run() => {}
         _ = take_part => {}
         // Nothing is ever sent: the service is dropped.
         _ = stopped => {}

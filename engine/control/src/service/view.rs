@@ -7,6 +7,7 @@ use crate::id::Incarnation;
 use crate::mark::Marks;
 use crate::presence::Presence;
 use crate::record::Record;
+use crate::tuning::{BadTuning, Chosen, Word};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,6 +29,29 @@ pub struct View {
     pub etcd: Etcd,
     /// Why what lies in etcd is not followed, if it is not.
     pub unfollowed: Option<Unfollowed>,
+    /// The settings, and what members say of fast quorums.
+    pub tuning: TuningView,
+}
+
+/// The settings, and what members say of fast quorums.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TuningView {
+    /// The newest settings that were followed; at first, those in the file.
+    pub chosen: Chosen,
+    /// Why those in etcd are not followed, if they are not.
+    pub trouble: Option<BadTuning>,
+    /// The word that stood when etcd answered last.
+    pub word: Option<Word>,
+    /// Whether that is what etcd has now. Without etcd no word counts.
+    pub is_reached: bool,
+}
+
+impl TuningView {
+    /// Whether the members have agreed not to wait for fast quorums.
+    #[must_use]
+    pub fn is_slow_agreed(&self) -> bool {
+        self.is_reached && self.word.is_some()
+    }
 }
 
 /// How etcd is reached.
@@ -64,7 +88,7 @@ pub enum Unfollowed {
 }
 
 impl View {
-    pub(crate) fn new(record: Option<Arc<Record>>) -> View {
+    pub(crate) fn new(record: Option<Arc<Record>>, chosen: Chosen) -> View {
         let etcd = Etcd::Gone { since: Instant::now(), why: None };
         View {
             record,
@@ -73,6 +97,7 @@ impl View {
             marks: Marks::default(),
             etcd,
             unfollowed: None,
+            tuning: TuningView { chosen, ..TuningView::default() },
         }
     }
 

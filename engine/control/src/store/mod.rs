@@ -17,9 +17,11 @@ use std::sync::Arc;
 mod classify;
 mod connection;
 mod lease;
+mod tuning;
 mod watch;
 
 pub use lease::Lease;
+pub use tuning::{Kept, Swapped, Tuned, TuningEvent, TuningWatch};
 pub use watch::{Event, Watch};
 
 /// The key of the record, below the prefix.

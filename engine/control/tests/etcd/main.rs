@@ -8,3 +8,4 @@ mod outages;
 mod restored;
 mod store;
 mod support;
+mod tuning;

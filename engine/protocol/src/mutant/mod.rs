@@ -16,6 +16,8 @@ listed! {
         DropAbal,
         /// C3a: one equal answer less makes a fast quorum.
         SmallFastQuorum,
+        /// C3b: in slow mode the own answer makes a slow quorum.
+        SlowWithoutQuorum,
         /// C5, R3, R5: answers to an earlier ballot of the same replica count.
         EarlierAnswersCount,
         /// R3.4: one supporter more is needed.

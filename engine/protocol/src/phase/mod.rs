@@ -13,6 +13,7 @@ mod seal;
 mod stall;
 mod timers;
 mod transfer;
+pub(crate) mod tuning;
 mod validate;
 
 use crate::contract::Time;

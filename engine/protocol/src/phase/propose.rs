@@ -50,6 +50,7 @@ impl Replica {
                 sent: now,
             },
         );
+        self.guardrail.on_proposed(now, id.seq);
         self.requests.wait(id.seq, clients);
         let instance = self.space.see(id, now).expect("the own row goes on without gaps");
         instance.learn(places);
@@ -124,6 +125,7 @@ impl Replica {
 
     /// C3: on PreAcceptOk at the initial coordinator.
     pub(crate) fn on_pre_accept_ok(&mut self, now: Time, from: ReplicaId, id: InstanceId, deps: &Deps) {
+        self.observe_answer(from, id, deps);
         let dropped = &mut self.counters.dropped;
         let Some(attempt) = asked_at(&mut self.attempts, dropped, id, Ballot::ZERO) else { return };
         let Some(instance) = self.space.get(id) else { return };
@@ -147,20 +149,25 @@ impl Replica {
         }
     }
 
-    /// C3b: takes the slow path once the fast path is impossible or took too long. Exactly one of the two paths is
-    /// taken, since the stage ends with either.
+    /// C3b: takes the slow path once the fast path is impossible or took too long, and at once in slow mode. Exactly one
+    /// of the two paths is taken, since the stage ends with either.
     pub(crate) fn maybe_go_slow(&mut self, now: Time, id: InstanceId) {
         let Some(attempt) = self.attempts.get(&id) else { return };
         let Stage::PreAccepting { oks, equal, union } = &attempt.stage else { return };
-        if oks.len() < self.quorum.slow() || !oks.contains(self.me) {
+        let is_slow = self.is_slow();
+        let is_quorum = oks.len() >= self.quorum.slow() || (is_slow && mutant::is(Mutant::SlowWithoutQuorum));
+        if !is_quorum || !oks.contains(self.me) {
             return;
         }
         let answers_to_come =
             self.peers.others().filter(|id| !oks.contains(*id) && self.peers.is_reached(*id)).count();
         let possible = equal + answers_to_come >= self.quorum.fast();
-        let late = now.since(attempt.began) >= self.config.timing.fast_path_us;
-        if possible && !late {
-            return;
+        let late = now.since(attempt.began) >= self.tuning.fast_path_us;
+        match (possible, is_slow, late) {
+            (false, ..) => {}
+            (true, true, _) => self.marks.set(Mark::C3Hurried),
+            (true, false, true) => self.counters.waited_in_vain += 1,
+            (true, false, false) => return,
         }
         let value = Proposal { cmd: Choice::Initial, dep: *union, after: Deps::NONE, payload: None };
         self.counters.slow += 1;

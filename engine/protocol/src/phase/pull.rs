@@ -33,7 +33,7 @@ impl Pulls {
 impl Replica {
     /// Asks for commits that another replica has and this one still lacks after a while.
     pub(crate) fn maybe_pull(&mut self, now: Time) {
-        let resend = self.config.timing.resend_us;
+        let resend = self.tuning.resend_us;
         // To a learner nobody sends Commits by himself.
         let patience = if self.is_learner() { 0 } else { resend };
         for row in self.peers.rows() {

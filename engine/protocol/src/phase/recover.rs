@@ -111,7 +111,7 @@ impl Replica {
 
     /// R3: a quorum has reported.
     fn conclude(&mut self, now: Time, id: InstanceId, ballot: Ballot, reports: &[Report]) {
-        let rescue = if self.config.rescue { rescued(reports) } else { None };
+        let rescue = if self.tuning.rescue { rescued(reports) } else { None };
         let (payload, dep, supporters) = match judge(id, reports, self.quorum.e) {
             Verdict::Propose(rule, value) => {
                 self.marks.set(rule);

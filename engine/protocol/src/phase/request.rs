@@ -2,8 +2,7 @@
 
 use crate::contract::{Busy, ClientRef, Room, Time};
 use crate::limits::{
-    ADMISSION_WINDOW, BEHIND_MAX, ROOM_RETRY_MS, SESSIONS_MAX, SESSIONS_RETRY_MS, SOURCES_MAX,
-    UNAVAILABLE_AFTER_US,
+    BEHIND_MAX, ROOM_RETRY_MS, SESSIONS_MAX, SESSIONS_RETRY_MS, SOURCES_MAX, UNAVAILABLE_AFTER_US,
 };
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
@@ -105,7 +104,7 @@ impl Replica {
     /// Ends a batch of inputs: requests that were gathered become instances. The caller must poll next.
     pub fn end_turn(&mut self, now: Time) {
         self.give_back_for_room();
-        while self.unexecuted_own() < ADMISSION_WINDOW as u64
+        while self.unexecuted_own() < u64::from(self.tuning.window)
             && let Some((payload, clients)) = self.requests.gather()
         {
             self.submit(now, payload, clients);

@@ -103,6 +103,8 @@ impl Replica {
         if mutant::is(Mutant::SessionsLeftBehind) {
             next.machine.sessions = Default::default();
         }
+        next.tuning = self.tuning;
+        next.guardrail.on_agreed(self.guardrail.is_agreed());
         next.stage = Stage::Open;
         next.forgetting.on_begun(sealed.barrier + 1, next.machine.hash());
         // It cuts nothing, and counts once the log of the epoch has begun (D6).

@@ -58,6 +58,7 @@ impl Replica {
     pub(crate) fn end_own_stall(&mut self, now: Time) {
         if self.said.end_stall() {
             self.space.restart_patience(now);
+            self.guardrail.start(now);
             self.said.forget();
         }
     }

@@ -34,6 +34,7 @@ impl Replica {
             self.maybe_try_again(now, id);
             self.maybe_resend(now, id);
         }
+        self.look_at_guardrail(now);
         self.recover_overdue(now);
         self.maybe_pull(now);
         self.maybe_gossip(now);
@@ -56,7 +57,7 @@ impl Replica {
     /// Sends an attempt's question again to the replicas that have not answered it.
     fn maybe_resend(&mut self, now: Time, id: InstanceId) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        if now.since(attempt.sent) < self.config.timing.resend_us {
+        if now.since(attempt.sent) < self.tuning.resend_us {
             return;
         }
         attempt.sent = now;
@@ -99,7 +100,7 @@ impl Replica {
     /// with as many tries, so that instances that got stuck together are recovered in one message.
     fn patience(&self, id: InstanceId, rank: u64) -> u64 {
         let tries = self.space.get(id).map_or(0, Instance::tries);
-        let timing = &self.config.timing;
+        let timing = &self.tuning;
         let is_reached = self.peers.live().contains(id.row);
         let base = if is_reached { timing.recover_us } else { timing.suspect_us.min(timing.recover_us) };
         let base = base << tries.min(RECOVER_DOUBLINGS_MAX);

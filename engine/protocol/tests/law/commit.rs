@@ -7,6 +7,7 @@ use isonomy_wire::answer::Answer;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::Ballot;
 use isonomy_wire::message::{Gossip, PeerMessage, Value};
+use isonomy_wire::tuning::{PathMode, Tuning};
 
 #[test]
 pub(crate) fn c1_a_proposal_names_what_conflicts_and_its_whole_row() {
@@ -148,6 +149,66 @@ fn c3_slow_path_when_impossible_or_late() {
     assert_eq!(solo.said(), [], "no slow quorum has answered");
     let said = solo.tell(2, pre_accept_ok(id(0, 1), Deps::NONE), None);
     assert_eq!(said[0], (1, slow(upto([0, 1]))));
+}
+
+/// Replica 0 of seven (FQ = 5, SQ = 4) has proposed `0.1` with empty deps, durably, under these settings.
+fn proposed_of_seven(tuning: Tuning, is_slow_agreed: bool) -> Solo {
+    let mut solo = Solo::new(7, 0);
+    solo.core.apply(solo.now, tuning, is_slow_agreed);
+    solo.ask(&decide("s", 1, 0, "a"));
+    solo.sync();
+    solo.said();
+    solo
+}
+
+const SLOW: Tuning = Tuning { path: PathMode::Slow, ..Tuning::DEFAULT };
+
+#[test]
+pub(crate) fn c3_in_slow_mode_a_slow_quorum_of_answers_is_enough_and_needed() {
+    let mut solo = proposed_of_seven(SLOW, false);
+    assert_eq!(solo.tell(1, pre_accept_ok(id(0, 1), Deps::NONE), None), []);
+    assert_eq!(solo.tell(2, pre_accept_ok(id(0, 1), upto([0, 1])), None), []);
+    solo.wait(8_000);
+    assert_eq!(solo.said(), [], "three are no slow quorum");
+    let said = solo.tell(3, pre_accept_ok(id(0, 1), upto([0, 0, 1])), None);
+    assert_eq!(said[0], (1, slow(upto([0, 1, 1]))), "the union of all answers");
+    for from in 4..7 {
+        assert_eq!(solo.tell(from, pre_accept_ok(id(0, 1), Deps::NONE), None), [], "exactly one of the two");
+    }
+    let status = solo.core.status();
+    assert_eq!((status.fast, status.slow, status.waited_in_vain), (0, 1, 0));
+}
+
+#[test]
+fn c3_in_slow_mode_equal_answers_of_a_fast_quorum_still_commit() {
+    // Of five, slow and fast quorums are equally large.
+    let mut solo = proposed();
+    solo.core.apply(solo.now, SLOW, false);
+    solo.tell(1, pre_accept_ok(id(0, 1), Deps::NONE), None);
+    assert_eq!(solo.tell(2, pre_accept_ok(id(0, 1), Deps::NONE), None)[0], (1, committed(Deps::NONE)));
+}
+
+#[test]
+fn c3_the_settings_say_how_long_the_fast_path_is_waited_for() {
+    let patient = Tuning { fast_path_us: 300_000, ..Tuning::DEFAULT };
+    let mut solo = proposed_of_seven(patient, false);
+    (1..4).for_each(|from| drop(solo.tell(from, pre_accept_ok(id(0, 1), Deps::NONE), None)));
+    solo.wait(290_000);
+    assert_eq!(solo.core.status().slow, 0);
+    solo.wait(20_000);
+    assert_eq!((solo.core.status().slow, solo.core.status().waited_in_vain), (1, 1));
+}
+
+#[test]
+fn c3_what_is_under_way_follows_new_settings() {
+    let mut solo = proposed_of_seven(Tuning { fast_path_us: 300_000, ..Tuning::DEFAULT }, false);
+    (1..4).for_each(|from| drop(solo.tell(from, pre_accept_ok(id(0, 1), Deps::NONE), None)));
+    assert_eq!(solo.said(), []);
+    solo.core.apply(solo.now, SLOW, false);
+    solo.wait(6_000);
+    assert_eq!(solo.said_to(1), [slow(Deps::NONE)]);
+    assert_eq!(solo.core.status().waited_in_vain, 0);
+    assert_eq!(solo.tell(4, pre_accept_ok(id(0, 1), Deps::NONE), None), [], "exactly one of the two");
 }
 
 #[test]

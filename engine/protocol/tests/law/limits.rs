@@ -3,9 +3,7 @@
 use crate::support::solo::Solo;
 use crate::support::*;
 use isonomy_protocol::contract::{Busy, ClientRef, Room};
-use isonomy_protocol::limits::{
-    ADMISSION_WINDOW, BEHIND_MAX, PENDING_REQUESTS_MAX, ROOM_RETRY_MS, SOURCES_MAX,
-};
+use isonomy_protocol::limits::{BEHIND_MAX, PENDING_REQUESTS_MAX, ROOM_RETRY_MS, SOURCES_MAX};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::RequestBuilder;
@@ -13,6 +11,9 @@ use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{ReplicaId, SessionId};
 use isonomy_wire::message::{Gossip, PeerMessage};
+use isonomy_wire::tuning::{Tuning, WINDOW_MAX};
+
+const WINDOW: usize = Tuning::DEFAULT.window as usize;
 
 #[test]
 fn a_replica_submits_no_more_than_its_window() {
@@ -22,7 +23,7 @@ fn a_replica_submits_no_more_than_its_window() {
         solo.sync();
     }
     let proposals = solo.said_to(1);
-    assert_eq!(proposals.len(), ADMISSION_WINDOW);
+    assert_eq!(proposals.len(), WINDOW);
     assert!(proposals.iter().all(|message| matches!(message, PeerMessage::PreAccept { .. })));
     // G4: a barrier comes on top, and only one.
     for more in [1, 0] {
@@ -30,6 +31,22 @@ fn a_replica_submits_no_more_than_its_window() {
         solo.core.propose_barrier(now);
         solo.sync();
         assert_eq!(solo.said_to(1).len(), more);
+    }
+}
+
+#[test]
+fn section_6_the_settings_say_how_large_the_window_is() {
+    let mut solo = Solo::new(3, 0);
+    let mut number = 0;
+    for (window, proposed) in [(5, 5), (WINDOW_MAX, 58), (1, 0)] {
+        let tuning = Tuning { window, ..Tuning::DEFAULT };
+        solo.core.apply(solo.now, tuning, false);
+        for _ in 0..100 {
+            number += 1;
+            solo.ask(&decide("s", number, 0, "a"));
+            solo.sync();
+        }
+        assert_eq!(solo.said_to(1).len(), proposed, "window {window}");
     }
 }
 
@@ -215,7 +232,7 @@ fn contention_makes_steady_progress_with_a_bounded_backlog() {
         world.run(10_000);
         for replica in 0..5 {
             let status = world.core(replica).status();
-            let bound = (5 * ADMISSION_WINDOW + 5 * 256) as u64;
+            let bound = (5 * WINDOW + 5 * 256) as u64;
             assert!(status.unexecuted <= bound, "replica {replica} has {} unexecuted", status.unexecuted);
         }
         let now: usize = (0..5).map(|replica| world.answers(replica).len()).sum();

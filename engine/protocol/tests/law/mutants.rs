@@ -10,6 +10,7 @@ use isonomy_protocol::mutant::{Mutant, is_noticed};
 fn test_of(mutant: Mutant) -> Option<fn()> {
     Some(match mutant {
         Mutant::SmallFastQuorum => commit::c3_fast_path_needs_equal_deps,
+        Mutant::SlowWithoutQuorum => commit::c3_in_slow_mode_a_slow_quorum_of_answers_is_enough_and_needed,
         Mutant::EagerCoordinator => commit::c3_the_own_answer_counts_and_only_when_durable,
         Mutant::NopsLeaveIndex => commit::c2_what_became_a_nop_stays_known,
         Mutant::NoRowEdge => commit::c1_a_proposal_names_what_conflicts_and_its_whole_row,

@@ -9,6 +9,7 @@ mod proof;
 mod quiet;
 mod replicas;
 mod transfers;
+mod tuning;
 mod wrong;
 
 use crate::client::{Client, Untold};
@@ -105,6 +106,8 @@ enum Event {
     Jump,
     /// A client that follows no rule asks.
     Wrong,
+    /// A replica gets other settings.
+    Tune,
     /// A replica that waited for room goes on.
     Room {
         node: u8,
@@ -254,6 +257,7 @@ impl World {
         world.every(plan.copy_every_us, Event::Copy);
         world.every(plan.jump_every_us, Event::Jump);
         world.every(plan.wrong_every_us, Event::Wrong);
+        world.every(plan.tune_every_us, Event::Tune);
         world.plan_changes();
         world.queue.push(plan.faults_us, Event::Heal);
         world
@@ -318,6 +322,7 @@ impl World {
             Event::Heal => self.heal(),
             Event::Look => self.look(),
             Event::Room { node } => self.room(node),
+            Event::Tune if !self.is_calm() => self.tune(),
             Event::Partition
             | Event::Reset
             | Event::Pause

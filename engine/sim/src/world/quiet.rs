@@ -7,11 +7,14 @@ use isonomy_protocol::marks::{Mark, Marks};
 use isonomy_wire::answer::{Answer, Answers};
 use isonomy_wire::failure::Failure;
 
-/// The branches of the law that a run without faults may take: the two paths, barriers, own snapshots, and
-/// components.
-const USUAL: [Mark; 7] = [
+/// The branches of the law that a run without faults may take: the two paths, the guardrail, which judges times,
+/// barriers, own snapshots, and components.
+const USUAL: [Mark; 10] = [
     Mark::C3Fast,
     Mark::C3Slow,
+    Mark::C3Hurried,
+    Mark::GuardrailLost,
+    Mark::GuardrailHealed,
     Mark::Settled,
     Mark::BarrierProposed,
     Mark::SnapshotTaken,

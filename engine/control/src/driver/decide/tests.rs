@@ -17,7 +17,7 @@ fn mark(id: u8, fact: Fact) -> Mark {
 
 /// What is known when these live and have made these marks.
 fn view(record: &Record, alive: impl IntoIterator<Item = u8>, marks: &[Mark]) -> View {
-    let mut view = View::new(Some(Arc::new(record.clone())));
+    let mut view = View::new(Some(Arc::new(record.clone())), crate::tuning::Chosen::default());
     view.alive = alive.into_iter().map(|id| (directory(id), presence(id))).collect();
     view.marks = marks.iter().copied().collect();
     view
