@@ -5,10 +5,10 @@ use bytes::Bytes;
 use isonomy_protocol::machine::Machine;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::{Answer, Answers, ResponseBuilder};
-use isonomy_wire::failure::Failure;
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::frame::{Encode, Encoder, Frame, Kind, Scope, Splitter};
 use isonomy_wire::id::{ClusterId, Epoch, InstanceId, ReplicaId, ShardId};
-use isonomy_wire::message::{ClientMessage, Handshake, Member, ShardStatus, Welcome};
+use isonomy_wire::message::{ClientMessage, Handshake, Member, Refusal, ShardStatus, Welcome};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
@@ -48,7 +48,14 @@ enum Manner {
     Crowded,
     /// A member of another cluster has the address of one.
     Foreign,
+    /// The members change after every so many requests.
+    Changes,
 }
+
+/// The processes at the places of each epoch, and the requests that each but the last executes.
+const EPOCHS: [&[usize]; 4] = [&[0, 1, 2], &[2, 0, 1, 3, 4], &[4, 3, 1], &[3, 4]];
+const REQUESTS_PER_EPOCH: u64 = 60;
+const PROCESSES: usize = 5;
 
 /// The one that falls silent, and after how many requests; or the one of another cluster.
 const SILENT: ReplicaId = ReplicaId(0);
@@ -72,6 +79,14 @@ impl Shared {
 
     fn is_foreign(&self, replica: ReplicaId) -> bool {
         self.manner == Manner::Foreign && replica == SILENT
+    }
+
+    /// The present epoch, and the processes at its places.
+    fn epoch(&self) -> (Epoch, &'static [usize]) {
+        let asked = self.asked.load(Ordering::Relaxed);
+        let changes = if self.manner == Manner::Changes { asked / REQUESTS_PER_EPOCH } else { 0 };
+        let index = EPOCHS.len().min(changes as usize + 1) - 1;
+        (Epoch(index as u32 + 1), EPOCHS[index])
     }
 
     fn forgets(&self) -> bool {
@@ -99,25 +114,31 @@ fn forge(response: Bytes) -> Bytes {
 /// Starts a cluster and returns the address of its last replica. Its threads live as long as
 /// the test process.
 fn cluster(manner: Manner) -> String {
-    let listeners: Vec<_> = (0..REPLICAS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    start(manner).1[2].clone()
+}
+
+/// Starts a cluster and returns its state and the addresses of its processes.
+fn start(manner: Manner) -> (Arc<Shared>, Vec<String>) {
+    let processes = if manner == Manner::Changes { PROCESSES } else { usize::from(REPLICAS) };
+    let listeners: Vec<_> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
     let member = |listener| Member { host: "127.0.0.1".into(), client_base: port(listener) };
     let members: Vec<_> = listeners.iter().map(member).collect();
-    let address = format!("127.0.0.1:{}", members[2].client_base);
+    let addresses = members.iter().map(|member| format!("127.0.0.1:{}", member.client_base)).collect();
     let machine = Mutex::new((Machine::new(Epoch(1), SHARD), 0));
     let shared =
         Arc::new(Shared { members, machine, manner, requests: AtomicU64::new(0), asked: AtomicU64::new(0) });
-    for (replica, listener) in (0..).map(ReplicaId).zip(listeners) {
+    for (process, listener) in listeners.into_iter().enumerate() {
         let shared = shared.clone();
         std::thread::spawn(move || {
             let is_crowded = manner == Manner::Crowded;
             for stream in listener.incoming().take(if is_crowded { ROOM } else { usize::MAX }) {
                 let shared = shared.clone();
-                std::thread::spawn(move || Peer::new(stream.unwrap()).converse(&shared, replica));
+                std::thread::spawn(move || Peer::new(stream.unwrap()).converse(&shared, process));
             }
         });
     }
-    address
+    (shared, addresses)
 }
 
 struct Peer {
@@ -158,13 +179,21 @@ impl Peer {
         while self.hear().is_some() {}
     }
 
-    fn converse(mut self, shared: &Shared, replica: ReplicaId) {
+    fn converse(mut self, shared: &Shared, process: usize) {
+        let (epoch, places) = shared.epoch();
+        let members: Vec<Member> = places.iter().map(|process| shared.members[*process].clone()).collect();
+        let Some(place) = places.iter().position(|it| *it == process) else {
+            let refusal = Refusal::NotAMember { epoch, members };
+            self.hear();
+            return self.say(Kind::Handshake, &Handshake::Refused(refusal), &[]);
+        };
+        let replica = ReplicaId(place as u8);
         let welcome = Welcome {
             cluster: ClusterId(if shared.is_foreign(replica) { 2 } else { 1 }),
-            epoch: Epoch(1),
+            epoch,
             replica,
             shards: 1,
-            members: shared.members.clone(),
+            members,
             durable: false,
         };
         let Some(_hello) = self.hear() else { return };
@@ -186,9 +215,18 @@ impl Peer {
                     self.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]);
                 }
                 ClientMessage::Request { .. } if shared.forgets() => {}
+                ClientMessage::Request { tag } if shared.epoch().0 != epoch => {
+                    let failure = Failure::Unknown(Reason::EpochEnded { epoch });
+                    self.say(Kind::Client, &ClientMessage::Failed { tag, failure }, &[]);
+                    let refusal = Refusal::EpochChanged { epoch: shared.epoch().0 };
+                    return self.say(Kind::Client, &ClientMessage::Leave(refusal), &[]);
+                }
                 ClientMessage::Request { tag } => {
                     if replica == SILENT {
                         shared.requests.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if shared.manner == Manner::Changes {
+                        shared.asked.fetch_add(1, Ordering::Relaxed);
                     }
                     let response = shared.execute(frame.payload, frame.payload_crc);
                     self.say(Kind::Client, &ClientMessage::Response { tag }, &response);
@@ -474,4 +512,18 @@ fn a_member_of_another_cluster_gets_nothing() {
     let named = load(&cluster(Manner::Good), "--cluster another");
     assert_eq!(named.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&named.stderr).contains("this is cluster 0000"));
+}
+
+#[test]
+fn a_load_follows_its_cluster_through_changes_of_the_members() {
+    for arguments in ["--window 400 --batch 10 --threads 2", "--rate 2000 --batch 1", "--clients 30"] {
+        let (shared, addresses) = start(Manner::Changes);
+        let checked = "--verify --keys 50 --reads 20 --decide-ifs 20 --seconds 4";
+        let report = json(&load(&addresses[2], &format!("{arguments} {checked}")));
+        assert_eq!((&report["errors"], &report["contradictions"]), (&serde_json::json!({}), &0.into()));
+        assert_eq!(shared.epoch().1, [3, 4], "{arguments}: all changes were made: {report}");
+        // The first member has left, and leads to those that are there.
+        let report = json(&load(&addresses[0], arguments));
+        assert!(report["decisions"].as_u64().unwrap() > 0, "{arguments}: {report}");
+    }
 }

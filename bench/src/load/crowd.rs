@@ -3,14 +3,15 @@
 
 use anyhow::{Context, Result};
 use isonomy_wire::conversation::{Conversation, LinkError, Received};
-use isonomy_wire::id::{ReplicaId, ShardId};
-use isonomy_wire::message::Welcome;
+use isonomy_wire::id::{REPLICAS_MAX, ReplicaId, ShardId};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::generator::{Generator, Shared};
+use super::members::Members;
 use super::record::{Recorded, Second};
 use super::socket::Up;
 use super::worker::{CLOSE_US_MAX, OPEN_TURN_US, WAIT_MAX_US};
@@ -58,31 +59,29 @@ struct Crowd<'a> {
     clients: Vec<Client>,
     idle: VecDeque<usize>,
     unwritten: Vec<Place>,
+    /// Threads begin with different members.
+    first: usize,
     /// The wanted connections, by member.
     to_connect: Vec<Sender<Place>>,
-    made: Receiver<(Place, Up)>,
+    made: Receiver<(Place, Option<Up>)>,
     next_timeouts: u64,
 }
 
 impl<'a> Crowd<'a> {
     fn new(shared: &'a Shared, thread: u64, generator: Generator<'a>) -> Result<Crowd<'a>> {
-        let Welcome { shards, members, .. } = &shared.welcome;
+        let shards = shared.members.shards;
         let count = shared.options.clients_of(thread).unwrap_or_default() as usize;
-        let config = shared.options.conversation(1, *shards);
+        let config = shared.options.conversation(1, shards);
         let client = |_| {
-            let ups = (0..*shards).map(|_| None).collect();
+            let ups = (0..shards).map(|_| None).collect();
             Client { conversation: Conversation::new(config.clone()), ups, idle: false, has_connected: false }
         };
         let (maker, made) = channel();
-        // Threads begin with different replicas.
-        let mut members: Vec<_> = (0..members.len() as u8).map(ReplicaId).collect();
-        let first = thread as usize % members.len();
-        members.rotate_left(first);
         // Each member gets a thread of its own, so that a member that does not answer holds up only its own clients.
-        let connecting = members.into_iter().map(|replica| {
+        let connecting = (0..REPLICAS_MAX as u8).map(|replica| {
             let (to_connect, wanted) = channel();
-            let (maker, welcome) = (maker.clone(), shared.welcome.clone());
-            std::thread::spawn(move || connect_all(replica, &welcome, &wanted, &maker));
+            let (maker, members) = (maker.clone(), shared.members.clone());
+            std::thread::spawn(move || connect_all(ReplicaId(replica), &members, &wanted, &maker));
             to_connect
         });
         let crowd = Crowd {
@@ -93,12 +92,13 @@ impl<'a> Crowd<'a> {
             clients: (0..count).map(client).collect(),
             idle: VecDeque::new(),
             unwritten: Vec::new(),
+            first: thread as usize,
             to_connect: connecting.collect(),
             made,
             next_timeouts: 0,
         };
         for client in 0..count {
-            (0..usize::from(*shards)).for_each(|shard| crowd.connect(Place { client, shard }));
+            (0..usize::from(shards)).for_each(|shard| crowd.connect(Place { client, shard }));
         }
         Ok(crowd)
     }
@@ -118,7 +118,11 @@ impl<'a> Crowd<'a> {
             }
             self.wait(now, &mut events)?;
             while let Ok((place, up)) = self.made.try_recv() {
-                self.on_connected(place, up)?;
+                match up {
+                    Some(up) => self.on_connected(place, up)?,
+                    // The members have changed, and the place is another's.
+                    None => self.connect(place),
+                }
             }
             for place in std::mem::take(&mut self.unwritten) {
                 self.write(place);
@@ -226,7 +230,7 @@ impl<'a> Crowd<'a> {
     }
 
     fn connect(&self, place: Place) {
-        let member = place.client % self.to_connect.len();
+        let member = (self.first + place.client) % usize::from(self.shared.members.view().replicas());
         // The other threads end only after this one.
         let _ = self.to_connect[member].send(place);
     }
@@ -278,10 +282,22 @@ impl<'a> Crowd<'a> {
     }
 }
 
-/// Makes the connections to a member that are wanted, one after the other, until no more are wanted.
-fn connect_all(replica: ReplicaId, welcome: &Welcome, wanted: &Receiver<Place>, made: &Sender<(Place, Up)>) {
+/// Makes the connections to a member that are wanted, one after the other, until no more are wanted. Gives back those
+/// that are wanted of an epoch that has ended.
+fn connect_all(
+    replica: ReplicaId,
+    members: &Arc<Members>,
+    wanted: &Receiver<Place>,
+    made: &Sender<(Place, Option<Up>)>,
+) {
     while let Ok(place) = wanted.recv() {
-        let up = Up::connect_at_last(welcome, replica, ShardId(place.shard as u16), READ_CHUNK_BYTES);
+        let view = members.view();
+        let up = if view.replicas() > replica.0 {
+            let shard = ShardId(place.shard as u16);
+            Up::connect_in(view.epoch(), members, replica, shard, READ_CHUNK_BYTES)
+        } else {
+            None
+        };
         // Nobody takes the connection when the run has ended.
         if made.send((place, up)).is_err() {
             return;

@@ -2,12 +2,13 @@
 
 use crate::options::Options;
 use isonomy_wire::conversation::{Conversation, SubmitError};
-use isonomy_wire::message::Welcome;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::ledger::{Asked, Ledger};
+use super::members::Members;
 use super::record::{Record, Recorded, Second};
 use super::schedule::{Pace, START_US, Schedule, Span};
 use super::workload::Workload;
@@ -15,7 +16,7 @@ use super::workload::Workload;
 /// The data that all threads share.
 pub(crate) struct Shared {
     pub(crate) options: Options,
-    pub(crate) welcome: Welcome,
+    pub(crate) members: Arc<Members>,
     pub(crate) schedule: Schedule,
     /// Time zero.
     pub(crate) origin: Instant,

@@ -326,6 +326,10 @@ mod tests {
         let text = ["key_seq 3", "command 1.0.0.2.0", "command 1.0.0.1.0"];
         assert_wrong(&[(Op::Decide, committed(3, 1)), (Op::Decide, committed(3, 2))], &text);
         assert_wrong(&[(Op::Decide, committed(3, 1)), (Op::Decide, committed(2, 2))], &["key_seq 2"]);
+        // Rows begin anew in each epoch, and their commands are others.
+        let next = CommandId { epoch: Epoch(2), ..id(1) };
+        let again = Answer::Found { key_seq: 3, value: Bytes::new(), id: next };
+        assert_wrong(&[(Op::Decide, committed(3, 1)), (Op::Read, again)], &["command 2.0.0.1.0"]);
     }
 
     #[test]

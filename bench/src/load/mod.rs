@@ -3,6 +3,7 @@
 mod crowd;
 mod generator;
 pub(crate) mod ledger;
+mod members;
 pub(crate) mod record;
 pub(crate) mod schedule;
 pub(crate) mod series;
@@ -25,6 +26,7 @@ use isonomy_tuning::{cores, signals};
 use isonomy_wire::client::contact;
 use isonomy_wire::message::Role;
 use ledger::{Contradictions, Ledger};
+use members::Members;
 use record::{Recorded, Second};
 use schedule::{START_US, Schedule};
 use series::{Point, Series};
@@ -96,7 +98,9 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
         }
     };
     allow_files(options.clients.unwrap_or_default() * u64::from(welcome.shards))?;
-    let probes = runtime.block_on(Probes::connect(&welcome));
+    let durable = welcome.durable;
+    let members = Arc::new(Members::of(&welcome)?);
+    let probes = runtime.block_on(Probes::connect(&members));
     let schedule = Schedule::new(options);
     let began_unix_seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     let shared = Arc::new(Shared {
@@ -105,7 +109,7 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
         options: options.clone(),
         origin: Instant::now(),
         schedule,
-        welcome,
+        members,
     });
     let (sender, seconds) = channel();
     let threads = start(&shared, &sender)?;
@@ -139,7 +143,6 @@ pub(crate) fn measure(options: &Options, interrupted: &AtomicBool, servers: &[u3
         is_wrong || !steps.is_empty(),
         "the run was interrupted during the warm-up, and nothing was measured"
     );
-    let durable = shared.welcome.durable;
     Ok(Measured { began_unix_seconds, recorded, steps, series, durable, contradictions })
 }
 

@@ -146,7 +146,8 @@ impl Series {
 
     fn ratio(&self, from: u64, to: u64) -> Option<f64> {
         let at = |second| self.totals.get(&second).copied().flatten();
-        Totals::fast_path_ratio(&at(from)?, &at(to)?)
+        let (before, after) = Totals::comparable(at(from)?, at(to)?)?;
+        Totals::fast_path_ratio(&before, &after)
     }
 
     /// The points, now that the run has ended.

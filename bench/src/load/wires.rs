@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use isonomy_wire::conversation::{Link, LinkError, Received};
-use isonomy_wire::id::{ReplicaId, ShardId};
-use isonomy_wire::message::Welcome;
+use isonomy_wire::id::{Epoch, ReplicaId, ShardId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use super::members::Members;
 use super::socket::Up;
 
 /// How much room a read is offered, in bytes: some frames at once.
@@ -28,8 +28,15 @@ impl Wire {
     }
 }
 
-/// An event of a connection.
+/// An event of the connections.
 pub(crate) enum Event {
+    /// The cluster has so many other members, none of which is connected.
+    Changed(u8),
+    Of(ReplicaId, ShardId, What),
+}
+
+/// An event of a connection.
+pub(crate) enum What {
     Connected,
     Lost,
     /// Bytes have come, but perhaps no whole message.
@@ -37,39 +44,54 @@ pub(crate) enum Event {
     Received(Received),
 }
 
+/// A connection that was made for a place in an epoch.
+type Made = (Epoch, usize, Up);
+
 /// All connections of a thread.
 pub(crate) struct Wires {
-    welcome: Welcome,
+    members: Arc<Members>,
+    epoch: Epoch,
+    /// The connections to the first member by shard, then those to the second, and so on.
     wires: Vec<Wire>,
-    made: mpsc::Receiver<(usize, Up)>,
-    maker: mpsc::Sender<(usize, Up)>,
+    made: mpsc::Receiver<Made>,
+    maker: mpsc::Sender<Made>,
 }
 
 impl Wires {
-    /// Starts to connect to all replicas for all shards.
-    pub(crate) fn new(welcome: &Welcome) -> Wires {
+    /// Starts to connect to all members for all shards. Returns the number of members, too.
+    pub(crate) fn new(members: &Arc<Members>) -> (Wires, u8) {
         let (maker, made) = mpsc::channel();
-        let replicas = welcome.members.len() as u8;
-        let places = (0..welcome.shards).flat_map(|shard| (0..replicas).map(move |replica| (replica, shard)));
+        let mut wires = Wires { members: members.clone(), epoch: Epoch(0), wires: Vec::new(), made, maker };
+        let replicas = wires.connect_all();
+        (wires, replicas)
+    }
+
+    /// Connects to the present members, in place of all connections that there are. Returns the number of members.
+    fn connect_all(&mut self) -> u8 {
+        let (view, shards) = (self.members.view(), self.members.shards);
+        let replicas = view.replicas();
+        self.epoch = view.epoch();
+        let places = (0..replicas).flat_map(|replica| (0..shards).map(move |shard| (replica, shard)));
         let wires = places.map(|(replica, shard)| Wire {
             replica: ReplicaId(replica),
             shard: ShardId(shard),
             up: None,
             readable: false,
         });
-        let wires = Wires { welcome: welcome.clone(), wires: wires.collect(), made, maker };
-        (0..wires.wires.len()).for_each(|place| wires.connect(place));
-        wires
+        self.wires = wires.collect();
+        (0..self.wires.len()).for_each(|place| self.connect(place));
+        replicas
     }
 
     /// Makes a connection on a thread of its own, since that may take long.
     fn connect(&self, place: usize) {
         let Wire { replica, shard, .. } = self.wires[place];
-        let (welcome, maker) = (self.welcome.clone(), self.maker.clone());
+        let (epoch, members, maker) = (self.epoch, self.members.clone(), self.maker.clone());
         std::thread::spawn(move || {
-            let up = Up::connect_at_last(&welcome, replica, shard, READ_CHUNK_BYTES);
-            // Nobody takes the connection when the run has ended.
-            let _ = maker.send((place, up));
+            if let Some(up) = Up::connect_in(epoch, &members, replica, shard, READ_CHUNK_BYTES) {
+                // Nobody takes the connection when the run has ended.
+                let _ = maker.send((epoch, place, up));
+            }
         });
     }
 
@@ -88,15 +110,19 @@ impl Wires {
     }
 
     fn place(&self, replica: ReplicaId, shard: ShardId) -> usize {
-        usize::from(shard.0) * self.welcome.members.len() + replica.index()
+        replica.index() * usize::from(self.members.shards) + usize::from(shard.0)
     }
 
     /// Writes the queued bytes, one write per connection, then waits for bytes, room or time.
     pub(crate) fn turn(
         &mut self,
         wait: Duration,
-        mut tell: impl FnMut(ReplicaId, ShardId, Event) -> Result<(), LinkError>,
+        mut tell: impl FnMut(Event) -> Result<(), LinkError>,
     ) -> Result<()> {
+        if self.members.epoch() != self.epoch {
+            let replicas = self.connect_all();
+            tell(Event::Changed(replicas))?;
+        }
         for place in 0..self.wires.len() {
             if let Some(up) = &mut self.wires[place].up
                 && up.write().is_err()
@@ -105,9 +131,12 @@ impl Wires {
             }
         }
         self.wait(wait)?;
-        while let Ok((place, up)) = self.made.try_recv() {
-            self.wires[place].up = Some(up);
-            tell(self.wires[place].replica, self.wires[place].shard, Event::Connected)?;
+        while let Ok((epoch, place, up)) = self.made.try_recv() {
+            // The connection may be one to a member of an earlier epoch.
+            if epoch == self.epoch {
+                self.wires[place].up = Some(up);
+                tell(Event::Of(self.wires[place].replica, self.wires[place].shard, What::Connected))?;
+            }
         }
         for place in 0..self.wires.len() {
             let Wire { replica, shard, up, readable } = &mut self.wires[place];
@@ -116,22 +145,18 @@ impl Wires {
             if !std::mem::take(readable) {
                 continue;
             }
-            tell(replica, shard, Event::Heard)?;
-            if up.read(|received| tell(replica, shard, Event::Received(received))).is_err() {
+            tell(Event::Of(replica, shard, What::Heard))?;
+            if up.read(|received| tell(Event::Of(replica, shard, What::Received(received)))).is_err() {
                 self.lose(place, &mut tell)?;
             }
         }
         Ok(())
     }
 
-    fn lose(
-        &mut self,
-        place: usize,
-        tell: &mut impl FnMut(ReplicaId, ShardId, Event) -> Result<(), LinkError>,
-    ) -> Result<()> {
+    fn lose(&mut self, place: usize, tell: &mut impl FnMut(Event) -> Result<(), LinkError>) -> Result<()> {
         let Wire { replica, shard, .. } = self.wires[place];
         self.wires[place].up = None;
-        tell(replica, shard, Event::Lost)?;
+        tell(Event::Of(replica, shard, What::Lost))?;
         self.connect(place);
         Ok(())
     }

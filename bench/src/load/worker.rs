@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::generator::{Generator, Shared};
 use super::record::{Recorded, Second};
-use super::wires::{Event, Wires};
+use super::wires::{Event, What, Wires};
 
 /// The longest sleep, so that the end of the run is noticed.
 pub(crate) const WAIT_MAX_US: u64 = 20_000;
@@ -19,10 +19,11 @@ pub(crate) const CLOSE_US_MAX: u64 = 2_000_000;
 
 /// Runs one thread until the end. Returns what it measured.
 pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Result<Recorded> {
-    let members = shared.welcome.members.len() as u8;
+    let (wires, replicas) = Wires::new(&shared.members);
     let mut worker = Worker {
         shared,
-        conversation: Conversation::new(shared.options.conversation(members, shared.welcome.shards)),
+        wires,
+        conversation: Conversation::new(shared.options.conversation(replicas, shared.members.shards)),
         generator: Generator::new(shared, thread, seconds),
         held: false,
     };
@@ -32,6 +33,7 @@ pub(crate) fn run(shared: &Shared, thread: u64, seconds: Sender<Second>) -> Resu
 
 struct Worker<'a> {
     shared: &'a Shared,
+    wires: Wires,
     conversation: Conversation,
     generator: Generator<'a>,
     /// Whether an open loop has fallen behind by as much as may be outstanding.
@@ -40,7 +42,6 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn run(&mut self) -> Result<()> {
-        let mut wires = Wires::new(&self.shared.welcome);
         let mut closing_since = None;
         loop {
             let now = self.shared.now();
@@ -54,25 +55,32 @@ impl Worker<'_> {
                 }
             }
             while let Some(transmit) = self.conversation.poll_transmit(now) {
-                match wires.link(transmit.replica, transmit.shard) {
+                match self.wires.link(transmit.replica, transmit.shard) {
                     Some((link, out)) => link.request(out, transmit.tag, &transmit.payload),
                     None => self.conversation.on_disconnected(transmit.replica, transmit.shard),
                 }
             }
             let wait = Duration::from_micros(self.wait_us(now));
             let (conversation, shared) = (&mut self.conversation, self.shared);
-            wires.turn(wait, |replica, shard, event| {
-                match event {
-                    Event::Connected => conversation.on_connected(replica, shard),
-                    Event::Lost => conversation.on_disconnected(replica, shard),
-                    Event::Heard => conversation.on_heard(replica, shard),
-                    Event::Received(Received::Response { tag, answers }) => {
+            self.wires.turn(wait, |event| {
+                let (replica, shard, what) = match event {
+                    Event::Changed(replicas) => {
+                        conversation.on_members_changed(replicas);
+                        return Ok(());
+                    }
+                    Event::Of(replica, shard, what) => (replica, shard, what),
+                };
+                match what {
+                    What::Connected => conversation.on_connected(replica, shard),
+                    What::Lost => conversation.on_disconnected(replica, shard),
+                    What::Heard => conversation.on_heard(replica, shard),
+                    What::Received(Received::Response { tag, answers }) => {
                         conversation.on_response(replica, tag, answers)?;
                     }
-                    Event::Received(Received::Failed { tag, failure }) => {
+                    What::Received(Received::Failed { tag, failure }) => {
                         conversation.on_failure(shared.now(), replica, tag, failure);
                     }
-                    Event::Received(Received::Welcome(_) | Received::Status(_) | Received::Sources(_)) => {
+                    What::Received(Received::Welcome(_) | Received::Status(_) | Received::Sources(_)) => {
                         return Err(LinkError::Unexpected);
                     }
                 }
@@ -81,7 +89,7 @@ impl Worker<'_> {
             let now = self.shared.now();
             self.conversation.on_timeout(now);
             while let Some((replica, shard)) = self.conversation.poll_reset() {
-                wires.reset(replica, shard);
+                self.wires.reset(replica, shard);
             }
             self.generator.take_outcomes(&mut self.conversation, now);
         }

@@ -88,7 +88,7 @@ impl Figures {
             max: tally.latency.max(),
         };
         let ends = steps.first().map(|step| step.before).zip(steps.last().map(|step| step.after));
-        let replicas = ends.and_then(|(before, after)| before.replicas.zip(after.replicas));
+        let replicas = ends.and_then(|(before, after)| Totals::comparable(before.replicas?, after.replicas?));
         // A replica that was started anew in between counts from 0 again, so that nothing is known.
         let delta = |of: fn(&Totals) -> u64| {
             replicas.as_ref().and_then(|(before, after)| of(after).checked_sub(of(before)))

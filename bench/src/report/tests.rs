@@ -4,6 +4,7 @@ use crate::load::ledger::Contradictions;
 use crate::load::record::Recorded;
 use crate::load::series::PointLatency;
 use crate::options::tests::parsed;
+use isonomy_wire::id::Epoch;
 use serde_json::Value;
 
 fn step(rate: Option<f64>, replicas: Option<(Totals, Totals)>) -> MeasuredStep {
@@ -51,11 +52,12 @@ fn names(value: &Value) -> Vec<&str> {
     names
 }
 
-const AFTER: Totals = Totals { fast: 30, slow: 10, log_bytes: 8000, cpu_us: 200 };
+const BEFORE: Totals = Totals { epoch: Epoch(1), fast: 0, slow: 0, log_bytes: 0, cpu_us: 0 };
+const AFTER: Totals = Totals { epoch: Epoch(1), fast: 30, slow: 10, log_bytes: 8000, cpu_us: 200 };
 
 #[test]
 fn the_names_are_a_contract() {
-    let (report, json) = report(&measured(1, Some((Totals::default(), AFTER))));
+    let (report, json) = report(&measured(1, Some((BEFORE, AFTER))));
     let figures = [
         "answers",
         "decisions",
@@ -103,7 +105,7 @@ fn the_names_are_a_contract() {
     let clients = Report::new(&parsed("--clients 8"), Host::here(), &measured(1, None), None);
     assert!(clients.table().contains("clients connected  6 of 8"), "{}", clients.table());
 
-    let (report, json) = self::report(&measured(2, Some((Totals::default(), AFTER))));
+    let (report, json) = self::report(&measured(2, Some((BEFORE, AFTER))));
     assert_eq!(names(&json["steps"][1]), figures);
     assert_eq!((&json["decisions"], &json["steps"][1]["decisions"]), (&200.into(), &100.into()));
     assert!(report.table().contains("asked/s  decisions/s"), "{}", report.table());
@@ -118,8 +120,11 @@ fn what_was_not_measured_is_null() {
     }
     assert!(report.table().contains("not measured"));
     // A replica was started anew: its counters are smaller than before.
-    let before = Totals { fast: 5, slow: 5, log_bytes: 5, cpu_us: 5 };
-    let json = self::report(&measured(1, Some((before, Totals::default())))).1;
+    let before = Totals { epoch: Epoch(1), fast: 5, slow: 5, log_bytes: 5, cpu_us: 5 };
+    let json = self::report(&measured(1, Some((before, BEFORE)))).1;
+    assert_eq!((&json["fast_path_ratio"], &json["log_bytes_per_decision"]), (&Value::Null, &Value::Null));
+    // The sums are those of other replicas after a change of the members.
+    let json = self::report(&measured(1, Some((BEFORE, Totals { epoch: Epoch(2), ..AFTER })))).1;
     assert_eq!((&json["fast_path_ratio"], &json["log_bytes_per_decision"]), (&Value::Null, &Value::Null));
     // The run ended before anything was measured, since an answer was wrong.
     let contradictions = Some(Contradictions { count: 1, texts: vec!["key a".into()] });

@@ -1,5 +1,6 @@
 //! Real replica processes on this machine, on free ports, in a directory of their own.
 
+use super::etcd::Etcd;
 use super::processes::spawn;
 use anyhow::{Context, Result, bail};
 use isonomy_tuning::cores;
@@ -26,7 +27,17 @@ struct Configuration<'a> {
     shards: u16,
     data_dir: &'a str,
     cores: Vec<usize>,
+    /// Left out where etcd names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     members: Vec<Member>,
+    membership: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd: Option<EtcdTable<'a>>,
+}
+
+#[derive(Serialize)]
+struct EtcdTable<'a> {
+    endpoints: [&'a str; 1],
 }
 
 #[derive(Serialize)]
@@ -43,14 +54,16 @@ pub(crate) struct Cluster {
     pub(crate) client_bases: Vec<u16>,
     shards: u16,
     name: String,
+    /// Where the members are named, if not in each replica's configuration.
+    etcd: Option<Etcd>,
     /// The cores of this machine that may be used.
     cores: Vec<usize>,
     processes: Vec<Option<Child>>,
 }
 
 impl Cluster {
-    /// Starts all replicas.
-    pub(crate) fn start(dir: &Path, replicas: u8, shards: u16) -> Result<Cluster> {
+    /// Starts all replicas, whose members are named in `etcd`, if there is one.
+    pub(crate) fn start(dir: &Path, replicas: u8, shards: u16, etcd: Option<Etcd>) -> Result<Cluster> {
         let mut peer_bases = free_ranges(2 * usize::from(replicas), shards)?;
         let client_bases = peer_bases.split_off(usize::from(replicas));
         let mut cluster = Cluster {
@@ -59,22 +72,26 @@ impl Cluster {
             client_bases,
             shards,
             name: format!("demo-{}", std::process::id()),
+            etcd,
             cores: cores::usable(),
             processes: Vec::new(),
         };
         for index in 0..usize::from(replicas) {
             cluster.processes.push(None);
             cluster.configure(index)?;
-            cluster.spawn(index)?;
         }
+        if cluster.etcd.is_some() {
+            let members = cluster.members().map(|it| format!("{HOST}:{}:{}", it.peer_base, it.client_base));
+            let members = members.collect::<Vec<_>>().join(",");
+            cluster.member(&["init", "--shards", &shards.to_string(), "--members", &members])?;
+        }
+        (0..usize::from(replicas)).try_for_each(|index| cluster.spawn(index))?;
         Ok(cluster)
     }
 
     /// Writes the configuration of a replica. What it names is in its own directory, which can be moved.
     fn configure(&self, index: usize) -> Result<()> {
-        let bases = self.peer_bases.iter().zip(&self.client_bases);
-        let member =
-            |(peers, clients): (&u16, &u16)| Member { host: HOST, peer_base: *peers, client_base: *clients };
+        let etcd = self.etcd.as_ref().map(|etcd| EtcdTable { endpoints: [&etcd.endpoint] });
         let text = toml::to_string(&Configuration {
             cluster: &self.name,
             replica: index,
@@ -82,12 +99,39 @@ impl Cluster {
             data_dir: &format!("replica-{index}"),
             // Each replica is as wide as its shards; the replicas share the cores of this one machine.
             cores: (0..usize::from(self.shards)).map(|shard| self.core(index + shard)).collect(),
-            members: bases.map(member).collect(),
+            members: if etcd.is_some() { Vec::new() } else { self.members().collect() },
+            membership: if etcd.is_some() { "etcd" } else { "static" },
+            etcd,
         })?;
         let path = self.config_path(index);
         fs::write(&path, text).with_context(|| {
             format!("{}: the file cannot be written; choose another directory with --dir", path.display())
         })
+    }
+
+    fn members(&self) -> impl Iterator<Item = Member> {
+        let bases = self.peer_bases.iter().zip(&self.client_bases);
+        bases.map(|(peers, clients)| Member { host: HOST, peer_base: *peers, client_base: *clients })
+    }
+
+    /// Runs `isonomy member` to its end.
+    pub(crate) fn member(&self, args: &[&str]) -> Result<()> {
+        let program = std::env::current_exe().context("the path of this program cannot be found")?;
+        let mut command = Command::new(program);
+        command.arg("member").args(args).arg("--config").arg(self.config_path(0));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let status = spawn(&mut command).and_then(|mut child| child.wait());
+        let status = status.context("`isonomy member` cannot be run")?;
+        if !status.success() {
+            bail!("isonomy member {} has failed ({status}); see its message above", args.join(" "));
+        }
+        Ok(())
+    }
+
+    /// Takes the data directory of a replica that does not run away.
+    pub(crate) fn wipe(&self, index: usize) -> Result<()> {
+        let path = self.dir.join(format!("replica-{index}"));
+        fs::remove_dir_all(&path).with_context(|| path.display().to_string())
     }
 
     /// Starts a replica, for the first time or again.
@@ -190,6 +234,7 @@ mod tests {
             client_bases: vec![1, 2, 3],
             shards,
             name: String::new(),
+            etcd: None,
             cores: cores.into(),
             processes: Vec::new(),
         };

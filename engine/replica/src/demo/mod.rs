@@ -2,10 +2,12 @@
 //! replica killed under load, and its return; at the end the proof that all agree.
 
 mod cluster;
+mod etcd;
 mod guide;
 mod load;
 mod prober;
 mod processes;
+mod replace;
 mod report;
 mod stalls;
 
@@ -17,6 +19,7 @@ use crate::status::{hash_text, replica_status};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cluster::Cluster;
+use etcd::Etcd;
 use isonomy_shard::data_dir::in_memory;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
@@ -47,7 +50,7 @@ const WARMUP_SECONDS: u64 = 2;
 /// `isonomy demo`
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  isonomy demo --seconds 30 --shards 2\n  isonomy demo --seconds 1 --keep"
+    after_help = "Examples:\n  isonomy demo --seconds 30 --shards 2\n  isonomy demo --seconds 1 --keep\n  isonomy demo --etcd"
 )]
 pub(crate) struct DemoArgs {
     /// The number of replicas
@@ -62,6 +65,12 @@ pub(crate) struct DemoArgs {
     /// The load, in decisions per second [default: as many as the cluster takes]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
+    /// Name the members in an etcd of the demo's own, and replace a replica whose data directory is lost
+    #[arg(long)]
+    etcd: bool,
+    /// The etcd to start
+    #[arg(long, default_value = "etcd", requires = "etcd", value_name = "PROGRAM")]
+    etcd_program: PathBuf,
     /// Leave the cluster running until Ctrl-C, keep its data and configurations, and print commands to try next
     #[arg(long)]
     keep: bool,
@@ -105,7 +114,8 @@ async fn show(args: &DemoArgs) -> Result<bool> {
     if let Some(warning) = in_memory(dir.path()) {
         say(&format!("warning: {warning}, by --dir"));
     }
-    let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards)?;
+    let etcd = args.etcd.then(|| Etcd::start(&args.etcd_program, dir.path())).transpose()?;
+    let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards, etcd)?;
     let report = tokio::select! {
         report = check_all(args, &mut cluster) => report?,
         () = interrupt.wanted() => bail!("the demo was interrupted, and the replicas were stopped"),
@@ -130,6 +140,10 @@ async fn check_all(args: &DemoArgs, cluster: &mut Cluster) -> Result<Report> {
     if args.replicas >= 3 {
         kill_one(args, cluster, rate, &mut report).await?;
         wait_agreed(cluster, args.replicas, &mut report, "after kill and return").await?;
+    }
+    if args.etcd && args.replicas >= 3 {
+        replace::replace_one(args.replicas, cluster, rate, &mut report).await?;
+        wait_agreed(cluster, args.replicas, &mut report, "after the replacement").await?;
     }
     Ok(report)
 }

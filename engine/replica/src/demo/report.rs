@@ -23,6 +23,17 @@ pub(crate) struct Kill {
     pub(crate) caught_up: Option<Duration>,
 }
 
+/// The figures of the replacement of a replica under load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replaced {
+    /// The epoch that began with the new incarnation.
+    pub(crate) epoch: u32,
+    /// The longest pause of the others.
+    pub(crate) pause: Pause,
+    /// From the loss of the directory until the replica had caught up in the new epoch.
+    pub(crate) whole_after: Option<Duration>,
+}
+
 /// All results of a demo.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -33,6 +44,7 @@ pub(crate) struct Report {
     pub(crate) state_hashes: Vec<Vec<String>>,
     pub(crate) agree: bool,
     pub(crate) kill: Option<Kill>,
+    pub(crate) replaced: Option<Replaced>,
     pub(crate) checks: Vec<Check>,
 }
 
@@ -65,6 +77,13 @@ impl Report {
                 "caught_up_ms": kill.caught_up.map(millis),
             })
         });
+        let replaced = self.replaced.map(|replaced| {
+            json!({
+                "epoch": replaced.epoch,
+                "pause_ms": millis(replaced.pause.total),
+                "whole_after_ms": replaced.whole_after.map(millis),
+            })
+        });
         let checks = self.checks.iter();
         let checks = checks.map(|check| json!({"name": check.name, "ok": check.ok, "detail": check.detail}));
         json!({
@@ -74,6 +93,7 @@ impl Report {
             "state_hashes": self.state_hashes,
             "agree": self.agree,
             "kill": kill,
+            "replaced": replaced,
             "checks": checks.collect::<Vec<_>>(),
             "ok": self.ok(),
         })
@@ -95,6 +115,13 @@ impl Report {
             row("restart: longest pause of others", ms(kill.at_return));
             if let Some(caught_up) = kill.caught_up {
                 row("restart: caught up after", caught_up.as_secs_f64() * 1e3);
+            }
+        }
+        if let Some(replaced) = &self.replaced {
+            let pause = format!("{:.0} ms", replaced.pause.total.as_secs_f64() * 1e3);
+            text += &format!("  {:<34} {pause}\n", "replace: longest pause of others");
+            if let Some(whole) = replaced.whole_after {
+                text += &format!("  {:<34} {:.1} s\n", "replace: whole again after", whole.as_secs_f64());
             }
         }
         text.push('\n');
