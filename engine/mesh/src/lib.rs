@@ -11,6 +11,7 @@ mod lane;
 pub use lane::{Inbox, LANE_MAX, Outbox};
 
 use isonomy_wire::message::ShardStatus;
+use isonomy_wire::tuning::Tuning;
 
 /// Where a member of the cluster is found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,11 +24,23 @@ pub struct MemberAddress {
     pub client_base: u16,
 }
 
+/// The settings of the protocol, and whether the members have agreed to take slow paths because a fast quorum cannot be
+/// formed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ShardSettings {
+    /// The settings.
+    pub tuning: Tuning,
+    /// Whether they have agreed so.
+    pub is_slow_agreed: bool,
+}
+
 /// What the process tells a shard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToShard {
     /// The members are found at these addresses from now on, by their ids. Links that stand are kept.
     Addresses(Vec<MemberAddress>),
+    /// The protocol has these settings from now on.
+    Settings(ShardSettings),
     /// The shard answers the requests that are under way, closes its connections and ends.
     Stop,
 }

@@ -9,8 +9,9 @@ use isonomy_control::plan::Refusal;
 use isonomy_control::record::{Address, Member, Record};
 use isonomy_control::service::{Etcd, LIFE, Options, Service, StartError, View};
 use isonomy_control::{Presence, settings::Settings};
-use isonomy_mesh::MemberAddress;
+use isonomy_mesh::{MemberAddress, ShardSettings};
 use isonomy_shard::data_dir::{DataDir, MEMBERSHIP_FILE, has_identity};
+use isonomy_wire::tuning::Loss;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -127,6 +128,15 @@ impl Membership {
             address_of(presence.map_or(&member.address, |presence| &presence.address))
         };
         record.membership.members.iter().map(found).collect()
+    }
+
+    /// The settings of the protocol, as etcd had them last. Says there whether a shard of this replica judges that a fast
+    /// quorum cannot be formed.
+    pub(crate) fn settings(&self, loss: Option<Loss>) -> ShardSettings {
+        let Some(service) = &self.service else { return ShardSettings::default() };
+        service.judge(loss);
+        let tuning = service.view().tuning;
+        ShardSettings { tuning: tuning.chosen.tuning(), is_slow_agreed: tuning.is_slow_agreed() }
     }
 
     /// Notes where members have said that they are found. The own address is the one that is configured.

@@ -4,7 +4,7 @@ use crate::config::{Config, Durability, MemberConfig};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::membership::Membership;
-use isonomy_mesh::{FromShard, MemberAddress, ProcessEnd, ToShard, connect};
+use isonomy_mesh::{FromShard, MemberAddress, ProcessEnd, ShardSettings, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
 use isonomy_shard::{Ports, Resolver, Settings, spawn};
 use isonomy_tuning::cores;
@@ -43,6 +43,8 @@ struct Shard {
     metrics: Option<Box<ShardStatus>>,
     /// Where the shard was told last that the members are.
     addresses: Vec<MemberAddress>,
+    /// The settings that the shard was told last; those with which it starts.
+    settings: ShardSettings,
 }
 
 /// All shards of a replica.
@@ -50,6 +52,8 @@ pub(crate) struct Shards {
     shards: Vec<Shard>,
     /// The members, if they are named in etcd.
     membership: Option<Membership>,
+    /// The settings of the protocol, if the members are not named in etcd.
+    settings: ShardSettings,
 }
 
 impl Shards {
@@ -83,10 +87,12 @@ impl Shards {
             end.news.listen(&waker);
             let thread = Some(spawn(settings, data_dir.clone(), ports, shard_end)?);
             let addresses = config.members.iter().map(address).collect();
-            Ok(Shard { thread, end, is_ready: false, metrics: None, addresses })
+            let settings = ShardSettings::default();
+            Ok(Shard { thread, end, is_ready: false, metrics: None, addresses, settings })
         };
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
-        Ok(Shards { shards, membership })
+        let settings = ShardSettings { tuning: config.settings.tuning(), is_slow_agreed: false };
+        Ok(Shards { shards, membership, settings })
     }
 
     /// Waits until all shards serve, or the process is told to stop. Returns whether they serve.
@@ -122,9 +128,12 @@ impl Shards {
         self.shards.into_iter().map(Shard::end).sum()
     }
 
-    /// Takes what the shards have said, and tells them where the members are now.
+    /// Takes what the shards have said, and tells them where the members are now, and the settings.
     fn hear(&mut self) {
         self.shards.iter_mut().for_each(Shard::hear);
+        let loss = self.shards.iter().find_map(|shard| shard.metrics.as_ref()?.path.loss);
+        let settings = self.membership.as_ref().map_or(self.settings, |membership| membership.settings(loss));
+        self.shards.iter_mut().for_each(|shard| shard.tune(settings));
         if let Some(membership) = &self.membership {
             let addresses = membership.addresses();
             self.shards.iter_mut().for_each(|shard| shard.move_members(&addresses));
@@ -149,6 +158,13 @@ impl Shard {
         if self.addresses != addresses && self.end.orders.send(ToShard::Addresses(addresses.to_vec())).is_ok()
         {
             self.addresses = addresses.to_vec();
+        }
+    }
+
+    /// Tells the shard the settings, unless it knows, like the places of the members.
+    fn tune(&mut self, settings: ShardSettings) {
+        if self.settings != settings && self.end.orders.send(ToShard::Settings(settings)).is_ok() {
+            self.settings = settings;
         }
     }
 

@@ -1,6 +1,6 @@
 //! The shard's end of the mesh.
 
-use isonomy_mesh::{FromShard, MemberAddress, ShardEnd, ToShard};
+use isonomy_mesh::{FromShard, MemberAddress, ShardEnd, ShardSettings, ToShard};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::ShardStatus;
 use std::cell::{Cell, RefCell};
@@ -10,12 +10,14 @@ pub(crate) struct Mail {
     end: ShardEnd,
     is_stopping: Cell<bool>,
     addresses: RefCell<Vec<MemberAddress>>,
+    settings: Cell<Option<ShardSettings>>,
 }
 
 impl Mail {
     /// No order has come; the members are found at `addresses`.
     pub(crate) fn new(end: ShardEnd, addresses: Vec<MemberAddress>) -> Mail {
-        Mail { end, is_stopping: Cell::new(false), addresses: RefCell::new(addresses) }
+        let addresses = RefCell::new(addresses);
+        Mail { end, is_stopping: Cell::new(false), addresses, settings: Cell::default() }
     }
 
     /// Takes the orders that have come.
@@ -23,6 +25,7 @@ impl Mail {
         for order in self.end.orders.take() {
             match order {
                 ToShard::Stop => self.is_stopping.set(true),
+                ToShard::Settings(settings) => self.settings.set(Some(settings)),
                 ToShard::Addresses(addresses) => {
                     assert_eq!(addresses.len(), self.addresses.borrow().len(), "an epoch keeps its members");
                     self.addresses.replace(addresses);
@@ -41,6 +44,12 @@ impl Mail {
     pub(crate) fn address(&self, member: ReplicaId) -> MemberAddress {
         self.take();
         self.addresses.borrow()[member.index()].clone()
+    }
+
+    /// The settings that the process has ordered last.
+    pub(crate) fn settings(&self) -> Option<ShardSettings> {
+        self.take();
+        self.settings.get()
     }
 
     /// Whether the process has told the shard to stop. The shard asks at each of its ticks.
@@ -73,6 +82,19 @@ mod tests {
         assert!(!mail.is_stopping());
         process.orders.send(ToShard::Stop).unwrap();
         assert!(mail.is_stopping() && mail.is_stopping());
+    }
+
+    #[test]
+    fn the_newest_settings_count_and_stay() {
+        let (process, end) = connect();
+        let mail = Mail::new(end, Vec::new());
+        assert_eq!(mail.settings(), None);
+        let [first, second] =
+            [false, true].map(|is_slow_agreed| ShardSettings { is_slow_agreed, ..ShardSettings::default() });
+        for settings in [first, second] {
+            process.orders.send(ToShard::Settings(settings)).unwrap();
+        }
+        assert_eq!((mail.settings(), mail.settings()), (Some(second), Some(second)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! An input is a plain call and not an item in a queue: all tasks run on one core, so a queue would only copy each
 //! message once more.
 
+use isonomy_mesh::ShardSettings;
 use isonomy_protocol::contract::{ClientRef, Output, Position, Room, Time};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
@@ -50,6 +51,8 @@ pub(crate) enum Input {
     Doubt { barrier: u64 },
     /// The file of the own snapshot was verified.
     Verified { barrier: u64, is_whole: bool },
+    /// The process has ordered other settings.
+    Settings(ShardSettings),
     /// The process is told to stop.
     Stop,
 }
@@ -101,6 +104,9 @@ impl Pump {
             Input::Install(snapshot) => return core.install_snapshot(now, *snapshot),
             Input::Doubt { barrier } => core.doubt_snapshot(now, barrier),
             Input::Verified { barrier, is_whole } => core.on_snapshot_verified(now, barrier, is_whole),
+            Input::Settings(ShardSettings { tuning, is_slow_agreed }) => {
+                core.apply(now, tuning, is_slow_agreed);
+            }
             Input::Stop => core.on_stop(now),
         }
         true

@@ -86,6 +86,7 @@ impl Node {
 
     /// Does what is due. Returns whether nothing will be due soon.
     fn on_tick(self: &Rc<Node>, ticker: &mut Ticker) -> bool {
+        self.apply_settings();
         let (now, due) = (self.pump.now(), self.pump.look(|core| core.next_deadline()));
         let disk_turned = self.look_at_disk(ticker);
         if disk_turned || due.is_some_and(|due| due <= now) {
@@ -105,6 +106,15 @@ impl Node {
             self.pump.take(Input::Barrier);
         }
         due.is_none_or(|due| due > now.after(TICK_US))
+    }
+
+    /// Gives the core the settings that the process has ordered, if it has others.
+    fn apply_settings(&self) {
+        if let Some(ordered) = self.mail.settings()
+            && self.pump.look(|core| core.settings()) != (ordered.tuning, ordered.is_slow_agreed)
+        {
+            self.pump.take(Input::Settings(ordered));
+        }
     }
 
     fn held(&self) -> Held {
