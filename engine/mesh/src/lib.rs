@@ -12,6 +12,7 @@ pub use lane::{Inbox, LANE_MAX, Outbox};
 
 use isonomy_wire::id::{Epoch, RecordId, ReplicaId};
 use isonomy_wire::message::ShardStatus;
+use isonomy_wire::tuning::Tuning;
 
 /// Where a member of the cluster is found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,6 +59,16 @@ impl Roster {
     }
 }
 
+/// The settings of the protocol, and whether the members have agreed to take slow paths because a fast quorum cannot be
+/// formed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ShardSettings {
+    /// The settings.
+    pub tuning: Tuning,
+    /// Whether they have agreed so.
+    pub is_slow_agreed: bool,
+}
+
 /// What the process tells a shard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ToShard {
@@ -66,6 +77,8 @@ pub enum ToShard {
     Roster(Roster),
     /// The shard proposes a Seal with this record, again and again, until its epoch has ended.
     Seal(RecordId),
+    /// The protocol has these settings from now on.
+    Settings(ShardSettings),
     /// The shard answers the requests that are under way, closes its connections and ends.
     Stop,
 }

@@ -32,5 +32,7 @@ mod seal;
 mod sessions;
 #[path = "law/transfer.rs"]
 mod transfer;
+#[path = "law/tuning.rs"]
+mod tuning;
 #[path = "law/validate.rs"]
 mod validate;

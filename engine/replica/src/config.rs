@@ -9,6 +9,7 @@ pub(crate) use etcd::{EtcdArgs, MembershipSource};
 use isonomy_control::places::places;
 use isonomy_control::record::{Address, Record};
 use isonomy_control::settings::Settings as EtcdSettings;
+use isonomy_control::tuning::Chosen;
 use isonomy_mesh::{MemberAddress, Roster};
 use isonomy_shard::data_dir::Expected;
 use isonomy_wire::address::{bare_host, is_host};
@@ -119,6 +120,7 @@ struct File {
     members: Vec<MemberConfig>,
     #[serde(default)]
     etcd: EtcdFile,
+    settings: Option<Chosen>,
 }
 
 /// `isonomy serve`
@@ -188,6 +190,8 @@ pub(crate) struct Config {
     pub(crate) log_budget: u64,
     /// The time without use after which a source is forgotten.
     pub(crate) source_expiry: Duration,
+    /// The settings of the protocol, if the members are not named in etcd.
+    pub(crate) settings: Chosen,
     /// Where etcd is, if the members are named there.
     pub(crate) etcd: Option<EtcdSettings>,
     /// Where the others find this replica, if not where the record in etcd says.
@@ -226,6 +230,7 @@ impl Config {
             log_budget: args.log_budget_mib.or(file.log_budget_mib).unwrap_or(LOG_BUDGET_MIB) << 20,
             source_expiry: DAY
                 * args.source_expiry_days.or(file.source_expiry_days).unwrap_or(SOURCE_EXPIRY_DAYS),
+            settings: settings(file.settings, etcd.is_some())?,
             etcd,
             advertise: args.advertise.or(file.advertise),
             members,
@@ -359,6 +364,18 @@ pub(crate) fn etcd_of(
     let cluster = cluster.or(file.cluster).ok_or_else(|| missing("cluster"))?;
     let settings = etcd::join(etcd, file.etcd, &cluster)?;
     Ok((cluster, settings))
+}
+
+/// The settings of the protocol, which are in etcd where the members are.
+fn settings(chosen: Option<Chosen>, is_in_etcd: bool) -> Result<Chosen, Fatal> {
+    let Some(chosen) = chosen else { return Ok(Chosen::default()) };
+    if is_in_etcd {
+        return Err(bad("the table `settings` is given, and `membership` is \"etcd\", where the settings are, too; change \
+                        them with `isonomy settings set`"
+            .into()));
+    }
+    chosen.check().map_err(|wrong| bad(format!("settings: {wrong}")))?;
+    Ok(chosen)
 }
 
 /// Checks the host of a member, under which the others find it.

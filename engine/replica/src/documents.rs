@@ -4,6 +4,8 @@ use crate::backup::TAKE_SECONDS;
 use crate::config::{CONNECTIONS_MAX, LOG_BUDGET_MIB, LOG_BUDGET_MIB_MIN};
 use crate::fatal::Reason;
 use crate::propose::{DEADLINE_SECONDS, LINES_BYTES_MAX, LINES_MAX};
+use crate::status::tuning_to_json;
+use isonomy_control::tuning::Name;
 use isonomy_protocol::limits::{
     HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, SESSION_RESULT_BYTES_MAX, SOURCES_MAX,
     UNAVAILABLE_AFTER_US,
@@ -16,6 +18,7 @@ use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use isonomy_wire::conversation::Config;
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
 use isonomy_wire::source::SOURCE_NAME_BYTES_MAX;
+use isonomy_wire::tuning::Tuning;
 
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 const README: &str = include_str!("../../../README.md");
@@ -116,6 +119,26 @@ fn the_deadlines_are_those_of_the_code() {
             ("a client whose machine is silent", seconds(CLIENT_PATIENCE.as_micros() as u64)),
         ],
     );
+}
+
+#[test]
+fn the_settings_are_those_of_the_code() {
+    let defaults = tuning_to_json(&Tuning::DEFAULT);
+    let cell = |name: Name| {
+        let default = &defaults[name.text()];
+        match name.range() {
+            Some(range) => {
+                let [default, least, most] =
+                    [default.as_u64().unwrap(), *range.start(), *range.end()].map(grouped);
+                format!("{default}; {least} to {most}")
+            }
+            None if name == Name::Path => format!("{}; auto, fast or slow", default.as_str().unwrap()),
+            None => format!("{default}; true or false"),
+        }
+    };
+    let names = Name::ALL.map(|name| format!("`{name}`"));
+    let expected: Vec<_> = names.iter().map(String::as_str).zip(Name::ALL.map(cell)).collect();
+    assert_table("### Settings that change while replicas run", &expected);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod out;
 mod propose;
 mod read;
 mod serve;
+mod settings;
 mod shards;
 mod source;
 mod status;
@@ -61,6 +62,8 @@ enum Command {
     Source(source::SourceArgs),
     /// Initialise a cluster in etcd, show its members, and change them
     Member(member::MemberArgs),
+    /// Show or change the settings of a cluster whose members are named in etcd, while it runs
+    Settings(settings::SettingsArgs),
     /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
     Snapshot(backup::SnapshotArgs),
 }
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Command::Delete(args) => delete::run(&args),
         Command::Source(args) => source::run(&args),
         Command::Member(args) => member::run(args),
+        Command::Settings(args) => settings::run(args),
         Command::Snapshot(args) => backup::run(args),
     };
     match done {

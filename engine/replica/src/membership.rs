@@ -11,9 +11,10 @@ use isonomy_control::plan::Refusal;
 use isonomy_control::record::{Address, Member, Record, Stage};
 use isonomy_control::service::{Etcd, LIFE, Options, Service, StartError, View};
 use isonomy_control::{Presence, settings::Settings};
-use isonomy_mesh::{MemberAddress, Place, Roster};
+use isonomy_mesh::{MemberAddress, Place, Roster, ShardSettings};
 use isonomy_shard::data_dir::{DataDir, MEMBERSHIP_FILE, known_incarnation};
 use isonomy_wire::id::{Epoch, RecordId, ReplicaId};
+use isonomy_wire::tuning::Loss;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -170,6 +171,15 @@ impl Membership {
         let view = self.service.as_ref().map(Service::view);
         view.iter().for_each(|view| self.on_view(view));
         view
+    }
+
+    /// The settings of the protocol, as etcd had them last. Says there whether a shard of this replica judges that a fast
+    /// quorum cannot be formed.
+    pub(crate) fn settings(&self, loss: Option<Loss>) -> ShardSettings {
+        let Some(service) = &self.service else { return ShardSettings::default() };
+        service.judge(loss);
+        let tuning = service.view().tuning;
+        ShardSettings { tuning: tuning.chosen.tuning(), is_slow_agreed: tuning.is_slow_agreed() }
     }
 
     /// Notes where members have said that they are found. The own address is the one that is configured.

@@ -6,7 +6,7 @@ use crate::logging;
 use crate::membership::Membership;
 use isonomy_control::driver::{Held, Report};
 use isonomy_control::id::ChangeId;
-use isonomy_mesh::{EpochEnd, FromShard, ProcessEnd, Progress, Roster, ToShard, connect};
+use isonomy_mesh::{EpochEnd, FromShard, ProcessEnd, Progress, Roster, ShardSettings, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
 use isonomy_shard::{Ports, Resolver, Settings, spawn};
 use isonomy_tuning::cores;
@@ -45,6 +45,8 @@ struct Shard {
     roster: Roster,
     /// The record with which the shard was told last to end its epoch.
     sealing: Option<RecordId>,
+    /// The settings that the shard was told last; those with which it starts.
+    settings: ShardSettings,
 }
 
 /// All shards of a replica.
@@ -55,6 +57,8 @@ pub(crate) struct Shards {
     membership: Option<Membership>,
     /// The newest epoch that the directory has entered, or that has left this replica out.
     entered: Epoch,
+    /// The settings of the protocol, if the members are not named in etcd.
+    settings: ShardSettings,
 }
 
 impl Shards {
@@ -88,10 +92,12 @@ impl Shards {
             end.news.listen(&waker);
             let thread = Some(spawn(settings, roster.clone(), data_dir.clone(), ports, shard_end)?);
             let (metrics, progress, roster, sealing) = (None, None, roster.clone(), None);
-            Ok(Shard { thread, end, is_ready: false, metrics, progress, roster, sealing })
+            let settings = ShardSettings::default();
+            Ok(Shard { thread, end, is_ready: false, metrics, progress, roster, sealing, settings })
         };
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
-        Ok(Shards { shards, data_dir: data_dir.clone(), membership, entered: roster.epoch })
+        let settings = ShardSettings { tuning: config.settings.tuning(), is_slow_agreed: false };
+        Ok(Shards { shards, data_dir: data_dir.clone(), membership, entered: roster.epoch, settings })
     }
 
     /// Waits until all shards serve, or the process is told to stop. Returns whether they serve.
@@ -127,9 +133,12 @@ impl Shards {
         self.shards.into_iter().map(Shard::end).sum()
     }
 
-    /// Takes what the shards have said, and tells them who takes part now.
+    /// Takes what the shards have said, and tells them who takes part now, and the settings.
     fn hear(&mut self) -> Result<(), Fatal> {
         self.shards.iter_mut().for_each(Shard::hear);
+        let loss = self.shards.iter().find_map(|shard| shard.metrics.as_ref()?.path.loss);
+        let settings = self.membership.as_ref().map_or(self.settings, |membership| membership.settings(loss));
+        self.shards.iter_mut().for_each(|shard| shard.tune(settings));
         let Some(membership) = &self.membership else { return Ok(()) };
         let roster = membership.roster();
         if roster.epoch > self.entered {
@@ -190,6 +199,13 @@ impl Shard {
         let record = sealing.filter(|record| self.sealing != Some(*record));
         if let Some(record) = record.filter(|record| self.end.orders.send(ToShard::Seal(*record)).is_ok()) {
             self.sealing = Some(record);
+        }
+    }
+
+    /// Tells the shard the settings, unless it knows, like the places of the members.
+    fn tune(&mut self, settings: ShardSettings) {
+        if self.settings != settings && self.end.orders.send(ToShard::Settings(settings)).is_ok() {
+            self.settings = settings;
         }
     }
 

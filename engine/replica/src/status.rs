@@ -8,6 +8,7 @@ use clap::Args;
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
 use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{PeerStatus, Role, ShardStatus, Welcome};
+use isonomy_wire::tuning::{Loss, PathMode, PathReason, PathStatus, Tuning};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -127,6 +128,9 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "decisions": status.decisions,
             "fast": status.fast,
             "slow": status.slow,
+            "waited_in_vain": status.waited_in_vain,
+            "path": path_to_json(&status.path),
+            "settings": tuning_to_json(&status.tuning),
             "recoveries": status.recoveries,
             "messages_dropped": json!({
                 "not_admitted": status.messages_dropped.not_admitted,
@@ -155,6 +159,41 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
         "members": members.collect::<Vec<_>>(),
         "durability": if welcome.durable { "fsync" } else { "os" },
         "shards": shards.collect::<Vec<_>>(),
+    })
+}
+
+fn path_to_json(path: &PathStatus) -> Value {
+    json!({
+        "mode": if path.is_slow { "slow" } else { "fast" },
+        "reason": match path.reason {
+            PathReason::Usual => "usual",
+            PathReason::Set => "set",
+            PathReason::Judged(_) => "judged",
+            PathReason::Agreed => "agreed",
+        },
+        "for_ms": path.for_ms,
+        "loss": path.loss.map(|loss| match loss {
+            Loss::Unreached => "unreached",
+            Loss::InVain => "in_vain",
+        }),
+    })
+}
+
+/// The settings in force, under the names that `isonomy settings` has.
+pub(crate) fn tuning_to_json(tuning: &Tuning) -> Value {
+    json!({
+        "fast_path_ms": tuning.fast_path_us / 1000,
+        "resend_ms": tuning.resend_us / 1000,
+        "recover_ms": tuning.recover_us / 1000,
+        "suspect_ms": tuning.suspect_us / 1000,
+        "path": match tuning.path {
+            PathMode::Auto => "auto",
+            PathMode::Fast => "fast",
+            PathMode::Slow => "slow",
+        },
+        "guardrail_ms": tuning.guardrail_us / 1000,
+        "rescue": tuning.rescue,
+        "window": tuning.window,
     })
 }
 
@@ -252,7 +291,29 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
         status.operators, status.connections_refused, status.connections_yielded,
     );
     let links: String = status.peers.iter().map(peer_line).collect();
-    counts + &state + &barrier + &connections + &links + &troubles(status)
+    counts + &path_line(status) + &state + &barrier + &connections + &links + &troubles(status)
+}
+
+/// The line for the way to decisions, with a newline before it.
+fn path_line(status: &ShardStatus) -> String {
+    let PathStatus { is_slow, reason, for_ms, .. } = status.path;
+    let mode = if is_slow { "slow" } else { "fast" };
+    let why = match reason {
+        PathReason::Usual => "",
+        PathReason::Set => ", as it is set",
+        PathReason::Judged(Loss::Unreached) => ", because a fast quorum is not reached",
+        PathReason::Judged(Loss::InVain) => ", because most waits for a fast quorum were in vain",
+        PathReason::Agreed => ", because another member cannot form a fast quorum",
+    };
+    let since = if *why == *"" { String::new() } else { format!(" for {:.1} s", for_ms as f64 / 1000.0) };
+    let settings = match tuning_to_json(&status.tuning) {
+        Value::Object(settings) => settings.iter().map(|(name, value)| format!(" {name} {value}")).collect(),
+        _ => String::new(),
+    };
+    format!(
+        "\n            path {mode}{since}{why}  waited in vain {}\n            settings{settings}",
+        status.waited_in_vain
+    )
 }
 
 /// What is wrong with a shard, a line each.

@@ -25,8 +25,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Names that may lie in a directory besides the shards. A directory that is a file system has the last of them.
-const OWN_NAMES: [&str; 6] =
-    ["identity.json", "identity.tmp", MEMBERSHIP_FILE, "membership.tmp", "LOCK", "lost+found"];
+const OWN_NAMES: [&str; 8] = [
+    "identity.json",
+    "identity.tmp",
+    MEMBERSHIP_FILE,
+    "membership.tmp",
+    "settings.json",
+    "settings.tmp",
+    "LOCK",
+    "lost+found",
+];
 /// The file with the newest record of the members, if these are named in etcd.
 pub const MEMBERSHIP_FILE: &str = "membership.json";
 

@@ -1,6 +1,6 @@
 //! The shard's end of the mesh.
 
-use isonomy_mesh::{FromShard, Progress, Roster, ShardEnd, ToShard};
+use isonomy_mesh::{FromShard, Progress, Roster, ShardEnd, ShardSettings, ToShard};
 use isonomy_wire::id::RecordId;
 use isonomy_wire::message::ShardStatus;
 use std::cell::{Cell, RefCell};
@@ -12,6 +12,7 @@ pub(crate) struct Mail {
     is_stopping: Cell<bool>,
     roster: RefCell<Rc<Roster>>,
     sealing: Cell<Option<RecordId>>,
+    settings: Cell<Option<ShardSettings>>,
     /// What the process was told last.
     progress: Cell<Option<Progress>>,
 }
@@ -24,6 +25,7 @@ impl Mail {
             is_stopping: Cell::new(false),
             roster: RefCell::new(Rc::new(roster)),
             sealing: Cell::new(None),
+            settings: Cell::default(),
             progress: Cell::new(None),
         }
     }
@@ -34,6 +36,7 @@ impl Mail {
             match order {
                 ToShard::Stop => self.is_stopping.set(true),
                 ToShard::Seal(record) => self.sealing.set(Some(record)),
+                ToShard::Settings(settings) => self.settings.set(Some(settings)),
                 ToShard::Roster(roster) => {
                     let known = self.roster.borrow().epoch;
                     assert!(roster.epoch >= known, "the process follows no earlier epoch");
@@ -56,6 +59,12 @@ impl Mail {
     pub(crate) fn sealing(&self) -> Option<RecordId> {
         self.take();
         self.sealing.get()
+    }
+
+    /// The settings that the process has ordered last.
+    pub(crate) fn settings(&self) -> Option<ShardSettings> {
+        self.take();
+        self.settings.get()
     }
 
     /// Whether the process has told the shard to stop. The shard asks at each of its ticks.
@@ -103,6 +112,19 @@ mod tests {
         assert!(!mail.is_stopping());
         process.orders.send(ToShard::Stop).unwrap();
         assert!(mail.is_stopping() && mail.is_stopping());
+    }
+
+    #[test]
+    fn the_newest_settings_count_and_stay() {
+        let (process, end) = connect();
+        let mail = Mail::new(end, roster(&[1]));
+        assert_eq!(mail.settings(), None);
+        let [first, second] =
+            [false, true].map(|is_slow_agreed| ShardSettings { is_slow_agreed, ..ShardSettings::default() });
+        for settings in [first, second] {
+            process.orders.send(ToShard::Settings(settings)).unwrap();
+        }
+        assert_eq!((mail.settings(), mail.settings()), (Some(second), Some(second)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use isonomy_protocol::replica::Replica;
 use isonomy_tuning::cpu::process_cpu_us;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::ShardStatus;
+use isonomy_wire::tuning::PathStatus;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -124,7 +125,7 @@ impl Node {
 
     /// The status of this shard, which is also what it measures of itself.
     pub(crate) fn status(&self) -> ShardStatus {
-        let core = self.pump.look(|core| core.status());
+        let (core, path_since) = self.pump.look(|core| (core.status(), core.path_since()));
         let (links, guests) = (self.net.links.borrow(), self.net.guests.borrow());
         let (clients, operators) = guests.taken();
         let (log_bytes, log_groups) = self.writer.counts();
@@ -134,6 +135,7 @@ impl Node {
             log_groups,
             log_held_bytes: disk.held_bytes(),
             log_budget_bytes: self.settings().log_budget,
+            path: PathStatus { for_ms: self.pump.now().since(path_since) / 1000, ..core.path },
             fetched: self.transfers.progress(),
             snapshot_trouble: self.snapshot_trouble(),
             process_cpu_us: process_cpu_us(),

@@ -4,6 +4,7 @@
 //! An input is a plain call and not an item in a queue: all tasks run on one core, so a queue would only copy each
 //! message once more.
 
+use isonomy_mesh::ShardSettings;
 use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Room, Time};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
@@ -52,6 +53,8 @@ pub(crate) enum Input {
     Verified { barrier: u64, is_whole: bool },
     /// The epoch is to end with this record.
     Seal(RecordId),
+    /// The process has ordered other settings.
+    Settings(ShardSettings),
     /// The process is told to stop.
     Stop,
 }
@@ -104,6 +107,9 @@ impl Pump {
             Input::Doubt { barrier } => core.doubt_snapshot(now, barrier),
             Input::Verified { barrier, is_whole } => core.on_snapshot_verified(now, barrier, is_whole),
             Input::Seal(record) => core.propose_seal(now, record),
+            Input::Settings(ShardSettings { tuning, is_slow_agreed }) => {
+                core.apply(now, tuning, is_slow_agreed);
+            }
             Input::Stop => core.on_stop(now),
         }
         true

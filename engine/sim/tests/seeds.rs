@@ -58,7 +58,6 @@ fn a_core_that_breaks_a_rule_fails() {
     let mutants = [
         Mutant::DropAbal,
         Mutant::SmallFastQuorum,
-        Mutant::SlowWithoutQuorum,
         Mutant::ValidateForgets,
         Mutant::SpeakBeforeSync,
         Mutant::HoleIsEnd,
@@ -119,6 +118,27 @@ fn a_replica_that_was_set_back_takes_no_part() {
         })
     });
     assert!(is_caught, "one that takes part passes 24 seeds");
+}
+
+/// Settings change all the time (section 4b), among all other faults.
+fn tuned(seed: u64) -> Plan {
+    let plan = Plan::of(seed);
+    Plan { n: plan.n.max(3), quiet: false, tune_every_us: 20_000, change_every_us: 0, ..plan }
+}
+
+#[test]
+fn settings_change_among_all_other_faults() {
+    let mut reached = Coverage::default();
+    (0..24).for_each(|seed| reached.merge(&run_plan(tuned(seed)).coverage));
+    for mark in [Mark::C3Hurried, Mark::GuardrailLost, Mark::GuardrailHealed] {
+        assert!(reached.marks.has(mark), "{mark:?} is not reached");
+    }
+    let is_caught = (0..60).any(|seed| {
+        is_noticed(Mutant::SlowWithoutQuorum, || {
+            run_plan(tuned(seed));
+        })
+    });
+    assert!(is_caught, "a slow path without a quorum passes 60 seeds");
 }
 
 /// The members change all the time (section 9), among all other faults.

@@ -6,6 +6,7 @@ use isonomy_protocol::payload::Payload;
 use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{Conflict, PeerMessage, Value};
+use isonomy_wire::tuning::Tuning;
 
 /// The instance that these tests recover: replica 0 proposed it, replica 3 of five recovers it.
 pub(crate) const ID: InstanceId = InstanceId { row: ReplicaId(0), seq: 1 };
@@ -236,7 +237,11 @@ pub(crate) fn r3_5_what_may_have_been_fast_is_validated_by_all_who_reported() {
 
 /// Replica 3 recovers ID with Rescue, and replica 1 has pre-accepted it with one more.
 fn rescuing() -> Solo {
-    let mut solo = pre_accepted_at(Solo::rescuing(5, 3), Deps::NONE);
+    with_one_more(Solo::rescuing(5, 3))
+}
+
+fn with_one_more(solo: Solo) -> Solo {
+    let mut solo = pre_accepted_at(solo, Deps::NONE);
     solo.tell(1, has_pre_accepted(ID, MINE, upto([0, 1]), Deps::NONE), Some(&batch()));
     solo
 }
@@ -256,6 +261,18 @@ fn rescue_proposes_what_the_coordinator_could_have() {
         let ok = PeerMessage::ValidateOk { id: ID, ballot: MINE, conflicts: conflicts.clone(), floor };
         let said = proposals(solo.tell(from, ok, None));
         assert_eq!(said, rescued[..if from == 2 { 1 } else { 0 }], "where R5.2 says Nop");
+    }
+}
+
+#[test]
+fn section_4b_rescue_is_a_setting() {
+    let took_it = has_pre_accepted(ID, MINE, Deps::NONE, Deps::NONE);
+    for (mut solo, rescue) in [(with_one_more(Solo::new(5, 3)), true), (rescuing(), false)] {
+        let (tuning, _) = solo.core.settings();
+        solo.core.apply(solo.now, Tuning { rescue, ..tuning }, false);
+        let proposed = proposals(solo.tell(0, took_it.clone(), Some(&batch())));
+        let rescued = accept(ID, MINE, Value::Attached, upto([0, 1]));
+        assert_eq!(proposed, [if rescue { rescued } else { nop() }]);
     }
 }
 

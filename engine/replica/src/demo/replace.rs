@@ -74,7 +74,9 @@ async fn wait_for_next_epoch(cluster: &mut Cluster, addresses: &[String]) -> Res
         match epochs.iter().min() {
             Some(epoch) if *epoch > 1 => return Ok(*epoch),
             _ if began.elapsed() > PATIENCE => {
-                bail!("the members have not changed after {PATIENCE:?}; see `isonomy member list`, with --keep")
+                bail!(
+                    "the members have not changed after {PATIENCE:?}; see `isonomy member list`, with --keep"
+                )
             }
             _ => tokio::time::sleep(LOOK_EVERY).await,
         }

@@ -45,15 +45,15 @@ enum MemberCommand {
 
 /// The options that name a cluster in etcd.
 #[derive(Args, Debug)]
-struct ClusterArgs {
+pub(crate) struct ClusterArgs {
     /// The configuration file of a replica (TOML), from which the name of the cluster and the table `[etcd]` are taken
     #[arg(long, env = "ISONOMY_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// The cluster's name
     #[arg(long, env = "ISONOMY_CLUSTER", value_name = "NAME")]
-    cluster: Option<String>,
+    pub(crate) cluster: Option<String>,
     #[command(flatten)]
-    etcd: EtcdArgs,
+    pub(crate) etcd: EtcdArgs,
 }
 
 impl ClusterArgs {

@@ -95,6 +95,7 @@ impl Node {
 
     /// Does what is due. Returns whether nothing will be due soon.
     fn on_tick(self: &Rc<Node>, ticker: &mut Ticker) -> bool {
+        self.apply_settings();
         let (now, due) = (self.pump.now(), self.pump.look(|core| core.next_deadline()));
         let disk_turned = self.look_at_disk(ticker);
         if disk_turned || due.is_some_and(|due| due <= now) {
@@ -129,6 +130,15 @@ impl Node {
         let known = ticker.roster.replace(roster.clone());
         for place in roster.places.len()..known.map_or(0, |known| known.places.len()) {
             self.net.links.borrow().close(ReplicaId(place as u8));
+        }
+    }
+
+    /// Gives the core the settings that the process has ordered, if it has others.
+    fn apply_settings(&self) {
+        if let Some(ordered) = self.shard.mail.settings()
+            && self.pump.look(|core| core.settings()) != (ordered.tuning, ordered.is_slow_agreed)
+        {
+            self.pump.take(Input::Settings(ordered));
         }
     }
 
