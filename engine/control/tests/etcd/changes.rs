@@ -3,7 +3,7 @@
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::server::Etcd;
 use crate::support::{
-    CLUSTER, KEY, PREFIX, address, announced, directory, options, presence, record, store, until,
+    CLUSTER, KEY, PATIENCE, PREFIX, address, announced, directory, options, presence, record, store, until,
     until_follows,
 };
 use etcd_client::{EventType, GetOptions, WatchOptions};
@@ -12,10 +12,11 @@ use isonomy_control::id::{ChangeId, Incarnation, MemberId, RecordId};
 use isonomy_control::mark::{Fact, Mark};
 use isonomy_control::plan::{Change, cancel, claim, promote};
 use isonomy_control::record::{Record, Stage};
-use isonomy_control::service::{Options, Service, View};
+use isonomy_control::service::{Etcd as Link, Options, Service, View};
 use isonomy_control::store::{Store, Stored};
 use isonomy_control::{Error, follows};
 use std::path::PathBuf;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 const CLOSE: Report = Report { is_close: true, held: None };
@@ -237,11 +238,50 @@ async fn what_members_have_come_to_while_etcd_was_gone_is_told_later() {
     let mut world = World::sealing().await;
     world.etcd.kill(0);
     (0..4).for_each(|n| world.hold(n));
-    let is_gone = |view: &View| matches!(view.etcd, isonomy_control::service::Etcd::Gone { .. });
+    let is_gone = |view: &View| matches!(view.etcd, Link::Gone { .. });
     until(world.member(0), "etcd is gone", is_gone).await;
     world.etcd.restart(0).await;
     world.until_epoch(0, 2).await;
     world.assert_in_order().await;
+}
+
+#[tokio::test]
+async fn a_step_that_etcd_has_not_taken_is_taken_when_it_answers_again() {
+    let mut world = World::sealing().await;
+    world.stop(0);
+    let proxy = Proxy::new(&world.etcd.endpoints()[0]);
+    world.run(0, &[proxy.endpoint()]);
+    world.until_stage(0, Stage::Sealing).await;
+    proxy.set(Mode::Refuse);
+    world.hold(0);
+    // By then the member has tried to tell what it holds as often as the service has tried to list.
+    let mut views = world.member(0).views();
+    let mut seen: Vec<*const Error> = Vec::new();
+    while seen.len() < 3 {
+        if let Link::Gone { why: Some(why), .. } = &views.borrow_and_update().etcd {
+            seen.extend(Some(Arc::as_ptr(why)).filter(|why| !seen.contains(why)));
+        }
+        tokio::time::timeout(PATIENCE, views.changed()).await.unwrap().unwrap();
+    }
+    proxy.set(Mode::Pass);
+    world.until_hold(1, [0]).await;
+}
+
+#[tokio::test]
+async fn a_mark_is_told_though_the_record_is_written_again_and_again() {
+    let mut world = World::announced(false).await;
+    world.run(0, &world.etcd.endpoints());
+    until(world.member(0), "the record is seen", |view| view.revision.is_some()).await;
+    let change = change_of(&world.member(0).view());
+    let (mut client, record) = (world.etcd.client().await, world.store().get().await.unwrap().record);
+    for n in 0..200 {
+        client.put(KEY, record.to_json(), None).await.unwrap();
+        if n == 50 {
+            world.member(0).report(CLOSE);
+        }
+    }
+    let is_told = |view: &View| view.marks.close(change) == [directory(0)].into();
+    until(world.member(0), "it is told", is_told).await;
 }
 
 #[tokio::test]

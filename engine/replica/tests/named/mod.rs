@@ -6,11 +6,11 @@ mod certificates;
 #[path = "../../../control/tests/etcd/support/server.rs"]
 mod server;
 
-use crate::support::{CLUSTER, Cluster, PATIENCE, program};
+use crate::support::{CLUSTER, Cluster, PATIENCE, ends, program};
 use serde_json::Value;
 use server::Etcd;
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tokio::runtime::Runtime;
 
 /// A prepared cluster, and the etcd in which its members are named.
@@ -31,8 +31,14 @@ impl World {
 
     /// A cluster that was initialised, and runs.
     pub fn running(replicas: usize) -> World {
-        let mut world = World::new(replicas);
-        assert!(world.init().status.success());
+        World::growing(replicas, replicas)
+    }
+
+    /// A cluster of the first of the prepared replicas, which runs.
+    pub fn growing(replicas: usize, prepared: usize) -> World {
+        let mut world = World::new(prepared);
+        let members: Vec<_> = (0..replicas).map(|index| world.address(index)).collect();
+        assert!(world.member(&["init", "--members", &members.join(",")]).status.success());
         (0..replicas).for_each(|index| world.cluster.spawn(index));
         world.cluster.wait_linked();
         world
@@ -49,15 +55,20 @@ impl World {
         fs::write(self.cluster.config_path(index), text).unwrap();
     }
 
+    /// Where a replica is found, as `isonomy member` takes it.
+    pub fn address(&self, index: usize) -> String {
+        format!("127.0.0.1:{}:{}", self.cluster.peer_bases[index], self.cluster.client_bases[index])
+    }
+
     pub fn members(&self) -> String {
-        let cluster = &self.cluster;
-        let member =
-            |index: usize| format!("127.0.0.1:{}:{}", cluster.peer_bases[index], cluster.client_bases[index]);
-        (0..cluster.hosts.len()).map(member).collect::<Vec<_>>().join(",")
+        (0..self.cluster.hosts.len()).map(|index| self.address(index)).collect::<Vec<_>>().join(",")
     }
 
     pub fn member(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        ends(&mut child);
+        child.wait_with_output().unwrap()
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
