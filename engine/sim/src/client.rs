@@ -92,8 +92,8 @@ impl Client {
         let own = || Conversation::new(config(plan));
         Client {
             conversation: source.as_mut().map_or_else(own, |source| source.conversation(config(plan))),
-            connections: vec![None; usize::from(plan.n)],
-            sent_until: vec![0; usize::from(plan.n)],
+            connections: vec![None; usize::from(plan.pool)],
+            sent_until: vec![0; usize::from(plan.pool)],
             wake_at: None,
             index,
             source,
@@ -261,7 +261,7 @@ impl Client {
 }
 
 fn config(plan: &Plan) -> Config {
-    let mut config = Config::new(plan.n, 1);
+    let mut config = Config::new(plan.pool, 1);
     (config.routing, config.retry_us, config.deadline_us) = (plan.routing, plan.retry_us, plan.deadline_us);
     (config.frame_commands, config.frames_in_flight) = (3, 4);
     config

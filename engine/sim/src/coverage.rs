@@ -70,8 +70,20 @@ pub struct Coverage {
     pub changed: bool,
     /// A member with an empty directory replaced one whose directory was lost.
     pub replaced: bool,
-    /// A change was abandoned.
+    /// A change was abandoned before a Seal could have been proposed.
     pub abandoned: bool,
+    /// A change was abandoned later, so that the epoch ended with the same members.
+    pub abandoned_late: bool,
+    /// An operator let a change go on that waited for it.
+    pub promoted: bool,
+    /// A learner became a member.
+    pub learned: bool,
+    /// The next epoch had more members.
+    pub grown: bool,
+    /// The next epoch had fewer members.
+    pub shrunk: bool,
+    /// The store was set back, and a process stopped for that reason.
+    pub store_set_back: bool,
     /// Two drivers of a change met at the store.
     pub competed: bool,
     /// A sealed core handed its state over.
@@ -115,6 +127,12 @@ impl Coverage {
         self.changed |= other.changed;
         self.replaced |= other.replaced;
         self.abandoned |= other.abandoned;
+        self.abandoned_late |= other.abandoned_late;
+        self.promoted |= other.promoted;
+        self.learned |= other.learned;
+        self.grown |= other.grown;
+        self.shrunk |= other.shrunk;
+        self.store_set_back |= other.store_set_back;
         self.competed |= other.competed;
         self.succeeded |= other.succeeded;
         self.hinted |= other.hinted;
@@ -137,7 +155,7 @@ impl Coverage {
         marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(named).collect()
     }
 
-    fn flags(&self) -> [(bool, &'static str); 22] {
+    fn flags(&self) -> [(bool, &'static str); 28] {
         [
             (self.torn, "torn group"),
             (self.damaged, "damaged disk"),
@@ -158,6 +176,12 @@ impl Coverage {
             (self.changed, "change of epoch"),
             (self.replaced, "replaced member"),
             (self.abandoned, "abandoned change"),
+            (self.abandoned_late, "change abandoned at its Seal"),
+            (self.promoted, "change that was held and promoted"),
+            (self.learned, "learner that became a member"),
+            (self.grown, "larger cluster"),
+            (self.shrunk, "smaller cluster"),
+            (self.store_set_back, "store that was set back"),
             (self.competed, "competing drivers"),
             (self.succeeded, "state that was handed over"),
             (self.hinted, "message of another epoch"),

@@ -114,6 +114,8 @@ pub struct Ghost {
     pub sealed: Option<Sealed>,
     /// Where the present processes have ended it, durably or not.
     pub ends: Vec<Option<Frontier>>,
+    /// The number of members. Learners have the places behind theirs.
+    pub n: usize,
     /// The sizes of the cluster.
     pub quorum: Sizes,
     /// The books, by replica.
@@ -151,6 +153,7 @@ impl Ghost {
             epoch,
             sealed: None,
             ends: vec![None; usize::from(n)],
+            n: usize::from(n),
             quorum: Sizes::of(n),
             books: (0..n).map(|_| Book::default()).collect(),
             payloads: BTreeMap::new(),
@@ -166,6 +169,22 @@ impl Ghost {
             barriers: HashMap::new(),
             frontiers: vec![Frontier::NONE; usize::from(n)],
         }
+    }
+
+    /// A learner begins with an empty directory, at a place that may have been another one's.
+    pub fn on_learner(&mut self, place: u8) {
+        let places = self.books.len().max(usize::from(place) + 1);
+        self.books.resize_with(places, Book::default);
+        self.ends.resize(places, None);
+        self.frontiers.resize(places, Frontier::NONE);
+        let place = usize::from(place);
+        (self.books[place], self.ends[place], self.frontiers[place]) =
+            (Book::default(), None, Frontier::NONE);
+    }
+
+    /// The books of the members. What a learner has written counts for no quorum (section 9).
+    pub fn members(&self) -> &[Book] {
+        &self.books[..self.n]
     }
 
     /// A replica writes a record.
@@ -240,7 +259,9 @@ impl Ghost {
             Record::Accepted { id, ballot, value, deps, .. } => {
                 let choice = Choice::of(value, deps);
                 let (_, oks) = self.accepted.entry((id, ballot)).or_insert((choice, BTreeSet::new()));
-                oks.insert(node);
+                if usize::from(node) < self.n {
+                    oks.insert(node);
+                }
                 if oks.len() >= self.quorum.slow {
                     self.chosen.entry(id).or_insert((ballot, choice));
                     crate::check::on_chosen(self, id);
@@ -378,7 +399,7 @@ impl Ghost {
             let deps = book.durable.pre_accepted.get(&id);
             deps.is_some() && deps == self.init_deps.get(&id)
         };
-        self.books.iter().filter(equal).count()
+        self.members().iter().filter(equal).count()
     }
 
     /// Whether one batch conflicts with another by the footprints that were seen.

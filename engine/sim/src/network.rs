@@ -1,7 +1,6 @@
 //! Links between replicas: delay, loss, duplicates, reordering, cuts in one direction or both.
 
 use crate::plan::{Bias, Plan};
-use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -48,8 +47,8 @@ pub struct Fate {
 impl Network {
     /// A network whose links all work.
     pub fn new(plan: &Plan) -> Network {
-        let links = vec![Link::default(); usize::from(plan.n) * usize::from(plan.n)];
-        Network { n: plan.n, links, random: SmallRng::seed_from_u64(plan.seed ^ 0x6e65_7477) }
+        let links = vec![Link::default(); usize::from(plan.pool) * usize::from(plan.pool)];
+        Network { n: plan.pool, links, random: SmallRng::seed_from_u64(plan.seed ^ 0x6e65_7477) }
     }
 
     fn at(&mut self, from: u8, to: u8) -> &mut Link {
@@ -127,10 +126,8 @@ impl Network {
         self.links.iter_mut().for_each(|link| link.cut = false);
     }
 
-    /// The replicas of those `up` that a replica hears and that hear it.
-    pub fn linked(&mut self, id: u8, up: &[bool]) -> Vec<ReplicaId> {
-        let others = (0..self.n).filter(|other| *other != id && up[usize::from(*other)]);
-        let works = |other: &u8| !self.at(id, *other).cut && !self.at(*other, id).cut;
-        others.filter(works).map(ReplicaId).collect()
+    /// Whether two processes hear each other.
+    pub fn is_linked(&mut self, one: u8, other: u8) -> bool {
+        !self.at(one, other).cut && !self.at(other, one).cut
     }
 }

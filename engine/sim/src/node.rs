@@ -15,7 +15,7 @@ use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::command::Part;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::Reason;
-use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, PLACES_MAX, ReplicaId, ShardId};
 use isonomy_wire::message::Start;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -54,8 +54,10 @@ impl Copied {
 
 /// One replica process: the production core, its disk and its clock.
 pub struct Node {
-    /// The place of the replica.
+    /// The place of the replica in its epoch.
     pub id: u8,
+    /// The number of members of its epoch.
+    n: u8,
     /// Its epoch: a process has one of these for each.
     pub epoch: Epoch,
     /// How its epoch has ended, once no crash can undo that.
@@ -130,7 +132,7 @@ pub struct Turn {
 
 impl Node {
     /// A replica that never ran.
-    pub fn new(plan: &Plan, epoch: Epoch, id: u8, random: &mut SmallRng) -> Node {
+    pub fn new(plan: &Plan, n: u8, epoch: Epoch, id: u8, random: &mut SmallRng) -> Node {
         let log = LogId {
             cluster: ClusterId::of_name(CLUSTER),
             incarnation: 1,
@@ -141,16 +143,17 @@ impl Node {
         let speed = if plan.drift > 0.0 { 1.0 + random.random_range(-plan.drift..plan.drift) } else { 1.0 };
         Node {
             id,
+            n,
             epoch,
             ended: None,
             core: None,
             is_lost: false,
             is_damaged: false,
             is_set_back: false,
-            identity: Identity { starts: 0, met: vec![None; usize::from(plan.n)] },
+            identity: Identity { starts: 0, met: vec![None; PLACES_MAX] },
             start: Start::default(),
             began: 0,
-            admission: Admission::new(Quorum::new(plan.n), ReplicaId(id)),
+            admission: Admission::new(Quorum::new(n), ReplicaId(id)),
             copied: None,
             life: 0,
             is_writing: false,
@@ -198,7 +201,7 @@ impl Node {
         Config {
             cluster: ClusterId::of_name(CLUSTER),
             replica: ReplicaId(self.id),
-            replicas: plan.n,
+            replicas: self.n,
             epoch: self.epoch,
             shard: ShardId(0),
             timing: plan.timing,
@@ -258,7 +261,7 @@ impl Node {
         self.core = Some(core);
         self.start = Start { number: self.identity.starts + 1, nonce: random.random() };
         self.began = self.disk.durable().0;
-        self.admission = Admission::new(Quorum::new(plan.n), ReplicaId(self.id));
+        self.admission = Admission::new(Quorum::new(self.n), ReplicaId(self.id));
         self.life += 1;
         (self.is_writing, self.is_verifying, self.transfer) = (false, false, None);
         true

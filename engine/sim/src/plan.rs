@@ -36,6 +36,9 @@ const BULKY_SHARE: f64 = 0.02;
 
 /// The share in which settings change.
 const TUNED_SHARE: f64 = 0.3;
+/// The most members at first where the members change, and how many processes there are besides.
+const CHANGING_MAX: u8 = 7;
+const SPARE: u8 = 2;
 /// The share in which the members change.
 const CHANGING_SHARE: f64 = 0.12;
 
@@ -46,8 +49,10 @@ pub struct Plan {
     pub seed: u64,
     /// Tell what happens, on standard error.
     pub trace: bool,
-    /// The number of replicas.
+    /// The number of members at first.
     pub n: u8,
+    /// The number of processes that can be members.
+    pub pool: u8,
     /// The core's timers.
     pub timing: Timing,
     /// The log grows by so much from one barrier to the next.
@@ -167,6 +172,7 @@ impl Plan {
             trace: false,
             quiet: false,
             n,
+            pool: n,
             timing: timing(r),
             bias,
             unheard: r.random_range(0.3..0.85),
@@ -217,7 +223,7 @@ impl Plan {
         };
         // A source that stays away for longer than sessions live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.session_idle_us > plan.faults_us, ..plan };
-        plan.in_a_class(r).maybe_tuned().maybe_changing()
+        plan.in_a_class(r).fixed().maybe_tuned().maybe_changing()
     }
 
     /// Some rare combinations have a share of the seeds.
@@ -258,7 +264,19 @@ impl Plan {
     /// lost.
     pub fn changing(self, change_every_us: u64) -> Plan {
         let faults_us = self.faults_us.max(1_000_000);
-        Plan { change_every_us, faults_us, quiet: false, damage: 0.0, copy_every_us: 0, rot: 0.0, ..self }
+        let n = self.n.min(CHANGING_MAX);
+        let pool = n + SPARE;
+        Plan {
+            n,
+            pool,
+            change_every_us,
+            faults_us,
+            quiet: false,
+            damage: 0.0,
+            copy_every_us: 0,
+            rot: 0.0,
+            ..self
+        }
     }
 
     /// Logs are cut and replicas crash again and again, under recoveries that never stop: what was carried
@@ -383,6 +401,12 @@ impl Plan {
             deadline_us: 10_000_000,
             ..Plan::of(seed)
         }
+        .fixed()
+    }
+
+    /// Whoever there is is a member.
+    fn fixed(self) -> Plan {
+        Plan { pool: self.n, ..self }
     }
 
     /// Disks that hang and nothing else, for so many seconds, under clients that send commands to the homes of their
@@ -418,6 +442,7 @@ impl Plan {
             clients: 5,
             ..plan
         }
+        .fixed()
     }
 
     /// Enough replicas for a recovery to miss both coordinators, and commands that conflict.

@@ -104,6 +104,7 @@ fn setting_back(seed: u64) -> Plan {
         crash_every_us: 200_000,
         copy_every_us: 100_000,
         change_every_us: 0,
+        pool: plan.n.max(3),
         ..plan
     }
 }
@@ -152,8 +153,13 @@ fn members_change_among_all_other_faults() {
     (0..24).for_each(|seed| reached.merge(&run_plan(changing(seed)).coverage));
     let Coverage { changed, replaced, abandoned, competed, succeeded, hinted, .. } = reached;
     assert!(changed && replaced && abandoned && competed && succeeded && hinted, "{reached:?}");
+    let Coverage { learned, grown, shrunk, promoted, abandoned_late, store_set_back, marks, .. } = reached;
+    assert!(learned && grown && shrunk && promoted && abandoned_late && store_set_back, "{reached:?}");
+    assert!(marks.has(Mark::LearnerHelped), "a learner is to need a further snapshot");
     assert_eq!(run_plan(changing(3)), run_plan(changing(3)));
-    for mutant in [Mutant::PastTheSeal, Mutant::EpochUnchecked, Mutant::SessionsLeftBehind] {
+    for mutant in
+        [Mutant::PastTheSeal, Mutant::EpochUnchecked, Mutant::SessionsLeftBehind, Mutant::LearnerVotes]
+    {
         let is_caught = (0..40).any(|seed| {
             is_noticed(mutant, || {
                 run_plan(changing(seed));

@@ -18,7 +18,7 @@ pub(super) fn check(ghost: &Ghost, node: u8, message: &PeerMessage) {
     }
     assert!(*ballot > Ballot::ZERO, "V11: a coordinator proposes its batch, not a Nop: {id:?}");
     let promised: Vec<&Book> =
-        ghost.books.iter().filter(|book| book.durable.of(*id).bal >= *ballot).collect();
+        ghost.members().iter().filter(|book| book.durable.of(*id).bal >= *ballot).collect();
     let needed = ghost.quorum.slow;
     assert!(promised.len() >= needed, "V11: {id:?} at {ballot:?} with {} promises", promised.len());
     if !choice.nop {

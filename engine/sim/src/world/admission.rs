@@ -20,7 +20,7 @@ impl World {
             );
             heard > copied.position() || met.is_some_and(|met| met.number > copied.identity.starts)
         };
-        let knowing = (0..self.plan.n).filter(|other| *other != id).filter(knows).count();
+        let knowing = self.members().filter(|other| *other != id).filter(knows).count();
         if knowing <= f {
             return;
         }
@@ -39,6 +39,7 @@ impl World {
             return;
         }
         let (reached, outlives_power) = (self.reached(id), self.plan.outlives_power);
+        let is_judged = |place: u8| usize::from(place) < self.ghost.n;
         for peer in &reached {
             let asked = &self.nodes[peer.index()];
             let heard = asked.core.as_ref().map_or(0, |core| core.heard(ReplicaId(id)));
@@ -47,18 +48,23 @@ impl World {
             if node.admission.is_welcomed_by(*peer) {
                 continue;
             }
+            // G6 guards nothing at a learner, and its place may have been another one's.
+            if !is_judged(id) || !is_judged(peer.0) {
+                node.admission.on_welcome(*peer);
+                continue;
+            }
             match judge(met, node.start, outlives_power.then_some(node.began)) {
                 Ok(()) => node.admission.on_welcome(*peer),
                 Err(found) => {
                     assert!(node.is_damaged, "G6: replica {id} is refused for no reason: {found}");
                     self.summary.coverage.set_back = true;
-                    self.crash(id);
+                    self.crash(self.host(id));
                     self.nodes[usize::from(id)].is_lost = true;
                     return;
                 }
             }
         }
-        let others = (0..self.plan.n).map(ReplicaId).filter(|other| other.0 != id);
+        let others = self.members().map(ReplicaId).filter(|other| other.0 != id);
         let node = &mut self.nodes[usize::from(id)];
         others.filter(|other| !reached.contains(other)).for_each(|other| node.admission.on_silence(other));
         if !node.admission.is_open() {
@@ -76,8 +82,18 @@ impl World {
 
     /// Those that run and that a replica can reach, and that can reach it.
     pub(super) fn reached(&mut self, id: u8) -> Vec<ReplicaId> {
-        let up: Vec<bool> = self.nodes.iter().map(|node| node.core.is_some()).collect();
-        self.network.linked(id, &up)
+        if !self.is_hosted(id) {
+            return Vec::new();
+        }
+        let me = self.host(id);
+        let up = (0..self.nodes.len() as u8).filter(|place| self.nodes[usize::from(*place)].core.is_some());
+        let others: Vec<(u8, u8)> =
+            up.filter(|place| *place != id).map(|place| (place, self.host(place))).collect();
+        others
+            .into_iter()
+            .filter(|(_, host)| self.network.is_linked(me, *host))
+            .map(|(it, _)| ReplicaId(it))
+            .collect()
     }
 
     /// The reached replicas that take part and have welcomed this one, as it has welcomed them.

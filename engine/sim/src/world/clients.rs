@@ -17,8 +17,9 @@ const SHARD: ShardId = ShardId(0);
 impl World {
     pub(super) fn connect(&mut self, client: usize, replica: u8) {
         self.show_newest_of(replica);
+        let Some(place) = self.place(replica) else { return };
         let connection = &mut self.clients[client].connections[usize::from(replica)];
-        if connection.is_none() && self.nodes[usize::from(replica)].core.is_some() {
+        if connection.is_none() && self.nodes[usize::from(place)].core.is_some() {
             self.connections += 1;
             *connection = Some(self.connections);
             self.clients[client].conversation.on_connected(ReplicaId(replica), SHARD);
@@ -54,7 +55,7 @@ impl World {
             self.clients.push(old);
             self.attend(self.clients.len() - 1);
         }
-        for replica in 0..self.plan.n {
+        for replica in 0..self.plan.pool {
             self.clients[client].connections[usize::from(replica)] = None;
             self.after(1_000, 30_000, Event::Connect { client, replica });
         }
@@ -104,9 +105,16 @@ impl World {
         for replica in dead {
             // A replica that stands still does not welcome a client either.
             let delay = self.faults.random_range(1_000..30_000);
-            let at = self.now.max(self.is_paused(replica).unwrap_or(0)) + delay;
+            let at = self.now.max(self.is_process_paused(replica).unwrap_or(0)) + delay;
             self.queue.push(at, Event::Connect { client: index, replica });
         }
+    }
+
+    /// Until when a process is paused, if it is.
+    fn is_process_paused(&mut self, process: u8) -> Option<u64> {
+        let mut until = 0;
+        self.for_each_node(process, |node| until = until.max(node.paused_until));
+        (until > self.now).then_some(until)
     }
 
     fn is_connected(&self, client: usize, replica: u8, connection: u64) -> bool {
@@ -119,11 +127,12 @@ impl World {
             return;
         }
         self.show_newest_of(replica);
-        if let Some(until) = self.is_paused(replica) {
+        let Some(place) = self.place(replica) else { return };
+        if let Some(until) = self.is_paused(place) {
             return self.queue.push(until, Event::Request { client, replica, connection, tag, payload });
         }
-        let time = self.nodes[usize::from(replica)].time(self.now);
-        let Some(core) = &mut self.nodes[usize::from(replica)].core else { return };
+        let time = self.nodes[usize::from(place)].time(self.now);
+        let Some(core) = &mut self.nodes[usize::from(place)].core else { return };
         let crc = crc32c::crc32c(&payload);
         let parsed = Payload::parse(payload.clone(), crc).expect("conversations send valid requests");
         let keys = parsed.keys().len() as u64;
@@ -135,7 +144,7 @@ impl World {
         *self.unanswered.entry((replica, asks)).or_default() += 1;
         self.asked += keys;
         self.note(7, client as u64, replica.into());
-        self.turn(replica);
+        self.turn(place);
     }
 
     pub(super) fn reply(&mut self, replica: u8, reply: Reply) {

@@ -9,7 +9,7 @@ const JUMP_US_MAX: u64 = 5_000_000;
 impl World {
     pub(super) fn fail(&mut self, event: Event) {
         self.show_last();
-        let n = self.plan.n;
+        let n = self.plan.pool;
         let node = self.faults.random_range(0..n);
         match event {
             Event::Partition => {
@@ -30,20 +30,11 @@ impl World {
             }
             Event::Pause => {
                 let until = self.now + self.faults.random_range(1_000..800_000);
-                self.in_each_era(|world| world.nodes[usize::from(node)].paused_until = until);
+                self.for_each_node(node, |node| node.paused_until = until);
                 self.every(self.plan.pause_every_us, Event::Pause);
             }
             Event::Fill => {
-                let until = self.now + self.faults.random_range(1_000..1_000_000);
-                // What is written in one place may have room when what is written in the other has not.
-                let (log, snapshots) =
-                    [(until, until), (until, 0), (0, until)][self.faults.random_range(0..3)];
-                self.in_each_era(|world| {
-                    let full = &mut world.nodes[usize::from(node)];
-                    full.full_until = full.full_until.max(log);
-                    full.crowded_until = full.crowded_until.max(snapshots);
-                    world.queue.push(until, Event::Room { node });
-                });
+                self.fill(node);
                 self.every(self.plan.full_every_us, Event::Fill);
             }
             Event::Hang => {
@@ -51,18 +42,20 @@ impl World {
                 let hung = self.nodes.iter().filter(|node| node.hung_until > self.now).count();
                 if hung < self.ghost.quorum.f {
                     let until = self.now + self.faults.random_range(1_000_000..5_000_000);
-                    self.in_each_era(|world| world.nodes[usize::from(node)].hung_until = until);
+                    self.for_each_node(node, |node| node.hung_until = until);
                 }
                 self.every(self.plan.hang_every_us, Event::Hang);
             }
             Event::Copy => {
-                self.nodes[usize::from(node)].copy();
+                if let Some(place) = self.place(node) {
+                    self.nodes[usize::from(place)].copy();
+                }
                 self.every(self.plan.copy_every_us, Event::Copy);
             }
             Event::Jump => {
                 let micros = self.faults.random_range(10_000..JUMP_US_MAX);
                 let now = self.now;
-                self.in_each_era(|world| world.nodes[usize::from(node)].jump(now, micros));
+                self.for_each_node(node, |node| node.jump(now, micros));
                 self.every(self.plan.jump_every_us, Event::Jump);
             }
             Event::Wrong => {
@@ -81,9 +74,23 @@ impl World {
         }
     }
 
+    /// The disk of a process has no room for a while.
+    fn fill(&mut self, process: u8) {
+        let until = self.now + self.faults.random_range(1_000..1_000_000);
+        // What is written in one place may have room when what is written in the other has not.
+        let (log, snapshots) = [(until, until), (until, 0), (0, until)][self.faults.random_range(0..3)];
+        self.in_each_era(|world| {
+            let Some(node) = world.place(process) else { return };
+            let full = &mut world.nodes[usize::from(node)];
+            full.full_until = full.full_until.max(log);
+            full.crowded_until = full.crowded_until.max(snapshots);
+            world.queue.push(until, Event::Room { node });
+        });
+    }
+
     /// Some are cut off from the others, one from all, or one link fails in one direction.
     fn partition(&mut self, node: u8) {
-        let n = self.plan.n;
+        let n = self.plan.pool;
         let kind = self.faults.random_range(0..3);
         if kind == 0 {
             let to = self.faults.random_range(0..n);

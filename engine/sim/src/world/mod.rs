@@ -189,8 +189,9 @@ struct World {
     plan: Plan,
     now: u64,
     queue: Queue<Event>,
-    /// The replicas of the epoch that is shown.
+    /// The replicas of the epoch that is shown, by place, and their processes.
     nodes: Vec<Node>,
+    hosts: Vec<u8>,
     /// All epochs, and which one is shown.
     eras: Vec<Era>,
     era: usize,
@@ -217,15 +218,16 @@ struct World {
 impl World {
     fn new(plan: Plan) -> World {
         let mut faults = SmallRng::seed_from_u64(plan.seed ^ 0x6661_756c);
-        let nodes = (0..plan.n).map(|id| Node::new(&plan, FIRST, id, &mut faults)).collect();
+        let nodes = (0..plan.n).map(|id| Node::new(&plan, plan.n, FIRST, id, &mut faults)).collect();
         let clients = (0..plan.clients).map(|index| Client::new(&plan, index, plan.commands)).collect();
         let mut world = World {
             now: 0,
             queue: Queue::default(),
             nodes,
+            hosts: (0..plan.n).collect(),
             eras: vec![Era::shown()],
             era: 0,
-            changes: Changes::new(plan.n),
+            changes: Changes::new(plan.n, plan.pool),
             network: Network::new(&plan),
             clients,
             ops: Vec::new(),

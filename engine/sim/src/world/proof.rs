@@ -5,6 +5,7 @@ use crate::check;
 use crate::client::Client;
 use crate::contention::Contention;
 use crate::history::{self, Asked, Op, Told};
+use isonomy_protocol::replica::Replica;
 use isonomy_wire::conversation::Routing;
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -28,19 +29,23 @@ impl World {
         let mut stopping = BTreeSet::new();
         self.in_each_era(|world| {
             let asked = world.nodes.iter().filter(|node| node.stops_by.is_some());
-            stopping.extend(asked.map(|node| node.id));
+            stopping.extend(asked.map(|node| world.host(node.id)));
         });
         stopping.into_iter().for_each(|id| self.crash(id));
         self.in_each_era(|world| world.nodes.iter_mut().for_each(|node| node.paused_until = 0));
+        self.put_store_back();
         self.show_last();
-        let lost: Vec<u8> = (0..self.plan.n).filter(|id| self.nodes[usize::from(*id)].is_at_risk()).collect();
+        let lost = self.members().filter(|id| self.nodes[usize::from(*id)].is_at_risk());
+        let lost: Vec<u8> = lost.map(|place| self.host(place)).collect();
         let most = self.ghost.quorum.f - lost.len();
-        let dead = if !self.plan.quiet && self.faults.random_bool(0.5) {
+        // The members to come are all needed if they are few.
+        let dead = if !self.plan.quiet && !self.is_changing() && self.faults.random_bool(0.5) {
             self.faults.random_range(0..=most)
         } else {
             0
         };
-        let all: Vec<u8> = (0..self.plan.n).filter(|id| !lost.contains(id)).collect();
+        let all: Vec<u8> =
+            self.members().map(|place| self.host(place)).filter(|id| !lost.contains(id)).collect();
         let dead: Vec<u8> = all.choose_multiple(&mut self.faults, dead).copied().collect();
         dead.iter().for_each(|id| self.crash(*id));
         self.start_all_but(&dead);
@@ -48,7 +53,7 @@ impl World {
     }
 
     fn start_all_but(&mut self, dead: &[u8]) {
-        for id in (0..self.plan.n).filter(|id| !dead.contains(id)) {
+        for id in (0..self.plan.pool).filter(|id| !dead.contains(id)) {
             self.start_if_down(id);
             for client in 0..self.clients.len() {
                 self.after(1_000, 30_000, Event::Connect { client, replica: id });
@@ -65,6 +70,7 @@ impl World {
     }
 
     pub(super) fn look(&mut self) {
+        self.promote();
         self.show_last();
         let done = self.clients.iter().all(Client::is_done) && self.has_changed() && self.is_settled();
         if !done {
@@ -98,7 +104,7 @@ impl World {
             reader.ask(&plan, self.now, &mut self.ops, key, Asked::Read);
         }
         self.clients.push(reader);
-        for replica in 0..plan.n {
+        for replica in 0..plan.pool {
             self.connect(self.clients.len() - 1, replica);
         }
     }
@@ -107,7 +113,9 @@ impl World {
         self.in_each_era(|world| {
             let live: Vec<_> = world.nodes.iter().filter_map(|node| node.core.as_ref()).collect();
             live.iter().for_each(|core| core.check());
-            live.iter().for_each(|core| core.check_settled());
+            // A member that the next epoch left out may never hear how its own one has ended.
+            let is_over = |core: &&&Replica| core.sealed().is_some() || world.era == world.last_era();
+            live.iter().filter(is_over).for_each(|core| core.check_settled());
             live.iter().for_each(|core| world.summary.coverage.marks.merge(core.marks()));
         });
         self.show_last();

@@ -33,11 +33,12 @@ impl World {
         self.queue.push(self.now, Event::Tick { node: id, life });
         self.after(1_000, 30_000, Event::Links);
         for client in 0..self.clients.len() {
-            self.after(1_000, 30_000, Event::Connect { client, replica: id });
+            self.after(1_000, 30_000, Event::Connect { client, replica: self.host(id) });
         }
         self.turn(id);
     }
 
+    /// A process is gone at once.
     pub(super) fn crash(&mut self, id: u8) {
         if !self.is_up(id) {
             return;
@@ -57,7 +58,8 @@ impl World {
         self.show_newest_of(id);
         let damaged = self.nodes.iter().filter(|node| node.is_at_risk()).count();
         if damaged < self.ghost.quorum.f && !self.is_calm() && self.disks.random_bool(self.plan.damage) {
-            self.nodes[usize::from(id)].damage(&mut self.disks);
+            let place = self.place(id).expect("it took part");
+            self.nodes[usize::from(place)].damage(&mut self.disks);
         }
         // An orphan's coordinator stays away until its proposal has been recovered.
         let most = if self.plan.bias == Bias::Orphans { 3_000_000 } else { 600_000 };
@@ -66,8 +68,9 @@ impl World {
         }
     }
 
-    fn crash_in_era(&mut self, id: u8) {
-        let node = &mut self.nodes[usize::from(id)];
+    fn crash_in_era(&mut self, process: u8) {
+        let Some(place) = self.place(process) else { return };
+        let node = &mut self.nodes[usize::from(place)];
         let Some(core) = &node.core else { return };
         self.summary.coverage.marks.merge(core.marks());
         self.summary.coverage.torn |= node.crash(&mut self.disks);
@@ -78,8 +81,9 @@ impl World {
         self.in_each_era(|world| world.stop_in_era(id));
     }
 
-    fn stop_in_era(&mut self, id: u8) {
+    fn stop_in_era(&mut self, process: u8) {
         let now = self.now;
+        let Some(id) = self.place(process) else { return };
         let node = &mut self.nodes[usize::from(id)];
         let time = node.time(now);
         let Some(core) = &mut node.core else { return };
@@ -95,7 +99,7 @@ impl World {
         let is_done = core.is_idle();
         if is_done || self.now >= by {
             self.summary.coverage.stopped |= is_done;
-            self.crash(id);
+            self.crash(self.host(id));
         }
     }
 
@@ -107,7 +111,8 @@ impl World {
 
     pub(super) fn deliver(&mut self, from: u8, life: u32, again: bool, send: Box<Send>) {
         let to = send.to.0;
-        if !self.network.is_current(from, to, life) {
+        let is_there = self.is_hosted(from) && self.is_hosted(to);
+        if !is_there || !self.network.is_current(self.host(from), self.host(to), life) {
             return;
         }
         if let Some(until) = self.is_paused(to) {
@@ -134,7 +139,7 @@ impl World {
         self.note(3, from.into(), to.into());
         self.turn(to);
         if dies {
-            self.after(0, 3_000, Event::Crash { node: to });
+            self.after(0, 3_000, Event::Crash { node: self.host(to) });
         }
     }
 
@@ -171,7 +176,7 @@ impl World {
         }
         if !self.is_calm() && self.disks.random_bool(self.plan.write_fails) {
             self.summary.coverage.failed_write = true;
-            return self.crash(id);
+            return self.crash(self.host(id));
         }
         self.nodes[usize::from(id)].synced(self.now, &mut self.ghost);
         self.note(5, id.into(), 0);
@@ -198,7 +203,7 @@ impl World {
         node.is_writing = node.write_snapshot(self.now, dies, &mut self.ghost);
         if dies && node.kept_snapshot() != before {
             self.summary.coverage.between = true;
-            return self.crash(id);
+            return self.crash(self.host(id));
         }
         if node.is_writing {
             self.after(100, 20_000, Event::Snapshot { node: id, life });
@@ -234,8 +239,9 @@ impl World {
     }
 
     pub(super) fn relink(&mut self) {
-        (0..self.plan.n).for_each(|id| self.ask_others(id));
-        for id in 0..self.plan.n {
+        let places = 0..self.nodes.len() as u8;
+        places.clone().for_each(|id| self.ask_others(id));
+        for id in places {
             let linked = self.linked(id);
             let time = self.nodes[usize::from(id)].time(self.now);
             if let Some(core) = &mut self.nodes[usize::from(id)].core {
@@ -279,7 +285,7 @@ impl World {
             self.send(id, send);
         }
         for reply in turn.replies {
-            self.reply(id, reply);
+            self.reply(self.host(id), reply);
         }
         self.turns += 1;
         if self.turns.is_multiple_of(CHECK_EVERY)
@@ -292,12 +298,16 @@ impl World {
     }
 
     fn send(&mut self, from: u8, send: Send) {
-        let (now, to, message, calm) = (self.now, send.to.0, &send.message, self.is_calm());
+        if !self.is_hosted(send.to.0) {
+            return;
+        }
+        let (now, message, calm) = (self.now, &send.message, self.is_calm());
+        let (host, to) = (self.host(from), self.host(send.to.0));
         // A connection begins with a welcome.
         if !self.nodes[usize::from(from)].admission.is_welcomed_by(send.to) {
             return;
         }
-        let fate = self.network.send(&self.plan, Sent { now, from, to, message, calm });
+        let fate = self.network.send(&self.plan, Sent { now, from: host, to, message, calm });
         let dies = self.now < self.plan.bias_us
             && matches!(send.message, PeerMessage::PreAccept { .. })
             && match self.plan.bias {
@@ -314,7 +324,7 @@ impl World {
         if dies && self.plan.bias == Bias::Orphans && self.faults.random_bool(0.5) {
             self.nodes[usize::from(from)].paused_until = self.now + self.faults.random_range(20_000..800_000);
         } else if dies {
-            self.after(0, 500, Event::Crash { node: from });
+            self.after(0, 500, Event::Crash { node: host });
         }
     }
 }

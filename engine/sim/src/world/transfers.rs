@@ -104,7 +104,7 @@ impl World {
         self.summary.coverage.resumed |= is_kept && is_broken;
         if dies && is_kept {
             self.summary.coverage.between = true;
-            return self.crash(id);
+            return self.crash(self.host(id));
         }
         self.maybe_rot(id, before);
     }

@@ -15,12 +15,13 @@ const NOBODYS_INDEX: u32 = 5_000;
 
 impl World {
     /// Asks a replica for something that no conversation would ask, on keys and sessions that no client uses.
-    pub(super) fn ask_wrongly(&mut self, node: u8) {
+    pub(super) fn ask_wrongly(&mut self, process: u8) {
         let count = self.faults.random_range(1..3);
         let requests: Vec<Payload> = (0..count).map(|_| wrong_request(&mut self.faults)).collect();
         let payload = Payload::join(&requests);
         let is_lawful = requests.len() == 1 && !payload.is_barrier();
-        self.show_newest_of(node);
+        self.show_newest_of(process);
+        let Some(node) = self.place(process) else { return };
         let time = self.nodes[usize::from(node)].time(self.now);
         let Some(core) = &mut self.nodes[usize::from(node)].core else { return };
 
