@@ -83,7 +83,7 @@ fn a_fast_quorum_that_is_lost_is_waited_for_no_more_until_it_is_back() {
     reader.read_until(&cluster, "a fast decision", |status| status.fast > healed.fast);
 }
 
-/// A cluster of three in etcd.
+/// A cluster in etcd.
 struct World {
     runtime: Runtime,
     etcd: Etcd,
@@ -91,16 +91,16 @@ struct World {
 }
 
 impl World {
-    fn start() -> World {
+    fn start(replicas: usize) -> World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let etcd = runtime.block_on(Etcd::one());
-        let mut world = World { runtime, etcd, cluster: Cluster::prepare(3, 1) };
+        let mut world = World { runtime, etcd, cluster: Cluster::prepare(replicas, 1) };
         let cluster = &world.cluster;
         let member =
             |index: usize| format!("127.0.0.1:{}:{}", cluster.peer_bases[index], cluster.client_bases[index]);
-        let members = (0..3).map(member).collect::<Vec<_>>().join(",");
+        let members = (0..replicas).map(member).collect::<Vec<_>>().join(",");
         assert!(world.run(&["member", "init", "--members", &members]).status.success());
-        for index in 0..3 {
+        for index in 0..replicas {
             let text = format!(
                 "cluster = \"{CLUSTER}\"\nreplica = {index}\nmembership = \"etcd\"\ndata_dir = \"{}\"\n\
                  [etcd]\nendpoints = {:?}\n",
@@ -125,13 +125,13 @@ impl World {
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    fn set(&self, change: &str) {
-        let output = self.run(&["settings", "set", change]);
-        assert!(output.status.success(), "{change}: {}", stderr(&output));
+    fn set(&self, changes: &[&str]) {
+        let output = self.run(&[&["settings", "set"], changes].concat());
+        assert!(output.status.success(), "{changes:?}: {}", stderr(&output));
     }
 
     /// Waits until these replicas stand so.
-    fn until(&self, what: &str, replicas: &[usize], is_it: impl Fn(&ShardStatus) -> bool) {
+    fn until(&self, what: &str, replicas: &[usize], mut is_it: impl FnMut(&ShardStatus) -> bool) {
         eventually(what, || {
             replicas.iter().all(|index| self.cluster.status(*index, 0).is_some_and(|status| is_it(&status)))
         });
@@ -142,7 +142,7 @@ const ALL: [usize; 3] = [0, 1, 2];
 
 #[test]
 fn settings_change_while_all_replicas_run() {
-    let mut world = World::start();
+    let mut world = World::start(3);
     assert_eq!(world.settings()["chosen"], json!([]));
     let planned = world.run(&["settings", "set", "window=7", "--dry-run", "--output", "json"]);
     let planned: Value = serde_json::from_slice(&planned.stdout).unwrap();
@@ -152,7 +152,7 @@ fn settings_change_while_all_replicas_run() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("window cannot be 64; give a number from 1 to 63"));
 
-    world.set("path=slow");
+    world.set(&["path=slow"]);
     let is_set_slow = |status: &ShardStatus| status.path.is_slow && status.path.reason == PathReason::Set;
     world.until("slow mode", &ALL, is_set_slow);
     let table = program().args(["status", "--connect", &world.cluster.addresses()[1]]).output().unwrap();
@@ -165,7 +165,7 @@ fn settings_change_while_all_replicas_run() {
     world.until("slow mode without etcd", &[2], is_set_slow);
     world.runtime.block_on(world.etcd.restart(0));
 
-    world.set("path=default");
+    world.set(&["path=default"]);
     world.until("the default", &ALL, |status| {
         status.tuning == Tuning::DEFAULT && status.path.reason == PathReason::Usual
     });
@@ -174,7 +174,7 @@ fn settings_change_while_all_replicas_run() {
 
 #[test]
 fn all_follow_the_word_of_a_member_until_it_takes_the_word_back() {
-    let world = World::start();
+    let world = World::start(3);
     // It lives as far as etcd knows, and cannot take back what is said in its name.
     world.cluster.signal(1, Signal::STOP);
     let word = r#"{"version":1,"by":1,"why":"in_vain","since_ms":0}"#;
@@ -186,6 +186,29 @@ fn all_follow_the_word_of_a_member_until_it_takes_the_word_back() {
     world.cluster.signal(1, Signal::CONT);
     world.until("the end of slow mode", &ALL, |status| {
         !status.path.is_slow && status.tuning.path == PathMode::Auto
+    });
+    assert_eq!(world.settings()["slow"], Value::Null);
+}
+
+/// A fast quorum of seven has five, a slow one has four.
+#[test]
+fn who_cannot_form_a_fast_quorum_says_so_for_all_until_it_can() {
+    let world = World::start(7);
+    world.set(&["fast_path_ms=300", "suspect_ms=600", "recover_ms=1000", "guardrail_ms=300"]);
+    world.until("the settings", &[0, 1, 2, 3], |status| status.tuning.guardrail_us == 300_000);
+    let mut reader = Reader::at(&world.cluster, 0);
+    (4..7).for_each(|index| world.cluster.signal(index, Signal::STOP));
+    reader.read_until(&world.cluster, "the loss of the fast quorum", |status| status.path.is_slow);
+    eventually("the word of a member", || {
+        reader.read();
+        world.settings()["slow"]["by"].as_u64().is_some_and(|by| by < 4)
+    });
+    world.until("slow mode of all", &[0, 1, 2, 3], |status| status.path.is_slow);
+    (4..7).for_each(|index| world.cluster.signal(index, Signal::CONT));
+    reader.read_until(&world.cluster, "the return of the fast quorum", |status| !status.path.is_slow);
+    world.until("the end of slow mode", &[0, 1, 2, 3, 4, 5, 6], |status| {
+        reader.read();
+        !status.path.is_slow
     });
     assert_eq!(world.settings()["slow"], Value::Null);
 }
