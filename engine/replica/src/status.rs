@@ -147,6 +147,7 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
     json!({
         "address": address,
         "replica": welcome.replica.0,
+        "member": welcome.is_member(),
         "epoch": welcome.epoch.0,
         "cluster": welcome.cluster.to_string(),
         "members": members.collect::<Vec<_>>(),
@@ -170,9 +171,8 @@ fn peer_to_json(peer: &PeerStatus) -> Value {
 
 fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
     let mut text = format!(
-        "replica {} of {}, epoch {}, cluster {}, durability {}",
-        welcome.replica,
-        welcome.members.len(),
+        "{}, epoch {}, cluster {}, durability {}",
+        place(welcome),
         welcome.epoch.0,
         welcome.cluster,
         if welcome.durable { "fsync" } else { "os" }
@@ -181,6 +181,16 @@ fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
         text += &shard_lines(welcome, status);
     }
     text
+}
+
+/// The place of a replica among the members. One that learns or was left out has none.
+fn place(welcome: &Welcome) -> String {
+    let (replica, members) = (welcome.replica, welcome.members.len());
+    if welcome.is_member() {
+        format!("replica {replica} of {members}")
+    } else {
+        format!("none of the {members} members")
+    }
 }
 
 /// The line for the links with a peer, with a newline before it.
@@ -274,4 +284,28 @@ fn troubles(status: &ShardStatus) -> String {
         also(format!("snapshots found damaged: {}; check the disk", status.snapshots_damaged));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isonomy_wire::id::{Epoch, ReplicaId};
+    use isonomy_wire::message::Member;
+
+    #[test]
+    fn one_that_is_no_member_is_told_from_the_members() {
+        let members = vec![Member { host: "db1".into(), client_base: 7400 }; 3];
+        let of = |replica| Welcome {
+            cluster: ClusterId(1),
+            epoch: Epoch(4),
+            replica: ReplicaId(replica),
+            shards: 1,
+            members: members.clone(),
+            durable: true,
+        };
+        assert!(to_table(&of(2), &[]).starts_with("replica 2 of 3, epoch 4, "));
+        assert!(to_table(&of(3), &[]).starts_with("none of the 3 members, epoch 4, "));
+        let is_member = |replica| to_json("db1:7400", &of(replica), &[])["member"].clone();
+        assert_eq!((is_member(2), is_member(u8::MAX)), (true.into(), false.into()));
+    }
 }

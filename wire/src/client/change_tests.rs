@@ -222,19 +222,16 @@ async fn a_source_goes_on_in_the_next_epoch() {
 }
 
 #[tokio::test]
-async fn a_member_that_moves_within_its_epoch_is_found_by_what_the_others_say() {
-    let cluster = Cluster::start_with(4, &[0, 1, 2]).await;
+async fn a_member_that_moves_within_its_epoch_is_found() {
+    let mut cluster = Cluster::start_with(4, &[0, 1, 2]).await;
     let client = cluster.client().await;
     for n in 0..30 {
         client.decide(format!("key {n}"), "v").await.unwrap();
     }
-    // Member 2 runs as process 3 now.
+    // Member 2 runs as process 3 now, and the connections to the others hold.
     let known = cluster.members(1, &[0, 1, 3]);
     (0..4).for_each(|process| cluster.tell(process, known.clone()));
-    let mut cluster = cluster;
     cluster.replicas[2].shutdown().await;
-    // One of the others ends a connection, for whatever reason, and says where the member is when the client is back.
-    cluster.shared.hang_ups.store(1, Ordering::Relaxed);
     let found = async {
         let mut keys = (0..30).cycle();
         while cluster.shared.by_replica[3].load(Ordering::Relaxed) == 0 {
@@ -242,4 +239,19 @@ async fn a_member_that_moves_within_its_epoch_is_found_by_what_the_others_say() 
         }
     };
     come("a request to the member that moved", found).await;
+}
+
+#[tokio::test]
+async fn members_that_all_come_elsewhere_while_a_client_is_cut_off_are_found_by_the_first_addresses() {
+    let mut cluster = Cluster::start_with(5, &[0, 1]).await;
+    let client = cluster.client().await;
+    client.decide("k", "0").await.unwrap();
+    cluster.change(&[2]);
+    assert_eq!(client.decide("k", "1").await.unwrap().id.epoch, Epoch(2));
+    // The only member is gone before the client hears of its successors, and a member of epoch 1 is still there.
+    cluster.replicas[2].shutdown().await;
+    cluster.replicas[0].shutdown().await;
+    cluster.change(&[3, 4]);
+    let decided = come("the answer", client.decide("k", "2")).await.unwrap();
+    assert_eq!((decided.key_seq, decided.id.epoch), (3, Epoch(3)));
 }

@@ -2,6 +2,7 @@
 //! its connection breaks or the members change.
 
 use super::connection::{ConnectError, Connection};
+use super::scout::Scout;
 use super::troubles::Troubles;
 use crate::conversation::{Received, Transmit};
 use crate::id::{ClusterId, Epoch, ReplicaId, ShardId};
@@ -94,6 +95,14 @@ impl Links {
             tasks: JoinSet::new(),
         };
         links.connect();
+        let scout = Scout {
+            cluster: links.cluster,
+            first: welcome.members.clone(),
+            view: links.view.subscribe(),
+            events: links.sender.clone(),
+            troubles: links.troubles.clone(),
+        };
+        links.tasks.spawn(scout.run());
         links
     }
 

@@ -3,6 +3,9 @@
 //! A [`Client`] is a handle to a task that owns a [`Conversation`] and one connection per replica
 //! and shard. Handles are cheap to clone; calls from many tasks share request frames.
 //!
+//! When the members of the cluster change, the client follows: it hears of the new members from those that it knows,
+//! sends what has no answer to them, under the same numbers, and no call fails because of the change.
+//!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = isonomy_wire::client::Client::connect(&["127.0.0.1:7200"]).await?;
@@ -23,6 +26,7 @@ mod driver;
 mod links;
 #[cfg(test)]
 mod rig;
+mod scout;
 mod source;
 mod sources;
 #[cfg(test)]
@@ -136,7 +140,8 @@ pub struct Client {
 
 impl Client {
     /// Connects to the cluster of the replicas at these client ports ("host:port", of shard 0). One address is
-    /// enough, since each replica names all others. The client then talks to members of this cluster only.
+    /// enough, since each replica names all members, even one that is not a member any more. The client then talks to
+    /// members of this cluster only, and follows when they change.
     ///
     /// # Errors
     ///

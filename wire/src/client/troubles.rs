@@ -48,6 +48,12 @@ impl Troubles {
         self.all().unconnected.values().cloned().collect()
     }
 
+    /// The replicas that are not connected for a shard.
+    pub(super) fn unconnected_of(&self, shard: ShardId) -> Vec<ReplicaId> {
+        let all = self.all();
+        all.unconnected.keys().filter(|(of, _)| *of == shard).map(|(_, replica)| *replica).collect()
+    }
+
     /// All present reasons.
     pub(super) fn list(&self) -> Vec<String> {
         let refusal = self.all().refusal.clone();
