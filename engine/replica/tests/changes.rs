@@ -186,6 +186,28 @@ fn a_member_whose_directory_was_wiped_is_replaced_while_clients_go_on() {
 }
 
 #[test]
+fn a_member_that_lives_is_replaced_by_one_elsewhere() {
+    let mut world = World::growing(3, 4);
+    decide(&world, 0, "before");
+    eventually("all live", || world.living() == [true; 3]);
+    let load = Load::start(&world, &[0, 1, 2]);
+    let change = Change::begin(&world, &["replace", "1", &world.address(3)]);
+    let config = fs::read_to_string(world.cluster.config_path(3)).unwrap();
+    fs::write(world.cluster.config_path(3), config.replace("replica = 3", "replica = 1")).unwrap();
+    world.cluster.spawn(3);
+    change.end();
+    assert_eq!((epoch(&world), ids(&world)), (2, vec![0, 1, 2]));
+    load.end(&world, 3);
+    assert_eq!(world.cluster.stop(1), Some(0));
+    world.cluster.wait_agreed();
+    // The old directory has no place any more.
+    let refused = world.cluster.run_to_end(1);
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    world.cluster.kill(0);
+    decide(&world, 3, "after");
+}
+
+#[test]
 fn members_that_are_killed_at_any_step_delay_a_change() {
     let mut world = World::growing(3, 4);
     eventually("all live", || world.living() == [true; 3]);
