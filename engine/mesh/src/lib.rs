@@ -47,6 +47,8 @@ pub struct Roster {
     pub members: u8,
     /// The members, and behind them the learners of a change that is under way.
     pub places: Vec<Place>,
+    /// Whether a change of the members is announced.
+    pub is_changing: bool,
 }
 
 impl Roster {
@@ -55,7 +57,7 @@ impl Roster {
         let place = |address| Place { address, incarnation: None };
         let places: Vec<Place> = addresses.into_iter().map(place).collect();
         let members = places.len() as u8;
-        Roster { epoch: Epoch(1), record: RecordId(0), own: Some(own), members, places }
+        Roster { epoch: Epoch(1), record: RecordId(0), own: Some(own), members, places, is_changing: false }
     }
 }
 

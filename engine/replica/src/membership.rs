@@ -149,6 +149,7 @@ impl Membership {
             own: own.map(|place| ReplicaId(place as u8)),
             members: record.membership.members.len() as u8,
             places: places(record).enumerate().map(place).collect(),
+            is_changing: record.change().is_some(),
         }
     }
 

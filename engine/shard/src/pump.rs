@@ -51,6 +51,8 @@ pub(crate) enum Input {
     Doubt { barrier: u64 },
     /// The file of the own snapshot was verified.
     Verified { barrier: u64, is_whole: bool },
+    /// A change of the members is announced, or none is.
+    Change { is_announced: bool },
     /// The epoch is to end with this record.
     Seal(RecordId),
     /// The process has ordered other settings.
@@ -106,6 +108,7 @@ impl Pump {
             Input::Install(snapshot) => return core.install_snapshot(now, *snapshot),
             Input::Doubt { barrier } => core.doubt_snapshot(now, barrier),
             Input::Verified { barrier, is_whole } => core.on_snapshot_verified(now, barrier, is_whole),
+            Input::Change { is_announced } => core.on_change(is_announced),
             Input::Seal(record) => core.propose_seal(now, record),
             Input::Settings(ShardSettings { tuning, is_slow_agreed }) => {
                 core.apply(now, tuning, is_slow_agreed);

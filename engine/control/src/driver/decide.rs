@@ -53,5 +53,19 @@ pub fn decide(view: &View, report: &Report, own: &Presence) -> Option<Action> {
     }
 }
 
+/// Whether a member of the next epoch lives that does not hold the state at the Seal yet. It would have to copy the whole
+/// state anew if the next epoch began without it.
+#[must_use]
+pub fn is_holder_missing(view: &View) -> bool {
+    let Some(State::Changing { change, to, stage: Stage::Sealing }) =
+        view.record.as_ref().map(|it| &it.state)
+    else {
+        return false;
+    };
+    let holders = view.marks.holders(*change);
+    let incarnations = to.members.iter().filter_map(|member| member.incarnation);
+    incarnations.filter(|it| view.alive.contains_key(it)).any(|it| !holders.contains_key(&it))
+}
+
 #[cfg(test)]
 mod tests;

@@ -11,14 +11,16 @@ use crate::service::View;
 use crate::store::{Store, Stored};
 use std::time::Duration;
 use tokio::sync::watch::Receiver;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 mod decide;
 
-pub use decide::{Action, decide};
+pub use decide::{Action, decide, is_holder_missing};
 
 /// The longest wait before a step that every member may take, so that not all of them take it at once.
 const STAGGER_MAX: Duration = Duration::from_millis(50);
+/// How long the next epoch waits for members that live and do not hold the state at the Seal yet, once enough do.
+const HOLDERS_PATIENCE: Duration = Duration::from_millis(250);
 /// How long it may take until what was written is seen. Then it is written again, which changes nothing if it is there.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -61,11 +63,20 @@ impl Driver {
     /// Carries changes on for ever. It may end at any moment: whatever was begun goes on by what is known then.
     pub(crate) async fn run(&mut self) {
         let (mut backoff, mut told) = (Backoff::new(), String::new());
+        let mut waits_since: Option<Instant> = None;
         loop {
             let Some((action, revision)) = self.action() else {
+                waits_since = None;
                 self.news().await;
                 continue;
             };
+            if matches!(action, Action::Replace { .. }) && is_holder_missing(&self.views.borrow()) {
+                let waited = waits_since.get_or_insert_with(Instant::now).elapsed();
+                if waited < HOLDERS_PATIENCE {
+                    let _ = timeout(HOLDERS_PATIENCE.saturating_sub(waited), self.news()).await;
+                    continue;
+                }
+            }
             let done = match &action {
                 Action::Mark(mark) => self.store.mark(revision, mark).await,
                 Action::Replace { known, next } => {

@@ -120,13 +120,15 @@ impl Node {
         due.is_none_or(|due| due > now.after(TICK_US))
     }
 
-    /// Opens links to learners that have come, and closes those of learners that have gone.
+    /// Opens links to learners that have come, closes those of learners that have gone, and tells the core whether a
+    /// change is announced.
     fn follow_roster(self: &Rc<Node>, ticker: &mut Ticker) {
         let roster = self.roster();
         if ticker.roster.as_ref().is_some_and(|known| Rc::ptr_eq(known, &roster)) {
             return;
         }
         self.open_links();
+        self.pump.take(Input::Change { is_announced: roster.is_changing });
         let known = ticker.roster.replace(roster.clone());
         for place in roster.places.len()..known.map_or(0, |known| known.places.len()) {
             self.net.links.borrow().close(ReplicaId(place as u8));

@@ -135,3 +135,13 @@ fn nothing_is_done_on_a_record_that_is_not_followed() {
     view.unfollowed = Some(Unfollowed::Absent);
     assert_eq!(decide(&view, &Report { is_close: true, held: None }, &presence(2)), None);
 }
+
+#[test]
+fn the_next_epoch_waits_a_little_for_members_that_live_and_hold_nothing_yet() {
+    let record = sealing();
+    let holds = |ids: &[u8]| ids.iter().map(|id| mark(*id, Fact::Holds(7))).collect::<Vec<_>>();
+    assert!(is_holder_missing(&view(&record, 0..4, &holds(&[0, 1, 2]))), "member 3 lives");
+    assert!(!is_holder_missing(&view(&record, 0..3, &holds(&[0, 1, 2]))), "member 3 does not live");
+    assert!(!is_holder_missing(&view(&record, 0..4, &holds(&[0, 1, 2, 3]))));
+    assert!(!is_holder_missing(&view(&learning(false), 0..4, &[])), "nobody holds anything before the Seal");
+}
