@@ -258,6 +258,10 @@ impl Task {
     /// The newest members, once the task's place is among them.
     async fn members(&mut self) -> Result<View, Gone> {
         let replica = self.replica.0;
+        if self.view.borrow().replicas() <= replica {
+            // Nobody is missing there, whatever the last try has told.
+            self.troubles.note(self.shard, self.replica, None);
+        }
         let view = self.view.wait_for(|view| view.replicas() > replica).await;
         view.map(|view| view.clone()).map_err(|_| Gone)
     }

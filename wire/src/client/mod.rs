@@ -183,8 +183,8 @@ impl Client {
     ///
     /// # Panics
     ///
-    /// When a setting of `config` is out of range, or when the caller does not run on a tokio runtime with I/O and
-    /// time enabled.
+    /// When `welcome` names no members that are possible, when a setting of `config` is out of range, or when the
+    /// caller does not run on a tokio runtime with I/O and time enabled.
     pub fn with(welcome: Welcome, config: Config) -> Client {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
         let driver = Driver::new(Conversation::new(config), &welcome, queue);

@@ -201,6 +201,8 @@ async fn converse(shared: Arc<Shared>, process: usize, stream: TcpStream) {
     let Handshake::Welcome(welcome) = judged else { return };
     peer.splitter.trust();
     shared.welcomed.fetch_add(1, Ordering::Relaxed);
+    // One that is not a member executes nothing.
+    let epoch = if welcome.is_member() { known.epoch } else { Epoch(0) };
     loop {
         let frame = tokio::select! {
             frame = peer.hear() => frame,
@@ -218,7 +220,7 @@ async fn converse(shared: Arc<Shared>, process: usize, stream: TcpStream) {
         let Some(frame) = frame else { return };
         match frame.decode(Scope { kind: Kind::Client, ..scope }).unwrap() {
             ClientMessage::Request { tag } => {
-                if !on_request(&shared, process, known.epoch, &mut peer, tag, &frame.payload).await {
+                if !on_request(&shared, process, epoch, &mut peer, tag, &frame.payload).await {
                     return;
                 }
             }

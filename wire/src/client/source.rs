@@ -77,7 +77,8 @@ impl Source {
     ///
     /// # Panics
     ///
-    /// As [`Source::connect`], and when a setting of `config` is out of range.
+    /// As [`Source::connect`], and when `welcome` names no members that are possible or a setting of `config` is out of
+    /// range.
     pub fn with(welcome: &Welcome, config: Config, name: &SourceName, next: u64) -> Source {
         let (calls, queue) = mpsc::channel(CALLS_MAX);
         let owner = Owner(rand::random_range(1..=u64::MAX));
