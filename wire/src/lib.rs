@@ -9,6 +9,7 @@ pub mod client;
 pub mod command;
 pub mod conversation;
 pub mod deps;
+pub mod epoch;
 pub mod failure;
 pub mod frame;
 pub mod id;

@@ -5,7 +5,8 @@
 
 use crate::id::{ChangeId, Incarnation, MemberId, RecordId};
 use crate::record::{Membership, Record, Stage, State};
-use isonomy_wire::id::ClusterId;
+use isonomy_wire::epoch::{Entered, Found, WentBack, judge};
+use isonomy_wire::id::{ClusterId, Epoch, RecordId as WireRecordId};
 
 /// What to do about an etcd that was set back.
 const REMEDY: &str = "etcd was restored from an old backup, or the prefix was written by hand. Nothing is followed. \
@@ -25,35 +26,12 @@ pub enum Refused {
         /// The id that the replica knows.
         known: ClusterId,
     },
-    /// The epoch went backwards.
-    #[error("the record is of epoch {there}, but this replica has seen epoch {known}: {REMEDY}")]
-    Backwards {
-        /// The epoch in the record.
-        there: u32,
-        /// The epoch that the replica knows.
-        known: u32,
-    },
-    /// The same epoch has another record.
-    #[error(
-        "epoch {epoch} has the record {there}, but this replica has seen the record {known} for it: {REMEDY}"
-    )]
-    OtherRecord {
-        /// The epoch of both.
-        epoch: u32,
+    /// etcd is not in its newest state.
+    #[error("{back} (the record in etcd is {there}, and the known one {known}): {REMEDY}")]
+    Back {
+        /// What shows that.
+        back: WentBack,
         /// The record in etcd.
-        there: RecordId,
-        /// The record that the replica knows.
-        known: RecordId,
-    },
-    /// The next epoch follows another record than the known one.
-    #[error(
-        "epoch {epoch} follows the record {there}, but this replica has seen the record {known} before it: \
-             {REMEDY}"
-    )]
-    OtherPast {
-        /// The epoch of the record in etcd.
-        epoch: u32,
-        /// The predecessor that it names.
         there: RecordId,
         /// The record that the replica knows.
         known: RecordId,
@@ -117,20 +95,19 @@ pub fn follows(known: &Record, record: &Record) -> Result<(), Refused> {
     if record.shards != known.shards {
         return Err(Refused::Shards { there: record.shards, known: known.shards });
     }
-    if record.epoch < known.epoch {
-        return Err(Refused::Backwards { there: record.epoch, known: known.epoch });
-    }
-    if record.epoch == known.epoch {
-        return follows_within(known, record);
-    }
-    match record.predecessor {
-        Some(there) if record.epoch == known.epoch + 1 && there != known.record => {
-            Err(Refused::OtherPast { epoch: record.epoch, there, known: known.record })
-        }
-        Some(_) if record.epoch == known.epoch + 1 => succeeds(known, record),
+    // The first record has no predecessor, and none after it is without.
+    let predecessor = record.predecessor.unwrap_or(RecordId(0));
+    match judge(entered(known), entered(record), WireRecordId(predecessor.0)) {
+        Ok(Found::Same) => follows_within(known, record),
+        Ok(Found::Later) if record.epoch == known.epoch + 1 => succeeds(known, record),
         // The epochs between are not known here; whoever wrote the record has followed them.
-        _ => Ok(()),
+        Ok(Found::Later) => Ok(()),
+        Err(back) => Err(Refused::Back { back, there: record.record, known: known.record }),
     }
+}
+
+fn entered(record: &Record) -> Entered {
+    Entered { epoch: Epoch(record.epoch), record: WireRecordId(record.record.0) }
 }
 
 /// Once an epoch is being sealed, it is known which one comes next. It has the members of the change, or those of the
@@ -145,9 +122,6 @@ fn succeeds(known: &Record, record: &Record) -> Result<(), Refused> {
 /// Within an epoch a change may come, go on and go, and members may name their first directories. Nothing else changes.
 fn follows_within(known: &Record, record: &Record) -> Result<(), Refused> {
     let epoch = record.epoch;
-    if record.record != known.record {
-        return Err(Refused::OtherRecord { epoch, there: record.record, known: known.record });
-    }
     if !known.membership.has_places_of(&record.membership) {
         return Err(Refused::OtherMembers { epoch });
     }

@@ -3,6 +3,7 @@
 use crate::contract::Sealed;
 use crate::mutant::{self, Mutant};
 use crate::replica::Replica;
+pub use isonomy_wire::epoch::{Entered, Found, WentBack};
 use isonomy_wire::id::{Epoch, RecordId};
 use isonomy_wire::message::Refusal;
 
@@ -64,61 +65,7 @@ impl Replica {
     }
 }
 
-/// The record of an epoch that a replica has entered. It notes both durably, before it says anything in the epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entered {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The id of the record.
-    pub record: RecordId,
-}
-
-/// What a record says to a replica that has entered another one or the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
-    /// The record that the replica has entered.
-    Same,
-    /// The record of a later epoch.
-    Later,
-}
-
-/// Why the store of records cannot be in its newest state: it was restored from an old backup, or belongs to another
-/// cluster. The replica stops.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum WentBack {
-    /// The record is of an earlier epoch.
-    #[error(
-        "the record in etcd is of epoch {}, and this replica has entered epoch {}: etcd was restored from an old backup, \
-         or the prefix is that of another cluster; put back etcd's newest state", there.0, here.0
-    )]
-    Epoch {
-        /// The epoch of the replica.
-        here: Epoch,
-        /// The epoch of the record.
-        there: Epoch,
-    },
-    /// The record is another one of the same epoch.
-    #[error(
-        "epoch {} has another record in etcd than this replica has entered: etcd was restored from an old backup, or the \
-         prefix is that of another cluster; put back etcd's newest state", epoch.0
-    )]
-    Record {
-        /// The epoch of both.
-        epoch: Epoch,
-    },
-    /// The record follows another one than the replica has entered.
-    #[error(
-        "the record of epoch {} in etcd follows another record of epoch {} than this replica has entered: etcd was \
-         restored from an old backup, or the prefix is that of another cluster; put back etcd's newest state",
-        next.0, next.0 - 1
-    )]
-    Predecessor {
-        /// The epoch of the record.
-        next: Epoch,
-    },
-}
-
-/// Judges a record that was read, which follows the record `predecessor`, by the record that the replica has entered.
+/// Judges a record that was read ([`isonomy_wire::epoch::judge`]).
 ///
 /// # Errors
 ///
@@ -127,15 +74,5 @@ pub fn judge(entered: Entered, read: Entered, predecessor: RecordId) -> Result<F
     if mutant::is(Mutant::RecordUnchecked) {
         return Ok(if read.epoch > entered.epoch { Found::Later } else { Found::Same });
     }
-    if read.epoch < entered.epoch {
-        return Err(WentBack::Epoch { here: entered.epoch, there: read.epoch });
-    }
-    if read.epoch == entered.epoch {
-        let is_same = read.record == entered.record;
-        return if is_same { Ok(Found::Same) } else { Err(WentBack::Record { epoch: read.epoch }) };
-    }
-    if read.epoch.0 == entered.epoch.0 + 1 && predecessor != entered.record {
-        return Err(WentBack::Predecessor { next: read.epoch });
-    }
-    Ok(Found::Later)
+    isonomy_wire::epoch::judge(entered, read, predecessor)
 }

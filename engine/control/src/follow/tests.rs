@@ -3,7 +3,8 @@ use crate::id::{Incarnation, MemberId, RecordId};
 use crate::plan::{Change, cancel, claim};
 use crate::record::{Record, Stage, State};
 use crate::sample::{CHANGE, address, announced, directory, next, record, sealing, started};
-use isonomy_wire::id::ClusterId;
+use isonomy_wire::epoch::WentBack;
+use isonomy_wire::id::{ClusterId, Epoch};
 
 /// An epoch that a second change of the members is to end.
 fn next_but_one(record: &Record) -> Record {
@@ -114,12 +115,16 @@ fn a_sealed_epoch_has_one_successor() {
 fn a_history_that_goes_back_or_aside_is_refused() {
     let first = started(3);
     let second = next(&sealing());
-    assert_eq!(follows(&second, &first), Err(Refused::Backwards { there: 1, known: 2 }));
+    let refused = |known: &Record, there: &Record, back| {
+        let expected = Refused::Back { back, there: there.record, known: known.record };
+        assert_eq!(follows(known, there), Err(expected));
+    };
+    let of = |there| WentBack::Epoch { here: Epoch(2), there: Epoch(there) };
+    refused(&second, &first, of(1));
     let other = Record { record: RecordId(0xd), ..first.clone() };
-    let refused = Refused::OtherRecord { epoch: 1, there: RecordId(0xd), known: RecordId(0xa) };
-    assert_eq!(follows(&first, &other), Err(refused));
-    let refused = Refused::OtherPast { epoch: 2, there: RecordId(0xd), known: RecordId(0xa) };
-    assert_eq!(follows(&first, &Record { predecessor: Some(RecordId(0xd)), ..second }), Err(refused));
+    refused(&first, &other, WentBack::Record { epoch: Epoch(1) });
+    let aside = Record { predecessor: Some(RecordId(0xd)), ..second };
+    refused(&first, &aside, WentBack::Predecessor { next: Epoch(2) });
 }
 
 #[test]

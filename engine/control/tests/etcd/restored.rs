@@ -5,6 +5,8 @@ use crate::support::{KEY, follow, next, record, store, until, until_follows};
 use isonomy_control::id::MemberId;
 use isonomy_control::service::{StartError, Unfollowed};
 use isonomy_control::{BadRecord, Refused};
+use isonomy_wire::epoch::WentBack;
+use isonomy_wire::id::Epoch;
 use std::path::Path;
 
 fn copy(from: &Path, to: &Path) {
@@ -37,7 +39,9 @@ async fn an_epoch_that_goes_backwards_is_refused() {
     std::fs::remove_dir_all(&data).unwrap();
     copy(&backup, &data);
     etcd.restart(0).await;
-    let backwards = Unfollowed::Refused(Refused::Backwards { there: 1, known: 2 });
+    let refused = |back, there, known| Unfollowed::Refused(Refused::Back { back, there, known });
+    let back = WentBack::Epoch { here: Epoch(2), there: Epoch(1) };
+    let backwards = refused(back, first.record.record, second.record.record);
     let view = until(&service, "it is refused", |view| view.unfollowed == Some(backwards.clone())).await;
     assert_eq!(view.record.as_deref(), Some(&second.record), "what is known stays");
     drop(service);
@@ -49,7 +53,7 @@ async fn an_epoch_that_goes_backwards_is_refused() {
     let mut store = store(&etcd.endpoints());
     let other = store.replace(&first, &next(&first.record)).await.unwrap();
     let (there, known) = (other.record.record, second.record.record);
-    let refused = Unfollowed::Refused(Refused::OtherRecord { epoch: 2, there, known });
+    let refused = refused(WentBack::Record { epoch: Epoch(2) }, there, known);
     until(&service, "the other history is refused", |view| view.unfollowed == Some(refused.clone())).await;
     // The operator puts back what the replicas have.
     store.replace(&other, &second.record).await.unwrap();
