@@ -56,6 +56,43 @@ fn the_demo_shows_what_it_says_and_keeps_its_field_names() {
 }
 
 #[test]
+fn a_member_in_etcd_is_replaced_under_load() {
+    let etcd = std::env::var("ISONOMY_TEST_ETCD").unwrap_or_else(|_| "etcd".into());
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    let output = program()
+        .args(["demo", "--etcd", "--etcd-program", &etcd, "--seconds", "1", "--rate", "200"])
+        .args(["--output", "json", "--dir", dir])
+        .output()
+        .unwrap();
+    let json: Value =
+        serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    let checks = json["checks"].as_array().unwrap();
+    // How long a pause lasts on a loaded machine is measured, not tested.
+    let is_pause = |check: &Value| {
+        check["name"].as_str().unwrap().contains("others went on")
+            || check["name"].as_str().unwrap().starts_with("the other replicas went on")
+    };
+    let failed: Vec<&Value> = checks.iter().filter(|check| check["ok"] != true && !is_pause(check)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!((&json["replaced"]["epoch"], &json["agree"]), (&2.into(), &true.into()));
+    for field in ["/replaced/pause_ms", "/replaced/whole_after_ms"] {
+        assert!(json.pointer(field).is_some_and(Value::is_number), "{field}");
+    }
+}
+
+#[test]
+fn an_etcd_that_cannot_be_started_is_named() {
+    let dir = env!("CARGO_TARGET_TMPDIR");
+    let output = program()
+        .args(["demo", "--etcd", "--etcd-program", "/nonexistent/etcd", "--dir", dir])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("/nonexistent/etcd cannot be started") && text.contains("install etcd"), "{text}");
+}
+
+#[test]
 fn a_directory_that_cannot_be_used_is_named() {
     let output = program().args(["demo", "--dir", "/nonexistent"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -46,8 +46,8 @@ pub(crate) struct Listeners {
 enum End {
     /// The process is told to stop.
     Stopping,
-    /// A later epoch has begun.
-    NextEpoch(Rc<Roster>),
+    /// A later epoch has begun, or this one has no place for the replica any more.
+    NextPlace(Rc<Roster>),
 }
 
 impl Shard {
@@ -74,7 +74,7 @@ impl Shard {
             let node = Rc::new(node);
             match node.clone().serve(listeners).await {
                 End::Stopping => return node.end().await,
-                End::NextEpoch(next) => {
+                End::NextPlace(next) => {
                     found = node.leave(&next).await;
                     roster = next;
                 }
@@ -161,7 +161,10 @@ impl Node {
         let roster = self.shard.mail.roster();
         // What the log holds of the Seal becomes durable first, and the state with it.
         let is_ending = self.pump.look(|core| core.sealed().is_some()) && self.ended.get().is_none();
-        (roster.epoch > self.seat.epoch && !is_ending).then(|| End::NextEpoch(roster))
+        let is_over = roster.epoch > self.seat.epoch && !is_ending;
+        // A learner has its place for as long as the change is announced.
+        let is_given_up = roster.epoch == self.seat.epoch && roster.own != Some(self.seat.replica);
+        if is_over || is_given_up { Some(End::NextPlace(roster)) } else { None }
     }
 
     /// Sees the own instances through, and lets the last answers leave.

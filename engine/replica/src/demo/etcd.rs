@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use isonomy_tuning::ports::free_ranges;
 use std::fs::File;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ impl Etcd {
         Ok(etcd)
     }
 
-    fn wait_listening(&mut self, port: u16, log: &PathBuf) -> Result<()> {
+    fn wait_listening(&mut self, port: u16, log: &Path) -> Result<()> {
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if let Some(status) = self.process.try_wait()? {

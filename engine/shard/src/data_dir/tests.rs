@@ -379,3 +379,13 @@ fn another_learner_may_have_the_place_of_one_that_was_given_up() {
     assert!(data_dir.accept_peer(learner, named(6)).unwrap());
     assert!(!data_dir.accept_peer(learner, claim(5)).unwrap(), "without the record it is whom it was met as");
 }
+
+#[test]
+fn a_learner_may_change_its_place_and_a_member_may_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = DataDir::open(&expected(dir.path())).unwrap();
+    let at = |own, members| Roster { own: Some(ReplicaId(own)), members, ..roster() };
+    data_dir.enter(&at(1, 1)).unwrap();
+    data_dir.enter(&at(2, 1)).unwrap();
+    assert!(data_dir.enter(&at(0, 1)).unwrap_err().to_string().contains("belongs to replica 1"));
+}

@@ -146,6 +146,25 @@ impl House {
             answer => panic!("{answer:?}"),
         }
     }
+
+    /// The shard takes no part in the epoch of this roster, and says where the members are.
+    async fn until_left_out(&self, roster: Roster) {
+        let mut roster = Roster { own: None, ..roster };
+        roster.places[0].address.client_base = 4321;
+        let expected = roster.epoch;
+        self.order(ToShard::Roster(roster));
+        let began = Instant::now();
+        loop {
+            match self.hello(Role::Client).await.1 {
+                Handshake::Refused(Refusal::NotAMember { epoch, members }) => {
+                    let ports: Vec<u16> = members.iter().map(|member| member.client_base).collect();
+                    assert_eq!((epoch, &ports[..]), (expected, &[4321][..]));
+                    return;
+                }
+                answer => assert!(began.elapsed() < PATIENCE, "{answer:?}"),
+            }
+        }
+    }
 }
 
 /// The epochs whose logs lie in the directory of the shard.
@@ -234,19 +253,12 @@ fn whoever_is_left_out_says_where_the_members_are() {
     run(&dir.path().join("data"), async |house| {
         house.decide(1).await;
         house.seal().await;
-        let mut roster = Roster { own: None, ..second(&house.roster) };
-        roster.places[0].address.client_base = 4321;
-        house.order(ToShard::Roster(roster));
-        let began = Instant::now();
-        loop {
-            match house.hello(Role::Client).await.1 {
-                Handshake::Refused(Refusal::NotAMember { epoch, members }) => {
-                    let ports: Vec<u16> = members.iter().map(|member| member.client_base).collect();
-                    assert_eq!((epoch, &ports[..]), (SECOND, &[4321][..]));
-                    return;
-                }
-                answer => assert!(began.elapsed() < PATIENCE, "{answer:?}"),
-            }
-        }
+        house.until_left_out(second(&house.roster)).await;
     });
+}
+
+#[test]
+fn whoever_has_lost_its_place_within_an_epoch_says_so_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    run(&dir.path().join("data"), async |house| house.until_left_out(house.roster.clone()).await);
 }
