@@ -2,7 +2,7 @@
 //! peer, and decides when to try again.
 
 use futures_lite::future::or;
-use isonomy_protocol::snapshot::{Broken, Reader};
+use isonomy_protocol::snapshot::{BadSnapshot, Reader};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_tuning::{disk, file_size};
 use isonomy_wire::id::ReplicaId;
@@ -82,7 +82,7 @@ enum FetchError {
     #[error("this snapshot is no longer needed from that replica")]
     NotWanted,
     #[error("the received snapshot does not read ({0}); that replica verifies its file")]
-    Damaged(Broken),
+    Damaged(BadSnapshot),
     #[error("that replica says that it has no such snapshot any more")]
     Missing,
     #[error("that replica has sent nothing for {} s", SOURCE_PATIENCE.as_secs())]

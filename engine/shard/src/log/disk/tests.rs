@@ -5,7 +5,7 @@ use crate::log::recover::{recover, spare_path};
 use crate::testing::fixture::{Setup, begin, record, run, until};
 use isonomy_protocol::contract::{Append, Time};
 use isonomy_protocol::log::BLOCK_BYTES;
-use isonomy_protocol::log::scan::Entry;
+use isonomy_protocol::log::scan::LogEntry;
 use isonomy_wire::id::ShardId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -23,7 +23,7 @@ struct Rig {
     preparing: glommio::Task<()>,
     log: Log,
     /// What was read back when it was opened.
-    read: Vec<Entry>,
+    read: Vec<LogEntry>,
 }
 
 impl Rig {
@@ -82,7 +82,7 @@ impl Rig {
     }
 }
 
-fn entry(append: &Append) -> Entry {
+fn entry(append: &Append) -> LogEntry {
     (append.record.clone(), append.payload.clone())
 }
 
@@ -133,7 +133,7 @@ fn a_write_is_in_its_file_when_it_returns() {
 fn what_was_written_is_read_back_across_segments_and_restarts() {
     let (_dir, setup) = temporary();
     let mut random = SmallRng::seed_from_u64(1);
-    let mut written: Vec<Entry> = Vec::new();
+    let mut written: Vec<LogEntry> = Vec::new();
     for _ in 0..3 {
         run(async {
             let mut rig = Rig::open(&setup, 0).await;
@@ -211,6 +211,6 @@ fn a_spare_file_becomes_an_empty_segment() {
         until(|| rig.segments() == [3, 4, 5, 6, 7, 8] && rig.spares().is_empty()).await;
         rig.close().await;
     });
-    let expected: Vec<Entry> = (3..=6).map(|position| entry(&begin(position, position))).collect();
+    let expected: Vec<LogEntry> = (3..=6).map(|position| entry(&begin(position, position))).collect();
     assert_eq!(run(async { Rig::open(&setup, 3).await.read }), expected);
 }
