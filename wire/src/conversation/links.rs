@@ -48,9 +48,9 @@ impl Pause {
     }
 }
 
-/// One connection, as far as the choice of a replica depends on it.
+/// The health of one connection, as far as the choice of a replica depends on it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Link {
+struct LinkHealth {
     connected: bool,
     /// The replica did not answer in time. Requests go to others until this time, or until it answers.
     suspect_until: u64,
@@ -74,7 +74,7 @@ struct Link {
     pauses: [Pause; CLASSES],
 }
 
-impl Link {
+impl LinkHealth {
     fn is_trusted(&self, now: u64) -> bool {
         self.connected && !self.mute && self.suspect_until <= now
     }
@@ -87,23 +87,26 @@ impl Link {
     }
 }
 
-/// All connections of a conversation.
+/// The health of all connections of a conversation.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(super) struct LinkTable {
     replicas: u8,
-    links: Vec<Link>,
+    links: Vec<LinkHealth>,
 }
 
-impl Links {
-    pub(super) fn new(replicas: u8, shards: u16) -> Links {
-        Links { replicas, links: vec![Link::default(); usize::from(replicas) * usize::from(shards)] }
+impl LinkTable {
+    pub(super) fn new(replicas: u8, shards: u16) -> LinkTable {
+        LinkTable {
+            replicas,
+            links: vec![LinkHealth::default(); usize::from(replicas) * usize::from(shards)],
+        }
     }
 
-    fn at(&mut self, replica: ReplicaId, shard: ShardId) -> &mut Link {
+    fn at(&mut self, replica: ReplicaId, shard: ShardId) -> &mut LinkHealth {
         &mut self.links[usize::from(shard.0) * usize::from(self.replicas) + replica.index()]
     }
 
-    fn of_shard(&self, shard: ShardId) -> &[Link] {
+    fn of_shard(&self, shard: ShardId) -> &[LinkHealth] {
         let first = usize::from(shard.0) * usize::from(self.replicas);
         &self.links[first..first + usize::from(self.replicas)]
     }
@@ -144,21 +147,21 @@ impl Links {
     /// since the welcome shows that the replica lives, but not yet that it decides.
     pub(super) fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
         let link = self.at(replica, shard);
-        let Link { suspect_until, silences, resets, .. } = *link;
-        *link = Link { connected: true, suspect_until, silences, resets, ..Link::default() };
+        let LinkHealth { suspect_until, silences, resets, .. } = *link;
+        *link = LinkHealth { connected: true, suspect_until, silences, resets, ..LinkHealth::default() };
     }
 
     pub(super) fn on_disconnected(&mut self, replica: ReplicaId, shard: ShardId) {
         let link = self.at(replica, shard);
         // Otherwise it counted as dead before, which the link remembers.
         if link.connected {
-            *link = Link::default();
+            *link = LinkHealth::default();
         }
     }
 
     /// The replica closed an idle connection to make room for another.
     pub(super) fn on_yielded(&mut self, replica: ReplicaId, shard: ShardId) {
-        *self.at(replica, shard) = Link { resting: true, ..Link::default() };
+        *self.at(replica, shard) = LinkHealth { resting: true, ..LinkHealth::default() };
     }
 
     /// Names the resting connections that the conversation would prefer to the one that takes the requests of a home
@@ -283,8 +286,8 @@ impl Links {
             }
             link.quiet_since = now.min(link.quiet_since + skipped);
             if link.is_dead(now, retry) {
-                let Link { suspect_until, silences, resets, .. } = *link;
-                *link = Link { suspect_until, silences, resets: resets + 1, ..Link::default() };
+                let LinkHealth { suspect_until, silences, resets, .. } = *link;
+                *link = LinkHealth { suspect_until, silences, resets: resets + 1, ..LinkHealth::default() };
                 dead(ReplicaId((place % replicas) as u8), ShardId((place / replicas) as u16));
             }
         }
@@ -299,26 +302,27 @@ mod tests {
     const FIRST: ReplicaId = ReplicaId(0);
     const SECOND: ReplicaId = ReplicaId(1);
 
-    fn two() -> Links {
-        let mut links = Links::new(2, 1);
+    fn two() -> LinkTable {
+        let mut links = LinkTable::new(2, 1);
         links.on_connected(FIRST, SHARD);
         links.on_connected(SECOND, SHARD);
         links
     }
 
-    fn target(links: &Links, now: u64) -> Option<ReplicaId> {
+    fn target(links: &LinkTable, now: u64) -> Option<ReplicaId> {
         links.targets(FIRST, SHARD, now).of(Class::Writes)
     }
 
-    fn refuse(links: &mut Links, replica: ReplicaId, now: u64) {
+    fn refuse(links: &mut LinkTable, replica: ReplicaId, now: u64) {
         links.overloaded(replica, SHARD, Class::Writes, now, 10_000, 40_000);
     }
 
     #[test]
     fn the_home_comes_first_and_the_next_ones_after_it() {
         let shard = ShardId(1);
-        let mut links = Links::new(3, 2);
-        let from_last = |links: &Links, shard, now| links.targets(ReplicaId(2), shard, now).of(Class::Reads);
+        let mut links = LinkTable::new(3, 2);
+        let from_last =
+            |links: &LinkTable, shard, now| links.targets(ReplicaId(2), shard, now).of(Class::Reads);
         assert_eq!(from_last(&links, shard, 0), None);
         links.on_connected(ReplicaId(1), shard);
         assert_eq!(from_last(&links, shard, 0), Some(ReplicaId(1)));
@@ -333,7 +337,7 @@ mod tests {
     #[test]
     fn a_slow_replica_is_left_alone_for_longer_each_time() {
         let mut links = two();
-        let silent = |links: &mut Links, now: u64| {
+        let silent = |links: &mut LinkTable, now: u64| {
             // The replica sends something else meanwhile.
             links.on_heard(FIRST, SHARD);
             links.silent(FIRST, SHARD, now - 10, now, 10);
@@ -376,7 +380,7 @@ mod tests {
     fn one_request_shows_whether_an_overload_has_passed() {
         let mut links = two();
         refuse(&mut links, FIRST, 0);
-        let sent = |links: &mut Links, now| links.on_sent(FIRST, SHARD, Class::Writes, now, 1_000_000);
+        let sent = |links: &mut LinkTable, now| links.on_sent(FIRST, SHARD, Class::Writes, now, 1_000_000);
         sent(&mut links, 10_000);
         assert_eq!(target(&links, 10_000), Some(SECOND));
         assert!(!links.on_answer(FIRST, SHARD, Class::Writes, Some(0)), "it was sent before");
@@ -391,13 +395,13 @@ mod tests {
     #[test]
     fn a_connection_that_says_nothing_is_dead_and_the_next_has_longer() {
         let mut links = two();
-        let dead = |links: &mut Links, now: u64, skipped: u64| {
+        let dead = |links: &mut LinkTable, now: u64, skipped: u64| {
             let mut found = Vec::new();
             links.bury(now, skipped, 10, |replica, _| found.push(replica));
             found
         };
         assert_eq!(dead(&mut links, 1_000, 0), [], "nothing was asked");
-        let ask = |links: &mut Links, now: u64| links.on_sent(FIRST, SHARD, Class::Writes, now, 10);
+        let ask = |links: &mut LinkTable, now: u64| links.on_sent(FIRST, SHARD, Class::Writes, now, 10);
         ask(&mut links, 1_000);
         links.silent(FIRST, SHARD, 1_000, 1_010, 10);
         assert_eq!(dead(&mut links, 1_019, 0), []);
