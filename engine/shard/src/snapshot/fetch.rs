@@ -34,14 +34,14 @@ const STAT_BLOCK_BYTES: u64 = 512;
 
 /// A piece that a peer has sent and that is not written yet.
 struct Piece {
-    place: Place,
+    place: PiecePlace,
     total: u64,
     bytes: bytes::Bytes,
 }
 
 /// The source of a piece, and its place in the snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
+struct PiecePlace {
     source: ReplicaId,
     barrier: u64,
     from: u64,
@@ -66,7 +66,7 @@ impl Default for Patience {
 #[derive(Default)]
 pub(crate) struct Fetching {
     /// The piece for which the transfer waits. Other pieces are dropped.
-    awaited: Cell<Option<Place>>,
+    awaited: Cell<Option<PiecePlace>>,
     piece: RefCell<Option<Piece>>,
     arrived: Signal,
     patience: Patience,
@@ -128,7 +128,7 @@ impl Node {
         total: u64,
         bytes: bytes::Bytes,
     ) {
-        self.transfers.fetching.on_piece(Piece { place: Place { source, barrier, from }, total, bytes });
+        self.transfers.fetching.on_piece(Piece { place: PiecePlace { source, barrier, from }, total, bytes });
     }
 
     /// Why this replica has no snapshot that it should have; empty if all is well.
@@ -232,7 +232,7 @@ impl Node {
         let is_wanted = || self.pump.look(|core| core.wants_snapshot()) == Some((source, barrier));
         let ask = || self.net.say_to_peer(source, &PeerMessage::Fetch { barrier, from }, &[]);
         let piece =
-            self.transfers.fetching.await_piece(Place { source, barrier, from }, is_wanted, ask).await?;
+            self.transfers.fetching.await_piece(PiecePlace { source, barrier, from }, is_wanted, ask).await?;
         piece.check(total)?;
         Ok(piece)
     }
@@ -251,7 +251,7 @@ impl Fetching {
     /// meanwhile, and the transfer then goes on where it was.
     async fn await_piece(
         &self,
-        place: Place,
+        place: PiecePlace,
         is_wanted: impl Fn() -> bool,
         ask: impl Fn(),
     ) -> Result<Piece, FetchError> {
