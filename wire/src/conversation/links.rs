@@ -2,6 +2,7 @@
 
 use super::config::{DEAD_AFTER_RETRIES, RETRY_DOUBLINGS_MAX, TICK_US};
 use crate::id::{ReplicaId, ShardId};
+use std::ops::Range;
 
 /// A class of requests that meet the same limits at a replica. A replica may refuse one class and take the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +47,15 @@ impl Pause {
     fn is_over(&self, now: u64) -> bool {
         self.until <= now && self.trial_until <= now
     }
+}
+
+/// How long a replica that refuses requests is left alone.
+#[derive(Clone, Copy)]
+pub(super) struct Backoff {
+    /// The pause that the refusal asks for.
+    pub(super) pause: u64,
+    /// The longest pause after repeated refusals, unless a refusal asks for more.
+    pub(super) longest: u64,
 }
 
 /// The health of one connection, as far as the choice of a replica depends on it.
@@ -237,28 +247,28 @@ impl LinkTable {
         link.suspect_until = link.suspect_until.max(until);
     }
 
-    /// The replica did not answer a request of time `at` in time. Each time in a row the pause is twice as long,
-    /// since another request to it may wait in vain.
-    pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, at: u64, now: u64, pause: u64) {
+    /// The replica has not answered a request in time. `waited` begins when the request was sent and ends now. Each
+    /// time in a row the pause is twice as long, since another request to the replica may wait in vain.
+    pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, waited: Range<u64>, pause: u64) {
+        let Range { start: sent_at, end: now } = waited;
         let link = self.at(replica, shard);
         if link.suspect_until <= now {
             link.suspect_until = now + (pause << link.silences.min(RETRY_DOUBLINGS_MAX));
             link.silences += 1;
         }
-        link.mute |= !link.heard && link.quiet_since <= at;
+        link.mute |= !link.heard && link.quiet_since <= sent_at;
     }
 
-    /// The replica refuses a class of requests for `pause` from now on. If it still refuses after that, the next
-    /// pause is twice as long, up to `longest` unless it asks for more. When all replicas are overloaded, each
-    /// request that went to one of them before goes to all of them, and must not come more often for that.
+    /// The replica refuses a class of requests from now on. If the replica still refuses after the pause, the next
+    /// pause is twice as long. When all replicas are overloaded, each request that went to one of them before goes to
+    /// all of them, and must not come more often for that.
     pub(super) fn overloaded(
         &mut self,
         replica: ReplicaId,
         shard: ShardId,
         class: Class,
         now: u64,
-        pause: u64,
-        longest: u64,
+        Backoff { pause, longest }: Backoff,
     ) {
         let current = &mut self.at(replica, shard).pauses[class as usize];
         let doubled = pause << current.refusals.min(RETRY_DOUBLINGS_MAX);
@@ -314,7 +324,7 @@ mod tests {
     }
 
     fn refuse(links: &mut LinkTable, replica: ReplicaId, now: u64) {
-        links.overloaded(replica, SHARD, Class::Writes, now, 10_000, 40_000);
+        links.overloaded(replica, SHARD, Class::Writes, now, Backoff { pause: 10_000, longest: 40_000 });
     }
 
     #[test]
@@ -340,7 +350,7 @@ mod tests {
         let silent = |links: &mut LinkTable, now: u64| {
             // The replica sends something else meanwhile.
             links.on_heard(FIRST, SHARD);
-            links.silent(FIRST, SHARD, now - 10, now, 10);
+            links.silent(FIRST, SHARD, now - 10..now, 10);
         };
         silent(&mut links, 100);
         silent(&mut links, 101);
@@ -403,7 +413,7 @@ mod tests {
         assert_eq!(dead(&mut links, 1_000, 0), [], "nothing was asked");
         let ask = |links: &mut LinkTable, now: u64| links.on_sent(FIRST, SHARD, Class::Writes, now, 10);
         ask(&mut links, 1_000);
-        links.silent(FIRST, SHARD, 1_000, 1_010, 10);
+        links.silent(FIRST, SHARD, 1_000..1_010, 10);
         assert_eq!(dead(&mut links, 1_019, 0), []);
         assert!(links.on_heard(FIRST, SHARD), "a byte does");
         assert_eq!(dead(&mut links, 1_020, 0), []);
@@ -414,7 +424,7 @@ mod tests {
         links.on_connected(FIRST, SHARD);
         assert_eq!(target(&links, 1_540), Some(FIRST), "it was welcomed");
         ask(&mut links, 1_540);
-        links.silent(FIRST, SHARD, 1_540, 1_550, 10);
+        links.silent(FIRST, SHARD, 1_540..1_550, 10);
         assert_eq!(target(&links, 1_570), Some(SECOND), "nothing but a byte or a welcome helps");
         assert_eq!(dead(&mut links, 1_579, 0), []);
         assert_eq!(dead(&mut links, 1_580, 0), [FIRST]);

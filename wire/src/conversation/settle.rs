@@ -3,6 +3,7 @@
 use super::Conversation;
 use super::config::{EPOCH_PAUSE_US, EPOCH_PAUSE_US_MAX, LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
 use super::lane::{Flight, LaneSession, Pending, Place, RequestKind};
+use super::links::Backoff;
 use super::outcome::{Charge, Error, NO_TOKEN, NotTaken, Outcome};
 use crate::answer::{Answer, Answers, BadResponse};
 use crate::failure::{Failure, Reason};
@@ -208,9 +209,10 @@ impl Conversation {
             Failure::Overloaded { retry_after_ms, .. } => {
                 // Another replica may take it at once.
                 let (pause, class) = (1000 * u64::from(retry_after_ms), flight.kind.class());
+                let backoff = Backoff { pause, longest: self.config.retry_us };
                 flight.unsettled -= 1;
                 lane.send_again(place);
-                self.links.overloaded(replica, shard, class, now, pause, self.config.retry_us);
+                self.links.overloaded(replica, shard, class, now, backoff);
             }
             Failure::Unavailable(reason) | Failure::Unknown(reason) => {
                 // Of an unknown outcome the copy may still have its effect.
@@ -219,8 +221,8 @@ impl Conversation {
                 lane.send_again(place);
                 match reason {
                     Reason::EpochEnded { .. } => {
-                        let (pause, longest) = (EPOCH_PAUSE_US, EPOCH_PAUSE_US_MAX);
-                        self.links.overloaded(replica, shard, class, now, pause, longest);
+                        let backoff = Backoff { pause: EPOCH_PAUSE_US, longest: EPOCH_PAUSE_US_MAX };
+                        self.links.overloaded(replica, shard, class, now, backoff);
                     }
                     _ => self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US),
                 }
@@ -343,7 +345,7 @@ impl Conversation {
             let Place::Sent { at, .. } = flight.place else { return false };
             let is_late = now >= at + (retry << (flight.sends - 1).min(RETRY_DOUBLINGS_MAX));
             if is_late {
-                links.silent(replica, shard, at, now, retry);
+                links.silent(replica, shard, at..now, retry);
             }
             is_late
         });
