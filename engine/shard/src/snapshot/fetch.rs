@@ -33,18 +33,19 @@ const ROOM_FOR_LOG: u64 = (SEGMENTS_AHEAD * SEGMENT_BYTES) as u64;
 const STAT_BLOCK_BYTES: u64 = 512;
 
 /// A piece that a peer has sent and that is not written yet.
-struct Piece {
-    place: PiecePlace,
-    total: u64,
-    bytes: bytes::Bytes,
+pub(crate) struct Piece {
+    pub(crate) place: PiecePlace,
+    /// The length of the snapshot's file; 0 if the source has no such snapshot.
+    pub(crate) total: u64,
+    pub(crate) bytes: bytes::Bytes,
 }
 
 /// The source of a piece, and its place in the snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct PiecePlace {
-    source: ReplicaId,
-    barrier: u64,
-    from: u64,
+pub(crate) struct PiecePlace {
+    pub(crate) source: ReplicaId,
+    pub(crate) barrier: u64,
+    pub(crate) from: u64,
 }
 
 /// How long the transfer waits.
@@ -120,15 +121,8 @@ impl FetchError {
 
 impl Node {
     /// Takes a piece of a peer's snapshot that has come.
-    pub(crate) fn on_piece(
-        &self,
-        source: ReplicaId,
-        barrier: u64,
-        from: u64,
-        total: u64,
-        bytes: bytes::Bytes,
-    ) {
-        self.transfers.fetching.on_piece(Piece { place: PiecePlace { source, barrier, from }, total, bytes });
+    pub(crate) fn on_piece(&self, piece: Piece) {
+        self.transfers.fetching.on_piece(piece);
     }
 
     /// Why this replica has no snapshot that it should have; empty if all is well.

@@ -197,9 +197,9 @@ async fn answer_during<T>(
     };
     let source = async {
         while !is_over.get() {
-            if let Some(PiecePlace { source, barrier, from }) = node.transfers.fetching.awaited.get() {
-                let (total, bytes) = answer(from);
-                node.on_piece(source, barrier, from, total, bytes.into());
+            if let Some(place) = node.transfers.fetching.awaited.get() {
+                let (total, bytes) = answer(place.from);
+                node.on_piece(Piece { place, total, bytes: bytes.into() });
             }
             fixture::until(|| is_over.get() || node.transfers.fetching.awaited.get().is_some()).await;
         }
