@@ -55,7 +55,7 @@ enum Cli {
     /// acknowledged and executed. The disk, TCP and memory are measured separately. Exit codes: 0: everything was
     /// measured; 1: a measurement failed; 2: the arguments are wrong.
     #[command(after_help = "Example:\n  isonomy-bench probe --dir /var/lib/isonomy --json probe.json")]
-    Probe(probe::Options),
+    Probe(probe::ProbeOptions),
     /// Runs one replica of the probe; `isonomy-bench probe` starts it
     #[command(hide = true)]
     ProbeReplica(probe::ReplicaOptions),

@@ -253,7 +253,7 @@ pub(crate) mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Cli {
+    struct LoadCli {
         #[command(flatten)]
         options: Options,
     }
@@ -261,7 +261,7 @@ pub(crate) mod tests {
     /// The options that these arguments give, besides a place to connect to.
     pub(crate) fn parsed(arguments: &str) -> Options {
         let arguments = ["load", "--connect", "h:1"].into_iter().chain(arguments.split_whitespace());
-        Cli::parse_from(arguments).options
+        LoadCli::parse_from(arguments).options
     }
 
     #[test]
@@ -273,7 +273,7 @@ pub(crate) mod tests {
         assert!(config.frame_bytes >= 2048 * (16 + 48 + 8));
         let large = parsed("--value-bytes 1048576").conversation(3, 1);
         assert_eq!(large.frame_bytes, 1 << 20);
-        let wrong = Cli::try_parse_from("load --connect h:1 --rate 5 --window 5".split(' '));
+        let wrong = LoadCli::try_parse_from("load --connect h:1 --rate 5 --window 5".split(' '));
         assert!(wrong.is_err_and(|error| error.to_string().contains("--window")));
     }
 

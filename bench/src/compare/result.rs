@@ -182,7 +182,7 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Cli {
+    struct CompareCli {
         #[command(flatten)]
         options: CompareOptions,
     }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn medians_are_compared() {
-        let options = Cli::parse_from(["compare", "--against", "etcd"]).options;
+        let options = CompareCli::parse_from(["compare", "--against", "etcd"]).options;
         let etcd = [1.0, 9.0, 2.0].map(|puts| round(System::Etcd, puts));
         let isonomy = [20.0, 30.0, 10.0].map(|puts| round(System::Isonomy, puts));
         let rounds = [etcd, isonomy].concat();

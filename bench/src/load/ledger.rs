@@ -112,12 +112,12 @@ struct Book {
     /// The highest number of each key, and what was told of that number.
     tops: HashMap<u32, (u64, Told)>,
     /// Keys about which something is asked.
-    open: HashMap<u32, Open>,
+    open: HashMap<u32, OpenKey>,
 }
 
 /// A key about which something is asked.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenKey {
     /// How many commands without an answer were asked above each number.
     floors: BTreeMap<u64, u32>,
     /// Numbers above the lowest of these.

@@ -122,11 +122,11 @@ pub(crate) enum Pace {
     /// A command is due as soon as another was answered.
     Closed { window: usize },
     /// Commands are due at fixed times.
-    Open(Open),
+    Open(OpenLoop),
 }
 
 /// The commands of an open loop. Of `threads` threads each takes every `threads`-th command.
-pub(crate) struct Open {
+pub(crate) struct OpenLoop {
     pieces: Vec<Piece>,
     /// The present piece, and the first command behind it.
     piece: usize,
@@ -140,7 +140,7 @@ impl Pace {
         if schedule.pieces.is_empty() {
             return Pace::Closed { window: options.window_per_thread() };
         }
-        let mut open = Open {
+        let mut open = OpenLoop {
             pieces: schedule.pieces.clone(),
             piece: 0,
             end: 0,
@@ -186,7 +186,7 @@ impl Pace {
     }
 }
 
-impl Open {
+impl OpenLoop {
     fn find_piece(&mut self) {
         let first_of = |piece: usize| self.pieces.get(piece).map_or(u64::MAX, |piece| piece.first);
         while self.next >= first_of(self.piece + 1) {

@@ -45,7 +45,7 @@ pub(crate) enum What {
 }
 
 /// A connection that was made for a place in an epoch.
-type Made = (Epoch, usize, Up);
+type MadeConnection = (Epoch, usize, Up);
 
 /// All connections of a thread.
 pub(crate) struct Wires {
@@ -53,8 +53,8 @@ pub(crate) struct Wires {
     epoch: Epoch,
     /// The connections to the first member by shard, then those to the second, and so on.
     wires: Vec<Wire>,
-    made: mpsc::Receiver<Made>,
-    maker: mpsc::Sender<Made>,
+    made: mpsc::Receiver<MadeConnection>,
+    maker: mpsc::Sender<MadeConnection>,
 }
 
 impl Wires {

@@ -13,8 +13,8 @@ use isonomy_tuning::limits::{EXECUTOR_MEMLOCK_BYTES, Resource, raise};
 use isonomy_tuning::probe::{Disk, Loopback, Memory};
 use isonomy_tuning::uring;
 use machine::Machine;
-pub(crate) use options::{Options, ReplicaOptions};
-use report::Report;
+pub(crate) use options::{ProbeOptions, ReplicaOptions};
+use report::ProbeReport;
 pub(crate) use skeleton::replica::run as run_replica;
 use skeleton::words::REPLICAS;
 use std::path::Path;
@@ -60,7 +60,7 @@ fn check_executor() -> Result<()> {
 }
 
 /// Measures the disk, TCP, memory and the skeleton, one after the other, and prints the report.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &ProbeOptions) -> Result<()> {
     options.check()?;
     let file = ResultFile::replace(options.json.as_deref(), "--json")?;
     check_executor()?;
@@ -76,7 +76,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let memory = Memory::measure();
     say("measuring the skeleton: replicas that sync, forward and execute without a protocol ...");
     let skeleton = skeleton::measure(options)?;
-    let report = Report::new(options, machine, file_system.to_string(), &disk, &loopback, &memory, skeleton);
+    let report =
+        ProbeReport::new(options, machine, file_system.to_string(), &disk, &loopback, &memory, skeleton);
     let json = format!("{}\n", serde_json::to_string_pretty(&report)?);
     let printed = out::print(match options.output {
         Output::Json => json.clone(),

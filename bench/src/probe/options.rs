@@ -21,7 +21,7 @@ const SECONDS_MAX: u64 = 3_600;
 
 /// Options of `probe`. They come back in the report as they were.
 #[derive(Args, Clone, Debug, Serialize)]
-pub(crate) struct Options {
+pub(crate) struct ProbeOptions {
     /// The directory for the logs during the probe: any directory on the disk that is to be measured
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
@@ -66,7 +66,7 @@ pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
 }
 
-impl Options {
+impl ProbeOptions {
     /// Checks what the limits of single options do not cover.
     pub(crate) fn check(&self) -> Result<()> {
         let batch_bytes = self.batch * command_bytes(self.value_bytes) as u64;
@@ -127,13 +127,13 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Cli {
+    struct ProbeCli {
         #[command(flatten)]
-        options: Options,
+        options: ProbeOptions,
     }
 
-    fn parsed(arguments: &str) -> Options {
-        Cli::parse_from(["probe"].into_iter().chain(arguments.split_whitespace())).options
+    fn parsed(arguments: &str) -> ProbeOptions {
+        ProbeCli::parse_from(["probe"].into_iter().chain(arguments.split_whitespace())).options
     }
 
     #[test]

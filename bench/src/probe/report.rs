@@ -6,23 +6,23 @@ use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::machine::Machine;
-use super::options::Options;
-use super::skeleton::{Figures, Loops};
+use super::options::ProbeOptions;
+use super::skeleton::{LoopFigures, Loops};
 
 /// The report of the probe.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct ProbeReport {
     commit: Option<&'static str>,
     measured_at_unix_s: u64,
     #[serde(flatten)]
     machine: Machine,
     file_system: String,
     batch: u64,
-    config: Options,
+    config: ProbeOptions,
     /// The figures of the skeleton in a closed loop.
     #[serde(flatten)]
-    closed_loop: Figures,
-    open_loop: Option<Figures>,
+    closed_loop: LoopFigures,
+    open_loop: Option<LoopFigures>,
     disk_sync_p50_us: u64,
     disk_sync_p99_us: u64,
     disk_write_mib_per_second: f64,
@@ -35,18 +35,18 @@ pub(crate) struct Report {
     memory_address_ns: f64,
 }
 
-impl Report {
+impl ProbeReport {
     pub(crate) fn new(
-        options: &Options,
+        options: &ProbeOptions,
         machine: Machine,
         file_system: String,
         disk: &Disk,
         loopback: &Loopback,
         memory: &Memory,
         loops: Loops,
-    ) -> Report {
+    ) -> ProbeReport {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        Report {
+        ProbeReport {
             commit: option_env!("ISONOMY_COMMIT"),
             measured_at_unix_s: now.map_or(0, |now| now.as_secs()),
             machine,
@@ -86,7 +86,7 @@ impl Report {
         row("TCP, round trip of 64 bytes", format!("p50 {p50} us, p99 {p99} us"));
         row("random cache line of memory", format!("{:.1} ns", self.memory_line_ns));
         row("address of a page", format!("{:.0} ns", self.memory_address_ns));
-        let Options { shards, batch, in_flight, rate, .. } = &self.config;
+        let ProbeOptions { shards, batch, in_flight, rate, .. } = &self.config;
         row("skeleton", format!("3 replicas with {shards} shard(s) each"));
         row(
             "closed loop",
@@ -101,7 +101,7 @@ impl Report {
     }
 }
 
-impl Figures {
+impl LoopFigures {
     fn rows(&self, row: &mut impl FnMut(&str, String)) {
         row("decisions per second", format!("{:.0}", self.decisions_per_second));
         row("replica CPU us per decision", format!("{:.3}", self.cpu_us_per_decision));

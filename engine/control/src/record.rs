@@ -105,7 +105,7 @@ pub enum Stage {
 
 /// What is read first: a newer record may have fields that this release does not know.
 #[derive(Deserialize)]
-struct Version {
+struct RecordVersion {
     version: u32,
 }
 
@@ -118,7 +118,7 @@ impl Record {
         if bytes.len() > RECORD_BYTES_MAX {
             return Err(BadRecord::Long(bytes.len()));
         }
-        let Version { version } = serde_json::from_slice(bytes).map_err(BadRecord::no_json)?;
+        let RecordVersion { version } = serde_json::from_slice(bytes).map_err(BadRecord::no_json)?;
         if version > VERSION {
             return Err(BadRecord::Newer(version));
         }

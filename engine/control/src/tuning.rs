@@ -119,14 +119,14 @@ enum Path {
 /// The value of the key.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {
+struct TuningValue {
     version: u32,
     settings: Chosen,
 }
 
 /// What is read first: a newer value may have fields that this release does not know.
 #[derive(Deserialize)]
-struct Version {
+struct TuningVersion {
     version: u32,
 }
 
@@ -136,7 +136,7 @@ impl Chosen {
     /// # Errors
     /// One variant of [`BadTuning`] for each way in which the bytes are no settings.
     pub fn parse(bytes: &[u8]) -> Result<Chosen, BadTuning> {
-        let Settings { settings, .. } = read(bytes)?;
+        let TuningValue { settings, .. } = read(bytes)?;
         settings.check()?;
         Ok(settings)
     }
@@ -147,7 +147,7 @@ impl Chosen {
     /// When memory is exhausted: settings always have a JSON form.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(&Settings { version: VERSION, settings: *self })
+        serde_json::to_vec(&TuningValue { version: VERSION, settings: *self })
             .expect("settings have a JSON form")
     }
 
@@ -324,7 +324,7 @@ fn read<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, BadTuning> {
     if bytes.len() > BYTES_MAX {
         return Err(BadTuning::Long(bytes.len()));
     }
-    let Version { version } = serde_json::from_slice(bytes).map_err(BadTuning::no_json)?;
+    let TuningVersion { version } = serde_json::from_slice(bytes).map_err(BadTuning::no_json)?;
     match version {
         VERSION => serde_json::from_slice(bytes).map_err(BadTuning::no_json),
         0 => Err(BadTuning::NoVersion(version)),

@@ -48,7 +48,7 @@ impl Touched {
 
 /// The index's entry for one hash.
 #[derive(Clone, Copy, Debug, Default)]
-struct Entry {
+struct HashEntry {
     /// Nothing, the last write of the only row that touched the hash, or a place in the table of wide
     /// entries. Nearly all keys are written by their home alone.
     last: Halves,
@@ -63,34 +63,35 @@ const WIDE: u64 = 1 << 63;
 const ROW_SHIFT: u32 = 56;
 const SEQ_MASK: u64 = (1 << ROW_SHIFT) - 1;
 
-enum Known {
+/// What an index entry records of a hash: the form that [`HashEntry`] packs into 64 bits.
+enum LastTouch {
     Nothing,
     Write(InstanceId),
     Wide(usize),
 }
 
-impl Entry {
+impl HashEntry {
     #[inline]
-    fn known(self) -> Known {
+    fn last_touch(self) -> LastTouch {
         let last = self.last.joined();
         if last == 0 {
-            Known::Nothing
+            LastTouch::Nothing
         } else if last & WIDE == 0 {
-            Known::Write(InstanceId::new(ReplicaId((last >> ROW_SHIFT) as u8), last & SEQ_MASK))
+            LastTouch::Write(InstanceId::new(ReplicaId((last >> ROW_SHIFT) as u8), last & SEQ_MASK))
         } else {
-            Known::Wide((last & !WIDE) as usize)
+            LastTouch::Wide((last & !WIDE) as usize)
         }
     }
 
     #[inline]
-    fn set(&mut self, known: Known) {
-        let last = match known {
-            Known::Nothing => 0,
-            Known::Write(id) => {
+    fn set(&mut self, touch: LastTouch) {
+        let last = match touch {
+            LastTouch::Nothing => 0,
+            LastTouch::Write(id) => {
                 debug_assert!(id.seq <= SEQ_MASK);
                 u64::from(id.row.0) << ROW_SHIFT | id.seq
             }
-            Known::Wide(place) => WIDE | place as u64,
+            LastTouch::Wide(place) => WIDE | place as u64,
         };
         self.last = Halves::of(last);
     }
@@ -116,7 +117,7 @@ pub struct Learnt {
 /// outcome of its instance (trap B8).
 #[derive(Clone, Debug, Default)]
 pub struct Index {
-    table: Table<Entry, LINE_ENTRIES>,
+    table: Table<HashEntry, LINE_ENTRIES>,
     wides: Blocks<Wide, BLOCK_WIDES>,
     barriers: Deps,
 }
@@ -160,21 +161,21 @@ impl Index {
     #[inline]
     fn touch(&mut self, id: InstanceId, access: Access, known: &mut Deps) -> Place {
         let entry = self.table.entry(access.hash());
-        match entry.known() {
-            Known::Nothing if access.writes() => entry.set(Known::Write(id)),
-            Known::Write(last) if access.writes() && last.row == id.row => {
+        match entry.last_touch() {
+            LastTouch::Nothing if access.writes() => entry.set(LastTouch::Write(id)),
+            LastTouch::Write(last) if access.writes() && last.row == id.row => {
                 known.add(last);
-                entry.set(Known::Write(InstanceId::new(id.row, last.seq.max(id.seq))));
+                entry.set(LastTouch::Write(InstanceId::new(id.row, last.seq.max(id.seq))));
             }
-            Known::Nothing | Known::Write(_) => {
+            LastTouch::Nothing | LastTouch::Write(_) => {
                 let mut wide = Wide::default();
-                if let Known::Write(last) = entry.known() {
+                if let LastTouch::Write(last) = entry.last_touch() {
                     wide.writes.add(last);
                 }
                 touch_wide(&mut wide, id, access, known);
-                entry.set(Known::Wide(self.wides.push(wide)));
+                entry.set(LastTouch::Wide(self.wides.push(wide)));
             }
-            Known::Wide(place) => touch_wide(&mut self.wides[place], id, access, known),
+            LastTouch::Wide(place) => touch_wide(&mut self.wides[place], id, access, known),
         }
         entry.place
     }

@@ -12,7 +12,7 @@ pub const FIRST: Epoch = Epoch(1);
 
 /// How far a replica has come in its epoch.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Stage {
+pub(crate) enum EpochStage {
     /// The replica lacks the state in which the epoch began: it votes, and executes and answers nothing.
     Waiting,
     /// The replica takes part.
@@ -25,10 +25,10 @@ pub(crate) enum Stage {
     },
 }
 
-impl Stage {
+impl EpochStage {
     /// The stage of a replica with an empty log.
-    pub(crate) fn of(epoch: Epoch) -> Stage {
-        if epoch > FIRST { Stage::Waiting } else { Stage::Open }
+    pub(crate) fn of(epoch: Epoch) -> EpochStage {
+        if epoch > FIRST { EpochStage::Waiting } else { EpochStage::Open }
     }
 }
 
@@ -49,19 +49,19 @@ impl Replica {
     /// The end of the epoch, if a Seal has executed here.
     pub fn sealed(&self) -> Option<Sealed> {
         match self.stage {
-            Stage::Ended { sealed, .. } => Some(sealed),
-            Stage::Waiting | Stage::Open => None,
+            EpochStage::Ended { sealed, .. } => Some(sealed),
+            EpochStage::Waiting | EpochStage::Open => None,
         }
     }
 
     /// Whether a Seal has executed here, so that nothing else will.
     pub(crate) fn is_sealed(&self) -> bool {
-        matches!(self.stage, Stage::Ended { .. })
+        matches!(self.stage, EpochStage::Ended { .. })
     }
 
     /// Whether the state in which the epoch began has not come yet.
     pub fn lacks_state(&self) -> bool {
-        matches!(self.stage, Stage::Waiting)
+        matches!(self.stage, EpochStage::Waiting)
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Barrier {
 
 /// Why the head of a row cannot execute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Block {
+enum Blocker {
     /// The head was not examined since something changed.
     Unknown,
     /// This instance must be committed first.
@@ -62,7 +62,7 @@ pub struct Executor {
     committed: Frontier,
     /// The instances behind the executed ones, per row.
     rows: Vec<VecDeque<Option<Vertex>>>,
-    blocks: Vec<Block>,
+    blockers: Vec<Blocker>,
     /// The steps that were found, in order, and not polled yet.
     ready: VecDeque<Step>,
     /// The frontier of the last barrier.
@@ -80,7 +80,7 @@ impl Executor {
             executed: Frontier::NONE,
             committed: Frontier::NONE,
             rows: vec![VecDeque::new(); n],
-            blocks: vec![Block::Unknown; n],
+            blockers: vec![Blocker::Unknown; n],
             ready: VecDeque::new(),
             at_barrier: Frontier::NONE,
             largest: 0,
@@ -100,9 +100,9 @@ impl Executor {
 
     /// The instances for which execution waits, at most one per row.
     pub fn waiting_on(&self) -> impl Iterator<Item = InstanceId> {
-        self.blocks.iter().zip(&self.rows).filter_map(|(block, row)| match block {
-            Block::Commit(id) | Block::Gate(id) => Some(*id).filter(|_| row.iter().any(Option::is_some)),
-            Block::Unknown => None,
+        self.blockers.iter().zip(&self.rows).filter_map(|(blocker, row)| match blocker {
+            Blocker::Commit(id) | Blocker::Gate(id) => Some(*id).filter(|_| row.iter().any(Option::is_some)),
+            Blocker::Unknown => None,
         })
     }
 
@@ -125,13 +125,13 @@ impl Executor {
             prefix += 1;
         }
         self.committed.set(id.row, self.executed.of(id.row) + prefix as u64);
-        for block in &mut self.blocks {
-            if *block == Block::Commit(id) {
-                *block = Block::Unknown;
+        for blocker in &mut self.blockers {
+            if *blocker == Blocker::Commit(id) {
+                *blocker = Blocker::Unknown;
             }
         }
         if place == 0 {
-            self.blocks[row] = Block::Unknown;
+            self.blockers[row] = Blocker::Unknown;
         }
     }
 
@@ -149,7 +149,7 @@ impl Executor {
             let prefix = self.rows[row].iter().take_while(|vertex| vertex.is_some()).count() as u64;
             self.committed.0[row] = self.executed.0[row] + prefix;
         }
-        self.blocks.fill(Block::Unknown);
+        self.blockers.fill(Blocker::Unknown);
         batches
     }
 
@@ -173,7 +173,7 @@ impl Executor {
         (0..self.n).find_map(|row| {
             let is_there = self.rows[row].front().is_some_and(Option::is_some);
             let id = self.head(row);
-            (is_there && self.blocks[row] == Block::Unknown).then_some(id)
+            (is_there && self.blockers[row] == Blocker::Unknown).then_some(id)
         })
     }
 
@@ -197,8 +197,8 @@ impl Executor {
         } else {
             Search::new(self).run(head)
         };
-        if let Err(block) = outcome {
-            self.blocks[head.row.index()] = block;
+        if let Err(blocker) = outcome {
+            self.blockers[head.row.index()] = blocker;
         }
     }
 
@@ -213,7 +213,7 @@ impl Executor {
 
     /// The gate: checks that every instance at or below the `after` of a member is executed, or committed and without
     /// conflict to the member (B25), or part of the component.
-    fn gate(&self, component: &[InstanceId]) -> Result<(), Block> {
+    fn gate(&self, component: &[InstanceId]) -> Result<(), Blocker> {
         let members = if mutant::is(Mutant::GateOfOne) { &component[..1] } else { component };
         for member in members {
             let vertex = self.vertex(*member).expect("members are committed");
@@ -223,7 +223,7 @@ impl Executor {
             for row in 0..self.n {
                 for seq in self.executed.0[row] + 1..=vertex.after.0[row] {
                     let id = InstanceId::new(ReplicaId(row as u8), seq);
-                    let Some(other) = self.vertex(id) else { return Err(Block::Commit(id)) };
+                    let Some(other) = self.vertex(id) else { return Err(Blocker::Commit(id)) };
                     let conflicting = match (&vertex.payload, &other.payload) {
                         (Some(mine), Some(theirs)) => {
                             conflicts(mine, theirs) || mutant::is(Mutant::StrictGate)
@@ -231,7 +231,7 @@ impl Executor {
                         _ => false,
                     };
                     if conflicting && !component.contains(&id) {
-                        return Err(Block::Gate(id));
+                        return Err(Blocker::Gate(id));
                     }
                 }
             }
@@ -269,16 +269,16 @@ impl Executor {
             assert_eq!(*id, self.head(id.row.index()), "rows execute in order");
             let vertex = self.rows[id.row.index()].pop_front().flatten().expect("members are committed");
             self.executed.set(id.row, id.seq);
-            self.blocks[id.row.index()] = Block::Unknown;
+            self.blockers[id.row.index()] = Blocker::Unknown;
             self.ready.push_back(Step::Execute(*id, vertex.payload));
         }
         self.is_ended |=
             barrier.is_some_and(|barrier| barrier.seal.is_some()) && !mutant::is(Mutant::PastTheSeal);
         self.ready.extend(barrier.map(Step::Barrier));
         // A head that waited for an execution may be examined again.
-        for block in &mut self.blocks {
-            if matches!(block, Block::Gate(_)) {
-                *block = Block::Unknown;
+        for blocker in &mut self.blockers {
+            if matches!(blocker, Blocker::Gate(_)) {
+                *blocker = Blocker::Unknown;
             }
         }
     }
@@ -287,13 +287,13 @@ impl Executor {
 /// Tarjan's algorithm with a stack of its own, since chains can be long.
 struct Search<'a> {
     executor: &'a mut Executor,
-    marks: BTreeMap<InstanceId, Mark>,
+    nodes: BTreeMap<InstanceId, TarjanNode>,
     stack: Vec<InstanceId>,
     path: Vec<Edge>,
 }
 
 #[derive(Clone, Copy)]
-struct Mark {
+struct TarjanNode {
     index: usize,
     low: usize,
     on_stack: bool,
@@ -307,11 +307,11 @@ struct Edge {
 
 impl<'a> Search<'a> {
     fn new(executor: &'a mut Executor) -> Search<'a> {
-        Search { executor, marks: BTreeMap::new(), stack: Vec::new(), path: Vec::new() }
+        Search { executor, nodes: BTreeMap::new(), stack: Vec::new(), path: Vec::new() }
     }
 
     /// Executes every component that is found complete. The error says why the search stopped early.
-    fn run(mut self, root: InstanceId) -> Result<(), Block> {
+    fn run(mut self, root: InstanceId) -> Result<(), Blocker> {
         self.enter(root)?;
         while let Some(step) = self.path.last_mut().filter(|_| !self.executor.is_ended) {
             let (id, row) = (step.id, step.row);
@@ -322,9 +322,9 @@ impl<'a> Search<'a> {
             }
             step.row += 1;
             let Some(target) = self.edge(id, row) else { continue };
-            match self.marks.get(&target).copied() {
+            match self.nodes.get(&target).copied() {
                 None => self.enter(target)?,
-                Some(mark) if mark.on_stack => self.lower(id, mark.index),
+                Some(node) if node.on_stack => self.lower(id, node.index),
                 Some(_) => {}
             }
         }
@@ -339,32 +339,32 @@ impl<'a> Search<'a> {
         (seq > self.executor.executed.0[row]).then(|| InstanceId::new(ReplicaId(row as u8), seq))
     }
 
-    fn enter(&mut self, id: InstanceId) -> Result<(), Block> {
-        let Some(vertex) = self.executor.vertex(id) else { return Err(Block::Commit(id)) };
+    fn enter(&mut self, id: InstanceId) -> Result<(), Blocker> {
+        let Some(vertex) = self.executor.vertex(id) else { return Err(Blocker::Commit(id)) };
         if let Some(lacking) = self.executor.lacking(vertex) {
-            return Err(Block::Commit(lacking));
+            return Err(Blocker::Commit(lacking));
         }
-        let index = self.marks.len();
-        self.marks.insert(id, Mark { index, low: index, on_stack: true });
+        let index = self.nodes.len();
+        self.nodes.insert(id, TarjanNode { index, low: index, on_stack: true });
         self.stack.push(id);
         self.path.push(Edge { id, row: 0 });
         Ok(())
     }
 
     fn lower(&mut self, id: InstanceId, low: usize) {
-        let mark = self.marks.get_mut(&id).expect("it is on the path");
-        mark.low = mark.low.min(low);
+        let node = self.nodes.get_mut(&id).expect("it is on the path");
+        node.low = node.low.min(low);
     }
 
     /// Leaves `id` after all its edges were followed. A component that is complete then executes, if the gate lets
     /// it.
-    fn leave(&mut self, id: InstanceId) -> Result<(), Block> {
-        let mark = self.marks[&id];
+    fn leave(&mut self, id: InstanceId) -> Result<(), Blocker> {
+        let node = self.nodes[&id];
         if let Some(parent) = self.path.last() {
             let parent = parent.id;
-            self.lower(parent, mark.low);
+            self.lower(parent, node.low);
         }
-        if mark.low != mark.index {
+        if node.low != node.index {
             return Ok(());
         }
         let start = self.stack.iter().rposition(|other| *other == id).expect("it is on the stack");
@@ -375,7 +375,7 @@ impl<'a> Search<'a> {
         }
         self.executor.gate(&component)?;
         for member in &component {
-            self.marks.get_mut(member).expect("members were entered").on_stack = false;
+            self.nodes.get_mut(member).expect("members were entered").on_stack = false;
         }
         self.executor.execute(&component);
         Ok(())

@@ -81,7 +81,7 @@ impl Machine {
 }
 
 /// A session's knowledge of a request.
-enum Known {
+enum RequestStatus {
     /// The session belongs to another process by now (S5).
     Fenced,
     /// The request comes next.
@@ -136,35 +136,35 @@ impl<'a> PartWork<'_, 'a> {
         if session_id.is_named() && owner == Owner::NOBODY {
             self.machine.sessions.begin(session_id);
         }
-        let known = self.machine.sessions.with(session_id, |session| {
+        let status = self.machine.sessions.with(session_id, |session| {
             if owner != session.owner() && !mutant::is(Mutant::FencedWrites) {
-                return Known::Fenced;
+                return RequestStatus::Fenced;
             }
             session.on_answered_below(answered_below);
             if session_id.is_named() {
                 session.advance(answered_below);
             }
             if session.low() == first {
-                return Known::Next;
+                return RequestStatus::Next;
             }
-            session.response(first, numbers).map_or(Known::Other, Known::Executed)
+            session.response(first, numbers).map_or(RequestStatus::Other, RequestStatus::Executed)
         });
-        match known {
+        match status {
             None => self.all(&Answer::Expired),
-            Some(Known::Fenced) => self.all(&Answer::Fenced),
+            Some(RequestStatus::Fenced) => self.all(&Answer::Fenced),
             Some(_) if op == Op::End => self.end(),
-            Some(Known::Next) => {
+            Some(RequestStatus::Next) => {
                 for (index, command) in self.commands() {
                     self.apply(index, &command);
                 }
                 self.say(first);
                 self.finish()
             }
-            Some(Known::Executed(response)) => {
+            Some(RequestStatus::Executed(response)) => {
                 self.skip_keys();
                 response
             }
-            Some(Known::Other) => self.one_by_one(),
+            Some(RequestStatus::Other) => self.one_by_one(),
         }
     }
 

@@ -9,7 +9,7 @@ use isonomy_wire::id::ReplicaId;
 
 /// A block of numbers up to `end`, which may be used once the record at the position is durable.
 #[derive(Clone, Copy, Debug, Default)]
-struct Block {
+struct Reservation {
     end: u64,
     position: Position,
 }
@@ -24,9 +24,9 @@ pub(crate) struct Numbers {
     used: u64,
     /// The number of the last own instance that an instance of another row is known to come after.
     named: u64,
-    reserved: Block,
+    reserved: Reservation,
     /// The block before the reserved one.
-    before: Block,
+    before: Reservation,
     /// The end of the block that a replica had reserved before its restart, by replica.
     restart_marks: Deps,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Numbers {
 impl Numbers {
     /// Numbers of which none is used or reserved. A learner has no row, so it reserves blocks of no numbers.
     pub(crate) fn new(me: ReplicaId, block: u64) -> Numbers {
-        let (reserved, before) = (Block::default(), Block::default());
+        let (reserved, before) = (Reservation::default(), Reservation::default());
         Numbers { me, block, used: 0, named: 0, reserved, before, restart_marks: Deps::NONE }
     }
 
@@ -71,7 +71,7 @@ impl Numbers {
         if self.reserved.end - self.used < self.block / 2 {
             let end = self.used + self.block;
             let position = outbox.append(Record::Reserve { end }, None);
-            self.before = std::mem::replace(&mut self.reserved, Block { end, position });
+            self.before = std::mem::replace(&mut self.reserved, Reservation { end, position });
         }
     }
 

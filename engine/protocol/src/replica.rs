@@ -4,7 +4,7 @@
 use crate::attempt::Attempts;
 use crate::conflict::{Index, Learnt};
 use crate::contract::{Config, Output, Position, Room, Time};
-use crate::epoch::Stage;
+use crate::epoch::EpochStage;
 use crate::execute::Executor;
 use crate::forgetting::Forgetting;
 use crate::guardrail::Guardrail;
@@ -127,7 +127,7 @@ pub struct Replica {
     /// The settings in force, which change while the replica runs.
     pub(crate) tuning: Tuning,
     pub(crate) guardrail: Guardrail,
-    pub(crate) stage: Stage,
+    pub(crate) stage: EpochStage,
     /// Section 9: whether the record announces a change.
     pub(crate) is_changing: bool,
     pub(crate) space: Space,
@@ -171,7 +171,7 @@ impl Replica {
             seed,
             tuning: tuning_of(&config),
             guardrail: Guardrail::new(quorum),
-            stage: Stage::of(config.epoch),
+            stage: EpochStage::of(config.epoch),
             is_changing: false,
             space: Space::new(quorum.n),
             index: Index::default(),

@@ -78,7 +78,7 @@ pub struct Snapshot {
 /// Why bytes are not the expected snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts are the documentation.
-pub enum Broken {
+pub enum BadSnapshot {
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("a piece comes where it does not belong")]
@@ -139,7 +139,7 @@ impl Framer {
 
 /// The next part of a snapshot that is being taken.
 #[derive(Clone, Debug)]
-enum Stage {
+enum NextPart {
     Head,
     Keys,
     Sessions,
@@ -151,7 +151,7 @@ enum Stage {
 pub(crate) struct Taking {
     pub(crate) head: SnapshotHead,
     framer: Framer,
-    stage: Stage,
+    stage: NextPart,
     /// The sessions that were not written yet.
     sessions: Sessions,
 }
@@ -160,23 +160,23 @@ impl Taking {
     /// Begins a snapshot of the machine's present state.
     pub(crate) fn begin(id: SnapshotId, head: SnapshotHead, machine: &mut Machine) -> Taking {
         machine.state.begin_copy();
-        Taking { head, framer: Framer::new(id), stage: Stage::Head, sessions: machine.sessions.clone() }
+        Taking { head, framer: Framer::new(id), stage: NextPart::Head, sessions: machine.sessions.clone() }
     }
 
     /// The next bytes of the file, from the same machine; `None` at its end.
     pub(crate) fn next_bytes(&mut self, machine: &mut Machine) -> Option<Vec<u8>> {
-        if let Stage::Head = self.stage {
-            self.stage = Stage::Keys;
+        if let NextPart::Head = self.stage {
+            self.stage = NextPart::Keys;
             return Some(self.framer.frame(&Piece::Head(self.head), &[]));
         }
         let mut payload = Vec::with_capacity(PIECE_BYTES);
-        if let Stage::Keys = self.stage {
+        if let NextPart::Keys = self.stage {
             if let Some(entries) = machine.state.copy_some(&mut payload, PIECE_BYTES) {
                 return Some(self.framer.frame(&Piece::Keys(entries), &payload));
             }
-            self.stage = Stage::Sessions;
+            self.stage = NextPart::Sessions;
         }
-        if let Stage::Sessions = self.stage {
+        if let NextPart::Sessions = self.stage {
             let mut sessions = 0;
             while let Some((id, session)) =
                 (payload.len() < PIECE_BYTES).then(|| self.sessions.take_first()).flatten()
@@ -187,7 +187,7 @@ impl Taking {
             if sessions > 0 {
                 return Some(self.framer.frame(&Piece::Sessions(sessions), &payload));
             }
-            self.stage = Stage::Ended;
+            self.stage = NextPart::Ended;
             let end = Piece::End(self.framer.checksum);
             return Some(self.framer.frame(&end, &[]));
         }
@@ -223,7 +223,7 @@ impl Reader {
 
     /// Takes the next bytes of the file. [`FrameError::Version`] means that another release wrote the file, if the
     /// bytes begin with a whole frame; a cut frame of another version counts as damage.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), BadSnapshot> {
         while !bytes.is_empty() {
             let room = self.splitter.room();
             let count = room.len().min(bytes.len());
@@ -244,15 +244,15 @@ impl Reader {
         self.head.as_ref()
     }
 
-    fn take(&mut self, frame: Frame) -> Result<(), Broken> {
+    fn take(&mut self, frame: Frame) -> Result<(), BadSnapshot> {
         let piece: Piece = frame.decode(self.id.scope())?;
         if self.ended {
-            return Err(Broken::Order);
+            return Err(BadSnapshot::Order);
         }
         match (piece, &mut self.machine) {
             (Piece::Head(head), None) => {
                 if head.barrier != self.id.barrier {
-                    return Err(Broken::Order);
+                    return Err(BadSnapshot::Order);
                 }
                 self.machine = Some(Machine::new(head.epoch, self.id.shard));
                 self.head = Some(head);
@@ -260,34 +260,36 @@ impl Reader {
             (Piece::Keys(_) | Piece::Sessions(_), Some(_)) if !self.keeps => {}
             (Piece::Keys(entries), Some(machine)) => {
                 let loaded = machine.state.load(&frame.payload);
-                loaded.ok().filter(|loaded| *loaded == entries).ok_or(Broken::Piece)?;
+                loaded.ok().filter(|loaded| *loaded == entries).ok_or(BadSnapshot::Piece)?;
             }
             (Piece::Sessions(sessions), Some(machine)) => {
                 let loaded = machine.sessions.load(frame.payload.clone());
-                loaded.ok().filter(|loaded| *loaded == sessions).ok_or(Broken::Piece)?;
+                loaded.ok().filter(|loaded| *loaded == sessions).ok_or(BadSnapshot::Piece)?;
             }
             (Piece::End(checksum), Some(_)) if checksum == self.checksum => self.ended = true,
-            (Piece::End(_), Some(_)) => return Err(Broken::Checksum),
-            _ => return Err(Broken::Order),
+            (Piece::End(_), Some(_)) => return Err(BadSnapshot::Checksum),
+            _ => return Err(BadSnapshot::Order),
         }
         self.checksum = extend(self.checksum, &frame.message, frame.payload_crc);
         Ok(())
     }
 
     /// Checks, after all bytes were given, that they are the bytes that were written.
-    pub fn verify(&self) -> Result<(), Broken> {
+    pub fn verify(&self) -> Result<(), BadSnapshot> {
         let is_whole = self.head.is_some() && self.ended && !self.splitter.has_partial();
-        if is_whole { Ok(()) } else { Err(Broken::CutOff) }
+        if is_whole { Ok(()) } else { Err(BadSnapshot::CutOff) }
     }
 
     /// Returns the snapshot, after all bytes were given.
-    pub fn finish(self) -> Result<Snapshot, Broken> {
+    pub fn finish(self) -> Result<Snapshot, BadSnapshot> {
         self.verify()?;
-        let (Some(head), Some(mut machine)) = (self.head, self.machine) else { return Err(Broken::CutOff) };
+        let (Some(head), Some(mut machine)) = (self.head, self.machine) else {
+            return Err(BadSnapshot::CutOff);
+        };
         machine.resume(head.commands);
         let counts = (machine.state.keys(), machine.sessions.len() as u64);
         if machine.hash() != head.hash || counts != (head.keys, head.sessions) {
-            return Err(Broken::Hash { read: machine.hash(), stated: head.hash });
+            return Err(BadSnapshot::Hash { read: machine.hash(), stated: head.hash });
         }
         Ok(Snapshot { head, machine })
     }
@@ -339,13 +341,13 @@ mod tests {
         (head, bytes)
     }
 
-    fn read(bytes: &[u8], cut: usize) -> Result<Snapshot, Broken> {
+    fn read(bytes: &[u8], cut: usize) -> Result<Snapshot, BadSnapshot> {
         let mut reader = Reader::new(ID);
         bytes.chunks(cut).try_for_each(|chunk| reader.push(chunk))?;
         reader.finish()
     }
 
-    fn verify(bytes: &[u8]) -> Result<(), Broken> {
+    fn verify(bytes: &[u8]) -> Result<(), BadSnapshot> {
         let mut reader = Reader::verifying(ID);
         bytes.chunks(4096).try_for_each(|chunk| reader.push(chunk))?;
         reader.verify()
@@ -392,7 +394,7 @@ mod tests {
         let mut flipped = bytes.clone();
         flipped[bytes.len() / 2] ^= 1;
         for cut in [1000, 4096, bytes.len()] {
-            assert_eq!(read(&flipped, cut).unwrap_err(), Broken::Frame(FrameError::Checksum), "{cut}");
+            assert_eq!(read(&flipped, cut).unwrap_err(), BadSnapshot::Frame(FrameError::Checksum), "{cut}");
         }
     }
 
@@ -401,9 +403,12 @@ mod tests {
         let (_, bytes) = image(&mut machine(20));
         let (mut older, mut flipped) = (bytes.clone(), bytes);
         crate::log::tests::set_version(&mut older, WIRE_VERSION - 1);
-        assert_eq!(read(&older, 4096).unwrap_err(), Broken::Frame(FrameError::Version(WIRE_VERSION - 1)));
+        assert_eq!(
+            read(&older, 4096).unwrap_err(),
+            BadSnapshot::Frame(FrameError::Version(WIRE_VERSION - 1))
+        );
         flipped[4] = WIRE_VERSION - 1;
-        assert_eq!(read(&flipped, 4096).unwrap_err(), Broken::Frame(FrameError::Checksum));
+        assert_eq!(read(&flipped, 4096).unwrap_err(), BadSnapshot::Frame(FrameError::Checksum));
     }
 
     #[test]

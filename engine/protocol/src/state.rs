@@ -27,7 +27,7 @@ const LINE_PLACES: usize = 5;
 // The order of the fields puts `inline` on the second cache line, so that `fetch` reaches both lines.
 #[derive(Clone, Debug)]
 #[repr(C, align(128))]
-struct Entry {
+struct KeyEntry {
     /// The next entry with the same hash.
     next: Place,
     key_length: u16,
@@ -46,8 +46,8 @@ struct Entry {
 
 const ROW_SHIFT: u32 = 56;
 
-impl Entry {
-    const FREE: Entry = Entry {
+impl KeyEntry {
+    const FREE: KeyEntry = KeyEntry {
         next: 0,
         key_length: 0,
         value_length: 0,
@@ -106,7 +106,7 @@ impl Entry {
     }
 }
 
-const _: () = assert!(size_of::<Entry>() == 128);
+const _: () = assert!(size_of::<KeyEntry>() == 128);
 
 /// The supposed place of a key: its hash, and an entry or 0. The place is no more than a guess, whatever happens to
 /// the state: its user checks whether the entry is the key's, and corrects the place.
@@ -133,7 +133,7 @@ pub struct State {
     shard: ShardId,
     table: Table<Place, LINE_PLACES>,
     /// The entries in use and the free entries.
-    entries: Blocks<Entry, BLOCK_ENTRIES>,
+    entries: Blocks<KeyEntry, BLOCK_ENTRIES>,
     free: Vec<Place>,
     keys: u64,
     hash: u64,
@@ -188,17 +188,17 @@ impl State {
     }
 
     #[inline]
-    fn get_at(&self, place: Place) -> Option<&Entry> {
+    fn get_at(&self, place: Place) -> Option<&KeyEntry> {
         self.entries.get((place as usize).wrapping_sub(1))
     }
 
     #[inline]
-    fn at(&self, place: Place) -> &Entry {
+    fn at(&self, place: Place) -> &KeyEntry {
         &self.entries[(place - 1) as usize]
     }
 
     #[inline]
-    fn at_mut(&mut self, place: Place) -> &mut Entry {
+    fn at_mut(&mut self, place: Place) -> &mut KeyEntry {
         self.save(place);
         &mut self.entries[(place - 1) as usize]
     }
@@ -257,7 +257,7 @@ impl State {
     /// Ends a key's life. Returns the key_seq of its last decision.
     pub fn delete(&mut self, spot: &mut Spot, key: &[u8]) -> Option<u64> {
         let place = self.find(spot, key)?;
-        let entry = std::mem::replace(self.at_mut(place), Entry::FREE);
+        let entry = std::mem::replace(self.at_mut(place), KeyEntry::FREE);
         self.unlink(spot.hash, place, entry.next);
         self.free.push(place);
         self.keys -= 1;
@@ -283,7 +283,7 @@ impl State {
 
     /// Adds an entry, which becomes the first of its hash.
     fn add(&mut self, hash: u64) -> Place {
-        let place = self.free.pop().unwrap_or_else(|| self.entries.push(Entry::FREE) as Place + 1);
+        let place = self.free.pop().unwrap_or_else(|| self.entries.push(KeyEntry::FREE) as Place + 1);
         let first = self.table.entry(hash);
         let next = std::mem::replace(first, place);
         self.at_mut(place).next = next;

@@ -54,7 +54,7 @@ type At = (usize, usize);
 
 /// The properties of a segment that only growth needs.
 #[derive(Clone, Copy, Debug)]
-struct Use {
+struct SegmentGrowth {
     /// The number of high bits of the mixed key that all entries share.
     depth: u32,
     used: usize,
@@ -67,7 +67,7 @@ pub struct Table<V, const SLOTS: usize> {
     depth: u32,
     directory: Vec<u32>,
     segments: Blocks<Segment<V, SLOTS>, BLOCK_SEGMENTS>,
-    uses: Vec<Use>,
+    growth: Vec<SegmentGrowth>,
     overflow: BTreeMap<u64, V>,
     len: usize,
 }
@@ -179,7 +179,8 @@ impl<V: Copy + Default, const SLOTS: usize> Segment<V, SLOTS> {
 impl<V: Copy + Default, const SLOTS: usize> Default for Table<V, SLOTS> {
     fn default() -> Self {
         let (segments, overflow) = (Blocks::default(), BTreeMap::new());
-        let mut table = Table { depth: 0, directory: vec![0], segments, uses: Vec::new(), overflow, len: 0 };
+        let mut table =
+            Table { depth: 0, directory: vec![0], segments, growth: Vec::new(), overflow, len: 0 };
         table.add_segment(0);
         table
     }
@@ -199,7 +200,7 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
     /// Verifies the counts. This is for tests, since it looks at everything.
     pub fn check(&self) {
         let used: Vec<usize> = self.segments.iter().map(|segment| segment.used().count()).collect();
-        assert!(used.iter().eq(self.uses.iter().map(|it| &it.used)), "the slots in use");
+        assert!(used.iter().eq(self.growth.iter().map(|it| &it.used)), "the slots in use");
         assert_eq!(self.len, used.iter().sum::<usize>() + self.overflow.len(), "the number of entries");
     }
 
@@ -243,14 +244,14 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
     }
 
     fn is_full(&self, which: usize) -> bool {
-        self.uses[which].used * 100 >= SEGMENT_LINES * SLOTS * LOAD_PERCENT
+        self.growth[which].used * 100 >= SEGMENT_LINES * SLOTS * LOAD_PERCENT
     }
 
     fn insert_new(&mut self, which: usize, slot: Slot<V>) -> At {
         let segment = &mut self.segments[which];
         let at = segment.find(slot.key());
         *segment.slot_mut(at) = slot;
-        self.uses[which].used += 1;
+        self.growth[which].used += 1;
         at
     }
 
@@ -267,7 +268,7 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
             return removed;
         }
         segment.remove_at(at);
-        self.uses[which].used -= 1;
+        self.growth[which].used -= 1;
         self.len -= 1;
         Some(slot.value)
     }
@@ -283,7 +284,7 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
     fn make_room(&mut self, key: u64) -> usize {
         loop {
             let which = self.segment_of(key);
-            let Use { depth, .. } = self.uses[which];
+            let SegmentGrowth { depth, .. } = self.growth[which];
             if !self.is_full(which) || depth >= DEPTH_MAX {
                 return which;
             }
@@ -293,19 +294,19 @@ impl<V: Copy + Default, const SLOTS: usize> Table<V, SLOTS> {
 
     /// Adds an empty segment. Returns its place.
     fn add_segment(&mut self, depth: u32) -> usize {
-        self.uses.push(Use { depth, used: 0 });
+        self.growth.push(SegmentGrowth { depth, used: 0 });
         self.segments.push(Segment::empty())
     }
 
     /// Divides a segment in two by the next bit of the mixed keys. `mixed` is one of these keys.
     fn split(&mut self, which: usize, mixed: u64) {
-        let depth = self.uses[which].depth + 1;
+        let depth = self.growth[which].depth + 1;
         if depth > self.depth {
             self.directory = self.directory.iter().flat_map(|segment| [*segment; 2]).collect();
             self.depth = depth;
         }
         let sibling = self.add_segment(depth);
-        self.uses[which] = Use { depth, used: 0 };
+        self.growth[which] = SegmentGrowth { depth, used: 0 };
         let old = std::mem::replace(&mut self.segments[which], Segment::empty());
         // The directory entries that share the old segment's bits; the upper half moves.
         let span = 1usize << (self.depth - depth);
@@ -356,7 +357,7 @@ mod tests {
         for (key, value) in &model {
             assert_eq!(table.get(*key), Some(*value));
         }
-        assert!(table.uses.len() > 32, "it was split");
+        assert!(table.growth.len() > 32, "it was split");
     }
 
     #[test]

@@ -38,7 +38,7 @@ static VOICE: OnceLock<Voice> = OnceLock::new();
 
 /// Sets the logger up. A command writes its lines by itself.
 pub(crate) fn start() {
-    let target = env_logger::Target::Pipe(Box::new(Lines));
+    let target = env_logger::Target::Pipe(Box::new(LineSink));
     let mut logger = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(FILTER));
     if is_empty("RUST_LOG") {
         logger.parse_filters(FILTER);
@@ -167,9 +167,9 @@ fn on_panic(info: &PanicHookInfo<'_>) {
 }
 
 /// Where the logger writes; it hands over a whole line at a time.
-struct Lines;
+struct LineSink;
 
-impl Write for Lines {
+impl Write for LineSink {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         put(line.to_vec());
         Ok(line.len())

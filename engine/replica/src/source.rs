@@ -22,13 +22,13 @@ pub(crate) struct SourceArgs {
 #[derive(Subcommand, Debug)]
 enum SourceCommand {
     /// Show the sources that a replica knows, and the position of each
-    List(ListArgs),
+    List(SourceListArgs),
     /// End a source: the cluster forgets it, and an import that uses its name again begins anew
     End(EndArgs),
 }
 
 #[derive(Args, Debug)]
-struct ListArgs {
+struct SourceListArgs {
     #[command(flatten)]
     connect: ConnectArgs,
     /// The format in which the sources are printed
@@ -78,7 +78,7 @@ impl Whole {
     }
 }
 
-async fn list(args: &ListArgs) -> anyhow::Result<()> {
+async fn list(args: &SourceListArgs) -> anyhow::Result<()> {
     let shards = sources(&args.connect.contact(Role::Operator).await?).await?;
     let mut named: BTreeMap<String, Whole> = BTreeMap::new();
     for status in shards.iter().flatten() {

@@ -2,10 +2,10 @@
 //! there whole or in part. A write that was synced may be damaged.
 
 use isonomy_protocol::contract::{Append, Position};
-use isonomy_protocol::log::chain::{Chain, Known, Start, Use};
+use isonomy_protocol::log::chain::{Chain, Known, SegmentUse, Start};
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
 use isonomy_protocol::log::record::Record;
-use isonomy_protocol::log::scan::{Entry, Scanner};
+use isonomy_protocol::log::scan::{LogEntry, Scanner};
 use isonomy_protocol::log::{BLOCK_BYTES, LogId, SegmentHead};
 use isonomy_wire::frame::aligned;
 use rand::Rng;
@@ -294,7 +294,7 @@ impl Disk {
     }
 
     /// Reads the log back as the replica process does, and cuts a torn tail. The error is damage.
-    pub fn recover(&mut self) -> Result<Vec<Entry>, String> {
+    pub fn recover(&mut self) -> Result<Vec<LogEntry>, String> {
         let snapshot = self.snapshot.as_ref().map_or(0, |(barrier, _)| *barrier);
         let known = Known { reached: self.reached, restored: false, snapshot };
         let mut chain = Chain::new(known).map_err(|hole| hole.to_string())?;
@@ -311,12 +311,13 @@ impl Disk {
                     Start::Empty(remains)
                 }
             };
-            let Use::Begun(first) = chain.enter(segment, start).map_err(|hole| hole.to_string())? else {
+            let SegmentUse::Begun(first) = chain.enter(segment, start).map_err(|hole| hole.to_string())?
+            else {
                 continue;
             };
             let mut scanner = Scanner::new(self.id, segment, bytes, first);
             loop {
-                let take = |entry: Entry| {
+                let take = |entry: LogEntry| {
                     if chain.takes(&entry.0) {
                         entries.push(entry);
                     }

@@ -10,7 +10,7 @@ use isonomy_protocol::limits::HUNG_AFTER_US;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::quorum::Quorum;
 use isonomy_protocol::replica::Replica;
-use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
+use isonomy_protocol::snapshot::{BadSnapshot, Reader, Snapshot, SnapshotId};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::command::Part;
 use isonomy_wire::deps::Frontier;
@@ -513,7 +513,7 @@ fn id_of(barrier: u64) -> SnapshotId {
     SnapshotId { cluster: ClusterId::of_name(CLUSTER), shard: ShardId(0), barrier }
 }
 
-fn read_snapshot(barrier: u64, bytes: &[u8]) -> Result<Snapshot, Broken> {
+fn read_snapshot(barrier: u64, bytes: &[u8]) -> Result<Snapshot, BadSnapshot> {
     let mut reader = Reader::new(id_of(barrier));
     reader.push(bytes)?;
     reader.finish()

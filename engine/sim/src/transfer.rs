@@ -1,6 +1,6 @@
 //! The snapshot of a peer on its way (G5), as the replica process moves it: piece by piece, each read as it comes.
 
-use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotId};
+use isonomy_protocol::snapshot::{BadSnapshot, Reader, Snapshot, SnapshotId};
 
 /// The snapshot of a peer on its way.
 pub struct Transfer {
@@ -54,7 +54,7 @@ impl Transfer {
     }
 
     /// Takes the next piece. Returns whether it was the last. The error is damage.
-    pub fn take(&mut self, now: u64, piece: &Piece) -> Result<bool, Broken> {
+    pub fn take(&mut self, now: u64, piece: &Piece) -> Result<bool, BadSnapshot> {
         let total = *self.total.get_or_insert(piece.total);
         assert_eq!(piece.total, total, "G5: the snapshot of one barrier has one length");
         self.reader.push(&piece.bytes)?;
@@ -64,7 +64,7 @@ impl Transfer {
     }
 
     /// All pieces have come.
-    pub fn finish(self) -> Result<Whole, Broken> {
+    pub fn finish(self) -> Result<Whole, BadSnapshot> {
         Ok(Whole { snapshot: self.reader.finish()?, file: self.file })
     }
 }

@@ -17,22 +17,22 @@ pub(super) const CALLS_MAX: usize = 4096;
 
 /// A command that owns its bytes.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(super) enum OwnedCommand {
     Decide { key: Bytes, value: Bytes },
     DecideIf { key: Bytes, value: Bytes, expected: u64 },
     Read { key: Bytes },
     Delete { key: Bytes },
 }
 
-impl Command {
+impl OwnedCommand {
     fn action(&self) -> Action<'_> {
         match self {
-            Command::Decide { key, value } => Action::Decide { key, value },
-            Command::DecideIf { key, value, expected } => {
+            OwnedCommand::Decide { key, value } => Action::Decide { key, value },
+            OwnedCommand::DecideIf { key, value, expected } => {
                 Action::DecideIf { key, value, expected: *expected }
             }
-            Command::Read { key } => Action::Read { key },
-            Command::Delete { key } => Action::Delete { key },
+            OwnedCommand::Read { key } => Action::Read { key },
+            OwnedCommand::Delete { key } => Action::Delete { key },
         }
     }
 }
@@ -40,7 +40,7 @@ impl Command {
 /// A command and the sender for its answer.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) command: Command,
+    pub(super) command: OwnedCommand,
     /// The number of the command, if a named source submits it.
     pub(super) number: Option<u64>,
     pub(super) reply: oneshot::Sender<Result<Answer, CallError>>,

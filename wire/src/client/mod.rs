@@ -44,7 +44,7 @@ use crate::conversation::{Config, Conversation, Error, SubmitError};
 use crate::id::{ClusterId, CommandId};
 use crate::message::{Role, Welcome};
 use bytes::Bytes;
-use driver::{CALLS_MAX, Call, Command, Driver};
+use driver::{CALLS_MAX, Call, Driver, OwnedCommand};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -216,7 +216,7 @@ impl Client {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<Committed, CallError> {
-        match self.call(Command::Decide { key: key.into(), value: value.into() }).await? {
+        match self.call(OwnedCommand::Decide { key: key.into(), value: value.into() }).await? {
             Answer::Committed { id, key_seq } => Ok(Committed { id, key_seq }),
             other => Err(CallError::of(&other)),
         }
@@ -250,7 +250,7 @@ impl Client {
         value: impl Into<Bytes>,
         expected: u64,
     ) -> Result<Decided, CallError> {
-        match self.call(Command::DecideIf { key: key.into(), value: value.into(), expected }).await? {
+        match self.call(OwnedCommand::DecideIf { key: key.into(), value: value.into(), expected }).await? {
             Answer::Committed { id, key_seq } => Ok(Decided::Committed(Committed { id, key_seq })),
             Answer::Rejected { key_seq, value } => {
                 Ok(Decided::Rejected { key_seq, value: value.as_ref().map(own) })
@@ -265,7 +265,7 @@ impl Client {
     ///
     /// The errors of [`Client::decide`]. A read never changes the key.
     pub async fn read(&self, key: impl Into<Bytes>) -> Result<Option<Found>, CallError> {
-        match self.call(Command::Read { key: key.into() }).await? {
+        match self.call(OwnedCommand::Read { key: key.into() }).await? {
             Answer::Found { key_seq, value, id } => Ok(Some(Found { key_seq, value: own(&value), id })),
             Answer::Missing => Ok(None),
             other => Err(CallError::of(&other)),
@@ -278,14 +278,14 @@ impl Client {
     ///
     /// The errors of [`Client::decide`].
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Option<Deleted>, CallError> {
-        match self.call(Command::Delete { key: key.into() }).await? {
+        match self.call(OwnedCommand::Delete { key: key.into() }).await? {
             Answer::Deleted { id, key_seq } => Ok(Some(Deleted { id, key_seq })),
             Answer::Missing => Ok(None),
             other => Err(CallError::of(&other)),
         }
     }
 
-    async fn call(&self, command: Command) -> Result<Answer, CallError> {
+    async fn call(&self, command: OwnedCommand) -> Result<Answer, CallError> {
         let (reply, answer) = oneshot::channel();
         let call = Call { command, number: None, reply };
         self.calls.send(call).await.map_err(|_| CallError::Closed)?;

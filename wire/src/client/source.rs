@@ -2,7 +2,7 @@
 
 use super::connection::ConnectError;
 use super::discovery::discover;
-use super::driver::{CALLS_MAX, Call, Command, Driver};
+use super::driver::{CALLS_MAX, Call, Driver, OwnedCommand};
 use super::troubles::Troubles;
 use super::{CallError, Committed};
 use crate::answer::Answer;
@@ -139,7 +139,7 @@ impl Proposal {
         value: Bytes,
     ) -> Result<Proposal, CallError> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { command: Command::Decide { key, value }, number, reply };
+        let call = Call { command: OwnedCommand::Decide { key, value }, number, reply };
         calls.send(call).await.map_err(|_| CallError::Closed)?;
         Ok(Proposal { answer })
     }

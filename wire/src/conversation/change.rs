@@ -7,7 +7,7 @@
 
 use super::Conversation;
 use super::lane::Lane;
-use super::links::Links;
+use super::links::LinkTable;
 use crate::id::{REPLICAS_MAX, ReplicaId};
 use crate::route::{hash_session, home_of};
 
@@ -21,7 +21,7 @@ impl Conversation {
     /// When `replicas` is not from 1 to 9.
     pub fn on_members_changed(&mut self, replicas: u8) {
         assert!((1..=REPLICAS_MAX).contains(&replicas.into()), "1 to {REPLICAS_MAX} replicas");
-        self.links = Links::new(replicas, self.config.shards);
+        self.links = LinkTable::new(replicas, self.config.shards);
         self.last_refusal = None;
         self.resets.clear();
         self.wakes.clear();

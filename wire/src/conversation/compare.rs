@@ -2,7 +2,7 @@
 //! send them (S5).
 
 use super::Conversation;
-use super::lane::{Pending, Session, add_again};
+use super::lane::{LaneSession, Pending, add_again};
 use super::outcome::{Charge, Error};
 use crate::answer::{Answer, Answers, ResponseBuilder};
 use crate::command::{Batch, Command, Op, RequestBuilder};
@@ -16,18 +16,18 @@ impl Conversation {
         let lane = &mut self.lanes[index];
         lane.owner = standing.owner;
         if owner != Some(standing.owner) {
-            lane.session = Session::Detached(session);
+            lane.session = LaneSession::Detached(session);
             return;
         }
         lane.done = Comparison::new(standing, lane.next);
-        lane.session = Session::Attached(session);
+        lane.session = LaneSession::Attached(session);
     }
 
     /// Takes commands that are done out of the requests that wait to be sent.
     pub(super) fn compare(&mut self, index: usize) {
         loop {
             let lane = &mut self.lanes[index];
-            let Session::Attached(session) = lane.session else { return };
+            let LaneSession::Attached(session) = lane.session else { return };
             if lane.stopped.is_some() || lane.next >= lane.done.low() || lane.writes.is_empty() {
                 return;
             }

@@ -143,7 +143,7 @@ impl Queue {
 
 /// The kind of a request frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     Open,
     Attach,
     Writes,
@@ -151,12 +151,12 @@ pub(super) enum Kind {
     End,
 }
 
-impl Kind {
+impl RequestKind {
     pub(super) fn class(self) -> Class {
         match self {
-            Kind::Open | Kind::Attach => Class::Opens,
-            Kind::Writes | Kind::End => Class::Writes,
-            Kind::Reads => Class::Reads,
+            RequestKind::Open | RequestKind::Attach => Class::Opens,
+            RequestKind::Writes | RequestKind::End => Class::Writes,
+            RequestKind::Reads => Class::Reads,
         }
     }
 }
@@ -177,7 +177,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) tag: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: RequestKind,
     pub(super) session: SessionId,
     pub(super) first: u64,
     pub(super) commands: usize,
@@ -194,7 +194,7 @@ pub(super) struct Flight {
 
 /// The session that new commands go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Session {
+pub(super) enum LaneSession {
     Closed,
     Opening,
     Open(SessionId),
@@ -216,7 +216,7 @@ pub(super) enum Session {
 pub(super) struct Lane {
     pub(super) shard: ShardId,
     pub(super) home: ReplicaId,
-    pub(super) session: Session,
+    pub(super) session: LaneSession,
     /// The number of the next command that is sent.
     pub(super) next: u64,
     /// The number behind the last one that a named source submitted.
@@ -238,7 +238,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(shard: ShardId, home: ReplicaId, session: Session, next: u64) -> Lane {
+    pub(super) fn new(shard: ShardId, home: ReplicaId, session: LaneSession, next: u64) -> Lane {
         Lane {
             shard,
             home,
@@ -258,51 +258,51 @@ impl Lane {
 
     /// The lanes of a home, by shard, without sessions.
     pub(super) fn of_home(home: ReplicaId, shards: u16) -> impl Iterator<Item = Lane> {
-        (0..shards).map(move |shard| Lane::new(ShardId(shard), home, Session::Closed, 1))
+        (0..shards).map(move |shard| Lane::new(ShardId(shard), home, LaneSession::Closed, 1))
     }
 
-    pub(super) fn queue(&mut self, kind: Kind) -> &mut Queue {
-        if kind == Kind::Reads { &mut self.reads } else { &mut self.writes }
+    pub(super) fn queue(&mut self, kind: RequestKind) -> &mut Queue {
+        if kind == RequestKind::Reads { &mut self.reads } else { &mut self.writes }
     }
 
     /// Whether a request of the lane waits to be sent or answered.
     pub(super) fn is_busy(&self) -> bool {
         let queued = !self.writes.is_empty() || !self.reads.is_empty();
-        queued || !self.flights.is_empty() || matches!(self.session, Session::Ending(_))
+        queued || !self.flights.is_empty() || matches!(self.session, LaneSession::Ending(_))
     }
 
     /// Whether no write up to a serial can take effect any more.
     pub(super) fn is_settled(&self, serial: u64) -> bool {
-        let flies = self.flights_of(Kind::Writes).any(|(_, flight)| flight.serial <= serial);
+        let flies = self.flights_of(RequestKind::Writes).any(|(_, flight)| flight.serial <= serial);
         // A command that was given up may be executed until its session has ended.
-        !flies && !self.writes.waits(serial) && !matches!(self.session, Session::Ending(_))
+        !flies && !self.writes.waits(serial) && !matches!(self.session, LaneSession::Ending(_))
     }
 
     /// Whether a closing conversation has nothing left to do in this lane.
     pub(super) fn is_done(&self) -> bool {
-        !self.is_busy() && !matches!(self.session, Session::Open(_))
+        !self.is_busy() && !matches!(self.session, LaneSession::Open(_))
     }
 
     /// The requests of a kind that are under way, and their places.
-    fn flights_of(&self, kind: Kind) -> impl Iterator<Item = (usize, &Flight)> {
+    fn flights_of(&self, kind: RequestKind) -> impl Iterator<Item = (usize, &Flight)> {
         self.flights.iter().enumerate().filter(move |(_, flight)| flight.kind == kind)
     }
 
     /// All lower numbers of the session are answered (S3).
     fn answered_below(&self) -> u64 {
-        self.flights_of(Kind::Writes).next().map_or(self.next, |(_, flight)| flight.first)
+        self.flights_of(RequestKind::Writes).next().map_or(self.next, |(_, flight)| flight.first)
     }
 
     /// The place of the request to send again, if there is one that a replica takes. Writes keep their order: no
     /// write passes one that waits before it.
     pub(super) fn due(&self, targets: &Targets) -> Option<usize> {
-        let write = self.flights_of(Kind::Writes).find(|(_, flight)| !flight.is_sent());
+        let write = self.flights_of(RequestKind::Writes).find(|(_, flight)| !flight.is_sent());
         let may_leave = |flight: &Flight, target| flight.place == Place::Waiting && self.may_write_to(target);
         let write = write
             .filter(|(_, flight)| targets.of(Class::Writes).is_some_and(|target| may_leave(flight, target)));
         let is_due = |flight: &Flight| {
             let is_taken = targets.of(flight.kind.class()).is_some();
-            flight.kind != Kind::Writes && flight.place == Place::Waiting && is_taken
+            flight.kind != RequestKind::Writes && flight.place == Place::Waiting && is_taken
         };
         let mut others = self.flights.iter().enumerate().filter(|(_, flight)| is_due(flight));
         write.or_else(|| others.next()).map(|(place, _)| place)
@@ -310,10 +310,10 @@ impl Lane {
 
     /// Whether writes may go to a replica: the writes under way are at that replica, too, and the session lives.
     fn may_write_to(&self, target: ReplicaId) -> bool {
-        let goes_on = matches!(self.session, Session::Open(_) | Session::Attached(_));
+        let goes_on = matches!(self.session, LaneSession::Open(_) | LaneSession::Attached(_));
         let elsewhere =
             |flight: &Flight| matches!(flight.place, Place::Sent { replica, .. } if replica != target);
-        goes_on && !self.flights_of(Kind::Writes).any(|(_, flight)| elsewhere(flight))
+        goes_on && !self.flights_of(RequestKind::Writes).any(|(_, flight)| elsewhere(flight))
     }
 
     /// Takes requests back from a silent replica, to send them to another. All writes are sent once more, since they
@@ -325,7 +325,7 @@ impl Lane {
                 && is_silent(replica, flight)
             {
                 flight.place = Place::Waiting;
-                writes |= flight.kind == Kind::Writes;
+                writes |= flight.kind == RequestKind::Writes;
             }
         }
         if writes {
@@ -342,7 +342,7 @@ impl Lane {
     /// A replica refused a request. The request is sent again, and if it is a write, so are the writes behind it.
     pub(super) fn send_again(&mut self, place: usize) {
         self.flights[place].place = Place::Waiting;
-        if self.flights[place].kind == Kind::Writes {
+        if self.flights[place].kind == RequestKind::Writes {
             self.take_back(place);
         }
     }
@@ -350,7 +350,7 @@ impl Lane {
     /// A copy of a write came before an earlier write was executed, and had no effect (S2). If all earlier writes are
     /// answered by now, the write is sent again: at once, or at the next tick if it came early often.
     pub(super) fn on_early(&mut self, place: usize) {
-        let is_first = self.flights_of(Kind::Writes).next().is_some_and(|(first, _)| first == place);
+        let is_first = self.flights_of(RequestKind::Writes).next().is_some_and(|(first, _)| first == place);
         let flight = &mut self.flights[place];
         flight.unsettled = flight.unsettled.saturating_sub(1);
         if is_first && flight.sends <= EARLY_SENDS_MAX {
@@ -362,14 +362,14 @@ impl Lane {
 
     /// Takes back the writes from this place on, to send them once more in their order.
     fn take_back(&mut self, place: usize) {
-        for flight in self.flights.range_mut(place..).filter(|flight| flight.kind == Kind::Writes) {
+        for flight in self.flights.range_mut(place..).filter(|flight| flight.kind == RequestKind::Writes) {
             flight.place = Place::Waiting;
         }
     }
 
     /// No write precedes the first one any more. If it came early, it is sent again with all writes behind it.
     pub(super) fn release(&mut self) {
-        let first = self.flights_of(Kind::Writes).next();
+        let first = self.flights_of(RequestKind::Writes).next();
         if let Some((place, _)) = first.filter(|(_, flight)| flight.place == Place::Held) {
             self.take_back(place);
         }
@@ -378,23 +378,23 @@ impl Lane {
     /// Ends the session; new commands then go on a fresh one. A number that is given up would hold up the numbers
     /// behind it for ever (S2).
     pub(super) fn end_session(&mut self, until: u64) {
-        if let Session::Open(session) = self.session {
-            (self.session, self.until) = (Session::Ending(session), until);
+        if let LaneSession::Open(session) = self.session {
+            (self.session, self.until) = (LaneSession::Ending(session), until);
         }
     }
 
     /// The cluster has ended this session.
     pub(super) fn on_session_gone(&mut self, session: SessionId) {
-        if matches!(self.session, Session::Open(it) | Session::Ending(it) if it == session) {
-            self.session = Session::Gone(session);
+        if matches!(self.session, LaneSession::Open(it) | LaneSession::Ending(it) if it == session) {
+            self.session = LaneSession::Gone(session);
         }
         self.maybe_begin_afresh();
     }
 
     /// Opens another session when it is needed, once all requests on the ended session have their outcome.
     pub(super) fn maybe_begin_afresh(&mut self) {
-        if matches!(self.session, Session::Gone(_)) && self.writes.in_flight == 0 {
-            (self.session, self.next) = (Session::Closed, 1);
+        if matches!(self.session, LaneSession::Gone(_)) && self.writes.in_flight == 0 {
+            (self.session, self.next) = (LaneSession::Closed, 1);
         }
     }
 
@@ -407,10 +407,10 @@ impl Lane {
 
     /// Leaves the session of a closing conversation to the cluster if no replica has taken its End in time.
     pub(super) fn maybe_leave_session(&mut self, now: u64) {
-        if let Session::Ending(session) = self.session
+        if let LaneSession::Ending(session) = self.session
             && now >= self.until
         {
-            self.flights.retain(|flight| flight.kind != Kind::End);
+            self.flights.retain(|flight| flight.kind != RequestKind::End);
             self.on_session_gone(session);
         }
     }
@@ -438,24 +438,24 @@ impl Lane {
 
     /// Sends the End of a session, whatever of it is under way.
     fn launch_end(&mut self, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
-        let Session::Ending(session) = self.session else { return None };
-        if self.flights_of(Kind::End).next().is_some() {
+        let LaneSession::Ending(session) = self.session else { return None };
+        if self.flights_of(RequestKind::End).next().is_some() {
             return None;
         }
         scratch.end();
         let payload = scratch.encode(session, self.next, 0);
-        Some(Flight::without_tokens(Kind::End, session, self.next, payload, now))
+        Some(Flight::without_tokens(RequestKind::End, session, self.next, payload, now))
     }
 
     fn launch_open(&mut self, config: &Config, scratch: &mut RequestBuilder, now: u64) -> Option<Flight> {
-        if self.session != Session::Closed {
+        if self.session != LaneSession::Closed {
             return None;
         }
         self.writes.next(config)?;
-        self.session = Session::Opening;
+        self.session = LaneSession::Opening;
         scratch.open();
         let payload = scratch.encode(SessionId::NONE, 0, 0);
-        Some(Flight::without_tokens(Kind::Open, SessionId::NONE, 0, payload, now))
+        Some(Flight::without_tokens(RequestKind::Open, SessionId::NONE, 0, payload, now))
     }
 
     /// Sends the Attach that takes over the session of a source.
@@ -466,12 +466,12 @@ impl Lane {
         scratch: &mut RequestBuilder,
         now: u64,
     ) -> Option<Flight> {
-        let Session::Detached(session) = self.session else { return None };
+        let LaneSession::Detached(session) = self.session else { return None };
         self.writes.next(config)?;
-        self.session = Session::Attaching(session);
+        self.session = LaneSession::Attaching(session);
         scratch.attach(self.owner, process.owner, &process.name);
         let payload = scratch.encode(session, 0, 0);
-        Some(Flight::without_tokens(Kind::Attach, session, 0, payload, now))
+        Some(Flight::without_tokens(RequestKind::Attach, session, 0, payload, now))
     }
 
     fn launch_writes(
@@ -481,8 +481,8 @@ impl Lane {
         target: ReplicaId,
         gate: u64,
     ) -> Option<Flight> {
-        let (Session::Open(session) | Session::Attached(session)) = self.session else { return None };
-        let waits = self.flights_of(Kind::Writes).any(|(_, flight)| !flight.is_sent());
+        let (LaneSession::Open(session) | LaneSession::Attached(session)) = self.session else { return None };
+        let waits = self.flights_of(RequestKind::Writes).any(|(_, flight)| !flight.is_sent());
         if self.stopped.is_some() || waits || !self.may_write_to(target) {
             return None;
         }
@@ -504,7 +504,7 @@ impl Lane {
         self.next += numbers;
         self.writes.in_flight += 1;
         self.writes.recycle(std::mem::take(&mut pending.builder));
-        Some(Flight::new(Kind::Writes, session, first, payload, pending, commands))
+        Some(Flight::new(RequestKind::Writes, session, first, payload, pending, commands))
     }
 
     fn launch_reads(&mut self, config: &Config) -> Option<Flight> {
@@ -514,19 +514,19 @@ impl Lane {
         let payload = pending.builder.encode(SessionId::NONE, 0, 0);
         self.reads.in_flight += 1;
         self.reads.recycle(std::mem::take(&mut pending.builder));
-        Some(Flight::new(Kind::Reads, SessionId::NONE, 0, payload, pending, commands))
+        Some(Flight::new(RequestKind::Reads, SessionId::NONE, 0, payload, pending, commands))
     }
 
     /// Takes out the first write from a number on.
     pub(super) fn land_write_from(&mut self, first: u64) -> Option<Flight> {
-        let place = self.flights_of(Kind::Writes).find(|(_, flight)| flight.first >= first)?.0;
+        let place = self.flights_of(RequestKind::Writes).find(|(_, flight)| flight.first >= first)?.0;
         Some(self.land(place))
     }
 
     /// Takes out a request that was answered or given up.
     pub(super) fn land(&mut self, place: usize) -> Flight {
         let flight = self.flights.remove(place).expect("the caller found it there");
-        if matches!(flight.kind, Kind::Writes | Kind::Reads) {
+        if matches!(flight.kind, RequestKind::Writes | RequestKind::Reads) {
             self.queue(flight.kind).in_flight -= 1;
         }
         flight
@@ -539,13 +539,13 @@ impl Flight {
     }
 
     /// A request for which no caller waits.
-    fn without_tokens(kind: Kind, session: SessionId, first: u64, payload: Bytes, now: u64) -> Flight {
+    fn without_tokens(kind: RequestKind, session: SessionId, first: u64, payload: Bytes, now: u64) -> Flight {
         let pending = Pending { since: now, ..Pending::default() };
         Flight::new(kind, session, first, payload, pending, 1)
     }
 
     fn new(
-        kind: Kind,
+        kind: RequestKind,
         session: SessionId,
         first: u64,
         payload: Bytes,

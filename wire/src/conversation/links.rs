@@ -2,6 +2,7 @@
 
 use super::config::{DEAD_AFTER_RETRIES, RETRY_DOUBLINGS_MAX, TICK_US};
 use crate::id::{ReplicaId, ShardId};
+use std::ops::Range;
 
 /// A class of requests that meet the same limits at a replica. A replica may refuse one class and take the others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,9 +49,18 @@ impl Pause {
     }
 }
 
-/// One connection, as far as the choice of a replica depends on it.
+/// How long a replica that refuses requests is left alone.
+#[derive(Clone, Copy)]
+pub(super) struct Backoff {
+    /// The pause that the refusal asks for.
+    pub(super) pause: u64,
+    /// The longest pause after repeated refusals, unless a refusal asks for more.
+    pub(super) longest: u64,
+}
+
+/// The health of one connection, as far as the choice of a replica depends on it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Link {
+struct LinkHealth {
     connected: bool,
     /// The replica did not answer in time. Requests go to others until this time, or until it answers.
     suspect_until: u64,
@@ -74,7 +84,7 @@ struct Link {
     pauses: [Pause; CLASSES],
 }
 
-impl Link {
+impl LinkHealth {
     fn is_trusted(&self, now: u64) -> bool {
         self.connected && !self.mute && self.suspect_until <= now
     }
@@ -87,23 +97,26 @@ impl Link {
     }
 }
 
-/// All connections of a conversation.
+/// The health of all connections of a conversation.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(super) struct LinkTable {
     replicas: u8,
-    links: Vec<Link>,
+    links: Vec<LinkHealth>,
 }
 
-impl Links {
-    pub(super) fn new(replicas: u8, shards: u16) -> Links {
-        Links { replicas, links: vec![Link::default(); usize::from(replicas) * usize::from(shards)] }
+impl LinkTable {
+    pub(super) fn new(replicas: u8, shards: u16) -> LinkTable {
+        LinkTable {
+            replicas,
+            links: vec![LinkHealth::default(); usize::from(replicas) * usize::from(shards)],
+        }
     }
 
-    fn at(&mut self, replica: ReplicaId, shard: ShardId) -> &mut Link {
+    fn at(&mut self, replica: ReplicaId, shard: ShardId) -> &mut LinkHealth {
         &mut self.links[usize::from(shard.0) * usize::from(self.replicas) + replica.index()]
     }
 
-    fn of_shard(&self, shard: ShardId) -> &[Link] {
+    fn of_shard(&self, shard: ShardId) -> &[LinkHealth] {
         let first = usize::from(shard.0) * usize::from(self.replicas);
         &self.links[first..first + usize::from(self.replicas)]
     }
@@ -144,21 +157,21 @@ impl Links {
     /// since the welcome shows that the replica lives, but not yet that it decides.
     pub(super) fn on_connected(&mut self, replica: ReplicaId, shard: ShardId) {
         let link = self.at(replica, shard);
-        let Link { suspect_until, silences, resets, .. } = *link;
-        *link = Link { connected: true, suspect_until, silences, resets, ..Link::default() };
+        let LinkHealth { suspect_until, silences, resets, .. } = *link;
+        *link = LinkHealth { connected: true, suspect_until, silences, resets, ..LinkHealth::default() };
     }
 
     pub(super) fn on_disconnected(&mut self, replica: ReplicaId, shard: ShardId) {
         let link = self.at(replica, shard);
         // Otherwise it counted as dead before, which the link remembers.
         if link.connected {
-            *link = Link::default();
+            *link = LinkHealth::default();
         }
     }
 
     /// The replica closed an idle connection to make room for another.
     pub(super) fn on_yielded(&mut self, replica: ReplicaId, shard: ShardId) {
-        *self.at(replica, shard) = Link { resting: true, ..Link::default() };
+        *self.at(replica, shard) = LinkHealth { resting: true, ..LinkHealth::default() };
     }
 
     /// Names the resting connections that the conversation would prefer to the one that takes the requests of a home
@@ -234,28 +247,28 @@ impl Links {
         link.suspect_until = link.suspect_until.max(until);
     }
 
-    /// The replica did not answer a request of time `at` in time. Each time in a row the pause is twice as long,
-    /// since another request to it may wait in vain.
-    pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, at: u64, now: u64, pause: u64) {
+    /// The replica has not answered a request in time. `waited` begins when the request was sent and ends now. Each
+    /// time in a row the pause is twice as long, since another request to the replica may wait in vain.
+    pub(super) fn silent(&mut self, replica: ReplicaId, shard: ShardId, waited: Range<u64>, pause: u64) {
+        let Range { start: sent_at, end: now } = waited;
         let link = self.at(replica, shard);
         if link.suspect_until <= now {
             link.suspect_until = now + (pause << link.silences.min(RETRY_DOUBLINGS_MAX));
             link.silences += 1;
         }
-        link.mute |= !link.heard && link.quiet_since <= at;
+        link.mute |= !link.heard && link.quiet_since <= sent_at;
     }
 
-    /// The replica refuses a class of requests for `pause` from now on. If it still refuses after that, the next
-    /// pause is twice as long, up to `longest` unless it asks for more. When all replicas are overloaded, each
-    /// request that went to one of them before goes to all of them, and must not come more often for that.
+    /// The replica refuses a class of requests from now on. If the replica still refuses after the pause, the next
+    /// pause is twice as long. When all replicas are overloaded, each request that went to one of them before goes to
+    /// all of them, and must not come more often for that.
     pub(super) fn overloaded(
         &mut self,
         replica: ReplicaId,
         shard: ShardId,
         class: Class,
         now: u64,
-        pause: u64,
-        longest: u64,
+        Backoff { pause, longest }: Backoff,
     ) {
         let current = &mut self.at(replica, shard).pauses[class as usize];
         let doubled = pause << current.refusals.min(RETRY_DOUBLINGS_MAX);
@@ -283,8 +296,8 @@ impl Links {
             }
             link.quiet_since = now.min(link.quiet_since + skipped);
             if link.is_dead(now, retry) {
-                let Link { suspect_until, silences, resets, .. } = *link;
-                *link = Link { suspect_until, silences, resets: resets + 1, ..Link::default() };
+                let LinkHealth { suspect_until, silences, resets, .. } = *link;
+                *link = LinkHealth { suspect_until, silences, resets: resets + 1, ..LinkHealth::default() };
                 dead(ReplicaId((place % replicas) as u8), ShardId((place / replicas) as u16));
             }
         }
@@ -299,26 +312,27 @@ mod tests {
     const FIRST: ReplicaId = ReplicaId(0);
     const SECOND: ReplicaId = ReplicaId(1);
 
-    fn two() -> Links {
-        let mut links = Links::new(2, 1);
+    fn two() -> LinkTable {
+        let mut links = LinkTable::new(2, 1);
         links.on_connected(FIRST, SHARD);
         links.on_connected(SECOND, SHARD);
         links
     }
 
-    fn target(links: &Links, now: u64) -> Option<ReplicaId> {
+    fn target(links: &LinkTable, now: u64) -> Option<ReplicaId> {
         links.targets(FIRST, SHARD, now).of(Class::Writes)
     }
 
-    fn refuse(links: &mut Links, replica: ReplicaId, now: u64) {
-        links.overloaded(replica, SHARD, Class::Writes, now, 10_000, 40_000);
+    fn refuse(links: &mut LinkTable, replica: ReplicaId, now: u64) {
+        links.overloaded(replica, SHARD, Class::Writes, now, Backoff { pause: 10_000, longest: 40_000 });
     }
 
     #[test]
     fn the_home_comes_first_and_the_next_ones_after_it() {
         let shard = ShardId(1);
-        let mut links = Links::new(3, 2);
-        let from_last = |links: &Links, shard, now| links.targets(ReplicaId(2), shard, now).of(Class::Reads);
+        let mut links = LinkTable::new(3, 2);
+        let from_last =
+            |links: &LinkTable, shard, now| links.targets(ReplicaId(2), shard, now).of(Class::Reads);
         assert_eq!(from_last(&links, shard, 0), None);
         links.on_connected(ReplicaId(1), shard);
         assert_eq!(from_last(&links, shard, 0), Some(ReplicaId(1)));
@@ -333,10 +347,10 @@ mod tests {
     #[test]
     fn a_slow_replica_is_left_alone_for_longer_each_time() {
         let mut links = two();
-        let silent = |links: &mut Links, now: u64| {
+        let silent = |links: &mut LinkTable, now: u64| {
             // The replica sends something else meanwhile.
             links.on_heard(FIRST, SHARD);
-            links.silent(FIRST, SHARD, now - 10, now, 10);
+            links.silent(FIRST, SHARD, now - 10..now, 10);
         };
         silent(&mut links, 100);
         silent(&mut links, 101);
@@ -376,7 +390,7 @@ mod tests {
     fn one_request_shows_whether_an_overload_has_passed() {
         let mut links = two();
         refuse(&mut links, FIRST, 0);
-        let sent = |links: &mut Links, now| links.on_sent(FIRST, SHARD, Class::Writes, now, 1_000_000);
+        let sent = |links: &mut LinkTable, now| links.on_sent(FIRST, SHARD, Class::Writes, now, 1_000_000);
         sent(&mut links, 10_000);
         assert_eq!(target(&links, 10_000), Some(SECOND));
         assert!(!links.on_answer(FIRST, SHARD, Class::Writes, Some(0)), "it was sent before");
@@ -391,15 +405,15 @@ mod tests {
     #[test]
     fn a_connection_that_says_nothing_is_dead_and_the_next_has_longer() {
         let mut links = two();
-        let dead = |links: &mut Links, now: u64, skipped: u64| {
+        let dead = |links: &mut LinkTable, now: u64, skipped: u64| {
             let mut found = Vec::new();
             links.bury(now, skipped, 10, |replica, _| found.push(replica));
             found
         };
         assert_eq!(dead(&mut links, 1_000, 0), [], "nothing was asked");
-        let ask = |links: &mut Links, now: u64| links.on_sent(FIRST, SHARD, Class::Writes, now, 10);
+        let ask = |links: &mut LinkTable, now: u64| links.on_sent(FIRST, SHARD, Class::Writes, now, 10);
         ask(&mut links, 1_000);
-        links.silent(FIRST, SHARD, 1_000, 1_010, 10);
+        links.silent(FIRST, SHARD, 1_000..1_010, 10);
         assert_eq!(dead(&mut links, 1_019, 0), []);
         assert!(links.on_heard(FIRST, SHARD), "a byte does");
         assert_eq!(dead(&mut links, 1_020, 0), []);
@@ -410,7 +424,7 @@ mod tests {
         links.on_connected(FIRST, SHARD);
         assert_eq!(target(&links, 1_540), Some(FIRST), "it was welcomed");
         ask(&mut links, 1_540);
-        links.silent(FIRST, SHARD, 1_540, 1_550, 10);
+        links.silent(FIRST, SHARD, 1_540..1_550, 10);
         assert_eq!(target(&links, 1_570), Some(SECOND), "nothing but a byte or a welcome helps");
         assert_eq!(dead(&mut links, 1_579, 0), []);
         assert_eq!(dead(&mut links, 1_580, 0), [FIRST]);

@@ -46,8 +46,8 @@ use crate::route::{hash_key, hash_session, home_of, shard_of};
 use crate::source::{Owner, SourceName};
 use bytes::Bytes;
 use config::{LANE_BITS, SPARE_TOKENS_MAX};
-use lane::{Kind, Lane, Pending, Place, Session};
-use links::Links;
+use lane::{Lane, LaneSession, Pending, Place, RequestKind};
+use links::LinkTable;
 use outcome::Charge;
 use std::collections::VecDeque;
 
@@ -103,8 +103,8 @@ impl Action<'_> {
         }
     }
 
-    fn kind(&self) -> Kind {
-        if matches!(self, Action::Read { .. }) { Kind::Reads } else { Kind::Writes }
+    fn kind(&self) -> RequestKind {
+        if matches!(self, Action::Read { .. }) { RequestKind::Reads } else { RequestKind::Writes }
     }
 
     fn push_to(&self, builder: &mut RequestBuilder) -> Result<(), Invalid> {
@@ -144,7 +144,7 @@ pub struct Conversation {
     /// The process for which the conversation submits, if a source numbers its commands.
     source: Option<Process>,
     lanes: Vec<Lane>,
-    links: Links,
+    links: LinkTable,
     /// Connections to open anew; none is named again before it is connected.
     resets: VecDeque<(ReplicaId, ShardId)>,
     /// Resting connections to open; none is named again before it rests again.
@@ -201,7 +201,7 @@ impl Conversation {
         let lane = |shard| {
             let session = source.session(ShardId(shard));
             let home = home_of(hash_session(session), config.replicas);
-            Lane::new(ShardId(shard), home, Session::Detached(session), next)
+            Lane::new(ShardId(shard), home, LaneSession::Detached(session), next)
         };
         let lanes = (0..config.shards).map(lane).collect();
         Conversation::with_lanes(config, Some(Process { name: source.clone(), owner }), lanes)
@@ -210,7 +210,7 @@ impl Conversation {
     fn with_lanes(config: Config, source: Option<Process>, lanes: Vec<Lane>) -> Conversation {
         config.check();
         Conversation {
-            links: Links::new(config.replicas, config.shards),
+            links: LinkTable::new(config.replicas, config.shards),
             resets: VecDeque::new(),
             wakes: VecDeque::new(),
             config,
@@ -278,7 +278,7 @@ impl Conversation {
         token: u64,
     ) -> Result<(), SubmitError> {
         assert!(
-            self.source.is_some() && action.kind() == Kind::Writes,
+            self.source.is_some() && action.kind() == RequestKind::Writes,
             "only writes of a named source have numbers"
         );
         self.admit(action)?;
@@ -327,10 +327,10 @@ impl Conversation {
         lane.tail = number;
         if run > FRAME_COMMANDS_MAX as u64 {
             lane.writes.cut();
-            self.gathering(now, index, Kind::Writes, 0, 0).begins_at = Some(number);
+            self.gathering(now, index, RequestKind::Writes, 0, 0).begins_at = Some(number);
             return;
         }
-        let pending = self.gathering(now, index, Kind::Writes, 0, run);
+        let pending = self.gathering(now, index, RequestKind::Writes, 0, run);
         pending.builder.skip(run).expect("a frame has room for a run");
         pending.tokens.push(NO_TOKEN);
     }
@@ -356,7 +356,14 @@ impl Conversation {
 
     /// The request that gathers, with room for `bytes` and `numbers` more.
     #[inline]
-    fn gathering(&mut self, now: u64, index: usize, kind: Kind, bytes: usize, numbers: u64) -> &mut Pending {
+    fn gathering(
+        &mut self,
+        now: u64,
+        index: usize,
+        kind: RequestKind,
+        bytes: usize,
+        numbers: u64,
+    ) -> &mut Pending {
         let queue = self.lanes[index].queue(kind);
         let fits = |pending: &Pending| {
             pending.builder.numbers() + numbers <= FRAME_COMMANDS_MAX as u64

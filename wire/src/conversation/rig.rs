@@ -91,7 +91,7 @@ impl Rig {
 
     /// Answers Attaches until the source is this conversation's.
     pub(super) fn attach(&mut self) {
-        while !self.conversation.lanes.iter().any(|lane| matches!(lane.session, Session::Attached(_))) {
+        while !self.conversation.lanes.iter().any(|lane| matches!(lane.session, LaneSession::Attached(_))) {
             let attach = self.one();
             self.answer(&attach);
         }

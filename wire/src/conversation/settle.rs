@@ -2,7 +2,8 @@
 
 use super::Conversation;
 use super::config::{EPOCH_PAUSE_US, EPOCH_PAUSE_US_MAX, LANE_BITS, RETRY_DOUBLINGS_MAX, TICK_US};
-use super::lane::{Flight, Kind, Pending, Place, Session};
+use super::lane::{Flight, LaneSession, Pending, Place, RequestKind};
+use super::links::Backoff;
 use super::outcome::{Charge, Error, NO_TOKEN, NotTaken, Outcome};
 use crate::answer::{Answer, Answers, BadResponse};
 use crate::failure::{Failure, Reason};
@@ -90,11 +91,11 @@ impl Conversation {
         let flight = &lane.flights[place];
         let first = answers.first();
         match (flight.kind, &first) {
-            (Kind::Open, Some(Answer::Opened { .. })) => {}
-            (Kind::End, Some(Answer::Ended { .. } | Answer::Expired)) => {}
-            (Kind::Attach, Some(Answer::Standing(_))) => {}
-            (Kind::Open | Kind::End | Kind::Attach, _) => return Err(BadResponse),
-            (Kind::Writes | Kind::Reads, _) => {}
+            (RequestKind::Open, Some(Answer::Opened { .. })) => {}
+            (RequestKind::End, Some(Answer::Ended { .. } | Answer::Expired)) => {}
+            (RequestKind::Attach, Some(Answer::Standing(_))) => {}
+            (RequestKind::Open | RequestKind::End | RequestKind::Attach, _) => return Err(BadResponse),
+            (RequestKind::Writes | RequestKind::Reads, _) => {}
         }
         if answers.len() != flight.commands {
             return Err(BadResponse);
@@ -112,24 +113,26 @@ impl Conversation {
         }
         self.mark_ready(index);
         let lane = &mut self.lanes[index];
-        if kind == Kind::Writes && answers.are_early() {
+        if kind == RequestKind::Writes && answers.are_early() {
             lane.on_early(place);
             return Ok(());
         }
         let flight = lane.land(place);
         match (kind, first) {
-            (Kind::Open, Some(Answer::Opened { session })) => {
-                assert_eq!(lane.session, Session::Opening, "a lane opens one session at a time");
-                (lane.session, lane.next) = (Session::Open(session), 1);
+            (RequestKind::Open, Some(Answer::Opened { session })) => {
+                assert_eq!(lane.session, LaneSession::Opening, "a lane opens one session at a time");
+                (lane.session, lane.next) = (LaneSession::Open(session), 1);
             }
-            (Kind::End, Some(Answer::Ended { low })) => self.on_ended(index, flight.session, Some(low)),
-            (Kind::End, _) => self.on_ended(index, flight.session, None),
-            (Kind::Writes, _) => self.on_written(index, flight, answers),
-            (Kind::Reads, _) => self.on_read(index, flight, answers),
-            (Kind::Attach, Some(Answer::Standing(standing))) => {
+            (RequestKind::End, Some(Answer::Ended { low })) => {
+                self.on_ended(index, flight.session, Some(low))
+            }
+            (RequestKind::End, _) => self.on_ended(index, flight.session, None),
+            (RequestKind::Writes, _) => self.on_written(index, flight, answers),
+            (RequestKind::Reads, _) => self.on_read(index, flight, answers),
+            (RequestKind::Attach, Some(Answer::Standing(standing))) => {
                 self.on_standing(index, flight.session, *standing)
             }
-            (Kind::Open | Kind::Attach, _) => unreachable!("looked at above"),
+            (RequestKind::Open | RequestKind::Attach, _) => unreachable!("looked at above"),
         }
         Ok(())
     }
@@ -206,9 +209,10 @@ impl Conversation {
             Failure::Overloaded { retry_after_ms, .. } => {
                 // Another replica may take it at once.
                 let (pause, class) = (1000 * u64::from(retry_after_ms), flight.kind.class());
+                let backoff = Backoff { pause, longest: self.config.retry_us };
                 flight.unsettled -= 1;
                 lane.send_again(place);
-                self.links.overloaded(replica, shard, class, now, pause, self.config.retry_us);
+                self.links.overloaded(replica, shard, class, now, backoff);
             }
             Failure::Unavailable(reason) | Failure::Unknown(reason) => {
                 // Of an unknown outcome the copy may still have its effect.
@@ -217,14 +221,14 @@ impl Conversation {
                 lane.send_again(place);
                 match reason {
                     Reason::EpochEnded { .. } => {
-                        let (pause, longest) = (EPOCH_PAUSE_US, EPOCH_PAUSE_US_MAX);
-                        self.links.overloaded(replica, shard, class, now, pause, longest);
+                        let backoff = Backoff { pause: EPOCH_PAUSE_US, longest: EPOCH_PAUSE_US_MAX };
+                        self.links.overloaded(replica, shard, class, now, backoff);
                     }
                     _ => self.links.suspect(replica, shard, now + UNAVAILABLE_PAUSE_US),
                 }
             }
             Failure::Invalid { why } => {
-                let opens = matches!(flight.kind, Kind::Open | Kind::Attach);
+                let opens = matches!(flight.kind, RequestKind::Open | RequestKind::Attach);
                 self.give_up(now, index, place, Error::Invalid(why.clone()));
                 // No session will come for the requests that wait for one.
                 while opens && let Some(pending) = self.lanes[index].writes.take_older(u64::MAX) {
@@ -249,15 +253,15 @@ impl Conversation {
         let lane = &mut self.lanes[index];
         let flight = lane.land(place);
         match flight.kind {
-            Kind::Open => lane.session = Session::Closed,
-            Kind::Attach => lane.session = Session::Detached(flight.session),
-            Kind::Writes if self.source.is_some() => self.stop(index, flight.first),
-            Kind::Writes => {
+            RequestKind::Open => lane.session = LaneSession::Closed,
+            RequestKind::Attach => lane.session = LaneSession::Detached(flight.session),
+            RequestKind::Writes if self.source.is_some() => self.stop(index, flight.first),
+            RequestKind::Writes => {
                 lane.end_session(until);
                 lane.maybe_begin_afresh();
             }
-            Kind::End => self.on_ended(index, flight.session, None),
-            Kind::Reads => {}
+            RequestKind::End => self.on_ended(index, flight.session, None),
+            RequestKind::Reads => {}
         }
         self.settle(flight, Err(error));
     }
@@ -330,7 +334,7 @@ impl Conversation {
         let (retry, deadline) = (self.config.retry_us, self.config.deadline_us);
         let shard = self.lanes[index].shard;
         let is_old =
-            |flight: &Flight| flight.kind != Kind::End && now >= flight.since.saturating_add(deadline);
+            |flight: &Flight| flight.kind != RequestKind::End && now >= flight.since.saturating_add(deadline);
         while let Some(place) = self.lanes[index].flights.iter().position(is_old) {
             let is_open = self.lanes[index].flights[place].unsettled > 0;
             let error = if is_open { Error::TimedOut } else { self.not_taken(index) };
@@ -341,7 +345,7 @@ impl Conversation {
             let Place::Sent { at, .. } = flight.place else { return false };
             let is_late = now >= at + (retry << (flight.sends - 1).min(RETRY_DOUBLINGS_MAX));
             if is_late {
-                links.silent(replica, shard, at, now, retry);
+                links.silent(replica, shard, at..now, retry);
             }
             is_late
         });
@@ -350,7 +354,7 @@ impl Conversation {
     /// Gives up commands that waited in the conversation past their deadline, and all commands behind a number of a named
     /// source that failed.
     fn give_up_pending(&mut self, now: u64, index: usize) {
-        for kind in [Kind::Writes, Kind::Reads] {
+        for kind in [RequestKind::Writes, RequestKind::Reads] {
             loop {
                 let stopped = self.lanes[index].stopped.map(|_| u64::MAX);
                 let Some(limit) = stopped.or(now.checked_sub(self.config.deadline_us)) else { break };

@@ -9,10 +9,10 @@ use rand::{Rng, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant};
 
-use super::wire::Wire;
+use super::wire::PlainWire;
 use super::words::{KEY_AT, REPLICAS, command_bytes};
-use super::{Figures, Latency};
-use crate::probe::options::Options;
+use super::{BatchLatency, LoopFigures};
+use crate::probe::options::ProbeOptions;
 
 /// The time before each measurement that does not count.
 const WARMUP_US: u64 = 1_000_000;
@@ -28,7 +28,7 @@ const LATENCY_US_MAX: u64 = 600_000_000;
 
 /// When batches are due.
 #[derive(Clone, Copy)]
-pub(super) enum Pace {
+pub(super) enum BatchPace {
     /// A batch is due as soon as fewer than so many are under way at a replica.
     Closed { in_flight: usize },
     /// Batches are due at fixed times.
@@ -44,7 +44,7 @@ struct Template {
 }
 
 impl Template {
-    fn new(options: &Options) -> Template {
+    fn new(options: &ProbeOptions) -> Template {
         let command_bytes = command_bytes(options.value_bytes);
         let bytes = vec![0; options.batch as usize * command_bytes];
         Template { bytes, command_bytes, keys: options.keys_of_shard(), random: SmallRng::seed_from_u64(1) }
@@ -61,8 +61,8 @@ impl Template {
 
 /// One measurement.
 struct Run<'a> {
-    wires: &'a mut [Wire],
-    pace: Pace,
+    wires: &'a mut [PlainWire],
+    pace: BatchPace,
     template: Template,
     origin: Instant,
     /// The measured time, in microseconds since the origin.
@@ -76,7 +76,7 @@ struct Run<'a> {
 }
 
 /// Loads the replicas and measures; nothing is under way when it returns.
-pub(super) fn run(options: &Options, wires: &mut [Wire], pace: Pace) -> Result<Figures> {
+pub(super) fn run(options: &ProbeOptions, wires: &mut [PlainWire], pace: BatchPace) -> Result<LoopFigures> {
     let mut run = Run {
         wires,
         pace,
@@ -93,7 +93,7 @@ pub(super) fn run(options: &Options, wires: &mut [Wire], pace: Pace) -> Result<F
     run.ask();
     run.until(run.to)?;
     run.ask();
-    while run.wires.iter().any(Wire::is_waiting) {
+    while run.wires.iter().any(PlainWire::is_waiting) {
         run.turn(WAIT_US_MAX)?;
     }
     run.figures(options)
@@ -117,13 +117,13 @@ impl Run<'_> {
     }
 
     fn ask(&mut self) {
-        self.wires.iter_mut().for_each(Wire::request_status);
+        self.wires.iter_mut().for_each(PlainWire::request_status);
     }
 
     /// Sends the batches that are due. Returns when more will be.
     fn send_due(&mut self, now: u64) -> u64 {
         match self.pace {
-            Pace::Closed { in_flight } => {
+            BatchPace::Closed { in_flight } => {
                 for wire in self.wires.iter_mut() {
                     while wire.under_way() < in_flight {
                         wire.request(now, self.template.next());
@@ -131,7 +131,7 @@ impl Run<'_> {
                 }
                 u64::MAX
             }
-            Pace::Open { batches_per_second } => {
+            BatchPace::Open { batches_per_second } => {
                 let wires = self.wires.len() as u64;
                 let shards = self.wires.len() / REPLICAS;
                 let most = (BEHIND_BYTES_MAX / shards / self.template.bytes.len()).max(1);
@@ -153,7 +153,7 @@ impl Run<'_> {
 
     /// Writes the queued bytes, waits for bytes, room or time, and reads.
     fn turn(&mut self, wait_us: u64) -> Result<()> {
-        self.wires.iter_mut().try_for_each(Wire::write)?;
+        self.wires.iter_mut().try_for_each(PlainWire::write)?;
         let readable = self.wait(wait_us)?;
         let now = self.now();
         let in_time = self.from <= now && now < self.to;
@@ -168,7 +168,7 @@ impl Run<'_> {
                 }
             })?;
         }
-        if !self.wires.iter().any(Wire::is_waiting) {
+        if !self.wires.iter().any(PlainWire::is_waiting) {
             self.heard = Instant::now();
         }
         ensure!(
@@ -181,7 +181,7 @@ impl Run<'_> {
 
     /// Waits. Returns which wires have something to read.
     fn wait(&self, wait_us: u64) -> Result<Vec<bool>> {
-        let interest = |wire: &Wire| match wire.has_backlog() {
+        let interest = |wire: &PlainWire| match wire.has_backlog() {
             true => PollFlags::IN | PollFlags::OUT,
             false => PollFlags::IN,
         };
@@ -197,7 +197,7 @@ impl Run<'_> {
     }
 
     /// CPU time is divided by what the replicas executed between the same two moments.
-    fn figures(&self, options: &Options) -> Result<Figures> {
+    fn figures(&self, options: &ProbeOptions) -> Result<LoopFigures> {
         let seconds = (self.to - self.from) as f64 / 1e6;
         let delta = |of: fn(&ShardStatus) -> u64| {
             let last_two = self.wires.iter().filter_map(|wire| wire.statuses.last_chunk());
@@ -209,10 +209,10 @@ impl Run<'_> {
             "no batch was answered in the measured time; measure for more --seconds or with a smaller --batch"
         );
         let at = |quantile| self.latency.value_at_quantile(quantile);
-        Ok(Figures {
+        Ok(LoopFigures {
             decisions_per_second: (self.answered * options.batch) as f64 / seconds,
             cpu_us_per_decision: delta(|status| status.process_cpu_us) / decisions,
-            latency_us: Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999) },
+            latency_us: BatchLatency { p50: at(0.5), p99: at(0.99), p999: at(0.999) },
             groups_per_second: delta(|status| status.log_groups) / seconds,
             log_bytes_per_decision: delta(|status| status.log_bytes) / decisions,
         })

@@ -15,18 +15,18 @@ pub(crate) mod words;
 
 use anyhow::{Context, Result, ensure};
 use isonomy_tuning::cores;
-use load::Pace;
+use load::BatchPace;
 use serde::Serialize;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use wire::Wire;
+use wire::PlainWire;
 use words::REPLICAS;
 
-use super::options::Options;
+use super::options::ProbeOptions;
 
 /// The latencies of batches, from when each was due until it was answered.
 #[derive(Debug, Serialize)]
-pub(crate) struct Latency {
+pub(crate) struct BatchLatency {
     pub(crate) p50: u64,
     pub(crate) p99: u64,
     pub(crate) p999: u64,
@@ -34,11 +34,11 @@ pub(crate) struct Latency {
 
 /// The figures of one loop.
 #[derive(Debug, Serialize)]
-pub(crate) struct Figures {
+pub(crate) struct LoopFigures {
     pub(crate) decisions_per_second: f64,
     /// The CPU time of all replicas together.
     pub(crate) cpu_us_per_decision: f64,
-    pub(crate) latency_us: Latency,
+    pub(crate) latency_us: BatchLatency,
     /// The groups of all replicas together.
     pub(crate) groups_per_second: f64,
     /// The log bytes of all replicas together.
@@ -47,25 +47,25 @@ pub(crate) struct Figures {
 
 /// The figures of both loops.
 pub(crate) struct Loops {
-    pub(crate) closed: Figures,
-    pub(crate) open: Option<Figures>,
+    pub(crate) closed: LoopFigures,
+    pub(crate) open: Option<LoopFigures>,
 }
 
 /// Starts the processes, loads them, and ends them.
-pub(crate) fn measure(options: &Options) -> Result<Loops> {
+pub(crate) fn measure(options: &ProbeOptions) -> Result<Loops> {
     let shards = (0..options.shards as usize).map(|shard| Replicas::start(options, shard));
     let shards = shards.collect::<Result<Vec<_>>>()?;
     if let Some(core) = options.core(shards.len() * REPLICAS) {
         cores::pin(core);
     }
     let ports = shards.iter().flat_map(|replicas| &replicas.ports);
-    let wires: Result<Vec<_>> = ports.map(|port| Wire::connect(*port)).collect();
+    let wires: Result<Vec<_>> = ports.map(|port| PlainWire::connect(*port)).collect();
     let mut wires = wires
         .context("a replica of the probe accepts no connection; see the messages of the replica above")?;
-    let closed = load::run(options, &mut wires, Pace::Closed { in_flight: options.in_flight as usize })?;
+    let closed = load::run(options, &mut wires, BatchPace::Closed { in_flight: options.in_flight as usize })?;
     let open = |rate: u64| {
         let batches_per_second = rate as f64 / options.batch as f64;
-        load::run(options, &mut wires, Pace::Open { batches_per_second })
+        load::run(options, &mut wires, BatchPace::Open { batches_per_second })
     };
     let open = options.rate.map(open).transpose()?;
     Ok(Loops { closed, open })
@@ -79,7 +79,7 @@ struct Replicas {
 
 impl Replicas {
     /// Starts all at once, since each fills a log first, and links them.
-    fn start(options: &Options, shard: usize) -> Result<Replicas> {
+    fn start(options: &ProbeOptions, shard: usize) -> Result<Replicas> {
         let mut replicas = Replicas { children: Vec::new(), ports: Vec::new() };
         for id in 0..REPLICAS {
             replicas.children.push(start_one(options, id, options.core(shard * REPLICAS + id))?);
@@ -104,7 +104,7 @@ impl Replicas {
     }
 }
 
-fn start_one(options: &Options, id: usize, core: Option<usize>) -> Result<Child> {
+fn start_one(options: &ProbeOptions, id: usize, core: Option<usize>) -> Result<Child> {
     let program = std::env::current_exe()
         .context("the path of this program cannot be found; start the program by its full path")?;
     let mut command = Command::new(program);

@@ -34,7 +34,7 @@ const IO_MEMORY_BYTES: usize = 2 << 20;
 const PREEMPT: Duration = Duration::from_secs(86_400);
 
 /// The state that the tasks share.
-struct Shared {
+struct TaskState {
     node: RefCell<Node>,
     /// Inputs have come: a turn is due.
     turn: Signal,
@@ -82,7 +82,7 @@ async fn serve(options: ReplicaOptions, file: File, table: Table) -> Result<()> 
     let links = open_links(row, &ports).await?;
     let command_bytes = command_bytes(options.value_bytes);
     let node = Node::new(row, Log::new(options.log_mib << 20), table, command_bytes, links);
-    let shared = Shared { node: node.into(), turn: Signal::default(), write: Signal::default() };
+    let shared = TaskState { node: node.into(), turn: Signal::default(), write: Signal::default() };
     let shared = Rc::new(shared);
     glommio::spawn_local(shared.clone().run_turns()).detach();
     glommio::spawn_local(shared.clone().run_writes(log)).detach();
@@ -138,9 +138,9 @@ async fn open_links(row: ReplicaId, ports: &[u16]) -> Result<Vec<(ReplicaId, Rc<
     Ok(links)
 }
 
-impl Shared {
+impl TaskState {
     /// Hears one connection until it ends. An error ends the probe.
-    async fn hear(self: Rc<Shared>, stream: TcpStream) {
+    async fn hear(self: Rc<TaskState>, stream: TcpStream) {
         if let Err(error) = self.try_hear(stream).await {
             stop(&format!("{error:#}"));
         }
@@ -166,7 +166,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn run_turns(self: Rc<Shared>) {
+    async fn run_turns(self: Rc<TaskState>) {
         loop {
             self.turn.wait().await;
             let mut node = self.node.borrow_mut();
@@ -178,7 +178,7 @@ impl Shared {
     }
 
     /// Writes the log, one group after the other: while one is under way the next gathers.
-    async fn run_writes(self: Rc<Shared>, log: DmaFile) {
+    async fn run_writes(self: Rc<TaskState>, log: DmaFile) {
         loop {
             let group = self.node.borrow_mut().log.take();
             let Some(Group { buffer, offset, last, .. }) = group else {

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use super::words::{CLIENT, HANDSHAKE, READ_CHUNK_BYTES, hello};
 
 /// The load's connection to one replica: a plain socket that never blocks.
-pub(super) struct Wire {
+pub(super) struct PlainWire {
     pub(super) stream: TcpStream,
     splitter: Splitter,
     encoder: Encoder,
@@ -28,12 +28,12 @@ pub(super) struct Wire {
     pub(super) statuses: Vec<ShardStatus>,
 }
 
-impl Wire {
-    pub(super) fn connect(port: u16) -> Result<Wire> {
+impl PlainWire {
+    pub(super) fn connect(port: u16) -> Result<PlainWire> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let mut wire = Wire {
+        let mut wire = PlainWire {
             stream,
             splitter: Splitter::at(0, READ_CHUNK_BYTES),
             encoder: Encoder::default(),

@@ -89,7 +89,7 @@ impl Service {
         let tuner = Tuner::new(store()?, settings_file, sender.clone(), own, judgement);
         let follower = Follower::new(store()?, cache, sender);
         let member = match presence {
-            Some(own) => Some(Member {
+            Some(own) => Some(MemberTasks {
                 publisher: Publisher::new(store()?, own.clone(), life),
                 driver: Driver::new(store()?, own, views.clone(), reported),
             }),
@@ -142,20 +142,20 @@ impl Drop for Service {
 }
 
 /// What the service does for a process that is a member.
-struct Member {
+struct MemberTasks {
     publisher: Publisher,
     driver: Driver,
 }
 
 async fn run(
     mut follower: Follower,
-    mut member: Option<Member>,
+    mut member: Option<MemberTasks>,
     mut tuner: Tuner,
     stopped: oneshot::Receiver<()>,
 ) {
     let take_part = async {
         match &mut member {
-            Some(Member { publisher, driver }) => tokio::join!(publisher.run(), driver.run()),
+            Some(MemberTasks { publisher, driver }) => tokio::join!(publisher.run(), driver.run()),
             None => std::future::pending().await,
         }
     };
@@ -166,7 +166,7 @@ async fn run(
         // Nothing is ever sent: the service is dropped.
         _ = stopped => {}
     }
-    if let Some(Member { publisher, .. }) = &mut member {
+    if let Some(MemberTasks { publisher, .. }) = &mut member {
         publisher.end().await;
     }
 }

@@ -96,7 +96,7 @@ impl Connection {
 
     /// The connection failed while an answer was awaited, for example that of a watch.
     pub(super) fn failed(&mut self, error: etcd_client::Error) -> Error {
-        match self.give_way(Why::Etcd(error)) {
+        match self.give_way(CallFailure::Etcd(error)) {
             Meaning::Final(error) => error,
             Meaning::Transient(why) => {
                 let mut tried = Tried::default();
@@ -108,12 +108,12 @@ impl Connection {
     }
 
     /// A client of the endpoint whose turn it is, which has answered.
-    async fn connect(&mut self) -> Result<Client, Why> {
+    async fn connect(&mut self) -> Result<Client, CallFailure> {
         if let Some(Connected(client)) = &self.client {
             return Ok(client.clone());
         }
         let endpoint = &self.settings.endpoints[self.turn];
-        let options = self.settings.options(endpoint).map_err(|error| Why::Settings(error.into()))?;
+        let options = self.settings.options(endpoint).map_err(|error| CallFailure::Settings(error.into()))?;
         let client = within(CONNECT_DEADLINE, async {
             let mut client = Client::connect([endpoint], Some(options)).await?;
             client.status().await?;
@@ -124,12 +124,12 @@ impl Connection {
         Ok(client)
     }
 
-    fn give_way(&mut self, why: Why) -> Meaning {
+    fn give_way(&mut self, why: CallFailure) -> Meaning {
         let endpoint = &self.settings.endpoints[self.turn];
         let meaning = match why {
-            Why::Settings(error) => Meaning::Final(error),
-            Why::Late(deadline) => Meaning::Transient(format!("no answer within {deadline:?}")),
-            Why::Etcd(error) => meaning(endpoint, &error),
+            CallFailure::Settings(error) => Meaning::Final(error),
+            CallFailure::Late(deadline) => Meaning::Transient(format!("no answer within {deadline:?}")),
+            CallFailure::Etcd(error) => meaning(endpoint, &error),
         };
         self.client = None;
         meaning
@@ -147,7 +147,7 @@ fn verdict(tried: Tried, is_sent: bool) -> Failed {
 }
 
 /// Why a call or a connection failed.
-enum Why {
+enum CallFailure {
     Settings(Error),
     Late(Duration),
     Etcd(etcd_client::Error),
@@ -156,9 +156,9 @@ enum Why {
 async fn within<T>(
     deadline: Duration,
     call: impl Future<Output = Result<T, etcd_client::Error>>,
-) -> Result<T, Why> {
+) -> Result<T, CallFailure> {
     match timeout(deadline, call).await {
-        Ok(answer) => answer.map_err(Why::Etcd),
-        Err(_) => Err(Why::Late(deadline)),
+        Ok(answer) => answer.map_err(CallFailure::Etcd),
+        Err(_) => Err(CallFailure::Late(deadline)),
     }
 }

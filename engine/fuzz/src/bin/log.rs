@@ -5,7 +5,7 @@ use isonomy_fuzz::{BLOCK_BYTES, Edit, aligned, apply, history, log_id};
 use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::log::SegmentHead;
 use isonomy_protocol::log::group::{Group, GroupEncoder, group_bytes};
-use isonomy_protocol::log::scan::{Entry, Scanner};
+use isonomy_protocol::log::scan::{LogEntry, Scanner};
 use isonomy_protocol::payload::Payload;
 use std::sync::LazyLock;
 
@@ -43,7 +43,7 @@ fn encode(appends: &[Append], segment: u64) -> Vec<u8> {
     bytes
 }
 
-fn is_same((record, payload): &Entry, append: &Append) -> bool {
+fn is_same((record, payload): &LogEntry, append: &Append) -> bool {
     let bytes =
         |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.batch().payload().to_vec());
     *record == append.record && bytes(payload) == bytes(&append.payload)

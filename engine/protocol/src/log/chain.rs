@@ -73,7 +73,7 @@ pub enum Start {
 
 /// The use of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Use {
+pub enum SegmentUse {
     /// The segment waits for its use.
     Prepared,
     /// The segment is in use. Its first record, if it has any, has this position.
@@ -114,7 +114,7 @@ impl Chain {
     }
 
     /// Enters the next segment, in the order of the numbers. Returns the use of the segment.
-    pub fn enter(&mut self, segment: u64, start: Start) -> Result<Use, Hole> {
+    pub fn enter(&mut self, segment: u64, start: Start) -> Result<SegmentUse, Hole> {
         let (first, expected) = self.segments.unwrap_or((segment, segment.max(1)));
         if segment != expected {
             return Err(Hole::Segment(expected));
@@ -134,19 +134,19 @@ impl Chain {
         }
         self.skips |= is_cut_here;
         self.next = Position(head.first);
-        Ok(Use::Begun(self.next))
+        Ok(SegmentUse::Begun(self.next))
     }
 
-    fn prepare(&mut self, remains: Remains, is_cut_here: bool) -> Result<Use, Hole> {
+    fn prepare(&mut self, remains: Remains, is_cut_here: bool) -> Result<SegmentUse, Hole> {
         self.prepared = true;
         if mutant::is(Mutant::HoleIsEnd) {
-            return Ok(Use::Prepared);
+            return Ok(SegmentUse::Prepared);
         }
         self.reached = self.reached.max(remains.durable);
         match remains.group {
             Some(at) => Err(Hole::Head(at)),
             None if is_cut_here => Err(Hole::Beginning),
-            None => Ok(Use::Prepared),
+            None => Ok(SegmentUse::Prepared),
         }
     }
 

@@ -10,12 +10,12 @@ use isonomy_wire::frame::{FrameError, split};
 use std::convert::Infallible;
 use std::ops::Range;
 
-/// A record that was read, and its batch.
-pub type Entry = (Record, Option<Payload>);
+/// A record that was read from the log, and its batch.
+pub type LogEntry = (Record, Option<Payload>);
 
 /// A source of the bytes of a segment. The scanner asks for single blocks and groups and keeps none of them, so no
 /// more than the longest of these must be in memory.
-pub trait Source {
+pub trait SegmentSource {
     /// Why bytes could not be read.
     type Error;
 
@@ -26,7 +26,7 @@ pub trait Source {
     fn read(&mut self, range: Range<usize>) -> Result<Bytes, Self::Error>;
 }
 
-impl<S: Source> Source for &mut S {
+impl<S: SegmentSource> SegmentSource for &mut S {
     type Error = S::Error;
 
     fn length(&self) -> usize {
@@ -39,7 +39,7 @@ impl<S: Source> Source for &mut S {
 }
 
 /// A segment that is in memory as a whole.
-impl Source for Bytes {
+impl SegmentSource for Bytes {
     type Error = Infallible;
 
     fn length(&self) -> usize {
@@ -68,13 +68,13 @@ pub enum ScanError<E> {
     #[error("the segment could not be read")]
     Source(E),
     #[error(transparent)]
-    Broken(#[from] Broken),
+    Broken(#[from] BadGroup),
 }
 
 /// Why the bytes at an offset are not the group that was expected.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // The texts are the documentation.
-pub enum Broken {
+pub enum BadGroup {
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("a group starts with record {found}, not {expected}")]
@@ -96,7 +96,7 @@ pub struct Remains {
     pub durable: Position,
 }
 
-impl<S: Source> Scanner<S> {
+impl<S: SegmentSource> Scanner<S> {
     /// A scanner of a whole segment whose first record has position `first`.
     pub fn new(id: LogId, segment: u64, source: S, first: Position) -> Scanner<S> {
         Scanner { id, segment, source, at: BLOCK_BYTES, next: first }
@@ -116,7 +116,7 @@ impl<S: Source> Scanner<S> {
     /// error, [`Scanner::is_torn`] tells a torn group from a damaged one.
     pub fn next_group(
         &mut self,
-        mut take: impl FnMut(Entry),
+        mut take: impl FnMut(LogEntry),
     ) -> Result<Option<GroupHead>, ScanError<S::Error>> {
         if self.at + BLOCK_BYTES > self.source.length() {
             return Ok(None);
@@ -124,11 +124,11 @@ impl<S: Source> Scanner<S> {
         let block = self.source.read(self.at..self.at + BLOCK_BYTES).map_err(ScanError::Source)?;
         if block.iter().all(|byte| *byte == 0) {
             let is_torn = self.is_torn().map_err(ScanError::Source)?;
-            return if is_torn { Ok(None) } else { Err(Broken::Lost.into()) };
+            return if is_torn { Ok(None) } else { Err(BadGroup::Lost.into()) };
         }
-        let head = self.head_at(self.at).map_err(ScanError::Source)?.map_err(Broken::Frame)?;
+        let head = self.head_at(self.at).map_err(ScanError::Source)?.map_err(BadGroup::Frame)?;
         if head.first != self.next.0 {
-            return Err(Broken::Position { found: head.first, expected: self.next.0 }.into());
+            return Err(BadGroup::Position { found: head.first, expected: self.next.0 }.into());
         }
         let start = self.at + GROUP_HEAD_BYTES;
         let body = self.source.read(start..start + head.bytes as usize).map_err(ScanError::Source)?;
@@ -179,26 +179,26 @@ impl<S: Source> Scanner<S> {
         if fits { Ok(head) } else { Err(FrameError::Length(head.bytes as usize)) }
     }
 
-    fn entries(&self, head: &GroupHead, body: Bytes) -> Result<Vec<Entry>, Broken> {
+    fn entries(&self, head: &GroupHead, body: Bytes) -> Result<Vec<LogEntry>, BadGroup> {
         let start = self.at + GROUP_HEAD_BYTES;
         let mut place = self.id.place(self.segment).wrapping_add(start as u64);
         let mut rest = body;
         let mut entries = Vec::new();
         while !rest.is_empty() {
-            let Some((frame, size)) = split(&rest, place, rest.len())? else { return Err(Broken::Records) };
+            let Some((frame, size)) = split(&rest, place, rest.len())? else { return Err(BadGroup::Records) };
             let record: Record = frame.decode(self.id.scope())?;
             let payload = if frame.payload.is_empty() {
                 None
             } else {
                 // The batch is copied, since it may be kept for long and must not keep the whole group in memory.
                 let own = Bytes::copy_from_slice(&frame.payload);
-                Some(Payload::parse(own, frame.payload_crc).map_err(Broken::Batch)?)
+                Some(Payload::parse(own, frame.payload_crc).map_err(BadGroup::Batch)?)
             };
             entries.push((record, payload));
             place = place.wrapping_add(size as u64);
             rest = rest.slice(size..);
         }
-        if entries.len() == head.records as usize { Ok(entries) } else { Err(Broken::Records) }
+        if entries.len() == head.records as usize { Ok(entries) } else { Err(BadGroup::Records) }
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
         Payload::parse(bytes, crc).unwrap()
     }
 
-    fn record(seq: u64) -> Entry {
+    fn record(seq: u64) -> LogEntry {
         let id = InstanceId::new(ReplicaId(0), seq);
         let record = Record::PreAccepted { id, deps: Deps::NONE, init_deps: Deps::NONE };
         (record, (seq.is_multiple_of(2)).then(|| payload(&format!("value {seq}"))))
@@ -257,15 +257,15 @@ mod tests {
         longest: usize,
     }
 
-    struct Piece(Vec<u8>, #[allow(dead_code)] Arc<()>);
+    struct CountedPiece(Vec<u8>, #[allow(dead_code)] Arc<()>);
 
-    impl AsRef<[u8]> for Piece {
+    impl AsRef<[u8]> for CountedPiece {
         fn as_ref(&self) -> &[u8] {
             &self.0
         }
     }
 
-    impl Source for Pieces<'_> {
+    impl SegmentSource for Pieces<'_> {
         type Error = Infallible;
 
         fn length(&self) -> usize {
@@ -274,14 +274,14 @@ mod tests {
 
         fn read(&mut self, range: Range<usize>) -> Result<Bytes, Infallible> {
             self.longest = self.longest.max(range.len());
-            let piece = Piece(self.image[range].to_vec(), self.alive.clone());
+            let piece = CountedPiece(self.image[range].to_vec(), self.alive.clone());
             Ok(isonomy_wire::frame::aligned(Bytes::from_owner(piece)))
         }
     }
 
     /// The entries that a scan reads, the position where it stopped, and whether the group that stopped it was torn.
     /// A segment in memory and a segment read in pieces give equal results.
-    fn scan(image: &[u8]) -> (Vec<Entry>, u64, Option<bool>) {
+    fn scan(image: &[u8]) -> (Vec<LogEntry>, u64, Option<bool>) {
         let bytes = isonomy_wire::frame::aligned(Bytes::copy_from_slice(image));
         let whole = scan_from(&mut Scanner::new(log_id(), SEGMENT, bytes, Position(1)));
         let pieces = Pieces { image, alive: Arc::default(), longest: 0 };
@@ -291,7 +291,9 @@ mod tests {
         whole
     }
 
-    fn scan_from<S: Source<Error = Infallible>>(scanner: &mut Scanner<S>) -> (Vec<Entry>, u64, Option<bool>) {
+    fn scan_from<S: SegmentSource<Error = Infallible>>(
+        scanner: &mut Scanner<S>,
+    ) -> (Vec<LogEntry>, u64, Option<bool>) {
         let mut entries = Vec::new();
         let broken = loop {
             match scanner.next_group(|entry| entries.push(entry)) {

@@ -1,7 +1,7 @@
 //! G1 to G5: floors, barriers and snapshots. The transfer of snapshots is in [`super::transfer`].
 
 use crate::contract::{Position, Time};
-use crate::epoch::Stage;
+use crate::epoch::EpochStage;
 use crate::execute::Barrier;
 use crate::limits::{BARRIER_BEHIND_MAX, BARRIER_PATIENCE_US};
 use crate::log::record::Record;
@@ -89,7 +89,7 @@ impl Replica {
     /// The same for a barrier or a Seal.
     pub(crate) fn submit_barrier(&mut self, now: Time, mut request: RequestBuilder) {
         let requests = &self.requests;
-        let is_open = matches!(self.stage, Stage::Open) && !self.is_learner() && !requests.is_stopping();
+        let is_open = matches!(self.stage, EpochStage::Open) && !self.is_learner() && !requests.is_stopping();
         let may_propose = is_open && requests.is_admitted() && !requests.is_hung();
         if may_propose && !self.is_barrier_under_way() {
             self.marks.set(Mark::BarrierProposed);
@@ -215,7 +215,7 @@ impl Replica {
     pub(crate) fn load(&mut self, snapshot: Snapshot) {
         let Snapshot { head, machine } = snapshot;
         assert_eq!(head.epoch, self.config.epoch, "section 9: the snapshot of another epoch");
-        self.stage = Stage::Open;
+        self.stage = EpochStage::Open;
         self.machine = machine;
         self.forgetting.on_loaded(head.barrier, head.hash);
         self.executor.skip_to_barrier(&head.frontier);

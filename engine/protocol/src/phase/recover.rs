@@ -12,11 +12,13 @@ use crate::replica::Replica;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId};
 use isonomy_wire::message::{PeerMessage, Phase, Value};
+use std::ops::RangeInclusive;
 
 impl Replica {
     /// R1, for a run of undecided instances of one row, all at one ballot.
-    pub(crate) fn recover(&mut self, now: Time, row: ReplicaId, first: u64, last: u64) {
-        let ids = (first..=last).map(|seq| InstanceId::new(row, seq));
+    pub(crate) fn recover(&mut self, now: Time, row: ReplicaId, seqs: RangeInclusive<u64>) {
+        let (from, to) = (*seqs.start(), *seqs.end());
+        let ids = seqs.map(|seq| InstanceId::new(row, seq));
         let above = |instance: &Instance| instance.bal().max(instance.heard());
         let highest = ids.clone().filter_map(|id| self.space.get(id)).map(above).max();
         let ballot = highest.unwrap_or(Ballot::ZERO).next_for(self.me);
@@ -31,7 +33,7 @@ impl Replica {
             // not even after a crash.
             self.on_recover(now, self.me, id, ballot);
         }
-        self.broadcast(&PeerMessage::Recover { row, from: first, to: last, ballot }, None);
+        self.broadcast(&PeerMessage::Recover { row, from, to, ballot }, None);
     }
 
     /// R2: on Recover.

@@ -1,7 +1,7 @@
 //! Section 9: the Seal ends an epoch, and the core of the next one begins with the state at the Seal.
 
 use crate::contract::{Config, Position, Sealed, Time};
-use crate::epoch::Stage;
+use crate::epoch::EpochStage;
 use crate::machine::Machine;
 use crate::mutant::{self, Mutant};
 use crate::replica::Replica;
@@ -25,7 +25,7 @@ impl Replica {
     /// be durable, and a crash can turn a Seal that was decided here and told to nobody into a Nop (R3.3).
     pub(crate) fn end_epoch(&mut self, record: RecordId) {
         let sealed = Sealed { record, barrier: self.forgetting.barriers(), hash: self.machine.hash() };
-        self.stage = Stage::Ended { sealed, is_handed_over: false };
+        self.stage = EpochStage::Ended { sealed, is_handed_over: false };
         self.attempts.clear();
         self.waiting.clear();
         let reason = self.epoch_ended();
@@ -86,14 +86,14 @@ impl Replica {
     /// When this core is not sealed, is taking a snapshot, or has handed its state over before, and when the epoch of
     /// the configuration is not the next.
     pub fn succeed(&mut self, config: Config, seed: u64) -> Replica {
-        let Stage::Ended { sealed, is_handed_over: false } = self.stage else {
+        let EpochStage::Ended { sealed, is_handed_over: false } = self.stage else {
             panic!("only a sealed epoch hands its state over, and once")
         };
         assert!(self.taking().is_none(), "a snapshot is being taken of the state that is to be handed over");
         let is_next = config.epoch.0 == self.config.epoch.0 + 1;
         let is_same = (config.cluster, config.shard) == (self.config.cluster, self.config.shard);
         assert!(is_next && is_same, "section 9: the core of the next epoch of the same shard");
-        self.stage = Stage::Ended { sealed, is_handed_over: true };
+        self.stage = EpochStage::Ended { sealed, is_handed_over: true };
         let mut emptied = Machine::new(self.config.epoch, self.config.shard);
         emptied.resume(self.machine.commands());
         let machine = std::mem::replace(&mut self.machine, emptied);
@@ -105,7 +105,7 @@ impl Replica {
         }
         next.tuning = self.tuning;
         next.guardrail.on_agreed(self.guardrail.is_agreed());
-        next.stage = Stage::Open;
+        next.stage = EpochStage::Open;
         next.forgetting.on_begun(sealed.barrier + 1, next.machine.hash());
         // It cuts nothing, and counts once the log of the epoch has begun (D6).
         next.begin_snapshot(Frontier::NONE, Position(1));

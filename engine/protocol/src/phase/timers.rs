@@ -50,7 +50,7 @@ impl Replica {
             matches!(attempt.stage, Stage::Recovering { .. } | Stage::Validating(_) | Stage::Waiting(_));
         if recovering && now.since(attempt.began) >= self.patience(id, 0) {
             self.marks.set(Mark::R6e);
-            self.recover(now, id.row, id.seq, id.seq);
+            self.recover(now, id.row, id.seq..=id.seq);
         }
     }
 
@@ -129,7 +129,7 @@ impl Replica {
                 let run = (end - start) as u64;
                 let joined = end < overdue.len() && overdue[end] == overdue[end - 1] + 1;
                 if !joined || run == RECOVER_RANGE_MAX {
-                    self.recover(now, row, overdue[start], overdue[end - 1]);
+                    self.recover(now, row, overdue[start]..=overdue[end - 1]);
                     start = end;
                 }
             }

@@ -139,7 +139,7 @@ impl Replica {
             self.space.see_all(&deps_of(other), now);
             let undecided = self.space.get(other).is_some_and(|instance| !instance.is_committed());
             if undecided && !self.attempts.contains_key(&other) {
-                self.recover(now, other.row, other.seq, other.seq);
+                self.recover(now, other.row, other.seq..=other.seq);
             }
         }
         if !mutant::is(Mutant::DeafWaiting) {

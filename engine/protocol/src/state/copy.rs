@@ -5,7 +5,7 @@
 //! once, and nothing stops for longer than that takes. At worst, entries that have changed and were not taken away
 //! yet need their memory twice.
 
-use super::{Entry, Place, State};
+use super::{KeyEntry, Place, State};
 use bytes::{Buf, BufMut};
 use isonomy_wire::route::hash_key;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ const EARLY_BYTES: usize = 128 << 10;
 
 /// Encoded entries, and their number.
 #[derive(Clone, Debug, Default)]
-struct Piece {
+struct EarlyPiece {
     entries: u32,
     bytes: Vec<u8>,
 }
@@ -32,7 +32,7 @@ pub(super) struct Copying {
     /// A bit for each entry from `next` on that is in the copy already.
     done: Vec<u64>,
     /// The old content of the entries that have changed since the beginning. The last piece is being filled.
-    early: VecDeque<Piece>,
+    early: VecDeque<EarlyPiece>,
 }
 
 /// Why bytes are not entries.
@@ -136,13 +136,13 @@ impl Copying {
     }
 
     /// Adds an entry to the copy out of turn.
-    fn add(&mut self, at: usize, entry: &Entry) {
+    fn add(&mut self, at: usize, entry: &KeyEntry) {
         self.done[at / 64] |= 1 << (at % 64);
         if !entry.is_used() {
             return;
         }
         if self.early.back().is_none_or(|piece| piece.bytes.len() >= EARLY_BYTES) {
-            self.early.push_back(Piece::default());
+            self.early.push_back(EarlyPiece::default());
         }
         let piece = self.early.back_mut().expect("there is one");
         encode(entry, &mut piece.bytes);
@@ -150,7 +150,7 @@ impl Copying {
     }
 }
 
-fn encode(entry: &Entry, out: &mut Vec<u8>) {
+fn encode(entry: &KeyEntry, out: &mut Vec<u8>) {
     out.put_u16_le(entry.key_length);
     out.put_u32_le(entry.value_length);
     out.put_u32_le(entry.epoch);

@@ -4,7 +4,7 @@ use crate::support::solo::*;
 use crate::support::*;
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::log::SegmentHead;
-use isonomy_protocol::log::chain::{Chain, Hole, Known, Start, Use};
+use isonomy_protocol::log::chain::{Chain, Hole, Known, SegmentUse, Start};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::log::scan::Remains;
 use isonomy_wire::deps::Deps;
@@ -138,7 +138,7 @@ pub(crate) fn d6_a_log_that_has_lost_its_end_is_not_a_shorter_one() {
     let known = Known { reached: Position(4), ..Known::default() };
     let read = |known, last: u64| {
         let mut chain = Chain::new(known)?;
-        assert_eq!(chain.enter(1, begins(1, 1))?, Use::Begun(Position(1)));
+        assert_eq!(chain.enter(1, begins(1, 1))?, SegmentUse::Begun(Position(1)));
         chain.leave(Position(last + 1))?;
         Ok(chain)
     };
@@ -149,7 +149,7 @@ pub(crate) fn d6_a_log_that_has_lost_its_end_is_not_a_shorter_one() {
     // A segment that is prepared says how far the log had come.
     let mut chain = read(known, 5).unwrap();
     let later = Remains { durable: Position(6), ..Remains::default() };
-    assert_eq!(chain.enter(2, Start::Empty(later)), Ok(Use::Prepared));
+    assert_eq!(chain.enter(2, Start::Empty(later)), Ok(SegmentUse::Prepared));
     assert_eq!(chain.finish(), Err(Hole::End { last: 5, reached: 6 }));
     // One without a head that holds records is not prepared.
     let group = Remains { group: Some(4096), ..Remains::default() };

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// `isonomy snapshot list`
 #[derive(Args, Debug)]
 #[command(after_help = "Example: isonomy snapshot list --dir /var/lib/isonomy")]
-pub(super) struct ListArgs {
+pub(super) struct SnapshotListArgs {
     /// The data directory of a replica, which may be running
     #[arg(long, env = "ISONOMY_DATA_DIR", value_name = "DIR")]
     dir: PathBuf,
@@ -25,7 +25,7 @@ pub(super) struct ListArgs {
 }
 
 /// Prints the description of each snapshot.
-pub(super) fn run(args: &ListArgs) -> Result<(), Fatal> {
+pub(super) fn run(args: &SnapshotListArgs) -> Result<(), Fatal> {
     let identity = look(&args.dir)?;
     for shard in shards(&identity) {
         let found = snapshots_of(&args.dir, &identity, shard)?;

@@ -25,7 +25,7 @@ enum SnapshotCommand {
     /// Take a snapshot of every shard now, and wait until the replica has stored all of them
     Take(take::TakeArgs),
     /// List the snapshots in a data directory
-    List(list::ListArgs),
+    List(list::SnapshotListArgs),
     /// Read whole snapshots or a whole backup, and check every byte that matters
     Verify(verify::VerifyArgs),
     /// Copy the newest snapshots out of a data directory, as a backup

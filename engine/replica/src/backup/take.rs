@@ -49,7 +49,7 @@ pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
         // All are asked before the first is waited for.
         let mut asked = Vec::new();
         for shard in (0..welcome.shards).map(ShardId) {
-            asked.push(Asked::begin(&member, shard, welcome.cluster).await?);
+            asked.push(AskedShard::begin(&member, shard, welcome.cluster).await?);
         }
         let progress = progress(welcome.shards);
         for shard in asked {
@@ -63,18 +63,18 @@ pub(super) fn run(args: &TakeArgs) -> Result<(), Fatal> {
 }
 
 /// A shard that was asked for a snapshot.
-struct Asked {
+struct AskedShard {
     connection: Connection,
     shard: ShardId,
     /// The last barrier before the request.
     barrier: u64,
 }
 
-impl Asked {
-    async fn begin(member: &Member, shard: ShardId, cluster: ClusterId) -> Result<Asked, ConnectError> {
+impl AskedShard {
+    async fn begin(member: &Member, shard: ShardId, cluster: ClusterId) -> Result<AskedShard, ConnectError> {
         let mut connection = Connection::open(member, shard, Some(cluster), Role::Operator).await?;
         let barrier = connection.request_snapshot().await?.barrier;
-        Ok(Asked { connection, shard, barrier })
+        Ok(AskedShard { connection, shard, barrier })
     }
 
     /// Waits until the shard's snapshot is durable, and returns the status then.

@@ -30,7 +30,7 @@ enum MemberCommand {
     /// Put a new cluster into etcd, where its replicas find each other; refused if there is one already
     Init(init::InitArgs),
     /// Show the members, where each is found, which live, and how far a change has come
-    List(ListArgs),
+    List(MemberListArgs),
     /// Let another member join
     Add(change::AddArgs),
     /// Let a member leave
@@ -68,7 +68,7 @@ impl ClusterArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example: isonomy member list --config isonomy.toml")]
-struct ListArgs {
+struct MemberListArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
     /// Wait until no change is under way, with its progress on standard error
@@ -91,8 +91,8 @@ pub(crate) fn run(args: MemberArgs) -> Result<(), Fatal> {
     }
 }
 
-fn list(args: ListArgs) -> Result<(), Fatal> {
-    let ListArgs { cluster, wait, output } = args;
+fn list(args: MemberListArgs) -> Result<(), Fatal> {
+    let MemberListArgs { cluster, wait, output } = args;
     let (_, mut store) = cluster.open()?;
     block_on(async move {
         let mut standing = Standing::read(&mut store).await?;

@@ -37,9 +37,9 @@ pub(super) enum KeyError {
 pub(super) fn key_of(line: &[u8], field: &str) -> Result<String, KeyError> {
     let named = || field.to_owned();
     let key = match raw_of(line, field)? {
-        Raw::None => return Err(KeyError::NoField(named())),
-        Raw::Twice => return Err(KeyError::Twice(named())),
-        Raw::Once(raw) => match kind_of(raw.as_bytes()) {
+        RawField::None => return Err(KeyError::NoField(named())),
+        RawField::Twice => return Err(KeyError::Twice(named())),
+        RawField::Once(raw) => match kind_of(raw.as_bytes()) {
             "text" => serde_json::from_str(raw)
                 .map_err(|error| KeyError::Text { field: named(), why: without_place(&error) })?,
             "a number" | "a truth value" => raw.to_owned(),
@@ -64,13 +64,13 @@ fn kind_of(json: &[u8]) -> &'static str {
 }
 
 /// The text of a field's value.
-enum Raw<'a> {
+enum RawField<'a> {
     None,
     Once(&'a str),
     Twice,
 }
 
-fn raw_of<'a>(line: &'a [u8], field: &str) -> Result<Raw<'a>, KeyError> {
+fn raw_of<'a>(line: &'a [u8], field: &str) -> Result<RawField<'a>, KeyError> {
     let mut json = Deserializer::from_slice(line);
     match json.deserialize_map(Object { field }) {
         Ok(raw) => json.end().map(|()| raw).map_err(|_| KeyError::Trailing),
@@ -101,14 +101,14 @@ struct Object<'f> {
 }
 
 impl<'de> Visitor<'de> for Object<'_> {
-    type Value = Raw<'de>;
+    type Value = RawField<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'de>, A::Error> {
-        let mut found = Raw::None;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawField<'de>, A::Error> {
+        let mut found = RawField::None;
         while let Some(is_field) = map.next_key_seed(Name { wanted: self.field })? {
             if !is_field {
                 map.next_value::<IgnoredAny>()?;
@@ -116,8 +116,8 @@ impl<'de> Visitor<'de> for Object<'_> {
             }
             let raw: &'de RawValue = map.next_value()?;
             found = match found {
-                Raw::None => Raw::Once(raw.get()),
-                Raw::Once(_) | Raw::Twice => Raw::Twice,
+                RawField::None => RawField::Once(raw.get()),
+                RawField::Once(_) | RawField::Twice => RawField::Twice,
             };
         }
         Ok(found)

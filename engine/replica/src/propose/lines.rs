@@ -95,7 +95,7 @@ impl<R: BufRead> Lines<R> {
     /// The next line that is not empty.
     fn read(&mut self) -> Result<Option<Line>, Why> {
         loop {
-            let Some(Raw { mut bytes, is_ended }) = read_raw(&mut self.reader)? else { return Ok(None) };
+            let Some(RawLine { mut bytes, is_ended }) = read_raw(&mut self.reader)? else { return Ok(None) };
             self.number += 1;
             if self.number == 1 {
                 check_encoding(&bytes)?;
@@ -142,14 +142,14 @@ impl<R: BufRead> Iterator for Lines<R> {
 }
 
 /// A line as it was read. It has more bytes than a line may have if it is longer, and then not all.
-struct Raw {
+struct RawLine {
     bytes: Vec<u8>,
     /// Whether a newline ends it, not the input.
     is_ended: bool,
 }
 
 /// `None` at the end of the input.
-fn read_raw(reader: &mut impl BufRead) -> std::io::Result<Option<Raw>> {
+fn read_raw(reader: &mut impl BufRead) -> std::io::Result<Option<RawLine>> {
     let mut bytes = Vec::new();
     let bound = BYTE_ORDER_MARK.len() + LINE_BYTES_MAX + NEWLINE_BYTES_MAX;
     if reader.take(bound as u64).read_until(b'\n', &mut bytes)? == 0 {
@@ -159,7 +159,7 @@ fn read_raw(reader: &mut impl BufRead) -> std::io::Result<Option<Raw>> {
     if is_ended {
         bytes.pop_if(|last| *last == b'\r');
     }
-    Ok(Some(Raw { bytes, is_ended }))
+    Ok(Some(RawLine { bytes, is_ended }))
 }
 
 /// What is no UTF-8 text shows at its beginning.

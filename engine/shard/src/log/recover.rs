@@ -2,8 +2,8 @@
 
 use isonomy_mesh::fatal::{Fatal, Reason};
 use isonomy_protocol::contract::Position;
-use isonomy_protocol::log::chain::{Chain, Hole, Known, Start, Use};
-use isonomy_protocol::log::scan::{Entry, ScanError, Scanner, Source};
+use isonomy_protocol::log::chain::{Chain, Hole, Known, SegmentUse, Start};
+use isonomy_protocol::log::scan::{LogEntry, ScanError, Scanner, SegmentSource};
 use isonomy_protocol::log::{BLOCK_BYTES, LogId};
 use isonomy_protocol::snapshot::{Snapshot, SnapshotId};
 use isonomy_wire::frame::FrameError;
@@ -139,7 +139,7 @@ pub(crate) fn recover(
     id: LogId,
     dir: &Path,
     known: Known,
-    take: impl FnMut(Entry),
+    take: impl FnMut(LogEntry),
 ) -> Result<Recovered, Fatal> {
     // Writes to this file that are still under way have no effect.
     let _ = fs::remove_file(unfinished_path(dir));
@@ -204,7 +204,7 @@ fn read_back(
     segments: Vec<(u64, PathBuf)>,
     known: Known,
     open: impl Fn(&Path) -> std::io::Result<SegmentFile>,
-    mut take: impl FnMut(Entry),
+    mut take: impl FnMut(LogEntry),
 ) -> Result<Recovered, LogError> {
     let mut chain = Chain::new(known).map_err(|hole| LogError::hole(dir, hole))?;
     let first = segments.first().map_or(1, |(number, _)| *number);
@@ -236,11 +236,11 @@ fn read_back(
             }
         };
         match chain.enter(segment, start).map_err(|hole| LogError::hole(&path, hole))? {
-            Use::Prepared => recovered.prepared.push(segment),
-            Use::Begun(first) => {
+            SegmentUse::Prepared => recovered.prepared.push(segment),
+            SegmentUse::Begun(first) => {
                 recovered.in_use = true;
                 recovered.used.push_back((segment, first));
-                let taken = |entry: Entry| {
+                let taken = |entry: LogEntry| {
                     if chain.takes(&entry.0) {
                         take(entry);
                     }
@@ -260,7 +260,7 @@ fn scan(
     file: SegmentFile,
     first: Position,
     path: &Path,
-    mut take: impl FnMut(Entry),
+    mut take: impl FnMut(LogEntry),
 ) -> Result<Tail, LogError> {
     let failed = |error: Error| LogError::Io(path.into(), error);
     let mut scanner = Scanner::new(id, segment, file, first);

@@ -2,7 +2,7 @@
 //! that it builds.
 
 use bytes::Bytes;
-use isonomy_protocol::log::scan::Source;
+use isonomy_protocol::log::scan::SegmentSource;
 use std::fs::File;
 use std::io::{Error, Result};
 use std::ops::Range;
@@ -79,7 +79,7 @@ impl SegmentFile {
     }
 }
 
-impl Source for SegmentFile {
+impl SegmentSource for SegmentFile {
     type Error = Error;
 
     fn length(&self) -> usize {

@@ -32,7 +32,7 @@ const ACCEPT_BURST: u32 = 16;
 
 /// A connection that was welcomed.
 #[derive(Clone, Copy)]
-struct Guest {
+struct Welcomed {
     connection: u64,
     is_operator: bool,
 }
@@ -74,7 +74,7 @@ impl Node {
         log::debug!("shard {}: a client's connection ended: {error}", self.settings().shard.0);
     }
 
-    async fn greet_client(&self, connection: &mut Connection) -> Result<Guest, LinkError> {
+    async fn greet_client(&self, connection: &mut Connection) -> Result<Welcomed, LinkError> {
         let mut encoder = Encoder::default();
         let judged = match connection.hear(&mut encoder, self.settings().shard).await? {
             Handshake::Hello(hello) => self.judge_client(&hello, &connection.sink),
@@ -83,7 +83,7 @@ impl Node {
         self.welcome_or_refuse(connection, &mut encoder, judged).await
     }
 
-    fn judge_client(&self, hello: &Hello, sink: &Rc<Sink>) -> Result<Guest, Refusal> {
+    fn judge_client(&self, hello: &Hello, sink: &Rc<Sink>) -> Result<Welcomed, Refusal> {
         self.judge_hello(hello)?;
         let is_operator = match hello.role {
             Role::Client if self.seat.is_learner() => {
@@ -101,7 +101,7 @@ impl Node {
                 if let Some((sink, idle)) = yielding {
                     self.dismiss(&sink, idle);
                 }
-                Ok(Guest { connection: id, is_operator })
+                Ok(Welcomed { connection: id, is_operator })
             }
             Err(refusal) => {
                 if self.shard.told.may(Kind::NoPlace) {
@@ -153,7 +153,7 @@ impl Node {
         }
     }
 
-    async fn hear_client(&self, mut connection: Connection, guest: Guest) -> LinkError {
+    async fn hear_client(&self, mut connection: Connection, guest: Welcomed) -> LinkError {
         let sink = connection.sink.clone();
         let error = loop {
             let frame = match connection.next_frame().await {
@@ -173,7 +173,7 @@ impl Node {
 
     async fn on_client_frame(
         &self,
-        guest: Guest,
+        guest: Welcomed,
         frame: Frame,
         connection: &Connection,
     ) -> Result<(), LinkError> {

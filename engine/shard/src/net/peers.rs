@@ -24,6 +24,7 @@ use crate::net::strangers::{Place, Strangers};
 use crate::node::Node;
 use crate::pump::Input;
 use crate::shard::Shard;
+use crate::snapshot::fetch::{Piece, PiecePlace};
 use crate::time::ticker::PEER_PATIENCE;
 use crate::told::Kind;
 use isonomy_mesh::fatal::stop_with;
@@ -333,7 +334,8 @@ impl Node {
                 return Ok(());
             }
             PeerMessage::Piece { barrier, from, total } => {
-                self.on_piece(peer, barrier, from, total, frame.payload);
+                let place = PiecePlace { source: peer, barrier, from };
+                self.on_piece(Piece { place, total, bytes: frame.payload });
                 return Ok(());
             }
             PeerMessage::Stalled if self.shard.told.may(Kind::PeerDisk) => {

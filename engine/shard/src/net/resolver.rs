@@ -47,7 +47,7 @@ pub enum Question {
 
 /// The addresses of a host.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundAddresses {
     pub addresses: Vec<IpAddr>,
     /// The reason why these addresses come from an earlier lookup.
     pub failure: Option<String>,
@@ -105,20 +105,20 @@ impl Host {
     }
 
     /// The known addresses, or the reason why none is known.
-    fn found(&self, failure: Option<String>) -> Result<Found, String> {
+    fn found(&self, failure: Option<String>) -> Result<FoundAddresses, String> {
         match failure {
             Some(failure) if self.good.is_empty() => Err(failure),
-            failure => Ok(Found { addresses: self.good.clone(), failure }),
+            failure => Ok(FoundAddresses { addresses: self.good.clone(), failure }),
         }
     }
 }
 
 impl Question {
     /// The answer, once the lookup has ended or its patience is over.
-    pub fn answer(&self) -> Option<Result<Found, String>> {
+    pub fn answer(&self) -> Option<Result<FoundAddresses, String>> {
         let (host, before) = match self {
             Question::Address(address) => {
-                return Some(Ok(Found { addresses: vec![*address], failure: None }));
+                return Some(Ok(FoundAddresses { addresses: vec![*address], failure: None }));
             }
             Question::Name(host, before) => (lock(host), *before),
         };
@@ -141,7 +141,7 @@ mod tests {
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn answer(question: &Question) -> Result<Found, String> {
+    fn answer(question: &Question) -> Result<FoundAddresses, String> {
         loop {
             match question.answer() {
                 Some(answer) => return answer,
@@ -155,7 +155,7 @@ mod tests {
         let resolver = Resolver::with(|_| unreachable!());
         for text in ["127.0.0.1", "::1"] {
             let found = resolver.ask(text).answer().expect("at once").unwrap();
-            assert_eq!(found, Found { addresses: vec![text.parse().unwrap()], failure: None });
+            assert_eq!(found, FoundAddresses { addresses: vec![text.parse().unwrap()], failure: None });
         }
     }
 
@@ -170,7 +170,7 @@ mod tests {
             }
             Ok(vec![HERE])
         });
-        assert_eq!(answer(&resolver.ask("db")), Ok(Found { addresses: vec![HERE], failure: None }));
+        assert_eq!(answer(&resolver.ask("db")), Ok(FoundAddresses { addresses: vec![HERE], failure: None }));
         SILENT.store(true, Ordering::SeqCst);
         for _ in 0..3 {
             // The first is waited for; for those who come later it has been waited for long enough.
@@ -194,8 +194,8 @@ mod tests {
         let found = |resolver: &Resolver| answer(&resolver.ask("db")).unwrap();
         assert_eq!(found(&resolver).addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
         let moved = vec!["10.0.0.2".parse().unwrap()];
-        assert_eq!(found(&resolver), Found { addresses: moved.clone(), failure: None });
+        assert_eq!(found(&resolver), FoundAddresses { addresses: moved.clone(), failure: None });
         let failure = Some("no such host".into());
-        assert_eq!(found(&resolver), Found { addresses: moved, failure });
+        assert_eq!(found(&resolver), FoundAddresses { addresses: moved, failure });
     }
 }

@@ -2,7 +2,7 @@
 //! peer, and decides when to try again.
 
 use futures_lite::future::or;
-use isonomy_protocol::snapshot::{Broken, Reader};
+use isonomy_protocol::snapshot::{BadSnapshot, Reader};
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_tuning::{disk, file_size};
 use isonomy_wire::id::ReplicaId;
@@ -33,18 +33,19 @@ const ROOM_FOR_LOG: u64 = (SEGMENTS_AHEAD * SEGMENT_BYTES) as u64;
 const STAT_BLOCK_BYTES: u64 = 512;
 
 /// A piece that a peer has sent and that is not written yet.
-struct Piece {
-    place: Place,
-    total: u64,
-    bytes: bytes::Bytes,
+pub(crate) struct Piece {
+    pub(crate) place: PiecePlace,
+    /// The length of the snapshot's file; 0 if the source has no such snapshot.
+    pub(crate) total: u64,
+    pub(crate) bytes: bytes::Bytes,
 }
 
 /// The source of a piece, and its place in the snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
-    source: ReplicaId,
-    barrier: u64,
-    from: u64,
+pub(crate) struct PiecePlace {
+    pub(crate) source: ReplicaId,
+    pub(crate) barrier: u64,
+    pub(crate) from: u64,
 }
 
 /// How long the transfer waits.
@@ -66,7 +67,7 @@ impl Default for Patience {
 #[derive(Default)]
 pub(crate) struct Fetching {
     /// The piece for which the transfer waits. Other pieces are dropped.
-    awaited: Cell<Option<Place>>,
+    awaited: Cell<Option<PiecePlace>>,
     piece: RefCell<Option<Piece>>,
     arrived: Signal,
     patience: Patience,
@@ -82,7 +83,7 @@ enum FetchError {
     #[error("this snapshot is no longer needed from that replica")]
     NotWanted,
     #[error("the received snapshot does not read ({0}); that replica verifies its file")]
-    Damaged(Broken),
+    Damaged(BadSnapshot),
     #[error("that replica says that it has no such snapshot any more")]
     Missing,
     #[error("that replica has sent nothing for {} s", SOURCE_PATIENCE.as_secs())]
@@ -120,15 +121,8 @@ impl FetchError {
 
 impl Node {
     /// Takes a piece of a peer's snapshot that has come.
-    pub(crate) fn on_piece(
-        &self,
-        source: ReplicaId,
-        barrier: u64,
-        from: u64,
-        total: u64,
-        bytes: bytes::Bytes,
-    ) {
-        self.transfers.fetching.on_piece(Piece { place: Place { source, barrier, from }, total, bytes });
+    pub(crate) fn on_piece(&self, piece: Piece) {
+        self.transfers.fetching.on_piece(piece);
     }
 
     /// Why this replica has no snapshot that it should have; empty if all is well.
@@ -232,7 +226,7 @@ impl Node {
         let is_wanted = || self.pump.look(|core| core.wants_snapshot()) == Some((source, barrier));
         let ask = || self.net.say_to_peer(source, &PeerMessage::Fetch { barrier, from }, &[]);
         let piece =
-            self.transfers.fetching.await_piece(Place { source, barrier, from }, is_wanted, ask).await?;
+            self.transfers.fetching.await_piece(PiecePlace { source, barrier, from }, is_wanted, ask).await?;
         piece.check(total)?;
         Ok(piece)
     }
@@ -251,7 +245,7 @@ impl Fetching {
     /// meanwhile, and the transfer then goes on where it was.
     async fn await_piece(
         &self,
-        place: Place,
+        place: PiecePlace,
         is_wanted: impl Fn() -> bool,
         ask: impl Fn(),
     ) -> Result<Piece, FetchError> {

@@ -3,7 +3,7 @@
 //! A snapshot is written over the one before the last: to give so many blocks back and take others
 //! costs every write of the log 15 to 40 ms where the file system discards what is given back.
 
-use isonomy_protocol::snapshot::{Broken, Reader, Snapshot, SnapshotHead, SnapshotId};
+use isonomy_protocol::snapshot::{BadSnapshot, Reader, Snapshot, SnapshotHead, SnapshotId};
 use isonomy_wire::frame::FrameError;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -25,7 +25,7 @@ pub enum SnapshotError {
     Io(PathBuf, std::io::Error),
     #[error("{path}: the snapshot is damaged: {error}", path = .0.display(), error = .1)]
     /// The file is damaged.
-    Broken(PathBuf, Broken),
+    Broken(PathBuf, BadSnapshot),
     #[error(
         "{path}: a release with wire version {version} wrote the snapshot; run that release",
         path = .0.display(), version = .1
@@ -36,9 +36,9 @@ pub enum SnapshotError {
 
 impl SnapshotError {
     /// The error that was found in a file.
-    pub fn broken(path: &Path, broken: Broken) -> SnapshotError {
+    pub fn broken(path: &Path, broken: BadSnapshot) -> SnapshotError {
         match broken {
-            Broken::Frame(FrameError::Version(version)) => SnapshotError::Release(path.into(), version),
+            BadSnapshot::Frame(FrameError::Version(version)) => SnapshotError::Release(path.into(), version),
             broken => SnapshotError::Broken(path.into(), broken),
         }
     }
@@ -103,7 +103,7 @@ pub fn read_head(path: &Path, id: SnapshotId) -> Result<SnapshotHead, SnapshotEr
     while reader.head().is_none() {
         let piece = read_some(&mut file, &mut buffer, path)?;
         if piece.is_empty() {
-            return Err(broken(Broken::CutOff));
+            return Err(broken(BadSnapshot::CutOff));
         }
         reader.push(piece).map_err(broken)?;
     }

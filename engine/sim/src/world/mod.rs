@@ -136,7 +136,7 @@ enum Event {
 
 /// The progress of the proof.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
+enum ProofStage {
     Faults,
     /// A legal minority is still down.
     Minority,
@@ -176,7 +176,7 @@ pub fn run(seed: u64) -> Summary {
 /// Runs a plan to its end.
 pub fn run_plan(plan: Plan) -> Summary {
     let mut world = World::new(plan);
-    while world.stage != Stage::Done {
+    while world.stage != ProofStage::Done {
         let (now, era, event) = world.queue.pop().expect("there is always a next look");
         world.now = now;
         world.show(era);
@@ -203,7 +203,7 @@ struct World {
     faults: SmallRng,
     disks: SmallRng,
     connections: u64,
-    stage: Stage,
+    stage: ProofStage,
     stage_since: u64,
     turns: u64,
     /// A disk was set back.
@@ -235,7 +235,7 @@ impl World {
             faults,
             disks: SmallRng::seed_from_u64(plan.seed ^ 0x6469_736b),
             connections: 0,
-            stage: Stage::Faults,
+            stage: ProofStage::Faults,
             stage_since: 0,
             turns: 0,
             was_set_back: false,
@@ -278,7 +278,7 @@ impl World {
     }
 
     fn is_calm(&self) -> bool {
-        self.stage != Stage::Faults
+        self.stage != ProofStage::Faults
     }
 
     fn note(&mut self, kind: u8, a: u64, b: u64) {

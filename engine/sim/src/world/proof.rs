@@ -1,6 +1,6 @@
 //! The proof: the network is fair, and everything that was seen must come to an end.
 
-use super::{Event, Stage, Summary, World};
+use super::{Event, ProofStage, Summary, World};
 use crate::check;
 use crate::client::Client;
 use crate::contention::Contention;
@@ -17,14 +17,14 @@ const PATIENCE_US: u64 = 120_000_000;
 const LOOK_EVERY_US: u64 = 50_000;
 
 impl World {
-    fn enter(&mut self, stage: Stage) {
+    fn enter(&mut self, stage: ProofStage) {
         (self.stage, self.stage_since) = (stage, self.now);
         self.note(9, stage as u64, 0);
     }
 
     /// From here on the network is fair. In half of the runs a legal minority stays down.
     pub(super) fn heal(&mut self) {
-        self.enter(Stage::Minority);
+        self.enter(ProofStage::Minority);
         self.network.heal();
         let mut stopping = BTreeSet::new();
         self.in_each_era(|world| {
@@ -81,16 +81,16 @@ impl World {
             return self.queue.push(self.now + LOOK_EVERY_US, Event::Look);
         }
         match self.stage {
-            Stage::Minority => {
-                self.enter(Stage::All);
+            ProofStage::Minority => {
+                self.enter(ProofStage::All);
                 self.start_all_but(&[]);
             }
-            Stage::All => {
-                self.enter(Stage::Reading);
+            ProofStage::All => {
+                self.enter(ProofStage::Reading);
                 self.read_all();
             }
-            Stage::Reading => return self.enter(Stage::Done),
-            Stage::Faults | Stage::Done => unreachable!("nobody looks then"),
+            ProofStage::Reading => return self.enter(ProofStage::Done),
+            ProofStage::Faults | ProofStage::Done => unreachable!("nobody looks then"),
         }
         self.queue.push(self.now + LOOK_EVERY_US, Event::Look);
     }

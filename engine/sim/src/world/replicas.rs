@@ -1,6 +1,6 @@
 //! The replicas: they start, crash, hear, write and speak.
 
-use super::{Event, Stage, World};
+use super::{Event, ProofStage, World};
 use crate::coverage;
 use crate::network::Sent;
 use crate::plan::Bias;
@@ -199,7 +199,7 @@ impl World {
         }
         let node = &mut self.nodes[usize::from(id)];
         let before = node.kept_snapshot();
-        let dies = self.stage == Stage::Faults && self.disks.random_bool(self.plan.between);
+        let dies = self.stage == ProofStage::Faults && self.disks.random_bool(self.plan.between);
         node.is_writing = node.write_snapshot(self.now, dies, &mut self.ghost);
         if dies && node.kept_snapshot() != before {
             self.summary.coverage.between = true;
@@ -218,7 +218,7 @@ impl World {
         let at_risk = self.nodes.iter().filter(|node| node.is_at_risk()).count();
         let node = &mut self.nodes[usize::from(id)];
         let is_new = node.kept_snapshot() != before;
-        let may_rot = is_new && self.stage == Stage::Faults && at_risk < self.ghost.quorum.f;
+        let may_rot = is_new && self.stage == ProofStage::Faults && at_risk < self.ghost.quorum.f;
         if may_rot && self.disks.random_bool(self.plan.rot) {
             node.rot(&mut self.disks);
         }

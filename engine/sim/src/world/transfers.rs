@@ -1,6 +1,6 @@
 //! Snapshots of peers come piece by piece: links break and come back, sources end, and bytes are read wrongly.
 
-use super::{Event, Stage, World};
+use super::{Event, ProofStage, World};
 use crate::transfer::Transfer;
 use isonomy_protocol::transfer::FetchFailure;
 use isonomy_wire::id::ReplicaId;
@@ -52,7 +52,7 @@ impl World {
         let World { nodes, disks, .. } = self;
         let piece = nodes[usize::from(source)].give_piece(now, id, barrier, transfer.from(), disks);
         let Some(mut piece) = piece else { return self.fetch_failed(id, &transfer, FetchFailure::Source) };
-        if self.stage == Stage::Faults && self.plan.rot > 0.0 && self.disks.random_bool(MISREAD) {
+        if self.stage == ProofStage::Faults && self.plan.rot > 0.0 && self.disks.random_bool(MISREAD) {
             let at = self.disks.random_range(0..piece.bytes.len());
             piece.bytes[at] ^= 1;
         }
@@ -98,7 +98,7 @@ impl World {
             return node.fetch_failed(now, source, barrier, FetchFailure::Damaged);
         };
         let before = node.kept_snapshot();
-        let dies = self.stage == Stage::Faults && self.disks.random_bool(self.plan.between);
+        let dies = self.stage == ProofStage::Faults && self.disks.random_bool(self.plan.between);
         node.install_snapshot(now, whole, dies, &mut self.ghost);
         let is_kept = node.kept_snapshot() != before;
         self.summary.coverage.resumed |= is_kept && is_broken;

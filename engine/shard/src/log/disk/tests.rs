@@ -5,7 +5,7 @@ use crate::log::recover::{recover, spare_path};
 use crate::testing::fixture::{Setup, begin, record, run, until};
 use isonomy_protocol::contract::{Append, Time};
 use isonomy_protocol::log::BLOCK_BYTES;
-use isonomy_protocol::log::scan::Entry;
+use isonomy_protocol::log::scan::LogEntry;
 use isonomy_wire::id::ShardId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -17,18 +17,18 @@ mod power;
 const SHARD: ShardId = ShardId(0);
 
 /// The log of a shard in a directory.
-struct Rig {
+struct LogRig {
     data_dir: EpochDir,
     disk: Rc<Disk>,
     preparing: glommio::Task<()>,
     log: Log,
     /// What was read back when it was opened.
-    read: Vec<Entry>,
+    read: Vec<LogEntry>,
 }
 
-impl Rig {
+impl LogRig {
     /// Opens a log as a shard does whose newest snapshot is that of this barrier, or none (0).
-    async fn open(setup: &Setup, snapshot: u64) -> Rig {
+    async fn open(setup: &Setup, snapshot: u64) -> LogRig {
         let data_dir = DataDir::open(&setup.expected).unwrap().enter(&setup.roster).unwrap();
         let (id, dir) = (data_dir.log_id(SHARD), data_dir.log_dir(SHARD));
         let mut read = Vec::new();
@@ -37,7 +37,7 @@ impl Rig {
             Rc::new(Disk::open(id, data_dir.clone(), &setup.settings, &recovered, Rc::default()).await);
         let prepared = disk.clone();
         let preparing = glommio::spawn_local(async move { prepared.prepare().await });
-        Rig { data_dir, disk, preparing, log: Log::new(id, recovered.tail), read }
+        LogRig { data_dir, disk, preparing, log: Log::new(id, recovered.tail), read }
     }
 
     /// Another process may open the directory from here on.
@@ -82,7 +82,7 @@ impl Rig {
     }
 }
 
-fn entry(append: &Append) -> Entry {
+fn entry(append: &Append) -> LogEntry {
     (append.record.clone(), append.payload.clone())
 }
 
@@ -96,7 +96,7 @@ fn temporary() -> (tempfile::TempDir, Setup) {
 fn segments_are_prepared_before_they_are_needed() {
     let (_dir, setup) = temporary();
     run(async {
-        let mut rig = Rig::open(&setup, 0).await;
+        let mut rig = LogRig::open(&setup, 0).await;
         // The one in use and those ahead of it are there before the first write ends.
         rig.write(&record(1, 9)).await;
         assert!(rig.segments().starts_with(&[1, 2, 3]), "{:?}", rig.segments());
@@ -115,7 +115,7 @@ fn segments_are_prepared_before_they_are_needed() {
 fn a_write_is_in_its_file_when_it_returns() {
     let (_dir, setup) = temporary();
     run(async {
-        let mut rig = Rig::open(&setup, 0).await;
+        let mut rig = LogRig::open(&setup, 0).await;
         for position in 1..20 {
             let append = if position % 8 == 0 { begin(position, 1) } else { record(position, 30_000) };
             let (segment, offset, bytes) = rig.write(&append).await;
@@ -133,10 +133,10 @@ fn a_write_is_in_its_file_when_it_returns() {
 fn what_was_written_is_read_back_across_segments_and_restarts() {
     let (_dir, setup) = temporary();
     let mut random = SmallRng::seed_from_u64(1);
-    let mut written: Vec<Entry> = Vec::new();
+    let mut written: Vec<LogEntry> = Vec::new();
     for _ in 0..3 {
         run(async {
-            let mut rig = Rig::open(&setup, 0).await;
+            let mut rig = LogRig::open(&setup, 0).await;
             assert!(rig.read == written, "{} of {} records", rig.read.len(), written.len());
             // A segment and a half.
             for _ in 0..12 {
@@ -147,7 +147,7 @@ fn what_was_written_is_read_back_across_segments_and_restarts() {
             rig.close().await;
         });
     }
-    let used = run(async { Rig::open(&setup, 0).await.disk.used.borrow().len() });
+    let used = run(async { LogRig::open(&setup, 0).await.disk.used.borrow().len() });
     assert!(used >= 3, "{used}");
 }
 
@@ -158,7 +158,7 @@ fn g1_a_cut_takes_whole_segments_and_keeps_spare_files_within_the_budget() {
     // Five used, two prepared: one file more may stay.
     setup.settings.log_budget = 6 * SEGMENT_BYTES as u64;
     run(async {
-        let mut rig = Rig::open(&setup, 0).await;
+        let mut rig = LogRig::open(&setup, 0).await;
         rig.write(&record(1, 9)).await;
         rig.begin(2..=3).await;
         rig.write(&record(4, 9)).await;
@@ -183,7 +183,7 @@ fn g1_a_cut_takes_whole_segments_and_keeps_spare_files_within_the_budget() {
         rig.close().await;
     });
     run(async {
-        let rig = Rig::open(&setup, 6).await;
+        let rig = LogRig::open(&setup, 6).await;
         assert_eq!(rig.read, [entry(&begin(6, 6))]);
         assert_eq!(rig.disk.spares.borrow().len(), 3);
     });
@@ -194,7 +194,7 @@ fn g1_a_cut_takes_whole_segments_and_keeps_spare_files_within_the_budget() {
 fn a_spare_file_becomes_an_empty_segment() {
     let (_dir, setup) = temporary();
     run(async {
-        let mut rig = Rig::open(&setup, 0).await;
+        let mut rig = LogRig::open(&setup, 0).await;
         rig.write(&record(1, 200_000)).await;
         rig.begin(2..=3).await;
         until(|| rig.segments() == [1, 2, 3, 4, 5]).await;
@@ -211,6 +211,6 @@ fn a_spare_file_becomes_an_empty_segment() {
         until(|| rig.segments() == [3, 4, 5, 6, 7, 8] && rig.spares().is_empty()).await;
         rig.close().await;
     });
-    let expected: Vec<Entry> = (3..=6).map(|position| entry(&begin(position, position))).collect();
-    assert_eq!(run(async { Rig::open(&setup, 3).await.read }), expected);
+    let expected: Vec<LogEntry> = (3..=6).map(|position| entry(&begin(position, position))).collect();
+    assert_eq!(run(async { LogRig::open(&setup, 3).await.read }), expected);
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::fixture::{begin, log_id, record, run};
 use bytes::Bytes;
 use isonomy_protocol::log::group::GroupHead;
-use isonomy_protocol::log::scan::{Entry, Scanner};
+use isonomy_protocol::log::scan::{LogEntry, Scanner};
 use isonomy_wire::frame::{Kind, Scope, aligned, split};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -42,13 +42,13 @@ impl Segments {
     }
 
     /// All that they hold, segment by segment.
-    fn read(self) -> Vec<Vec<Entry>> {
+    fn read(self) -> Vec<Vec<LogEntry>> {
         self.0.into_iter().map(|(segment, image)| image.read(segment)).collect()
     }
 }
 
 impl Image {
-    fn read(mut self, segment: u64) -> Vec<Entry> {
+    fn read(mut self, segment: u64) -> Vec<LogEntry> {
         self.bytes.resize(SEGMENT_BYTES, 0);
         let bytes = aligned(Bytes::from(self.bytes));
         let mut scanner = Scanner::new(log_id(), segment, bytes, self.first);
@@ -135,7 +135,7 @@ fn g1_a_begin_is_the_first_record_of_a_segment() {
         let expected = [&appends[..2], &appends[2..4], &appends[4..5], &appends[5..]];
         let expected =
             expected.map(|all| all.iter().map(|it| (it.record.clone(), it.payload.clone())).collect());
-        assert!(segments.read() == expected.map(|all: Vec<Entry>| all));
+        assert!(segments.read() == expected.map(|all: Vec<LogEntry>| all));
     });
 }
 

@@ -74,9 +74,9 @@ fn cut(dir: &Path) {
 }
 
 /// What the last record is, or a part of what is said of the damage.
-type Expected = std::result::Result<u64, &'static str>;
+type ExpectedTail = std::result::Result<u64, &'static str>;
 
-fn is_as_expected(dir: &Path, known: Known, expected: Expected) -> std::result::Result<(), String> {
+fn is_as_expected(dir: &Path, known: Known, expected: ExpectedTail) -> std::result::Result<(), String> {
     let read = recover(log_id(), dir, known, |_| ());
     let told = match (&read, expected) {
         (Ok(read), Ok(last)) if read.tail.next.0 - 1 == last => Ok(()),
@@ -98,7 +98,7 @@ fn is_as_expected(dir: &Path, known: Known, expected: Expected) -> std::result::
 }
 
 /// What became of a log, and how it is judged with what is known of it.
-type Row<const N: usize> = (&'static str, fn(&Path), [Expected; N]);
+type Row<const N: usize> = (&'static str, fn(&Path), [ExpectedTail; N]);
 
 fn judge<const N: usize>(log: fn(&Path), known: [Known; N], rows: &[Row<N>]) {
     let mut wrong = Vec::new();
@@ -127,7 +127,7 @@ fn lose_all(dir: &Path, segment: u64) {
     file(dir, segment);
 }
 
-const GROUP: Expected = Err("but a group of its records lies at byte 4096");
+const GROUP: ExpectedTail = Err("but a group of its records lies at byte 4096");
 
 #[test]
 fn d6_whatever_is_missing_of_a_log_that_was_not_cut_is_damage() {

@@ -16,12 +16,12 @@ const SOURCE: ReplicaId = ReplicaId(1);
 const OTHER: ReplicaId = ReplicaId(2);
 const BARRIER: u64 = 1;
 
-fn place(from: u64) -> Place {
-    Place { source: SOURCE, barrier: BARRIER, from }
+fn place(from: u64) -> PiecePlace {
+    PiecePlace { source: SOURCE, barrier: BARRIER, from }
 }
 
 /// A piece of one byte, by which it is known.
-fn marked(place: Place, mark: u8) -> Piece {
+fn marked(place: PiecePlace, mark: u8) -> Piece {
     Piece { place, total: 9, bytes: vec![mark].into() }
 }
 
@@ -61,8 +61,8 @@ fn only_the_piece_that_is_waited_for_is_taken() {
         let fetching = Fetching::default();
         // Of another source, of another barrier, before and behind.
         let strange = [
-            Place { source: ReplicaId(2), ..place(7) },
-            Place { barrier: 2, ..place(7) },
+            PiecePlace { source: ReplicaId(2), ..place(7) },
+            PiecePlace { barrier: 2, ..place(7) },
             place(0),
             place(8),
         ];
@@ -197,9 +197,9 @@ async fn answer_during<T>(
     };
     let source = async {
         while !is_over.get() {
-            if let Some(Place { source, barrier, from }) = node.transfers.fetching.awaited.get() {
-                let (total, bytes) = answer(from);
-                node.on_piece(source, barrier, from, total, bytes.into());
+            if let Some(place) = node.transfers.fetching.awaited.get() {
+                let (total, bytes) = answer(place.from);
+                node.on_piece(Piece { place, total, bytes: bytes.into() });
             }
             fixture::until(|| is_over.get() || node.transfers.fetching.awaited.get().is_some()).await;
         }

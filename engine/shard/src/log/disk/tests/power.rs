@@ -98,7 +98,7 @@ fn position_of(record: &Record) -> u64 {
 }
 
 /// Takes a snapshot as a shard does.
-async fn take_snapshot(rig: &Rig, aside: &Aside, barrier: u64) {
+async fn take_snapshot(rig: &LogRig, aside: &Aside, barrier: u64) {
     let dir = rig.dir();
     let mut file = Growing::open(&begin_snapshot(&dir).unwrap()).await.unwrap();
     file.append(&snapshot_of(barrier)).await.unwrap();
@@ -126,7 +126,7 @@ fn d6_nothing_that_was_promised_is_lost_with_the_power() {
         glommio::spawn_local(async move { listening.listen().await }).detach();
         let promise = |what: &AtomicU64, number: u64| what.store(number, Ordering::SeqCst);
 
-        let mut rig = Rig::open(setup, 0).await;
+        let mut rig = LogRig::open(setup, 0).await;
         promise(&promised.is_opened, 1);
         rig.write(&record(1, 9)).await;
         promise(&promised.record, 1);
@@ -165,7 +165,7 @@ fn d6_nothing_that_was_promised_is_lost_with_the_power() {
 #[test]
 fn a_lack_of_room_is_waited_for() {
     on_volatile(async |setup, volatile| {
-        let mut rig = Rig::open(setup, 0).await;
+        let mut rig = LogRig::open(setup, 0).await;
         rig.write(&record(1, 9)).await;
         let spare = rig.dir().join("snapshot.spare");
         fs::write(&spare, vec![1; 4 << 20]).unwrap();
