@@ -14,6 +14,7 @@ use isonomy_shard::data_dir::RESTART_PATIENCE;
 use isonomy_shard::{CLIENT_PATIENCE, PEER_PATIENCE};
 use isonomy_wire::answer::VALUES_BYTES_MAX;
 use isonomy_wire::client::connection::{CONNECT_TIMEOUT, STATUS_TIMEOUT};
+use isonomy_wire::client::{RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN};
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use isonomy_wire::conversation::Config;
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
@@ -105,6 +106,14 @@ fn the_deadlines_are_those_of_the_code() {
             ("a decision or a read", seconds(conversation.deadline_us)),
             ("a line of an import with `--source`", "none".to_owned()),
             ("until a request goes to another replica", seconds(conversation.retry_us)),
+            (
+                "until a client connects again",
+                format!(
+                    "{} ms, doubled at each failure up to {} s",
+                    RECONNECT_PAUSE_MIN.as_millis(),
+                    RECONNECT_PAUSE_MAX.as_secs()
+                ),
+            ),
             ("a name that a client looks up", seconds(CONNECT_TIMEOUT.as_micros() as u64)),
             ("a connection until it is welcomed", seconds(CONNECT_TIMEOUT.as_micros() as u64)),
             ("a status", seconds(STATUS_TIMEOUT.as_micros() as u64)),

@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// The first pause before a lost connection is opened again; the pause doubles at each failure.
-pub(super) const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(10);
+pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest such pause.
-pub(super) const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The most requests that wait for a connection to write them. A connection that lags further behind counts as
 /// lost.
 pub(super) const OUTGOING_MAX: usize = 1024;

@@ -36,6 +36,7 @@ mod troubles;
 pub use clock::{Patience, sleep_running};
 pub use connection::{ConnectError, Connection, parse_address, status};
 pub use discovery::{ClusterAt, Contact, contact, discover};
+pub use links::{RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN};
 pub use source::{Proposal, Proposed, Source, Uncompared};
 pub use sources::{EndError, end_source, sources};
 
