@@ -13,7 +13,7 @@ pub struct Entered {
 
 /// What a record says to a replica that has entered another one or the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
+pub enum RecordFound {
     /// The record that the replica has entered.
     Same,
     /// The record of a later epoch.
@@ -54,16 +54,16 @@ pub enum WentBack {
 /// # Errors
 ///
 /// [`WentBack`] if no store that only goes forward could have this record after the other.
-pub fn judge(entered: Entered, read: Entered, predecessor: RecordId) -> Result<Found, WentBack> {
+pub fn judge(entered: Entered, read: Entered, predecessor: RecordId) -> Result<RecordFound, WentBack> {
     if read.epoch < entered.epoch {
         return Err(WentBack::Epoch { here: entered.epoch, there: read.epoch });
     }
     if read.epoch == entered.epoch {
         let is_same = read.record == entered.record;
-        return if is_same { Ok(Found::Same) } else { Err(WentBack::Record { epoch: read.epoch }) };
+        return if is_same { Ok(RecordFound::Same) } else { Err(WentBack::Record { epoch: read.epoch }) };
     }
     if read.epoch.0 == entered.epoch.0 + 1 && predecessor != entered.record {
         return Err(WentBack::Predecessor { next: read.epoch });
     }
-    Ok(Found::Later)
+    Ok(RecordFound::Later)
 }

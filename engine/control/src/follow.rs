@@ -5,7 +5,7 @@
 
 use crate::id::{ChangeId, Incarnation, MemberId, RecordId};
 use crate::record::{Membership, Record, Stage, State};
-use isonomy_wire::epoch::{Entered, Found, WentBack, judge};
+use isonomy_wire::epoch::{Entered, RecordFound, WentBack, judge};
 use isonomy_wire::id::{ClusterId, Epoch, RecordId as WireRecordId};
 
 /// What to do about an etcd that was set back.
@@ -98,10 +98,10 @@ pub fn follows(known: &Record, record: &Record) -> Result<(), Refused> {
     // The first record has no predecessor, and none after it is without.
     let predecessor = record.predecessor.unwrap_or(RecordId(0));
     match judge(entered(known), entered(record), WireRecordId(predecessor.0)) {
-        Ok(Found::Same) => follows_within(known, record),
-        Ok(Found::Later) if record.epoch == known.epoch + 1 => succeeds(known, record),
+        Ok(RecordFound::Same) => follows_within(known, record),
+        Ok(RecordFound::Later) if record.epoch == known.epoch + 1 => succeeds(known, record),
         // The epochs between are not known here; whoever wrote the record has followed them.
-        Ok(Found::Later) => Ok(()),
+        Ok(RecordFound::Later) => Ok(()),
         Err(back) => Err(Refused::Back { back, there: record.record, known: known.record }),
     }
 }

@@ -4,8 +4,8 @@
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::contract::{Append, ClientRef, Config, Output, Position, Time, Timing};
+use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;

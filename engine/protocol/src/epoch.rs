@@ -3,7 +3,7 @@
 use crate::contract::Sealed;
 use crate::mutant::{self, Mutant};
 use crate::replica::Replica;
-pub use isonomy_wire::epoch::{Entered, Found, WentBack};
+pub use isonomy_wire::epoch::{Entered, RecordFound, WentBack};
 use isonomy_wire::id::{Epoch, RecordId};
 use isonomy_wire::message::Refusal;
 
@@ -70,9 +70,9 @@ impl Replica {
 /// # Errors
 ///
 /// [`WentBack`] if no store that only goes forward could have this record after the other.
-pub fn judge(entered: Entered, read: Entered, predecessor: RecordId) -> Result<Found, WentBack> {
+pub fn judge(entered: Entered, read: Entered, predecessor: RecordId) -> Result<RecordFound, WentBack> {
     if mutant::is(Mutant::RecordUnchecked) {
-        return Ok(if read.epoch > entered.epoch { Found::Later } else { Found::Same });
+        return Ok(if read.epoch > entered.epoch { RecordFound::Later } else { RecordFound::Same });
     }
     isonomy_wire::epoch::judge(entered, read, predecessor)
 }

@@ -60,7 +60,6 @@ pub(crate) async fn open(shard: &Rc<Shard>, seat: Seat, found: Found) -> Result<
     };
     let recovered = replay(id, &dir, known, &mut core)?;
     core.start(Time(0), Position(recovered.tail.next.0 - 1));
-    core.on_change(shard.mail.roster().is_changing);
     log::info!("shard {}: read {} records back from the log", settings.shard.0, recovered.tail.next.0 - 1);
     let disk = Disk::open(id, data_dir.clone(), settings, &recovered, shard.told.clone()).await;
     let bytes = recovered.bytes();

@@ -3,7 +3,7 @@
 use crate::support::solo::{Solo, accept, ballot, commit, pre_accept, recover, upto, validate};
 use crate::support::{World, answers_of, config, decide, id, key_seq, read, seal};
 use isonomy_protocol::contract::{ClientRef, Config};
-use isonomy_protocol::epoch::{Entered, Found, WentBack, judge};
+use isonomy_protocol::epoch::{Entered, RecordFound, WentBack, judge};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::answer::Answer;
@@ -352,9 +352,9 @@ pub(crate) fn b17_a_message_of_another_epoch_is_refused_with_a_hint() {
 pub(crate) fn section_9_a_record_that_goes_back_is_refused() {
     let of = |epoch, record| Entered { epoch: Epoch(epoch), record };
     let (entered, before) = (of(4, RECORD), RecordId(3));
-    assert_eq!(judge(entered, of(4, RECORD), before), Ok(Found::Same));
-    assert_eq!(judge(entered, of(5, OTHER), RECORD), Ok(Found::Later));
-    assert_eq!(judge(entered, of(7, OTHER), before), Ok(Found::Later), "others lie between");
+    assert_eq!(judge(entered, of(4, RECORD), before), Ok(RecordFound::Same));
+    assert_eq!(judge(entered, of(5, OTHER), RECORD), Ok(RecordFound::Later));
+    assert_eq!(judge(entered, of(7, OTHER), before), Ok(RecordFound::Later), "others lie between");
     let lower = WentBack::Epoch { here: Epoch(4), there: Epoch(3) };
     assert_eq!(judge(entered, of(3, before), before), Err(lower));
     assert_eq!(judge(entered, of(4, OTHER), before), Err(WentBack::Record { epoch: Epoch(4) }));

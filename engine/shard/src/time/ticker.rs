@@ -95,6 +95,7 @@ impl Node {
 
     /// Does what is due. Returns whether nothing will be due soon.
     fn on_tick(self: &Rc<Node>, ticker: &mut Ticker) -> bool {
+        self.follow_roster(ticker);
         self.apply_settings();
         let (now, due) = (self.pump.now(), self.pump.look(|core| core.next_deadline()));
         let disk_turned = self.look_at_disk(ticker);
@@ -105,7 +106,6 @@ impl Node {
         self.writer.on_tick(self.pump.now());
         self.maybe_admit();
         self.maybe_seal(ticker);
-        self.follow_roster(ticker);
         self.shard.mail.send_progress(self.progress());
         if ticker.swept.elapsed() >= SWEEP_EVERY {
             ticker.swept = Instant::now();

@@ -4,7 +4,7 @@
 use super::{Event, World};
 use crate::store::{Change, Record, Stage, Store};
 use isonomy_protocol::contract::Send;
-use isonomy_protocol::epoch::{Entered, FIRST, Found, judge};
+use isonomy_protocol::epoch::{Entered, FIRST, RecordFound, judge};
 use isonomy_wire::id::{Epoch, REPLICAS_MAX, RecordId, ReplicaId};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -256,10 +256,10 @@ impl World {
         let revision = self.revision_for(process);
         let record = self.changes.store.at(revision).clone();
         match judge(self.changes.entered[usize::from(process)], record.of, record.predecessor) {
-            Ok(Found::Later) if record.members.contains(&process) => self.enter_epoch(process, &record),
+            Ok(RecordFound::Later) if record.members.contains(&process) => self.enter_epoch(process, &record),
             // The next epoch leaves it out: it serves on.
-            Ok(Found::Later) => {}
-            Ok(Found::Same) => self.drive_on(process, place, revision, &record),
+            Ok(RecordFound::Later) => {}
+            Ok(RecordFound::Same) => self.drive_on(process, place, revision, &record),
             // It stops, and is started again until the newest state is back.
             Err(_) if self.is_store_set_back() => {
                 self.summary.coverage.store_set_back = true;
