@@ -134,18 +134,17 @@ impl Instance {
         true
     }
 
-    /// G1: one record tells the whole state. Returns false if the instance was committed before.
+    /// G1: one record tells the whole state, and more of it than the records before it where the log was cut between
+    /// these. Returns false if the instance was committed before.
     pub(crate) fn carry(&mut self, state: Carried, value: Proposal) -> bool {
-        if self.is_committed() {
-            return false;
-        }
+        let is_new = !self.is_committed();
         let Carried { phase, bal, abal, init_dep, validated } = state;
         assert!(phase >= self.phase && bal >= self.bal && abal >= self.abal, "V4: a log that goes back");
         (self.phase, self.bal, self.abal) = (phase, bal, abal);
         (self.init_dep, self.validated, self.heard) = (init_dep, validated, bal);
         self.take(value);
         self.check();
-        true
+        is_new
     }
 
     fn take(&mut self, value: Proposal) {
@@ -165,6 +164,12 @@ impl Instance {
         if payload.is_some() {
             (self.payload, self.logged) = (payload, true);
         }
+    }
+
+    /// G1: a Begin record was read back. All before it may be cut, even if a crash has left too few records behind it, so
+    /// the next record of the instance carries the batch again, unless one behind the Begin does.
+    pub(crate) fn on_begin(&mut self) {
+        self.logged = false;
     }
 
     /// The name of the value in the next record, and the batch. Only the first record carries the batch.

@@ -36,6 +36,9 @@ impl Replica {
             Record::Reserve { end } => self.numbers.replay_block(end),
             Record::Stopped { used } => self.numbers.replay_stop(used),
             Record::Begin { reserved, floor, barrier: _ } => {
+                if !mutant::is(Mutant::BatchBeforeBegin) {
+                    self.space.on_begin();
+                }
                 self.numbers.replay_block(reserved);
                 self.replay_floor(&floor);
             }

@@ -83,6 +83,11 @@ impl Space {
             .for_each(|instance| instance.restart_patience(now));
     }
 
+    /// A Begin record was read back.
+    pub(crate) fn on_begin(&mut self) {
+        self.rows.iter_mut().flat_map(|row| &mut row.instances).for_each(Instance::on_begin);
+    }
+
     /// The highest sequence number seen in a row.
     pub(crate) fn last(&self, row: ReplicaId) -> u64 {
         let row = &self.rows[row.index()];

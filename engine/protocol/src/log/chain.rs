@@ -151,7 +151,8 @@ impl Chain {
     }
 
     /// Whether the next record of the segment counts. No record before the `Begin` for which the log was cut counts:
-    /// that `Begin` and the records behind it stand for all records before (G1), together with the snapshot.
+    /// that `Begin` and the records behind it stand for all records before (G1), together with the snapshot. If a crash
+    /// has left an earlier `Begin` unfinished, and has left its segment here, the records behind that one are read first.
     pub fn takes(&mut self, record: &Record) -> bool {
         if self.skips
             && let Record::Begin { barrier, .. } = *record

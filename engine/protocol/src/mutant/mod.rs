@@ -62,6 +62,8 @@ listed! {
         ForgottenIsNew,
         /// G1: the log is cut before the floor is durable.
         CutBeforeFloor,
+        /// G1: behind a Begin that a crash left unfinished, records name batches that only records before it carry.
+        BatchBeforeBegin,
         /// G4: a barrier does not conflict with reads.
         BarrierPassesReads,
         /// G5: a snapshot's frontier does not count as missing in the index.

@@ -131,6 +131,35 @@ pub(crate) fn g1_deps_take_the_place_of_what_the_index_lost() {
 }
 
 #[test]
+pub(crate) fn g1_a_begin_that_a_crash_left_unfinished_can_be_the_first_that_is_read() {
+    let ([_, validated, pre_accepted, accepted], next) = (ABOVE, id(3, 2));
+    let mut solo = with_some_above(Solo::new(5, 2));
+    solo.tell(3, pre_accept(next, upto([0, 0, 0, 1])), Some(&decide("p", 2, 0, "n")));
+    let mut solo = with_barrier(solo);
+    let begin = solo.log.iter().position(|(record, _)| matches!(record, Record::Begin { .. }));
+    let unfinished = begin.expect("the barrier has executed");
+    solo.restart_behind(unfinished + 1);
+
+    // These name batches that no record behind the Begin carries.
+    solo.tell(3, accept(validated, ballot(3, 3), Value::Known, upto([4, 1])), None);
+    solo.tell(3, commit(pre_accepted, Ballot::ZERO, Value::Known, upto([4])), None);
+    solo.tell(3, recover(next, ballot(3, 3)), None);
+    solo.tell(3, validate(next, ballot(3, 3), upto([0, 0, 0, 1])), None);
+    solo.tell(4, commit(accepted, ballot(1, 3), Value::Known, upto([4, 0, 0, 1])), None);
+    solo.tell(0, commit(id(0, 3), Ballot::ZERO, Value::Attached, upto([2])), Some(&rival()));
+    solo.tell(0, commit(id(0, 4), Ballot::ZERO, Value::Attached, upto([3])), Some(&barrier()));
+    let mut solo = forgotten(solo);
+    assert!(unfinished > 0 && solo.cut > unfinished, "the log is cut for the second barrier");
+
+    // The oldest segments went, and another crash came before the others did.
+    let expected: Vec<_> = solo.core.records().collect();
+    assert!(expected.len() > ABOVE.len());
+    solo.cut = unfinished;
+    solo.restart();
+    assert_eq!(solo.core.records().collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn g1_that_a_validate_was_answered_is_carried_forward() {
     let [_, validated, ..] = ABOVE;
     let mut solo = forgotten(with_barrier(with_some_above(Solo::new(5, 2))));

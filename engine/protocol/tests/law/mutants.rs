@@ -37,6 +37,9 @@ fn test_of(mutant: Mutant) -> Option<fn()> {
             forget::g3_whoever_asks_about_what_is_forgotten_is_told_so
         }
         Mutant::CutBeforeFloor => forget::g1_the_log_is_cut_only_when_the_floor_is_durable,
+        Mutant::BatchBeforeBegin => {
+            forget::g1_a_begin_that_a_crash_left_unfinished_can_be_the_first_that_is_read
+        }
         Mutant::BarrierPassesReads => forget::g4_a_barrier_and_all_others_name_each_other,
         Mutant::FrontierUnnamed => forget::g5_what_an_installed_snapshot_covers_is_named,
         Mutant::ReplayedFloorUnnamed => forget::section_7_a_restart_names_what_it_named_before,

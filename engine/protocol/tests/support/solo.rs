@@ -97,6 +97,12 @@ impl Solo {
         self.said();
     }
 
+    /// The same when no more than so many records are durable.
+    pub fn restart_behind(&mut self, records: usize) {
+        self.durable = records;
+        self.restart();
+    }
+
     /// Ends the turn: takes what is to be written and what may be said.
     fn turn(&mut self) {
         self.core.end_turn(self.now);
