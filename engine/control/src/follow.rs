@@ -9,8 +9,10 @@ use isonomy_wire::epoch::{Entered, RecordFound, WentBack, judge};
 use isonomy_wire::id::{ClusterId, Epoch, RecordId as WireRecordId};
 
 /// What to do about an etcd that was set back.
-const REMEDY: &str = "etcd was restored from an old backup, or the prefix was written by hand. Nothing is followed. \
-                      Stop whoever writes there, and put the newest record that a replica has cached back into etcd";
+pub(crate) const REMEDY: &str = "etcd was restored from an old backup, or the prefix was written by hand. Nothing is \
+                                 followed. Stop whoever writes there, and put the newest record back that a member has \
+                                 in membership.json of its data directory (docs/MEMBERSHIP.md, \"When etcd was set \
+                                 back\", has the commands)";
 
 /// Why a record is not followed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

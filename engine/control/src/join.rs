@@ -91,6 +91,13 @@ pub fn first_record(
         }
         (Err(Error::Bad { key, why }), _) => Err(Error::Bad { key, why }.into()),
         (Err(error), None) => Err(error.into()),
+        (Err(Error::Absent(key)), Some(known)) => {
+            log::warn!(
+                "the members are those of {}, because there is no record at {key} any more",
+                cache.display()
+            );
+            Ok(known)
+        }
         (Err(error), Some(known)) => {
             log::warn!("the members are those of {}, because etcd gave no record: {error}", cache.display());
             Ok(known)

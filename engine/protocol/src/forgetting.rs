@@ -32,6 +32,8 @@ pub(crate) struct Forgetting {
     floor: Floor,
     /// The part of the floor that the newest durable snapshot covers.
     covered: Floor,
+    /// Since when the rest of the floor keeps learners from catching up, if it does.
+    short_since: Option<Time>,
     /// The index may lack conflicts at or below this floor (law, section 3), because the index does not come with a
     /// snapshot, nor with a floor that was taken over from a peer.
     unindexed: Floor,
@@ -61,6 +63,12 @@ impl Forgetting {
     /// here.
     pub(crate) fn is_floor_covered(&self) -> bool {
         self.covered.covers(&self.floor)
+    }
+
+    /// Notes whether a further snapshot is needed. How long one has been needed, in microseconds, if it is.
+    pub(crate) fn short_us(&mut self, now: Time, is_short: bool) -> Option<u64> {
+        self.short_since = is_short.then(|| self.short_since.unwrap_or(now));
+        self.short_since.map(|since| now.since(since))
     }
 
     /// Notes the instances that the newest durable snapshot covers.

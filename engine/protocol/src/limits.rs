@@ -58,6 +58,10 @@ pub const TICK_US: u64 = 5_000;
 /// The age of the oldest undecided instance, in microseconds, from which on no barrier is proposed.
 pub const BARRIER_PATIENCE_US: u64 = 50_000;
 
+/// How much longer than the live replica before it a replica waits, in microseconds, until it proposes a barrier whose
+/// snapshot learners need.
+pub const HELP_PATIENCE_US: u64 = 1_000_000;
+
 /// How long a client is asked to wait after the log's budget refused its write, in milliseconds.
 pub const ROOM_RETRY_MS: u32 = 100;
 

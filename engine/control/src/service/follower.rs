@@ -82,6 +82,7 @@ impl Follower {
         match there {
             Ok(stored) => self.offer(stored),
             Err(Error::Bad { why, .. }) => self.unfollowed(Unfollowed::Bad(why)),
+            Err(_) if self.views.borrow().record.is_some() => self.unfollowed(Unfollowed::Removed),
             Err(_) => self.unfollowed(Unfollowed::Absent),
         }
     }
@@ -102,7 +103,9 @@ impl Follower {
         self.views.send_modify(|view| {
             view.record = Some(Arc::new(record.clone()));
             view.revision = Some(*revision);
-            view.unfollowed = None;
+            if view.unfollowed.take().is_some() {
+                log::info!("the membership in etcd is followed again: {record}");
+            }
         });
     }
 

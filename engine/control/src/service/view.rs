@@ -2,7 +2,7 @@
 
 use crate::bad::BadRecord;
 use crate::error::Error;
-use crate::follow::Refused;
+use crate::follow::{REMEDY, Refused};
 use crate::id::Incarnation;
 use crate::mark::Marks;
 use crate::presence::Presence;
@@ -76,6 +76,9 @@ pub enum Unfollowed {
         "there is no record in etcd; initialise the cluster (`isonomy member init`), or check the prefix"
     )]
     Absent,
+    /// There is no record any more.
+    #[error("there is no record in etcd any more: {REMEDY}")]
+    Removed,
     /// There is no record of this cluster.
     #[error("the record in etcd cannot be used: {0}")]
     Bad(BadRecord),

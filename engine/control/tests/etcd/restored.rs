@@ -78,7 +78,7 @@ async fn what_is_written_by_hand_is_not_followed_until_it_is_mended() {
         assert_eq!(view.record.as_deref(), Some(&first.record), "what is known stays");
     }
     client.delete(KEY, None).await.unwrap();
-    until(&service, "it is missing", |view| view.unfollowed == Some(Unfollowed::Absent)).await;
+    until(&service, "it is missing", |view| view.unfollowed == Some(Unfollowed::Removed)).await;
     client.put(KEY, first.record.to_json(), None).await.unwrap();
     until_follows(&service, &first.record).await;
 }

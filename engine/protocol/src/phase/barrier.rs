@@ -3,7 +3,7 @@
 use crate::contract::{Position, Time};
 use crate::epoch::EpochStage;
 use crate::execute::Barrier;
-use crate::limits::{BARRIER_BEHIND_MAX, BARRIER_PATIENCE_US};
+use crate::limits::{BARRIER_BEHIND_MAX, BARRIER_PATIENCE_US, HELP_PATIENCE_US};
 use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
@@ -53,7 +53,10 @@ impl Replica {
                 as u64;
         let budget = self.config.barrier_bytes.saturating_mul(4 + place) / 4;
         let has_grown = self.forgetting.grown() >= budget;
-        let helps = place == 0 && self.must_cover_floor() && self.forgetting.may_take(now);
+        // The first one may know neither the change nor the learner, if it does not reach etcd.
+        let short_us = self.forgetting.short_us(now, self.must_cover_floor());
+        let helps =
+            short_us.is_some_and(|us| us >= place * HELP_PATIENCE_US) && self.forgetting.may_take(now);
         if !(has_grown || helps || self.must_renew_snapshot(now)) || self.is_barrier_under_way() {
             return;
         }

@@ -210,6 +210,18 @@ fn section_9_a_learner_begins_with_a_snapshot_and_pulls_what_follows() {
     }
 }
 
+/// The first member does not reach etcd.
+#[test]
+fn g2_another_member_makes_up_for_what_was_forgotten_if_the_first_knows_of_no_change() {
+    let mut world = with_a_past(false);
+    let barriers = world.core(0).status().barrier;
+    world.run(3_000_000);
+    assert_eq!(world.core(0).status().barrier, barriers, "nobody needs one");
+    [1, 2].into_iter().for_each(|id| world.core(id).on_change(true));
+    (0..3).for_each(|_| learn(&mut world));
+    assert_eq!(world.core(0).status().barrier, barriers + 1, "one is enough");
+}
+
 #[test]
 fn section_9_who_is_far_behind_or_hears_no_quorum_is_not_close() {
     let mut solo = Solo::new(3, 3);

@@ -2,11 +2,12 @@
 #![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
 
 #[path = "../../../control/tests/etcd/support/certificates.rs"]
-mod certificates;
+pub mod certificates;
+pub mod changing;
 #[path = "../../../control/tests/etcd/support/server.rs"]
-mod server;
+pub mod server;
 
-use crate::support::{CLUSTER, Cluster, PATIENCE, ends, program};
+use crate::support::{CLUSTER, Cluster, PATIENCE, ends, eventually, program};
 use serde_json::Value;
 use server::Etcd;
 use std::fs;
@@ -22,10 +23,15 @@ pub struct World {
 
 impl World {
     pub fn new(replicas: usize) -> World {
+        World::with(Etcd::one(), Cluster::prepare(replicas, 1))
+    }
+
+    /// The same with this etcd and these replicas.
+    pub fn with(etcd: impl Future<Output = Etcd>, cluster: Cluster) -> World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let etcd = runtime.block_on(Etcd::one());
-        let world = World { runtime, etcd, cluster: Cluster::prepare(replicas, 1) };
-        (0..replicas).for_each(|index| world.configure(index, ""));
+        let etcd = runtime.block_on(etcd);
+        let world = World { runtime, etcd, cluster };
+        (0..world.cluster.hosts.len()).for_each(|index| world.configure(index, ""));
         world
     }
 
@@ -37,11 +43,18 @@ impl World {
     /// A cluster of the first of the prepared replicas, which runs.
     pub fn growing(replicas: usize, prepared: usize) -> World {
         let mut world = World::new(prepared);
-        let members: Vec<_> = (0..replicas).map(|index| world.address(index)).collect();
-        assert!(world.member(&["init", "--members", &members.join(",")]).status.success());
-        (0..replicas).for_each(|index| world.cluster.spawn(index));
-        world.cluster.wait_linked();
+        world.begin(replicas, Cluster::spawn);
         world
+    }
+
+    /// Initialises a cluster of the first of the prepared replicas, and starts them.
+    pub fn begin(&mut self, replicas: usize, spawn: impl Fn(&mut Cluster, usize)) {
+        let members: Vec<_> = (0..replicas).map(|index| self.address(index)).collect();
+        let init = self.member(&["init", "--members", &members.join(",")]);
+        assert!(init.status.success(), "{}", said(&init));
+        (0..replicas).for_each(|index| spawn(&mut self.cluster, index));
+        self.cluster.wait_linked();
+        eventually("all live", || self.living() == vec![true; replicas]);
     }
 
     /// Writes the configuration of a replica, with more lines.
@@ -57,7 +70,8 @@ impl World {
 
     /// Where a replica is found, as `isonomy member` takes it.
     pub fn address(&self, index: usize) -> String {
-        format!("127.0.0.1:{}:{}", self.cluster.peer_bases[index], self.cluster.client_bases[index])
+        let Cluster { hosts, peer_bases, client_bases, .. } = &self.cluster;
+        format!("{}:{}:{}", hosts[index], peer_bases[index], client_bases[index])
     }
 
     pub fn members(&self) -> String {

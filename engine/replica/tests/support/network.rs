@@ -48,7 +48,7 @@ impl Router {
 
     fn lay(&self) -> bool {
         let Router { tag, subnet, .. } = self;
-        let own = format!("{subnet}.254");
+        let own = self.home();
         let forwards = || {
             let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
             let status = Command::new("ip").args(["netns", "exec", tag, "sh", "-c", forward]).status();
@@ -125,6 +125,52 @@ impl Router {
             (fields[3] == "01").then_some((flow, u64::from_str_radix(unread, 16).unwrap()))
         });
         flows.collect()
+    }
+
+    /// Where this process is found, seen from the members.
+    pub fn home(&self) -> String {
+        format!("{}.254", self.subnet)
+    }
+
+    /// What these members send to each other is dropped from now on, in both directions.
+    pub fn part(&self, one: usize, others: &[usize]) {
+        self.drop_between(one, others, "add");
+    }
+
+    /// What `part` has parted meets again.
+    pub fn join(&self, one: usize, others: &[usize]) {
+        self.drop_between(one, others, "del");
+    }
+
+    fn drop_between(&self, one: usize, others: &[usize], verb: &str) {
+        for other in others {
+            for (from, to) in [(one, *other), (*other, one)] {
+                let (from, to) = (self.host(from), self.host(to));
+                assert!(ip(&format!("-n {} rule {verb} from {from} to {to} blackhole", self.tag)));
+            }
+        }
+    }
+
+    /// What passes between a member and these ports of this process's host is dropped from now on.
+    pub fn cut_off(&self, index: usize, ports: &[u16]) {
+        self.drop_at_home(index, ports, "add");
+    }
+
+    /// What `cut_off` has cut off is reached again.
+    pub fn reconnect(&self, index: usize, ports: &[u16]) {
+        self.drop_at_home(index, ports, "del");
+    }
+
+    fn drop_at_home(&self, index: usize, ports: &[u16], verb: &str) {
+        let (tag, member, home) = (&self.tag, self.host(index), self.home());
+        for port in ports {
+            for direction in [
+                format!("from {member} to {home} ipproto tcp dport {port}"),
+                format!("from {home} to {member} ipproto tcp sport {port}"),
+            ] {
+                assert!(ip(&format!("-n {tag} rule {verb} {direction} blackhole")));
+            }
+        }
     }
 
     /// Whatever belongs to these connections is dropped from now on, in both directions.

@@ -22,6 +22,11 @@ fn program() -> String {
     std::env::var("ISONOMY_TEST_ETCD").unwrap_or_else(|_| "etcd".into())
 }
 
+/// The command line tool of etcd 3.4 or 3.5: Debian's on the PATH, or another one by name.
+fn tool() -> String {
+    std::env::var("ISONOMY_TEST_ETCDCTL").unwrap_or_else(|_| "etcdctl".into())
+}
+
 /// The members. They and their data end with it.
 pub(crate) struct Etcd {
     dir: TempDir,
@@ -35,27 +40,28 @@ struct Member {
     child: Option<Child>,
 }
 
+#[allow(dead_code)] // Each package uses its own part.
 impl Etcd {
     /// One member.
     pub(crate) async fn one() -> Etcd {
-        Etcd::start(1, None).await
+        Etcd::start("127.0.0.1", 1, None).await
     }
 
     /// Three members.
     pub(crate) async fn three() -> Etcd {
-        Etcd::start(3, None).await
+        Etcd::start("127.0.0.1", 3, None).await
     }
 
     /// One member that asks clients for certificates.
     pub(crate) async fn with_tls(certificates: Certificates) -> Etcd {
-        Etcd::start(1, Some(certificates)).await
+        Etcd::start("127.0.0.1", 1, Some(certificates)).await
     }
 
-    async fn start(count: usize, certificates: Option<Certificates>) -> Etcd {
+    pub(crate) async fn start(host: &str, count: usize, certificates: Option<Certificates>) -> Etcd {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut etcd = Etcd { dir, members: Vec::new(), certificates };
         for _ in 0..STARTS_MAX {
-            etcd.members = members(count, etcd.dir.path(), etcd.certificates.as_ref());
+            etcd.members = members(host, count, etcd.dir.path(), etcd.certificates.as_ref());
             (0..count).for_each(|index| etcd.spawn(index));
             if etcd.all_answer().await {
                 return etcd;
@@ -117,6 +123,65 @@ impl Etcd {
     pub(crate) async fn restart(&mut self, index: usize) {
         self.spawn(index);
         assert!(self.answers(index).await, "a member ends when it is started again");
+    }
+
+    /// Starts all members again that were killed, and waits until they answer.
+    pub(crate) async fn restart_all(&mut self) {
+        (0..self.members.len()).for_each(|index| self.spawn(index));
+        assert!(self.all_answer().await, "a member ends when it is started again");
+    }
+
+    /// The ports for clients.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let port = |endpoint: String| endpoint.rsplit_once(':').unwrap().1.parse().unwrap();
+        self.endpoints().into_iter().map(port).collect()
+    }
+
+    /// Runs `etcdctl` with these arguments, and with a file as its input.
+    pub(crate) fn control(&self, arguments: &[&str], input: Option<&Path>) -> String {
+        let mut command = Command::new(tool());
+        environment::withhold(&mut command, "ETCDCTL_");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoints().join(",")]).args(arguments);
+        command.stdin(input.map_or(Stdio::null(), |path| File::open(path).unwrap().into()));
+        let output = command.output();
+        let output =
+            output.expect("there is an etcdctl: apt install etcd-client, or set ISONOMY_TEST_ETCDCTL");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Puts a snapshot in place of the data of the only member, which does not run.
+    pub(crate) fn restore(&self, snapshot: &Path) {
+        let argument = |name: &str| {
+            let arguments = &self.members[0].arguments;
+            arguments[arguments.iter().position(|it| it == name).unwrap() + 1].clone()
+        };
+        std::fs::remove_dir_all(self.data_dir(0)).unwrap();
+        let mut arguments = vec!["snapshot".into(), "restore".into(), snapshot.to_str().unwrap().to_owned()];
+        for name in ["--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls"] {
+            arguments.extend([name.to_owned(), argument(name)]);
+        }
+        self.control(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), None);
+    }
+
+    /// What lies at a key.
+    pub(crate) async fn value(&self, key: &str) -> Vec<u8> {
+        let answer = self.client().await.get(key, None).await.unwrap();
+        answer.kvs()[0].value().to_vec()
+    }
+
+    /// Puts something at a key.
+    pub(crate) async fn put(&self, key: &str, value: impl Into<Vec<u8>>) {
+        self.client().await.put(key, value, None).await.unwrap();
+    }
+
+    /// Asks everybody for a password from now on; that of `root` is this one.
+    pub(crate) async fn guard(&self, password: &str) {
+        let mut client = self.client().await;
+        client.user_add("root", password, None).await.unwrap();
+        client.role_add("root").await.unwrap();
+        client.user_grant_role("root", "root").await.unwrap();
+        client.auth_enable().await.unwrap();
     }
 
     /// The member that leads.
@@ -183,13 +248,13 @@ impl Drop for Etcd {
 }
 
 /// The command lines of the members.
-fn members(count: usize, dir: &Path, certificates: Option<&Certificates>) -> Vec<Member> {
+fn members(host: &str, count: usize, dir: &Path, certificates: Option<&Certificates>) -> Vec<Member> {
     let ports = free_ranges(2 * count, 1).unwrap();
     let scheme = if certificates.is_some() { "https" } else { "http" };
     let peer = |index: usize| format!("http://127.0.0.1:{}", ports[2 * index]);
     let cluster: Vec<_> = (0..count).map(|index| format!("m{index}={}", peer(index))).collect();
     let member = |index: usize| {
-        let endpoint = format!("{scheme}://127.0.0.1:{}", ports[2 * index + 1]);
+        let endpoint = format!("{scheme}://{host}:{}", ports[2 * index + 1]);
         let data = dir.join(format!("data-{index}"));
         let mut arguments: Vec<String> =
             ["--name", &format!("m{index}"), "--data-dir", data.to_str().unwrap()]
