@@ -186,10 +186,15 @@ impl Node {
         self.writer.end();
         let began = Instant::now();
         let is_patient = || !self.shard.mail.is_stopping() || began.elapsed() < STOP_PATIENCE;
-        while is_patient() && !is_done(&mut writing).await {
+        let mut is_written = is_done(&mut writing).await;
+        while !is_written && is_patient() {
             self.shard.tick.wait().await;
+            is_written = is_done(&mut writing).await;
         }
         self.tasks.cancel().await;
+        if is_written {
+            self.writer.disk.close().await;
+        }
     }
 
     /// Ends this node's part. Gives what the next epoch begins with.
@@ -197,7 +202,6 @@ impl Node {
         self.close_guests(next.epoch);
         self.finish().await;
         self.net.links.borrow().sinks().for_each(|sink| sink.close("the epoch is over"));
-        self.writer.disk.close().await;
         let is_proven = self.pump.look(Replica::is_admitted) && !self.seat.is_learner();
         let sealed = self.ended.get().filter(|end| end.record == next.record);
         let follows = next.epoch.0 == self.seat.epoch.0 + 1;
