@@ -187,6 +187,8 @@ fn a_member_that_is_cut_off_from_etcd_decides_and_learns_of_a_change_later() {
 fn a_member_that_is_cut_off_from_its_peers_catches_up_over_a_change() {
     let Some((router, mut world)) = routed() else { return };
     router.part(0, &[1, 2, 3]);
+    let peers = |index| world.cluster.status(index, 0).map(|status| status.peers_connected.len());
+    eventually("the loss of its peers", || peers(0) == Some(0) && peers(1) == Some(1));
     let load = Load::start(&world, &[1, 2]);
     let change = Change::begin(&world, &["add", &world.address(3)]);
     world.cluster.spawn_by(3, router.program(3));
