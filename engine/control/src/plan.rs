@@ -47,6 +47,8 @@ pub struct Founding {
     pub addresses: Vec<Address>,
     /// The failures that it is to stand.
     pub stands: Stands,
+    /// The epoch in which it begins: 1, or that of the backup from which it was restored.
+    pub epoch: u32,
 }
 
 /// The record of the first epoch.
@@ -54,7 +56,7 @@ pub struct Founding {
 /// # Errors
 /// [`BadRecord`] if there can be no such cluster.
 pub fn found(founding: Founding, id: RecordId) -> Result<Record, BadRecord> {
-    let Founding { cluster, cluster_id, shards, addresses, stands: Stands { f, e } } = founding;
+    let Founding { cluster, cluster_id, shards, addresses, stands: Stands { f, e }, epoch } = founding;
     if addresses.len() > REPLICAS_MAX {
         return Err(BadRecord::Members(addresses.len()));
     }
@@ -65,9 +67,10 @@ pub fn found(founding: Founding, id: RecordId) -> Result<Record, BadRecord> {
         version: VERSION,
         cluster,
         cluster_id,
-        epoch: 1,
+        epoch,
         record: id,
-        predecessor: None,
+        // The records before are those of the cluster from which the backup comes.
+        predecessor: (epoch > 1).then_some(RecordId(0)),
         shards,
         membership,
         state: State::Active,

@@ -28,6 +28,7 @@ pub(crate) fn record(n: u8) -> Record {
         shards: 2,
         addresses: (0..n).map(address).collect(),
         stands: stands(n.into()),
+        epoch: 1,
     };
     found(founding, RecordId(0xa)).unwrap()
 }

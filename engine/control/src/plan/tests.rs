@@ -186,8 +186,24 @@ fn a_cluster_that_cannot_be_is_not_founded() {
         shards: 2,
         addresses: (0..n).map(address).collect(),
         stands,
+        epoch: 1,
     };
     let refused = |n, f, e| found(founding(n, Stands { f, e }), RecordId(1)).unwrap_err();
     assert_eq!(refused(3, 2, 1), BadRecord::Quorums { n: 3, f: 2, e: 1 });
     assert_eq!((refused(0, 0, 0), refused(10, 0, 0)), (BadRecord::Members(0), BadRecord::Members(10)));
+}
+
+#[test]
+fn a_restored_cluster_begins_in_the_epoch_of_its_backup() {
+    let founding = |epoch| Founding {
+        cluster: "orders".into(),
+        cluster_id: ClusterId(1),
+        shards: 1,
+        addresses: vec![address(0)],
+        stands: Stands { f: 0, e: 0 },
+        epoch,
+    };
+    let record = found(founding(4), RecordId(9)).unwrap();
+    assert_eq!((record.epoch, Record::parse(&record.to_json(), "orders")), (4, Ok(record.clone())));
+    assert_eq!(found(founding(0), RecordId(9)), Err(BadRecord::Epoch(0)));
 }

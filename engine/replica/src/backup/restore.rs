@@ -8,7 +8,7 @@ use crate::fatal::{Fatal, Reason};
 use crate::out;
 use clap::Args;
 use isonomy_protocol::snapshot::{Snapshot, SnapshotId, rebrand};
-use isonomy_shard::data_dir::{Began, DataDir, epoch_dir};
+use isonomy_shard::data_dir::{Began, DataDir, epoch_dir, look};
 use isonomy_shard::snapshot::store::{publish, unfinished_path};
 use isonomy_wire::id::{ClusterId, Epoch, ShardId};
 use std::fs::File;
@@ -39,20 +39,32 @@ pub(super) struct RestoreArgs {
 pub(super) fn run(mut args: RestoreArgs) -> Result<(), Fatal> {
     args.serve.data_dir = args.to.take().or(args.serve.data_dir);
     let next = next_command(&args.serve);
-    let config = Config::load(args.serve)?;
+    let mut config = Config::load(args.serve)?;
     let manifest = Manifest::load(&args.from)?;
     check_fits(&config, &manifest)?;
+    config.shards = manifest.shards;
     verify_backup(&args.from, &manifest)?;
     let began = Began { epoch: manifest.epoch(), replicas: manifest.replicas };
     DataDir::restore(&config.expected(), &manifest.checksum, began, |cluster| {
         fill(&config, &args.from, &manifest, cluster)
     })?;
-    let Config { replica, members, cluster, data_dir, .. } = &config;
+    let Config { replica, cluster, data_dir, .. } = &config;
+    let members = manifest.replicas;
+    let init = if config.etcd.is_some() {
+        let id = look(data_dir)?.cluster_id();
+        format!(
+            ", name them in etcd under a prefix of their own with: isonomy member init --cluster-id {id} --epoch {} \
+                 --shards {} --members ...",
+            manifest.epoch().0,
+            manifest.shards
+        )
+    } else {
+        String::new()
+    };
     out::print(format_args!(
         "{}: restored for replica {replica} of cluster '{cluster}'\n\
-         next: restore the same backup for all {} members, then start each member with: {next}",
+         next: restore the same backup for all {members} members{init}, then start each member with: {next}",
         data_dir.display(),
-        members.len()
     ))
 }
 
@@ -67,6 +79,10 @@ fn check_fits(config: &Config, manifest: &Manifest) -> Result<(), Fatal> {
         Err(Fatal::new(Reason::Config, text))
     };
     let (members, replicas) = (config.members.len(), usize::from(manifest.replicas));
+    // Members in etcd are named there afterwards, and shards come from the backup.
+    if config.etcd.is_some() {
+        return Ok(());
+    }
     if members != replicas {
         return misfit("members", members, replicas);
     }

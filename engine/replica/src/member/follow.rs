@@ -219,6 +219,7 @@ mod tests {
             shards: 1,
             addresses: (0..3).map(address).collect(),
             stands: stands(3),
+            epoch: 1,
         };
         let record = found(founding, RecordId(1)).unwrap();
         (0..3).fold(record, |record, id| claim(&record, MemberId(id), directory(id)).unwrap())

@@ -31,6 +31,9 @@ pub(super) struct InitArgs {
     /// that follows from the name]
     #[arg(long, value_name = "ID")]
     cluster_id: Option<ClusterId>,
+    /// The epoch of the backup from which the cluster was restored, as `isonomy snapshot restore` shows it
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "cluster_id")]
+    epoch: u32,
     /// Only show what would be written
     #[arg(long)]
     dry_run: bool,
@@ -40,13 +43,14 @@ pub(super) struct InitArgs {
 }
 
 pub(super) fn run(args: InitArgs) -> Result<(), Fatal> {
-    let InitArgs { cluster, members, shards, cluster_id, dry_run, output } = args;
+    let InitArgs { cluster, members, shards, cluster_id, epoch, dry_run, output } = args;
     let (name, mut store) = cluster.open()?;
     let founding = Founding {
         cluster_id: cluster_id.unwrap_or_else(|| ClusterId::of_name(&name)),
         cluster: name,
         shards,
         stands: stands(members.len()),
+        epoch,
         addresses: members.into_iter().map(Address::from).collect(),
     };
     block_on(async move {

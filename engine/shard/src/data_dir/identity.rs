@@ -81,7 +81,8 @@ pub(super) struct MetStart {
 pub(super) enum Misfit {
     #[error(
         "the replica has entered epoch {known}, and is told to enter epoch {there}: etcd was restored from an old backup, \
-         or the prefix is that of another cluster; put back etcd's newest state"
+         or the prefix is that of another cluster; put back etcd's newest state, or name the epoch of the backup if the \
+         cluster was restored (`isonomy member init --epoch {known}`)"
     )]
     Backwards { known: u32, there: u32 },
     #[error(

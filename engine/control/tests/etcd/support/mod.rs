@@ -45,6 +45,7 @@ pub(crate) fn record() -> Record {
         shards: 1,
         addresses: (0..3).map(address).collect(),
         stands: Stands { f: 1, e: 1 },
+        epoch: 1,
     };
     let first = found(founding, RecordId::random()).unwrap();
     (0..3).fold(first, |record, n| claim(&record, MemberId(n), directory(n)).unwrap())
