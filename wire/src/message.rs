@@ -102,9 +102,9 @@ pub enum PeerMessage {
     Waiting { id: InstanceId, supporters: u8 },
     /// G5: send the commits `from` to `to` of a row.
     Pull { row: ReplicaId, from: u64, to: u64 },
-    /// G3: the instances that were asked for are at or below the sender's floor. `snapshot` is the barrier of the
-    /// sender's newest durable snapshot, on which the floor rests.
-    Gone { floor: Floor, snapshot: u64 },
+    /// G3: the instances that were asked for are at or below the sender's floor, which rests on `floor_barrier`.
+    /// `snapshot` is the barrier of the sender's newest durable snapshot.
+    Gone { floor: Floor, floor_barrier: u64, snapshot: u64 },
     /// The progress of the sender, and the conflicts that deps should take in (C1); sent every now and then.
     Gossip(Box<Gossip>),
     /// D9: the sender's disk hangs. The sender repeats the message for as long as the disk does.
@@ -128,6 +128,8 @@ pub struct Gossip {
     pub state_hash: u64,
     /// Instances at or below the floor are executed, and forgotten at the sender (G1).
     pub floor: Floor,
+    /// The last barrier on which the floor rests: behind it, what the floor covers and no member has kept are Nops (G5).
+    pub floor_barrier: u64,
     /// The end of the blocks reserved before the last start (D8).
     pub restart_mark: u64,
     /// Conflicts with instances at or below this floor may be missing in the sender's answers.

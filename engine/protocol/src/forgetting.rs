@@ -30,6 +30,8 @@ struct Cut {
 pub(crate) struct Forgetting {
     /// G1: the instances that are executed and forgotten.
     floor: Floor,
+    /// The last barrier on which the floor rests: that of the own snapshot, or of one from which a floor was taken over.
+    floor_barrier: u64,
     /// The part of the floor that the newest durable snapshot covers.
     covered: Floor,
     /// Since when the rest of the floor keeps learners from catching up, if it does.
@@ -57,6 +59,16 @@ impl Forgetting {
     /// The instances that are executed and forgotten.
     pub(crate) fn floor(&self) -> &Floor {
         &self.floor
+    }
+
+    /// The last barrier on which the floor rests.
+    pub(crate) fn floor_barrier(&self) -> u64 {
+        self.floor_barrier
+    }
+
+    /// The floor rests on this barrier from here on, or on a later one.
+    pub(crate) fn rest_floor(&mut self, barrier: u64) {
+        self.floor_barrier = self.floor_barrier.max(barrier);
     }
 
     /// Whether the newest durable snapshot covers the floor, so that whoever installs it lacks nothing that is forgotten
@@ -190,6 +202,7 @@ impl Forgetting {
     /// The state was loaded from a snapshot.
     pub(crate) fn on_loaded(&mut self, barrier: u64, hash: u64) {
         self.snapshot = barrier;
+        self.rest_floor(barrier);
         self.on_begun(barrier, hash);
     }
 
@@ -203,6 +216,7 @@ impl Forgetting {
     /// durable.
     pub(crate) fn on_snapshot(&mut self, barrier: u64, floor: Position, before: Position) {
         self.snapshot = barrier;
+        self.rest_floor(barrier);
         self.cut = Some(Cut { floor, before });
     }
 

@@ -139,6 +139,9 @@ impl Instance {
     pub(crate) fn carry(&mut self, state: Carried, value: Proposal) -> bool {
         let is_new = !self.is_committed();
         let Carried { phase, bal, abal, init_dep, validated } = state;
+        if phase < Phase::Committed && !is_new {
+            return false;
+        }
         assert!(phase >= self.phase && bal >= self.bal && abal >= self.abal, "V4: a log that goes back");
         (self.phase, self.bal, self.abal) = (phase, bal, abal);
         (self.init_dep, self.validated, self.heard) = (init_dep, validated, bal);

@@ -21,6 +21,7 @@ pub(crate) struct Peer {
     /// The instances that it has forgotten; the floor rests on its snapshot or on the instances that all have
     /// executed.
     floor: Floor,
+    floor_barrier: u64,
     snapshot: u64,
     unindexed: Floor,
     /// The last barrier that it executed, and its state hash at that barrier.
@@ -33,6 +34,11 @@ impl Peer {
     /// The instances that it has forgotten.
     pub(crate) fn floor(&self) -> &Floor {
         &self.floor
+    }
+
+    /// The last barrier on which its floor rests.
+    pub(crate) fn floor_barrier(&self) -> u64 {
+        self.floor_barrier
     }
 
     /// The barrier of its newest snapshot.
@@ -164,6 +170,7 @@ impl Peers {
             peer.barrier = (gossip.barrier, gossip.barrier_hash);
         }
         peer.floor.merge(&gossip.floor);
+        peer.floor_barrier = peer.floor_barrier.max(gossip.floor_barrier).max(gossip.snapshot);
         peer.snapshot = peer.snapshot.max(gossip.snapshot);
         peer.unindexed.merge(&gossip.unindexed);
         if from != self.me {
@@ -173,9 +180,10 @@ impl Peers {
     }
 
     /// G5: a replica has forgotten everything up to its floor, which rests on a snapshot.
-    pub(crate) fn on_gone(&mut self, from: ReplicaId, floor: &Floor, snapshot: u64) {
+    pub(crate) fn on_gone(&mut self, from: ReplicaId, floor: &Floor, floor_barrier: u64, snapshot: u64) {
         let peer = &mut self.all[from.index()];
         peer.floor.merge(floor);
+        peer.floor_barrier = peer.floor_barrier.max(floor_barrier).max(snapshot);
         peer.snapshot = peer.snapshot.max(snapshot);
     }
 

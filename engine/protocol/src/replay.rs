@@ -93,6 +93,8 @@ impl Replica {
         let batches = self.executor.skip_to(upto);
         assert_eq!(batches, 0, "G1: what a floor covers has executed, or are Nops");
         self.raise_floor(upto);
+        // It was written when this barrier, at the latest, had executed.
+        self.forgetting.rest_floor(self.forgetting.barriers());
     }
 
     fn replayed(&mut self, id: InstanceId) -> &mut Instance {

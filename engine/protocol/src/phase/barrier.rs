@@ -21,14 +21,21 @@ impl Replica {
     /// G3: tells a replica that its question is about a forgotten instance.
     pub(crate) fn say_gone(&mut self, to: ReplicaId) {
         self.marks.set(Mark::Gone);
-        let message =
-            PeerMessage::Gone { floor: *self.forgetting.floor(), snapshot: self.forgetting.snapshot() };
+        let (floor, floor_barrier) = (*self.forgetting.floor(), self.forgetting.floor_barrier());
+        let message = PeerMessage::Gone { floor, floor_barrier, snapshot: self.forgetting.snapshot() };
         self.outbox.send(to, message, None);
     }
 
     /// G5: another replica has forgotten everything up to its floor, which rests on a snapshot.
-    pub(crate) fn on_gone(&mut self, now: Time, from: ReplicaId, floor: &Floor, snapshot: u64) {
-        self.peers.on_gone(from, floor, snapshot);
+    pub(crate) fn on_gone(
+        &mut self,
+        now: Time,
+        from: ReplicaId,
+        floor: &Floor,
+        floor_barrier: u64,
+        snapshot: u64,
+    ) {
+        self.peers.on_gone(from, floor, floor_barrier, snapshot);
         self.maybe_pull(now);
     }
 

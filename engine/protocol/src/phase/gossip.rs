@@ -81,6 +81,7 @@ impl Replica {
             executed: progress.1,
             state_hash: self.state_hash(),
             floor: *self.forgetting.floor(),
+            floor_barrier: self.forgetting.floor_barrier(),
             restart_mark: self.numbers.restart_mark(self.me),
             unindexed: *self.forgetting.unindexed(),
             barrier,

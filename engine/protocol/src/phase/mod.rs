@@ -84,7 +84,9 @@ impl Replica {
             }
             PeerMessage::Waiting { id, supporters } => self.on_waiting(now, id, supporters),
             PeerMessage::Pull { row, from: first, to } => self.on_pull(from, row, first, to),
-            PeerMessage::Gone { floor, snapshot } => self.on_gone(now, from, &floor, snapshot),
+            PeerMessage::Gone { floor, floor_barrier, snapshot } => {
+                self.on_gone(now, from, &floor, floor_barrier, snapshot);
+            }
             PeerMessage::Stalled => self.on_stalled(now, from),
             PeerMessage::Gossip(gossip) => self.on_gossip(now, from, &gossip),
             PeerMessage::Unreadable { barrier } => self.doubt_snapshot(now, barrier),

@@ -32,11 +32,13 @@ impl Replica {
             && self.holds.holds(now, self.forgetting.snapshot())
     }
 
-    /// The own newest snapshot does not read, or the state in which the epoch began is on no disk yet; another
-    /// snapshot is not under way, and may be tried.
+    /// The own newest snapshot does not read, the state in which the epoch began is on no disk yet, or the floor rests on
+    /// a later barrier than the newest snapshot, so that nobody could catch up from here; another snapshot is not under
+    /// way, and may be tried.
     pub(crate) fn must_renew_snapshot(&self, now: Time) -> bool {
         let lacks_first = self.config.epoch > FIRST && self.forgetting.snapshot() == 0;
-        (lacks_first || self.own_file.is_damaged()) && self.forgetting.may_take(now)
+        let is_behind = self.forgetting.floor_barrier() > self.forgetting.snapshot();
+        (lacks_first || is_behind || self.own_file.is_damaged()) && self.forgetting.may_take(now)
     }
 
     /// A peer, or this replica itself, could not read the snapshot of this barrier. The file is verified, but not all
@@ -96,12 +98,12 @@ impl Replica {
         self.sources.choose(now, offers);
     }
 
-    /// G5: no peer has kept the next instance of a row. If the barrier of their snapshot has executed here, all
-    /// instances that are missing below their floor are Nops; otherwise the snapshot is needed.
+    /// G5: no peer has kept the next instance of a row. If the barrier on which the source's floor rests has executed here,
+    /// all instances that are missing below the floor are Nops; otherwise a snapshot is needed.
     pub(crate) fn on_forgotten(&mut self, now: Time, source: ReplicaId) {
         let peer = *self.peers.get(source);
         // What all members have executed is forgotten, too, and need not be Nops where a learner lacks it.
-        if peer.snapshot() > self.forgetting.barriers() || self.is_learner() {
+        if peer.floor_barrier() > self.forgetting.barriers() || self.is_learner() {
             return self.choose_source(now);
         }
         self.marks.set(Mark::FloorAdopted);
@@ -110,6 +112,7 @@ impl Replica {
         assert_eq!(batches, 0, "G5: what a floor covers behind an executed barrier are Nops");
         self.forgetting.on_unindexed(peer.floor());
         self.raise_floor(peer.floor());
+        self.forgetting.rest_floor(peer.floor_barrier());
         self.outbox.append(Record::Floor { upto: *self.forgetting.floor() }, None);
     }
 

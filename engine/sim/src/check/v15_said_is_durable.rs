@@ -15,7 +15,7 @@ pub(super) fn check(ghost: &Ghost, node: u8, message: &PeerMessage) {
     let book = &ghost.books[usize::from(node)];
     let kept = match message {
         PeerMessage::Gossip(gossip) => is_gossip_kept(ghost, book, gossip),
-        PeerMessage::Gone { floor, snapshot } => {
+        PeerMessage::Gone { floor, snapshot, .. } => {
             book.durable.floor.covers(floor) && book.snapshot.0 >= *snapshot
         }
         PeerMessage::Pull { .. } | PeerMessage::Lacking { .. } | PeerMessage::Stalled => true,
