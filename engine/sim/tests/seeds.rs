@@ -124,7 +124,8 @@ fn a_replica_that_was_set_back_takes_no_part() {
 /// Settings change all the time (section 4b), among all other faults.
 fn tuned(seed: u64) -> Plan {
     let plan = Plan::of(seed);
-    Plan { n: plan.n.max(3), quiet: false, tune_every_us: 20_000, change_every_us: 0, ..plan }
+    let n = plan.n.max(3);
+    Plan { n, pool: n, quiet: false, tune_every_us: 20_000, change_every_us: 0, ..plan }
 }
 
 #[test]
@@ -150,7 +151,13 @@ fn changing(seed: u64) -> Plan {
 #[test]
 fn members_change_among_all_other_faults() {
     let mut reached = Coverage::default();
-    (0..24).for_each(|seed| reached.merge(&run_plan(changing(seed)).coverage));
+    // A change is seldom taken back between its promotion and the Seal.
+    for seed in 0..200 {
+        reached.merge(&run_plan(changing(seed)).coverage);
+        if seed >= 24 && reached.abandoned_late && reached.marks.has(Mark::LearnerHelped) {
+            break;
+        }
+    }
     let Coverage { changed, replaced, abandoned, competed, succeeded, hinted, .. } = reached;
     assert!(changed && replaced && abandoned && competed && succeeded && hinted, "{reached:?}");
     let Coverage { learned, grown, shrunk, promoted, abandoned_late, store_set_back, marks, .. } = reached;
