@@ -58,14 +58,16 @@ impl EpochDir {
     /// Removes what lies of a shard's earlier epochs. The state has a snapshot in this epoch, or came without any.
     pub(crate) fn remove_earlier(&self, shard: ShardId) -> std::io::Result<()> {
         let dir = shard_dir(self.path(), shard);
+        let mut is_changed = false;
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
             let epoch = path.file_name().and_then(|name| name.to_str()?.strip_prefix("epoch-")?.parse().ok());
             if epoch.is_some_and(|epoch: u32| epoch < self.epoch.0) {
                 fs::remove_dir_all(&path)?;
+                is_changed = true;
             }
         }
-        sync_dir(&dir)
+        if is_changed { sync_dir(&dir) } else { Ok(()) }
     }
 
     /// G6: the newest process of a peer that was heard.

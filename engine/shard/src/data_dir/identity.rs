@@ -60,12 +60,22 @@ pub struct Part {
     pub replica: u8,
     /// The number of members.
     pub replicas: u8,
+    /// Whether its logs began with the snapshots of a backup.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_restored: bool,
     /// The incarnations of the peers that were met, by their places (G6).
     pub(super) peers: BTreeMap<u8, String>,
     /// A record that the log of each shard has held: noted when it has begun, and before a snapshot
     /// counts. A log that ends before it has lost records (D6).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) reached: BTreeMap<u16, u64>,
+}
+
+impl Part {
+    fn new(record: Option<String>, replica: u8, replicas: u8) -> Part {
+        let (peers, reached) = (BTreeMap::new(), BTreeMap::new());
+        Part { record, replica, replicas, is_restored: false, peers, reached }
+    }
 }
 
 /// A process of a peer.
@@ -147,17 +157,15 @@ impl Identity {
 
     /// What it knows of the log of a shard, beside which lies the snapshot of this barrier, or none (0).
     pub fn known(&self, epoch: Epoch, shard: ShardId, snapshot: u64) -> Known {
-        let reached = self.part(epoch).and_then(|part| part.reached.get(&shard.0).copied()).unwrap_or(0);
-        // A restored cluster begins with a snapshot and no log.
-        let restored = self.origin.is_some()
-            && self.epochs.first_key_value().is_some_and(|(first, _)| *first == epoch.0);
-        Known { reached: Position(reached), restored, snapshot }
+        let part = self.part(epoch);
+        let reached = part.and_then(|part| part.reached.get(&shard.0).copied()).unwrap_or(0);
+        Known { reached: Position(reached), restored: part.is_some_and(|part| part.is_restored), snapshot }
     }
 
     /// Notes the part that a restored directory begins with.
     pub(super) fn begin_restored(&mut self, epoch: Epoch, replicas: u8) {
-        let (peers, reached) = (BTreeMap::new(), BTreeMap::new());
-        self.epochs.insert(epoch.0, Part { record: None, replica: self.member, replicas, peers, reached });
+        let part = Part { is_restored: true, ..Part::new(None, self.member, replicas) };
+        self.epochs.insert(epoch.0, part);
     }
 
     /// Notes the part in the epoch of a roster, in which the replica takes part from here on. Returns whether anything
@@ -190,10 +198,7 @@ impl Identity {
                 Ok(part.record.replace(there).is_none() || forms)
             }
             None => {
-                let (peers, reached) = (BTreeMap::new(), BTreeMap::new());
-                let part =
-                    Part { record: Some(there), replica: own, replicas: roster.members, peers, reached };
-                self.epochs.insert(epoch, part);
+                self.epochs.insert(epoch, Part::new(Some(there), own, roster.members));
                 while self.epochs.len() > PARTS_MAX {
                     self.epochs.pop_first();
                 }

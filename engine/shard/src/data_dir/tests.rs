@@ -389,3 +389,17 @@ fn a_learner_may_change_its_place_and_a_member_may_not() {
     data_dir.enter(&at(2, 1)).unwrap();
     assert!(data_dir.enter(&at(0, 1)).unwrap_err().to_string().contains("belongs to replica 1"));
 }
+
+#[test]
+fn d6_only_the_epoch_of_a_backup_began_with_its_snapshots() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = expected(dir.path());
+    DataDir::restore(&expected, "a", BEGAN, |_| Ok(())).unwrap();
+    let is_restored = |dir: &EpochDir| dir.known(ShardId(0), 1).restored;
+    let first = open(&expected);
+    assert!(is_restored(&first));
+    let second = first.enter(&later(2, 9, 0, None)).unwrap();
+    assert!(!is_restored(&second));
+    first.enter(&later(3, 8, 0, None)).unwrap();
+    assert!(!is_restored(&second), "it is the oldest that is remembered, and began with a log");
+}
