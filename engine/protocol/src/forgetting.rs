@@ -228,6 +228,7 @@ impl Forgetting {
     /// Verifies what must hold between any two inputs.
     pub(crate) fn check(&self) {
         assert!(self.snapshot <= self.barriers, "a snapshot is of a barrier that has executed");
+        assert!(self.snapshot <= self.floor_barrier, "a floor rests on the own snapshot, at least");
         assert!(self.taking().is_none_or(|(barrier, _)| barrier > self.snapshot && barrier <= self.barriers));
         assert!(self.at_barrier <= self.log_bytes && self.snapshot_log_bytes <= self.log_bytes);
         assert!(

@@ -286,22 +286,25 @@ impl Config {
             check_host(index, &member.host)?;
             self.check_ports(index, member)?;
         }
-        let listen = if self.listen.is_empty() { &self.own().host } else { &self.listen };
-        self.listen = bare_host(listen).to_owned();
+        self.settle_listen();
         Ok(())
     }
 
     /// Takes members and shards from the record in etcd, in which this replica has this place.
-    pub(crate) fn adopt(&mut self, record: &Record, place: usize) -> Result<(), Fatal> {
+    pub(crate) fn adopt(&mut self, record: &Record, place: usize) {
         self.place = place;
         self.shards = record.shards;
         self.members = places(record).map(|member| MemberConfig::from(&member.address)).collect();
         if let Some(advertise) = &self.advertise {
             self.members[place] = advertise.clone();
         }
+        self.settle_listen();
+    }
+
+    /// Listens at the own host if nothing else was configured.
+    fn settle_listen(&mut self) {
         let listen = if self.listen.is_empty() { &self.own().host } else { &self.listen };
         self.listen = bare_host(listen).to_owned();
-        Ok(())
     }
 
     /// Checks that the ports of each member exist, and that no two overlap, neither of one member nor of one host.

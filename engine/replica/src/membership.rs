@@ -37,6 +37,16 @@ pub(crate) struct Membership {
     is_gone: Cell<bool>,
 }
 
+/// What a replica knows of its cluster at one moment.
+pub(crate) struct Known {
+    /// Who takes part, and where they are found.
+    pub(crate) roster: Roster,
+    /// The record that the Seal is to name, if the epoch is to end.
+    pub(crate) sealing: Option<RecordId>,
+    /// The settings of the protocol, as etcd had them last.
+    pub(crate) settings: ShardSettings,
+}
+
 impl Membership {
     /// Finds the members, and completes the configuration with them. `None`: they are named in the configuration.
     ///
@@ -54,7 +64,7 @@ impl Membership {
             Refusal::NoMember(_) => no_member(own, &record),
             refusal => fatal(&refusal.into()),
         })?;
-        config.adopt(&record, place)?;
+        config.adopt(&record, place);
         let (cluster, is_gone) = (config.cluster.clone(), Cell::new(false));
         let published = RefCell::default();
         Ok(Some(Membership {
@@ -130,11 +140,32 @@ impl Membership {
         Err(Fatal::new(Reason::DataDir, text))
     }
 
-    /// Who takes part, as far as that is known now, and where they are found: each at the address that it published last,
-    /// or else at the one that the record names.
-    pub(crate) fn roster(&self) -> Roster {
-        let view = self.view();
-        let record = view.as_ref().and_then(|view| view.record.as_deref()).unwrap_or(&self.record);
+    /// What is known now, taken at one moment. Says in etcd whether a shard of this replica judges that a fast quorum cannot
+    /// be formed.
+    pub(crate) fn look(&self, loss: Option<Loss>) -> Known {
+        let Some(service) = &self.service else {
+            return Known {
+                roster: self.roster_of(&self.record),
+                sealing: None,
+                settings: ShardSettings::default(),
+            };
+        };
+        service.judge(loss);
+        let view = service.view();
+        self.on_view(&view);
+        let record = view.record.as_deref().unwrap_or(&self.record);
+        let sealing = record.change().filter(|(_, stage)| *stage == Stage::Sealing);
+        let is_slow_agreed = view.tuning.is_slow_agreed();
+        Known {
+            roster: self.roster_of(record),
+            sealing: sealing.map(|(change, _)| RecordId(change.0)),
+            settings: ShardSettings { tuning: view.tuning.chosen.tuning(), is_slow_agreed },
+        }
+    }
+
+    /// Who takes part in the epoch of a record, and where they are found: each at the address that it published last, or
+    /// else at the one that the record names.
+    fn roster_of(&self, record: &Record) -> Roster {
         let own = own_place(record, self.own, self.incarnation).ok();
         let published = self.published.borrow();
         let place = |(index, member): (usize, &Member)| {
@@ -153,34 +184,11 @@ impl Membership {
         }
     }
 
-    /// The record that the Seal is to name, if the epoch is to end.
-    pub(crate) fn sealing(&self) -> Option<RecordId> {
-        match self.view()?.record.as_deref()?.change()? {
-            (change, Stage::Sealing) => Some(RecordId(change.0)),
-            (_, Stage::Learning | Stage::Held) => None,
-        }
-    }
-
     /// Says what the shards of this replica have come to, which a change of the members waits for.
     pub(crate) fn report(&self, report: Report) {
         if let Some(service) = &self.service {
             service.report(report);
         }
-    }
-
-    fn view(&self) -> Option<View> {
-        let view = self.service.as_ref().map(Service::view);
-        view.iter().for_each(|view| self.on_view(view));
-        view
-    }
-
-    /// The settings of the protocol, as etcd had them last. Says there whether a shard of this replica judges that a fast
-    /// quorum cannot be formed.
-    pub(crate) fn settings(&self, loss: Option<Loss>) -> ShardSettings {
-        let Some(service) = &self.service else { return ShardSettings::default() };
-        service.judge(loss);
-        let tuning = service.view().tuning;
-        ShardSettings { tuning: tuning.chosen.tuning(), is_slow_agreed: tuning.is_slow_agreed() }
     }
 
     /// Notes where members have said that they are found. The own address is the one that is configured.

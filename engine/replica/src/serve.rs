@@ -54,7 +54,7 @@ fn serve(config: &mut Config, stopping: &Arc<AtomicBool>) -> Result<Option<u64>,
         || membership.as_mut().map_or(Ok(()), |membership| membership.join(config, &data_dir, stopping));
     let Some(()) = patiently(stopping, join)? else { return Ok(None) };
     let roster = match &membership {
-        Some(membership) => membership.roster(),
+        Some(membership) => membership.look(None).roster,
         None => config.roster(data_dir.newest_epoch()),
     };
     let enter = || if roster.own.is_some() { data_dir.enter(&roster).map(drop) } else { Ok(()) };

@@ -3,7 +3,7 @@
 use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
-use crate::membership::Membership;
+use crate::membership::{Known, Membership};
 use isonomy_control::driver::{Held, Report};
 use isonomy_control::id::ChangeId;
 use isonomy_mesh::{EpochEnd, FromShard, ProcessEnd, Progress, Roster, ShardSettings, ToShard, connect};
@@ -136,11 +136,13 @@ impl Shards {
     /// Takes what the shards have said, and tells them who takes part now, and the settings.
     fn hear(&mut self) -> Result<(), Fatal> {
         self.shards.iter_mut().for_each(Shard::hear);
+        let Some(membership) = &self.membership else {
+            self.shards.iter_mut().for_each(|shard| shard.tune(self.settings));
+            return Ok(());
+        };
         let loss = self.shards.iter().find_map(|shard| shard.metrics.as_ref()?.path.loss);
-        let settings = self.membership.as_ref().map_or(self.settings, |membership| membership.settings(loss));
+        let Known { roster, sealing, settings } = membership.look(loss);
         self.shards.iter_mut().for_each(|shard| shard.tune(settings));
-        let Some(membership) = &self.membership else { return Ok(()) };
-        let roster = membership.roster();
         if roster.epoch > self.entered {
             // Before any shard says anything in the epoch.
             match roster.own.map(|_| self.data_dir.enter(&roster)) {
@@ -153,7 +155,6 @@ impl Shards {
                 Some(Ok(_)) | None => self.entered = roster.epoch,
             }
         }
-        let sealing = membership.sealing();
         self.shards.iter_mut().for_each(|shard| shard.follow(&roster, sealing));
         membership.report(self.report());
         Ok(())

@@ -6,7 +6,7 @@ use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::chain::Known;
 use isonomy_protocol::replica::Replica;
-use isonomy_wire::id::{RecordId, ReplicaId};
+use isonomy_wire::id::RecordId;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
@@ -58,8 +58,7 @@ pub(crate) async fn open(shard: &Rc<Shard>, seat: Seat, found: Found) -> Result<
         (None, Found::InMemory { core: None, .. }) => Replica::new(config, rand::random()),
         (None, Found::OnDisk) => from_the_epoch_before(settings, &data_dir, seat, config)?,
     };
-    let recovered = replay(id, &dir, known, &mut core)?;
-    core.start(Time(0), Position(recovered.tail.next.0 - 1));
+    let recovered = read_back(id, &dir, known, &mut core)?;
     log::info!("shard {}: read {} records back from the log", settings.shard.0, recovered.tail.next.0 - 1);
     let disk = Disk::open(id, data_dir.clone(), settings, &recovered, shard.told.clone()).await;
     let bytes = recovered.bytes();
@@ -79,8 +78,11 @@ pub(crate) async fn open(shard: &Rc<Shard>, seat: Seat, found: Found) -> Result<
     })
 }
 
-fn replay(id: LogId, dir: &Path, known: Known, core: &mut Replica) -> Result<Recovered, Fatal> {
-    recover::recover(id, dir, known, |(record, payload)| core.replay(record, payload))
+/// Replays a log and starts the core behind it.
+fn read_back(id: LogId, dir: &Path, known: Known, core: &mut Replica) -> Result<Recovered, Fatal> {
+    let recovered = recover::recover(id, dir, known, |(record, payload)| core.replay(record, payload))?;
+    core.start(Time(0), Position(recovered.tail.next.0 - 1));
+    Ok(recovered)
 }
 
 /// The core of an epoch whose state is in no snapshot of its own yet: that of the sealed epoch before, or one without
@@ -114,8 +116,7 @@ fn sealed_by(
     let snapshot = recover::newest_snapshot(log, &dir)?;
     let known = Known { snapshot: snapshot.as_ref().map_or(0, |snapshot| snapshot.head.barrier), ..known };
     snapshot.into_iter().for_each(|snapshot| core.restore(snapshot));
-    let recovered = replay(log, &dir, known, &mut core)?;
-    core.start(Time(0), Position(recovered.tail.next.0 - 1));
+    read_back(log, &dir, known, &mut core)?;
     Ok(core.sealed().is_some_and(|sealed| sealed.record == record).then_some(core))
 }
 
@@ -124,7 +125,7 @@ pub(crate) fn core_config(settings: &Settings, data_dir: &DataDir, seat: Seat) -
     let Seat { epoch, replica, members, .. } = seat;
     Config {
         cluster: data_dir.cluster_id(),
-        replica: ReplicaId(replica.0),
+        replica,
         replicas: members,
         epoch,
         shard: settings.shard,

@@ -4,7 +4,6 @@
 use glommio::net::TcpListener;
 use isonomy_mesh::fatal::stop_with;
 use isonomy_mesh::{MemberAddress, Roster};
-use isonomy_protocol::contract::Config;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::message::Member;
 use std::rc::Rc;
@@ -206,7 +205,8 @@ impl Node {
         let sealed = self.ended.get().filter(|end| end.record == next.record);
         let follows = next.epoch.0 == self.seat.epoch.0 + 1;
         let seat = Seat::of(next).filter(|_| sealed.is_some() && follows);
-        let core = seat.map(|seat| self.succeed(seat));
+        let config = |seat| core_config(self.settings(), &self.data_dir, seat);
+        let core = seat.map(|seat| self.pump.succeed(config(seat)));
         let shard = self.settings().shard.0;
         match (&core, next.own) {
             (Some(_), _) => {
@@ -219,11 +219,6 @@ impl Node {
             (None, None) => log::info!("shard {shard}: epoch {} has left this replica out", next.epoch.0),
         }
         Found::InMemory { core: core.map(Box::new), is_proven }
-    }
-
-    fn succeed(&self, seat: Seat) -> Replica {
-        let config: Config = core_config(self.settings(), &self.data_dir, seat);
-        self.pump.succeed(config)
     }
 }
 

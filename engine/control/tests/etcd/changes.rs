@@ -62,6 +62,16 @@ impl World {
         world
     }
 
+    /// The same, and member 0 has etcd behind a proxy.
+    async fn sealing_behind_proxy() -> (World, Proxy) {
+        let mut world = World::sealing().await;
+        world.stop(0);
+        let proxy = Proxy::new(&world.etcd.endpoints()[0]);
+        world.run(0, &[proxy.endpoint()]);
+        world.until_stage(0, Stage::Sealing).await;
+        (world, proxy)
+    }
+
     fn store(&self) -> Store {
         store(&self.etcd.endpoints())
     }
@@ -247,11 +257,7 @@ async fn what_members_have_come_to_while_etcd_was_gone_is_told_later() {
 
 #[tokio::test]
 async fn a_step_that_etcd_has_not_taken_is_taken_when_it_answers_again() {
-    let mut world = World::sealing().await;
-    world.stop(0);
-    let proxy = Proxy::new(&world.etcd.endpoints()[0]);
-    world.run(0, &[proxy.endpoint()]);
-    world.until_stage(0, Stage::Sealing).await;
+    let (world, proxy) = World::sealing_behind_proxy().await;
     proxy.set(Mode::Refuse);
     world.hold(0);
     // By then the member has tried to tell what it holds as often as the service has tried to list.
@@ -399,11 +405,7 @@ async fn a_cancellation_and_a_seal_that_meet_agree_on_one() {
 
 #[tokio::test]
 async fn marks_that_a_member_could_not_watch_are_listed() {
-    let mut world = World::sealing().await;
-    world.stop(0);
-    let proxy = Proxy::new(&world.etcd.endpoints()[0]);
-    world.run(0, &[proxy.endpoint()]);
-    world.until_stage(0, Stage::Sealing).await;
+    let (mut world, proxy) = World::sealing_behind_proxy().await;
     proxy.set(Mode::Refuse);
     world.hold(1);
     world.hold(2);

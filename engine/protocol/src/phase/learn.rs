@@ -4,7 +4,6 @@ use crate::contract::{Position, Time};
 use crate::limits::CLOSE_MAX;
 use crate::log::record::Record;
 use crate::mutant::{self, Mutant};
-use crate::peers::Peer;
 use crate::replica::Replica;
 use isonomy_wire::id::{PLACES_MAX, ReplicaId};
 use isonomy_wire::message::PeerMessage;
@@ -20,11 +19,10 @@ impl Replica {
     /// of the members has told since they were linked, a member itself among them. A member is judged in the same way.
     pub fn is_close(&self) -> bool {
         let here = self.peers.get(self.me);
-        let told: Vec<&Peer> = self.peers.told().collect();
-        told.len() >= self.quorum.slow()
+        self.peers.told().count() >= self.quorum.slow()
             && !self.lacks_state()
             && self.wants_snapshot().is_none()
-            && told.iter().all(|member| here.committed().is_above(member.floor()))
+            && self.peers.told().all(|member| here.committed().is_above(member.floor()))
             && !self.peers.is_ahead_of(here.executed(), CLOSE_MAX)
     }
 

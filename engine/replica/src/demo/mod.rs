@@ -24,7 +24,7 @@ use isonomy_shard::data_dir::in_memory;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
 use isonomy_wire::message::ShardStatus;
-use load::Load;
+use load::{Load, Running};
 use prober::Probers;
 use processes::Interrupt;
 use report::{Kill, Report};
@@ -142,7 +142,7 @@ async fn check_all(args: &DemoArgs, cluster: &mut Cluster) -> Result<Report> {
         wait_agreed(cluster, args.replicas, &mut report, "after kill and return").await?;
     }
     if args.etcd && args.replicas >= 3 {
-        replace::replace_one(args.replicas, cluster, rate, &mut report).await?;
+        replace::replace_one(usize::from(args.replicas) - 2, cluster, rate, &mut report).await?;
         wait_agreed(cluster, args.replicas, &mut report, "after the replacement").await?;
     }
     Ok(report)
@@ -254,25 +254,42 @@ fn same(a: &[ShardStatus], b: &[ShardStatus]) -> bool {
         })
 }
 
+/// A load on all replicas but one, to which something is to happen, and clients that see how long the others pause.
+struct LoadOnOthers {
+    survivors: Vec<usize>,
+    addresses: Vec<String>,
+    running: Running,
+    probers: Probers,
+}
+
+impl LoadOnOthers {
+    /// Starts a load of a share of the measured rate.
+    async fn start(cluster: &Cluster, victim: usize, rate: f64, seconds: u64) -> Result<LoadOnOthers> {
+        let replicas = cluster.client_bases.len();
+        let survivors: Vec<usize> = (0..replicas).filter(|index| *index != victim).collect();
+        let addresses = cluster.addresses(survivors.iter().copied());
+        let rate = ((rate * KILL_LOAD_SHARE) as u64).max(1);
+        say(&format!("load of {rate} decisions per second on all replicas but {victim}"));
+        let running = Load {
+            addresses: addresses.clone(),
+            seconds,
+            warmup: 0,
+            rate: Some(rate),
+            core: cluster.load_core(),
+            progress: false,
+        };
+        let running = running.start()?;
+        let probers = Probers::start(&addresses, &survivors, replicas as u8).await?;
+        Ok(LoadOnOthers { survivors, addresses, running, probers })
+    }
+}
+
 /// Kills the last replica under load and brings it back.
 async fn kill_one(args: &DemoArgs, cluster: &mut Cluster, rate: f64, report: &mut Report) -> Result<()> {
     let victim = usize::from(args.replicas) - 1;
-    let survivors: Vec<usize> = (0..victim).collect();
-    let addresses = cluster.addresses(survivors.iter().copied());
-    let load = Load {
-        addresses: addresses.clone(),
-        seconds: KILL_SECONDS.iter().sum(),
-        warmup: 0,
-        rate: Some(((rate * KILL_LOAD_SHARE) as u64).max(1)),
-        core: cluster.load_core(),
-        progress: false,
-    };
-    say(&format!(
-        "load of {} decisions per second, and kill -9 of replica {victim}",
-        load.rate.unwrap_or_default()
-    ));
-    let running = load.start()?;
-    let probers = Probers::start(&addresses, &survivors, args.replicas).await?;
+    let load = LoadOnOthers::start(cluster, victim, rate, KILL_SECONDS.iter().sum()).await?;
+    let LoadOnOthers { survivors, running, probers, .. } = load;
+    say(&format!("kill -9 of replica {victim}"));
     let [before, down, after] = KILL_SECONDS.map(Duration::from_secs);
     tokio::time::sleep(before).await;
     probers.take_worst();

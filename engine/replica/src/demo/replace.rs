@@ -1,10 +1,8 @@
 //! A replica loses its data directory under load, and comes back as a new incarnation by `isonomy member replace`.
 
 use super::cluster::Cluster;
-use super::load::Load;
-use super::prober::Probers;
 use super::report::{Replaced, Report};
-use super::{KILL_LOAD_SHARE, LOOK_EVERY, PATIENCE, PAUSE_MAX, catch_up, errors_of, say, statuses};
+use super::{LOOK_EVERY, LoadOnOthers, PATIENCE, PAUSE_MAX, catch_up, errors_of, say, statuses};
 use anyhow::{Context, Result, bail};
 use std::time::{Duration, Instant};
 
@@ -15,28 +13,14 @@ const LOAD_SECONDS_MAX: u64 = 20;
 
 /// Takes the directory of a replica away under load, and replaces the member.
 pub(super) async fn replace_one(
-    replicas: u8,
+    victim: usize,
     cluster: &mut Cluster,
     rate: f64,
     report: &mut Report,
 ) -> Result<()> {
-    let victim = usize::from(replicas) - 2;
-    let survivors: Vec<usize> = (0..usize::from(replicas)).filter(|index| *index != victim).collect();
-    let addresses = cluster.addresses(survivors.iter().copied());
-    let load = Load {
-        addresses: addresses.clone(),
-        seconds: LOAD_SECONDS_MAX,
-        warmup: 0,
-        rate: Some(((rate * KILL_LOAD_SHARE) as u64).max(1)),
-        core: cluster.load_core(),
-        progress: false,
-    };
-    say(&format!(
-        "load of {} decisions per second, and the data directory of replica {victim} is lost",
-        load.rate.unwrap_or_default()
-    ));
-    let running = load.start()?;
-    let probers = Probers::start(&addresses, &survivors, replicas).await?;
+    let load = LoadOnOthers::start(cluster, victim, rate, LOAD_SECONDS_MAX).await?;
+    let LoadOnOthers { survivors, addresses, running, probers } = load;
+    say(&format!("the data directory of replica {victim} is lost"));
     let [before, after] = LOAD_SECONDS.map(Duration::from_secs);
     tokio::time::sleep(before).await;
     cluster.kill(victim)?;

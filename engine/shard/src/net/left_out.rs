@@ -7,9 +7,7 @@ use isonomy_wire::message::Refusal;
 use std::rc::Rc;
 
 use crate::net::connection::Connection;
-use crate::net::limits::STRANGERS_MAX;
-use crate::net::peers::accept;
-use crate::net::strangers::Strangers;
+use crate::net::peers::accept_strangers;
 use crate::shard::{Listeners, Shard, client_addresses};
 use crate::tasks::Tasks;
 use crate::time::ticker::CLIENT_PATIENCE;
@@ -41,21 +39,15 @@ impl LeftOut {
     }
 
     async fn accept(self: Rc<LeftOut>, listener: Rc<TcpListener>) {
-        let strangers = Rc::new(Strangers::default());
-        loop {
-            strangers.room(|count| count < STRANGERS_MAX as usize).await;
-            let stream = accept(&self.shard, &listener, "a stranger").await;
-            futures_lite::future::yield_now().await;
-            let from = stream.peer_addr().ok().map(|address| address.ip());
-            let connection = Connection::new(stream, CLIENT_PATIENCE);
-            let place = strangers.admit(from, &connection.sink);
+        let refuse = |connection, place| {
             let left_out = self.clone();
             let refuse = async move {
                 left_out.refuse(connection).await;
                 drop(place);
             };
             glommio::spawn_local(refuse).detach();
-        }
+        };
+        accept_strangers(&self.shard, &listener, "a stranger", CLIENT_PATIENCE, refuse).await;
     }
 
     async fn refuse(&self, mut connection: Connection) {

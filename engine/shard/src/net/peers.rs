@@ -165,17 +165,10 @@ impl Node {
 
     /// Serves the peers that connect, for ever.
     pub(crate) async fn accept_peers(self: Rc<Node>, listener: Rc<TcpListener>) {
-        let strangers = Rc::new(Strangers::default());
-        loop {
-            strangers.room(|count| count < STRANGERS_MAX as usize).await;
-            let stream = accept(&self.shard, &listener, "a peer").await;
-            // A machine that connects as fast as it can must not keep the shard from its work.
-            futures_lite::future::yield_now().await;
-            let from = stream.peer_addr().ok().map(|address| address.ip());
-            let connection = Connection::new(stream, PEER_PATIENCE);
-            let place = strangers.admit(from, &connection.sink);
+        let serve = |connection, place| {
             glommio::spawn_local(self.clone().serve_peer(connection, place)).detach();
-        }
+        };
+        accept_strangers(&self.shard, &listener, "a peer", PEER_PATIENCE, serve).await;
     }
 
     /// Serves a connection to the port for peers, and gives up `place` once the peer has said who it is.
@@ -375,6 +368,27 @@ pub(crate) async fn accept(shard: &Shard, listener: &TcpListener, whose: &str) -
             Err(_) => {}
         }
         glommio::timer::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Hands each connection to a port to `serve`, with a place among the strangers there, for ever.
+pub(crate) async fn accept_strangers(
+    shard: &Shard,
+    listener: &TcpListener,
+    whose: &str,
+    patience: Duration,
+    serve: impl Fn(Connection, Place),
+) {
+    let strangers = Rc::new(Strangers::default());
+    loop {
+        strangers.room(|count| count < STRANGERS_MAX as usize).await;
+        let stream = accept(shard, listener, whose).await;
+        // A machine that connects as fast as it can must not keep the shard from its work.
+        futures_lite::future::yield_now().await;
+        let from = stream.peer_addr().ok().map(|address| address.ip());
+        let connection = Connection::new(stream, patience);
+        let place = strangers.admit(from, &connection.sink);
+        serve(connection, place);
     }
 }
 

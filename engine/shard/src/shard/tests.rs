@@ -4,14 +4,10 @@
 use super::*;
 use crate::net::connection::Connection;
 use crate::net::peers::listener_of;
-use crate::rings::PREEMPT;
 use crate::start::make;
 use crate::testing::fixture::Setup;
-use crate::testing::rig::{PATIENCE, SHARD, connect, shake, within_patience};
-use crate::time::ticker::TICK;
-use glommio::{LocalExecutorBuilder, Placement};
+use crate::testing::rig::{PATIENCE, SHARD, connect, in_executor, shake, within_patience};
 use isonomy_mesh::{FromShard, ProcessEnd, Progress, ToShard};
-use isonomy_tuning::limits::{self, EXECUTOR_MEMLOCK_BYTES, Resource};
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::frame::{Encoder, Kind, Scope};
 use isonomy_wire::id::{Epoch, RecordId, SessionId};
@@ -40,11 +36,7 @@ fn run<T>(path: &Path, test: impl AsyncFnOnce(&House) -> T) {
     let setup = Setup::alone(path);
     let bound = || Port::bind("127.0.0.1:0").unwrap();
     let (peers, clients) = (bound(), bound());
-    limits::raise(Resource::MEMLOCK, EXECUTOR_MEMLOCK_BYTES).unwrap();
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(PREEMPT).make().unwrap();
-    executor.run(async {
-        let ticks = Ticks::start(TICK).unwrap();
-        ticks.attach().await;
+    in_executor(async |ticks| {
         let data_dir = DataDir::open(&setup.expected).unwrap();
         let roster = match data_dir.newest_epoch() {
             Some(epoch) if epoch == SECOND => second(&setup.roster),

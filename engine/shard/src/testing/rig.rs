@@ -45,6 +45,17 @@ pub(crate) struct Rig {
     _dir: TempDir,
 }
 
+/// Runs something in an executor like that of a shard, with the ticks that wake it.
+pub(crate) fn in_executor<T>(what: impl AsyncFnOnce(Ticks) -> T) -> T {
+    limits::raise(Resource::MEMLOCK, EXECUTOR_MEMLOCK_BYTES).unwrap();
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(PREEMPT).make().unwrap();
+    executor.run(async {
+        let ticks = Ticks::start(TICK).unwrap();
+        ticks.attach().await;
+        what(ticks).await
+    })
+}
+
 /// Runs a test in an executor.
 pub(crate) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
     let dir = tempfile::tempdir().unwrap();
@@ -57,11 +68,7 @@ pub(crate) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
         client_base: port(&clients),
     };
     let setup = Setup::new(dir.path().join("data"), peers.iter().map(member).collect());
-    limits::raise(Resource::MEMLOCK, EXECUTOR_MEMLOCK_BYTES).unwrap();
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).preempt_timer(PREEMPT).make().unwrap();
-    executor.run(async {
-        let ticks = Ticks::start(TICK).unwrap();
-        ticks.attach().await;
+    in_executor(async |ticks| {
         let data_dir = DataDir::open(&setup.expected).unwrap();
         data_dir.enter(&setup.roster).unwrap();
         let (process, end) = isonomy_mesh::connect();
