@@ -24,6 +24,11 @@ impl Replica {
         let mut unindexed = *self.forgetting.unindexed();
         self.peers.merge_unindexed(&mut unindexed);
         deps.merge(&unindexed.to_deps());
+        // G4: Nops of which nobody here saw a batch are in no index. A barrier names those that are forgotten here, so
+        // that its snapshot covers the floor.
+        if payload.is_barrier() {
+            deps.merge(&self.forgetting.floor().to_deps());
+        }
         // S1: a batch conflicts with the Opens of its sessions. The session's id names the Open, so
         // that the edge is there whether the Open is known here or not. An Open of an earlier epoch comes before all.
         let epoch = self.config.epoch;
