@@ -5,6 +5,7 @@
 //! decisions follow in a blob.
 
 use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
+use crate::published::Effect;
 use crate::source::Standing;
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
@@ -326,6 +327,26 @@ impl Answers {
         self.response().runs.iter().map(|run| {
             let instance = InstanceId::new(ReplicaId(run.instance.row.0), run.instance.seq.to_native());
             (Epoch(run.epoch.0.to_native()), instance)
+        })
+    }
+
+    /// What each command has done to its key, in the order of the request's commands, and the id under which it was
+    /// executed. Commands that have changed nothing have no effect.
+    pub fn effects(&self) -> impl Iterator<Item = (CommandId, Option<Effect>)> {
+        let response = self.response();
+        let ids = response
+            .runs
+            .iter()
+            .flat_map(move |run| (0..run.count.to_native()).map(move |offset| id_of(response, run, offset)));
+        ids.zip(response.words.iter()).map(|(id, word)| {
+            let word = word.to_native();
+            let key_seq = word & KEY_SEQ_MASK;
+            let effect = match word >> STATUS_SHIFT {
+                COMMITTED => Some(Effect::Decided { key_seq }),
+                DELETED => Some(Effect::Deleted { key_seq }),
+                _ => None,
+            };
+            (id, effect)
         })
     }
 

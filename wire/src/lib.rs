@@ -14,6 +14,7 @@ pub mod failure;
 pub mod frame;
 pub mod id;
 pub mod message;
+pub mod published;
 pub mod route;
 pub mod source;
 pub mod tuning;
