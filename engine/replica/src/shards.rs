@@ -4,8 +4,10 @@ use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::membership::{Known, Membership};
+use crate::publish::Outboxes;
 use isonomy_control::driver::{Held, Report};
 use isonomy_control::id::ChangeId;
+use isonomy_kafka::outbox::Keeper;
 use isonomy_mesh::{EpochEnd, FromShard, ProcessEnd, Progress, Roster, ShardSettings, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
 use isonomy_shard::{Ports, Resolver, Settings, spawn};
@@ -52,6 +54,8 @@ struct Shard {
 /// All shards of a replica.
 pub(crate) struct Shards {
     shards: Vec<Shard>,
+    /// The thread of the outboxes, if the decisions are published.
+    keeper: Option<Keeper>,
     data_dir: DataDir,
     /// The members, if they are named in etcd.
     membership: Option<Membership>,
@@ -75,20 +79,24 @@ impl Shards {
         let resolver = Resolver::default();
         let usable = if config.cores.is_empty() { cores::usable() } else { config.cores.clone() };
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut outboxes = Outboxes::default();
         let start = |(index, ports)| {
+            let shard = ShardId(index as u16);
             let settings = Settings {
-                shard: ShardId(index as u16),
+                shard,
                 shards: config.shards,
                 core: cores::in_turn(&usable, index),
                 outlives_power: config.durability == Durability::Fsync,
                 connections_max: config.connections_max,
                 log_budget: config.log_budget,
+                publish_budget: config.publish.as_ref().map_or(u64::MAX, |publish| publish.backlog),
                 source_expiry: config.source_expiry,
                 resolver: resolver.clone(),
                 unreachable: unreachable.clone(),
                 log_lines_dropped: logging::dropped,
             };
-            let (end, shard_end) = connect();
+            let (end, mut shard_end) = connect();
+            shard_end.feed = outboxes.open(config, data_dir, shard)?;
             end.news.listen(&waker);
             let thread = Some(spawn(settings, roster.clone(), data_dir.clone(), ports, shard_end)?);
             let (metrics, progress, roster, sealing) = (None, None, roster.clone(), None);
@@ -97,7 +105,8 @@ impl Shards {
         };
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
         let settings = ShardSettings { tuning: config.settings.tuning(), is_slow_agreed: false };
-        Ok(Shards { shards, data_dir: data_dir.clone(), membership, entered: roster.epoch, settings })
+        let keeper = outboxes.start()?;
+        Ok(Shards { shards, keeper, data_dir: data_dir.clone(), membership, entered: roster.epoch, settings })
     }
 
     /// Waits until all shards serve, or the process is told to stop. Returns whether they serve.
@@ -130,7 +139,9 @@ impl Shards {
             }
             std::thread::sleep(LANE_RETRY);
         }
-        self.shards.into_iter().map(Shard::end).sum()
+        let decisions = self.shards.into_iter().map(Shard::end).sum();
+        self.keeper.into_iter().for_each(Keeper::stop);
+        decisions
     }
 
     /// Takes what the shards have said, and tells them who takes part now, and the settings.

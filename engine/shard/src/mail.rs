@@ -1,6 +1,6 @@
 //! The shard's end of the mesh.
 
-use isonomy_mesh::{FromShard, Progress, Roster, ShardEnd, ShardSettings, ToShard};
+use isonomy_mesh::{FeedEnd, FromShard, Progress, Roster, ShardEnd, ShardSettings, ToShard};
 use isonomy_wire::id::RecordId;
 use isonomy_wire::message::ShardStatus;
 use std::cell::{Cell, RefCell};
@@ -28,6 +28,11 @@ impl Mail {
             settings: Cell::default(),
             progress: Cell::new(None),
         }
+    }
+
+    /// The way to the sink, if there is one. It is taken once.
+    pub(crate) fn take_feed(&mut self) -> Option<FeedEnd> {
+        self.end.feed.take()
     }
 
     /// Takes the orders that have come.

@@ -96,10 +96,14 @@ impl Node {
             Output::Append(append) => log.append(now, &append),
             Output::Send(send) => outgoing.send(&send),
             Output::Reply(reply) => outgoing.reply(reply),
+            Output::Executed(executed) => self.shard.publish(self.seat.epoch, executed),
             Output::Cut(position) => self.writer.disk.cut(position),
             Output::Sealed(Sealed { record, hash, .. }) => self.ended.set(Some(EpochEnd { record, hash })),
         });
         drop((log, outgoing));
+        if let Some(feed) = &self.shard.feed {
+            feed.flush();
+        }
         self.pump.look(|core| {
             if core.awaits_log() {
                 self.writer.want();

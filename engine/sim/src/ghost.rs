@@ -4,6 +4,7 @@
 //! that were written and once for the durable ones. The ghost only remembers; [`crate::check`] asserts what must be
 //! true of its knowledge.
 
+use crate::outbox::Publication;
 use crate::restated::{Sizes, Touches};
 use crate::view::{Choice, View};
 use isonomy_protocol::contract::{Append, Position, Reply, Sealed, Send};
@@ -112,6 +113,8 @@ pub struct Ghost {
     pub epoch: Epoch,
     /// Its end, as the first replica has told it (section 9).
     pub sealed: Option<Sealed>,
+    /// What its publishers have published.
+    pub publication: Publication,
     /// Where the present processes have ended it, durably or not.
     pub ends: Vec<Option<Frontier>>,
     /// The number of members. Learners have the places behind theirs.
@@ -152,6 +155,7 @@ impl Ghost {
         Ghost {
             epoch,
             sealed: None,
+            publication: Publication::default(),
             ends: vec![None; usize::from(n)],
             n: usize::from(n),
             quorum: Sizes::of(n),

@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use crate::ghost::Ghost;
+use crate::outbox::Outbox;
 use crate::plan::Plan;
 use crate::transfer::{Piece, Transfer, Whole};
 use isonomy_protocol::admission::Admission;
@@ -103,6 +104,8 @@ pub struct Node {
     /// Whether messages for which nobody waits leave, too, at the end of this turn.
     pub is_tick: bool,
     disk: Disk,
+    /// What was told for publication.
+    pub outbox: Outbox,
     /// The messages that were made and have not left.
     said: Vec<Send>,
     /// The file of the snapshot that is being taken.
@@ -167,6 +170,7 @@ impl Node {
             written_since: None,
             is_tick: false,
             disk: Disk::new(log),
+            outbox: Outbox::default(),
             said: Vec::new(),
             unfinished: Vec::new(),
             speed,
@@ -237,6 +241,9 @@ impl Node {
         let seed = random.random();
         let mut core = made.unwrap_or_else(|| Replica::new(self.config(plan), seed));
         let mut kept = (0, Frontier::NONE);
+        if self.disk.snapshot().is_none() {
+            self.outbox.begin(self.epoch);
+        }
         if let Some((barrier, bytes)) = self.disk.snapshot() {
             let snapshot = match read_snapshot(*barrier, bytes) {
                 Ok(snapshot) => snapshot,
@@ -252,6 +259,9 @@ impl Node {
         }
         for (record, payload) in &entries {
             core.replay(record.clone(), payload.clone());
+        }
+        while let Some(Output::Executed(executed)) = core.poll() {
+            self.outbox.take(self.epoch, executed);
         }
         ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize, kept);
         if !self.is_set_back {
@@ -276,6 +286,7 @@ impl Node {
         self.unfinished.clear();
         self.said.clear();
         self.written_since = None;
+        self.outbox.lose_tail();
         self.disk.crash(random)
     }
 
@@ -347,7 +358,7 @@ impl Node {
                     ghost.on_reply(self.id, &reply);
                     turn.replies.push(reply);
                 }
-                Output::Executed(_) => {}
+                Output::Executed(executed) => self.outbox.take(self.epoch, executed),
                 Output::Sealed(sealed) => {
                     ghost.on_sealed(self.id, sealed);
                     self.ended = Some(sealed);

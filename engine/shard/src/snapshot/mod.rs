@@ -132,8 +132,8 @@ impl Node {
 
     /// Lets the written snapshot count once the log is durable so far.
     async fn publish_taken(&self, barrier: u64) -> Result<()> {
-        // The snapshot must not show more than the log remembers.
-        while self.is_ahead_of_log() {
+        // The snapshot must not show more than the log remembers, nor take from the log what the sink has not kept.
+        while self.is_ahead_of_log() || self.is_ahead_of_sink(barrier) {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
         self.publish(barrier).await?;
@@ -172,6 +172,11 @@ impl Node {
     fn is_ahead_of_log(&self) -> bool {
         let durable = self.writer.durable();
         self.pump.look(|core| core.taking().is_some_and(|(_, cut)| durable < cut))
+    }
+
+    /// P2: whether the sink has not kept all that comes before a barrier.
+    fn is_ahead_of_sink(&self, barrier: u64) -> bool {
+        self.shard.feed.as_ref().is_some_and(|feed| !feed.has_kept(barrier))
     }
 
     /// Removes the snapshots before the newest, which counts whether this succeeds or not, and what lies of earlier

@@ -56,6 +56,7 @@ impl Setup {
                 outlives_power,
                 connections_max: 8,
                 log_budget: 1 << 30,
+                publish_budget: 1 << 30,
                 source_expiry: Duration::from_secs(86_400),
                 resolver: Resolver::default(),
                 unreachable: None,

@@ -1,0 +1,3 @@
+//! Published decisions: the outbox of each shard.
+
+pub mod outbox;
