@@ -9,7 +9,7 @@ mod certificates;
 #[path = "../../control/tests/etcd/support/server.rs"]
 mod server;
 
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::message::{ClientMessage, ShardStatus};
 use isonomy_wire::tuning::{Loss, PathMode, PathReason, Tuning};
@@ -36,7 +36,7 @@ impl Reader {
         self.tag += 1;
         let mut builder = RequestBuilder::default();
         builder.read(b"key").unwrap();
-        let request = builder.encode(SessionId::NONE, 0, 0);
+        let request = builder.encode(SessionId::NONE, Numbering::NONE);
         self.client.send(&ClientMessage::Request { tag: self.tag }, &request);
         let answer = self.client.receive().expect("an answer").0;
         assert_eq!(answer, ClientMessage::Response { tag: self.tag });

@@ -8,7 +8,7 @@ use isonomy_protocol::conflict::conflicts;
 use isonomy_protocol::limits::{BARRIER_BEHIND_MAX, PULL_BYTES_MAX};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::deps::{Deps, Floor, Frontier};
 use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, SessionId};
@@ -581,7 +581,7 @@ fn pulls(said: Vec<(u8, PeerMessage)>) -> Vec<(u64, u64)> {
 fn g5_a_range_that_is_too_much_for_one_answer_goes_on_where_that_ends() {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", &vec![0; PULL_BYTES_MAX / 9]).expect("it fits");
-    let ninth = parse(builder.encode(SessionId::named("s"), 1, 0));
+    let ninth = parse(builder.encode(SessionId::named("s"), Numbering::at(1)));
     let (mut source, mut solo) = (Solo::new(3, 1), Solo::new(3, 2));
     let committed = |seq| commit(id(0, seq), Ballot::ZERO, Value::Attached, upto([seq - 1]));
     (1..=20).for_each(|seq| drop(source.tell(0, committed(seq), Some(&ninth))));
