@@ -34,8 +34,8 @@ impl Replica {
     }
 
     /// The own newest snapshot does not read, the state in which the epoch began is on no disk yet, or the floor rests on
-    /// a later barrier than the newest snapshot, so that nobody could catch up from here; another snapshot is not under
-    /// way, and may be tried.
+    /// a later barrier than the newest snapshot (G5), so that nobody could catch up from here; another snapshot is not
+    /// under way, and may be tried.
     pub(crate) fn must_renew_snapshot(&self, now: Time) -> bool {
         let lacks_first = self.config.epoch > FIRST && self.forgetting.snapshot() == 0;
         let is_behind = self.forgetting.floor_barrier() > self.forgetting.snapshot();

@@ -192,6 +192,22 @@ fn g5_a_damaged_snapshot_is_given_to_nobody_and_another_is_taken() {
 }
 
 #[test]
+fn g5_who_has_a_floor_beyond_its_snapshot_and_takes_none_proposes_a_barrier() {
+    let mut solo = forgetful();
+    next_barrier(&mut solo, 3);
+    // A peer has forgotten two Nops that this replica lacks, at the barrier whose snapshot is being taken here.
+    let (committed, floor) = (upto([3, 2]), upto([3, 2]));
+    solo.tell(3, PeerMessage::Gossip(Box::new(Gossip { committed, snapshot: 2, ..Gossip::default() })), None);
+    solo.tell(3, PeerMessage::Gone { floor, floor_barrier: 2, snapshot: 2 }, None);
+    solo.wait(100_000);
+    assert_eq!(solo.core.status().floor, upto([3, 2]), "the story is that it has taken the floor over");
+    assert!(!proposes_a_barrier(&mut solo), "the snapshot at that barrier is on its way");
+    solo.core.on_snapshot_failed(solo.now);
+    solo.wait(RETRY_US);
+    assert!(proposes_a_barrier(&mut solo), "nobody could catch up from a floor that no snapshot covers");
+}
+
+#[test]
 fn g4_after_a_snapshot_that_could_not_be_written_the_next_is_not_tried_at_once() {
     let mut solo = forgetful();
     next_barrier(&mut solo, 3);
