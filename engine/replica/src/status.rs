@@ -213,7 +213,7 @@ fn peer_to_json(peer: &PeerStatus) -> Value {
 fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
     let mut text = format!(
         "{}, epoch {}, cluster {}, durability {}",
-        place(welcome),
+        place(welcome, shards),
         welcome.epoch.0,
         welcome.cluster,
         if welcome.durable { "fsync" } else { "os" }
@@ -225,10 +225,12 @@ fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
 }
 
 /// The place of a replica among the members. One that learns or was left out has none.
-fn place(welcome: &Welcome) -> String {
+fn place(welcome: &Welcome, shards: &[ShardStatus]) -> String {
     let (replica, members) = (welcome.replica, welcome.members.len());
     if welcome.is_member() {
         format!("replica {replica} of {members}")
+    } else if shards.iter().any(|status| status.is_learner) {
+        format!("a learner, which copies the state of the {members} members")
     } else {
         format!("none of the {members} members")
     }
@@ -368,6 +370,10 @@ mod tests {
         };
         assert!(to_table(&of(2), &[]).starts_with("replica 2 of 3, epoch 4, "));
         assert!(to_table(&of(3), &[]).starts_with("none of the 3 members, epoch 4, "));
+        let learns = ShardStatus { is_learner: true, ..ShardStatus::default() };
+        assert!(
+            to_table(&of(3), &[learns]).starts_with("a learner, which copies the state of the 3 members, ")
+        );
         let is_member = |replica| to_json("db1:7400", &of(replica), &[])["member"].clone();
         assert_eq!((is_member(2), is_member(u8::MAX)), (true.into(), false.into()));
     }
