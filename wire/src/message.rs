@@ -282,6 +282,8 @@ pub struct ShardStatus {
     pub path: PathStatus,
     /// The settings in force.
     pub tuning: Tuning,
+    /// Why the settings in etcd are not followed; empty if they are, or if there are none.
+    pub tuning_trouble: String,
     /// Instances whose recovery was started here since the process started.
     pub recoveries: u64,
     /// CPU time of the whole process in microseconds, all shards and threads.

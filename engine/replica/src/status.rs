@@ -131,6 +131,7 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "waited_in_vain": status.waited_in_vain,
             "path": path_to_json(&status.path),
             "settings": tuning_to_json(&status.tuning),
+            "settings_trouble": (!status.tuning_trouble.is_empty()).then_some(&status.tuning_trouble),
             "recoveries": status.recoveries,
             "messages_dropped": json!({
                 "not_admitted": status.messages_dropped.not_admitted,
@@ -340,6 +341,12 @@ fn troubles(status: &ShardStatus) -> String {
         also(format!(
             "{} lines of the log were dropped: standard error of the replica is not read fast enough",
             status.log_lines_dropped
+        ));
+    }
+    if !status.tuning_trouble.is_empty() {
+        also(format!(
+            "the settings in etcd are not followed, those before them stay: {}",
+            status.tuning_trouble
         ));
     }
     if !status.snapshot_trouble.is_empty() {
