@@ -282,6 +282,8 @@ pub struct ShardStatus {
     pub path: PathStatus,
     /// The settings in force.
     pub tuning: Tuning,
+    /// Why the settings in etcd are not followed; empty if they are, or if there are none.
+    pub tuning_trouble: String,
     /// Instances whose recovery was started here since the process started.
     pub recoveries: u64,
     /// CPU time of the whole process in microseconds, all shards and threads.
@@ -465,7 +467,12 @@ pub enum Refusal {
     WrongShard { here: ShardId, there: ShardId },
     #[error("this cluster has {here} shards, not {there}; give all members the same configuration")]
     WrongShards { here: u16, there: u16 },
-    #[error("replica {} is not among the peers that this port expects; check the member list", id.0)]
+    #[error(
+        "replica {} is not among the peers that this port expects. If the members are named in etcd, they have changed, \
+         and one of the two replicas was left out or has not heard of the change: let both reach etcd, and see \
+         `isonomy member list`. If they are named in the configurations, name the same ones in all configurations",
+        id.0
+    )]
     NotAPeer { id: ReplicaId },
     #[error(
         "replica {} was known here with another data directory, and a replica that has lost its promises must \

@@ -83,6 +83,8 @@ pub enum ToShard {
     Seal(RecordId),
     /// The protocol has these settings from now on.
     Settings(ShardSettings),
+    /// Why the settings in etcd are not followed, for the shard's status; empty if they are.
+    SettingsTrouble(String),
     /// The shard answers the requests that are under way, closes its connections and ends.
     Stop,
 }

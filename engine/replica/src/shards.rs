@@ -49,6 +49,8 @@ struct Shard {
     sealing: Option<RecordId>,
     /// The settings that the shard was told last; those with which it starts.
     settings: ShardSettings,
+    /// Why settings are not followed, as the shard was told last.
+    settings_trouble: String,
 }
 
 /// All shards of a replica.
@@ -100,8 +102,18 @@ impl Shards {
             end.news.listen(&waker);
             let thread = Some(spawn(settings, roster.clone(), data_dir.clone(), ports, shard_end)?);
             let (metrics, progress, roster, sealing) = (None, None, roster.clone(), None);
-            let settings = ShardSettings::default();
-            Ok(Shard { thread, end, is_ready: false, metrics, progress, roster, sealing, settings })
+            let (settings, settings_trouble) = (ShardSettings::default(), String::new());
+            Ok(Shard {
+                thread,
+                end,
+                is_ready: false,
+                metrics,
+                progress,
+                roster,
+                sealing,
+                settings,
+                settings_trouble,
+            })
         };
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
         let settings = ShardSettings { tuning: config.settings.tuning(), is_slow_agreed: false };
@@ -152,8 +164,11 @@ impl Shards {
             return Ok(());
         };
         let loss = self.shards.iter().find_map(|shard| shard.metrics.as_ref()?.path.loss);
-        let Known { roster, sealing, settings } = membership.look(loss);
-        self.shards.iter_mut().for_each(|shard| shard.tune(settings));
+        let Known { roster, sealing, settings, settings_trouble } = membership.look(loss);
+        for shard in &mut self.shards {
+            shard.tune(settings);
+            shard.tell_trouble(&settings_trouble);
+        }
         if roster.epoch > self.entered {
             // Before any shard says anything in the epoch.
             match roster.own.map(|_| self.data_dir.enter(&roster)) {
@@ -218,6 +233,14 @@ impl Shard {
     fn tune(&mut self, settings: ShardSettings) {
         if self.settings != settings && self.end.orders.send(ToShard::Settings(settings)).is_ok() {
             self.settings = settings;
+        }
+    }
+
+    /// Tells the shard why settings are not followed, unless it knows.
+    fn tell_trouble(&mut self, why: &str) {
+        let is_told = self.settings_trouble == why;
+        if !is_told && self.end.orders.send(ToShard::SettingsTrouble(why.to_owned())).is_ok() {
+            self.settings_trouble = why.to_owned();
         }
     }
 

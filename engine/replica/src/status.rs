@@ -131,6 +131,7 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "waited_in_vain": status.waited_in_vain,
             "path": path_to_json(&status.path),
             "settings": tuning_to_json(&status.tuning),
+            "settings_trouble": (!status.tuning_trouble.is_empty()).then_some(&status.tuning_trouble),
             "recoveries": status.recoveries,
             "messages_dropped": json!({
                 "not_admitted": status.messages_dropped.not_admitted,
@@ -213,7 +214,7 @@ fn peer_to_json(peer: &PeerStatus) -> Value {
 fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
     let mut text = format!(
         "{}, epoch {}, cluster {}, durability {}",
-        place(welcome),
+        place(welcome, shards),
         welcome.epoch.0,
         welcome.cluster,
         if welcome.durable { "fsync" } else { "os" }
@@ -225,10 +226,12 @@ fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
 }
 
 /// The place of a replica among the members. One that learns or was left out has none.
-fn place(welcome: &Welcome) -> String {
+fn place(welcome: &Welcome, shards: &[ShardStatus]) -> String {
     let (replica, members) = (welcome.replica, welcome.members.len());
     if welcome.is_member() {
         format!("replica {replica} of {members}")
+    } else if shards.iter().any(|status| status.is_learner) {
+        format!("a learner, which copies the state of the {members} members")
     } else {
         format!("none of the {members} members")
     }
@@ -340,6 +343,12 @@ fn troubles(status: &ShardStatus) -> String {
             status.log_lines_dropped
         ));
     }
+    if !status.tuning_trouble.is_empty() {
+        also(format!(
+            "the settings in etcd are not followed, those before them stay: {}",
+            status.tuning_trouble
+        ));
+    }
     if !status.snapshot_trouble.is_empty() {
         also(format!("no snapshot: {}", status.snapshot_trouble));
     }
@@ -368,6 +377,10 @@ mod tests {
         };
         assert!(to_table(&of(2), &[]).starts_with("replica 2 of 3, epoch 4, "));
         assert!(to_table(&of(3), &[]).starts_with("none of the 3 members, epoch 4, "));
+        let learns = ShardStatus { is_learner: true, ..ShardStatus::default() };
+        assert!(
+            to_table(&of(3), &[learns]).starts_with("a learner, which copies the state of the 3 members, ")
+        );
         let is_member = |replica| to_json("db1:7400", &of(replica), &[])["member"].clone();
         assert_eq!((is_member(2), is_member(u8::MAX)), (true.into(), false.into()));
     }

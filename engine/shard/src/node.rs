@@ -142,6 +142,7 @@ impl Node {
             path: PathStatus { for_ms: self.pump.now().since(path_since) / 1000, ..core.path },
             fetched: self.transfers.progress(),
             snapshot_trouble: self.snapshot_trouble(),
+            tuning_trouble: self.shard.mail.settings_trouble(),
             process_cpu_us: process_cpu_us(),
             durable: self.settings().outlives_power,
             disk_hung_ms: disk.hung_for().map_or(0, |hung| hung.as_millis() as u64),

@@ -7,7 +7,7 @@
 use crate::outbox::Publication;
 use crate::restated::{Sizes, Touches};
 use crate::view::{Choice, View};
-use isonomy_protocol::contract::{Append, Position, Reply, Sealed, Send};
+use isonomy_protocol::contract::{Append, Position, Reply, Sealed, Send, StateAt};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answers;
@@ -358,7 +358,7 @@ impl Ghost {
     }
 
     /// The last barrier that has executed at a replica. Others can hear of it as they hear of states.
-    pub fn on_barrier(&mut self, node: u8, barrier: u64, hash: u64) {
+    pub fn on_barrier(&mut self, node: u8, StateAt { barrier, hash }: StateAt) {
         let book = &mut self.books[usize::from(node)];
         if std::mem::replace(&mut book.barrier, barrier) != barrier {
             book.pending.push_back(Pending::Barrier(barrier, hash));

@@ -12,7 +12,7 @@ use isonomy_protocol::log::LogId;
 use isonomy_protocol::quorum::Quorum;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{BadSnapshot, Reader, Snapshot, SnapshotId};
-use isonomy_protocol::transfer::FetchFailure;
+use isonomy_protocol::transfer::{Fetch, FetchFailure};
 use isonomy_wire::command::Part;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::Reason;
@@ -376,8 +376,8 @@ impl Node {
         if core.sealed().is_some() {
             ghost.on_end(self.id, frontier);
         }
-        if let Some((barrier, hash)) = core.last_barrier() {
-            ghost.on_barrier(self.id, barrier, hash);
+        if let Some(last) = core.last_barrier() {
+            ghost.on_barrier(self.id, last);
         }
         if let Some(position) = cut {
             ghost.on_cut(self.id, position);
@@ -445,19 +445,13 @@ impl Node {
         false
     }
 
-    /// A peer asks for the bytes of the snapshot of a barrier from here on. Chance decides how many it is given.
-    pub fn give_piece(
-        &mut self,
-        now: u64,
-        peer: u8,
-        barrier: u64,
-        from: usize,
-        random: &mut SmallRng,
-    ) -> Option<Piece> {
+    /// A peer asks for bytes of a snapshot. Chance decides how many it is given.
+    pub fn give_piece(&mut self, now: u64, peer: u8, fetch: Fetch, random: &mut SmallRng) -> Option<Piece> {
         let time = self.time(now);
-        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), barrier, from as u64);
+        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), fetch);
         let (kept, file) = self.disk.snapshot().filter(|_| is_newest)?;
-        assert_eq!(*kept, barrier, "G5: a replica offers the snapshot that its disk keeps");
+        assert_eq!(*kept, fetch.barrier, "G5: a replica offers the snapshot that its disk keeps");
+        let from = fetch.from as usize;
         let length = random.random_range(1..=file.len() / 2 + 1).min(file.len() - from);
         Some(Piece { total: file.len(), bytes: file[from..from + length].to_vec() })
     }

@@ -1,7 +1,7 @@
 use super::*;
 use isonomy_mesh::{ForSink, Milestone, connect_sink};
 use isonomy_wire::answer::ResponseBuilder;
-use isonomy_wire::command::{Batch, RequestBuilder};
+use isonomy_wire::command::{Batch, Numbering, RequestBuilder};
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{ClusterId, Epoch, InstanceId, REPLICAS_MAX, ReplicaId, SessionId, ShardId};
 use isonomy_wire::published::BadBatch;
@@ -34,7 +34,7 @@ fn batch(seq: u64, key: Option<&str>, has_more: bool) -> ForSink {
         }
     }
     let session = if key.is_some() { SessionId::named("s") } else { SessionId::NONE };
-    let bytes = request.encode(session, u64::from(key.is_some()), 0);
+    let bytes = request.encode(session, Numbering::at(u64::from(key.is_some())));
     let batch = Batch::parse(bytes.clone(), crc32c::crc32c(&bytes), |_| ()).unwrap();
     ForSink::Batch { epoch: EPOCH, id, batch, responses: vec![(0, answers.encode())], has_more }
 }

@@ -9,6 +9,7 @@ use fetch::Fetching;
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Reader, SnapshotId};
+use isonomy_protocol::transfer::Fetch;
 use isonomy_tuning::{file_size, files};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
@@ -193,8 +194,9 @@ impl Node {
     }
 
     /// Handles a peer's request for a part of the newest snapshot.
-    pub(crate) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, barrier: u64, from: u64) {
-        let is_newest = self.pump.take(Input::Fetch { peer, barrier, from });
+    pub(crate) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, fetch: Fetch) {
+        let is_newest = self.pump.take(Input::Fetch { peer, fetch });
+        let Fetch { barrier, from } = fetch;
         let (node, path) = (self.clone(), snapshot_path(&self.dir(), barrier));
         let give = async move {
             let read = move || read_piece(&path, from);

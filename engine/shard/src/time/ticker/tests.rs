@@ -7,7 +7,7 @@ use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::command::{RequestBuilder, VALUE_BYTES_MAX};
+use isonomy_wire::command::{Numbering, RequestBuilder, VALUE_BYTES_MAX};
 use isonomy_wire::frame::{Encoder, Kind as FrameKind, Scope};
 use isonomy_wire::id::{ReplicaId, SessionId};
 use isonomy_wire::message::{ClientMessage, Start};
@@ -91,7 +91,7 @@ fn a_silent_peer_is_closed_and_one_that_speaks_is_not() {
 fn fall_behind(rig: &Rig) {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", &vec![0; VALUE_BYTES_MAX]).unwrap();
-    let bytes = builder.encode(SessionId::named("s"), 1, 0);
+    let bytes = builder.encode(SessionId::named("s"), Numbering::at(1));
     let crc = crc32c::crc32c(&bytes);
     let payload = Payload::parse(bytes, crc).unwrap();
     let now = rig.node.pump.now();
