@@ -128,6 +128,7 @@ fn config() -> Config {
         barrier_bytes: u64::MAX,
         outlives_power: true,
         rescue: false,
+        publishes: false,
     }
 }
 

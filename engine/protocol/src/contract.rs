@@ -5,8 +5,9 @@ use crate::limits::{BARRIER_BYTES, RESERVE_BLOCK};
 use crate::log::record::Record;
 use crate::payload::Payload;
 use bytes::Bytes;
+use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::{Failure, Reason};
-use isonomy_wire::id::{ClusterId, Epoch, RecordId, ReplicaId, ShardId};
+use isonomy_wire::id::{ClusterId, Epoch, InstanceId, RecordId, ReplicaId, ShardId};
 use isonomy_wire::message::PeerMessage;
 use isonomy_wire::tuning::Tuning;
 
@@ -58,6 +59,8 @@ pub struct Config {
     /// Whether a recovery that would abort an instance proposes the value that its coordinator's slow path
     /// could have proposed (law, Rescue). [`Replica::apply`](crate::replica::Replica::apply) changes this later.
     pub rescue: bool,
+    /// Whether the caller wants to know what executes ([`Output::Executed`]).
+    pub publishes: bool,
 }
 
 /// The timers of the core, in microseconds.
@@ -135,11 +138,48 @@ pub enum Output {
     Send(Send),
     /// The answer to a request.
     Reply(Reply),
+    /// What has executed, in the order of execution, if the configuration asks for it.
+    Executed(Executed),
     /// Section 9: the epoch has ended here, and the log is durable as far as the Seal. This comes once, and again after
     /// a restart.
     Sealed(Sealed),
     /// G1: the log need no longer hold records before this position.
     Cut(Position),
+}
+
+/// What has happened to the state of the shard. The records that commit it are durable.
+///
+/// A restart tells everything again from the state of the newest snapshot on, though perhaps in another order: what does not
+/// conflict may execute in any order.
+#[derive(Clone, Debug)]
+pub enum Executed {
+    /// The state is now that of a snapshot, whatever has executed before.
+    State {
+        /// The number of the snapshot's barrier.
+        barrier: u64,
+        /// The instances that the state covers.
+        frontier: Frontier,
+    },
+    /// The batch of an instance has executed.
+    Batch {
+        /// The instance.
+        id: InstanceId,
+        /// The batch.
+        payload: Payload,
+        /// The encoded responses, by the number of the part. Reads may have none.
+        responses: Vec<(usize, Bytes)>,
+        /// Whether the next batch belongs to the same component.
+        has_more: bool,
+    },
+    /// A barrier or a Seal has executed. What has been told so far has been told at every replica when it gets here.
+    Barrier {
+        /// Its number since the shard began.
+        barrier: u64,
+        /// The instances that the state covers.
+        frontier: Frontier,
+        /// Whether it ends the epoch.
+        is_seal: bool,
+    },
 }
 
 /// The end of an epoch at a replica (law, section 9).

@@ -26,8 +26,8 @@ pub struct Vertex {
 /// The next step in the order of execution.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// An instance and its batch, `None` for a Nop.
-    Execute(InstanceId, Option<Payload>),
+    /// An instance and its batch, `None` for a Nop, and whether more batches of its component follow.
+    Execute(InstanceId, Option<Payload>, bool),
     /// A barrier or a Seal has executed with all of its component.
     Barrier(Barrier),
 }
@@ -265,12 +265,16 @@ impl Executor {
     fn execute(&mut self, component: &[InstanceId]) {
         self.largest = self.largest.max(component.len());
         let barrier = self.barrier_of(component);
+        let has_batch = |id: &&InstanceId| self.vertex(**id).is_some_and(|vertex| vertex.payload.is_some());
+        let last = component.iter().rev().find(has_batch).copied();
+        let mut has_more = last.is_some();
         for id in component {
             assert_eq!(*id, self.head(id.row.index()), "rows execute in order");
             let vertex = self.rows[id.row.index()].pop_front().flatten().expect("members are committed");
             self.executed.set(id.row, id.seq);
             self.blockers[id.row.index()] = Blocker::Unknown;
-            self.ready.push_back(Step::Execute(*id, vertex.payload));
+            has_more &= Some(*id) != last;
+            self.ready.push_back(Step::Execute(*id, vertex.payload, has_more));
         }
         self.is_ended |=
             barrier.is_some_and(|barrier| barrier.seal.is_some()) && !mutant::is(Mutant::PastTheSeal);

@@ -3,7 +3,7 @@
 //! A message or reply rests on all records that were appended before it. So the outbox holds it until the last
 //! position at the time of its making is durable. No caller can send it early, since no caller has it.
 
-use crate::contract::{Append, ClientRef, Output, Position, Reply, Sealed, Send};
+use crate::contract::{Append, ClientRef, Executed, Output, Position, Reply, Sealed, Send};
 use crate::log::record::Record;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
@@ -18,6 +18,7 @@ enum Held {
     Send(Send),
     Own(Send),
     Reply(Reply),
+    Executed(Executed),
     Sealed(Sealed),
 }
 
@@ -34,6 +35,7 @@ pub(crate) struct Outbox {
     /// The due messages of the replica to itself.
     own: VecDeque<Send>,
     replies: VecDeque<Reply>,
+    executed: VecDeque<Executed>,
     /// The end of the epoch, once it may be told.
     sealed: Option<Sealed>,
 }
@@ -123,6 +125,15 @@ impl Outbox {
         }
     }
 
+    /// Tells what has executed, when all records appended so far are durable.
+    pub(crate) fn tell(&mut self, executed: Executed) {
+        if self.last <= self.durable {
+            self.executed.push_back(executed);
+        } else {
+            self.hold(self.last, Held::Executed(executed));
+        }
+    }
+
     /// Says that the epoch has ended, when all records appended so far are durable.
     pub(crate) fn say_sealed(&mut self, sealed: Sealed) {
         if self.last <= self.durable {
@@ -147,6 +158,7 @@ impl Outbox {
                 Some((_, Held::Send(send))) => self.sends.push_back(send),
                 Some((_, Held::Own(send))) => self.own.push_back(send),
                 Some((_, Held::Reply(reply))) => self.replies.push_back(reply),
+                Some((_, Held::Executed(executed))) => self.executed.push_back(executed),
                 Some((_, Held::Sealed(sealed))) => self.sealed = Some(sealed),
                 None => {}
             }
@@ -163,7 +175,8 @@ impl Outbox {
             return Some(Output::Send(send));
         }
         let reply = self.replies.pop_front().map(Output::Reply);
-        reply.or_else(|| self.sealed.take().map(Output::Sealed))
+        let executed = || self.executed.pop_front().map(Output::Executed);
+        reply.or_else(executed).or_else(|| self.sealed.take().map(Output::Sealed))
     }
 
     /// The next message to oneself.
@@ -184,7 +197,7 @@ impl Outbox {
                 clients.push(reply.client);
                 false
             }
-            Held::Send(_) | Held::Own(_) | Held::Sealed(_) => true,
+            Held::Send(_) | Held::Own(_) | Held::Executed(_) | Held::Sealed(_) => true,
         });
         clients
     }
@@ -213,6 +226,7 @@ impl Outbox {
             && self.sends.is_empty()
             && self.own.is_empty()
             && self.replies.is_empty()
+            && self.executed.is_empty()
             && self.sealed.is_none()
     }
 }
@@ -234,7 +248,7 @@ mod tests {
                 Output::Send(send) => messages.push(send.message),
                 Output::Reply(Reply { outcome: Ok(_), .. }) => answers += 1,
                 Output::Reply(_) => refusals += 1,
-                Output::Append(_) | Output::Cut(_) | Output::Sealed(_) => {}
+                Output::Append(_) | Output::Executed(_) | Output::Cut(_) | Output::Sealed(_) => {}
             }
         }
         (messages, answers, refusals)

@@ -1,7 +1,7 @@
 //! A restart: the newest snapshot, then the records of the log, in their order (law, D6 and section 7).
 
 use crate::attempt::Proposal;
-use crate::contract::Time;
+use crate::contract::{Executed, Time};
 use crate::execute::Step;
 use crate::instance::{Carried, Choice, Instance};
 use crate::log::record::Record;
@@ -112,14 +112,24 @@ impl Replica {
         }
         while let Some(step) = self.executor.poll() {
             match step {
-                Step::Execute(id, Some(payload)) => {
+                Step::Execute(id, Some(payload), has_more) => {
                     let places = self.space.take_places(id);
-                    let found = self.machine.execute(id, &payload, &places, false, |_, _| ());
+                    let (publishes, mut responses) = (self.config.publishes, Vec::new());
+                    let respond = |part, response| {
+                        if publishes {
+                            responses.push((part, response));
+                        }
+                    };
+                    let found = self.machine.execute(id, &payload, &places, false, respond);
                     self.index.note(&found);
+                    if publishes {
+                        self.outbox.tell(Executed::Batch { id, payload, responses, has_more });
+                    }
                 }
-                Step::Execute(_, None) => {}
+                Step::Execute(_, None, _) => {}
                 Step::Barrier(barrier) => {
                     self.count_barrier();
+                    self.tell_barrier(&barrier);
                     if let Some(record) = barrier.seal {
                         self.end_epoch(record);
                     }

@@ -56,7 +56,7 @@ pub(crate) struct Counters {
 /// From then on the caller brings inputs in any order: messages, requests, links, durable positions, room on the
 /// disk, and the time, at the latest at [`next_deadline`](Replica::next_deadline). After each batch of inputs the
 /// caller calls [`end_turn`](Replica::end_turn) and polls until nothing comes. [`poll`](Replica::poll) gives records
-/// for the log first, then messages, then replies, then a cut. A message or reply is held until the records that it
+/// for the log first, then messages, then replies, then what has executed, then a cut. A message or reply is held until the records that it
 /// rests on are durable, so the caller may send whatever comes at once. Positions are consecutive and become durable
 /// in order.
 ///
@@ -90,6 +90,7 @@ pub(crate) struct Counters {
 ///     barrier_bytes: limits::BARRIER_BYTES,
 ///     outlives_power: true,
 ///     rescue: false,
+///     publishes: false,
 /// };
 /// let mut core = Replica::new(config, 1);
 /// core.start(Time(0), Position(0));
@@ -109,7 +110,7 @@ pub(crate) struct Counters {
 ///     while let Some(output) = core.poll() {
 ///         match output {
 ///             Output::Append(append) => durable = Some(append.position),
-///             Output::Send(_) | Output::Sealed(_) | Output::Cut(_) => {}
+///             Output::Send(_) | Output::Executed(_) | Output::Sealed(_) | Output::Cut(_) => {}
 ///             Output::Reply(reply) => answered.push((reply.client, reply.outcome.is_ok())),
 ///         }
 ///     }

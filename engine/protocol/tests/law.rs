@@ -22,6 +22,8 @@ mod limits;
 #[cfg(feature = "mutants")]
 #[path = "law/mutants.rs"]
 mod mutants;
+#[path = "law/publish.rs"]
+mod publish;
 #[path = "law/recover.rs"]
 mod recover;
 #[path = "law/resend.rs"]

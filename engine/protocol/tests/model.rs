@@ -133,7 +133,11 @@ impl Node {
             match output {
                 Output::Append(append) => self.log.push((append.record, append.payload)),
                 Output::Send(send) if is_protocol(&send.message) => said.push(send),
-                Output::Send(_) | Output::Reply(_) | Output::Cut(_) | Output::Sealed(_) => {}
+                Output::Send(_)
+                | Output::Reply(_)
+                | Output::Executed(_)
+                | Output::Cut(_)
+                | Output::Sealed(_) => {}
             }
         }
         core.check();

@@ -209,6 +209,7 @@ impl Node {
             barrier_bytes: plan.barrier_bytes,
             outlives_power: plan.outlives_power,
             rescue: plan.rescue,
+            publishes: true,
         }
     }
 
@@ -346,6 +347,7 @@ impl Node {
                     ghost.on_reply(self.id, &reply);
                     turn.replies.push(reply);
                 }
+                Output::Executed(_) => {}
                 Output::Sealed(sealed) => {
                     ghost.on_sealed(self.id, sealed);
                     self.ended = Some(sealed);

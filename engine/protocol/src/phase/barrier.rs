@@ -1,6 +1,6 @@
 //! G1 to G5: floors, barriers and snapshots. The transfer of snapshots is in [`super::transfer`].
 
-use crate::contract::{Position, Time};
+use crate::contract::{Executed, Position, Time};
 use crate::epoch::EpochStage;
 use crate::execute::Barrier;
 use crate::limits::{BARRIER_BEHIND_MAX, BARRIER_PATIENCE_US, HELP_PATIENCE_US};
@@ -112,6 +112,7 @@ impl Replica {
     /// is under way, a peer fetches the last one, or one has just failed.
     pub(crate) fn on_barrier(&mut self, now: Time, barrier: &Barrier) {
         self.count_barrier();
+        self.tell_barrier(barrier);
         self.forgetting.on_barrier();
         if let Some(record) = barrier.seal {
             return self.end_epoch(record);
@@ -147,6 +148,15 @@ impl Replica {
     pub(crate) fn count_barrier(&mut self) {
         let barriers = self.forgetting.count_barrier(self.machine.hash());
         self.sources.on_barrier(barriers);
+    }
+
+    /// Tells who publishes that a barrier has executed.
+    pub(crate) fn tell_barrier(&mut self, barrier: &Barrier) {
+        if self.config.publishes {
+            let Barrier { frontier, seal, .. } = *barrier;
+            let barrier = self.forgetting.barriers();
+            self.outbox.tell(Executed::Barrier { barrier, frontier, is_seal: seal.is_some() });
+        }
     }
 
     fn snapshot_id(&self, barrier: u64) -> SnapshotId {
@@ -229,6 +239,9 @@ impl Replica {
         self.machine = machine;
         self.forgetting.on_loaded(head.barrier, head.hash);
         self.executor.skip_to_barrier(&head.frontier);
+        if self.config.publishes {
+            self.outbox.tell(Executed::State { barrier: head.barrier, frontier: head.frontier });
+        }
         // The index lacks the conflicts of instances that were not seen here (trap B16).
         if !mutant::is(Mutant::FrontierUnnamed) {
             self.forgetting.on_unindexed(&head.frontier.to_floor());

@@ -1,7 +1,7 @@
 //! C6, execution and replies: what follows from a final value.
 
 use crate::attempt::Proposal;
-use crate::contract::Time;
+use crate::contract::{Executed, Time};
 use crate::execute::{Step, Vertex};
 use crate::instance::Choice;
 use crate::log::record::Record;
@@ -113,8 +113,8 @@ impl Replica {
             return;
         }
         while let Some(step) = self.executor.poll() {
-            let (id, payload) = match step {
-                Step::Execute(id, payload) => (id, payload),
+            let (id, payload, has_more) = match step {
+                Step::Execute(id, payload, has_more) => (id, payload, has_more),
                 Step::Barrier(barrier) => {
                     self.on_barrier(now, &barrier);
                     continue;
@@ -123,8 +123,12 @@ impl Replica {
             let waiters = if id.row == self.me { self.requests.take_waiters(id.seq) } else { None };
             let Some(payload) = payload else { continue };
             let places = self.space.take_places(id);
-            let Replica { machine, index, outbox, idle, .. } = self;
+            let Replica { machine, index, outbox, idle, config, .. } = self;
+            let mut responses = Vec::new();
             let found = machine.execute(id, &payload, &places, waiters.is_some(), |part, response| {
+                if config.publishes {
+                    responses.push((part, response.clone()));
+                }
                 if let Some(client) = waiters.as_ref().and_then(|waiters| waiters.get(part)) {
                     outbox.reply(*client, Ok(response));
                 }
@@ -132,6 +136,9 @@ impl Replica {
             index.note(&found);
             for part in payload.batch().parts().iter().filter(|part| part.session != SessionId::NONE) {
                 idle.on_use(now, part.session);
+            }
+            if config.publishes {
+                outbox.tell(Executed::Batch { id, payload, responses, has_more });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Section 9: the Seal ends an epoch, and the core of the next one begins with the state at the Seal.
 
-use crate::contract::{Config, Position, Sealed, Time};
+use crate::contract::{Config, Executed, Position, Sealed, Time};
 use crate::epoch::EpochStage;
 use crate::machine::Machine;
 use crate::mutant::{self, Mutant};
@@ -107,6 +107,10 @@ impl Replica {
         next.guardrail.on_agreed(self.guardrail.is_agreed());
         next.stage = EpochStage::Open;
         next.forgetting.on_begun(sealed.barrier + 1, next.machine.hash());
+        if next.config.publishes {
+            let barrier = sealed.barrier + 1;
+            next.outbox.tell(Executed::Barrier { barrier, frontier: Frontier::NONE, is_seal: false });
+        }
         // It cuts nothing, and counts once the log of the epoch has begun (D6).
         next.begin_snapshot(Frontier::NONE, Position(1));
         next

@@ -31,7 +31,7 @@ fn says(core: &mut Replica, from: Time) -> Vec<PeerMessage> {
             match output {
                 Output::Append(append) => core.on_durable(now, append.position),
                 Output::Send(send) => said.push(send.message),
-                Output::Reply(_) | Output::Cut(_) | Output::Sealed(_) => {}
+                Output::Reply(_) | Output::Executed(_) | Output::Cut(_) | Output::Sealed(_) => {}
             }
         }
     }

@@ -32,8 +32,8 @@ fn run(graph: &Graph, commits: &[InstanceId]) -> Vec<String> {
         let mut line = Vec::new();
         while let Some(step) = executor.poll() {
             line.push(match step {
-                Step::Execute(id, Some(_)) => format!("{id:?}"),
-                Step::Execute(id, None) => format!("({id:?})"),
+                Step::Execute(id, Some(_), _) => format!("{id:?}"),
+                Step::Execute(id, None, _) => format!("({id:?})"),
                 Step::Barrier(barrier) => format!("barrier {:?} at {:?}", barrier.id, barrier.frontier),
             });
         }

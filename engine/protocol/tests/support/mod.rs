@@ -6,7 +6,9 @@ pub mod solo;
 
 use bytes::Bytes;
 use isonomy_protocol::conflict::Touched;
-use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Sealed, Send, Time, Timing};
+use isonomy_protocol::contract::{
+    ClientRef, Config, Executed, Output, Position, Reply, Sealed, Send, Time, Timing,
+};
 use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
@@ -33,6 +35,7 @@ pub struct Node {
     pub replies: Vec<Reply>,
     /// How often, and how, its processes have said that the epoch has ended.
     pub sealed: Vec<Sealed>,
+    pub executed: Vec<Executed>,
 }
 
 pub struct World {
@@ -74,6 +77,7 @@ pub fn config(n: u8, id: u8) -> Config {
         barrier_bytes: u64::MAX,
         outlives_power: true,
         rescue: false,
+        publishes: true,
     }
 }
 
@@ -116,6 +120,7 @@ impl World {
             durable: 0,
             replies: Vec::new(),
             sealed: Vec::new(),
+            executed: Vec::new(),
         });
     }
 
@@ -243,6 +248,7 @@ impl World {
                     }
                 }
                 Output::Reply(reply) => node.replies.push(reply),
+                Output::Executed(executed) => node.executed.push(executed),
                 Output::Sealed(sealed) => node.sealed.push(sealed),
                 Output::Cut(position) => {
                     let begin = position.0 as usize;

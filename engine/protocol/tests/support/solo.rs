@@ -1,7 +1,7 @@
 //! One core alone with a test that plays everybody else.
 
 use super::Entry;
-use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Reply, Sealed, Send, Time};
+use isonomy_protocol::contract::{ClientRef, Config, Executed, Output, Position, Reply, Sealed, Send, Time};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Deps;
@@ -24,6 +24,7 @@ pub struct Solo {
     pub replies: Vec<Reply>,
     /// How often, and how, it has said that its epoch has ended.
     pub sealed: Vec<Sealed>,
+    pub executed: Vec<Executed>,
 }
 
 impl Solo {
@@ -66,6 +67,7 @@ impl Solo {
             said: Vec::new(),
             replies: Vec::new(),
             sealed: Vec::new(),
+            executed: Vec::new(),
         };
         solo.begin();
         solo
@@ -115,6 +117,7 @@ impl Solo {
                 }
                 Output::Send(send) => self.said.push(send),
                 Output::Reply(reply) => self.replies.push(reply),
+                Output::Executed(executed) => self.executed.push(executed),
                 Output::Sealed(sealed) => self.sealed.push(sealed),
                 Output::Cut(position) => self.cut = position.0 as usize - 1,
             }

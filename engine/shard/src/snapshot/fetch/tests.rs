@@ -132,6 +132,7 @@ fn snapshot(cluster: ClusterId) -> Vec<u8> {
         barrier_bytes: BARRIER_BYTES,
         outlives_power: true,
         rescue: false,
+        publishes: false,
     };
     let mut core = Replica::new(config, 1);
     core.start(Time(0), Position(0));
