@@ -1,0 +1,93 @@
+use crate::support::broker::Broker;
+use crate::support::consumer::{committed, decisions, produced};
+use crate::support::history::History;
+use crate::support::outbox::{Gate, Outbox};
+use crate::support::{PUBLICATION, await_that, broker, end_of, publish_all, settings};
+use isonomy_kafka::Error;
+use isonomy_kafka::publisher::Publisher;
+use isonomy_kafka::settings::{Format, Settings};
+use std::time::Duration;
+
+fn start(settings: &Settings, outbox: Outbox) -> Publisher {
+    Publisher::start(settings.clone(), PUBLICATION, outbox).unwrap()
+}
+
+/// A publisher that pauses in the middle of a transaction, and wakes when another one has published everything.
+#[test]
+fn a_publisher_that_wakes_after_its_successor_has_begun_is_fenced() {
+    let settings =
+        Settings { batch_time: Duration::from_millis(1), ..settings(broker::shared(), Format::Record) };
+    let history = History::new(2, 150);
+    let middle = history.before_a_component();
+    let gate = Gate::of(middle + 1);
+    let zombie = start(&settings, Outbox::new(history.batches(), &gate));
+    await_that("the transaction with half a component", || gate.passed() == middle + 1);
+    await_that("its records at Kafka", || produced(&settings).len() > committed(&settings).len());
+    let rest = history.len() - zombie.status().decisions;
+    let successor = start(&settings, Outbox::open(history.reordered(3).batches()));
+    publish_all(successor, rest);
+    gate.open(usize::MAX);
+    let end = end_of(zombie);
+    assert!(matches!(end, Error::Fenced(shard) if shard == PUBLICATION.shard), "{end}");
+    assert!(decisions(Format::Record, &committed(&settings)) == history.decisions);
+}
+
+#[test]
+fn of_publishers_at_once_only_the_last_goes_on_and_nothing_is_doubled() {
+    let settings = settings(broker::shared(), Format::Batch);
+    let history = History::new(3, 400);
+    let mut publishers: Vec<Publisher> =
+        (0..3).map(|seed| start(&settings, Outbox::open(history.reordered(seed).batches()))).collect();
+    await_that("the end of all but one", || {
+        publishers.iter().filter(|publisher| publisher.has_ended()).count() == 2
+    });
+    let last = publishers.iter().position(|publisher| !publisher.has_ended()).unwrap();
+    let last = publishers.swap_remove(last);
+    await_that("the publication of everything", || {
+        decisions(Format::Batch, &committed(&settings)) == history.decisions
+    });
+    last.stop();
+    last.join().unwrap();
+    for fenced in publishers {
+        let end = end_of(fenced);
+        assert!(matches!(end, Error::Fenced(_)), "{end}");
+    }
+    assert!(decisions(Format::Batch, &committed(&settings)) == history.decisions);
+}
+
+/// Three times in the middle of a transaction, with records that nobody may see before they are sent again.
+#[test]
+fn a_broker_that_is_killed_and_started_again_is_published_to_again() {
+    let broker = Broker::start();
+    let settings =
+        Settings { batch_time: Duration::from_millis(1), ..settings(&broker.address, Format::Record) };
+    let history = History::new(4, 200);
+    let middle = history.before_a_component();
+    let gate = Gate::of(middle + 1);
+    let publisher = start(&settings, Outbox::new(history.batches(), &gate));
+    await_that("the transaction with half a component", || gate.passed() == middle + 1);
+    broker.kill();
+    gate.open(usize::MAX);
+    await_that("a transaction that Kafka has not answered, or none", || gate.passed() > middle + 2);
+    broker.restart();
+    let is_done = || decisions(Format::Record, &committed(&settings)) == history.decisions;
+    await_that("the publication of everything", || publisher.has_ended() || is_done());
+    publisher.stop();
+    publisher.join().unwrap();
+    assert!(is_done());
+}
+
+#[test]
+fn a_publisher_that_is_started_before_its_broker_waits_for_it() {
+    let broker = Broker::start();
+    let settings = settings(&broker.address, Format::Batch);
+    let history = History::new(7, 40);
+    broker.kill();
+    let publisher = start(&settings, Outbox::open(history.batches()));
+    await_that("the first failure", || publisher.status().error.is_some());
+    let error = publisher.status().error.unwrap();
+    assert!(error.contains(&broker.address) && error.contains("check that it runs"), "{error}");
+    broker.restart();
+    publish_all(publisher, history.len());
+    assert!(decisions(Format::Batch, &committed(&settings)) == history.decisions);
+}

@@ -1,0 +1,8 @@
+//! The publisher against a real Kafka.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod publishing;
+mod refusals;
