@@ -3,7 +3,7 @@
 
 use crate::attempt::Attempts;
 use crate::conflict::{Index, Learnt};
-use crate::contract::{Config, Output, Position, Room, Time};
+use crate::contract::{Config, Executed, Output, Position, Room, Time};
 use crate::epoch::EpochStage;
 use crate::execute::Executor;
 use crate::forgetting::Forgetting;
@@ -352,6 +352,11 @@ impl Replica {
     #[inline]
     pub fn poll(&mut self) -> Option<Output> {
         self.outbox.poll().or_else(|| self.poll_cut().map(Output::Cut))
+    }
+
+    /// What has executed, alone. Between replayed records this keeps what a log holds from gathering in memory.
+    pub fn poll_executed(&mut self) -> Option<Executed> {
+        self.outbox.poll_executed()
     }
 
     /// Handles the due messages of the replica to itself, until none is left. Messages to others stay in order.

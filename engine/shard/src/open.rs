@@ -1,7 +1,7 @@
 //! The way back from the log: makes the core of an epoch, and the node around it.
 
 use isonomy_mesh::fatal::Fatal;
-use isonomy_protocol::contract::{Config, Output, Position, Time, Timing};
+use isonomy_protocol::contract::{Config, Position, Time, Timing};
 use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::chain::Known;
@@ -98,8 +98,7 @@ fn read_back(
 /// Gives the sink what has executed so far, so that not all that a log holds gathers in memory.
 fn tell_sink(shard: &Shard, epoch: Epoch, core: &mut Replica) {
     let Some(feed) = &shard.feed else { return };
-    while let Some(output) = core.poll() {
-        let Output::Executed(executed) = output else { unreachable!("a replay makes no other output") };
+    while let Some(executed) = core.poll_executed() {
         feed.push(epoch, executed);
     }
     feed.flush_and_wait();

@@ -260,7 +260,7 @@ impl Node {
         for (record, payload) in &entries {
             core.replay(record.clone(), payload.clone());
         }
-        while let Some(Output::Executed(executed)) = core.poll() {
+        while let Some(executed) = core.poll_executed() {
             self.outbox.take(self.epoch, executed);
         }
         ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize, kept);

@@ -76,7 +76,8 @@ impl World {
         if !done {
             if self.now - self.stage_since > PATIENCE_US {
                 check::assert_all_executed(self.nodes.iter().filter_map(|node| node.core.as_ref()));
-                panic!("V16: clients wait: {:?}", self.ops.iter().find(|op| op.told.is_none()));
+                let waits = self.ops.iter().find(|op| op.told.is_none());
+                panic!("V16: a client waits: {waits:?}; the newest record: {:?}", self.changes.newest());
             }
             return self.queue.push(self.now + LOOK_EVERY_US, Event::Look);
         }
