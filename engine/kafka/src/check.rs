@@ -162,15 +162,22 @@ impl Settings {
 /// Looks at both topics and judges them. Returns the id of the topic of the decisions.
 pub(crate) fn check(asking: Asking<'_>, shards: usize, reader: &Reader) -> Result<TopicId, Error> {
     let settings = asking.settings;
-    let topic = facts(asking, &settings.topic, shards, reader)?;
+    let admin = admin(asking)?;
+    let topic = facts(asking, &settings.topic, shards, reader, &admin)?;
     settings.judge_topic(shards, &topic)?;
-    let cursors = facts(asking, &settings.cursor_topic, shards, reader)?;
+    let cursors = facts(asking, &settings.cursor_topic, shards, reader, &admin)?;
     settings.judge_cursor_topic(shards, &cursors)?;
     Ok(topic.id)
 }
 
 /// What a topic is like.
-fn facts(asking: Asking<'_>, topic: &str, shards: usize, reader: &Reader) -> Result<Facts, Error> {
+fn facts(
+    asking: Asking<'_>,
+    topic: &str,
+    shards: usize,
+    reader: &Reader,
+    admin: &AdminClient<Memory>,
+) -> Result<Facts, Error> {
     let asked = "told what the topics are like";
     let memory: &Memory = reader.client().context();
     let missing = || Unfit::Missing { topic: topic.to_owned(), partitions: shards };
@@ -184,7 +191,6 @@ fn facts(asking: Asking<'_>, topic: &str, shards: usize, reader: &Reader) -> Res
         reader.fetch_metadata(Some(topic), PATIENCE).map_err(asking.failed(asked, Some(memory)))?;
     let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
     let replicas = partitions.iter().map(|partition| partition.replicas().len()).min().ok_or_else(missing)?;
-    let admin = admin(asking)?;
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options));
     let configs = described

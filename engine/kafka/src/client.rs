@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// How long one question may take before the answer counts as missing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The room for records that Kafka has not taken yet, in bytes and in records. Beyond either, taking more waits.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 const QUEUE_RECORDS_MAX: usize = 200_000;

@@ -187,6 +187,8 @@ impl Settings {
     pub(crate) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "isonomy").set("bootstrap.servers", &self.brokers);
+        // A broker that comes back is noticed soon; librdkafka's own 10 s would delay what was decided long ago.
+        config.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in &self.properties {
             config.set(name, value);
         }

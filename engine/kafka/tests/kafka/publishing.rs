@@ -31,7 +31,7 @@ fn each_decision_arrives_once_and_in_order_in_both_formats() {
 
 #[test]
 fn a_publisher_goes_on_at_the_cursor_of_another_that_had_another_order() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         let settings = settings(broker::shared(), Format::Record);
         let history = History::new(seed, 200);
         // The first one publishes what it has until it is stopped, each other one all that is left by then.

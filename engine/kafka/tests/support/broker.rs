@@ -14,7 +14,7 @@ pub(crate) fn shared() -> &'static str {
     ADDRESS.get_or_init(|| {
         let given = std::env::var("ISONOMY_TEST_KAFKA").ok().filter(|address| !address.is_empty());
         // The script removes the directory at the end of this process.
-        given.unwrap_or_else(|| start(&directory().keep()))
+        given.unwrap_or_else(|| start(&directory().keep(), &[]))
     })
 }
 
@@ -22,12 +22,17 @@ fn directory() -> TempDir {
     tempfile::Builder::new().prefix("kafka-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
+/// A broker counts as gone after a second, so that it is not refused when it comes back.
+const SHORT_SESSION: [&str; 4] =
+    ["--set", "broker.session.timeout.ms=1000", "--set", "broker.heartbeat.interval.ms=200"];
+
 /// Starts the broker of a directory, and returns its address.
-fn start(dir: &Path) -> String {
+fn start(dir: &Path, options: &[&str]) -> String {
     let output = Command::new(SCRIPT)
         .arg("start")
         .arg(dir)
         .args(["--while", &std::process::id().to_string()])
+        .args(options)
         .output()
         .expect("deploy/kafka/kafka can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -43,7 +48,7 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn start() -> Broker {
         let dir = directory();
-        let address = start(dir.path());
+        let address = start(dir.path(), &SHORT_SESSION);
         Broker { dir, address }
     }
 
@@ -55,7 +60,7 @@ impl Broker {
 
     /// Starts it again with its data.
     pub(crate) fn restart(&self) {
-        assert_eq!(start(self.dir.path()), self.address);
+        assert_eq!(start(self.dir.path(), &[]), self.address);
     }
 }
 

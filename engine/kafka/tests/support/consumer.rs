@@ -28,6 +28,7 @@ fn records(settings: &Settings, topic: &str, isolation: &str) -> Vec<OwnedMessag
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("isolation.level", isolation)
+        .set("fetch.wait.max.ms", "50")
         .create()
         .unwrap();
     let mut assignment = TopicPartitionList::new();
