@@ -216,6 +216,21 @@ pub struct MessagesDropped {
     pub as_learner: u64,
 }
 
+/// How the publication of a shard's decisions stands at a replica.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct PublishStatus {
+    /// Whether this replica publishes the shard to a topic.
+    pub is_publisher: bool,
+    /// The bytes of decisions that this replica keeps for publication.
+    pub backlog_bytes: u64,
+    /// The decisions that it has published since it began to.
+    pub decisions: u64,
+    /// The transactions in which it has.
+    pub transactions: u64,
+    /// Why it does not publish, although it should; empty if there is no trouble.
+    pub trouble: String,
+}
+
 /// The status of one shard of one replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct ShardStatus {
@@ -278,6 +293,8 @@ pub struct ShardStatus {
     /// Own instances that waited for the fast path until the time for that was over, since the process started. They
     /// count as slow, too.
     pub waited_in_vain: u64,
+    /// How the publication of the shard's decisions stands, if they are published.
+    pub publishing: Option<PublishStatus>,
     /// How the replica stands to the fast path.
     pub path: PathStatus,
     /// The settings in force.

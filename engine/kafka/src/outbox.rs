@@ -18,12 +18,14 @@ mod error;
 mod head;
 mod keeper;
 mod reader;
+mod source;
 mod writer;
 
 pub use error::OutboxError;
 pub use head::{HEAD_BYTES, SegmentHead, segment_path, segments};
 pub use keeper::{Keeper, Kept};
 pub use reader::{Next, Reader};
+pub use source::{Lacking, OutboxSource};
 pub use writer::{Published, Retain, Writer};
 
 #[cfg(test)]

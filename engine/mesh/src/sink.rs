@@ -5,8 +5,9 @@ use bytes::Bytes;
 use isonomy_wire::command::Batch;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{Epoch, InstanceId};
-use std::sync::Arc;
+use isonomy_wire::message::PublishStatus;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What has happened to the state of a shard (law, section 6c).
 #[derive(Clone, Debug)]
@@ -46,6 +47,7 @@ pub struct Milestone {
 pub struct SinkStand {
     kept: AtomicU64,
     backlog: AtomicU64,
+    publishing: Mutex<PublishStatus>,
 }
 
 impl SinkStand {
@@ -57,6 +59,16 @@ impl SinkStand {
     /// Everything before this barrier is kept durably.
     pub fn set_kept(&self, barrier: u64) {
         self.kept.store(barrier, Ordering::Release);
+    }
+
+    /// How the publication stands.
+    pub fn publishing(&self) -> PublishStatus {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The publication stands like this.
+    pub fn set_publishing(&self, status: PublishStatus) {
+        *self.publishing.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// The bytes that are kept and not published yet.

@@ -16,7 +16,7 @@ use isonomy_shard::data_dir::Expected;
 use isonomy_wire::address::{bare_host, is_host};
 use isonomy_wire::id::{Epoch, REPLICAS_MAX, ReplicaId, SHARDS_MAX};
 use publish::PublishFile;
-pub(crate) use publish::{Publish, Target as PublishTarget};
+pub(crate) use publish::{Publish, PublishTo, Target as PublishTarget};
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

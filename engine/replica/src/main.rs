@@ -68,6 +68,8 @@ enum Command {
     Settings(settings::SettingsArgs),
     /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
     Snapshot(backup::SnapshotArgs),
+    /// Create the topics of Kafka that a cluster publishes to
+    Publish(publish::PublishArgs),
     /// Print the decisions that a replica on this machine keeps for publication, in the order of their execution
     Tail(tail::TailArgs),
 }
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
         Command::Member(args) => member::run(args),
         Command::Settings(args) => settings::run(args),
         Command::Snapshot(args) => backup::run(args),
+        Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(&args),
     };
     match done {

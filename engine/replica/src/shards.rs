@@ -4,7 +4,7 @@ use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::membership::{Known, Membership};
-use crate::publish::Outboxes;
+use crate::publish::{Outboxes, Publishers};
 use isonomy_control::driver::{Held, Report};
 use isonomy_control::id::ChangeId;
 use isonomy_kafka::outbox::Keeper;
@@ -58,6 +58,8 @@ pub(crate) struct Shards {
     shards: Vec<Shard>,
     /// The thread of the outboxes, if the decisions are published.
     keeper: Option<Keeper>,
+    /// Those who send the decisions to Kafka, if they are published there.
+    publishers: Option<Publishers>,
     data_dir: DataDir,
     /// The members, if they are named in etcd.
     membership: Option<Membership>,
@@ -117,8 +119,16 @@ impl Shards {
         };
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
         let settings = ShardSettings { tuning: config.settings.tuning(), is_slow_agreed: false };
-        let keeper = outboxes.start()?;
-        Ok(Shards { shards, keeper, data_dir: data_dir.clone(), membership, entered: roster.epoch, settings })
+        let (keeper, publishers) = outboxes.start()?;
+        Ok(Shards {
+            shards,
+            keeper,
+            publishers,
+            data_dir: data_dir.clone(),
+            membership,
+            entered: roster.epoch,
+            settings,
+        })
     }
 
     /// Waits until all shards serve, or the process is told to stop. Returns whether they serve.
@@ -153,12 +163,14 @@ impl Shards {
         }
         let decisions = self.shards.into_iter().map(Shard::end).sum();
         self.keeper.into_iter().for_each(Keeper::stop);
+        self.publishers.into_iter().for_each(Publishers::stop);
         decisions
     }
 
     /// Takes what the shards have said, and tells them who takes part now, and the settings.
     fn hear(&mut self) -> Result<(), Fatal> {
         self.shards.iter_mut().for_each(Shard::hear);
+        self.tend_publishers()?;
         let Some(membership) = &self.membership else {
             self.shards.iter_mut().for_each(|shard| shard.tune(self.settings));
             return Ok(());
@@ -184,6 +196,14 @@ impl Shards {
         self.shards.iter_mut().for_each(|shard| shard.follow(&roster, sealing));
         membership.report(self.report());
         Ok(())
+    }
+
+    /// Lets the publishers know who is there.
+    fn tend_publishers(&mut self) -> Result<(), Fatal> {
+        let Some(publishers) = &mut self.publishers else { return Ok(()) };
+        let Some(shard) = self.shards.first() else { return Ok(()) };
+        let (own, members) = (shard.roster.own, shard.roster.members);
+        publishers.tend(own, members, self.shards.iter().map(|shard| shard.metrics.as_deref()))
     }
 
     /// What all shards have come to.

@@ -4,6 +4,7 @@ use isonomy_mesh::fatal::{Fatal, Reason, stop_with};
 use isonomy_mesh::{FeedEnd, ForSink, Milestone};
 use isonomy_protocol::contract::Executed;
 use isonomy_wire::id::Epoch;
+use isonomy_wire::message::PublishStatus;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
@@ -90,6 +91,11 @@ impl Feed {
     /// Whether everything before a barrier is kept durably.
     pub(crate) fn has_kept(&self, barrier: u64) -> bool {
         self.end.stand.kept() >= barrier
+    }
+
+    /// How the publication stands.
+    pub(crate) fn publishing(&self) -> PublishStatus {
+        self.end.stand.publishing()
     }
 
     /// The bytes that are kept and not published yet.

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::data_dir::EpochDir;
+use crate::feed::Feed;
 use crate::log::Writer;
 use crate::log::groups::Write;
 use crate::net::Net;
@@ -141,6 +142,7 @@ impl Node {
             log_budget_bytes: self.settings().log_budget,
             path: PathStatus { for_ms: self.pump.now().since(path_since) / 1000, ..core.path },
             fetched: self.transfers.progress(),
+            publishing: self.shard.feed.as_ref().map(Feed::publishing),
             snapshot_trouble: self.snapshot_trouble(),
             tuning_trouble: self.shard.mail.settings_trouble(),
             process_cpu_us: process_cpu_us(),

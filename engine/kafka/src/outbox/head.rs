@@ -1,9 +1,12 @@
 //! The head of a segment, and the names of the files.
 
+use super::error::OutboxError;
 use isonomy_mesh::Milestone;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{ClusterId, Epoch, REPLICAS_MAX, ShardId};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The size of a head, in bytes.
@@ -69,6 +72,22 @@ impl SegmentHead {
 /// The file of the segment behind a barrier.
 pub fn segment_path(dir: &Path, barrier: u64) -> PathBuf {
     dir.join(format!("{barrier:020}{SUFFIX}"))
+}
+
+/// The head of the segment behind a barrier.
+///
+/// # Errors
+///
+/// [`OutboxError`] if the file cannot be read, or does not begin as a segment does.
+pub(crate) fn read_head(dir: &Path, barrier: u64) -> Result<SegmentHead, OutboxError> {
+    let path = segment_path(dir, barrier);
+    let mut bytes = [0; HEAD_BYTES];
+    let file = File::open(&path).map_err(OutboxError::io(&path))?;
+    match file.read_exact_at(&mut bytes, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(OutboxError::Head(path)),
+        Err(error) => Err(OutboxError::Io(path, error)),
+        Ok(()) => SegmentHead::decode(&bytes).ok_or(OutboxError::Head(path)),
+    }
 }
 
 /// The barriers of the segments in a directory, in order.

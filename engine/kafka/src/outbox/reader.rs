@@ -26,6 +26,8 @@ pub enum Next<'a> {
 #[derive(Debug)]
 pub struct Reader {
     dir: PathBuf,
+    /// No segment before this barrier is read.
+    from: u64,
     open: Option<Open>,
     /// The bytes that were read and not given yet.
     buffer: Vec<u8>,
@@ -47,7 +49,12 @@ struct Open {
 impl Reader {
     /// A reader of the outbox in a directory.
     pub fn new(dir: &Path) -> Reader {
-        Reader { dir: dir.into(), open: None, buffer: Vec::new(), given: 0 }
+        Reader { dir: dir.into(), from: 0, open: None, buffer: Vec::new(), given: 0 }
+    }
+
+    /// The same from the segment behind this barrier on.
+    pub fn starting_at(dir: &Path, barrier: u64) -> Reader {
+        Reader { from: barrier, ..Reader::new(dir) }
     }
 
     /// The segment and the offset in it of what was given so far.
@@ -126,8 +133,8 @@ impl Reader {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             there => there.map_err(OutboxError::io(&self.dir))?,
         };
-        let behind = |barrier: &u64| self.open.as_ref().is_none_or(|open| *barrier > open.barrier);
-        Ok(there.into_iter().find(behind))
+        let from = self.open.as_ref().map_or(self.from, |open| open.barrier + 1);
+        Ok(there.into_iter().find(|barrier| *barrier >= from))
     }
 
     /// Opens a segment; `None` if it was removed meanwhile, or has only just been made.

@@ -1,14 +1,14 @@
 //! Writes an outbox. Every step can be tried again after an error: nothing is forgotten before it is in its file.
 
 use super::error::OutboxError;
-use super::head::{HEAD_BYTES, SegmentHead, segment_path, segments};
+use super::head::{HEAD_BYTES, SegmentHead, read_head, segment_path, segments};
 use isonomy_mesh::{ForSink, Milestone};
 use isonomy_wire::command::Batch;
 use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::published::{Origin, PublishedBuilder};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -180,7 +180,7 @@ impl Writer {
         let there = segments(&self.dir).map_err(OutboxError::io(&self.dir))?;
         let again = there.contains(&start.barrier);
         let has_gap = match again {
-            true => read_head(&segment_path(&self.dir, start.barrier)).is_none_or(|head| head.has_gap),
+            true => !read_head(&self.dir, start.barrier).is_ok_and(|head| !head.has_gap),
             false => start.barrier > 0,
         };
         for barrier in there.iter().rev().filter(|barrier| **barrier > start.barrier) {
@@ -270,10 +270,4 @@ impl Writer {
         };
         all.map(left).sum()
     }
-}
-
-fn read_head(path: &Path) -> Option<SegmentHead> {
-    let mut bytes = [0; HEAD_BYTES];
-    File::open(path).ok()?.read_exact(&mut bytes).ok()?;
-    SegmentHead::decode(&bytes)
 }
