@@ -68,12 +68,8 @@ impl<'a, S: Source> Session<'a, S> {
         let taken = self.fill(&mut next)?;
         next.end = next.end.max(self.producer.context().end());
         let (key, value) = (Cursor::key(&self.asking.settings.topic, i32::from(next.shard.0)), next.encode());
-        send(
-            self.asking,
-            &self.stop,
-            &self.producer,
-            record::of_cursor(self.asking.settings, &next, &key, &value),
-        )?;
+        let record = record::of_cursor(self.asking.settings, &next, &key, &value);
+        send(self.asking, &self.stop, &self.producer, record)?;
         self.drain()?;
         again(self.asking, &self.stop, "committed a transaction", &self.producer, || {
             self.producer.commit_transaction(STEP)
