@@ -70,14 +70,14 @@ enum Question {
 }
 
 /// A shard of a replica. A connection ends with its epoch, and the next one leads to the next epoch.
-struct Shard {
+struct ShardContact {
     member: Member,
     shard: ShardId,
     cluster: ClusterId,
     connection: Option<Connection>,
 }
 
-impl Shard {
+impl ShardContact {
     /// Asks the shard, over as many connections as it takes.
     async fn ask(
         &mut self,
@@ -109,7 +109,7 @@ impl Shard {
 
 /// A shard that was asked for a snapshot.
 struct AskedShard {
-    shard: Shard,
+    shard: ShardContact,
     /// The last barrier before the request.
     barrier: u64,
 }
@@ -121,7 +121,7 @@ impl AskedShard {
         cluster: ClusterId,
         patience: &Patience,
     ) -> Result<AskedShard, ConnectError> {
-        let mut shard = Shard { member: member.clone(), shard, cluster, connection: None };
+        let mut shard = ShardContact { member: member.clone(), shard, cluster, connection: None };
         let (status, _) = shard.ask(Question::Snapshot, patience).await?;
         Ok(AskedShard { shard, barrier: status.barrier })
     }
