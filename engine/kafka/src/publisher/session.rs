@@ -52,7 +52,9 @@ impl<'a, S: Source> Session<'a, S> {
         let reader = asking.reader("read_uncommitted")?;
         let topic = check(asking, publication.shards, &reader)?;
         // Who lacks decisions that are not published finds that out before it fences anybody.
-        source.rewind(&adopted(asking, publication, topic, &reader)?).map_err(Error::Source)?;
+        if source.may_lack() {
+            source.rewind(&adopted(asking, publication, topic, &reader)?).map_err(Error::Source)?;
+        }
         let id = publication.transactional_id(&settings.topic);
         let producer = asking.producer(&id, settings.record_bytes_max())?;
         again(asking, &stop, "begun transactions", &producer, || producer.init_transactions(STEP))?;
