@@ -48,7 +48,9 @@ fn no_value_of_a_property_is_printed() {
 fn what_the_documentation_says_is_built_into_librdkafka() {
     let makes = |properties: &[(&str, &str)]| {
         let mut config = settings().client();
-        properties.iter().for_each(|(name, value)| drop(config.set(*name, *value)));
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
         config.create::<BaseProducer>().is_ok()
     };
     assert!(makes(&[("security.protocol", "ssl")]));
