@@ -208,6 +208,25 @@ pub enum Invalid {
     Numbers,
 }
 
+/// The numbers of a request on its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Numbering {
+    /// The number of the first command; 0 for reads, Opens, Barriers, Seals, Attaches and idle Ends.
+    pub first: u64,
+    /// The client has the answers to all numbers below this one (S3).
+    pub answered_below: u64,
+}
+
+impl Numbering {
+    /// The request has no numbers.
+    pub const NONE: Numbering = Numbering { first: 0, answered_below: 0 };
+
+    /// The first command has this number, and the client says of no answer that it has come.
+    pub fn at(first: u64) -> Numbering {
+        Numbering { first, answered_below: 0 }
+    }
+}
+
 /// Collects commands and encodes them as one request. `encode` empties the builder for its next use.
 #[derive(Default, Debug)]
 pub struct RequestBuilder {
@@ -319,7 +338,7 @@ impl RequestBuilder {
     }
 
     /// Adds the End of a session that was idle when `low` was its next number and `owner` its owner (S4). The End must
-    /// be alone in its request, which is encoded with `first` = 0.
+    /// be alone in its request, which is encoded with [`Numbering::NONE`].
     pub fn end_idle(&mut self, low: u64, owner: Owner) {
         self.request.headers.push(header(Op::End, 0, IDLE_END_BYTES));
         self.request.blob.extend_from_slice(&low.to_le_bytes());
@@ -327,7 +346,7 @@ impl RequestBuilder {
     }
 
     /// Adds an Attach, which makes `owner` the owner of a named session if `expected` owns it before (S5). The Attach
-    /// must be alone in its request, which is encoded with `first` = 0.
+    /// must be alone in its request, which is encoded with [`Numbering::NONE`].
     pub fn attach(&mut self, expected: Owner, owner: Owner, name: &SourceName) {
         self.request.headers.push(header(Op::Attach, 0, ATTACH_BYTES + name.as_str().len()));
         self.request.blob.extend_from_slice(&expected.0.to_le_bytes());
@@ -355,13 +374,10 @@ impl RequestBuilder {
     }
 
     /// Encodes the collected commands as the payload of one request frame, and empties the builder.
-    ///
-    /// `first` is the number of the first command, 0 for reads, Opens, Barriers, Seals, Attaches and idle Ends. The
-    /// client has the answers to all numbers below `answered_below` (S3).
-    pub fn encode(&mut self, session: SessionId, first: u64, answered_below: u64) -> Bytes {
+    pub fn encode(&mut self, session: SessionId, numbering: Numbering) -> Bytes {
         self.request.session = session;
-        self.request.first = first;
-        self.request.answered_below = answered_below;
+        self.request.first = numbering.first;
+        self.request.answered_below = numbering.answered_below;
         // The archive is written behind the place of the part header, so that nothing is copied.
         let mut start = rkyv::util::AlignedVec::<ALIGN>::with_capacity(self.bytes() + 128);
         start.extend_from_slice(&[0; PART_HEADER]);

@@ -91,6 +91,17 @@ pub enum Reason {
         /// The bytes that the log may hold.
         budget_bytes: u64,
     },
+    /// Too much waits for publication.
+    #[error(
+        "{held_bytes} bytes of decisions wait for publication, and {budget_bytes} may (`publish.backlog_mib`); see \
+         isonomy status"
+    )]
+    PublicationBehind {
+        /// The bytes that wait.
+        held_bytes: u64,
+        /// The bytes that may wait.
+        budget_bytes: u64,
+    },
     /// No more sessions may be opened.
     #[error("{max} sessions are open, which is the limit; idle sessions end by themselves")]
     SessionsFull {

@@ -216,6 +216,21 @@ pub struct MessagesDropped {
     pub as_learner: u64,
 }
 
+/// How the publication of a shard's decisions stands at a replica.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct PublishStatus {
+    /// Whether this replica publishes the shard to a topic.
+    pub is_publisher: bool,
+    /// The bytes of decisions that this replica keeps for publication.
+    pub backlog_bytes: u64,
+    /// The decisions that it has published since it began to.
+    pub decisions: u64,
+    /// The transactions in which it has.
+    pub transactions: u64,
+    /// Why it does not publish, although it should; empty if there is no trouble.
+    pub trouble: String,
+}
+
 /// The status of one shard of one replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct ShardStatus {
@@ -278,10 +293,14 @@ pub struct ShardStatus {
     /// Own instances that waited for the fast path until the time for that was over, since the process started. They
     /// count as slow, too.
     pub waited_in_vain: u64,
+    /// How the publication of the shard's decisions stands, if they are published.
+    pub publishing: Option<PublishStatus>,
     /// How the replica stands to the fast path.
     pub path: PathStatus,
     /// The settings in force.
     pub tuning: Tuning,
+    /// Why the settings in etcd are not followed; empty if they are, or if there are none.
+    pub tuning_trouble: String,
     /// Instances whose recovery was started here since the process started.
     pub recoveries: u64,
     /// CPU time of the whole process in microseconds, all shards and threads.
@@ -465,7 +484,12 @@ pub enum Refusal {
     WrongShard { here: ShardId, there: ShardId },
     #[error("this cluster has {here} shards, not {there}; give all members the same configuration")]
     WrongShards { here: u16, there: u16 },
-    #[error("replica {} is not among the peers that this port expects; check the member list", id.0)]
+    #[error(
+        "replica {} is not among the peers that this port expects. If the members are named in etcd, they have changed, \
+         and one of the two replicas was left out or has not heard of the change: let both reach etcd, and see \
+         `isonomy member list`. If they are named in the configurations, name the same ones in all configurations",
+        id.0
+    )]
     NotAPeer { id: ReplicaId },
     #[error(
         "replica {} was known here with another data directory, and a replica that has lost its promises must \

@@ -148,6 +148,11 @@ impl PublishedBuilder {
         Ok(())
     }
 
+    /// Whether nothing was decided so far.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
     /// The whole batch, after which the builder is empty; `None` if nothing was decided.
     pub fn finish(&mut self, origin: &Origin) -> Option<&[u8]> {
         let entries = std::mem::take(&mut self.entries);

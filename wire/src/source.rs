@@ -297,7 +297,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Batch, RequestBuilder};
+    use crate::command::{Batch, Numbering, RequestBuilder};
     use proptest::prelude::*;
 
     /// Shows the commands of lines with these numbers and values.
@@ -305,7 +305,9 @@ mod tests {
         for (number, value) in lines {
             let mut builder = RequestBuilder::default();
             builder.decide(b"key", value.as_bytes()).unwrap();
-            let batch = Batch::parse(builder.encode(SessionId::named("s"), *number, 0), 0, |_| ()).unwrap();
+            let batch =
+                Batch::parse(builder.encode(SessionId::named("s"), Numbering::at(*number)), 0, |_| ())
+                    .unwrap();
             act(&batch.commands_of(&batch.parts()[0]).next().unwrap());
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::SessionId;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -21,7 +21,7 @@ pub(crate) fn request(builder: &mut RequestBuilder, random: &mut SmallRng, keys:
     for _ in 0..COMMANDS {
         builder.decide(&key(random.random_range(0..keys)), &VALUE).expect("it is legal");
     }
-    builder.encode(SessionId::named("bench"), first, first)
+    builder.encode(SessionId::named("bench"), Numbering { first, answered_below: first })
 }
 
 fn parse(bytes: Bytes) -> Payload {

@@ -10,7 +10,7 @@ use isonomy_protocol::log::LogId;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::SnapshotId;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, SessionId, ShardId};
 
 /// What a disk writes as a whole.
@@ -84,7 +84,10 @@ pub fn history(value: u8) -> (Vec<Append>, SnapshotId, Vec<u8>) {
     for key in 0..KEYS {
         let mut request = RequestBuilder::default();
         request.decide(&key.to_le_bytes(), &vec![value; key as usize % 90]).expect("it is small");
-        let bytes = request.encode(SessionId::named("fuzz"), u64::from(key) + 1, u64::from(key) + 1);
+        let bytes = request.encode(
+            SessionId::named("fuzz"),
+            Numbering { first: u64::from(key) + 1, answered_below: u64::from(key) + 1 },
+        );
         let crc = crc32c::crc32c(&bytes);
         let payload = Payload::parse(bytes, crc).expect("it was just encoded");
         let client = ClientRef { connection: 1, tag: key.into() };

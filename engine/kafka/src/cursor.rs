@@ -23,6 +23,7 @@
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{ClusterId, Epoch, REPLICAS_MAX, ReplicaId, ShardId};
 use isonomy_wire::published::Origin;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// The version of the layout.
@@ -96,6 +97,15 @@ impl Cursor {
         }
         self.frontier.add(origin.instance);
         Ok(())
+    }
+
+    /// Everything of an epoch up to a frontier is published, or decides nothing.
+    pub fn pass(&mut self, epoch: Epoch, frontier: &Frontier) {
+        match epoch.cmp(&self.epoch) {
+            Ordering::Less => {}
+            Ordering::Equal => self.frontier.merge(frontier),
+            Ordering::Greater => (self.epoch, self.frontier) = (epoch, *frontier),
+        }
     }
 
     /// The key of the record, which names the partition of the decisions.

@@ -125,7 +125,7 @@ pub enum Error {
 impl Error {
     /// Whether the publisher tries again by itself.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Error::Unanswered { .. })
+        matches!(self, Error::Unanswered { .. } | Error::Source(_))
     }
 
     /// What librdkafka's error means.

@@ -9,6 +9,7 @@ mod check;
 mod client;
 pub mod cursor;
 mod error;
+pub mod outbox;
 pub mod publisher;
 mod read;
 pub mod settings;

@@ -73,10 +73,6 @@ impl Source for Deadly {
         self.outbox.wait(at_most);
     }
 
-    fn waiting(&self) -> u64 {
-        self.outbox.waiting()
-    }
-
     fn on_published(&mut self, _: &Cursor) {
         self.commits += 1;
         if matches!(self.death, Death::Commit(count) if self.commits == count) {

@@ -7,8 +7,10 @@
 pub mod bell;
 pub mod fatal;
 mod lane;
+mod sink;
 
 pub use lane::{Inbox, LANE_MAX, Outbox};
+pub use sink::{FeedEnd, ForSink, Milestone, SinkEnd, SinkStand, connect_sink};
 
 use isonomy_wire::id::{Epoch, RecordId, ReplicaId};
 use isonomy_wire::message::ShardStatus;
@@ -81,6 +83,8 @@ pub enum ToShard {
     Seal(RecordId),
     /// The protocol has these settings from now on.
     Settings(ShardSettings),
+    /// Why the settings in etcd are not followed, for the shard's status; empty if they are.
+    SettingsTrouble(String),
     /// The shard answers the requests that are under way, closes its connections and ends.
     Stop,
 }
@@ -123,6 +127,8 @@ pub struct ShardEnd {
     pub orders: Inbox<ToShard>,
     /// What the shard tells the process.
     pub news: Outbox<FromShard>,
+    /// The way to the sink, if the decisions are published.
+    pub feed: Option<FeedEnd>,
 }
 
 /// The process's end of the lanes with one shard.
@@ -138,5 +144,5 @@ pub struct ProcessEnd {
 pub fn connect() -> (ProcessEnd, ShardEnd) {
     let (orders, to_shard) = lane::new();
     let (news, to_process) = lane::new();
-    (ProcessEnd { orders, news: to_process }, ShardEnd { orders: to_shard, news })
+    (ProcessEnd { orders, news: to_process }, ShardEnd { orders: to_shard, news, feed: None })
 }

@@ -190,7 +190,7 @@ pub(crate) fn standing(validation: &Validation) -> BTreeSet<InstanceId> {
 mod tests {
     use super::*;
     use crate::quorum::Quorum;
-    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::command::{Numbering, RequestBuilder};
     use isonomy_wire::id::SessionId;
 
     const ID: InstanceId = InstanceId { row: ReplicaId(0), seq: 1 };
@@ -223,7 +223,7 @@ mod tests {
     fn batch() -> Payload {
         let mut builder = RequestBuilder::default();
         builder.decide(b"k", b"v").unwrap();
-        let bytes = builder.encode(SessionId::named("s"), 1, 0);
+        let bytes = builder.encode(SessionId::named("s"), Numbering::at(1));
         let crc = crc32c::crc32c(&bytes);
         Payload::parse(bytes, crc).unwrap()
     }

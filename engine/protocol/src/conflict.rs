@@ -209,7 +209,7 @@ fn touch_wide(wide: &mut Wide, id: InstanceId, access: Access, known: &mut Deps)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::command::{Numbering, RequestBuilder};
     use isonomy_wire::id::SessionId;
     use proptest::prelude::*;
 
@@ -219,11 +219,11 @@ mod tests {
         let mut parts = Vec::new();
         if !writes.is_empty() {
             writes.iter().for_each(|key| builder.decide(&[*key], b"").unwrap());
-            parts.push(builder.encode(SessionId::named(&format!("{writes:?}{reads:?}")), 1, 0));
+            parts.push(builder.encode(SessionId::named(&format!("{writes:?}{reads:?}")), Numbering::at(1)));
         }
         if !reads.is_empty() {
             reads.iter().for_each(|key| builder.read(&[*key]).unwrap());
-            parts.push(builder.encode(SessionId::NONE, 0, 0));
+            parts.push(builder.encode(SessionId::NONE, Numbering::NONE));
         }
         let parse = |part: &bytes::Bytes| Payload::parse(part.clone(), crc32c::crc32c(part)).unwrap();
         Payload::join(&parts.iter().map(parse).collect::<Vec<_>>())
@@ -250,7 +250,7 @@ mod tests {
         let mut builder = RequestBuilder::default();
         let mut on_session = |key: &[u8]| {
             builder.decide(key, b"").unwrap();
-            let bytes = builder.encode(SessionId::named("same"), 7, 0);
+            let bytes = builder.encode(SessionId::named("same"), Numbering::at(7));
             let crc = crc32c::crc32c(&bytes);
             Payload::parse(bytes, crc).unwrap()
         };
@@ -277,7 +277,7 @@ mod tests {
             for key in &keys {
                 let mut builder = RequestBuilder::default();
                 builder.decide(&key.to_le_bytes(), b"").unwrap();
-                let bytes = builder.encode(SessionId::named(&key.to_string()), 1, 0);
+                let bytes = builder.encode(SessionId::named(&key.to_string()), Numbering::at(1));
                 let crc = crc32c::crc32c(&bytes);
                 let payload = Payload::parse(bytes, crc).unwrap();
                 let known = index.learn(id(row, u64::from(*key) + 1), &payload).deps;

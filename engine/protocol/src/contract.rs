@@ -193,6 +193,15 @@ pub struct Sealed {
     pub hash: u64,
 }
 
+/// The state at a barrier, for comparison (V13).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StateAt {
+    /// The number of the barrier among those of the shard.
+    pub barrier: u64,
+    /// The hash of the state there.
+    pub hash: u64,
+}
+
 /// A record to append to the log.
 #[derive(Clone, Debug)]
 pub struct Append {

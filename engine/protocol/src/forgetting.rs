@@ -1,7 +1,7 @@
 //! The instances and records that a replica may forget (G1 to G4): its floor, the barriers that it has executed, the
 //! snapshot that is being taken, and the position at which the log may be cut.
 
-use crate::contract::{Position, Time};
+use crate::contract::{Position, StateAt, Time};
 use crate::limits::{BARRIERS_REMEMBERED, HOLD_BARRIERS};
 use crate::snapshot::Taking;
 use crate::transfer::Pause;
@@ -42,7 +42,7 @@ pub(crate) struct Forgetting {
     /// The number of barriers executed since the shard began.
     barriers: u64,
     /// The last barriers, and the state hash at each.
-    hashes: VecDeque<(u64, u64)>,
+    hashes: VecDeque<StateAt>,
     /// The bytes that the log held at the start and has taken since, now and at the last barrier.
     log_bytes: u64,
     at_barrier: u64,
@@ -99,13 +99,13 @@ impl Forgetting {
     }
 
     /// The last barrier that has executed, and the state hash at it.
-    pub(crate) fn last_barrier(&self) -> Option<(u64, u64)> {
+    pub(crate) fn last_barrier(&self) -> Option<StateAt> {
         self.hashes.back().copied()
     }
 
     /// The state hash at a barrier, while it is remembered.
     pub(crate) fn hash_at(&self, barrier: u64) -> Option<u64> {
-        self.hashes.iter().find(|(known, _)| *known == barrier).map(|(_, hash)| *hash)
+        self.hashes.iter().find(|known| known.barrier == barrier).map(|known| known.hash)
     }
 
     /// The barrier of the newest durable snapshot; 0 if there is none.
@@ -142,12 +142,12 @@ impl Forgetting {
     /// Counts one more executed barrier, and remembers the state hash for comparison (V13).
     pub(crate) fn count_barrier(&mut self, hash: u64) -> u64 {
         self.barriers += 1;
-        self.remember(self.barriers, hash);
+        self.remember(StateAt { barrier: self.barriers, hash });
         self.barriers
     }
 
-    fn remember(&mut self, barrier: u64, hash: u64) {
-        self.hashes.push_back((barrier, hash));
+    fn remember(&mut self, state: StateAt) {
+        self.hashes.push_back(state);
         if self.hashes.len() > BARRIERS_REMEMBERED {
             self.hashes.pop_front();
         }
@@ -200,16 +200,16 @@ impl Forgetting {
     }
 
     /// The state was loaded from a snapshot.
-    pub(crate) fn on_loaded(&mut self, barrier: u64, hash: u64) {
-        self.snapshot = barrier;
-        self.rest_floor(barrier);
-        self.on_begun(barrier, hash);
+    pub(crate) fn on_loaded(&mut self, state: StateAt) {
+        self.snapshot = state.barrier;
+        self.rest_floor(state.barrier);
+        self.on_begun(state);
     }
 
     /// Section 9: the epoch begins with a state, at a barrier of its own.
-    pub(crate) fn on_begun(&mut self, barrier: u64, hash: u64) {
-        self.barriers = barrier;
-        self.remember(barrier, hash);
+    pub(crate) fn on_begun(&mut self, state: StateAt) {
+        self.barriers = state.barrier;
+        self.remember(state);
     }
 
     /// The newest durable snapshot is that of a barrier; records before `cut` may go once the floor's record is
@@ -232,8 +232,8 @@ impl Forgetting {
         assert!(self.taking().is_none_or(|(barrier, _)| barrier > self.snapshot && barrier <= self.barriers));
         assert!(self.at_barrier <= self.log_bytes && self.snapshot_log_bytes <= self.log_bytes);
         assert!(
-            self.hashes.iter().is_sorted()
-                && self.last_barrier().is_none_or(|(last, _)| last <= self.barriers)
+            self.hashes.iter().is_sorted_by_key(|known| known.barrier)
+                && self.last_barrier().is_none_or(|last| last.barrier <= self.barriers)
         );
         assert!(self.hashes.len() <= BARRIERS_REMEMBERED);
     }

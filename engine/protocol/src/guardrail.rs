@@ -7,7 +7,7 @@
 use crate::contract::Time;
 use crate::quorum::{Quorum, ReplicaSet};
 use isonomy_wire::id::ReplicaId;
-use isonomy_wire::tuning::Loss;
+use isonomy_wire::tuning::{Loss, Tuning};
 
 /// A judgement on fewer observed proposals than this would be one on a hiccup.
 pub(crate) const SAMPLES_MIN: u64 = 8;
@@ -120,15 +120,8 @@ impl Guardrail {
     }
 
     /// Judges. `live` are the replicas that are reached, with this one.
-    pub(crate) fn look(
-        &mut self,
-        now: Time,
-        me: ReplicaId,
-        live: ReplicaSet,
-        fast_path_us: u64,
-        period_us: u64,
-    ) {
-        self.look_at_observed(now, me, live, fast_path_us);
+    pub(crate) fn look(&mut self, now: Time, me: ReplicaId, live: ReplicaSet, tuning: &Tuning) {
+        self.look_at_observed(now, me, live, tuning);
         if live.len() >= self.quorum.fast() {
             self.was_enough = true;
         } else if live.len() >= self.quorum.slow() {
@@ -137,17 +130,17 @@ impl Guardrail {
             // Nothing can be decided at all, on either path.
             self.begin_span(now);
         }
-        if now.since(self.began) >= period_us {
+        if now.since(self.began) >= tuning.guardrail_us {
             self.loss = self.judge();
             self.begin_span(now);
         }
     }
 
     /// Whether a coordinator would have waited in vain for the observed proposal, by C3.
-    fn look_at_observed(&mut self, now: Time, me: ReplicaId, live: ReplicaSet, fast_path_us: u64) {
+    fn look_at_observed(&mut self, now: Time, me: ReplicaId, live: ReplicaSet, tuning: &Tuning) {
         let Some(Observed { began, oks, equal, .. }) = self.observed else { return };
         let waited_us = now.since(began);
-        if waited_us < fast_path_us {
+        if waited_us < tuning.fast_path_us {
             return;
         }
         if oks.len() >= self.quorum.slow() && oks.contains(me) {
@@ -225,7 +218,8 @@ mod tests {
 
         fn look(&mut self, live: ReplicaSet) {
             self.now = self.now.after(LOOK_US);
-            self.guardrail.look(self.now, ME, live, FAST_US, PERIOD_US);
+            let tuning = Tuning { fast_path_us: FAST_US, guardrail_us: PERIOD_US, ..Tuning::DEFAULT };
+            self.guardrail.look(self.now, ME, live, &tuning);
         }
 
         /// Looks for so long that a span has ended.

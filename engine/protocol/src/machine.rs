@@ -147,7 +147,7 @@ impl<'a> PartWork<'_, 'a> {
             if session.low() == first {
                 return RequestStatus::Next;
             }
-            session.response(first, numbers).map_or(RequestStatus::Other, RequestStatus::Executed)
+            session.response(first..first + numbers).map_or(RequestStatus::Other, RequestStatus::Executed)
         });
         match status {
             None => self.all(&Answer::Expired),
@@ -236,16 +236,16 @@ impl<'a> PartWork<'_, 'a> {
     fn one_by_one(&mut self) -> Bytes {
         let session = self.machine.sessions.get(self.part.session).expect("the session is open");
         let low = session.low();
-        if session.fate(self.part.first, 1) == Fate::Early {
+        if session.fate(self.part.first..self.part.first + 1) == Fate::Early {
             return self.all(&Answer::Early);
         }
         for (index, command) in self.commands() {
             let session = self.machine.sessions.get(self.part.session).expect("the session is open");
-            let (number, run) = (command.number, command.run);
-            match session.fate(number, run) {
+            let numbers = command.number..command.number + command.run;
+            match session.fate(numbers.clone()) {
                 Fate::Execute => {
                     self.apply(index, &command);
-                    self.machine.sessions.with(self.part.session, |session| session.advance(number + run));
+                    self.machine.sessions.with(self.part.session, |session| session.advance(numbers.end));
                     continue;
                 }
                 Fate::Executed(answer) => self.machine.answers.repeat(self.id, index, &answer),
@@ -267,7 +267,7 @@ impl<'a> PartWork<'_, 'a> {
         let starts = uneven.then(|| self.commands().map(|(_, command)| command.number).collect());
         self.machine.sessions.with(session, |session| {
             session.advance(first + numbers);
-            session.store(first, numbers, starts, response.clone());
+            session.store(first..first + numbers, starts, response.clone());
         });
         response
     }
@@ -322,7 +322,7 @@ mod tests {
     use super::*;
     use crate::conflict::Index;
     use isonomy_wire::answer::Answers;
-    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::command::{Numbering, RequestBuilder};
     use isonomy_wire::id::ReplicaId;
     use isonomy_wire::source::{SourceName, Standing};
     use proptest::prelude::*;
@@ -351,7 +351,7 @@ mod tests {
         ) -> Vec<Answer> {
             let mut builder = RequestBuilder::default();
             fill(&mut builder);
-            let bytes = builder.encode(session, first, below);
+            let bytes = builder.encode(session, Numbering { first, answered_below: below });
             let crc = crc32c::crc32c(&bytes);
             let payload = Payload::parse(bytes, crc).unwrap();
             self.seq += 1;
@@ -609,7 +609,7 @@ mod tests {
                     if *deletes { builder.delete(&[*key]) } else { builder.decide(&[*key], b"v") }.unwrap();
                 }
                 honest.seq += 1;
-                let bytes = builder.encode(SessionId::named("s"), 1 + 200 * honest.seq, 200 * honest.seq);
+                let bytes = builder.encode(SessionId::named("s"), Numbering { first: 1 + 200 * honest.seq, answered_below: 200 * honest.seq });
                 let crc = crc32c::crc32c(&bytes);
                 let payload = Payload::parse(bytes, crc).unwrap();
                 let id = InstanceId::new(ReplicaId(0), honest.seq);

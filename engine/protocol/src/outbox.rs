@@ -179,6 +179,11 @@ impl Outbox {
         reply.or_else(executed).or_else(|| self.sealed.take().map(Output::Sealed))
     }
 
+    /// What has executed.
+    pub(crate) fn poll_executed(&mut self) -> Option<Executed> {
+        self.executed.pop_front()
+    }
+
     /// The next message to oneself.
     pub(crate) fn poll_own(&mut self) -> Option<Send> {
         self.own.pop_front()

@@ -1,7 +1,7 @@
 //! A batch with its footprint, by which conflicts are decided.
 
 use bytes::Bytes;
-use isonomy_wire::command::{Batch, Invalid, Op, RequestBuilder};
+use isonomy_wire::command::{Batch, Invalid, Numbering, Op, RequestBuilder};
 use isonomy_wire::id::{RecordId, SessionId};
 use isonomy_wire::route::{BARRIER_HASH, hash_key, hash_session};
 use std::fmt;
@@ -77,7 +77,7 @@ impl Payload {
 
     /// A request of the replica's own with the commands that the builder holds.
     pub(crate) fn of_request(builder: &mut RequestBuilder, session: SessionId) -> Payload {
-        let bytes = builder.encode(session, 0, 0);
+        let bytes = builder.encode(session, Numbering::NONE);
         let crc = crc32c::crc32c(&bytes);
         Payload::parse(bytes, crc).expect("own requests are valid")
     }
@@ -154,9 +154,9 @@ mod tests {
         builder.skip(3).unwrap();
         builder.delete(b"b").unwrap();
         let session = SessionId::named("s");
-        let numbered = parse(builder.encode(session, 1, 0));
+        let numbered = parse(builder.encode(session, Numbering::at(1)));
         builder.read(b"c").unwrap();
-        let read = parse(builder.encode(SessionId::NONE, 0, 0));
+        let read = parse(builder.encode(SessionId::NONE, Numbering::NONE));
         let keys = [Access::new(hash_key(b"a"), true), Access::new(hash_key(b"b"), true)];
         assert_eq!(numbered.keys(), keys);
         assert_eq!(numbered.footprint()[2], Access::new(hash_session(session), true));

@@ -1,11 +1,21 @@
 //! The known state of the other replicas, and of this one as the others see it.
 
-use crate::contract::Time;
+use crate::contract::{StateAt, Time};
 use crate::mutant;
 use crate::quorum::ReplicaSet;
 use isonomy_wire::deps::{Floor, Frontier};
 use isonomy_wire::id::{InstanceId, PLACES_MAX, REPLICAS_MAX, ReplicaId};
 use isonomy_wire::message::Gossip;
+
+/// What a replica has forgotten, as it says when it is asked (G3).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    pub(crate) floor: Floor,
+    /// The last barrier on which the floor rests.
+    pub(crate) floor_barrier: u64,
+    /// The barrier of its newest durable snapshot.
+    pub(crate) snapshot: u64,
+}
 
 /// The reports of one replica, and whether it is reached.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,7 +35,7 @@ pub(crate) struct Peer {
     snapshot: u64,
     unindexed: Floor,
     /// The last barrier that it executed, and its state hash at that barrier.
-    barrier: (u64, u64),
+    barrier: StateAt,
     /// G6: the number of durable records that its log has had.
     heard: u64,
 }
@@ -62,7 +72,7 @@ impl Peer {
     }
 
     /// V13: the last barrier that it executed, and its state hash at that barrier.
-    pub(crate) fn barrier(&self) -> (u64, u64) {
+    pub(crate) fn barrier(&self) -> StateAt {
         self.barrier
     }
 
@@ -166,8 +176,8 @@ impl Peers {
         if gossip.executed.covers(&peer.executed) {
             (peer.executed, peer.state_hash) = (gossip.executed, gossip.state_hash);
         }
-        if gossip.barrier >= peer.barrier.0 {
-            peer.barrier = (gossip.barrier, gossip.barrier_hash);
+        if gossip.barrier >= peer.barrier.barrier {
+            peer.barrier = StateAt { barrier: gossip.barrier, hash: gossip.barrier_hash };
         }
         peer.floor.merge(&gossip.floor);
         peer.floor_barrier = peer.floor_barrier.max(gossip.floor_barrier).max(gossip.snapshot);
@@ -180,11 +190,11 @@ impl Peers {
     }
 
     /// G5: a replica has forgotten everything up to its floor, which rests on a snapshot.
-    pub(crate) fn on_gone(&mut self, from: ReplicaId, floor: &Floor, floor_barrier: u64, snapshot: u64) {
+    pub(crate) fn on_gone(&mut self, from: ReplicaId, gone: &Gone) {
         let peer = &mut self.all[from.index()];
-        peer.floor.merge(floor);
-        peer.floor_barrier = peer.floor_barrier.max(floor_barrier).max(snapshot);
-        peer.snapshot = peer.snapshot.max(snapshot);
+        peer.floor.merge(&gone.floor);
+        peer.floor_barrier = peer.floor_barrier.max(gone.floor_barrier).max(gone.snapshot);
+        peer.snapshot = peer.snapshot.max(gone.snapshot);
     }
 
     /// G6: the number of durable records that a replica has reported for its log.

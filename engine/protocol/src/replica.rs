@@ -3,7 +3,7 @@
 
 use crate::attempt::Attempts;
 use crate::conflict::{Index, Learnt};
-use crate::contract::{Config, Output, Position, Room, Time};
+use crate::contract::{Config, Executed, Output, Position, Room, Time};
 use crate::epoch::EpochStage;
 use crate::execute::Executor;
 use crate::forgetting::Forgetting;
@@ -76,7 +76,7 @@ pub(crate) struct Counters {
 /// ```
 /// use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Time, Timing};
 /// use isonomy_protocol::{limits, payload::Payload, replica::Replica};
-/// use isonomy_wire::command::RequestBuilder;
+/// use isonomy_wire::command::{Numbering, RequestBuilder};
 /// use isonomy_wire::id::{ClusterId, Epoch, ReplicaId, ShardId, SessionId};
 ///
 /// let config = Config {
@@ -98,7 +98,7 @@ pub(crate) struct Counters {
 ///
 /// let mut request = RequestBuilder::default();
 /// request.decide(b"key", b"value").unwrap();
-/// let bytes = request.encode(SessionId::named("example"), 1, 0);
+/// let bytes = request.encode(SessionId::named("example"), Numbering::at(1));
 /// let crc = crc32c::crc32c(&bytes);
 /// let client = ClientRef { connection: 1, tag: 1 };
 /// core.on_request(Time(0), client, Payload::parse(bytes, crc).unwrap()).unwrap();
@@ -352,6 +352,11 @@ impl Replica {
     #[inline]
     pub fn poll(&mut self) -> Option<Output> {
         self.outbox.poll().or_else(|| self.poll_cut().map(Output::Cut))
+    }
+
+    /// What has executed, alone. Between replayed records this keeps what a log holds from gathering in memory.
+    pub fn poll_executed(&mut self) -> Option<Executed> {
+        self.outbox.poll_executed()
     }
 
     /// Handles the due messages of the replica to itself, until none is left. Messages to others stay in order.

@@ -16,7 +16,7 @@ use isonomy_wire::id::SessionId;
 use isonomy_wire::source::{Owner, SourceName, Standing};
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The answers to one executed request.
@@ -124,14 +124,15 @@ impl Session {
     /// The fate of a command with these numbers. A run of skipped numbers of which some are done executes for the
     /// rest.
     #[inline]
-    pub fn fate(&self, number: u64, run: u64) -> Fate {
+    pub fn fate(&self, numbers: Range<u64>) -> Fate {
+        let number = numbers.start;
         if mutant::is(Mutant::EarlyNumbers) && number > self.low {
             return Fate::Execute;
         }
         if number > self.low {
             return Fate::Early;
         }
-        if number + run > self.low {
+        if numbers.end > self.low {
             return Fate::Execute;
         }
         let stored = self.stored.iter().find(|stored| (stored.first..stored.end).contains(&number));
@@ -139,8 +140,8 @@ impl Session {
     }
 
     /// The answers to a request that was executed, whole and exactly as it is.
-    pub fn response(&self, first: u64, numbers: u64) -> Option<Bytes> {
-        let same = |stored: &&Stored| stored.first == first && stored.end == first + numbers;
+    pub fn response(&self, numbers: Range<u64>) -> Option<Bytes> {
+        let same = |stored: &&Stored| stored.first == numbers.start && stored.end == numbers.end;
         self.stored.iter().find(same).map(|stored| stored.response.clone())
     }
 
@@ -150,8 +151,8 @@ impl Session {
     }
 
     /// Keeps the answers of a request until they are known to have arrived.
-    pub fn store(&mut self, first: u64, numbers: u64, starts: Option<Box<[u64]>>, response: Bytes) {
-        let end = first + numbers;
+    pub fn store(&mut self, numbers: Range<u64>, starts: Option<Box<[u64]>>, response: Bytes) {
+        let Range { start: first, end } = numbers;
         if end <= self.answered_below {
             return;
         }
@@ -314,40 +315,40 @@ mod tests {
     fn s2_a_repeated_number_gets_its_first_answer() {
         let mut session = Session::default();
         session.advance(5);
-        session.store(1, 4, None, response(4));
-        assert_eq!(key_seq(session.fate(3, 1)), 12);
-        assert_eq!(session.response(1, 4), Some(response(4)));
-        assert_eq!(session.response(1, 3), None);
-        assert_eq!(session.fate(5, 1), Fate::Execute);
+        session.store(1..5, None, response(4));
+        assert_eq!(key_seq(session.fate(3..4)), 12);
+        assert_eq!(session.response(1..5), Some(response(4)));
+        assert_eq!(session.response(1..4), None);
+        assert_eq!(session.fate(5..6), Fate::Execute);
     }
 
     #[test]
     fn s2_a_number_waits_for_the_one_before() {
         let mut session = Session::default();
-        assert_eq!(session.fate(2, 1), Fate::Early);
+        assert_eq!(session.fate(2..3), Fate::Early);
         session.advance(2);
-        assert_eq!(session.fate(2, 1), Fate::Execute);
+        assert_eq!(session.fate(2..3), Fate::Execute);
     }
 
     #[test]
     fn s2_skips_take_many_numbers_and_one_answer() {
         let mut session = Session::default();
         session.advance(13);
-        session.store(1, 12, Some([1, 2, 12].into()), response(3));
-        assert_eq!(key_seq(session.fate(1, 1)), 10);
-        assert_eq!(key_seq(session.fate(2, 10)), 11);
-        assert_eq!(key_seq(session.fate(12, 1)), 12);
-        assert_eq!(session.fate(10, 5), Fate::Execute, "a run of which some numbers are done");
+        session.store(1..13, Some([1, 2, 12].into()), response(3));
+        assert_eq!(key_seq(session.fate(1..2)), 10);
+        assert_eq!(key_seq(session.fate(2..12)), 11);
+        assert_eq!(key_seq(session.fate(12..13)), 12);
+        assert_eq!(session.fate(10..15), Fate::Execute, "a run of which some numbers are done");
     }
 
     #[test]
     fn s3_answered_below_drops_answers_and_refuses_nothing() {
         let mut session = Session::default();
         session.advance(5);
-        session.store(1, 4, None, response(4));
+        session.store(1..5, None, response(4));
         session.on_answered_below(5);
-        assert_eq!(session.fate(3, 1), Fate::Executed(Answer::Duplicate));
-        assert_eq!(session.fate(5, 1), Fate::Execute);
+        assert_eq!(session.fate(3..4), Fate::Executed(Answer::Duplicate));
+        assert_eq!(session.fate(5..6), Fate::Execute);
         session.on_answered_below(2);
         assert_eq!(session.answered_below, 5, "a late copy does not turn it back");
     }
@@ -358,10 +359,10 @@ mod tests {
         let large = Bytes::from(vec![0; SESSION_RESULT_BYTES_MAX / 3]);
         for first in 1..10 {
             session.advance(first + 1);
-            session.store(first, 1, None, large.clone());
+            session.store(first..first + 1, None, large.clone());
         }
         assert_eq!(session.stored.len(), 3);
-        assert_eq!(session.fate(1, 1), Fate::Executed(Answer::Duplicate));
+        assert_eq!(session.fate(1..2), Fate::Executed(Answer::Duplicate));
     }
 
     #[test]

@@ -307,7 +307,7 @@ pub fn rebrand(snapshot: &mut Snapshot, id: SnapshotId, mut write: impl FnMut(&[
 mod tests {
     use super::*;
     use crate::payload::Payload;
-    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::command::{Numbering, RequestBuilder};
     use isonomy_wire::id::{InstanceId, ReplicaId, SessionId};
     use isonomy_wire::message::WIRE_VERSION;
 
@@ -320,7 +320,7 @@ mod tests {
             builder.decide(&key.to_le_bytes(), &vec![1; key as usize % 90]).unwrap();
             if key % 100 == 99 || key + 1 == keys {
                 let first = u64::from(key - key % 100) + 1;
-                let bytes = builder.encode(SessionId::named("s"), first, first);
+                let bytes = builder.encode(SessionId::named("s"), Numbering { first, answered_below: first });
                 let crc = crc32c::crc32c(&bytes);
                 let id = InstanceId::new(ReplicaId(0), first);
                 machine.execute(id, &Payload::parse(bytes, crc).unwrap(), &[], true, |_, _| ());

@@ -54,7 +54,7 @@ impl Replica {
             state_hash: self.state_hash(),
             floor: *self.forgetting.floor(),
             barrier: self.forgetting.barriers(),
-            barrier_hash: self.forgetting.last_barrier().map_or(0, |(_, hash)| hash),
+            barrier_hash: self.forgetting.last_barrier().map_or(0, |last| last.hash),
             snapshot: self.forgetting.snapshot(),
             keys: self.machine.state.keys(),
             sessions: self.machine.sessions.opened() as u64,

@@ -6,6 +6,15 @@ use crate::limits::{HOLD_RESTARTS_MAX, HOLD_US, RETRY_DOUBLINGS_MAX, RETRY_US, V
 use crate::mutant::{self, Mutant};
 use isonomy_wire::id::{PLACES_MAX, ReplicaId};
 
+/// A peer asks for a part of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fetch {
+    /// The barrier of the snapshot.
+    pub barrier: u64,
+    /// The peer asks for the bytes from this one on.
+    pub from: u64,
+}
+
 /// Why the snapshot of a peer was not installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FetchFailure {
@@ -113,9 +122,9 @@ impl Holds {
         Holds(vec![Fetched::default(); PLACES_MAX])
     }
 
-    /// A peer asks for the bytes from `from` on. The source waits for it only if it has not asked for these bytes
-    /// before, or begins again, which counts only a few times.
-    pub(crate) fn on_fetch(&mut self, now: Time, peer: ReplicaId, barrier: u64, from: u64) {
+    /// A peer asks for bytes. The source waits for it only if it has not asked for these bytes before, or begins again,
+    /// which counts only a few times.
+    pub(crate) fn on_fetch(&mut self, now: Time, peer: ReplicaId, Fetch { barrier, from }: Fetch) {
         let fetched = &mut self.0[peer.index()];
         let is_begun = fetched.barrier == barrier && !mutant::is(Mutant::EndlessHold);
         if !is_begun {
@@ -225,14 +234,14 @@ mod tests {
     fn whoever_gets_on_is_waited_for_and_nobody_else() {
         let (mut holds, mut now) = (Holds::new(), Time(1));
         for from in 0..100 {
-            holds.on_fetch(now, A, 5, from);
+            holds.on_fetch(now, A, Fetch { barrier: 5, from });
             now = now.after(HOLD_US / 2);
             assert!(holds.holds(now, 5) && !holds.holds(now, 6));
         }
         // The peer asks for one piece for ever.
         let last = now;
         for _ in 0..100 {
-            holds.on_fetch(now, A, 5, 99);
+            holds.on_fetch(now, A, Fetch { barrier: 5, from: 99 });
             now = now.after(HOLD_US / 2);
         }
         assert!(!holds.holds(last.after(HOLD_US), 5));
@@ -240,7 +249,7 @@ mod tests {
         let held = |holds: &mut Holds, peer: ReplicaId, mut now: Time| {
             let first = now;
             while {
-                holds.on_fetch(now, peer, 5, 0);
+                holds.on_fetch(now, peer, Fetch { barrier: 5, from: 0 });
                 holds.holds(now, 5)
             } {
                 now = now.after(HOLD_US / 2);
@@ -250,7 +259,7 @@ mod tests {
         let bound = (u64::from(HOLD_RESTARTS_MAX) + 2) * HOLD_US;
         assert!(held(&mut holds, A, now) <= bound);
         // Other peers are not held responsible for that.
-        holds.on_fetch(now, B, 5, 0);
+        holds.on_fetch(now, B, Fetch { barrier: 5, from: 0 });
         assert!(holds.holds(now, 5));
         assert!(held(&mut holds, B, now) <= bound);
     }

@@ -1,6 +1,7 @@
 //! The configuration of a replica: flags over environment over file over defaults.
 
 mod etcd;
+mod publish;
 
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
@@ -14,6 +15,8 @@ use isonomy_mesh::{MemberAddress, Roster};
 use isonomy_shard::data_dir::Expected;
 use isonomy_wire::address::{bare_host, is_host};
 use isonomy_wire::id::{Epoch, REPLICAS_MAX, ReplicaId, SHARDS_MAX};
+use publish::PublishFile;
+pub(crate) use publish::{Publish, PublishTo, Target as PublishTarget};
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -120,6 +123,8 @@ struct File {
     members: Vec<MemberConfig>,
     #[serde(default)]
     etcd: EtcdFile,
+    #[serde(default)]
+    publish: PublishFile,
     settings: Option<Chosen>,
 }
 
@@ -170,6 +175,9 @@ pub(crate) struct ServeArgs {
     /// Where the others find this replica, if not where etcd says, as HOST:PEER_BASE:CLIENT_BASE
     #[arg(long, env = "ISONOMY_ADVERTISE", value_name = "MEMBER")]
     advertise: Option<MemberConfig>,
+    /// Where the decisions are published, for those who read them from outside [default: nowhere]
+    #[arg(long, env = "ISONOMY_PUBLISH", value_enum, value_name = "TARGET")]
+    publish: Option<PublishTarget>,
     #[command(flatten)]
     etcd: EtcdArgs,
 }
@@ -192,6 +200,8 @@ pub(crate) struct Config {
     pub(crate) source_expiry: Duration,
     /// The settings of the protocol, if the members are not named in etcd.
     pub(crate) settings: Chosen,
+    /// How the decisions are published, if they are.
+    pub(crate) publish: Option<Publish>,
     /// Where etcd is, if the members are named there.
     pub(crate) etcd: Option<EtcdSettings>,
     /// Where the others find this replica, if not where the record in etcd says.
@@ -231,6 +241,7 @@ impl Config {
             source_expiry: DAY
                 * args.source_expiry_days.or(file.source_expiry_days).unwrap_or(SOURCE_EXPIRY_DAYS),
             settings: settings(file.settings, etcd.is_some())?,
+            publish: publish::join(args.publish, file.publish)?,
             etcd,
             advertise: args.advertise.or(file.advertise),
             members,

@@ -17,12 +17,14 @@ mod member;
 mod membership;
 mod out;
 mod propose;
+mod publish;
 mod read;
 mod serve;
 mod settings;
 mod shards;
 mod source;
 mod status;
+mod tail;
 
 use crate::fatal::{Reason, report};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -66,6 +68,10 @@ enum Command {
     Settings(settings::SettingsArgs),
     /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
     Snapshot(backup::SnapshotArgs),
+    /// Create the topics of Kafka that a cluster publishes to
+    Publish(publish::PublishArgs),
+    /// Print the decisions that a replica on this machine keeps for publication, in the order of their execution
+    Tail(tail::TailArgs),
 }
 
 /// Parses the command line; an exit code if it is wrong or asks for help.
@@ -105,6 +111,8 @@ fn main() -> ExitCode {
         Command::Member(args) => member::run(args),
         Command::Settings(args) => settings::run(args),
         Command::Snapshot(args) => backup::run(args),
+        Command::Publish(args) => publish::run(args),
+        Command::Tail(args) => tail::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -45,6 +45,8 @@ pub(crate) struct Known {
     pub(crate) sealing: Option<RecordId>,
     /// The settings of the protocol, as etcd had them last.
     pub(crate) settings: ShardSettings,
+    /// Why other settings are in etcd, which are not followed; empty if there are none.
+    pub(crate) settings_trouble: String,
 }
 
 impl Membership {
@@ -148,6 +150,7 @@ impl Membership {
                 roster: self.roster_of(&self.record),
                 sealing: None,
                 settings: ShardSettings::default(),
+                settings_trouble: String::new(),
             };
         };
         service.judge(loss);
@@ -160,6 +163,7 @@ impl Membership {
             roster: self.roster_of(record),
             sealing: sealing.map(|(change, _)| RecordId(change.0)),
             settings: ShardSettings { tuning: view.tuning.chosen.tuning(), is_slow_agreed },
+            settings_trouble: view.tuning.trouble.map_or_else(String::new, |why| why.to_string()),
         }
     }
 

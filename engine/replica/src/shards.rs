@@ -4,8 +4,10 @@ use crate::config::{Config, Durability};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::membership::{Known, Membership};
+use crate::publish::{Outboxes, Publishers};
 use isonomy_control::driver::{Held, Report};
 use isonomy_control::id::ChangeId;
+use isonomy_kafka::outbox::Keeper;
 use isonomy_mesh::{EpochEnd, FromShard, ProcessEnd, Progress, Roster, ShardSettings, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
 use isonomy_shard::{Ports, Resolver, Settings, spawn};
@@ -47,11 +49,17 @@ struct Shard {
     sealing: Option<RecordId>,
     /// The settings that the shard was told last; those with which it starts.
     settings: ShardSettings,
+    /// Why settings are not followed, as the shard was told last.
+    settings_trouble: String,
 }
 
 /// All shards of a replica.
 pub(crate) struct Shards {
     shards: Vec<Shard>,
+    /// The thread of the outboxes, if the decisions are published.
+    keeper: Option<Keeper>,
+    /// Those who send the decisions to Kafka, if they are published there.
+    publishers: Option<Publishers>,
     data_dir: DataDir,
     /// The members, if they are named in etcd.
     membership: Option<Membership>,
@@ -75,29 +83,52 @@ impl Shards {
         let resolver = Resolver::default();
         let usable = if config.cores.is_empty() { cores::usable() } else { config.cores.clone() };
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut outboxes = Outboxes::default();
         let start = |(index, ports)| {
+            let shard = ShardId(index as u16);
             let settings = Settings {
-                shard: ShardId(index as u16),
+                shard,
                 shards: config.shards,
                 core: cores::in_turn(&usable, index),
                 outlives_power: config.durability == Durability::Fsync,
                 connections_max: config.connections_max,
                 log_budget: config.log_budget,
+                publish_budget: config.publish.as_ref().map_or(u64::MAX, |publish| publish.backlog),
                 source_expiry: config.source_expiry,
                 resolver: resolver.clone(),
                 unreachable: unreachable.clone(),
                 log_lines_dropped: logging::dropped,
             };
-            let (end, shard_end) = connect();
+            let (end, mut shard_end) = connect();
+            shard_end.feed = outboxes.open(config, data_dir, shard)?;
             end.news.listen(&waker);
             let thread = Some(spawn(settings, roster.clone(), data_dir.clone(), ports, shard_end)?);
             let (metrics, progress, roster, sealing) = (None, None, roster.clone(), None);
-            let settings = ShardSettings::default();
-            Ok(Shard { thread, end, is_ready: false, metrics, progress, roster, sealing, settings })
+            let (settings, settings_trouble) = (ShardSettings::default(), String::new());
+            Ok(Shard {
+                thread,
+                end,
+                is_ready: false,
+                metrics,
+                progress,
+                roster,
+                sealing,
+                settings,
+                settings_trouble,
+            })
         };
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
         let settings = ShardSettings { tuning: config.settings.tuning(), is_slow_agreed: false };
-        Ok(Shards { shards, data_dir: data_dir.clone(), membership, entered: roster.epoch, settings })
+        let (keeper, publishers) = outboxes.start()?;
+        Ok(Shards {
+            shards,
+            keeper,
+            publishers,
+            data_dir: data_dir.clone(),
+            membership,
+            entered: roster.epoch,
+            settings,
+        })
     }
 
     /// Waits until all shards serve, or the process is told to stop. Returns whether they serve.
@@ -130,19 +161,26 @@ impl Shards {
             }
             std::thread::sleep(LANE_RETRY);
         }
-        self.shards.into_iter().map(Shard::end).sum()
+        let decisions = self.shards.into_iter().map(Shard::end).sum();
+        self.keeper.into_iter().for_each(Keeper::stop);
+        self.publishers.into_iter().for_each(Publishers::stop);
+        decisions
     }
 
     /// Takes what the shards have said, and tells them who takes part now, and the settings.
     fn hear(&mut self) -> Result<(), Fatal> {
         self.shards.iter_mut().for_each(Shard::hear);
+        self.tend_publishers()?;
         let Some(membership) = &self.membership else {
             self.shards.iter_mut().for_each(|shard| shard.tune(self.settings));
             return Ok(());
         };
         let loss = self.shards.iter().find_map(|shard| shard.metrics.as_ref()?.path.loss);
-        let Known { roster, sealing, settings } = membership.look(loss);
-        self.shards.iter_mut().for_each(|shard| shard.tune(settings));
+        let Known { roster, sealing, settings, settings_trouble } = membership.look(loss);
+        for shard in &mut self.shards {
+            shard.tune(settings);
+            shard.tell_trouble(&settings_trouble);
+        }
         if roster.epoch > self.entered {
             // Before any shard says anything in the epoch.
             match roster.own.map(|_| self.data_dir.enter(&roster)) {
@@ -158,6 +196,14 @@ impl Shards {
         self.shards.iter_mut().for_each(|shard| shard.follow(&roster, sealing));
         membership.report(self.report());
         Ok(())
+    }
+
+    /// Lets the publishers know who is there.
+    fn tend_publishers(&mut self) -> Result<(), Fatal> {
+        let Some(publishers) = &mut self.publishers else { return Ok(()) };
+        let Some(shard) = self.shards.first() else { return Ok(()) };
+        let (own, members) = (shard.roster.own, shard.roster.members);
+        publishers.tend(own, members, self.shards.iter().map(|shard| shard.metrics.as_deref()))
     }
 
     /// What all shards have come to.
@@ -207,6 +253,14 @@ impl Shard {
     fn tune(&mut self, settings: ShardSettings) {
         if self.settings != settings && self.end.orders.send(ToShard::Settings(settings)).is_ok() {
             self.settings = settings;
+        }
+    }
+
+    /// Tells the shard why settings are not followed, unless it knows.
+    fn tell_trouble(&mut self, why: &str) {
+        let is_told = self.settings_trouble == why;
+        if !is_told && self.end.orders.send(ToShard::SettingsTrouble(why.to_owned())).is_ok() {
+            self.settings_trouble = why.to_owned();
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use clap::Args;
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
 use isonomy_wire::id::{ClusterId, ShardId};
-use isonomy_wire::message::{PeerStatus, Role, ShardStatus, Welcome};
+use isonomy_wire::message::{PeerStatus, PublishStatus, Role, ShardStatus, Welcome};
 use isonomy_wire::tuning::{Loss, PathMode, PathReason, PathStatus, Tuning};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -131,7 +131,9 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "waited_in_vain": status.waited_in_vain,
             "path": path_to_json(&status.path),
             "settings": tuning_to_json(&status.tuning),
+            "settings_trouble": (!status.tuning_trouble.is_empty()).then_some(&status.tuning_trouble),
             "recoveries": status.recoveries,
+            "publishing": status.publishing.as_ref().map(publishing_to_json),
             "messages_dropped": json!({
                 "not_admitted": status.messages_dropped.not_admitted,
                 "impossible": status.messages_dropped.impossible,
@@ -160,6 +162,28 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
         "durability": if welcome.durable { "fsync" } else { "os" },
         "shards": shards.collect::<Vec<_>>(),
     })
+}
+
+fn publishing_to_json(publishing: &PublishStatus) -> Value {
+    let PublishStatus { is_publisher, backlog_bytes, decisions, transactions, trouble } = publishing;
+    json!({
+        "publisher": is_publisher,
+        "backlog_bytes": backlog_bytes,
+        "decisions": decisions,
+        "transactions": transactions,
+        "trouble": (!trouble.is_empty()).then_some(trouble),
+    })
+}
+
+/// The line for the publication, with a newline before it, if the shard is published.
+fn publishing_line(status: &ShardStatus) -> String {
+    let Some(publishing) = &status.publishing else { return String::new() };
+    let PublishStatus { is_publisher, backlog_bytes, decisions, transactions, .. } = publishing;
+    let here = match is_publisher {
+        true => format!("published here  decisions {decisions}  transactions {transactions}"),
+        false => "kept here".to_owned(),
+    };
+    format!("\n            {here}  backlog {backlog_bytes} bytes")
 }
 
 fn path_to_json(path: &PathStatus) -> Value {
@@ -213,7 +237,7 @@ fn peer_to_json(peer: &PeerStatus) -> Value {
 fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
     let mut text = format!(
         "{}, epoch {}, cluster {}, durability {}",
-        place(welcome),
+        place(welcome, shards),
         welcome.epoch.0,
         welcome.cluster,
         if welcome.durable { "fsync" } else { "os" }
@@ -225,10 +249,12 @@ fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
 }
 
 /// The place of a replica among the members. One that learns or was left out has none.
-fn place(welcome: &Welcome) -> String {
+fn place(welcome: &Welcome, shards: &[ShardStatus]) -> String {
     let (replica, members) = (welcome.replica, welcome.members.len());
     if welcome.is_member() {
         format!("replica {replica} of {members}")
+    } else if shards.iter().any(|status| status.is_learner) {
+        format!("a learner, which copies the state of the {members} members")
     } else {
         format!("none of the {members} members")
     }
@@ -291,7 +317,14 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
         status.operators, status.connections_refused, status.connections_yielded,
     );
     let links: String = status.peers.iter().map(peer_line).collect();
-    counts + &path_line(status) + &state + &barrier + &connections + &links + &troubles(status)
+    counts
+        + &path_line(status)
+        + &state
+        + &barrier
+        + &publishing_line(status)
+        + &connections
+        + &links
+        + &troubles(status)
 }
 
 /// The line for the way to decisions, with a newline before it.
@@ -320,6 +353,11 @@ fn path_line(status: &ShardStatus) -> String {
 fn troubles(status: &ShardStatus) -> String {
     let mut text = String::new();
     let mut also = |line: String| text += &format!("\n            {line}");
+    if let Some(PublishStatus { trouble, .. }) =
+        status.publishing.as_ref().filter(|it| !it.trouble.is_empty())
+    {
+        also(format!("not published: {trouble}"));
+    }
     if status.messages_dropped.impossible > 0 {
         also(format!(
             "{} messages of peers were dropped, because they named impossible things; run the same release at \
@@ -338,6 +376,12 @@ fn troubles(status: &ShardStatus) -> String {
         also(format!(
             "{} lines of the log were dropped: standard error of the replica is not read fast enough",
             status.log_lines_dropped
+        ));
+    }
+    if !status.tuning_trouble.is_empty() {
+        also(format!(
+            "the settings in etcd are not followed, those before them stay: {}",
+            status.tuning_trouble
         ));
     }
     if !status.snapshot_trouble.is_empty() {
@@ -368,6 +412,10 @@ mod tests {
         };
         assert!(to_table(&of(2), &[]).starts_with("replica 2 of 3, epoch 4, "));
         assert!(to_table(&of(3), &[]).starts_with("none of the 3 members, epoch 4, "));
+        let learns = ShardStatus { is_learner: true, ..ShardStatus::default() };
+        assert!(
+            to_table(&of(3), &[learns]).starts_with("a learner, which copies the state of the 3 members, ")
+        );
         let is_member = |replica| to_json("db1:7400", &of(replica), &[])["member"].clone();
         assert_eq!((is_member(2), is_member(u8::MAX)), (true.into(), false.into()));
     }

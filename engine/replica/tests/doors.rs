@@ -6,7 +6,7 @@ mod support;
 use isonomy_tuning::limits::{Resource, raise};
 use isonomy_tuning::ports::backlog_max;
 use isonomy_wire::client::{Client, discover};
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::conversation::Config;
 use isonomy_wire::failure::Failure;
 use isonomy_wire::id::{SessionId, ShardId};
@@ -79,7 +79,7 @@ fn a_crowd_that_comes_at_once_waits_at_the_port() {
 fn decide(stream: &str) -> bytes::Bytes {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", b"value").unwrap();
-    builder.encode(SessionId::named(stream), 1, 1)
+    builder.encode(SessionId::named(stream), Numbering { first: 1, answered_below: 1 })
 }
 
 /// A full replica of three, whose clients wait for answers for as long as the other two stand still.

@@ -9,7 +9,7 @@ mod certificates;
 #[path = "../../control/tests/etcd/support/server.rs"]
 mod server;
 
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::message::{ClientMessage, ShardStatus};
 use isonomy_wire::tuning::{Loss, PathMode, PathReason, Tuning};
@@ -36,7 +36,7 @@ impl Reader {
         self.tag += 1;
         let mut builder = RequestBuilder::default();
         builder.read(b"key").unwrap();
-        let request = builder.encode(SessionId::NONE, 0, 0);
+        let request = builder.encode(SessionId::NONE, Numbering::NONE);
         self.client.send(&ClientMessage::Request { tag: self.tag }, &request);
         let answer = self.client.receive().expect("an answer").0;
         assert_eq!(answer, ClientMessage::Response { tag: self.tag });
@@ -125,6 +125,12 @@ impl World {
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
+    fn put(&self, key: &str, value: &str) {
+        let put =
+            async { self.etcd.client().await.put(format!("/isonomy/{CLUSTER}/{key}"), value, None).await };
+        self.runtime.block_on(put).unwrap();
+    }
+
     fn set(&self, changes: &[&str]) {
         let output = self.run(&[&["settings", "set"], changes].concat());
         assert!(output.status.success(), "{changes:?}: {}", stderr(&output));
@@ -170,6 +176,25 @@ fn settings_change_while_all_replicas_run() {
         status.tuning == Tuning::DEFAULT && status.path.reason == PathReason::Usual
     });
     assert_eq!(world.settings()["chosen"], json!([]));
+
+    // Settings that cannot be used are not followed, and each replica's status says so.
+    world.put("settings", r#"{"version":1,"settings":{"window":99}}"#);
+    world.until("the trouble", &ALL, |status| {
+        status.tuning_trouble.contains("window cannot be 99") && status.tuning == Tuning::DEFAULT
+    });
+    let status = |format: &str| {
+        let connect = &world.cluster.addresses()[1];
+        let output = program().args(["status", "--connect", connect, "--output", format]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = status("table");
+    assert!(table.contains("the settings in etcd are not followed, those before them stay: "), "{table}");
+    let trouble =
+        |of: &str| serde_json::from_str::<Value>(of).unwrap()["shards"][0]["settings_trouble"].clone();
+    assert_eq!(trouble(&status("json")), world.cluster.status(1, 0).unwrap().tuning_trouble);
+    world.put("settings", r#"{"version":1,"settings":{"window":9}}"#);
+    world.until("settings", &ALL, |status| status.tuning.window == 9 && status.tuning_trouble.is_empty());
+    assert_eq!(trouble(&status("json")), Value::Null);
 }
 
 #[test]
@@ -178,8 +203,7 @@ fn all_follow_the_word_of_a_member_until_it_takes_the_word_back() {
     // It lives as far as etcd knows, and cannot take back what is said in its name.
     world.cluster.signal(1, Signal::STOP);
     let word = r#"{"version":1,"by":1,"why":"in_vain","since_ms":0}"#;
-    let put = async { world.etcd.client().await.put("/isonomy/tested/settings/slow", word, None).await };
-    world.runtime.block_on(put).unwrap();
+    world.put("settings/slow", word);
     world.until("slow mode by agreement", &[0, 2], |status| {
         status.path.is_slow && status.path.reason == PathReason::Agreed && status.path.loss.is_none()
     });

@@ -3,7 +3,7 @@
 
 mod support;
 
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::failure::Failure;
 use isonomy_wire::frame::HEADER_BYTES;
 use isonomy_wire::id::{ClusterId, Epoch, RecordId, ReplicaId, SessionId, ShardId};
@@ -17,7 +17,7 @@ const SHARD: ShardId = ShardId(0);
 fn decide(number: u64) -> bytes::Bytes {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", b"value").unwrap();
-    builder.encode(SessionId::named("hostile"), number, number)
+    builder.encode(SessionId::named("hostile"), Numbering { first: number, answered_below: number })
 }
 
 /// The replica still decides.

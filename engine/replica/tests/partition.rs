@@ -5,7 +5,7 @@
 
 mod support;
 
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::message::ClientMessage;
 use std::net::{SocketAddr, TcpStream};
@@ -89,7 +89,8 @@ impl Drop for Network {
 fn decide(address: SocketAddr, number: u64) {
     let mut builder = RequestBuilder::default();
     builder.decide(format!("{address}").as_bytes(), b"value").unwrap();
-    let request = builder.encode(SessionId::named(&address.to_string()), number, number);
+    let request = builder
+        .encode(SessionId::named(&address.to_string()), Numbering { first: number, answered_below: number });
     let once = || {
         let session = TcpStream::connect_timeout(&address, TRY_EVERY).ok()?;
         let mut client = RawClient::over(session, SHARD).ok()?.welcomed().ok()?;

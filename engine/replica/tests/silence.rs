@@ -6,7 +6,7 @@ mod support;
 
 use isonomy_protocol::limits::{GATHER_BYTES, PENDING_REQUESTS_MAX};
 use isonomy_wire::client::{Client, Proposed, Source};
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::message::ClientMessage;
 use isonomy_wire::tuning::Tuning;
@@ -126,7 +126,8 @@ fn ask(client: &mut RawClient, stream: &str, requests: u64) {
     for number in 1..=requests {
         let mut builder = RequestBuilder::default();
         builder.decide(b"key", b"value").unwrap();
-        let request = builder.encode(SessionId::named(stream), number, number);
+        let request =
+            builder.encode(SessionId::named(stream), Numbering { first: number, answered_below: number });
         client.send(&ClientMessage::Request { tag: number }, &request);
     }
 }

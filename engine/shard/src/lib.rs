@@ -7,6 +7,7 @@
 
 mod aside;
 pub mod data_dir;
+mod feed;
 mod io;
 mod log;
 mod mail;

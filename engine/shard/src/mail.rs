@@ -1,6 +1,6 @@
 //! The shard's end of the mesh.
 
-use isonomy_mesh::{FromShard, Progress, Roster, ShardEnd, ShardSettings, ToShard};
+use isonomy_mesh::{FeedEnd, FromShard, Progress, Roster, ShardEnd, ShardSettings, ToShard};
 use isonomy_wire::id::RecordId;
 use isonomy_wire::message::ShardStatus;
 use std::cell::{Cell, RefCell};
@@ -13,6 +13,7 @@ pub(crate) struct Mail {
     roster: RefCell<Rc<Roster>>,
     sealing: Cell<Option<RecordId>>,
     settings: Cell<Option<ShardSettings>>,
+    settings_trouble: RefCell<String>,
     /// What the process was told last.
     progress: Cell<Option<Progress>>,
 }
@@ -26,8 +27,14 @@ impl Mail {
             roster: RefCell::new(Rc::new(roster)),
             sealing: Cell::new(None),
             settings: Cell::default(),
+            settings_trouble: RefCell::default(),
             progress: Cell::new(None),
         }
+    }
+
+    /// The way to the sink, if there is one. It is taken once.
+    pub(crate) fn take_feed(&mut self) -> Option<FeedEnd> {
+        self.end.feed.take()
     }
 
     /// Takes the orders that have come.
@@ -37,6 +44,7 @@ impl Mail {
                 ToShard::Stop => self.is_stopping.set(true),
                 ToShard::Seal(record) => self.sealing.set(Some(record)),
                 ToShard::Settings(settings) => self.settings.set(Some(settings)),
+                ToShard::SettingsTrouble(text) => _ = self.settings_trouble.replace(text),
                 ToShard::Roster(roster) => {
                     let known = self.roster.borrow().epoch;
                     assert!(roster.epoch >= known, "the process follows no earlier epoch");
@@ -65,6 +73,12 @@ impl Mail {
     pub(crate) fn settings(&self) -> Option<ShardSettings> {
         self.take();
         self.settings.get()
+    }
+
+    /// Why the settings in etcd are not followed; empty if they are.
+    pub(crate) fn settings_trouble(&self) -> String {
+        self.take();
+        self.settings_trouble.borrow().clone()
     }
 
     /// Whether the process has told the shard to stop. The shard asks at each of its ticks.

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::data_dir::EpochDir;
+use crate::feed::Feed;
 use crate::log::Writer;
 use crate::log::groups::Write;
 use crate::net::Net;
@@ -96,10 +97,14 @@ impl Node {
             Output::Append(append) => log.append(now, &append),
             Output::Send(send) => outgoing.send(&send),
             Output::Reply(reply) => outgoing.reply(reply),
+            Output::Executed(executed) => self.shard.publish(self.seat.epoch, executed),
             Output::Cut(position) => self.writer.disk.cut(position),
             Output::Sealed(Sealed { record, hash, .. }) => self.ended.set(Some(EpochEnd { record, hash })),
         });
         drop((log, outgoing));
+        if let Some(feed) = &self.shard.feed {
+            feed.flush();
+        }
         self.pump.look(|core| {
             if core.awaits_log() {
                 self.writer.want();
@@ -137,7 +142,9 @@ impl Node {
             log_budget_bytes: self.settings().log_budget,
             path: PathStatus { for_ms: self.pump.now().since(path_since) / 1000, ..core.path },
             fetched: self.transfers.progress(),
+            publishing: self.shard.feed.as_ref().map(Feed::publishing),
             snapshot_trouble: self.snapshot_trouble(),
+            tuning_trouble: self.shard.mail.settings_trouble(),
             process_cpu_us: process_cpu_us(),
             durable: self.settings().outlives_power,
             disk_hung_ms: disk.hung_for().map_or(0, |hung| hung.as_millis() as u64),

@@ -6,7 +6,7 @@ use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::chain::Known;
 use isonomy_protocol::replica::Replica;
-use isonomy_wire::id::RecordId;
+use isonomy_wire::id::{Epoch, RecordId};
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::log::recover::{self, Recovered};
 use crate::net::Net;
 use crate::node::Node;
 use crate::pump::Pump;
-use crate::settings::{Seat, Settings};
+use crate::settings::Seat;
 use crate::shard::Shard;
 use crate::snapshot::Transfers;
 use crate::tasks::Tasks;
@@ -44,7 +44,7 @@ pub(crate) enum Found {
 pub(crate) async fn open(shard: &Rc<Shard>, seat: Seat, found: Found) -> Result<Node, Fatal> {
     let (settings, data_dir) = (&shard.settings, shard.data_dir.at(seat.epoch));
     let (id, dir) = (data_dir.log_id(settings.shard), data_dir.log_dir(settings.shard));
-    let config = core_config(settings, &data_dir, seat);
+    let config = core_config(shard, &data_dir, seat);
     let is_proven = matches!(found, Found::InMemory { is_proven: true, .. });
     let snapshot = recover::newest_snapshot(id, &dir)?;
     let known = data_dir.known(settings.shard, snapshot.as_ref().map_or(0, |snapshot| snapshot.head.barrier));
@@ -56,9 +56,9 @@ pub(crate) async fn open(shard: &Rc<Shard>, seat: Seat, found: Found) -> Result<
         }
         (None, Found::InMemory { core: Some(core), .. }) => *core,
         (None, Found::InMemory { core: None, .. }) => Replica::new(config, rand::random()),
-        (None, Found::OnDisk) => from_the_epoch_before(settings, &data_dir, seat, config)?,
+        (None, Found::OnDisk) => from_the_epoch_before(shard, &data_dir, seat, config)?,
     };
-    let recovered = read_back(id, &dir, known, &mut core)?;
+    let recovered = read_back(shard, id, &dir, known, &mut core)?;
     log::info!("shard {}: read {} records back from the log", settings.shard.0, recovered.tail.next.0 - 1);
     let disk = Disk::open(id, data_dir.clone(), settings, &recovered, shard.told.clone()).await;
     let bytes = recovered.bytes();
@@ -79,49 +79,86 @@ pub(crate) async fn open(shard: &Rc<Shard>, seat: Seat, found: Found) -> Result<
 }
 
 /// Replays a log and starts the core behind it.
-fn read_back(id: LogId, dir: &Path, known: Known, core: &mut Replica) -> Result<Recovered, Fatal> {
-    let recovered = recover::recover(id, dir, known, |(record, payload)| core.replay(record, payload))?;
+fn read_back(
+    shard: &Shard,
+    id: LogId,
+    dir: &Path,
+    known: Known,
+    core: &mut Replica,
+) -> Result<Recovered, Fatal> {
+    tell_sink(shard, id.epoch, core);
+    let recovered = recover::recover(id, dir, known, |(record, payload)| {
+        core.replay(record, payload);
+        tell_sink(shard, id.epoch, core);
+    })?;
     core.start(Time(0), Position(recovered.tail.next.0 - 1));
     Ok(recovered)
+}
+
+/// Gives the sink what has executed so far, so that not all that a log holds gathers in memory.
+fn tell_sink(shard: &Shard, epoch: Epoch, core: &mut Replica) {
+    let Some(feed) = &shard.feed else { return };
+    while let Some(executed) = core.poll_executed() {
+        feed.push(epoch, executed);
+    }
+    feed.flush_and_wait();
 }
 
 /// The core of an epoch whose state is in no snapshot of its own yet: that of the sealed epoch before, or one without
 /// state.
 fn from_the_epoch_before(
-    settings: &Settings,
+    shard: &Shard,
     data_dir: &EpochDir,
     seat: Seat,
     config: Config,
 ) -> Result<Replica, Fatal> {
-    let sealed = match data_dir.before(settings.shard) {
-        Some(before) => sealed_by(settings, data_dir, seat.record, before)?,
+    let sealed = match data_dir.before(shard.settings.shard) {
+        Some(before) => sealed_by(shard, data_dir, seat.record, before)?,
         None => None,
     };
     Ok(match sealed {
         Some(mut sealed) => sealed.succeed(config, rand::random()),
-        None => Replica::new(config, rand::random()),
+        None => without_state(shard, config),
     })
 }
 
 /// Makes the core of the epoch before again, if it was sealed with this record.
 fn sealed_by(
-    settings: &Settings,
+    shard: &Shard,
     data_dir: &DataDir,
     record: RecordId,
     before: Before,
 ) -> Result<Option<Replica>, Fatal> {
     let Before { log, members, known, dir } = before;
     let seat = Seat { epoch: log.epoch, record: RecordId(0), replica: log.replica, members };
-    let mut core = Replica::new(core_config(settings, data_dir, seat), rand::random());
+    let config = core_config(shard, data_dir, seat);
     let snapshot = recover::newest_snapshot(log, &dir)?;
     let known = Known { snapshot: snapshot.as_ref().map_or(0, |snapshot| snapshot.head.barrier), ..known };
-    snapshot.into_iter().for_each(|snapshot| core.restore(snapshot));
-    read_back(log, &dir, known, &mut core)?;
+    let mut core = match snapshot {
+        Some(snapshot) => {
+            let mut core = Replica::new(config, rand::random());
+            core.restore(snapshot);
+            core
+        }
+        None => without_state(shard, config),
+    };
+    read_back(shard, log, &dir, known, &mut core)?;
     Ok(core.sealed().is_some_and(|sealed| sealed.record == record).then_some(core))
 }
 
+/// A core that begins with its log. In the first epoch of a cluster its state is the empty one.
+fn without_state(shard: &Shard, config: Config) -> Replica {
+    let epoch = config.epoch;
+    let core = Replica::new(config, rand::random());
+    if let Some(feed) = shard.feed.as_ref().filter(|_| !core.lacks_state()) {
+        feed.begin(epoch);
+    }
+    core
+}
+
 /// The configuration of a shard's core in an epoch.
-pub(crate) fn core_config(settings: &Settings, data_dir: &DataDir, seat: Seat) -> Config {
+pub(crate) fn core_config(shard: &Shard, data_dir: &DataDir, seat: Seat) -> Config {
+    let settings = &shard.settings;
     let Seat { epoch, replica, members, .. } = seat;
     Config {
         cluster: data_dir.cluster_id(),
@@ -134,5 +171,6 @@ pub(crate) fn core_config(settings: &Settings, data_dir: &DataDir, seat: Seat) -
         barrier_bytes: settings.log_budget / BARRIERS_PER_BUDGET,
         outlives_power: settings.outlives_power,
         rescue: false,
+        publishes: shard.feed.is_some(),
     }
 }

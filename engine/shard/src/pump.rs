@@ -9,7 +9,7 @@ use isonomy_protocol::contract::{ClientRef, Config, Output, Position, Room, Time
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::Snapshot;
-use isonomy_protocol::transfer::FetchFailure;
+use isonomy_protocol::transfer::{Fetch, FetchFailure};
 use isonomy_wire::id::{RecordId, ReplicaId};
 use isonomy_wire::message::PeerMessage;
 use std::cell::{Cell, RefCell};
@@ -42,7 +42,7 @@ pub(crate) enum Input {
     /// The snapshot that was being taken was not written.
     SnapshotFailed,
     /// A peer asks for a piece of the snapshot at this barrier. The snapshot may not be the newest.
-    Fetch { peer: ReplicaId, barrier: u64, from: u64 },
+    Fetch { peer: ReplicaId, fetch: Fetch },
     /// The snapshot of a peer was not fetched.
     FetchFailed { source: ReplicaId, barrier: u64, failure: FetchFailure },
     /// The snapshot of a peer is here. The core may need it no longer.
@@ -101,7 +101,7 @@ impl Pump {
             Input::Barrier => core.propose_barrier(now),
             Input::SnapshotTaken => core.on_snapshot(now),
             Input::SnapshotFailed => core.on_snapshot_failed(now),
-            Input::Fetch { peer, barrier, from } => return core.on_fetch(now, peer, barrier, from),
+            Input::Fetch { peer, fetch } => return core.on_fetch(now, peer, fetch),
             Input::FetchFailed { source, barrier, failure } => {
                 core.on_fetch_failed(now, source, barrier, failure);
             }

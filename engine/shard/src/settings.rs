@@ -21,6 +21,8 @@ pub struct Settings {
     pub connections_max: u32,
     /// The log that the shard may keep, in bytes.
     pub log_budget: u64,
+    /// The bytes that may wait for publication before the shard refuses clients, if the decisions are published.
+    pub publish_budget: u64,
     /// The time without use after which a source is forgotten.
     pub source_expiry: Duration,
     /// Looks up the names of members; the shards of a process share it.

@@ -4,13 +4,16 @@
 use glommio::net::TcpListener;
 use isonomy_mesh::fatal::stop_with;
 use isonomy_mesh::{MemberAddress, Roster};
+use isonomy_protocol::contract::Executed;
 use isonomy_protocol::replica::Replica;
+use isonomy_wire::id::Epoch;
 use isonomy_wire::message::Member;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::aside::Aside;
 use crate::data_dir::DataDir;
+use crate::feed::Feed;
 use crate::mail::Mail;
 use crate::net::left_out::LeftOut;
 use crate::node::{Node, STOP_PATIENCE};
@@ -27,6 +30,8 @@ pub(crate) struct Shard {
     pub(crate) settings: Settings,
     pub(crate) data_dir: DataDir,
     pub(crate) mail: Mail,
+    /// The way to the sink, if the decisions are published.
+    pub(crate) feed: Option<Feed>,
     /// Runs what may block and does not belong to the log.
     pub(crate) aside: Aside,
     pub(crate) told: Rc<Told>,
@@ -80,6 +85,13 @@ impl Shard {
             }
         }
         LeftOut::new(self.clone(), &roster).serve(listeners).await;
+    }
+
+    /// Gives what has executed to the sink.
+    pub(crate) fn publish(&self, epoch: Epoch, executed: Executed) {
+        if let Some(feed) = &self.feed {
+            feed.push(epoch, executed);
+        }
     }
 
     /// Wakes whoever waits for a tick, for ever.
@@ -205,7 +217,7 @@ impl Node {
         let sealed = self.ended.get().filter(|end| end.record == next.record);
         let follows = next.epoch.0 == self.seat.epoch.0 + 1;
         let seat = Seat::of(next).filter(|_| sealed.is_some() && follows);
-        let config = |seat| core_config(self.settings(), &self.data_dir, seat);
+        let config = |seat| core_config(&self.shard, &self.data_dir, seat);
         let core = seat.map(|seat| self.pump.succeed(config(seat)));
         let shard = self.settings().shard.0;
         match (&core, next.own) {

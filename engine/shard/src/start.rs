@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::aside::Aside;
 use crate::data_dir::DataDir;
+use crate::feed::Feed;
 use crate::log::groups::GROUP_BYTES_MAX;
 use crate::log::probe;
 use crate::mail::Mail;
@@ -95,7 +96,7 @@ async fn run_shard(settings: Settings, roster: Roster, data_dir: DataDir, ports:
 pub(crate) fn make(
     settings: Settings,
     data_dir: DataDir,
-    mail: Mail,
+    mut mail: Mail,
     ticks: Ticks,
 ) -> Result<Rc<Shard>, Fatal> {
     let aside = Aside::start().map_err(|error| {
@@ -104,7 +105,8 @@ pub(crate) fn make(
         Fatal::new(Reason::Machine, text)
     })?;
     let (told, tick) = (Rc::new(Told::default()), Signal::default());
-    Ok(Rc::new(Shard { settings, data_dir, mail, aside, told, ticks, tick }))
+    let feed = mail.take_feed().map(Feed::new);
+    Ok(Rc::new(Shard { settings, data_dir, mail, feed, aside, told, ticks, tick }))
 }
 
 /// Waits until the directory takes writes; false if the process was told to stop meanwhile.

@@ -90,6 +90,12 @@ pub struct Coverage {
     pub succeeded: bool,
     /// A message of another epoch was refused.
     pub hinted: bool,
+    /// One publisher went on where another one had stopped.
+    pub publishers_took_turns: bool,
+    /// A node that had taken over a snapshot published what came behind it.
+    pub published_behind_a_gap: bool,
+    /// A node lacked, at the end, what was not published yet.
+    pub unpublishable: bool,
 }
 
 impl Coverage {
@@ -135,6 +141,9 @@ impl Coverage {
         self.store_set_back |= other.store_set_back;
         self.competed |= other.competed;
         self.succeeded |= other.succeeded;
+        self.publishers_took_turns |= other.publishers_took_turns;
+        self.published_behind_a_gap |= other.published_behind_a_gap;
+        self.unpublishable |= other.unpublishable;
         self.hinted |= other.hinted;
     }
 
@@ -155,7 +164,7 @@ impl Coverage {
         marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(named).collect()
     }
 
-    fn flags(&self) -> [(bool, &'static str); 28] {
+    fn flags(&self) -> [(bool, &'static str); 30] {
         [
             (self.torn, "torn group"),
             (self.damaged, "damaged disk"),
@@ -184,6 +193,8 @@ impl Coverage {
             (self.store_set_back, "store that was set back"),
             (self.competed, "competing drivers"),
             (self.succeeded, "state that was handed over"),
+            (self.publishers_took_turns, "publishers that took turns"),
+            (self.published_behind_a_gap, "publication behind a gap"),
             (self.hinted, "message of another epoch"),
         ]
     }

@@ -4,9 +4,10 @@
 //! that were written and once for the durable ones. The ghost only remembers; [`crate::check`] asserts what must be
 //! true of its knowledge.
 
+use crate::outbox::Publication;
 use crate::restated::{Sizes, Touches};
 use crate::view::{Choice, View};
-use isonomy_protocol::contract::{Append, Position, Reply, Sealed, Send};
+use isonomy_protocol::contract::{Append, Position, Reply, Sealed, Send, StateAt};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answers;
@@ -112,6 +113,8 @@ pub struct Ghost {
     pub epoch: Epoch,
     /// Its end, as the first replica has told it (section 9).
     pub sealed: Option<Sealed>,
+    /// What its publishers have published.
+    pub publication: Publication,
     /// Where the present processes have ended it, durably or not.
     pub ends: Vec<Option<Frontier>>,
     /// The number of members. Learners have the places behind theirs.
@@ -152,6 +155,7 @@ impl Ghost {
         Ghost {
             epoch,
             sealed: None,
+            publication: Publication::default(),
             ends: vec![None; usize::from(n)],
             n: usize::from(n),
             quorum: Sizes::of(n),
@@ -354,7 +358,7 @@ impl Ghost {
     }
 
     /// The last barrier that has executed at a replica. Others can hear of it as they hear of states.
-    pub fn on_barrier(&mut self, node: u8, barrier: u64, hash: u64) {
+    pub fn on_barrier(&mut self, node: u8, StateAt { barrier, hash }: StateAt) {
         let book = &mut self.books[usize::from(node)];
         if std::mem::replace(&mut book.barrier, barrier) != barrier {
             book.pending.push_back(Pending::Barrier(barrier, hash));

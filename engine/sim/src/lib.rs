@@ -16,6 +16,7 @@ pub mod ghost;
 pub mod history;
 pub mod network;
 pub mod node;
+pub mod outbox;
 pub mod plan;
 pub mod queue;
 pub mod restated;

@@ -2,6 +2,7 @@
 
 use crate::disk::Disk;
 use crate::ghost::Ghost;
+use crate::outbox::Outbox;
 use crate::plan::Plan;
 use crate::transfer::{Piece, Transfer, Whole};
 use isonomy_protocol::admission::Admission;
@@ -11,7 +12,7 @@ use isonomy_protocol::log::LogId;
 use isonomy_protocol::quorum::Quorum;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{BadSnapshot, Reader, Snapshot, SnapshotId};
-use isonomy_protocol::transfer::FetchFailure;
+use isonomy_protocol::transfer::{Fetch, FetchFailure};
 use isonomy_wire::command::Part;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::Reason;
@@ -103,6 +104,8 @@ pub struct Node {
     /// Whether messages for which nobody waits leave, too, at the end of this turn.
     pub is_tick: bool,
     disk: Disk,
+    /// What was told for publication.
+    pub outbox: Outbox,
     /// The messages that were made and have not left.
     said: Vec<Send>,
     /// The file of the snapshot that is being taken.
@@ -167,6 +170,7 @@ impl Node {
             written_since: None,
             is_tick: false,
             disk: Disk::new(log),
+            outbox: Outbox::default(),
             said: Vec::new(),
             unfinished: Vec::new(),
             speed,
@@ -237,6 +241,9 @@ impl Node {
         let seed = random.random();
         let mut core = made.unwrap_or_else(|| Replica::new(self.config(plan), seed));
         let mut kept = (0, Frontier::NONE);
+        if self.disk.snapshot().is_none() {
+            self.outbox.begin(self.epoch);
+        }
         if let Some((barrier, bytes)) = self.disk.snapshot() {
             let snapshot = match read_snapshot(*barrier, bytes) {
                 Ok(snapshot) => snapshot,
@@ -252,6 +259,9 @@ impl Node {
         }
         for (record, payload) in &entries {
             core.replay(record.clone(), payload.clone());
+        }
+        while let Some(executed) = core.poll_executed() {
+            self.outbox.take(self.epoch, executed);
         }
         ghost.on_restart(self.id, (self.disk.durable().0 - durable_before) as usize, kept);
         if !self.is_set_back {
@@ -276,6 +286,7 @@ impl Node {
         self.unfinished.clear();
         self.said.clear();
         self.written_since = None;
+        self.outbox.lose_tail();
         self.disk.crash(random)
     }
 
@@ -347,7 +358,7 @@ impl Node {
                     ghost.on_reply(self.id, &reply);
                     turn.replies.push(reply);
                 }
-                Output::Executed(_) => {}
+                Output::Executed(executed) => self.outbox.take(self.epoch, executed),
                 Output::Sealed(sealed) => {
                     ghost.on_sealed(self.id, sealed);
                     self.ended = Some(sealed);
@@ -365,8 +376,8 @@ impl Node {
         if core.sealed().is_some() {
             ghost.on_end(self.id, frontier);
         }
-        if let Some((barrier, hash)) = core.last_barrier() {
-            ghost.on_barrier(self.id, barrier, hash);
+        if let Some(last) = core.last_barrier() {
+            ghost.on_barrier(self.id, last);
         }
         if let Some(position) = cut {
             ghost.on_cut(self.id, position);
@@ -434,19 +445,13 @@ impl Node {
         false
     }
 
-    /// A peer asks for the bytes of the snapshot of a barrier from here on. Chance decides how many it is given.
-    pub fn give_piece(
-        &mut self,
-        now: u64,
-        peer: u8,
-        barrier: u64,
-        from: usize,
-        random: &mut SmallRng,
-    ) -> Option<Piece> {
+    /// A peer asks for bytes of a snapshot. Chance decides how many it is given.
+    pub fn give_piece(&mut self, now: u64, peer: u8, fetch: Fetch, random: &mut SmallRng) -> Option<Piece> {
         let time = self.time(now);
-        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), barrier, from as u64);
+        let is_newest = self.core.as_mut()?.on_fetch(time, ReplicaId(peer), fetch);
         let (kept, file) = self.disk.snapshot().filter(|_| is_newest)?;
-        assert_eq!(*kept, barrier, "G5: a replica offers the snapshot that its disk keeps");
+        assert_eq!(*kept, fetch.barrier, "G5: a replica offers the snapshot that its disk keeps");
+        let from = fetch.from as usize;
         let length = random.random_range(1..=file.len() / 2 + 1).min(file.len() - from);
         Some(Piece { total: file.len(), bytes: file[from..from + length].to_vec() })
     }

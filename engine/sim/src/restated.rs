@@ -106,7 +106,7 @@ mod tests {
     use super::*;
     use isonomy_protocol::conflict::conflicts;
     use isonomy_protocol::quorum::Quorum;
-    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::command::{Numbering, RequestBuilder};
     use isonomy_wire::id::ReplicaId;
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
     /// Batches of one command each; batches with one letter touch one thing.
     fn batches() -> Vec<(&'static str, Payload)> {
         let parse = |mut builder: RequestBuilder, session: SessionId, first: u64| {
-            let bytes = builder.encode(session, first, 0);
+            let bytes = builder.encode(session, Numbering::at(first));
             let crc = crc32c::crc32c(&bytes);
             Payload::parse(bytes, crc).expect("it is valid")
         };

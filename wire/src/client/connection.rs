@@ -164,6 +164,18 @@ impl ConnectError {
         matches!(self, ConnectError::Link { source, .. } if made_room(source))
     }
 
+    /// Whether the epoch of the connection has ended. Another connection leads to the next epoch as soon as the replica has
+    /// entered that.
+    pub fn is_epoch_over(&self) -> bool {
+        match self {
+            ConnectError::Link { source, .. } => {
+                matches!(source, LinkError::Refused(Refusal::EpochChanged { .. }))
+            }
+            ConnectError::Each(errors) => errors.iter().any(ConnectError::is_epoch_over),
+            _ => false,
+        }
+    }
+
     /// The members that a replica at this address names, which is none of them.
     pub(super) fn referral(&self) -> Option<View> {
         match self {

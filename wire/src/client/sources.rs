@@ -4,7 +4,7 @@ use super::clock::Patience;
 use super::connection::{ConnectError, Connection};
 use super::discovery::Contact;
 use crate::answer::Answer;
-use crate::command::RequestBuilder;
+use crate::command::{Numbering, RequestBuilder};
 use crate::conversation::Received;
 use crate::failure::Failure;
 use crate::id::{SessionId, ShardId};
@@ -123,7 +123,7 @@ async fn try_end(
     let Some(source) = found.or(seen.clone()) else { return Ok(Tried::Unknown) };
     let mut builder = RequestBuilder::default();
     builder.end_idle(source.low, source.owner);
-    connection.request(TAG, &builder.encode(session, 0, 0));
+    connection.request(TAG, &builder.encode(session, Numbering::NONE));
     *seen = Some(source);
     let replica = connection.welcome().replica;
     match connection.receive_soon().await? {

@@ -17,7 +17,7 @@ fn sample() -> Bytes {
     builder.decide_if(b"bb", b"two", 9).unwrap();
     builder.delete(b"ccc").unwrap();
     assert_eq!(builder.numbers(), 8);
-    builder.encode(session(), 10, 7)
+    builder.encode(session(), Numbering { first: 10, answered_below: 7 })
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn joined_batches_equal_parsing_the_joined_bytes() {
     let first = parse(sample()).unwrap();
     let mut builder = RequestBuilder::default();
     builder.read(b"key").unwrap();
-    let second = parse(builder.encode(SessionId::NONE, 0, 0)).unwrap();
+    let second = parse(builder.encode(SessionId::NONE, Numbering::NONE)).unwrap();
     let joined = Batch::join(&[first.clone(), second.clone()]);
     let again = parse(joined.payload().clone()).unwrap();
     assert_eq!(joined.parts(), again.parts());
@@ -90,17 +90,17 @@ fn limits_are_errors_with_numbers_in_them() {
 fn kinds_do_not_mix() {
     let mut builder = RequestBuilder::default();
     builder.read(b"k").unwrap();
-    assert_eq!(parse(builder.encode(session(), 1, 0)), Err(Invalid::WrongKind(Op::Read)));
+    assert_eq!(parse(builder.encode(session(), Numbering::at(1))), Err(Invalid::WrongKind(Op::Read)));
     builder.decide(b"k", b"v").unwrap();
-    assert_eq!(parse(builder.encode(SessionId::NONE, 0, 0)), Err(Invalid::WrongKind(Op::Decide)));
+    assert_eq!(parse(builder.encode(SessionId::NONE, Numbering::NONE)), Err(Invalid::WrongKind(Op::Decide)));
     builder.decide(b"k", b"v").unwrap();
-    assert_eq!(parse(builder.encode(session(), 0, 0)), Err(Invalid::WrongKind(Op::Decide)));
+    assert_eq!(parse(builder.encode(session(), Numbering::NONE)), Err(Invalid::WrongKind(Op::Decide)));
     builder.open();
     builder.open();
-    assert_eq!(parse(builder.encode(SessionId::NONE, 0, 0)), Err(Invalid::WrongKind(Op::Open)));
+    assert_eq!(parse(builder.encode(SessionId::NONE, Numbering::NONE)), Err(Invalid::WrongKind(Op::Open)));
     builder.end();
-    assert_eq!(parse(builder.encode(session(), 4, 0)), Err(Invalid::WrongKind(Op::End)));
-    assert_eq!(parse(builder.encode(session(), 4, 0)), Err(Invalid::CommandCount));
+    assert_eq!(parse(builder.encode(session(), Numbering::at(4))), Err(Invalid::WrongKind(Op::End)));
+    assert_eq!(parse(builder.encode(session(), Numbering::at(4))), Err(Invalid::CommandCount));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn an_attach_comes_back_and_names_owner_and_source() {
     let attach = |owner| {
         let mut builder = RequestBuilder::default();
         builder.attach(Owner(3), Owner(owner), &name);
-        builder.encode(name.session(ShardId(0)), 0, 0)
+        builder.encode(name.session(ShardId(0)), Numbering::NONE)
     };
     let batch = parse(attach(4)).unwrap();
     let found = batch.commands_of(&batch.parts()[0]).next().unwrap().attach();
@@ -118,7 +118,7 @@ fn an_attach_comes_back_and_names_owner_and_source() {
     let mut builder = RequestBuilder::default();
     builder.attach(Owner(3), Owner(4), &name);
     builder.decide(b"k", b"v").unwrap();
-    assert_eq!(parse(builder.encode(session(), 0, 0)), Err(Invalid::WrongKind(Op::Attach)));
+    assert_eq!(parse(builder.encode(session(), Numbering::NONE)), Err(Invalid::WrongKind(Op::Attach)));
 }
 
 #[test]
@@ -126,17 +126,20 @@ fn a_seal_is_alone_and_names_the_record_that_follows() {
     let record = RecordId(u128::MAX - 7);
     let mut builder = RequestBuilder::default();
     builder.seal(record);
-    let batch = parse(builder.encode(SessionId::NONE, 0, 0)).unwrap();
+    let batch = parse(builder.encode(SessionId::NONE, Numbering::NONE)).unwrap();
     let seal = batch.commands_of(&batch.parts()[0]).next().unwrap();
     assert_eq!((seal.op, seal.record()), (Op::Seal, Some(record)));
     builder.seal(record);
     builder.seal(record);
-    assert_eq!(parse(builder.encode(SessionId::NONE, 0, 0)), Err(Invalid::WrongKind(Op::Seal)));
+    assert_eq!(parse(builder.encode(SessionId::NONE, Numbering::NONE)), Err(Invalid::WrongKind(Op::Seal)));
     builder.seal(record);
-    assert_eq!(parse(builder.encode(session(), 1, 0)), Err(Invalid::WrongKind(Op::Seal)));
+    assert_eq!(parse(builder.encode(session(), Numbering::at(1))), Err(Invalid::WrongKind(Op::Seal)));
     builder.request.headers.push(header(Op::Seal, 0, SEAL_BYTES - 1));
     builder.request.blob.extend_from_slice(&[0; SEAL_BYTES - 1]);
-    assert_eq!(parse(builder.encode(SessionId::NONE, 0, 0)), Err(Invalid::ValueLength(SEAL_BYTES - 1)));
+    assert_eq!(
+        parse(builder.encode(SessionId::NONE, Numbering::NONE)),
+        Err(Invalid::ValueLength(SEAL_BYTES - 1))
+    );
 }
 
 #[test]
@@ -144,9 +147,9 @@ fn a_request_says_whose_it_is_and_the_next_one_says_so_anew() {
     let mut builder = RequestBuilder::default();
     builder.decide(b"k", b"v").unwrap();
     builder.owned_by(Owner(9));
-    assert_eq!(parse(builder.encode(session(), 1, 0)).unwrap().parts()[0].owner, Owner(9));
+    assert_eq!(parse(builder.encode(session(), Numbering::at(1))).unwrap().parts()[0].owner, Owner(9));
     builder.decide(b"k", b"v").unwrap();
-    assert_eq!(parse(builder.encode(session(), 1, 0)).unwrap().parts()[0].owner, Owner::NOBODY);
+    assert_eq!(parse(builder.encode(session(), Numbering::at(1))).unwrap().parts()[0].owner, Owner::NOBODY);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::Conversation;
 use super::lane::{LaneSession, Pending, add_again};
 use super::outcome::{Charge, Error};
 use crate::answer::{Answer, Answers, ResponseBuilder};
-use crate::command::{Batch, Command, Op, RequestBuilder};
+use crate::command::{Batch, Command, Numbering, Op, RequestBuilder};
 use crate::id::{InstanceId, SessionId};
 use crate::source::{Comparison, Differs, Standing};
 
@@ -39,7 +39,7 @@ impl Conversation {
     fn compare_request(&mut self, index: usize, session: SessionId, mut pending: Pending) {
         let lane = &mut self.lanes[index];
         let (first, low) = (pending.begins_at.unwrap_or(lane.next), lane.done.low());
-        let payload = pending.builder.encode(session, first, 0);
+        let payload = pending.builder.encode(session, Numbering::at(first));
         let batch = Batch::parse(payload, 0, |_| ()).expect("the conversation encodes valid requests");
         let part = &batch.parts()[0];
         let end = first + part.numbers;

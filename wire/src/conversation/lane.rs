@@ -5,7 +5,7 @@ use super::config::{Config, EARLY_SENDS_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX}
 use super::links::{Class, Targets};
 use super::outcome::{Charge, NO_TOKEN};
 use crate::answer::{Answer, Answers};
-use crate::command::{Batch, Command, Invalid, Op, RequestBuilder};
+use crate::command::{Batch, Command, Invalid, Numbering, Op, RequestBuilder};
 use crate::id::{ReplicaId, SessionId, ShardId};
 use crate::source::{Comparison, Owner};
 use bytes::Bytes;
@@ -443,7 +443,7 @@ impl Lane {
             return None;
         }
         scratch.end();
-        let payload = scratch.encode(session, self.next, 0);
+        let payload = scratch.encode(session, Numbering::at(self.next));
         Some(Flight::without_tokens(RequestKind::End, session, self.next, payload, now))
     }
 
@@ -454,7 +454,7 @@ impl Lane {
         self.writes.next(config)?;
         self.session = LaneSession::Opening;
         scratch.open();
-        let payload = scratch.encode(SessionId::NONE, 0, 0);
+        let payload = scratch.encode(SessionId::NONE, Numbering::NONE);
         Some(Flight::without_tokens(RequestKind::Open, SessionId::NONE, 0, payload, now))
     }
 
@@ -470,7 +470,7 @@ impl Lane {
         self.writes.next(config)?;
         self.session = LaneSession::Attaching(session);
         scratch.attach(self.owner, process.owner, &process.name);
-        let payload = scratch.encode(session, 0, 0);
+        let payload = scratch.encode(session, Numbering::NONE);
         Some(Flight::without_tokens(RequestKind::Attach, session, 0, payload, now))
     }
 
@@ -500,7 +500,7 @@ impl Lane {
         let mut pending = self.writes.take()?;
         let (first, commands) = (self.next, pending.builder.commands());
         pending.builder.owned_by(source.map_or(Owner::NOBODY, |process| process.owner));
-        let payload = pending.builder.encode(session, first, below);
+        let payload = pending.builder.encode(session, Numbering { first, answered_below: below });
         self.next += numbers;
         self.writes.in_flight += 1;
         self.writes.recycle(std::mem::take(&mut pending.builder));
@@ -511,7 +511,7 @@ impl Lane {
         self.reads.next(config)?;
         let mut pending = self.reads.take()?;
         let commands = pending.builder.commands();
-        let payload = pending.builder.encode(SessionId::NONE, 0, 0);
+        let payload = pending.builder.encode(SessionId::NONE, Numbering::NONE);
         self.reads.in_flight += 1;
         self.reads.recycle(std::mem::take(&mut pending.builder));
         Some(Flight::new(RequestKind::Reads, SessionId::NONE, 0, payload, pending, commands))

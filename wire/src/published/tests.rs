@@ -1,6 +1,6 @@
 use super::*;
 use crate::answer::ResponseBuilder;
-use crate::command::RequestBuilder;
+use crate::command::{Numbering, RequestBuilder};
 use crate::id::SessionId;
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ fn executed(origin: &Origin) -> (Batch, [Bytes; 2]) {
     request.decide_if(b"a", b"no", 7).unwrap();
     request.delete(b"a").unwrap();
     request.delete(b"none").unwrap();
-    let bytes = request.encode(SessionId::named("s"), 1, 0);
+    let bytes = request.encode(SessionId::named("s"), Numbering::at(1));
     let part = Batch::parse(bytes.clone(), crc32c::crc32c(&bytes), |_| ()).unwrap();
     let mut answers = ResponseBuilder::new(origin.epoch, origin.shard);
     answers.committed(origin.instance, 0, 1);

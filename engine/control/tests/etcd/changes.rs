@@ -3,7 +3,7 @@
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::server::Etcd;
 use crate::support::{
-    CLUSTER, KEY, PATIENCE, PREFIX, address, announced, directory, options, presence, record, store, until,
+    CLUSTER, KEY, PREFIX, address, announced, directory, log, options, presence, record, store, until,
     until_follows,
 };
 use etcd_client::{EventType, GetOptions, WatchOptions};
@@ -16,7 +16,6 @@ use isonomy_control::service::{Etcd as Link, Options, Service, View};
 use isonomy_control::store::{Store, Stored};
 use isonomy_control::{Error, follows};
 use std::path::PathBuf;
-use std::sync::Arc;
 use tempfile::TempDir;
 
 const CLOSE: Report = Report { is_close: true, held: None };
@@ -68,6 +67,8 @@ impl World {
         world.stop(0);
         let proxy = Proxy::new(&world.etcd.endpoints()[0]);
         world.run(0, &[proxy.endpoint()]);
+        // It has the record of the epoch from its file before it has any of etcd.
+        until(world.member(0), "0 reaches etcd", |view| matches!(view.etcd, Link::Reached)).await;
         world.until_stage(0, Stage::Sealing).await;
         (world, proxy)
     }
@@ -258,17 +259,10 @@ async fn what_members_have_come_to_while_etcd_was_gone_is_told_later() {
 #[tokio::test]
 async fn a_step_that_etcd_has_not_taken_is_taken_when_it_answers_again() {
     let (world, proxy) = World::sealing_behind_proxy().await;
+    log::keep();
     proxy.set(Mode::Refuse);
     world.hold(0);
-    // By then the member has tried to tell what it holds as often as the service has tried to list.
-    let mut views = world.member(0).views();
-    let mut seen: Vec<*const Error> = Vec::new();
-    while seen.len() < 3 {
-        if let Link::Gone { why: Some(why), .. } = &views.borrow_and_update().etcd {
-            seen.extend(Some(Arc::as_ptr(why)).filter(|why| !seen.contains(why)));
-        }
-        tokio::time::timeout(PATIENCE, views.changed()).await.unwrap().unwrap();
-    }
+    log::until_logged(&["the change of the members waits", &proxy.endpoint()]).await;
     proxy.set(Mode::Pass);
     world.until_hold(1, [0]).await;
 }

@@ -10,7 +10,8 @@ pub use status::Status;
 use crate::cursor::Cursor;
 use crate::error::Error;
 use crate::settings::Settings;
-use isonomy_wire::id::{ClusterId, ShardId};
+use isonomy_wire::deps::Frontier;
+use isonomy_wire::id::{ClusterId, Epoch, ShardId};
 use session::Session;
 use status::Meters;
 use std::convert::Infallible;
@@ -43,11 +44,23 @@ pub trait Source: Send {
     /// Waits until there is a batch, or for so long. It may return earlier.
     fn wait(&mut self, at_most: Duration);
 
-    /// How many batches there are that were not given yet.
-    fn waiting(&self) -> u64;
+    /// A point that was passed since this was asked last, all of whose batches were given.
+    fn passed(&mut self) -> Option<Passed> {
+        None
+    }
 
     /// Hears what is published for good.
     fn on_published(&mut self, cursor: &Cursor);
+}
+
+/// A point in the order at which all batches of an epoch up to a frontier were given. Instances that decide nothing have no
+/// batch, and only such a point says that they came before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Passed {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The instances of the epoch.
+    pub frontier: Frontier,
 }
 
 /// Whose batches are published.

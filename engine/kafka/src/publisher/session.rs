@@ -3,7 +3,7 @@
 use super::record::{self, Record};
 use super::status::{Meters, Taken};
 use super::stop::Stop;
-use super::{Publication, Source};
+use super::{Passed, Publication, Source};
 use crate::check::check;
 use crate::client::{Asking, Producer, Reader};
 use crate::cursor::{Cursor, TopicId};
@@ -51,6 +51,8 @@ impl<'a, S: Source> Session<'a, S> {
         let asking = Asking { settings, shard: publication.shard };
         let reader = asking.reader("read_uncommitted")?;
         let topic = check(asking, publication.shards, &reader)?;
+        // Who lacks decisions that are not published finds that out before it fences anybody.
+        source.rewind(&adopted(asking, publication, topic, &reader)?).map_err(Error::Source)?;
         let id = publication.transactional_id(&settings.topic);
         let producer = asking.producer(&id, settings.record_bytes_max())?;
         again(asking, &stop, "begun transactions", &producer, || producer.init_transactions(STEP))?;
@@ -74,7 +76,7 @@ impl<'a, S: Source> Session<'a, S> {
         })?;
         self.cursor = next;
         self.source.on_published(&next);
-        self.meters.committed(&taken, next, self.source.waiting());
+        self.meters.committed(&taken, next);
         Ok(())
     }
 
@@ -93,8 +95,13 @@ impl<'a, S: Source> Session<'a, S> {
             if is_whole && (taken.bytes >= settings.batch_bytes || left == Some(Duration::ZERO)) {
                 return Ok(taken);
             }
+            if let Some(Passed { epoch, frontier }) = self.source.passed() {
+                next.pass(epoch, &frontier);
+                if until.is_none() {
+                    self.cursor = *next;
+                }
+            }
             let Some(bytes) = self.source.next().map_err(Error::Source)? else {
-                self.meters.set_waiting(0);
                 self.source.wait(left.filter(|_| is_whole).map_or(IDLE_STEP, |left| left.min(IDLE_STEP)));
                 continue;
             };

@@ -17,8 +17,6 @@ pub struct Status {
     pub transactions: u64,
     /// How often the publisher has begun at the cursor of Kafka: once, and after each failure that passes.
     pub sessions: u64,
-    /// Batches of the source that are not given yet.
-    pub waiting: u64,
     /// What is published; `None` until Kafka has told.
     pub cursor: Option<Cursor>,
     /// The newest failure, which may be over. Empty after a transaction.
@@ -44,17 +42,12 @@ impl Meters {
         status.cursor = Some(cursor);
     }
 
-    pub(super) fn set_waiting(&self, waiting: u64) {
-        self.0.lock().expect("nobody panics with this lock").waiting = waiting;
-    }
-
-    pub(super) fn committed(&self, taken: &Taken, cursor: Cursor, waiting: u64) {
+    pub(super) fn committed(&self, taken: &Taken, cursor: Cursor) {
         let mut status = self.0.lock().expect("nobody panics with this lock");
         status.decisions += taken.decisions;
         status.batches += taken.batches;
         status.bytes += taken.bytes as u64;
         status.transactions += 1;
-        status.waiting = waiting;
         status.cursor = Some(cursor);
         status.error = None;
     }

@@ -71,9 +71,5 @@ impl Source for Outbox {
         drop(self.gate.0.1.wait_timeout_while(gate, at_most, is_shut).unwrap());
     }
 
-    fn waiting(&self) -> u64 {
-        (self.batches.len() - self.next) as u64
-    }
-
     fn on_published(&mut self, _: &Cursor) {}
 }

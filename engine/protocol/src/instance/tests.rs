@@ -1,7 +1,7 @@
 //! V1, V4 and V5 in the transitions: a transition that the law forbids panics, and one that the law allows does not.
 
 use super::*;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::{ReplicaId, SessionId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,7 +14,7 @@ fn ballot(round: u32) -> Ballot {
 fn batch() -> Payload {
     let mut builder = RequestBuilder::default();
     builder.decide(b"k", b"v").unwrap();
-    let bytes = builder.encode(SessionId::named("s"), 1, 0);
+    let bytes = builder.encode(SessionId::named("s"), Numbering::at(1));
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).unwrap()
 }

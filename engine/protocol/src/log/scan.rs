@@ -209,7 +209,7 @@ mod tests {
     use crate::log::group::{Group, GroupEncoder, group_bytes};
     use crate::log::tests::log_id;
     use crate::log::{LogId, SegmentHead};
-    use isonomy_wire::command::RequestBuilder;
+    use isonomy_wire::command::{Numbering, RequestBuilder};
     use isonomy_wire::deps::Deps;
     use isonomy_wire::id::{InstanceId, ReplicaId, SessionId};
     use std::sync::Arc;
@@ -219,7 +219,7 @@ mod tests {
     fn payload(text: &str) -> Payload {
         let mut builder = RequestBuilder::default();
         builder.decide(b"key", text.as_bytes()).unwrap();
-        let bytes = builder.encode(SessionId::named("s"), 1, 0);
+        let bytes = builder.encode(SessionId::named("s"), Numbering::at(1));
         let crc = crc32c::crc32c(&bytes);
         Payload::parse(bytes, crc).unwrap()
     }

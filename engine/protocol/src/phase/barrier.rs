@@ -1,6 +1,6 @@
 //! G1 to G5: floors, barriers and snapshots. The transfer of snapshots is in [`super::transfer`].
 
-use crate::contract::{Executed, Position, Time};
+use crate::contract::{Executed, Position, StateAt, Time};
 use crate::epoch::EpochStage;
 use crate::execute::Barrier;
 use crate::limits::{BARRIER_BEHIND_MAX, BARRIER_PATIENCE_US, HELP_PATIENCE_US};
@@ -8,6 +8,7 @@ use crate::log::record::Record;
 use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
+use crate::peers::Gone;
 use crate::replica::Replica;
 use crate::snapshot::{Snapshot, SnapshotHead, SnapshotId, Taking};
 use crate::transfer::OwnFile;
@@ -27,15 +28,8 @@ impl Replica {
     }
 
     /// G5: another replica has forgotten everything up to its floor, which rests on a snapshot.
-    pub(crate) fn on_gone(
-        &mut self,
-        now: Time,
-        from: ReplicaId,
-        floor: &Floor,
-        floor_barrier: u64,
-        snapshot: u64,
-    ) {
-        self.peers.on_gone(from, floor, floor_barrier, snapshot);
+    pub(crate) fn on_gone(&mut self, now: Time, from: ReplicaId, gone: &Gone) {
+        self.peers.on_gone(from, gone);
         self.maybe_pull(now);
     }
 
@@ -170,7 +164,7 @@ impl Replica {
     }
 
     /// The last barrier that has executed, and the state hash at it.
-    pub fn last_barrier(&self) -> Option<(u64, u64)> {
+    pub fn last_barrier(&self) -> Option<StateAt> {
         self.forgetting.last_barrier()
     }
 
@@ -237,7 +231,7 @@ impl Replica {
         assert_eq!(head.epoch, self.config.epoch, "section 9: the snapshot of another epoch");
         self.stage = EpochStage::Open;
         self.machine = machine;
-        self.forgetting.on_loaded(head.barrier, head.hash);
+        self.forgetting.on_loaded(StateAt { barrier: head.barrier, hash: head.hash });
         self.executor.skip_to_barrier(&head.frontier);
         if self.config.publishes {
             self.outbox.tell(Executed::State { barrier: head.barrier, frontier: head.frontier });

@@ -75,7 +75,7 @@ impl Replica {
         if !self.said.is_due(now, self.config.timing.gossip_us, progress) {
             return;
         }
-        let (barrier, barrier_hash) = self.forgetting.last_barrier().unwrap_or_default();
+        let last = self.forgetting.last_barrier().unwrap_or_default();
         let message = PeerMessage::Gossip(Box::new(Gossip {
             committed: progress.0,
             executed: progress.1,
@@ -84,8 +84,8 @@ impl Replica {
             floor_barrier: self.forgetting.floor_barrier(),
             restart_mark: self.numbers.restart_mark(self.me),
             unindexed: *self.forgetting.unindexed(),
-            barrier,
-            barrier_hash,
+            barrier: last.barrier,
+            barrier_hash: last.hash,
             snapshot: self.forgetting.snapshot(),
             position: if self.config.outlives_power { self.outbox.spoken().0 } else { 0 },
         }));
@@ -160,10 +160,10 @@ impl Replica {
             return;
         }
         let (executed, hash) = (*self.executor.executed(), self.state_hash());
-        let has_begun = |peer: &Peer| self.config.epoch == FIRST || peer.barrier().0 > 0;
+        let has_begun = |peer: &Peer| self.config.epoch == FIRST || peer.barrier().barrier > 0;
         let compare = |peer: &Peer| {
-            let ((barrier, barrier_hash), (frontier, frontier_hash)) = (peer.barrier(), peer.state());
-            let at_barrier = self.forgetting.hash_at(barrier).map(|hash| hash == barrier_hash);
+            let (last, (frontier, frontier_hash)) = (peer.barrier(), peer.state());
+            let at_barrier = self.forgetting.hash_at(last.barrier).map(|hash| hash == last.hash);
             let is_there = *frontier == executed && has_begun(peer);
             let at_frontier = is_there.then_some(frontier_hash == hash);
             match (at_barrier, at_frontier) {

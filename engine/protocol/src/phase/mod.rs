@@ -19,6 +19,8 @@ mod validate;
 use crate::contract::Time;
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
+use crate::peers::Gone;
+use crate::phase::pull::Range;
 use crate::replica::Replica;
 use isonomy_wire::deps::Deps;
 use isonomy_wire::id::{InstanceId, ReplicaId};
@@ -83,9 +85,9 @@ impl Replica {
                 self.on_validate_ok(now, from, id, ballot, &conflicts, &floor);
             }
             PeerMessage::Waiting { id, supporters } => self.on_waiting(now, id, supporters),
-            PeerMessage::Pull { row, from: first, to } => self.on_pull(from, row, first, to),
+            PeerMessage::Pull { row, from: first, to } => self.on_pull(from, Range { row, first, to }),
             PeerMessage::Gone { floor, floor_barrier, snapshot } => {
-                self.on_gone(now, from, &floor, floor_barrier, snapshot);
+                self.on_gone(now, from, &Gone { floor, floor_barrier, snapshot });
             }
             PeerMessage::Stalled => self.on_stalled(now, from),
             PeerMessage::Gossip(gossip) => self.on_gossip(now, from, &gossip),

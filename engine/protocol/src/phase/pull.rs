@@ -8,6 +8,14 @@ use crate::replica::Replica;
 use isonomy_wire::id::{InstanceId, ReplicaId};
 use isonomy_wire::message::PeerMessage;
 
+/// The numbers of a row that a replica asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) row: ReplicaId,
+    pub(crate) first: u64,
+    pub(crate) to: u64,
+}
+
 /// A range of a row that was asked for.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pulled {
@@ -77,7 +85,7 @@ impl Replica {
     }
 
     /// G5: a replica that missed commits asks for them by range.
-    pub(crate) fn on_pull(&mut self, from: ReplicaId, row: ReplicaId, first: u64, to: u64) {
+    pub(crate) fn on_pull(&mut self, from: ReplicaId, Range { row, first, to }: Range) {
         if row.index() >= self.quorum.n {
             return;
         }

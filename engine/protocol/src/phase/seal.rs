@@ -1,9 +1,10 @@
 //! Section 9: the Seal ends an epoch, and the core of the next one begins with the state at the Seal.
 
-use crate::contract::{Config, Executed, Position, Sealed, Time};
+use crate::contract::{Config, Executed, Position, Sealed, StateAt, Time};
 use crate::epoch::EpochStage;
 use crate::machine::Machine;
 use crate::mutant::{self, Mutant};
+use crate::phase::pull::Range;
 use crate::replica::Replica;
 use isonomy_wire::command::RequestBuilder;
 use isonomy_wire::deps::Frontier;
@@ -44,7 +45,7 @@ impl Replica {
     /// A message to a sealed replica. Only what helps another one to catch up as far as the Seal is answered.
     pub(crate) fn handle_sealed(&mut self, now: Time, from: ReplicaId, message: &PeerMessage) {
         match message {
-            PeerMessage::Pull { row, from: first, to } => self.on_pull(from, *row, *first, *to),
+            &PeerMessage::Pull { row, from: first, to } => self.on_pull(from, Range { row, first, to }),
             PeerMessage::Gossip(gossip) => self.on_gossip_sealed(from, gossip),
             PeerMessage::Stalled => self.on_stalled(now, from),
             PeerMessage::Unreadable { barrier } => self.doubt_snapshot(now, *barrier),
@@ -106,9 +107,9 @@ impl Replica {
         next.tuning = self.tuning;
         next.guardrail.on_agreed(self.guardrail.is_agreed());
         next.stage = EpochStage::Open;
-        next.forgetting.on_begun(sealed.barrier + 1, next.machine.hash());
+        let barrier = sealed.barrier + 1;
+        next.forgetting.on_begun(StateAt { barrier, hash: next.machine.hash() });
         if next.config.publishes {
-            let barrier = sealed.barrier + 1;
             next.outbox.tell(Executed::Barrier { barrier, frontier: Frontier::NONE, is_seal: false });
         }
         // It cuts nothing, and counts once the log of the epoch has begun (D6).

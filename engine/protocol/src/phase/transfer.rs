@@ -8,18 +8,19 @@ use crate::marks::Mark;
 use crate::mutant::{self, Mutant};
 use crate::replica::Replica;
 use crate::snapshot::Snapshot;
-use crate::transfer::FetchFailure;
+use crate::transfer::{Fetch, FetchFailure};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
 
 impl Replica {
-    /// A peer asks for the newest snapshot from this byte on. While the peer makes progress no other snapshot is
+    /// A peer asks for a part of the newest snapshot. While the peer makes progress no other snapshot is
     /// taken, so that the instances that the peer lacks besides are kept here (G5). Returns whether this replica has
     /// such a snapshot.
-    pub fn on_fetch(&mut self, now: Time, peer: ReplicaId, barrier: u64, from: u64) -> bool {
-        let is_newest = barrier == self.forgetting.snapshot() && barrier > 0 && !self.own_file.is_damaged();
+    pub fn on_fetch(&mut self, now: Time, peer: ReplicaId, fetch: Fetch) -> bool {
+        let newest = self.forgetting.snapshot();
+        let is_newest = fetch.barrier == newest && newest > 0 && !self.own_file.is_damaged();
         if is_newest {
-            self.holds.on_fetch(now, peer, barrier, from);
+            self.holds.on_fetch(now, peer, fetch);
         }
         is_newest
     }
@@ -33,8 +34,8 @@ impl Replica {
     }
 
     /// The own newest snapshot does not read, the state in which the epoch began is on no disk yet, or the floor rests on
-    /// a later barrier than the newest snapshot, so that nobody could catch up from here; another snapshot is not under
-    /// way, and may be tried.
+    /// a later barrier than the newest snapshot (G5), so that nobody could catch up from here; another snapshot is not
+    /// under way, and may be tried.
     pub(crate) fn must_renew_snapshot(&self, now: Time) -> bool {
         let lacks_first = self.config.epoch > FIRST && self.forgetting.snapshot() == 0;
         let is_behind = self.forgetting.floor_barrier() > self.forgetting.snapshot();

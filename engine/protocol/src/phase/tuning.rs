@@ -72,8 +72,7 @@ impl Replica {
     pub(crate) fn look_at_guardrail(&mut self, now: Time) {
         let before = self.path();
         let was_lost = self.guardrail.loss().is_some();
-        let Tuning { fast_path_us, guardrail_us, .. } = self.tuning;
-        self.guardrail.look(now, self.me, self.peers.live(), fast_path_us, guardrail_us);
+        self.guardrail.look(now, self.me, self.peers.live(), &self.tuning);
         match (was_lost, self.guardrail.loss().is_some()) {
             (false, true) => self.marks.set(Mark::GuardrailLost),
             (true, false) => self.marks.set(Mark::GuardrailHealed),

@@ -113,8 +113,8 @@ mod tests {
             sessions.with(id, |session| {
                 session.attach(attach);
                 session.advance(7);
-                session.store(1, 4, Some([1, 2].into()), response.clone());
-                session.store(5, 2, None, response);
+                session.store(1..5, Some([1, 2].into()), response.clone());
+                session.store(5..7, None, response);
                 session.on_answered_below(2);
             });
         }

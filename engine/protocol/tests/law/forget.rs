@@ -3,12 +3,13 @@
 use super::recover::{ID, MINE, batch, proposals, recovering};
 use super::validate::waiting;
 use crate::support::solo::*;
-use crate::support::{barrier, decide, id, parse, read, timing};
+use crate::support::{barrier, decide, id, parse, read, read_snapshot, timing};
 use isonomy_protocol::conflict::conflicts;
 use isonomy_protocol::limits::{BARRIER_BEHIND_MAX, PULL_BYTES_MAX};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_protocol::snapshot::Snapshot;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::deps::{Deps, Floor, Frontier};
 use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{Ballot, InstanceId, ReplicaId, SessionId};
@@ -306,6 +307,26 @@ pub(crate) fn g4_the_floor_is_what_the_barrier_names() {
     assert_eq!(solo.tell(4, pull, None), [(4, gone())]);
 }
 
+#[test]
+fn g4_a_barrier_names_the_nops_that_are_forgotten_where_it_is_proposed() {
+    let mut solo = Solo::new(3, 0);
+    // All have executed a Nop of which this replica never saw a batch, and forgotten it.
+    solo.tell(2, commit(id(1, 1), ballot(1, 2), Value::Nop, Deps::NONE), None);
+    for peer in [1, 2] {
+        let gossip = Gossip { executed: upto([0, 1]), ..Gossip::default() };
+        solo.tell(peer, PeerMessage::Gossip(Box::new(gossip)), None);
+    }
+    solo.wait(100_000);
+    assert_eq!(solo.core.status().floor, upto([0, 1]), "the story is that it has forgotten the Nop");
+    solo.core.propose_barrier(solo.now);
+    solo.sync();
+    assert_eq!(solo.said_to(1), [pre_accept(id(0, 1), upto([0, 1]))], "no index has the Nop");
+    solo.tell(1, pre_accept_ok(id(0, 1), upto([0, 1])), None);
+    let (barrier, bytes) = forgotten(solo).snapshot.expect("it took one");
+    let Snapshot { head, .. } = read_snapshot(barrier, &bytes);
+    assert_eq!(head.frontier, upto([1, 1]), "the snapshot covers the floor");
+}
+
 /// What the core itself proposed among what it said.
 pub(crate) fn proposes_a_barrier(solo: &mut Solo) -> bool {
     solo.said_to(1).iter().any(|message| matches!(message, PeerMessage::PreAccept { .. }))
@@ -429,7 +450,7 @@ fn g5_who_has_executed_the_barrier_installs_nothing() {
     solo.tell(3, commit(id(3, 1), Ballot::ZERO, Value::Attached, upto([2])), Some(&rival()));
     let before = (*solo.core.executed(), solo.core.state_hash());
     let (barrier, bytes) = forgetful().snapshot.expect("it took one");
-    solo.core.install_snapshot(solo.now, crate::support::read_snapshot(barrier, &bytes));
+    solo.core.install_snapshot(solo.now, read_snapshot(barrier, &bytes));
     solo.sync();
     assert_eq!((*solo.core.executed(), solo.core.state_hash()), before);
     assert_eq!(
@@ -581,7 +602,7 @@ fn pulls(said: Vec<(u8, PeerMessage)>) -> Vec<(u64, u64)> {
 fn g5_a_range_that_is_too_much_for_one_answer_goes_on_where_that_ends() {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", &vec![0; PULL_BYTES_MAX / 9]).expect("it fits");
-    let ninth = parse(builder.encode(SessionId::named("s"), 1, 0));
+    let ninth = parse(builder.encode(SessionId::named("s"), Numbering::at(1)));
     let (mut source, mut solo) = (Solo::new(3, 1), Solo::new(3, 2));
     let committed = |seq| commit(id(0, seq), Ballot::ZERO, Value::Attached, upto([seq - 1]));
     (1..=20).for_each(|seq| drop(source.tell(0, committed(seq), Some(&ninth))));

@@ -6,7 +6,7 @@ use isonomy_protocol::contract::{Busy, ClientRef, Room};
 use isonomy_protocol::limits::{BEHIND_MAX, PENDING_REQUESTS_MAX, ROOM_RETRY_MS, SOURCES_MAX};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::id::{ReplicaId, SessionId};
@@ -164,7 +164,7 @@ fn sources_have_a_bound_of_their_own() {
     assert!(ask(&decide("0", 2, 0, "a")).is_ok(), "those that are known go on");
     let mut builder = RequestBuilder::default();
     builder.open();
-    assert!(ask(&parse(builder.encode(SessionId::NONE, 0, 0))).is_ok(), "and so do all others");
+    assert!(ask(&parse(builder.encode(SessionId::NONE, Numbering::NONE))).is_ok(), "and so do all others");
 }
 
 #[test]

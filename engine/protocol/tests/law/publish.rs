@@ -72,7 +72,7 @@ fn p2_a_restart_tells_all_that_is_behind_its_snapshot() {
     assert_eq!(told(&mut solo), [first(), barrier, format!("barrier 1 {at_barrier:?}")]);
     tell(&mut solo, id(1, 1), upto([2]), &decide("u", 1, 0, "b"));
     let behind = format!("{:?}: 1", id(1, 1));
-    assert_eq!(told(&mut solo), [behind.clone()]);
+    assert_eq!(told(&mut solo), std::slice::from_ref(&behind));
     let state = format!("state 1 {at_barrier:?}");
     for _ in 0..2 {
         solo.restart();

@@ -1,15 +1,16 @@
 //! Section 9: the Seal ends an epoch, and the next one begins with the state at the Seal.
 
 use crate::support::solo::{Solo, accept, ballot, commit, pre_accept, recover, upto, validate};
-use crate::support::{World, answers_of, config, decide, id, key_seq, read, seal};
+use crate::support::{World, answers_of, config, decide, id, key_seq, parse, read, seal};
 use isonomy_protocol::contract::{ClientRef, Config};
 use isonomy_protocol::epoch::{Entered, RecordFound, WentBack, judge};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::answer::Answer;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::deps::{Deps, Frontier};
 use isonomy_wire::failure::{Failure, Reason};
-use isonomy_wire::id::{Ballot, Epoch, InstanceId, RecordId, ReplicaId};
+use isonomy_wire::id::{Ballot, Epoch, InstanceId, RecordId, ReplicaId, SessionId};
 use isonomy_wire::message::{PeerMessage, Refusal, Value};
 
 const RECORD: RecordId = RecordId(0x5ea1);
@@ -232,10 +233,10 @@ pub(crate) fn section_9_sessions_come_along() {
 #[test]
 fn section_9_a_session_that_was_opened_in_another_epoch_names_no_instance_of_this_one() {
     let mut world = World::new(3);
-    let mut builder = isonomy_wire::command::RequestBuilder::default();
+    let mut builder = RequestBuilder::default();
     builder.open();
     let client = ClientRef { connection: 1, tag: 7 };
-    let open = crate::support::parse(builder.encode(isonomy_wire::id::SessionId::NONE, 0, 0));
+    let open = parse(builder.encode(SessionId::NONE, Numbering::NONE));
     world.request(2, client, open);
     world.settle();
     let [(_, Answer::Opened { session })] = world.answers(2)[..] else { panic!("it is opened") };
@@ -244,7 +245,7 @@ fn section_9_a_session_that_was_opened_in_another_epoch_names_no_instance_of_thi
     // Row 2 has no instance in the next epoch, nor has that epoch a row 2.
     let mut next = world.succeed(&[Some(0), Some(1)]);
     builder.decide(b"a", b"v").expect("it fits");
-    let decision = crate::support::parse(builder.encode(session, 1, 0));
+    let decision = parse(builder.encode(session, Numbering::at(1)));
     next.request(0, client, decision);
     next.settle();
     assert_eq!(key_seq(&next.answers(0)[0].1), 1);

@@ -4,7 +4,7 @@ use crate::support::*;
 use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::answer::Answer;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::{SessionId, ShardId};
 use isonomy_wire::source::{Owner, SourceName, Standing};
 
@@ -18,7 +18,7 @@ fn asked(world: &mut World, id: u8, payload: Payload) -> Vec<Answer> {
 fn request(session: SessionId, first: u64, fill: impl FnOnce(&mut RequestBuilder)) -> Payload {
     let mut builder = RequestBuilder::default();
     fill(&mut builder);
-    parse(builder.encode(session, first, 0))
+    parse(builder.encode(session, Numbering::at(first)))
 }
 
 fn open(world: &mut World, id: u8) -> SessionId {

@@ -4,7 +4,7 @@ use super::forget::{forgetful, forgotten, proposes_a_barrier};
 use crate::support::solo::*;
 use crate::support::{barrier, decide, id};
 use isonomy_protocol::limits::{HOLD_BARRIERS, HOLD_RESTARTS_MAX, HOLD_US, RETRY_US, VERIFY_AGAIN_US};
-use isonomy_protocol::transfer::FetchFailure;
+use isonomy_protocol::transfer::{Fetch, FetchFailure};
 use isonomy_wire::id::{Ballot, ReplicaId};
 use isonomy_wire::message::{Gossip, PeerMessage, Value};
 
@@ -77,7 +77,7 @@ fn next_barrier(solo: &mut Solo, seq: u64) {
 fn g5_no_other_snapshot_is_taken_while_somebody_gets_on() {
     let mut solo = forgetful();
     for piece in 0..20 {
-        assert!(solo.core.on_fetch(solo.now, PEER, 1, piece));
+        assert!(solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 1, from: piece }));
         solo.wait(HOLD_US / 2);
         next_barrier(&mut solo, 3 + piece);
         assert_eq!(solo.core.taking(), None);
@@ -85,17 +85,23 @@ fn g5_no_other_snapshot_is_taken_while_somebody_gets_on() {
     solo.wait(HOLD_US);
     next_barrier(&mut solo, 23);
     assert!(solo.core.taking().is_some(), "it has had enough time to ask for more");
-    assert!(!solo.core.on_fetch(solo.now, PEER, 2, 0), "that is none of its snapshots");
+    assert!(
+        !solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 2, from: 0 }),
+        "that is none of its snapshots"
+    );
 }
 
 #[test]
 fn g5_a_snapshot_that_was_begun_before_somebody_fetches_takes_the_place_of_the_last() {
     let mut solo = forgetful();
     next_barrier(&mut solo, 3);
-    assert!(solo.core.on_fetch(solo.now, PEER, 1, 0), "the next one is not durable yet");
+    assert!(
+        solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 1, from: 0 }),
+        "the next one is not durable yet"
+    );
     solo.take_snapshot();
-    assert!(!solo.core.on_fetch(solo.now, PEER, 1, 1), "it begins anew");
-    assert!(solo.core.on_fetch(solo.now, PEER, 2, 0));
+    assert!(!solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 1, from: 1 }), "it begins anew");
+    assert!(solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 2, from: 0 }));
     // The peer had bytes of the first one. It is sent to the second, of the same source.
     let mut sink = Solo::new(5, 3);
     for snapshot in [1, 2] {
@@ -115,10 +121,13 @@ pub(crate) fn g5_who_does_not_get_on_is_not_waited_for() {
     for from in [0, 7] {
         let mut solo = forgetful();
         for _ in 0..2 * (HOLD_RESTARTS_MAX + 2) {
-            assert!(solo.core.on_fetch(solo.now, PEER, 1, from), "it is given what it asks for");
+            assert!(
+                solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 1, from }),
+                "it is given what it asks for"
+            );
             solo.wait(HOLD_US / 2);
         }
-        solo.core.on_fetch(solo.now, PEER, 1, from);
+        solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 1, from });
         next_barrier(&mut solo, 3);
         assert!(solo.core.taking().is_some(), "from {from}");
     }
@@ -138,7 +147,7 @@ fn g5_nobody_is_waited_for_beyond_the_room_of_the_log() {
             solo.tell(0, commit(id(0, seq), Ballot::ZERO, Value::Attached, upto([seq - 1])), Some(&decided));
             seq += 1;
         }
-        assert!(solo.core.on_fetch(solo.now, ReplicaId(1), 1, seq), "it gets on");
+        assert!(solo.core.on_fetch(solo.now, ReplicaId(1), Fetch { barrier: 1, from: seq }), "it gets on");
         next_barrier(&mut solo, seq);
         (seq, barriers) = (seq + 1, barriers + 1);
     }
@@ -156,7 +165,7 @@ fn g5_a_snapshot_that_somebody_cannot_read_is_verified() {
     solo.core.on_snapshot_verified(solo.now, 1, true);
     solo.tell(3, PeerMessage::Unreadable { barrier: 1 }, None);
     assert_eq!(solo.core.doubted_snapshot(), None, "not all the time");
-    assert!(solo.core.on_fetch(solo.now, PEER, 1, 0), "it is whole");
+    assert!(solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 1, from: 0 }), "it is whole");
     solo.wait(VERIFY_AGAIN_US);
     solo.tell(3, PeerMessage::Unreadable { barrier: 1 }, None);
     assert_eq!(solo.core.doubted_snapshot(), Some(1));
@@ -165,10 +174,12 @@ fn g5_a_snapshot_that_somebody_cannot_read_is_verified() {
 #[test]
 fn g5_a_damaged_snapshot_is_given_to_nobody_and_another_is_taken() {
     let mut solo = forgetful();
-    assert!(solo.core.on_fetch(solo.now, PEER, 1, 0));
+    assert!(solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 1, from: 0 }));
     solo.tell(3, PeerMessage::Unreadable { barrier: 1 }, None);
     solo.core.on_snapshot_verified(solo.now, 1, false);
-    assert!(!solo.core.on_fetch(solo.now, PEER, 1, 1) && solo.core.is_snapshot_damaged());
+    assert!(
+        !solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 1, from: 1 }) && solo.core.is_snapshot_damaged()
+    );
     assert_eq!(solo.core.status().snapshots_damaged, 1);
     solo.wait(5_000);
     assert!(proposes_a_barrier(&mut solo), "however little the log has grown");
@@ -177,7 +188,23 @@ fn g5_a_damaged_snapshot_is_given_to_nobody_and_another_is_taken() {
     next_barrier(&mut solo, 3);
     solo.take_snapshot();
     assert!(!solo.core.is_snapshot_damaged());
-    assert!(solo.core.on_fetch(solo.now, PEER, 2, 0));
+    assert!(solo.core.on_fetch(solo.now, PEER, Fetch { barrier: 2, from: 0 }));
+}
+
+#[test]
+fn g5_who_has_a_floor_beyond_its_snapshot_and_takes_none_proposes_a_barrier() {
+    let mut solo = forgetful();
+    next_barrier(&mut solo, 3);
+    // A peer has forgotten two Nops that this replica lacks, at the barrier whose snapshot is being taken here.
+    let (committed, floor) = (upto([3, 2]), upto([3, 2]));
+    solo.tell(3, PeerMessage::Gossip(Box::new(Gossip { committed, snapshot: 2, ..Gossip::default() })), None);
+    solo.tell(3, PeerMessage::Gone { floor, floor_barrier: 2, snapshot: 2 }, None);
+    solo.wait(100_000);
+    assert_eq!(solo.core.status().floor, upto([3, 2]), "the story is that it has taken the floor over");
+    assert!(!proposes_a_barrier(&mut solo), "the snapshot at that barrier is on its way");
+    solo.core.on_snapshot_failed(solo.now);
+    solo.wait(RETRY_US);
+    assert!(proposes_a_barrier(&mut solo), "nobody could catch up from a floor that no snapshot covers");
 }
 
 #[test]

@@ -7,15 +7,16 @@ pub mod solo;
 use bytes::Bytes;
 use isonomy_protocol::conflict::Touched;
 use isonomy_protocol::contract::{
-    ClientRef, Config, Executed, Output, Position, Reply, Sealed, Send, Time, Timing,
+    ClientRef, Config, Executed, Output, Position, Reply, Sealed, Send, StateAt, Time, Timing,
 };
 use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Reader, Snapshot, SnapshotId};
+use isonomy_protocol::transfer::Fetch;
 use isonomy_wire::answer::{Answer, Answers};
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::deps::{Deps, Frontier};
 use isonomy_wire::id::{Ballot, ClusterId, Epoch, InstanceId, RecordId, ReplicaId, SessionId, ShardId};
 use isonomy_wire::message::{PeerMessage, Value};
@@ -257,8 +258,8 @@ impl World {
                 }
             }
         }
-        if let Some((barrier, hash)) = core.last_barrier() {
-            self.ghost.on_barrier(barrier, hash);
+        if let Some(last) = core.last_barrier() {
+            self.ghost.on_barrier(last);
         }
         self.turns += 1;
         if self.turns.is_multiple_of(self.check_every) {
@@ -321,7 +322,7 @@ impl World {
     pub fn fetch_snapshot(&mut self, id: u8) -> bool {
         let now = self.now;
         let Some((source, barrier)) = self.core(id).wants_snapshot() else { return false };
-        assert!(self.core(source.0).on_fetch(now, ReplicaId(id), barrier, 0));
+        assert!(self.core(source.0).on_fetch(now, ReplicaId(id), Fetch { barrier, from: 0 }));
         let (kept, bytes) = self.nodes[source.index()].snapshot.clone().expect("it has the one it announced");
         assert_eq!(kept, barrier);
         self.nodes[id as usize].snapshot = Some((barrier, bytes.clone()));
@@ -564,7 +565,7 @@ impl Ghost {
     }
 
     /// V13: the state is the same at a barrier, wherever it executes.
-    fn on_barrier(&mut self, barrier: u64, hash: u64) {
+    fn on_barrier(&mut self, StateAt { barrier, hash }: StateAt) {
         let known = *self.barriers.entry(barrier).or_insert(hash);
         assert_eq!(known, hash, "V13: barrier {barrier} was reached with two states");
     }
@@ -620,25 +621,25 @@ pub fn parse(bytes: Bytes) -> Payload {
 pub fn decide(session: &str, number: u64, answered_below: u64, key: &str) -> Payload {
     let mut builder = RequestBuilder::default();
     builder.decide(key.as_bytes(), format!("{session}/{number}").as_bytes()).expect("it fits");
-    parse(builder.encode(SessionId::named(session), number, answered_below))
+    parse(builder.encode(SessionId::named(session), Numbering { first: number, answered_below }))
 }
 
 pub fn read(key: &str) -> Payload {
     let mut builder = RequestBuilder::default();
     builder.read(key.as_bytes()).expect("it fits");
-    parse(builder.encode(SessionId::NONE, 0, 0))
+    parse(builder.encode(SessionId::NONE, Numbering::NONE))
 }
 
 pub fn barrier() -> Payload {
     let mut builder = RequestBuilder::default();
     builder.barrier();
-    parse(builder.encode(SessionId::NONE, 0, 0))
+    parse(builder.encode(SessionId::NONE, Numbering::NONE))
 }
 
 pub fn seal(record: RecordId) -> Payload {
     let mut builder = RequestBuilder::default();
     builder.seal(record);
-    parse(builder.encode(SessionId::NONE, 0, 0))
+    parse(builder.encode(SessionId::NONE, Numbering::NONE))
 }
 
 pub fn id(row: u8, seq: u64) -> InstanceId {

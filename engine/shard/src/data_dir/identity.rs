@@ -72,9 +72,9 @@ pub struct Part {
 }
 
 impl Part {
-    fn new(record: Option<String>, replica: u8, replicas: u8) -> Part {
+    fn new(record: Option<String>, replica: ReplicaId, replicas: u8) -> Part {
         let (peers, reached) = (BTreeMap::new(), BTreeMap::new());
-        Part { record, replica, replicas, is_restored: false, peers, reached }
+        Part { record, replica: replica.0, replicas, is_restored: false, peers, reached }
     }
 }
 
@@ -164,7 +164,7 @@ impl Identity {
 
     /// Notes the part that a restored directory begins with.
     pub(super) fn begin_restored(&mut self, epoch: Epoch, replicas: u8) {
-        let part = Part { is_restored: true, ..Part::new(None, self.member, replicas) };
+        let part = Part { is_restored: true, ..Part::new(None, ReplicaId(self.member), replicas) };
         self.epochs.insert(epoch.0, part);
     }
 
@@ -198,7 +198,7 @@ impl Identity {
                 Ok(part.record.replace(there).is_none() || forms)
             }
             None => {
-                self.epochs.insert(epoch, Part::new(Some(there), own, roster.members));
+                self.epochs.insert(epoch, Part::new(Some(there), ReplicaId(own), roster.members));
                 while self.epochs.len() > PARTS_MAX {
                     self.epochs.pop_first();
                 }

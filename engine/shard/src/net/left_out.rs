@@ -1,4 +1,4 @@
-//! What becomes of a replica that a later epoch has left out: whoever knows it still is told where the members are.
+//! Section 9, step 5: a replica that a later epoch has left out tells whoever knows it still where the members are.
 
 use glommio::net::TcpListener;
 use isonomy_mesh::Roster;

@@ -4,6 +4,7 @@ use futures_lite::FutureExt;
 use glommio::net::{TcpListener, TcpStream};
 use isonomy_mesh::MemberAddress;
 use isonomy_protocol::payload::Payload;
+use isonomy_protocol::transfer::Fetch;
 use isonomy_tuning::files;
 use isonomy_wire::frame::{Encoder, Frame};
 use isonomy_wire::id::{PLACES_MAX, ReplicaId};
@@ -323,7 +324,7 @@ impl Node {
         let message: PeerMessage = frame.decode(self.net.peer_scope)?;
         match message {
             PeerMessage::Fetch { barrier, from } => {
-                self.on_fetch(peer, barrier, from);
+                self.on_fetch(peer, Fetch { barrier, from });
                 return Ok(());
             }
             PeerMessage::Piece { barrier, from, total } => {

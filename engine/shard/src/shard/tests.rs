@@ -8,7 +8,8 @@ use crate::start::make;
 use crate::testing::fixture::Setup;
 use crate::testing::rig::{PATIENCE, SHARD, connect, in_executor, shake, within_patience};
 use isonomy_mesh::{FromShard, ProcessEnd, Progress, ToShard};
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
+use isonomy_wire::failure::{Failure, Reason};
 use isonomy_wire::frame::{Encoder, Kind, Scope};
 use isonomy_wire::id::{Epoch, RecordId, SessionId};
 use isonomy_wire::message::{ClientMessage, Handshake, Hello, Refusal, Role, ShardStatus};
@@ -127,8 +128,17 @@ impl House {
     async fn decide(&self, number: u64) {
         let mut builder = RequestBuilder::default();
         builder.decide(format!("key {number}").as_bytes(), b"value").unwrap();
-        let bytes = builder.encode(SessionId::named("s"), number, 0);
-        let answer = self.ask(ClientMessage::Request { tag: number }, &bytes).await;
+        let bytes = builder.encode(SessionId::named("s"), Numbering::at(number));
+        let failure = Failure::Unavailable(Reason::NotConfirmed);
+        let answer = within_patience("admission", async {
+            loop {
+                match self.ask(ClientMessage::Request { tag: number }, &bytes).await {
+                    ClientMessage::Failed { failure: refused, .. } if refused == failure => {}
+                    answer => return answer,
+                }
+            }
+        });
+        let answer = answer.await;
         assert!(matches!(answer, ClientMessage::Response { tag } if tag == number), "{answer:?}");
     }
 

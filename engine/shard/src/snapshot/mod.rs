@@ -9,6 +9,7 @@ use fetch::Fetching;
 use isonomy_protocol::contract::Position;
 use isonomy_protocol::replica::Replica;
 use isonomy_protocol::snapshot::{Reader, SnapshotId};
+use isonomy_protocol::transfer::Fetch;
 use isonomy_tuning::{file_size, files};
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::PeerMessage;
@@ -132,8 +133,8 @@ impl Node {
 
     /// Lets the written snapshot count once the log is durable so far.
     async fn publish_taken(&self, barrier: u64) -> Result<()> {
-        // The snapshot must not show more than the log remembers.
-        while self.is_ahead_of_log() {
+        // The snapshot must not show more than the log remembers, nor take from the log what the sink has not kept.
+        while self.is_ahead_of_log() || self.is_ahead_of_sink(barrier) {
             glommio::timer::sleep(LOOK_EVERY).await;
         }
         self.publish(barrier).await?;
@@ -174,6 +175,11 @@ impl Node {
         self.pump.look(|core| core.taking().is_some_and(|(_, cut)| durable < cut))
     }
 
+    /// P2: whether the sink has not kept all that comes before a barrier.
+    fn is_ahead_of_sink(&self, barrier: u64) -> bool {
+        self.shard.feed.as_ref().is_some_and(|feed| !feed.has_kept(barrier))
+    }
+
     /// Removes the snapshots before the newest, which counts whether this succeeds or not, and what lies of earlier
     /// epochs, from which no state has to come any more.
     pub(crate) async fn prune(&self, newest: u64) {
@@ -188,8 +194,9 @@ impl Node {
     }
 
     /// Handles a peer's request for a part of the newest snapshot.
-    pub(crate) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, barrier: u64, from: u64) {
-        let is_newest = self.pump.take(Input::Fetch { peer, barrier, from });
+    pub(crate) fn on_fetch(self: &Rc<Node>, peer: ReplicaId, fetch: Fetch) {
+        let is_newest = self.pump.take(Input::Fetch { peer, fetch });
+        let Fetch { barrier, from } = fetch;
         let (node, path) = (self.clone(), snapshot_path(&self.dir(), barrier));
         let give = async move {
             let read = move || read_piece(&path, from);

@@ -131,10 +131,10 @@ fn g5_only_the_newest_snapshot_is_given() {
         let bytes = std::fs::read(snapshot_path(&node.dir(), BARRIER)).unwrap();
         for other in [BARRIER - 1, BARRIER + 1] {
             std::fs::write(snapshot_path(&node.dir(), other), &bytes).unwrap();
-            node.on_fetch(PEER, other, 0);
+            node.on_fetch(PEER, Fetch { barrier: other, from: 0 });
             assert_eq!(next_piece(&rig, &mut peer).await, (0, Vec::new()), "barrier {other}");
         }
-        node.on_fetch(PEER, BARRIER, 1);
+        node.on_fetch(PEER, Fetch { barrier: BARRIER, from: 1 });
         assert!(next_piece(&rig, &mut peer).await == (bytes.len() as u64, bytes[1..].to_vec()));
     });
 }

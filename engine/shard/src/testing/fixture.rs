@@ -9,7 +9,7 @@ use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::deps::{Deps, Floor};
 use isonomy_wire::id::{Ballot, ClusterId, InstanceId, ReplicaId, SessionId, ShardId};
 use isonomy_wire::message::{PeerMessage, Value};
@@ -56,6 +56,7 @@ impl Setup {
                 outlives_power,
                 connections_max: 8,
                 log_budget: 1 << 30,
+                publish_budget: 1 << 30,
                 source_expiry: Duration::from_secs(86_400),
                 resolver: Resolver::default(),
                 unreachable: None,
@@ -93,7 +94,7 @@ fn payload(position: u64, bytes: usize) -> Payload {
         builder.decide(&position.to_le_bytes(), &vec![position as u8; length]).unwrap();
         left -= length;
     }
-    let bytes = builder.encode(SessionId::named("s"), 1, 0);
+    let bytes = builder.encode(SessionId::named("s"), Numbering::at(1));
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).unwrap()
 }
@@ -111,7 +112,7 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
 pub(crate) fn barrier() -> Payload {
     let mut builder = RequestBuilder::default();
     builder.barrier();
-    let bytes = builder.encode(SessionId::NONE, 0, 0);
+    let bytes = builder.encode(SessionId::NONE, Numbering::NONE);
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).unwrap()
 }

@@ -41,6 +41,9 @@ struct Held {
     is_full: bool,
     bytes: u64,
     budget: u64,
+    /// The bytes that wait for publication, if too many do.
+    unpublished: Option<u64>,
+    publish_budget: u64,
 }
 
 impl Held {
@@ -61,7 +64,13 @@ impl Held {
             Some(hung) => Room::Hung(Reason::DiskHung { for_ms: hung.as_millis() as u32 }),
             None if self.is_full => Room::Gone(Reason::DiskFull),
             None if self.is_over_budget() => Room::Short(Reason::LogFull { held_bytes, budget_bytes }),
-            None => Room::Enough,
+            None => match self.unpublished {
+                Some(held_bytes) => {
+                    let budget_bytes = self.publish_budget;
+                    Room::Short(Reason::PublicationBehind { held_bytes, budget_bytes })
+                }
+                None => Room::Enough,
+            },
         }
     }
 }
@@ -166,7 +175,16 @@ impl Node {
             is_full: disk.is_full(),
             bytes: disk.held_bytes(),
             budget: self.settings().log_budget,
+            unpublished: self.unpublished(),
+            publish_budget: self.settings().publish_budget,
         }
+    }
+
+    /// The bytes that wait for publication, if more do than may.
+    fn unpublished(&self) -> Option<u64> {
+        let feed = self.shard.feed.as_ref()?;
+        let bytes = feed.backlog();
+        (bytes > self.settings().publish_budget || feed.is_behind()).then_some(bytes)
     }
 
     /// D9: returns whether the disk has begun to hang or to answer again since the last tick, and logs it.

@@ -2,7 +2,7 @@
 //! state there.
 
 use crate::ghost::Ghost;
-use isonomy_protocol::contract::Sealed;
+use isonomy_protocol::contract::{Sealed, StateAt};
 use isonomy_protocol::replica::Replica;
 use isonomy_wire::deps::Frontier;
 
@@ -17,7 +17,7 @@ pub(super) fn check_frontier(ghost: &Ghost, node: u8, frontier: Frontier) {
 
 pub(super) fn check_begin(node: u8, sealed: Sealed, next: &Replica) {
     let begun = (next.state_hash(), next.last_barrier());
-    let expected = (sealed.hash, Some((sealed.barrier + 1, sealed.hash)));
+    let expected = (sealed.hash, Some(StateAt { barrier: sealed.barrier + 1, hash: sealed.hash }));
     assert_eq!(
         begun, expected,
         "section 9: replica {node} begins an epoch with another state than the one before had"

@@ -60,7 +60,7 @@ impl Changes {
         Changes { store, seen, entered, close, held, away_until, backup: 0, set_back_until: 0 }
     }
 
-    fn newest(&self) -> Record {
+    pub(super) fn newest(&self) -> Record {
         self.store.at(self.store.revision()).clone()
     }
 

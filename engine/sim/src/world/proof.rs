@@ -76,7 +76,8 @@ impl World {
         if !done {
             if self.now - self.stage_since > PATIENCE_US {
                 check::assert_all_executed(self.nodes.iter().filter_map(|node| node.core.as_ref()));
-                panic!("V16: clients wait: {:?}", self.ops.iter().find(|op| op.told.is_none()));
+                let waits = self.ops.iter().find(|op| op.told.is_none());
+                panic!("V16: a client waits: {waits:?}; the newest record: {:?}", self.changes.newest());
             }
             return self.queue.push(self.now + LOOK_EVERY_US, Event::Look);
         }
@@ -109,6 +110,17 @@ impl World {
         }
     }
 
+    /// Each node publishes all that it has. What a node lacks, because it took over a snapshot, another one must have.
+    fn publish_the_rest(&mut self) {
+        let coverage = &mut self.summary.coverage;
+        for node in self.nodes.iter().filter(|node| node.core.is_some()) {
+            let has_all = self.ghost.publication.publish(self.ghost.epoch, node.id, &node.outbox, usize::MAX);
+            coverage.published_behind_a_gap |= has_all && node.outbox.has_gap();
+            coverage.unpublishable |= !has_all;
+        }
+        coverage.publishers_took_turns |= self.ghost.publication.turns > 0;
+    }
+
     pub(super) fn finish(mut self) -> Summary {
         self.in_each_era(|world| {
             let live: Vec<_> = world.nodes.iter().filter_map(|node| node.core.as_ref()).collect();
@@ -117,6 +129,7 @@ impl World {
             let is_over = |core: &&&Replica| core.sealed().is_some() || world.era == world.last_era();
             live.iter().filter(is_over).for_each(|core| core.check_settled());
             live.iter().for_each(|core| world.summary.coverage.marks.merge(core.marks()));
+            world.publish_the_rest();
         });
         self.show_last();
         let live = || self.nodes.iter().filter_map(|node| node.core.as_ref());

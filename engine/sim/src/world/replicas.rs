@@ -15,6 +15,10 @@ const CHECK_EVERY: u64 = 64;
 /// How long a process takes to stop at most.
 const STOP_PATIENCE_US: u64 = 300_000;
 
+/// A turn at a time that is a multiple of this is followed by a publisher's, and the most components that it publishes.
+const PUBLISH_EVERY: u64 = 5;
+const COMPONENTS_MAX: u64 = 4;
+
 impl World {
     /// Starts the replica of the epoch that is shown.
     pub(super) fn start_in_era(&mut self, id: u8, made: Option<Replica>) {
@@ -55,12 +59,14 @@ impl World {
             self.disconnect(client, id);
         }
         self.after(5_000, 50_000, Event::Links);
+        let shown = self.era;
         self.show_newest_of(id);
         let damaged = self.nodes.iter().filter(|node| node.is_at_risk()).count();
         if damaged < self.ghost.quorum.f && !self.is_calm() && self.disks.random_bool(self.plan.damage) {
             let place = self.place(id).expect("it took part");
             self.nodes[usize::from(place)].damage(&mut self.disks);
         }
+        self.show(shown);
         // An orphan's coordinator stays away until its proposal has been recovered.
         let most = if self.plan.bias == Bias::Orphans { 3_000_000 } else { 600_000 };
         if !self.is_calm() {
@@ -251,11 +257,21 @@ impl World {
         }
     }
 
+    /// Publishers take turns at any time, since nothing but their fencing keeps them apart.
+    fn maybe_publish(&mut self, id: u8) {
+        if self.now.is_multiple_of(PUBLISH_EVERY) {
+            let (epoch, node) = (self.ghost.epoch, &self.nodes[usize::from(id)]);
+            let components = (self.now / PUBLISH_EVERY % COMPONENTS_MAX) as usize + 1;
+            self.ghost.publication.publish(epoch, id, &node.outbox, components);
+        }
+    }
+
     /// Ends the turn of a replica, and sends its outputs on their way.
     pub(super) fn turn(&mut self, id: u8) {
         let (copies, before) = (self.nodes[usize::from(id)].copies(), self.ghost.frontiers[usize::from(id)]);
         let turn = self.nodes[usize::from(id)].turn(self.now, self.plan.trace, &mut self.ghost);
         self.summary.coverage.copied |= copies && self.ghost.frontiers[usize::from(id)] != before;
+        self.maybe_publish(id);
         let life = self.nodes[usize::from(id)].life;
         if turn.writes {
             let slow = self.plan.bias == Bias::OwnRecordsLost && self.now < self.plan.bias_us;

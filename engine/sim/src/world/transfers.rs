@@ -2,7 +2,7 @@
 
 use super::{Event, ProofStage, World};
 use crate::transfer::Transfer;
-use isonomy_protocol::transfer::FetchFailure;
+use isonomy_protocol::transfer::{Fetch, FetchFailure};
 use isonomy_wire::id::ReplicaId;
 use rand::Rng;
 
@@ -50,7 +50,8 @@ impl World {
             return self.wait_for_source(id, transfer);
         }
         let World { nodes, disks, .. } = self;
-        let piece = nodes[usize::from(source)].give_piece(now, id, barrier, transfer.from(), disks);
+        let fetch = Fetch { barrier, from: transfer.from() as u64 };
+        let piece = nodes[usize::from(source)].give_piece(now, id, fetch, disks);
         let Some(mut piece) = piece else { return self.fetch_failed(id, &transfer, FetchFailure::Source) };
         if self.stage == ProofStage::Faults && self.plan.rot > 0.0 && self.disks.random_bool(MISREAD) {
             let at = self.disks.random_range(0..piece.bytes.len());

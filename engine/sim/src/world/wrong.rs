@@ -3,7 +3,7 @@
 use super::World;
 use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -73,7 +73,7 @@ fn wrong_request(random: &mut SmallRng) -> Payload {
         }
     };
     let below = if first > 0 { random.random_range(0..=first) } else { 0 };
-    let bytes = builder.encode(session, first, below);
+    let bytes = builder.encode(session, Numbering { first, answered_below: below });
     let crc = crc32c::crc32c(&bytes);
     Payload::parse(bytes, crc).expect("what does not parse never reaches a core")
 }

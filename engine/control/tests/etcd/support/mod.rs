@@ -1,6 +1,7 @@
 //! What the tests share: etcds of their own, a proxy that loses answers, certificates, and clusters to keep there.
 
 pub(crate) mod certificates;
+pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod server;
 

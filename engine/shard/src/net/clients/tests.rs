@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::testing::rig::{self, Rig, SHARD, connect, shake, within_patience};
-use isonomy_wire::command::RequestBuilder;
+use isonomy_wire::command::{Numbering, RequestBuilder};
 use isonomy_wire::id::RecordId;
 use isonomy_wire::id::{Epoch, SessionId};
 use isonomy_wire::route::RULE_VERSION;
@@ -32,7 +32,7 @@ fn push(rig: &Rig, connection: &Connection, message: &ClientMessage, payload: &[
 fn decide() -> bytes::Bytes {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", b"value").unwrap();
-    builder.encode(SessionId::named("s"), 1, 0)
+    builder.encode(SessionId::named("s"), Numbering::at(1))
 }
 
 fn ask(rig: &Rig, connection: &Connection, tag: u64, payload: &[u8]) {
@@ -110,7 +110,7 @@ fn an_operator_commands_nothing_but_asks_what_it_likes() {
         // The end of a source is the core's to judge.
         let mut builder = RequestBuilder::default();
         builder.end_idle(1, Default::default());
-        ask(&rig, &operator, 2, &builder.encode(SessionId::named("s"), 0, 0));
+        ask(&rig, &operator, 2, &builder.encode(SessionId::named("s"), Numbering::NONE));
         let heard = hear(&rig, &mut operator).await;
         assert!(
             matches!(heard, ClientMessage::Failed { tag: 2, failure: Failure::Unavailable(_) }),

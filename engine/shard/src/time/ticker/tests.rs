@@ -7,7 +7,7 @@ use isonomy_protocol::contract::{Append, Position};
 use isonomy_protocol::epoch::FIRST;
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
-use isonomy_wire::command::{RequestBuilder, VALUE_BYTES_MAX};
+use isonomy_wire::command::{Numbering, RequestBuilder, VALUE_BYTES_MAX};
 use isonomy_wire::frame::{Encoder, Kind as FrameKind, Scope};
 use isonomy_wire::id::{ReplicaId, SessionId};
 use isonomy_wire::message::{ClientMessage, Start};
@@ -91,7 +91,7 @@ fn a_silent_peer_is_closed_and_one_that_speaks_is_not() {
 fn fall_behind(rig: &Rig) {
     let mut builder = RequestBuilder::default();
     builder.decide(b"key", &vec![0; VALUE_BYTES_MAX]).unwrap();
-    let bytes = builder.encode(SessionId::named("s"), 1, 0);
+    let bytes = builder.encode(SessionId::named("s"), Numbering::at(1));
     let crc = crc32c::crc32c(&bytes);
     let payload = Payload::parse(bytes, crc).unwrap();
     let now = rig.node.pump.now();
@@ -154,9 +154,13 @@ fn the_process_gets_the_metrics_at_each_sweep() {
     });
 }
 
+/// A log that nearly fills its budget, and nothing to publish.
+const WELL: Held =
+    Held { hung: None, is_full: false, bytes: 99, budget: 100, unpublished: None, publish_budget: 50 };
+
 #[test]
 fn a_barrier_is_asked_for_while_the_budget_is_used_up_and_the_disk_takes_it() {
-    let held = Held { hung: None, is_full: false, bytes: 100, budget: 100 };
+    let held = Held { bytes: 100, ..WELL };
     assert!(held.asks_for_barrier(BARRIER_EVERY));
     assert!(!held.asks_for_barrier(BARRIER_EVERY - MOMENT), "it was asked for a moment ago");
     assert!(!Held { bytes: 99, ..held }.asks_for_barrier(BARRIER_EVERY));
@@ -165,10 +169,13 @@ fn a_barrier_is_asked_for_while_the_budget_is_used_up_and_the_disk_takes_it() {
 
 #[test]
 fn the_worst_that_a_disk_has_is_told_first() {
-    let well = Held { hung: None, is_full: false, bytes: 99, budget: 100 };
+    let well = WELL;
     assert_eq!(well.room(), Room::Enough);
     let over = Held { bytes: 100, ..well };
     assert_eq!(over.room(), Room::Short(Reason::LogFull { held_bytes: 100, budget_bytes: 100 }));
+    let behind = Held { unpublished: Some(51), ..well };
+    let reason = Reason::PublicationBehind { held_bytes: 51, budget_bytes: 50 };
+    assert_eq!(behind.room(), Room::Short(reason));
     let full = Held { is_full: true, ..over };
     assert_eq!(full.room(), Room::Gone(Reason::DiskFull));
     let hung = Held { hung: Some(Duration::from_secs(7)), ..over };

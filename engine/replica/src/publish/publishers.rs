@@ -1,0 +1,182 @@
+//! Which shards this replica publishes.
+//!
+//! Of the members that reach each other the first one publishes a shard; each shard begins to count at another member. Two
+//! may both believe to be the first for a while: the one that comes later fences the other (law, P4).
+
+use crate::fatal::{Fatal, Reason};
+use isonomy_kafka::Error;
+use isonomy_kafka::outbox::{OutboxSource, Published};
+use isonomy_kafka::publisher::{Publication, Publisher, Status};
+use isonomy_kafka::settings::Settings;
+use isonomy_mesh::SinkStand;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{PublishStatus, ShardStatus};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a replica must have been the first before it publishes, so that a link that is lost for a moment moves nothing.
+const FIRST_FOR: Duration = Duration::from_secs(2);
+/// How long a replica that was fenced, or that cannot publish, waits before it tries again; doubled each time.
+const PAUSE_MIN: Duration = Duration::from_secs(4);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long a publisher that is told to stop may take. A transaction that is left open is given up by the next publisher.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether one has stopped.
+const STOP_LOOK: Duration = Duration::from_millis(10);
+
+/// A shard that may be published from here.
+struct Slot {
+    publication: Publication,
+    outbox: PathBuf,
+    published: Arc<Published>,
+    stand: Arc<SinkStand>,
+    publisher: Option<Publisher>,
+    /// Since when this replica is the first.
+    first_since: Option<Instant>,
+    not_before: Option<Instant>,
+    pause: Duration,
+    /// Why the last publisher has ended.
+    trouble: String,
+}
+
+/// The publishers of a replica.
+pub(crate) struct Publishers {
+    settings: Settings,
+    slots: Vec<Slot>,
+}
+
+impl Publishers {
+    pub(crate) fn new(settings: Settings) -> Publishers {
+        Publishers { settings, slots: Vec::new() }
+    }
+
+    /// Adds the next shard.
+    pub(crate) fn add(
+        &mut self,
+        publication: Publication,
+        outbox: PathBuf,
+        published: Arc<Published>,
+        stand: Arc<SinkStand>,
+    ) {
+        let (publisher, first_since, not_before, trouble) = (None, None, None, String::new());
+        let pause = PAUSE_MIN;
+        self.slots.push(Slot {
+            publication,
+            outbox,
+            published,
+            stand,
+            publisher,
+            first_since,
+            not_before,
+            pause,
+            trouble,
+        });
+    }
+
+    /// Looks at what the shards have measured last, in their order, and begins to publish where this replica is the first.
+    pub(crate) fn tend<'a>(
+        &mut self,
+        own: Option<ReplicaId>,
+        members: u8,
+        metrics: impl Iterator<Item = Option<&'a ShardStatus>>,
+    ) -> Result<(), Fatal> {
+        for (slot, status) in self.slots.iter_mut().zip(metrics) {
+            let first = status.and_then(|status| first_of(slot.publication.shard.0, own?, members, status));
+            slot.tend(&self.settings, first.is_some() && first == own)?;
+        }
+        Ok(())
+    }
+
+    /// Stops all publishers, but waits for none for long.
+    pub(crate) fn stop(self) {
+        let publishers: Vec<Publisher> = self.slots.into_iter().filter_map(|slot| slot.publisher).collect();
+        publishers.iter().for_each(Publisher::stop);
+        let began = Instant::now();
+        while began.elapsed() < STOP_PATIENCE && !publishers.iter().all(Publisher::has_ended) {
+            std::thread::sleep(STOP_LOOK);
+        }
+    }
+}
+
+/// The first member that is reached, itself included, as a shard that takes part sees it.
+fn first_of(shard: u16, own: ReplicaId, members: u8, status: &ShardStatus) -> Option<ReplicaId> {
+    if own.0 >= members {
+        return None;
+    }
+    let order = (0..members)
+        .map(|place| ReplicaId(((u32::from(place) + u32::from(shard)) % u32::from(members)) as u8));
+    let mut live = order.filter(|id| *id == own || status.peers_connected.contains(id));
+    // Who reaches no majority knows nothing of what the others do.
+    let reached = status.peers_connected.iter().filter(|peer| peer.0 < members).count() + 1;
+    if 2 * reached > usize::from(members) { live.next() } else { None }
+}
+
+impl Slot {
+    fn tend(&mut self, settings: &Settings, is_first: bool) -> Result<(), Fatal> {
+        self.heed_end();
+        self.first_since = is_first.then(|| self.first_since.unwrap_or_else(Instant::now));
+        let is_due = self.first_since.is_some_and(|since| since.elapsed() >= FIRST_FOR)
+            && self.not_before.is_none_or(|at| Instant::now() >= at);
+        if self.publisher.is_none() && is_due {
+            let source = OutboxSource::new(&self.outbox, self.published.clone());
+            let started = Publisher::start(settings.clone(), self.publication, source);
+            let no_thread = |error: Error| Fatal::new(Reason::Machine, format!("publishing: {error}"));
+            self.publisher = Some(started.map_err(no_thread)?);
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// Takes note of a publisher that has ended by itself.
+    fn heed_end(&mut self) {
+        let Some(publisher) = self.publisher.take_if(|publisher| publisher.has_ended()) else { return };
+        if publisher.status().transactions > 0 {
+            self.pause = PAUSE_MIN;
+        }
+        if let Err(error) = publisher.join() {
+            self.trouble = error.to_string();
+        }
+        self.not_before = Some(Instant::now() + self.pause);
+        self.pause = (2 * self.pause).min(PAUSE_MAX);
+    }
+
+    /// Shows in the shard's status how it stands.
+    fn tell(&mut self) {
+        let status = self.publisher.as_ref().map(Publisher::status);
+        let is_publishing = status.as_ref().is_some_and(|status| status.cursor.is_some());
+        if is_publishing {
+            self.trouble.clear();
+        }
+        let Status { decisions, transactions, error, .. } = status.unwrap_or_default();
+        let trouble = error.unwrap_or_else(|| self.trouble.clone());
+        self.stand.set_publishing(PublishStatus {
+            is_publisher: is_publishing,
+            backlog_bytes: self.stand.backlog(),
+            decisions,
+            transactions,
+            trouble,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_member_that_is_reached_publishes_and_each_shard_counts_from_another_one() {
+        let reaching = |peers: &[u8]| ShardStatus {
+            peers_connected: peers.iter().copied().map(ReplicaId).collect(),
+            ..ShardStatus::default()
+        };
+        let first =
+            |shard, own, peers: &[u8]| first_of(shard, ReplicaId(own), 3, &reaching(peers)).map(|id| id.0);
+        assert_eq!([0, 1, 2, 3].map(|shard| first(shard, 1, &[0, 2])), [Some(0), Some(1), Some(2), Some(0)]);
+        assert_eq!(first(0, 1, &[2]), Some(1), "the first one is down");
+        assert_eq!(first(2, 1, &[0]), Some(0));
+        assert_eq!(first(0, 0, &[]), None, "it reaches no majority");
+        assert_eq!(first(0, 0, &[3, 4]), None, "learners do not count");
+        assert_eq!(first(0, 3, &[0, 1, 2]), None, "a learner publishes nothing");
+    }
+}
