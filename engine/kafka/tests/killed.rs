@@ -20,15 +20,8 @@ const SEED: u64 = 8;
 const UNITS: usize = 200;
 /// Where the publishers die, each counted from where it has begun: so many batches after the first one that is not
 /// published, or after so many commits.
-const DEATHS: [Death; 7] = [
-    Death::Batch(0),
-    Death::Batch(1),
-    Death::Commit(1),
-    Death::Batch(40),
-    Death::Commit(3),
-    Death::Batch(7),
-    Death::Commit(2),
-];
+const DEATHS: [Death; 5] =
+    [Death::Batch(0), Death::Commit(1), Death::Batch(40), Death::Commit(3), Death::Batch(7)];
 
 #[derive(Clone, Copy, Debug)]
 enum Death {

@@ -1,4 +1,5 @@
 use super::*;
+use rdkafka::producer::BaseProducer;
 
 fn settings() -> Settings {
     Settings { brokers: "127.0.0.1:9092".into(), ..Settings::default() }
@@ -41,4 +42,24 @@ fn no_value_of_a_property_is_printed() {
     let secret = Settings { properties: [("sasl.password".into(), "hidden".into())].into(), ..settings() };
     let text = format!("{secret:?}");
     assert!(text.contains("sasl.password") && !text.contains("hidden"), "{text}");
+}
+
+#[test]
+fn what_the_documentation_says_is_built_into_librdkafka() {
+    let makes = |properties: &[(&str, &str)]| {
+        let mut config = settings().client();
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
+        config.create::<BaseProducer>().is_ok()
+    };
+    assert!(makes(&[("security.protocol", "ssl")]));
+    for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let user = [("sasl.mechanism", mechanism), ("sasl.username", "u"), ("sasl.password", "p")];
+        assert!(makes(&[&[("security.protocol", "sasl_ssl")], &user[..]].concat()), "{mechanism}");
+    }
+    for compression in ["gzip", "snappy", "lz4", "zstd"] {
+        assert!(makes(&[("compression.type", compression)]), "{compression}");
+    }
+    assert!(!makes(&[("security.protocol", "sasl_ssl"), ("sasl.mechanism", "GSSAPI")]));
 }

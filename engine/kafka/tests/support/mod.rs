@@ -35,11 +35,12 @@ pub(crate) fn end_of(publisher: Publisher) -> Error {
 
 /// Waits until so many decisions are published, and stops the publisher.
 pub(crate) fn publish_all(publisher: Publisher, decisions: u64) {
-    await_that("the publication of everything", || {
-        publisher.status().decisions == decisions || publisher.has_ended()
-    });
+    let is_done = || publisher.status().decisions >= decisions || publisher.has_ended();
+    await_that("the publication of everything", is_done);
+    let published = publisher.status().decisions;
     publisher.stop();
     publisher.join().unwrap();
+    assert_eq!(published, decisions);
 }
 
 /// Topics of the test's own at a broker, with one partition for each shard.
