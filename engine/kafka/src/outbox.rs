@@ -15,6 +15,7 @@
 //! ```
 
 mod error;
+mod follow;
 mod head;
 mod keeper;
 mod reader;
@@ -22,6 +23,7 @@ mod source;
 mod writer;
 
 pub use error::OutboxError;
+pub use follow::follow;
 pub use head::{HEAD_BYTES, SegmentHead, segment_path, segments};
 pub use keeper::{Keeper, Kept};
 pub use reader::{Next, Reader};

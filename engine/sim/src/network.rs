@@ -95,6 +95,12 @@ impl Network {
                 (Bias::FewHear | Bias::Orphans, PeerMessage::PreAccept { .. }) => {
                     self.random.random_bool(plan.unheard)
                 }
+                (Bias::Orphans, PeerMessage::Recover { row, .. }) if row.0 == to => {
+                    plan.deaf.is_some_and(|deaf| self.random.random_bool(deaf.recovers))
+                }
+                (Bias::Orphans, PeerMessage::AcceptOk { .. }) => {
+                    plan.deaf.is_some_and(|deaf| self.random.random_bool(deaf.accepts))
+                }
                 _ => false,
             };
         biased || self.random.random_bool(plan.loss)

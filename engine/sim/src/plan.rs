@@ -27,12 +27,26 @@ pub enum Bias {
     Orphans,
 }
 
+/// While the bias lasts, coordinators do not hear all that would let them end their instances.
+#[derive(Clone, Copy, Debug)]
+pub struct Deaf {
+    /// The only coordinator that dies.
+    pub orphan: u8,
+    /// The share of what they are asked in the recovery of their own instances (R1).
+    pub recovers: f64,
+    /// The share of answers to Accept (C4).
+    pub accepts: f64,
+}
+
 /// The share of the seeds in which nothing fails.
 const QUIET_SHARE: f64 = 0.08;
 /// The share in which replicas crash all the time and cut their logs as often.
 const RESTLESS_SHARE: f64 = 0.06;
 /// The share in which a copy of the state takes several pieces.
 const BULKY_SHARE: f64 = 0.02;
+
+/// The share in which recoveries wait for each other.
+const WAITING_SHARE: f64 = 0.02;
 
 /// The share in which settings change.
 const TUNED_SHARE: f64 = 0.3;
@@ -65,6 +79,8 @@ pub struct Plan {
     pub bias: Bias,
     /// The share of proposals that the bias loses.
     pub unheard: f64,
+    /// What coordinators do not hear, if the bias is [`Bias::Orphans`].
+    pub deaf: Option<Deaf>,
     /// How long the bias lasts.
     pub bias_us: u64,
     /// How long faults are injected.
@@ -176,6 +192,7 @@ impl Plan {
             timing: timing(r),
             bias,
             unheard: r.random_range(0.3..0.85),
+            deaf: None,
             bias_us: if bias == Bias::Fair { 0 } else { faults_us / 2 },
             faults_us,
             tune_every_us: 0,
@@ -235,6 +252,8 @@ impl Plan {
             self.restless(r)
         } else if class < QUIET_SHARE + RESTLESS_SHARE + BULKY_SHARE {
             self.bulky(r)
+        } else if class >= 1.0 - WAITING_SHARE {
+            self.waiting(r)
         } else if self.bias == Bias::Orphans {
             self.for_orphans()
         } else {
@@ -312,6 +331,45 @@ impl Plan {
             conditional: 0.0,
             think_us: self.think_us.clamp(5_000, 20_000),
             ..self
+        }
+    }
+
+    /// Instances of one coordinator, which is often away, are recovered while the others go on with theirs for long, so that
+    /// a recovery waits for them (R6).
+    fn waiting(self, random: &mut SmallRng) -> Plan {
+        let timing = Timing {
+            fast_path_us: 10_000,
+            resend_us: 150_000,
+            recover_us: 60_000,
+            suspect_us: 12_000,
+            gossip_us: 20_000,
+            ..Timing::default()
+        };
+        // What a recovery waits for is accepted without its instance (R6a), or waits, too (R6c).
+        let (n, recovers, accepts) = if random.random_bool(0.5) { (5, 0.5, 0.8) } else { (8, 0.9, 0.0) };
+        let deaf = Deaf { orphan: random.random_range(0..n), recovers, accepts };
+        Plan {
+            n,
+            quiet: false,
+            bias: Bias::Orphans,
+            unheard: 0.6,
+            deaf: Some(deaf),
+            bias_us: 800_000,
+            faults_us: 800_000,
+            timing,
+            rescue: false,
+            delay_us: 1_000,
+            sync_us: 1_000,
+            clients: 5,
+            commands: 30,
+            keys: 1,
+            value_bytes: 0,
+            think_us: 2_000,
+            reads: 0.0,
+            routing: Routing::Any,
+            retry_us: 50_000,
+            deadline_us: 3_000_000,
+            ..self.without_faults()
         }
     }
 

@@ -61,7 +61,7 @@ impl OutboxSource {
 }
 
 /// Whether everything before a milestone is published.
-fn covers(cursor: &Cursor, start: &Milestone) -> bool {
+pub(super) fn covers(cursor: &Cursor, start: &Milestone) -> bool {
     cursor.epoch > start.epoch || (cursor.epoch == start.epoch && cursor.frontier.covers(&start.frontier))
 }
 
@@ -95,6 +95,10 @@ impl Source for OutboxSource {
                 }
             }
         }
+    }
+
+    fn may_lack(&self) -> bool {
+        self.first().ok().flatten().is_none_or(|head| head.has_gap)
     }
 
     fn passed(&mut self) -> Option<Passed> {

@@ -33,6 +33,13 @@ impl Published {
         self.offset.store(offset, Ordering::Release);
     }
 
+    /// All segments before this one are published, and perhaps more.
+    pub fn raise(&self, segment: u64) {
+        if segment > self.get().0 {
+            self.set(segment, 0);
+        }
+    }
+
     fn get(&self) -> (u64, u64) {
         let segment = self.segment.load(Ordering::Acquire);
         (segment, self.offset.load(Ordering::Acquire))

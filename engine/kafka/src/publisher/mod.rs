@@ -44,6 +44,11 @@ pub trait Source: Send {
     /// Waits until there is a batch, or for so long. It may return earlier.
     fn wait(&mut self, at_most: Duration);
 
+    /// Whether batches may be missing that are not published yet.
+    fn may_lack(&self) -> bool {
+        false
+    }
+
     /// A point that was passed since this was asked last, all of whose batches were given.
     fn passed(&mut self) -> Option<Passed> {
         None

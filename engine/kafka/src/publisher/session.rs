@@ -53,8 +53,10 @@ impl<'a, S: Source> Session<'a, S> {
         let topic = check(asking, publication.shards, &reader)?;
         // Who lacks decisions that are not published finds that out before it fences anybody. For this reader, partitions end
         // before the first open transaction: that of a publisher that has died stays open until it is fenced.
-        let glance = asking.reader("read_committed")?;
-        source.rewind(&adopted(asking, publication, topic, &glance)?).map_err(Error::Source)?;
+        if source.may_lack() {
+            let glance = asking.reader("read_committed")?;
+            source.rewind(&adopted(asking, publication, topic, &glance)?).map_err(Error::Source)?;
+        }
         let id = publication.transactional_id(&settings.topic);
         let producer = asking.producer(&id, settings.record_bytes_max())?;
         again(asking, &stop, "begun transactions", &producer, || producer.init_transactions(STEP))?;

@@ -61,6 +61,9 @@ impl Outboxes {
         if self.kept.is_empty() {
             return Ok((None, None));
         }
+        if let Some(publishers) = &self.publishers {
+            publishers.start()?;
+        }
         let started = Keeper::start(self.kept);
         started.map(|keeper| (Some(keeper), self.publishers)).map_err(|error| {
             Fatal::new(

@@ -5,11 +5,11 @@
 
 use crate::fatal::{Fatal, Reason};
 use isonomy_kafka::Error;
-use isonomy_kafka::outbox::{OutboxSource, Published};
+use isonomy_kafka::outbox::{OutboxSource, Published, follow};
 use isonomy_kafka::publisher::{Publication, Publisher, Status};
 use isonomy_kafka::settings::Settings;
 use isonomy_mesh::SinkStand;
-use isonomy_wire::id::ReplicaId;
+use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::message::{PublishStatus, ShardStatus};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +24,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether one has stopped.
 const STOP_LOOK: Duration = Duration::from_millis(10);
+
+/// How often it is asked what other replicas have published.
+const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 
 /// A shard that may be published from here.
 struct Slot {
@@ -44,6 +47,28 @@ struct Slot {
 pub(crate) struct Publishers {
     settings: Settings,
     slots: Vec<Slot>,
+}
+
+/// A shard, as the follower knows it.
+struct Followed {
+    shard: ShardId,
+    outbox: PathBuf,
+    published: Arc<Published>,
+    stand: Arc<SinkStand>,
+}
+
+/// Follows for ever: what others have published is not kept any longer. Trouble with Kafka is the publishers' to tell.
+fn follow_all(settings: &Settings, all: &[Followed]) {
+    loop {
+        for Followed { shard, outbox, published, stand } in all {
+            if !stand.publishing().is_publisher
+                && let Err(error) = follow(settings, *shard, outbox, published)
+            {
+                log::debug!("shard {}: not known how far it is published: {error}", shard.0);
+            }
+        }
+        std::thread::sleep(FOLLOW_EVERY);
+    }
 }
 
 impl Publishers {
@@ -72,6 +97,24 @@ impl Publishers {
             pause,
             trouble,
         });
+    }
+
+    /// Starts the thread that asks what other replicas have published. It ends with the process.
+    pub(crate) fn start(&self) -> Result<(), Fatal> {
+        let settings = self.settings.clone();
+        let followed = |slot: &Slot| Followed {
+            shard: slot.publication.shard,
+            outbox: slot.outbox.clone(),
+            published: slot.published.clone(),
+            stand: slot.stand.clone(),
+        };
+        let all: Vec<Followed> = self.slots.iter().map(followed).collect();
+        let thread =
+            std::thread::Builder::new().name("follow".into()).spawn(move || follow_all(&settings, &all));
+        let no_thread = |error| {
+            Fatal::new(Reason::Machine, format!("no thread to follow ({error}); raise the limit on threads"))
+        };
+        thread.map(drop).map_err(no_thread)
     }
 
     /// Looks at what the shards have measured last, in their order, and begins to publish where this replica is the first.

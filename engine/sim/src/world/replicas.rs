@@ -328,7 +328,10 @@ impl World {
             && matches!(send.message, PeerMessage::PreAccept { .. })
             && match self.plan.bias {
                 Bias::OwnRecordsLost => self.faults.random_bool(0.05),
-                Bias::Orphans => self.faults.random_bool(0.1),
+                Bias::Orphans => match self.plan.deaf {
+                    Some(deaf) => deaf.orphan == host && self.faults.random_bool(0.4),
+                    None => self.faults.random_bool(0.1),
+                },
                 _ => false,
             };
         for (copy, at) in fate.arrivals.into_iter().enumerate() {

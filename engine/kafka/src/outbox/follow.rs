@@ -1,0 +1,29 @@
+//! The outbox of a replica that does not publish: what another one has published need not be kept here either.
+
+use super::head::{read_head, segments};
+use super::source::covers;
+use super::writer::Published;
+use crate::error::Error;
+use crate::read::published;
+use crate::settings::Settings;
+use isonomy_wire::id::ShardId;
+use std::path::Path;
+
+/// Asks Kafka how far a shard is published, and shows it to the writer of this outbox. Only whole segments count, since
+/// the order between two barriers is another one at each replica.
+///
+/// # Errors
+///
+/// [`Error`] if Kafka does not answer, or if the outbox cannot be read.
+pub fn follow(settings: &Settings, shard: ShardId, outbox: &Path, writer: &Published) -> Result<(), Error> {
+    let Some(cursor) = published(settings, shard)? else { return Ok(()) };
+    let unread = |error: super::OutboxError| Error::Source(error.into());
+    let there = segments(outbox).map_err(|error| Error::Source(error.into()))?;
+    for barrier in there.into_iter().rev() {
+        if covers(&cursor, &read_head(outbox, barrier).map_err(unread)?.start) {
+            writer.raise(barrier);
+            break;
+        }
+    }
+    Ok(())
+}
