@@ -26,10 +26,11 @@ const STEP: Duration = Duration::from_millis(100);
 pub fn published(settings: &Settings, shard: ShardId) -> Result<Option<Cursor>, Error> {
     settings.check()?;
     let asking = Asking { settings, shard };
-    newest_cursor(asking, &asking.reader("read_uncommitted")?)
+    newest_cursor(asking, &asking.reader("read_committed")?)
 }
 
-/// The newest committed cursor of the shard. All that was written before this call and is committed is seen.
+/// The newest committed cursor of the shard. All that was written before this call and is committed is seen if `all` reads
+/// everything; if it reads what is committed, all before the first open transaction.
 pub(crate) fn newest_cursor(asking: Asking<'_>, all: &Reader) -> Result<Option<Cursor>, Error> {
     let (settings, partition) = (asking.settings, i32::from(asking.shard.0));
     let topic = &settings.cursor_topic;
@@ -74,7 +75,7 @@ pub(crate) fn has_records(
     Ok(is_found)
 }
 
-/// The first offset of a partition and the one behind its last, whatever is committed.
+/// The first offset of a partition and the one behind the last that the reader may see.
 pub(crate) fn bounds(
     asking: Asking<'_>,
     topic: &str,

@@ -73,6 +73,10 @@ impl Source for Deadly {
         self.outbox.wait(at_most);
     }
 
+    fn may_lack(&self) -> bool {
+        self.outbox.may_lack()
+    }
+
     fn on_published(&mut self, _: &Cursor) {
         self.commits += 1;
         if matches!(self.death, Death::Commit(count) if self.commits == count) {

@@ -51,9 +51,11 @@ impl<'a, S: Source> Session<'a, S> {
         let asking = Asking { settings, shard: publication.shard };
         let reader = asking.reader("read_uncommitted")?;
         let topic = check(asking, publication.shards, &reader)?;
-        // Who lacks decisions that are not published finds that out before it fences anybody.
+        // Who lacks decisions that are not published finds that out before it fences anybody. For this reader, partitions end
+        // before the first open transaction: that of a publisher that has died stays open until it is fenced.
         if source.may_lack() {
-            source.rewind(&adopted(asking, publication, topic, &reader)?).map_err(Error::Source)?;
+            let glance = asking.reader("read_committed")?;
+            source.rewind(&adopted(asking, publication, topic, &glance)?).map_err(Error::Source)?;
         }
         let id = publication.transactional_id(&settings.topic);
         let producer = asking.producer(&id, settings.record_bytes_max())?;
