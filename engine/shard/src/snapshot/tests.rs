@@ -129,7 +129,7 @@ fn a_sink_that_takes_nothing_for_a_while_loses_nothing() {
         let told = 3 * isonomy_mesh::LANE_MAX as u64;
         (1..=told).for_each(tell);
         let mut heard = Vec::new();
-        while heard.len() < told as usize {
+        for _ in 0..2 {
             heard.extend(sink.items.take().flatten());
             feed.flush();
         }
