@@ -26,7 +26,7 @@ pub use error::OutboxError;
 pub use follow::follow;
 pub use head::{HEAD_BYTES, SegmentHead, segment_path, segments};
 pub use keeper::{Keeper, Kept};
-pub use reader::{Next, Reader};
+pub use reader::{Next, OutboxReader};
 pub use source::{Lacking, OutboxSource};
 pub use writer::{Published, Retain, Writer};
 

@@ -6,7 +6,7 @@ use crate::logging;
 use crate::out;
 use crate::publish::outbox_dir;
 use clap::Args;
-use isonomy_kafka::outbox::{Next, OutboxError, Reader, SegmentHead};
+use isonomy_kafka::outbox::{Next, OutboxError, OutboxReader, SegmentHead};
 use isonomy_wire::id::ShardId;
 use isonomy_wire::published::{Decision, Effect, Origin, PublishedBatch};
 use serde_json::{Map, Value};
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), Fatal> {
             ),
         ));
     }
-    let mut reader = Reader::new(&dir);
+    let mut reader = OutboxReader::new(&dir);
     let (mut text, mut is_first) = (String::new(), true);
     loop {
         match reader.read_next().map_err(unread)? {

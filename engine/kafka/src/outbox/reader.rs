@@ -24,7 +24,7 @@ pub enum Next<'a> {
 
 /// Reads the outbox of a shard from its oldest segment on.
 #[derive(Debug)]
-pub struct Reader {
+pub struct OutboxReader {
     dir: PathBuf,
     /// No segment before this barrier is read.
     from: u64,
@@ -46,15 +46,15 @@ struct Open {
     is_finished: bool,
 }
 
-impl Reader {
+impl OutboxReader {
     /// A reader of the outbox in a directory.
-    pub fn new(dir: &Path) -> Reader {
-        Reader { dir: dir.into(), from: 0, open: None, buffer: Vec::new(), given: 0 }
+    pub fn new(dir: &Path) -> OutboxReader {
+        OutboxReader { dir: dir.into(), from: 0, open: None, buffer: Vec::new(), given: 0 }
     }
 
     /// The same from the segment behind this barrier on.
-    pub fn starting_at(dir: &Path, barrier: u64) -> Reader {
-        Reader { from: barrier, ..Reader::new(dir) }
+    pub fn starting_at(dir: &Path, barrier: u64) -> OutboxReader {
+        OutboxReader { from: barrier, ..OutboxReader::new(dir) }
     }
 
     /// The segment and the offset in it of what was given so far.

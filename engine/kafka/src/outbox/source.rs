@@ -2,7 +2,7 @@
 
 use super::error::OutboxError;
 use super::head::{SegmentHead, read_head, segments};
-use super::reader::{Next, Reader};
+use super::reader::{Next, OutboxReader};
 use super::writer::Published;
 use crate::cursor::Cursor;
 use crate::publisher::{Passed, Source};
@@ -32,7 +32,7 @@ pub struct Lacking {
 pub struct OutboxSource {
     dir: PathBuf,
     published: Arc<Published>,
-    reader: Reader,
+    reader: OutboxReader,
     /// The milestone that was passed and not asked for.
     passed: Option<Passed>,
     /// The place behind the newest batch that was given.
@@ -43,7 +43,7 @@ pub struct OutboxSource {
 impl OutboxSource {
     /// The outbox in a directory, whose writer is shown what is published.
     pub fn new(dir: &Path, published: Arc<Published>) -> OutboxSource {
-        let reader = Reader::new(dir);
+        let reader = OutboxReader::new(dir);
         OutboxSource { dir: dir.into(), published, reader, passed: None, given: (0, 0), batch: Vec::new() }
     }
 
@@ -72,7 +72,7 @@ impl Source for OutboxSource {
         if start.barrier > 0 && !covers(cursor, &start) {
             return Err(Lacking { barrier: start.barrier }.into());
         }
-        (self.reader, self.passed) = (Reader::starting_at(&self.dir, start.barrier), None);
+        (self.reader, self.passed) = (OutboxReader::starting_at(&self.dir, start.barrier), None);
         Ok(())
     }
 

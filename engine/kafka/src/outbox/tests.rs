@@ -57,7 +57,7 @@ fn written(dir: &Path, retain: Retain, start: Milestone, items: &[ForSink]) -> W
 }
 
 /// All that a reader finds, in words.
-fn read(reader: &mut Reader) -> Vec<String> {
+fn read(reader: &mut OutboxReader) -> Vec<String> {
     let mut words = Vec::new();
     loop {
         words.push(match reader.read_next().unwrap() {
@@ -75,7 +75,7 @@ fn read(reader: &mut Reader) -> Vec<String> {
 }
 
 /// Reads so many things that come next.
-fn pass(reader: &mut Reader, count: usize) {
+fn pass(reader: &mut OutboxReader, count: usize) {
     (0..count).for_each(|_| assert!(!matches!(reader.read_next().unwrap(), Next::End)));
 }
 
@@ -84,7 +84,7 @@ const ALL: Retain = Retain::Bytes(u64::MAX);
 #[test]
 fn what_is_written_is_read_in_its_order_over_segments() {
     let dir = tempfile::tempdir().unwrap();
-    let mut reader = Reader::new(dir.path());
+    let mut reader = OutboxReader::new(dir.path());
     assert_eq!(read(&mut reader), [""; 0], "nothing is there yet");
     let items = [decided(1), batch(2, None, false), ForSink::Barrier(milestone(1)), decided(3)];
     let mut writer = written(dir.path(), ALL, milestone(0), &items);
@@ -109,7 +109,7 @@ fn p3_a_component_is_marked_up_to_its_last_batch_that_decides() {
         batch(7, Some("e"), false),
     ];
     written(dir.path(), ALL, milestone(0), &items);
-    assert_eq!(read(&mut Reader::new(dir.path())), ["0", "#1+", "#3", "#5", "#6+", "#7"]);
+    assert_eq!(read(&mut OutboxReader::new(dir.path())), ["0", "#1+", "#3", "#5", "#6+", "#7"]);
 }
 
 #[test]
@@ -120,9 +120,9 @@ fn p2_a_restart_writes_again_what_is_behind_the_snapshot() {
     // The order behind the barrier is another one this time, and not all of it is there again.
     let again = [decided(3), decided(2)];
     written(dir.path(), ALL, milestone(1), &again);
-    assert_eq!(read(&mut Reader::new(dir.path())), ["0", "#1", "1", "#3", "#2"]);
+    assert_eq!(read(&mut OutboxReader::new(dir.path())), ["0", "#1", "1", "#3", "#2"]);
     written(dir.path(), ALL, milestone(0), &[]);
-    assert_eq!(read(&mut Reader::new(dir.path())), ["0"]);
+    assert_eq!(read(&mut OutboxReader::new(dir.path())), ["0"]);
 }
 
 #[test]
@@ -132,18 +132,18 @@ fn a_snapshot_of_another_replica_leaves_a_gap_that_stays_marked() {
     writer.take(&ForSink::State(milestone(4))).unwrap();
     writer.take(&ForSink::Barrier(milestone(5))).unwrap();
     let all = ["0", "#1", "gap 4", "5"];
-    assert_eq!(read(&mut Reader::new(dir.path())), all);
+    assert_eq!(read(&mut OutboxReader::new(dir.path())), all);
     written(dir.path(), ALL, milestone(4), &[]);
-    assert_eq!(read(&mut Reader::new(dir.path())), all[..3]);
+    assert_eq!(read(&mut OutboxReader::new(dir.path())), all[..3]);
     written(dir.path(), ALL, milestone(9), &[]);
-    assert_eq!(read(&mut Reader::new(dir.path())), ["0", "#1", "gap 4", "gap 9"]);
+    assert_eq!(read(&mut OutboxReader::new(dir.path())), ["0", "#1", "gap 4", "gap 9"]);
 }
 
 #[test]
 fn the_oldest_segments_go_when_there_are_too_many_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = written(dir.path(), Retain::Bytes(1000), milestone(0), &[decided(1)]);
-    let mut reader = Reader::new(dir.path());
+    let mut reader = OutboxReader::new(dir.path());
     assert_eq!(read(&mut reader), ["0", "#1"]);
     for barrier in 1..4 {
         writer.take(&ForSink::Barrier(milestone(barrier))).unwrap();
@@ -162,7 +162,7 @@ fn what_is_published_goes_and_the_rest_is_the_backlog() {
     let retain = Retain::Unpublished(published.clone());
     let items = [decided(1), ForSink::Barrier(milestone(1)), decided(2)];
     let mut writer = written(dir.path(), retain, milestone(0), &items);
-    let mut reader = Reader::new(dir.path());
+    let mut reader = OutboxReader::new(dir.path());
     let mut upto = |batches| {
         pass(&mut reader, batches);
         let (segment, offset) = reader.position().unwrap_or_default();
@@ -186,13 +186,13 @@ fn a_batch_that_was_not_written_whole_comes_later_and_a_damaged_one_is_told() {
     let path = segment_path(dir.path(), 0);
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-    let mut reader = Reader::new(dir.path());
+    let mut reader = OutboxReader::new(dir.path());
     assert_eq!(read(&mut reader), ["0", "#1"]);
     std::fs::write(&path, &whole).unwrap();
     assert_eq!(read(&mut reader), ["#2"]);
     let damaged = whole.len() - 10;
     std::fs::write(&path, [&whole[..damaged], &[!whole[damaged]], &whole[damaged + 1..]].concat()).unwrap();
-    let mut reader = Reader::new(dir.path());
+    let mut reader = OutboxReader::new(dir.path());
     pass(&mut reader, 2);
     let second = HEAD_BYTES as u64 + (whole.len() - HEAD_BYTES) as u64 / 2;
     let error = reader.read_next().unwrap_err();
@@ -202,11 +202,11 @@ fn a_batch_that_was_not_written_whole_comes_later_and_a_damaged_one_is_told() {
     // A segment whose end is missing, although another one follows.
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     std::fs::write(segment_path(dir.path(), 1), [0; HEAD_BYTES]).unwrap();
-    let mut reader = Reader::new(dir.path());
+    let mut reader = OutboxReader::new(dir.path());
     pass(&mut reader, 2);
     assert!(matches!(reader.read_next().unwrap_err(), OutboxError::Batch(..)));
     std::fs::write(&path, &whole).unwrap();
-    let mut reader = Reader::new(dir.path());
+    let mut reader = OutboxReader::new(dir.path());
     pass(&mut reader, 3);
     assert!(matches!(reader.read_next().unwrap_err(), OutboxError::Head(_)));
 }
@@ -226,7 +226,7 @@ fn the_thread_keeps_what_a_shard_says_and_shows_how_far_it_is() {
     }
     say(vec![decided(4)]);
     keeper.stop();
-    assert_eq!(read(&mut Reader::new(dir.path())), ["0", "#1", "#2", "1", "#3", "#4"]);
+    assert_eq!(read(&mut OutboxReader::new(dir.path())), ["0", "#1", "#2", "1", "#3", "#4"]);
 }
 
 #[test]
@@ -246,5 +246,5 @@ fn a_disk_that_refuses_loses_nothing() {
         std::thread::yield_now();
     }
     keeper.stop();
-    assert_eq!(read(&mut Reader::new(&dir)), ["0", "#1", "1", "#2"]);
+    assert_eq!(read(&mut OutboxReader::new(&dir)), ["0", "#1", "1", "#2"]);
 }

@@ -16,7 +16,7 @@ pub(crate) struct PublishArgs {
 #[derive(Subcommand, Debug)]
 enum PublishCommand {
     /// Create the topics of the configuration, where they do not exist yet
-    Init(Box<InitArgs>),
+    Init(Box<TopicsArgs>),
 }
 
 /// `isonomy publish init`
@@ -26,7 +26,7 @@ Example: isonomy publish init --config /etc/isonomy.toml --copies 3
 
 Creates the topic of the decisions, with a partition for each shard, and the compacted topic of the cursors. The members of a
 cluster in etcd have as many shards as its record says, so set --shards there.")]
-struct InitArgs {
+struct TopicsArgs {
     #[command(flatten)]
     serve: ServeArgs,
     /// How many brokers keep each partition

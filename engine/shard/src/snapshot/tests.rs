@@ -5,6 +5,10 @@ use crate::testing::fixture::{barrier, commit, hear, until};
 use crate::testing::rig::{self, PATIENCE, Rig, within_patience};
 use futures_lite::future::zip;
 use glommio::net::TcpStream;
+use isonomy_mesh::ForSink;
+use isonomy_protocol::contract::Executed;
+use isonomy_wire::deps::Frontier;
+use std::cell::RefCell;
 
 const BARRIER: u64 = 1;
 const PEER: ReplicaId = ReplicaId(2);
@@ -77,6 +81,63 @@ fn g4_a_snapshot_counts_once_the_log_is_durable_so_far() {
             until(|| path.exists()).await;
         };
         zip(taking, held_up).await;
+    });
+}
+
+/// What the log loses behind a snapshot is in the outbox.
+#[test]
+fn p2_a_snapshot_counts_once_the_sink_has_kept_what_is_before_it() {
+    rig::run_publishing(3, async |rig, sink| {
+        let node = begun(&rig);
+        has_executed_barrier(&node).await;
+        node.write_file().await.unwrap();
+        let told = RefCell::new(Vec::new());
+        let is_told = || {
+            told.borrow_mut().extend(sink.items.take().flatten());
+            let is_barrier =
+                |item: &ForSink| matches!(item, ForSink::Barrier(start) if start.barrier == BARRIER);
+            !node.is_ahead_of_log() && told.borrow().iter().any(is_barrier)
+        };
+        write_until(&node, "the barrier is told", is_told).await;
+        assert!(matches!(told.borrow()[0], ForSink::State(start) if start.barrier == 0), "{told:?}");
+        let taking = async { node.publish_taken(BARRIER).await.unwrap() };
+        let held_up = async {
+            let path = snapshot_path(&node.dir(), BARRIER);
+            // The name would be given on this thread, before that.
+            node.shard.aside.run(|| ()).await;
+            assert!(!path.exists());
+            sink.stand.set_kept(BARRIER);
+            until(|| path.exists()).await;
+        };
+        zip(taking, held_up).await;
+    });
+}
+
+/// What cannot be given to the sink waits, in its order.
+#[test]
+fn a_sink_that_takes_nothing_for_a_while_loses_nothing() {
+    rig::run_publishing(3, async |rig, sink| {
+        let feed = rig.node.shard.feed.as_ref().unwrap();
+        let tell = |barrier| {
+            feed.push(
+                rig.node.seat.epoch,
+                Executed::Barrier { barrier, frontier: Frontier::NONE, is_seal: false },
+            );
+            feed.flush();
+        };
+        sink.items.take().for_each(drop);
+        let told = 3 * isonomy_mesh::LANE_MAX as u64;
+        (1..=told).for_each(tell);
+        let mut heard = Vec::new();
+        while heard.len() < told as usize {
+            heard.extend(sink.items.take().flatten());
+            feed.flush();
+        }
+        let number = |item| match item {
+            ForSink::Barrier(start) => start.barrier,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(heard.into_iter().map(number).collect::<Vec<_>>(), (1..=told).collect::<Vec<_>>());
     });
 }
 

@@ -17,7 +17,7 @@ use crate::time::ticks::Ticks;
 use futures_lite::future::or;
 use glommio::net::TcpStream;
 use glommio::{LocalExecutorBuilder, Placement};
-use isonomy_mesh::{MemberAddress, ProcessEnd};
+use isonomy_mesh::{FeedEnd, MemberAddress, ProcessEnd, SinkEnd, connect_sink};
 use isonomy_tuning::limits::{self, EXECUTOR_MEMLOCK_BYTES, Resource};
 use isonomy_wire::frame::Encoder;
 use isonomy_wire::id::{ReplicaId, ShardId};
@@ -58,6 +58,16 @@ pub(crate) fn in_executor<T>(what: impl AsyncFnOnce(Ticks) -> T) -> T {
 
 /// Runs a test in an executor.
 pub(crate) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
+    run_with(members, None, test);
+}
+
+/// The same for a shard whose decisions are published, with the sink's end.
+pub(crate) fn run_publishing(members: usize, test: impl AsyncFnOnce(Rig, SinkEnd)) {
+    let (feed, sink) = connect_sink();
+    run_with(members, Some(feed), async |rig| test(rig, sink).await);
+}
+
+fn run_with(members: usize, feed: Option<FeedEnd>, test: impl AsyncFnOnce(Rig)) {
     let dir = tempfile::tempdir().unwrap();
     let bound = || TcpListener::bind("127.0.0.1:0").unwrap();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
@@ -71,7 +81,8 @@ pub(crate) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
     in_executor(async |ticks| {
         let data_dir = DataDir::open(&setup.expected).unwrap();
         data_dir.enter(&setup.roster).unwrap();
-        let (process, end) = isonomy_mesh::connect();
+        let (process, mut end) = isonomy_mesh::connect();
+        end.feed = feed;
         let mail = Mail::new(end, setup.roster.clone());
         let shard = make(setup.settings.clone(), data_dir, mail, ticks).unwrap();
         let seat = Seat::of(&setup.roster).unwrap();
