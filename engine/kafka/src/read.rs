@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::settings::Settings;
 use isonomy_wire::id::ShardId;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::ops::{ControlFlow, Range};
@@ -112,8 +112,9 @@ fn read_committed(
                     break;
                 }
             }
-            // A record behind the range, a look at the end of the partition, or a lost connection.
-            Some(Ok(_) | Err(KafkaError::PartitionEOF(_) | KafkaError::Global(_))) | None => {}
+            // A record behind the range, or a look at the end of the partition.
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) | None => {}
+            Some(Err(error)) if is_lost_connection(&error) => {}
             Some(Err(error)) => return Err(asking.failed(asked, Some(memory))(error)),
         }
         if Instant::now() > deadline {
@@ -125,6 +126,16 @@ fn read_committed(
         }
     }
     Ok(())
+}
+
+/// Whether a broker or the leader of a partition is gone. librdkafka looks for another one by itself.
+fn is_lost_connection(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::NotLeaderForPartition | Code::Resolve
+        )
+    )
 }
 
 /// The offset behind everything that the reader has passed, also markers of transactions; -1 before that.
