@@ -1,7 +1,7 @@
 //! The configuration of a replica: flags over environment over file over defaults.
 
 mod etcd;
-mod publish;
+pub(crate) mod publish;
 
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};

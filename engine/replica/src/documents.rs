@@ -1,11 +1,13 @@
 //! What the documents say of limits, deadlines and exit codes is what the code has.
 
 use crate::backup::TAKE_SECONDS;
+use crate::config::publish::{BACKLOG_MIB, RETAIN_MIB};
 use crate::config::{CONNECTIONS_MAX, LOG_BUDGET_MIB, LOG_BUDGET_MIB_MIN};
 use crate::fatal::Reason;
 use crate::propose::{DEADLINE_SECONDS, LINES_BYTES_MAX, LINES_MAX};
 use crate::status::tuning_to_json;
 use isonomy_control::tuning::Name;
+use isonomy_kafka::settings::Settings as KafkaSettings;
 use isonomy_protocol::limits::{
     HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, SESSION_RESULT_BYTES_MAX, SOURCES_MAX,
     UNAVAILABLE_AFTER_US,
@@ -56,6 +58,27 @@ fn mib(bytes: usize) -> String {
 
 fn seconds(micros: u64) -> String {
     format!("{} s", micros as f64 / 1e6)
+}
+
+#[test]
+fn the_keys_of_publish_have_the_documented_defaults() {
+    let KafkaSettings {
+        topic, cursor_topic, format, batch_bytes, batch_time, replicas_min, insync_min, ..
+    } = KafkaSettings::default();
+    assert_table(
+        "## Publishing decisions",
+        &[
+            ("`to`", "nowhere".into()),
+            ("`retain_mib`", RETAIN_MIB.to_string()),
+            ("`backlog_mib`", BACKLOG_MIB.to_string()),
+            ("`brokers`", String::new()),
+            ("`topic`, `cursor_topic`", format!("`{topic}`, `{cursor_topic}`")),
+            ("`format`", format!("`\"{format}\"`")),
+            ("`batch_kib`, `batch_ms`", format!("{}, {}", batch_bytes >> 10, batch_time.as_millis())),
+            ("`replicas_min`, `insync_min`", format!("{replicas_min}, {insync_min}")),
+            ("`rdkafka`", String::new()),
+        ],
+    );
 }
 
 #[test]

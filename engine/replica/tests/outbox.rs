@@ -183,6 +183,7 @@ fn bad_input_of_tail_and_publish_is_told() {
     assert!(stderr(&output).contains("is no outbox"), "{}", stderr(&output));
     for (table, said) in [
         ("[publish]\nto = \"kafkaa\"\n", "kafkaa"),
+        ("[publish]\nto = \"file\"\nretain = 5\n", "retain"),
         ("[publish]\nretain_mib = 5\n", "does not say where to"),
         ("[publish]\nto = \"file\"\nretain_mib = 0\n", "`publish.retain_mib` is 0"),
     ] {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::bad;
 
 /// The default size of an outbox that is nobody's backlog, in MiB.
-const RETAIN_MIB: u64 = 1024;
+pub(crate) const RETAIN_MIB: u64 = 1024;
 /// The default size of what may wait for publication, in MiB.
-const BACKLOG_MIB: u64 = 4096;
+pub(crate) const BACKLOG_MIB: u64 = 4096;
 
 /// Where decisions are published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, ValueEnum)]
