@@ -23,7 +23,9 @@
 //! the entry that ends the key's life, which has the `key_seq` of the key's last decision.
 
 use crate::answer::{Answers, BadResponse};
-use crate::command::{Batch, Command, KEY_BYTES_MAX, Part, VALUE_BYTES_MAX};
+use crate::command::{
+    BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Batch, Command, KEY_BYTES_MAX, Part, VALUE_BYTES_MAX,
+};
 use crate::id::{ClusterId, CommandId, Epoch, InstanceId, ReplicaId, ShardId};
 use bytes::Bytes;
 
@@ -31,6 +33,8 @@ use bytes::Bytes;
 pub const HEAD_BYTES: usize = 64;
 /// The size of an entry without key and value, in bytes.
 pub const ENTRY_BYTES: usize = 16;
+/// The size of the largest batch, in bytes.
+pub const PUBLISHED_BYTES_MAX: usize = HEAD_BYTES + BATCH_COMMANDS_MAX * ENTRY_BYTES + BATCH_BYTES_MAX;
 /// The version of the layout.
 pub const PUBLISHED_VERSION: u8 = 1;
 
@@ -245,7 +249,7 @@ impl<'a> PublishedBatch<'a> {
             return Err(BadBatch::Version(bytes[12]));
         }
         let length = u32::from_le_bytes(array(bytes, 8)) as usize;
-        if length < HEAD_BYTES {
+        if !(HEAD_BYTES..=PUBLISHED_BYTES_MAX).contains(&length) {
             return Err(BadBatch::Damaged);
         }
         let bytes = bytes.get(..length).ok_or(BadBatch::CutOff { there, length })?;

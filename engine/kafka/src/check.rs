@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::settings::{Format, Settings};
 use crate::topic_id::topic_id;
 use futures_lite::future::block_on;
-use isonomy_wire::command::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use isonomy_wire::published::{ENTRY_BYTES, HEAD_BYTES};
+use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use isonomy_wire::published::PUBLISHED_BYTES_MAX;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::Consumer;
@@ -115,7 +115,7 @@ impl Settings {
     pub fn record_bytes_max(&self) -> usize {
         OVERHEAD_BYTES_MAX
             + match self.format {
-                Format::Batch => HEAD_BYTES + BATCH_COMMANDS_MAX * ENTRY_BYTES + BATCH_BYTES_MAX,
+                Format::Batch => PUBLISHED_BYTES_MAX,
                 Format::Record => KEY_BYTES_MAX + VALUE_BYTES_MAX,
             }
     }

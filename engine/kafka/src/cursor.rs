@@ -20,6 +20,7 @@
 //! above that of its row. A row executes in its order, and everything that an instance depends on is published before it.
 //! So a vector says it all, to every replica, whatever the order in which that replica has executed.
 
+use isonomy_mesh::Milestone;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{ClusterId, Epoch, REPLICAS_MAX, ReplicaId, ShardId};
 use isonomy_wire::published::Origin;
@@ -99,12 +100,17 @@ impl Cursor {
         Ok(())
     }
 
-    /// Everything of an epoch up to a frontier is published, or decides nothing.
-    pub fn pass(&mut self, epoch: Epoch, frontier: &Frontier) {
+    /// Whether everything before a barrier is published, or decides nothing.
+    pub fn has_passed(&self, Milestone { epoch, frontier, .. }: &Milestone) -> bool {
+        self.epoch > *epoch || (self.epoch == *epoch && self.frontier.covers(frontier))
+    }
+
+    /// Everything before a barrier is published, or decides nothing.
+    pub fn pass(&mut self, Milestone { epoch, frontier, .. }: &Milestone) {
         match epoch.cmp(&self.epoch) {
             Ordering::Less => {}
             Ordering::Equal => self.frontier.merge(frontier),
-            Ordering::Greater => (self.epoch, self.frontier) = (epoch, *frontier),
+            Ordering::Greater => (self.epoch, self.frontier) = (*epoch, *frontier),
         }
     }
 

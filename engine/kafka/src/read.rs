@@ -86,8 +86,8 @@ pub(crate) fn bounds(
     all.fetch_watermarks(topic, partition, PATIENCE).map_err(failed)
 }
 
-/// Gives each committed record of a range until there is a break. Waits until no transaction is open in it, since Kafka shows nothing behind the
-/// first open one.
+/// Gives each committed record of a range until there is a break. Waits until no transaction is open in it, since Kafka
+/// shows nothing behind the first open one.
 fn read_committed(
     asking: Asking<'_>,
     topic: &str,

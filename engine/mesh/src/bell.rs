@@ -2,8 +2,23 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Wake, Waker};
+use std::thread::Thread;
+
+/// Wakes a thread that has parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// What wakes the calling thread when it has parked.
+pub fn own_waker() -> Waker {
+    Waker::from(Arc::new(Unpark(std::thread::current())))
+}
 
 /// Counts the times that it was rung, and wakes the listener each time.
 ///

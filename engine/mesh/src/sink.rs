@@ -63,10 +63,11 @@ impl SinkStand {
 
     /// How the publication stands.
     pub fn publishing(&self) -> PublishStatus {
-        self.publishing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let told = self.publishing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        PublishStatus { backlog_bytes: self.backlog(), ..told }
     }
 
-    /// The publication stands like this.
+    /// The publication stands like this, but for its backlog.
     pub fn set_publishing(&self, status: PublishStatus) {
         *self.publishing.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }

@@ -147,7 +147,7 @@ pub enum Output {
     Cut(Position),
 }
 
-/// What has happened to the state of the shard. The records that commit it are durable.
+/// What has happened to the state of the shard (law, P1 and P2). The records that commit it are durable.
 ///
 /// A restart tells everything again from the state of the newest snapshot on, though perhaps in another order: what does not
 /// conflict may execute in any order.

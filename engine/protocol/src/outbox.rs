@@ -125,7 +125,7 @@ impl Outbox {
         }
     }
 
-    /// Tells what has executed, when all records appended so far are durable.
+    /// P1: tells what has executed, when all records appended so far are durable.
     pub(crate) fn tell(&mut self, executed: Executed) {
         if self.last <= self.durable {
             self.executed.push_back(executed);

@@ -56,9 +56,9 @@ pub(crate) struct Counters {
 /// From then on the caller brings inputs in any order: messages, requests, links, durable positions, room on the
 /// disk, and the time, at the latest at [`next_deadline`](Replica::next_deadline). After each batch of inputs the
 /// caller calls [`end_turn`](Replica::end_turn) and polls until nothing comes. [`poll`](Replica::poll) gives records
-/// for the log first, then messages, then replies, then what has executed, then a cut. A message or reply is held until the records that it
-/// rests on are durable, so the caller may send whatever comes at once. Positions are consecutive and become durable
-/// in order.
+/// for the log first, then messages, then replies, then what has executed, then a cut. A message or reply is held until
+/// the records that it rests on are durable, so the caller may send whatever comes at once. Positions are consecutive
+/// and become durable in order.
 ///
 /// Snapshots are asked for besides: while [`taking`](Replica::taking) names one, its bytes come from
 /// [`snapshot_bytes`](Replica::snapshot_bytes), and [`on_snapshot`](Replica::on_snapshot) says that its file is

@@ -8,30 +8,20 @@ use crate::publish::{Outboxes, Publishers};
 use isonomy_control::driver::{Held, Report};
 use isonomy_control::id::ChangeId;
 use isonomy_kafka::outbox::Keeper;
+use isonomy_mesh::bell::own_waker;
 use isonomy_mesh::{EpochEnd, FromShard, ProcessEnd, Progress, Roster, ShardSettings, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
 use isonomy_shard::{Ports, Resolver, Settings, spawn};
 use isonomy_tuning::cores;
 use isonomy_wire::id::{Epoch, RecordId, ShardId};
 use isonomy_wire::message::ShardStatus;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// How often it is tried to put the order to stop into a lane that is full.
 const LANE_RETRY: Duration = Duration::from_millis(20);
-
-/// Wakes a thread that has parked.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
 
 /// A shard that was started.
 struct Shard {
@@ -82,7 +72,7 @@ impl Shards {
     ) -> Result<Shards, Fatal> {
         let resolver = Resolver::default();
         let usable = if config.cores.is_empty() { cores::usable() } else { config.cores.clone() };
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let waker = own_waker();
         let mut outboxes = Outboxes::default();
         let start = |(index, ports)| {
             let shard = ShardId(index as u16);

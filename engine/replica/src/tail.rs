@@ -88,7 +88,7 @@ fn unread(error: OutboxError) -> Fatal {
     Fatal::new(reason, error.to_string())
 }
 
-/// Says that decisions are not there. They are on standard error, because standard output has decisions only.
+/// Says on standard error that decisions are missing, because standard output has decisions only.
 fn tell_gap(head: &SegmentHead, is_first: bool) {
     let barrier = head.start.barrier;
     if is_first && barrier > 0 {

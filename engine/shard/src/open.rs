@@ -6,6 +6,7 @@ use isonomy_protocol::limits::RESERVE_BLOCK;
 use isonomy_protocol::log::LogId;
 use isonomy_protocol::log::chain::Known;
 use isonomy_protocol::replica::Replica;
+use isonomy_protocol::snapshot::Snapshot;
 use isonomy_wire::id::{Epoch, RecordId};
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -49,11 +50,7 @@ pub(crate) async fn open(shard: &Rc<Shard>, seat: Seat, found: Found) -> Result<
     let snapshot = recover::newest_snapshot(id, &dir)?;
     let known = data_dir.known(settings.shard, snapshot.as_ref().map_or(0, |snapshot| snapshot.head.barrier));
     let mut core = match (snapshot, found) {
-        (Some(snapshot), _) => {
-            let mut core = Replica::new(config, rand::random());
-            core.restore(snapshot);
-            core
-        }
+        (Some(snapshot), _) => with_state(config, snapshot),
         (None, Found::InMemory { core: Some(core), .. }) => *core,
         (None, Found::InMemory { core: None, .. }) => Replica::new(config, rand::random()),
         (None, Found::OnDisk) => from_the_epoch_before(shard, &data_dir, seat, config)?,
@@ -135,15 +132,18 @@ fn sealed_by(
     let snapshot = recover::newest_snapshot(log, &dir)?;
     let known = Known { snapshot: snapshot.as_ref().map_or(0, |snapshot| snapshot.head.barrier), ..known };
     let mut core = match snapshot {
-        Some(snapshot) => {
-            let mut core = Replica::new(config, rand::random());
-            core.restore(snapshot);
-            core
-        }
+        Some(snapshot) => with_state(config, snapshot),
         None => without_state(shard, config),
     };
     read_back(shard, log, &dir, known, &mut core)?;
     Ok(core.sealed().is_some_and(|sealed| sealed.record == record).then_some(core))
+}
+
+/// A core that begins with the state of a snapshot.
+fn with_state(config: Config, snapshot: Snapshot) -> Replica {
+    let mut core = Replica::new(config, rand::random());
+    core.restore(snapshot);
+    core
 }
 
 /// A core that begins with its log. In the first epoch of a cluster its state is the empty one.

@@ -94,8 +94,6 @@ pub struct Coverage {
     pub publishers_took_turns: bool,
     /// A node that had taken over a snapshot published what came behind it.
     pub published_behind_a_gap: bool,
-    /// A node lacked, at the end, what was not published yet.
-    pub unpublishable: bool,
 }
 
 impl Coverage {
@@ -143,7 +141,6 @@ impl Coverage {
         self.succeeded |= other.succeeded;
         self.publishers_took_turns |= other.publishers_took_turns;
         self.published_behind_a_gap |= other.published_behind_a_gap;
-        self.unpublishable |= other.unpublishable;
         self.hinted |= other.hinted;
     }
 

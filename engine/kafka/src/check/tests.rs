@@ -1,4 +1,6 @@
 use super::*;
+use isonomy_wire::command::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
+use isonomy_wire::published::ENTRY_BYTES;
 
 fn settings() -> Settings {
     Settings { brokers: "127.0.0.1:9092".into(), ..Settings::default() }

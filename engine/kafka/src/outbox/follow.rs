@@ -1,7 +1,6 @@
 //! The outbox of a replica that does not publish: what another one has published need not be kept here either.
 
 use super::head::{read_head, segments};
-use super::source::covers;
 use super::writer::Published;
 use crate::error::Error;
 use crate::read::published;
@@ -20,7 +19,7 @@ pub fn follow(settings: &Settings, shard: ShardId, outbox: &Path, writer: &Publi
     let unread = |error: super::OutboxError| Error::Source(error.into());
     let there = segments(outbox).map_err(|error| Error::Source(error.into()))?;
     for barrier in there.into_iter().rev() {
-        if covers(&cursor, &read_head(outbox, barrier).map_err(unread)?.start) {
+        if cursor.has_passed(&read_head(outbox, barrier).map_err(unread)?.start) {
             writer.raise(barrier);
             break;
         }

@@ -81,12 +81,17 @@ pub fn segment_path(dir: &Path, barrier: u64) -> PathBuf {
 /// [`OutboxError`] if the file cannot be read, or does not begin as a segment does.
 pub(crate) fn read_head(dir: &Path, barrier: u64) -> Result<SegmentHead, OutboxError> {
     let path = segment_path(dir, barrier);
-    let mut bytes = [0; HEAD_BYTES];
     let file = File::open(&path).map_err(OutboxError::io(&path))?;
+    head_of(&file, &path)?.ok_or(OutboxError::Head(path))
+}
+
+/// The head with which a file begins; `None` if the file is shorter than a head.
+pub(super) fn head_of(file: &File, path: &Path) -> Result<Option<SegmentHead>, OutboxError> {
+    let mut bytes = [0; HEAD_BYTES];
     match file.read_exact_at(&mut bytes, 0) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(OutboxError::Head(path)),
-        Err(error) => Err(OutboxError::Io(path, error)),
-        Ok(()) => SegmentHead::decode(&bytes).ok_or(OutboxError::Head(path)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(OutboxError::Io(path.into(), error)),
+        Ok(()) => SegmentHead::decode(&bytes).map(Some).ok_or_else(|| OutboxError::Head(path.into())),
     }
 }
 

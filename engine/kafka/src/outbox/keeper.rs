@@ -2,12 +2,12 @@
 
 use super::error::OutboxError;
 use super::writer::Writer;
+use isonomy_mesh::bell::own_waker;
 use isonomy_mesh::{ForSink, SinkEnd};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long the thread waits before it tries a write again that has failed.
@@ -31,14 +31,6 @@ pub struct Kept {
 pub struct Keeper {
     thread: JoinHandle<()>,
     is_stopping: Arc<AtomicBool>,
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
 }
 
 impl Keeper {
@@ -100,7 +92,7 @@ fn keep(shards: &mut [Shard], stopping: &AtomicBool) -> bool {
 
 impl Shard {
     fn new(kept: Kept) -> Shard {
-        kept.end.items.listen(&Waker::from(Arc::new(Unpark(std::thread::current()))));
+        kept.end.items.listen(&own_waker());
         Shard { kept, items: VecDeque::new(), complained: None }
     }
 

@@ -1,7 +1,7 @@
 //! Reads an outbox while it is written.
 
 use super::error::OutboxError;
-use super::head::{HEAD_BYTES, SegmentHead, segment_path, segments};
+use super::head::{HEAD_BYTES, SegmentHead, head_of, segment_path, segments};
 use isonomy_wire::published::{BadBatch, HEAD_BYTES as BATCH_HEAD_BYTES, PublishedBatch};
 use std::fs::File;
 use std::io::ErrorKind;
@@ -144,12 +144,7 @@ impl OutboxReader {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.map_err(OutboxError::io(&path))?,
         };
-        let mut head = [0; HEAD_BYTES];
-        match file.read_exact_at(&mut head, 0) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-            read => read.map_err(OutboxError::io(&path))?,
-        }
-        let head = SegmentHead::decode(&head).ok_or_else(|| OutboxError::Head(path.clone()))?;
+        let Some(head) = head_of(&file, &path)? else { return Ok(None) };
         (self.buffer, self.given) = (Vec::new(), 0);
         self.open = Some(Open { barrier, file, path, offset: HEAD_BYTES as u64, is_finished: false });
         Ok(Some(head))

@@ -5,7 +5,7 @@ use super::head::{SegmentHead, read_head, segments};
 use super::reader::{Next, OutboxReader};
 use super::writer::Published;
 use crate::cursor::Cursor;
-use crate::publisher::{Passed, Source};
+use crate::publisher::Source;
 use isonomy_mesh::Milestone;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub struct OutboxSource {
     dir: PathBuf,
     published: Arc<Published>,
     reader: OutboxReader,
-    /// The milestone that was passed and not asked for.
-    passed: Option<Passed>,
+    /// The barrier that was passed and not asked for.
+    passed: Option<Milestone>,
     /// The place behind the newest batch that was given.
     given: (u64, u64),
     batch: Vec<u8>,
@@ -60,16 +60,11 @@ impl OutboxSource {
     }
 }
 
-/// Whether everything before a milestone is published.
-pub(super) fn covers(cursor: &Cursor, start: &Milestone) -> bool {
-    cursor.epoch > start.epoch || (cursor.epoch == start.epoch && cursor.frontier.covers(&start.frontier))
-}
-
 impl Source for OutboxSource {
     fn rewind(&mut self, cursor: &Cursor) -> Result<(), Failure> {
         let first = self.first()?;
         let start = first.map_or(Milestone::default(), |head| head.start);
-        if start.barrier > 0 && !covers(cursor, &start) {
+        if start.barrier > 0 && !cursor.has_passed(&start) {
             return Err(Lacking { barrier: start.barrier }.into());
         }
         (self.reader, self.passed) = (OutboxReader::starting_at(&self.dir, start.barrier), None);
@@ -84,9 +79,7 @@ impl Source for OutboxSource {
                 Next::Segment(SegmentHead { start, has_gap, .. }) if has_gap && !is_first => {
                     return Err(Lacking { barrier: start.barrier }.into());
                 }
-                Next::Segment(SegmentHead { start: Milestone { epoch, frontier, .. }, .. }) => {
-                    self.passed = Some(Passed { epoch, frontier });
-                }
+                Next::Segment(SegmentHead { start, .. }) => self.passed = Some(start),
                 Next::Batch(batch) => {
                     self.batch.clear();
                     self.batch.extend_from_slice(batch.bytes());
@@ -101,7 +94,7 @@ impl Source for OutboxSource {
         self.first().ok().flatten().is_none_or(|head| head.has_gap)
     }
 
-    fn passed(&mut self) -> Option<Passed> {
+    fn passed(&mut self) -> Option<Milestone> {
         self.passed.take()
     }
 

@@ -135,11 +135,6 @@ impl Writer {
         }
     }
 
-    /// The barrier behind which the outbox writes.
-    pub fn barrier(&self) -> Option<u64> {
-        self.growing.as_ref().map(|growing| growing.barrier)
-    }
-
     fn append(&mut self, origin: Origin, batch: &Batch, responses: &[(usize, bytes::Bytes)], has_more: bool) {
         for (place, response) in responses {
             let part = &batch.parts()[*place];

@@ -10,8 +10,8 @@ pub use status::Status;
 use crate::cursor::Cursor;
 use crate::error::Error;
 use crate::settings::Settings;
-use isonomy_wire::deps::Frontier;
-use isonomy_wire::id::{ClusterId, Epoch, ShardId};
+use isonomy_mesh::Milestone;
+use isonomy_wire::id::{ClusterId, ShardId};
 use session::Session;
 use status::Meters;
 use std::convert::Infallible;
@@ -49,23 +49,14 @@ pub trait Source: Send {
         false
     }
 
-    /// A point that was passed since this was asked last, all of whose batches were given.
-    fn passed(&mut self) -> Option<Passed> {
+    /// A barrier that was passed since this was asked last: all batches before it were given. Instances that decide nothing
+    /// have no batch, and only a barrier says that they came before.
+    fn passed(&mut self) -> Option<Milestone> {
         None
     }
 
     /// Hears what is published for good.
     fn on_published(&mut self, cursor: &Cursor);
-}
-
-/// A point in the order at which all batches of an epoch up to a frontier were given. Instances that decide nothing have no
-/// batch, and only such a point says that they came before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Passed {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The instances of the epoch.
-    pub frontier: Frontier,
 }
 
 /// Whose batches are published.

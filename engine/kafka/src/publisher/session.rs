@@ -3,7 +3,7 @@
 use super::record::{self, Record};
 use super::status::{Meters, Taken};
 use super::stop::Stop;
-use super::{Passed, Publication, Source};
+use super::{Publication, Source};
 use crate::check::check;
 use crate::client::{Asking, Producer, Reader};
 use crate::cursor::{Cursor, TopicId};
@@ -40,7 +40,7 @@ pub(super) struct Session<'a, S> {
 }
 
 impl<'a, S: Source> Session<'a, S> {
-    /// Fences the publisher before this one, and only then asks what is published.
+    /// P4: fences the publisher before this one, and only then asks what is published.
     pub(super) fn open(
         settings: &'a Settings,
         publication: Publication,
@@ -84,7 +84,7 @@ impl<'a, S: Source> Session<'a, S> {
         Ok(())
     }
 
-    /// Begins a transaction with the first batch that is not published, and takes batches until the bounds are reached. A
+    /// P3: begins a transaction with the first batch that is not published, and takes batches until the bounds are reached. A
     /// component is taken as a whole, however large it is.
     fn fill(&mut self, next: &mut Cursor) -> Result<Taken, Error> {
         let settings = self.asking.settings;
@@ -99,8 +99,8 @@ impl<'a, S: Source> Session<'a, S> {
             if is_whole && (taken.bytes >= settings.batch_bytes || left == Some(Duration::ZERO)) {
                 return Ok(taken);
             }
-            if let Some(Passed { epoch, frontier }) = self.source.passed() {
-                next.pass(epoch, &frontier);
+            if let Some(milestone) = self.source.passed() {
+                next.pass(&milestone);
                 if until.is_none() {
                     self.cursor = *next;
                 }

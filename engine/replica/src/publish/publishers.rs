@@ -195,10 +195,10 @@ impl Slot {
         let trouble = error.unwrap_or_else(|| self.trouble.clone());
         self.stand.set_publishing(PublishStatus {
             is_publisher: is_publishing,
-            backlog_bytes: self.stand.backlog(),
             decisions,
             transactions,
             trouble,
+            ..PublishStatus::default()
         });
     }
 }

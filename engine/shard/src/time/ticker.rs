@@ -41,9 +41,8 @@ struct Held {
     is_full: bool,
     bytes: u64,
     budget: u64,
-    /// The bytes that wait for publication, if too many do.
-    unpublished: Option<u64>,
-    publish_budget: u64,
+    /// What is wrong with the publication, if too much waits for it.
+    unpublished: Option<Reason>,
 }
 
 impl Held {
@@ -64,13 +63,7 @@ impl Held {
             Some(hung) => Room::Hung(Reason::DiskHung { for_ms: hung.as_millis() as u32 }),
             None if self.is_full => Room::Gone(Reason::DiskFull),
             None if self.is_over_budget() => Room::Short(Reason::LogFull { held_bytes, budget_bytes }),
-            None => match self.unpublished {
-                Some(held_bytes) => {
-                    let budget_bytes = self.publish_budget;
-                    Room::Short(Reason::PublicationBehind { held_bytes, budget_bytes })
-                }
-                None => Room::Enough,
-            },
+            None => self.unpublished.map_or(Room::Enough, Room::Short),
         }
     }
 }
@@ -176,15 +169,15 @@ impl Node {
             bytes: disk.held_bytes(),
             budget: self.settings().log_budget,
             unpublished: self.unpublished(),
-            publish_budget: self.settings().publish_budget,
         }
     }
 
-    /// The bytes that wait for publication, if more do than may.
-    fn unpublished(&self) -> Option<u64> {
+    /// Whether more waits for publication than may.
+    fn unpublished(&self) -> Option<Reason> {
         let feed = self.shard.feed.as_ref()?;
-        let bytes = feed.backlog();
-        (bytes > self.settings().publish_budget || feed.is_behind()).then_some(bytes)
+        let (held_bytes, budget_bytes) = (feed.backlog(), self.settings().publish_budget);
+        let is_behind = held_bytes > budget_bytes || feed.is_behind();
+        is_behind.then_some(Reason::PublicationBehind { held_bytes, budget_bytes })
     }
 
     /// D9: returns whether the disk has begun to hang or to answer again since the last tick, and logs it.

@@ -110,13 +110,12 @@ impl World {
         }
     }
 
-    /// Each node publishes all that it has. What a node lacks, because it took over a snapshot, another one must have.
+    /// Each node publishes all that it has, unless it took over a snapshot and lacks what is not published yet.
     fn publish_the_rest(&mut self) {
         let coverage = &mut self.summary.coverage;
         for node in self.nodes.iter().filter(|node| node.core.is_some()) {
             let has_all = self.ghost.publication.publish(self.ghost.epoch, node.id, &node.outbox, usize::MAX);
             coverage.published_behind_a_gap |= has_all && node.outbox.has_gap();
-            coverage.unpublishable |= !has_all;
         }
         coverage.publishers_took_turns |= self.ghost.publication.turns > 0;
     }

@@ -155,8 +155,7 @@ fn the_process_gets_the_metrics_at_each_sweep() {
 }
 
 /// A log that nearly fills its budget, and nothing to publish.
-const WELL: Held =
-    Held { hung: None, is_full: false, bytes: 99, budget: 100, unpublished: None, publish_budget: 50 };
+const WELL: Held = Held { hung: None, is_full: false, bytes: 99, budget: 100, unpublished: None };
 
 #[test]
 fn a_barrier_is_asked_for_while_the_budget_is_used_up_and_the_disk_takes_it() {
@@ -173,8 +172,8 @@ fn the_worst_that_a_disk_has_is_told_first() {
     assert_eq!(well.room(), Room::Enough);
     let over = Held { bytes: 100, ..well };
     assert_eq!(over.room(), Room::Short(Reason::LogFull { held_bytes: 100, budget_bytes: 100 }));
-    let behind = Held { unpublished: Some(51), ..well };
     let reason = Reason::PublicationBehind { held_bytes: 51, budget_bytes: 50 };
+    let behind = Held { unpublished: Some(reason), ..well };
     assert_eq!(behind.room(), Room::Short(reason));
     let full = Held { is_full: true, ..over };
     assert_eq!(full.room(), Room::Gone(Reason::DiskFull));
