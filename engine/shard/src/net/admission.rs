@@ -76,7 +76,10 @@ impl Node {
         here: Start,
         position: Option<u64>,
     ) -> Result<(), Refusal> {
-        let met = Met { start: self.data_dir.met(id), heard: self.pump.look(|core| core.heard(id)) };
+        // A learner admits nobody, so a member does not ask it, and always names it the position of its own start.
+        let is_learner = self.seat.is_learner();
+        let heard = if is_learner { 0 } else { self.pump.look(|core| core.heard(id)) };
+        let met = Met { start: self.data_dir.met(id), heard };
         judge(met, here, position).map_err(|found| Refusal::SetBack {
             id,
             found,
@@ -124,11 +127,12 @@ impl Node {
         self.maybe_admit();
     }
 
-    /// Whether a peer itself, of this cluster and epoch, says that this replica was set back.
-    fn is_set_back(&self, peer: ReplicaId, refusal: &Refusal) -> bool {
+    /// Whether a member itself, of this cluster and epoch, says that this replica was set back. A learner judges nobody.
+    pub(crate) fn is_set_back(&self, peer: ReplicaId, refusal: &Refusal) -> bool {
         let (me, here) = (self.seat.replica, self.data_dir.cluster_id());
-        matches!(*refusal, Refusal::SetBack { id, by, cluster, epoch, .. }
-            if (id, by, cluster, epoch) == (me, peer, here, self.seat.epoch))
+        peer.0 < self.seat.members
+            && matches!(*refusal, Refusal::SetBack { id, by, cluster, epoch, .. }
+                if (id, by, cluster, epoch) == (me, peer, here, self.seat.epoch))
     }
 
     fn on_objection(&self, peer: ReplicaId, refusal: &Refusal) {

@@ -65,6 +65,15 @@ impl Setup {
         }
     }
 
+    /// A learner behind the members, whose address is the last.
+    pub(crate) fn learner(path: PathBuf, places: Vec<MemberAddress>) -> Setup {
+        let mut setup = Setup::new(path, places);
+        setup.roster.members -= 1;
+        setup.expected.member = setup.roster.members;
+        setup.roster.own = Some(ReplicaId(setup.roster.members));
+        setup
+    }
+
     /// A replica alone.
     pub(crate) fn alone(path: &Path) -> Setup {
         let own = MemberAddress { host: "127.0.0.1".into(), peer_base: 7100, client_base: 7200 };

@@ -23,6 +23,7 @@ use isonomy_wire::frame::Encoder;
 use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::message::{Handshake, Hello};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub(crate) const SHARD: ShardId = ShardId(0);
 /// How long anything that must happen may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Replica 0 of a cluster whose other members the test plays.
+/// Replica 0 of a cluster, or a learner, whose other members the test plays.
 pub(crate) struct Rig {
     pub(crate) node: Rc<Node>,
     pub(crate) setup: Setup,
@@ -58,26 +59,36 @@ pub(crate) fn in_executor<T>(what: impl AsyncFnOnce(Ticks) -> T) -> T {
 
 /// Runs a test in an executor.
 pub(crate) fn run(members: usize, test: impl AsyncFnOnce(Rig)) {
-    run_with(members, None, test);
+    run_with(members, None, Setup::new, test);
+}
+
+/// The same for a learner behind the members, which has the last of the ports for peers.
+pub(crate) fn run_learner(members: usize, test: impl AsyncFnOnce(Rig)) {
+    run_with(members + 1, None, Setup::learner, test);
 }
 
 /// The same for a shard whose decisions are published, with the sink's end.
 pub(crate) fn run_publishing(members: usize, test: impl AsyncFnOnce(Rig, SinkEnd)) {
     let (feed, sink) = connect_sink();
-    run_with(members, Some(feed), async |rig| test(rig, sink).await);
+    run_with(members, Some(feed), Setup::new, async |rig| test(rig, sink).await);
 }
 
-fn run_with(members: usize, feed: Option<FeedEnd>, test: impl AsyncFnOnce(Rig)) {
+fn run_with(
+    places: usize,
+    feed: Option<FeedEnd>,
+    setup: fn(PathBuf, Vec<MemberAddress>) -> Setup,
+    test: impl AsyncFnOnce(Rig),
+) {
     let dir = tempfile::tempdir().unwrap();
     let bound = || TcpListener::bind("127.0.0.1:0").unwrap();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    let (peers, clients) = ((0..members).map(|_| bound()).collect::<Vec<_>>(), bound());
+    let (peers, clients) = ((0..places).map(|_| bound()).collect::<Vec<_>>(), bound());
     let member = |listener| MemberAddress {
         host: "127.0.0.1".into(),
         peer_base: port(listener),
         client_base: port(&clients),
     };
-    let setup = Setup::new(dir.path().join("data"), peers.iter().map(member).collect());
+    let setup = setup(dir.path().join("data"), peers.iter().map(member).collect());
     in_executor(async |ticks| {
         let data_dir = DataDir::open(&setup.expected).unwrap();
         data_dir.enter(&setup.roster).unwrap();
@@ -92,9 +103,10 @@ fn run_with(members: usize, feed: Option<FeedEnd>, test: impl AsyncFnOnce(Rig)) 
 }
 
 impl Rig {
-    /// The port for peers of replica 0, as its executor serves it.
+    /// The own port for peers, as its executor serves it.
     pub(crate) fn peers(&self) -> Rc<glommio::net::TcpListener> {
-        Rc::new(listener_of(self.peers[0].try_clone().unwrap()))
+        let own = &self.peers[self.node.seat.replica.index()];
+        Rc::new(listener_of(own.try_clone().unwrap()))
     }
 
     /// The port for clients of replica 0.

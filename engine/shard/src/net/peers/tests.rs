@@ -3,6 +3,8 @@
 use crate::data_dir::Claim;
 use crate::net::connection::{Connection, LinkError};
 use crate::node::Node;
+use crate::pump::Input;
+use crate::settings::Seat;
 use crate::testing::rig::{self, PATIENCE, Rig, SHARD, connect, shake};
 use glommio::net::TcpListener;
 use isonomy_mesh::ToShard;
@@ -11,7 +13,7 @@ use isonomy_wire::frame::Encoder;
 use isonomy_wire::id::RecordId;
 use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{
-    Handshake, Hello, PeerMessage, PeerStatus, Refusal, Role, SetBack, Start, Welcome,
+    Gossip, Handshake, Hello, PeerMessage, PeerStatus, Refusal, Role, SetBack, Start, Welcome,
 };
 use isonomy_wire::route::RULE_VERSION;
 use std::cell::Cell;
@@ -33,7 +35,7 @@ fn told(node: &Node) -> PeerStatus {
 
 /// The peer is welcomed on a connection of its own, and has not spoken.
 async fn greeted(rig: &Rig, start: Start) -> Connection {
-    let mut connection = connect(&rig.peers[0]).await;
+    let mut connection = connect(&rig.peers[rig.node.seat.replica.index()]).await;
     let answer = shake(&mut connection, hello(start)).await.unwrap();
     assert!(matches!(answer, Handshake::Welcome(_)), "{answer:?}");
     connection
@@ -99,6 +101,59 @@ fn g6_a_second_process_is_heard_once_the_first_has_gone() {
         assert_eq!(rig.node.data_dir.met(PEER), Some(SECOND));
         let found = SetBack::Starts { here: 1, known: 2 };
         assert!(matches!(refused(FIRST).await, Refusal::SetBack { found: it, .. } if it == found));
+    });
+}
+
+/// The peer says how many records its log has.
+async fn tell_position(rig: &Rig, connection: &Connection, position: u64) {
+    let mut encoder = Encoder::default();
+    let gossip = PeerMessage::Gossip(Box::new(Gossip { position, ..Gossip::default() }));
+    connection.sink.push(&mut encoder, rig.node.net.peer_scope, &gossip, &[], 0);
+    connection.sink.flush();
+    rig.until("the gossip", || rig.node.pump.look(|core| core.heard(PEER)) == position).await;
+}
+
+/// What becomes of a member that has said that its log grew, loses its link, and says again how long its log was at its
+/// start. To those who have welcomed it once it says how long the log is.
+async fn greet_again_as_at_start(rig: Rig) -> Handshake {
+    serve(&rig);
+    let first = greeted(&rig, FIRST).await;
+    rig.node.pump.take(Input::Admit);
+    speak(&rig, &first, 1).await;
+    tell_position(&rig, &first, 10).await;
+    drop(first);
+    rig.until("the end of the link", || told(&rig.node).silenced == 1).await;
+    let own = rig.node.seat.replica.index();
+    shake(&mut connect(&rig.peers[own]).await, hello(FIRST)).await.unwrap()
+}
+
+#[test]
+fn g6_a_member_judges_a_log_that_has_become_shorter() {
+    rig::run(3, async |rig| {
+        let answer = greet_again_as_at_start(rig).await;
+        let found = SetBack::Log { here: 0, heard: 10 };
+        assert!(matches!(answer, Handshake::Refused(Refusal::SetBack { found: it, .. }) if it == found));
+    });
+}
+
+#[test]
+fn g6_a_learner_judges_nobody() {
+    rig::run_learner(2, async |rig| {
+        let answer = greet_again_as_at_start(rig).await;
+        assert!(matches!(answer, Handshake::Welcome(_)), "{answer:?}");
+    });
+}
+
+#[test]
+fn g6_only_a_members_word_stops_a_replica_as_set_back() {
+    rig::run(3, async |rig| {
+        let Seat { replica: id, epoch, .. } = rig.node.seat;
+        let (cluster, found) = (rig.node.data_dir.cluster_id(), SetBack::Log { here: 0, heard: 10 });
+        let refusal = |by| Refusal::SetBack { id, found, by, cluster, epoch };
+        assert!(rig.node.is_set_back(PEER, &refusal(PEER)));
+        let learner = ReplicaId(3);
+        assert!(!rig.node.is_set_back(learner, &refusal(learner)));
+        assert!(!rig.node.is_set_back(PEER, &refusal(learner)));
     });
 }
 
