@@ -231,6 +231,36 @@ pub struct PublishStatus {
     pub trouble: String,
 }
 
+/// How a partition of a topic of proposals stands at the replica that consumes it.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: u32,
+    /// The offset before which every record is done.
+    pub position: u64,
+    /// How many offsets lie between there and the end of the partition; `None` while that is not known.
+    pub lag: Option<u64>,
+    /// The records that were decided since this replica consumes the partition.
+    pub decided: u64,
+    /// The records since then that were delivered again and had been decided before.
+    pub before: u64,
+    /// The records since then that could not be proposed and went to the dead letters.
+    pub dead_letters: u64,
+    /// The records that were deleted from the topic before they were decided.
+    pub lost: u64,
+    /// Why the partition does not get on; empty if there is no trouble.
+    pub trouble: String,
+}
+
+/// How the consumption of a topic of proposals stands at a replica.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConsumeStatus {
+    /// The partitions that this replica consumes.
+    pub partitions: Vec<PartitionStatus>,
+    /// Why it consumes nothing; empty if there is no trouble.
+    pub trouble: String,
+}
+
 /// The status of one shard of one replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct ShardStatus {
@@ -295,6 +325,8 @@ pub struct ShardStatus {
     pub waited_in_vain: u64,
     /// How the publication of the shard's decisions stands, if they are published.
     pub publishing: Option<PublishStatus>,
+    /// How the consumption of proposals stands, if this replica consumes them; told by shard 0 only.
+    pub consuming: Option<ConsumeStatus>,
     /// How the replica stands to the fast path.
     pub path: PathStatus,
     /// The settings in force.

@@ -138,8 +138,7 @@ impl Error {
     ) -> Error {
         match error {
             KafkaError::ClientConfig(_, why, name, value) => {
-                let value = if is_secret(name) { "***" } else { value }.to_owned();
-                Error::Settings(BadSettings::Property { name: name.clone(), value, why: why.clone() })
+                Error::Settings(BadSettings::of_property(name, value, why))
             }
             KafkaError::ClientCreation(why) => Error::Settings(BadSettings::Client(why.clone())),
             _ => match error.rdkafka_error_code() {
@@ -155,9 +154,4 @@ impl Error {
             },
         }
     }
-}
-
-/// Whether the value of a property may be a secret.
-fn is_secret(name: &str) -> bool {
-    ["password", "secret", "pem", "jaas", "oauthbearer"].iter().any(|word| name.contains(word))
 }

@@ -1,12 +1,13 @@
-//! Published decisions, sent to Kafka exactly once.
+//! Published decisions, sent to Kafka exactly once, and proposals that come from Kafka, each decided once.
 //!
 //! A [`publisher::Publisher`] is a thread that sends the published batches of one shard from a [`publisher::Source`] to
 //! a partition of a topic. Each transaction holds batches and the [`cursor`] behind them. A publisher that takes over first
-//! makes Kafka refuse the one before it (the transactional id is the same), and only then reads the cursor. `docs/KAFKA.md`
-//! has the contract.
+//! makes Kafka refuse the one before it (the transactional id is the same), and only then reads the cursor. A
+//! [`consumer::Consumer`] is a thread that proposes the records of a topic. `docs/KAFKA.md` has the contracts.
 
 mod check;
 mod client;
+pub mod consumer;
 pub mod cursor;
 mod error;
 pub mod outbox;

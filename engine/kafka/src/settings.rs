@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The longest name of a topic that Kafka takes.
 const TOPIC_BYTES_MAX: usize = 249;
 /// The properties of librdkafka that exactly-once rests on, or that have a setting of their own.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 19] = [
     "acks",
     "auto.offset.reset",
     "bootstrap.servers",
@@ -19,13 +19,16 @@ const RESERVED: [&str; 16] = [
     "enable.idempotence",
     "enable.partition.eof",
     "group.id",
+    "group.protocol",
     "isolation.level",
     "log_level",
     "message.max.bytes",
     "metadata.broker.list",
+    "partition.assignment.strategy",
     "queue.buffering.max.kbytes",
     "queue.buffering.max.messages",
     "request.required.acks",
+    "statistics.interval.ms",
     "transactional.id",
 ];
 
@@ -122,9 +125,12 @@ pub enum BadSettings {
         "'{0}' is no name of a topic; a name has 1 to {TOPIC_BYTES_MAX} letters, digits, dots, underscores and hyphens"
     )]
     Topic(String),
-    /// One topic for both.
-    #[error("'{0}' is named for the decisions and for the cursors; give each a topic of its own")]
+    /// One topic for two purposes.
+    #[error("the topic '{0}' is named for two purposes; give each a topic of its own")]
     OneTopic(String),
+    /// No consumer group.
+    #[error("the consumer group has no name; name one, or leave `group` out")]
+    NoGroup,
     /// An unknown format.
     #[error("'{0}' is no format; a format is \"record\" or \"batch\"")]
     Format(String),
@@ -151,6 +157,16 @@ pub enum BadSettings {
     Client(String),
 }
 
+impl BadSettings {
+    /// librdkafka does not take a property; its value is shown unless it may be a secret.
+    pub(crate) fn of_property(name: &str, value: &str, why: &str) -> BadSettings {
+        let is_secret =
+            ["password", "secret", "pem", "jaas", "oauthbearer"].iter().any(|word| name.contains(word));
+        let value = if is_secret { "***" } else { value };
+        BadSettings::Property { name: name.into(), value: value.into(), why: why.into() }
+    }
+}
+
 impl Settings {
     /// Whether the settings can be used, as far as this can be told without Kafka.
     ///
@@ -158,44 +174,54 @@ impl Settings {
     ///
     /// [`BadSettings`] with what is wrong.
     pub fn check(&self) -> Result<(), BadSettings> {
-        if self.brokers.trim().is_empty() {
-            return Err(BadSettings::NoBroker);
-        }
-        for topic in [&self.topic, &self.cursor_topic] {
-            let is_name = topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-            if !is_name
-                || topic.is_empty()
-                || topic.len() > TOPIC_BYTES_MAX
-                || [".", ".."].contains(&topic.as_str())
-            {
-                return Err(BadSettings::Topic(topic.clone()));
-            }
-        }
-        if self.topic == self.cursor_topic {
-            return Err(BadSettings::OneTopic(self.topic.clone()));
-        }
+        check_names(&self.brokers, [&self.topic, &self.cursor_topic])?;
         if self.batch_bytes == 0 {
             return Err(BadSettings::NoRoom);
         }
-        match self.properties.keys().find(|name| RESERVED.contains(&name.as_str())) {
-            Some(name) => Err(BadSettings::Reserved(name.clone())),
-            None => Ok(()),
-        }
+        check_properties(&self.properties)
     }
 
     /// What all clients have in common.
     pub(crate) fn client(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config.set("client.id", "isonomy").set("bootstrap.servers", &self.brokers);
-        // A broker that comes back is noticed soon; librdkafka's own 10 s would delay what was decided long ago.
-        config.set("reconnect.backoff.max.ms", "1000");
-        for (name, value) in &self.properties {
-            config.set(name, value);
-        }
-        // librdkafka's own reports of lost connections repeat themselves; ours say what comes of them.
-        config.set_log_level(RDKafkaLogLevel::Error);
-        config
+        client(&self.brokers, &self.properties)
     }
+}
+
+/// Whether there are brokers, and two topics that can be.
+pub(crate) fn check_names(brokers: &str, topics: [&String; 2]) -> Result<(), BadSettings> {
+    if brokers.trim().is_empty() {
+        return Err(BadSettings::NoBroker);
+    }
+    for topic in topics {
+        let is_name = topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        let is_fit = !topic.is_empty() && topic.len() <= TOPIC_BYTES_MAX;
+        if !is_name || !is_fit || [".", ".."].contains(&topic.as_str()) {
+            return Err(BadSettings::Topic(topic.clone()));
+        }
+    }
+    if topics[0] == topics[1] { Err(BadSettings::OneTopic(topics[0].clone())) } else { Ok(()) }
+}
+
+/// Whether all properties are the user's to set.
+pub(crate) fn check_properties(properties: &BTreeMap<String, String>) -> Result<(), BadSettings> {
+    match properties.keys().find(|name| RESERVED.contains(&name.as_str())) {
+        Some(name) => Err(BadSettings::Reserved(name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// What all clients have in common.
+pub(crate) fn client(brokers: &str, properties: &BTreeMap<String, String>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("client.id", "isonomy").set("bootstrap.servers", brokers);
+    // A broker that comes back is noticed soon; librdkafka's own 10 s would delay what was decided long ago.
+    config.set("reconnect.backoff.max.ms", "1000");
+    for (name, value) in properties {
+        config.set(name, value);
+    }
+    // librdkafka's own reports of lost connections repeat themselves; ours say what comes of them.
+    config.set_log_level(RDKafkaLogLevel::Error);
+    config
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! The configuration of a replica: flags over environment over file over defaults.
 
+mod consume;
 mod etcd;
 pub(crate) mod publish;
 
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
+pub(crate) use consume::Consume;
+use consume::ConsumeFile;
 use etcd::EtcdFile;
 pub(crate) use etcd::{EtcdArgs, MembershipSource};
 use isonomy_control::places::places;
@@ -125,6 +128,7 @@ struct File {
     etcd: EtcdFile,
     #[serde(default)]
     publish: PublishFile,
+    consume: Option<ConsumeFile>,
     settings: Option<Chosen>,
 }
 
@@ -202,6 +206,8 @@ pub(crate) struct Config {
     pub(crate) settings: Chosen,
     /// How the decisions are published, if they are.
     pub(crate) publish: Option<Publish>,
+    /// Where proposals are consumed from, if they are.
+    pub(crate) consume: Option<Consume>,
     /// Where etcd is, if the members are named there.
     pub(crate) etcd: Option<EtcdSettings>,
     /// Where the others find this replica, if not where the record in etcd says.
@@ -242,6 +248,7 @@ impl Config {
                 * args.source_expiry_days.or(file.source_expiry_days).unwrap_or(SOURCE_EXPIRY_DAYS),
             settings: settings(file.settings, etcd.is_some())?,
             publish: publish::join(args.publish, file.publish)?,
+            consume: consume::check(file.consume)?,
             etcd,
             advertise: args.advertise.or(file.advertise),
             members,

@@ -5,6 +5,7 @@ mod bytes;
 mod checks;
 mod commands;
 mod config;
+mod consume;
 mod delete;
 mod demo;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The shards of a replica, as the process's main thread sees them: their threads, and what crosses the mesh.
 
 use crate::config::{Config, Durability};
+use crate::consume::Consumption;
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::membership::{Known, Membership};
@@ -50,6 +51,8 @@ pub(crate) struct Shards {
     keeper: Option<Keeper>,
     /// Those who send the decisions to Kafka, if they are published there.
     publishers: Option<Publishers>,
+    /// Who consumes proposals, if they are consumed.
+    consumption: Option<Consumption>,
     data_dir: DataDir,
     /// The members, if they are named in etcd.
     membership: Option<Membership>,
@@ -74,6 +77,8 @@ impl Shards {
         let usable = if config.cores.is_empty() { cores::usable() } else { config.cores.clone() };
         let waker = own_waker();
         let mut outboxes = Outboxes::default();
+        let consumption = Consumption::new(config, data_dir);
+        let consuming = consumption.as_ref().map(Consumption::shown);
         let start = |(index, ports)| {
             let shard = ShardId(index as u16);
             let settings = Settings {
@@ -88,6 +93,7 @@ impl Shards {
                 resolver: resolver.clone(),
                 unreachable: unreachable.clone(),
                 log_lines_dropped: logging::dropped,
+                consuming: (index == 0).then(|| consuming.clone()).flatten(),
             };
             let (end, mut shard_end) = connect();
             shard_end.feed = outboxes.open(config, data_dir, shard)?;
@@ -114,6 +120,7 @@ impl Shards {
             shards,
             keeper,
             publishers,
+            consumption,
             data_dir: data_dir.clone(),
             membership,
             entered: roster.epoch,
@@ -126,6 +133,7 @@ impl Shards {
         loop {
             self.hear()?;
             if self.shards.iter().all(|shard| shard.is_ready) {
+                self.consumption.as_mut().map_or(Ok(()), Consumption::start)?;
                 return Ok(true);
             }
             if stopping.load(Ordering::Relaxed) {
@@ -142,6 +150,8 @@ impl Shards {
             self.hear()?;
             std::thread::park();
         }
+        // While the shards serve, so that what is under way is answered.
+        self.consumption.take().into_iter().for_each(Consumption::stop);
         let mut untold: Vec<&Shard> = self.shards.iter().collect();
         loop {
             // A shard that stands still takes its orders when it goes on, and the others stop meanwhile.
@@ -161,6 +171,7 @@ impl Shards {
     fn hear(&mut self) -> Result<(), Fatal> {
         self.shards.iter_mut().for_each(Shard::hear);
         self.tend_publishers()?;
+        self.consumption.iter().for_each(Consumption::show);
         let Some(membership) = &self.membership else {
             self.shards.iter_mut().for_each(|shard| shard.tune(self.settings));
             return Ok(());

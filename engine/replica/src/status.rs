@@ -7,7 +7,9 @@ use anyhow::ensure;
 use clap::Args;
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
 use isonomy_wire::id::{ClusterId, ShardId};
-use isonomy_wire::message::{PeerStatus, PublishStatus, Role, ShardStatus, Welcome};
+use isonomy_wire::message::{
+    ConsumeStatus, PartitionStatus, PeerStatus, PublishStatus, Role, ShardStatus, Welcome,
+};
 use isonomy_wire::tuning::{Loss, PathMode, PathReason, PathStatus, Tuning};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -134,6 +136,7 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
             "settings_trouble": (!status.tuning_trouble.is_empty()).then_some(&status.tuning_trouble),
             "recoveries": status.recoveries,
             "publishing": status.publishing.as_ref().map(publishing_to_json),
+            "consuming": status.consuming.as_ref().map(consuming_to_json),
             "messages_dropped": json!({
                 "not_admitted": status.messages_dropped.not_admitted,
                 "impossible": status.messages_dropped.impossible,
@@ -173,6 +176,39 @@ fn publishing_to_json(publishing: &PublishStatus) -> Value {
         "transactions": transactions,
         "trouble": (!trouble.is_empty()).then_some(trouble),
     })
+}
+
+fn consuming_to_json(consuming: &ConsumeStatus) -> Value {
+    let text = |trouble: &String| (!trouble.is_empty()).then(|| trouble.clone());
+    let partition = |it: &PartitionStatus| {
+        let PartitionStatus { partition, position, lag, decided, before, dead_letters, lost, trouble } = it;
+        json!({
+            "partition": partition,
+            "position": position,
+            "lag": lag,
+            "decided": decided,
+            "decided_before": before,
+            "dead_letters": dead_letters,
+            "lost": lost,
+            "trouble": text(trouble),
+        })
+    };
+    let partitions: Vec<Value> = consuming.partitions.iter().map(partition).collect();
+    json!({"partitions": partitions, "trouble": text(&consuming.trouble)})
+}
+
+/// A line for each partition that is consumed, with a newline before it.
+fn consuming_lines(status: &ShardStatus) -> String {
+    let Some(consuming) = &status.consuming else { return String::new() };
+    let line = |it: &PartitionStatus| {
+        let PartitionStatus { partition, position, lag, decided, before, dead_letters, lost, .. } = it;
+        let lag = lag.map_or("unknown".into(), |lag| lag.to_string());
+        format!(
+            "\n            consumes partition {partition} from offset {position}  lag {lag}  decided {decided}  before \
+             {before}  dead letters {dead_letters}  lost {lost}"
+        )
+    };
+    consuming.partitions.iter().map(line).collect()
 }
 
 /// The line for the publication, with a newline before it, if the shard is published.
@@ -322,6 +358,7 @@ fn shard_lines(welcome: &Welcome, status: &ShardStatus) -> String {
         + &state
         + &barrier
         + &publishing_line(status)
+        + &consuming_lines(status)
         + &connections
         + &links
         + &troubles(status)
@@ -357,6 +394,16 @@ fn troubles(status: &ShardStatus) -> String {
         status.publishing.as_ref().filter(|it| !it.trouble.is_empty())
     {
         also(format!("not published: {trouble}"));
+    }
+    if let Some(ConsumeStatus { partitions, trouble }) = &status.consuming {
+        if !trouble.is_empty() {
+            also(format!("nothing is consumed: {trouble}"));
+        }
+        for PartitionStatus { partition, trouble, .. } in
+            partitions.iter().filter(|it| !it.trouble.is_empty())
+        {
+            also(format!("partition {partition}: {trouble}"));
+        }
     }
     if status.messages_dropped.impossible > 0 {
         also(format!(

@@ -11,6 +11,7 @@ use isonomy_wire::tuning::PathStatus;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::data_dir::EpochDir;
@@ -143,6 +144,10 @@ impl Node {
             path: PathStatus { for_ms: self.pump.now().since(path_since) / 1000, ..core.path },
             fetched: self.transfers.progress(),
             publishing: self.shard.feed.as_ref().map(Feed::publishing),
+            consuming: self.settings().consuming.as_ref().map(|it| {
+                let told = it.lock().unwrap_or_else(PoisonError::into_inner);
+                told.clone()
+            }),
             snapshot_trouble: self.snapshot_trouble(),
             tuning_trouble: self.shard.mail.settings_trouble(),
             process_cpu_us: process_cpu_us(),

@@ -3,7 +3,9 @@
 use crate::net::resolver::Resolver;
 use isonomy_mesh::Roster;
 use isonomy_wire::id::{Epoch, RecordId, ReplicaId, ShardId};
+use isonomy_wire::message::ConsumeStatus;
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The settings of a shard.
@@ -31,6 +33,8 @@ pub struct Settings {
     pub unreachable: Option<String>,
     /// How many lines of the process's log were dropped because nobody read them.
     pub log_lines_dropped: fn() -> u64,
+    /// How the consumption of proposals stands, at the shard that tells it.
+    pub consuming: Option<Arc<Mutex<ConsumeStatus>>>,
 }
 
 /// The place of this replica in an epoch.

@@ -235,7 +235,8 @@ impl Client {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<Proposal, CallError> {
-        Proposal::send(&self.calls, None, key.into(), value.into()).await
+        let command = OwnedCommand::Decide { key: key.into(), value: value.into() };
+        Proposal::send(&self.calls, None, command).await
     }
 
     /// Makes the value the key's latest decision if the key's key_seq is `expected`. With 0 the key must have no

@@ -4,7 +4,7 @@ use super::connection::ConnectError;
 use super::discovery::discover;
 use super::driver::{CALLS_MAX, Call, Driver, OwnedCommand};
 use super::troubles::Troubles;
-use super::{CallError, Committed};
+use super::{CallError, Committed, Deleted};
 use crate::answer::Answer;
 use crate::conversation::{Config, Conversation};
 use crate::message::Welcome;
@@ -24,6 +24,8 @@ pub enum Proposed {
     /// time at the next [mark](crate::source::Mark), at the latest before a new number is sent. If they differ, a
     /// later proposal has [`Error::OtherCommand`](crate::conversation::Error::OtherCommand).
     Before,
+    /// The key's life was ended; `None` if the key had no decision.
+    Deleted(Option<Deleted>),
 }
 
 /// Numbers that are done and whose commands could not be compared with those of this process, because this process
@@ -107,7 +109,23 @@ impl Source {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<Proposal, CallError> {
-        Proposal::send(&self.calls, Some(number), key.into(), value.into()).await
+        let command = OwnedCommand::Decide { key: key.into(), value: value.into() };
+        Proposal::send(&self.calls, Some(number), command).await
+    }
+
+    /// Queues the end of a key's life with this number, as [`Source::propose`] queues a decision.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Source::propose`].
+    pub async fn delete(&self, number: u64, key: impl Into<Bytes>) -> Result<Proposal, CallError> {
+        Proposal::send(&self.calls, Some(number), OwnedCommand::Delete { key: key.into() }).await
+    }
+
+    /// Ends at once, with commands under way or not. Whoever submits their numbers again finds out what has become of
+    /// them.
+    pub fn abandon(self) {
+        self.driver.abort();
     }
 
     /// Waits until every proposal has its outcome.
@@ -124,22 +142,21 @@ impl Source {
     }
 }
 
-/// A decision under way: a future of its outcome.
+/// A command under way: a future of its outcome.
 #[derive(Debug)]
 pub struct Proposal {
     answer: oneshot::Receiver<Result<Answer, CallError>>,
 }
 
 impl Proposal {
-    /// Queues the decision, with its number if a named source submits it.
+    /// Queues the command, with its number if a named source submits it.
     pub(super) async fn send(
         calls: &mpsc::Sender<Call>,
         number: Option<u64>,
-        key: Bytes,
-        value: Bytes,
+        command: OwnedCommand,
     ) -> Result<Proposal, CallError> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { command: OwnedCommand::Decide { key, value }, number, reply };
+        let call = Call { command, number, reply };
         calls.send(call).await.map_err(|_| CallError::Closed)?;
         Ok(Proposal { answer })
     }
@@ -152,6 +169,8 @@ impl Future for Proposal {
         let answer = ready!(Pin::new(&mut self.answer).poll(context));
         Poll::Ready(match answer.map_err(|_| CallError::Closed).flatten()? {
             Answer::Committed { id, key_seq } => Ok(Proposed::Committed(Committed { id, key_seq })),
+            Answer::Deleted { id, key_seq } => Ok(Proposed::Deleted(Some(Deleted { id, key_seq }))),
+            Answer::Missing => Ok(Proposed::Deleted(None)),
             Answer::Duplicate => Ok(Proposed::Before),
             other => Err(CallError::of(&other)),
         })

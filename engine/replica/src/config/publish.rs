@@ -139,7 +139,7 @@ impl KafkaFile {
 }
 
 /// librdkafka takes all properties as text.
-fn text_of(value: toml::Value) -> String {
+pub(super) fn text_of(value: toml::Value) -> String {
     match value {
         toml::Value::String(text) => text,
         other => other.to_string(),

@@ -49,7 +49,7 @@ struct Tally {
 impl Tally {
     fn note(&mut self, line: u64, outcome: Result<Proposed, CallError>) {
         match outcome {
-            Ok(Proposed::Committed(_)) => self.committed += 1,
+            Ok(Proposed::Committed(_) | Proposed::Deleted(_)) => self.committed += 1,
             Ok(Proposed::Before) => self.before += 1,
             Err(error) => {
                 self.failed += 1;

@@ -61,6 +61,7 @@ impl Setup {
                 resolver: Resolver::default(),
                 unreachable: None,
                 log_lines_dropped: || 0,
+                consuming: None,
             },
         }
     }
