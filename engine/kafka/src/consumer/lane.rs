@@ -3,7 +3,7 @@
 use super::board::Meter;
 use super::dead_letter::DeadLetters;
 use super::error::LaneError;
-use super::record::{Asked, Record};
+use super::record::{Asked, Incoming};
 use crate::cursor::TopicId;
 use futures_lite::future::poll_once;
 use isonomy_wire::client::{CallError, Proposal, Proposed, Source, sleep_running};
@@ -48,9 +48,9 @@ pub fn source_name(topic: TopicId, partition: i32) -> SourceName {
 
 /// A partition that is consumed here. When it is dropped, what is under way is left to whoever consumes it next.
 pub(super) struct Lane {
-    records: mpsc::Sender<Record>,
+    records: mpsc::Sender<Incoming>,
     /// A record for which there was no room.
-    held: Option<Record>,
+    held: Option<Incoming>,
     _is_needed: oneshot::Sender<()>,
 }
 
@@ -70,7 +70,7 @@ impl Lane {
     }
 
     /// Takes a record. Returns whether there is room for more.
-    pub(super) fn take(&mut self, record: Record) -> bool {
+    pub(super) fn take(&mut self, record: Incoming) -> bool {
         match self.records.try_send(record) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(record)) => {
@@ -126,7 +126,7 @@ impl UnderWay {
 async fn run(
     way: Way,
     first: i64,
-    mut queue: mpsc::Receiver<Record>,
+    mut queue: mpsc::Receiver<Incoming>,
     mut gone: oneshot::Receiver<()>,
 ) -> Option<LaneError> {
     let config = Config {
@@ -145,7 +145,7 @@ async fn run(
     failed
 }
 
-async fn propose_all(way: &Way, source: &Source, queue: &mut mpsc::Receiver<Record>) -> CallError {
+async fn propose_all(way: &Way, source: &Source, queue: &mut mpsc::Receiver<Incoming>) -> CallError {
     let mut open: VecDeque<UnderWay> = VecDeque::new();
     let mut bytes = 0;
     let mut quiet = std::pin::pin!(sleep_running(TELL_EVERY));
@@ -187,7 +187,7 @@ async fn propose_all(way: &Way, source: &Source, queue: &mut mpsc::Receiver<Reco
     }
 }
 
-async fn submit(way: &Way, source: &Source, record: Record) -> Result<UnderWay, CallError> {
+async fn submit(way: &Way, source: &Source, record: Incoming) -> Result<UnderWay, CallError> {
     let (offset, bytes) = (record.offset, record.bytes());
     let waits = match record.asked {
         Asked::Decide { key, value } => Waits::Decision(source.propose(number_of(offset), key, value).await?),

@@ -9,8 +9,8 @@ mod dead_letter;
 mod error;
 mod group;
 mod lane;
+mod membership;
 mod record;
-mod session;
 mod settings;
 
 pub use error::{ConsumeError, LaneError};
@@ -21,8 +21,8 @@ pub use settings::ConsumerSettings;
 use board::Board;
 use isonomy_wire::id::ClusterId;
 use isonomy_wire::message::ConsumeStatus;
+use membership::{Membership, Plan};
 use rdkafka::consumer::CommitMode;
-use session::{Plan, Session};
 use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -100,14 +100,14 @@ async fn consume(
     stop: &mut watch::Receiver<bool>,
     pause: &mut Duration,
 ) -> Result<(), ConsumeError> {
-    let mut session = Session::open(plan).await?;
+    let mut membership = Membership::open(plan).await?;
     plan.board.set_trouble(String::new());
-    let ended = session.run(stop).await;
+    let ended = membership.run(stop).await;
     if plan.board.has_progress() {
         *pause = PAUSE_MIN;
     }
     // What is not told now is found to be done by whoever consumes it next.
-    if let Err(error) = session.commit(CommitMode::Sync) {
+    if let Err(error) = membership.commit(CommitMode::Sync) {
         log::debug!("the last offsets were not taken: {error}");
     }
     ended

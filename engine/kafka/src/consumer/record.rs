@@ -17,7 +17,7 @@ pub(super) enum Asked {
 
 /// A record on its way.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct Incoming {
     pub(super) offset: i64,
     pub(super) asked: Asked,
 }
@@ -47,8 +47,8 @@ impl Poison {
     }
 }
 
-impl Record {
-    pub(super) fn of(message: &BorrowedMessage<'_>) -> Record {
+impl Incoming {
+    pub(super) fn of(message: &BorrowedMessage<'_>) -> Incoming {
         let asked = match judge(message.key(), message.payload()) {
             Ok((key, Some(value))) => {
                 Asked::Decide { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) }
@@ -56,7 +56,7 @@ impl Record {
             Ok((key, None)) => Asked::Delete { key: Bytes::copy_from_slice(key) },
             Err(poison) => Asked::Nothing { poison, record: Box::new(message.detach()) },
         };
-        Record { offset: message.offset(), asked }
+        Incoming { offset: message.offset(), asked }
     }
 
     /// The bytes that it takes in memory, but for its frame.

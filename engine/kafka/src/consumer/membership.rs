@@ -5,7 +5,7 @@ use super::dead_letter::DeadLetters;
 use super::error::{ConsumeError, LaneError};
 use super::group::{Change, Group, untold};
 use super::lane::{Lane, Way};
-use super::record::Record;
+use super::record::Incoming;
 use super::settings::ConsumerSettings;
 use crate::client::PATIENCE;
 use crate::cursor::TopicId;
@@ -54,7 +54,7 @@ impl Plan {
 type GroupMember = StreamConsumer<Group>;
 
 /// A record and its partition.
-type Received = Result<(i32, Record), KafkaError>;
+type Received = Result<(i32, Incoming), KafkaError>;
 
 /// What a session waits for.
 enum Event {
@@ -76,7 +76,7 @@ enum Stand {
 }
 
 /// A membership in the group.
-pub(super) struct Session<'a> {
+pub(super) struct Membership<'a> {
     plan: &'a Plan,
     consumer: GroupMember,
     welcome: Welcome,
@@ -86,8 +86,8 @@ pub(super) struct Session<'a> {
     ended: mpsc::UnboundedReceiver<(i32, LaneError)>,
 }
 
-impl<'a> Session<'a> {
-    pub(super) async fn open(plan: &'a Plan) -> Result<Session<'a>, ConsumeError> {
+impl<'a> Membership<'a> {
+    pub(super) async fn open(plan: &'a Plan) -> Result<Membership<'a>, ConsumeError> {
         let welcome = contact(&plan.addresses, Some(plan.cluster), Role::Client).await?.welcome;
         let failed = |asked| move |error| plan.failed(asked, "", &error);
         let letters = DeadLetters::new(&plan.settings).map_err(failed("made a producer"))?;
@@ -96,11 +96,12 @@ impl<'a> Session<'a> {
             .map_err(failed("made a consumer"))?;
         let (ends, ended) = mpsc::unbounded_channel();
         let stands = BTreeMap::new();
-        let session = Session { plan, consumer, welcome, letters: Arc::new(letters), stands, ends, ended };
-        session.check_topics()?;
-        let subscribed = session.consumer.subscribe(&[&plan.settings.topic]);
-        subscribed.map_err(|error| session.failed("let this member into the group", &error))?;
-        Ok(session)
+        let membership =
+            Membership { plan, consumer, welcome, letters: Arc::new(letters), stands, ends, ended };
+        membership.check_topics()?;
+        let subscribed = membership.consumer.subscribe(&[&plan.settings.topic]);
+        subscribed.map_err(|error| membership.failed("let this member into the group", &error))?;
+        Ok(membership)
     }
 
     fn failed(&self, asked: &'static str, error: &KafkaError) -> ConsumeError {
@@ -318,5 +319,5 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
 async fn next_record(consumer: &GroupMember) -> Received {
     use rdkafka::message::Message;
     let message = consumer.recv().await?;
-    Ok((message.partition(), Record::of(&message)))
+    Ok((message.partition(), Incoming::of(&message)))
 }
