@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use isonomy_kafka::cursor::Cursor;
 use isonomy_kafka::{Error, Standing};
 use isonomy_wire::id::{ClusterId, ShardId};
-use isonomy_wire::message::Milestone;
+use isonomy_wire::message::{Milestone, ShardStatus};
 
 /// Where the publication goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -70,28 +70,54 @@ pub(super) fn make(
     let seen = overview.standing(shard).map_err(kafka)?;
     let Err(obstacle) = overview.judge(shard, &seen) else { return Ok(None) };
     let kept = overview.kept(shard);
-    let oldest = kept.iter().min_by_key(|start| start.barrier).copied().ok_or(Refusal::NothingKept(shard))?;
+    let oldest = kept.iter().min_by_key(|start| start.barrier).ok_or(Refusal::NothingKept(shard))?;
     let obstacle = admit(shard, obstacle, &seen, adopted)?;
-    let own = seen.cursor.filter(|cursor| cursor.cluster == overview.cluster);
-    // What is published stays published, unless the operator wants it again.
-    let is_again = whence == Whence::Kept && !matches!(obstacle, Obstacle::Lacking(_));
-    let mut next =
-        own.filter(|_| !is_again).unwrap_or_else(|| Cursor::nothing(overview.cluster, shard, seen.topic));
-    match whence {
-        Whence::Cursor if own.is_none() => return Err(Refusal::NoOwnCursor(shard)),
-        Whence::Cursor => {}
-        Whence::Kept => next.pass(&oldest),
-        // What any replica has executed is closed under dependencies, and so is all of it together.
-        Whence::Now => overview.statuses(shard).for_each(|status| {
-            next.pass(&Milestone { barrier: status.barrier, epoch: status.epoch, frontier: status.frontier });
-        }),
-    }
-    if let Some(lacking) = lacking(shard, &next, &kept) {
-        return Err(Refusal::NotKept { shard, barrier: lacking.barrier });
-    }
-    let told = tell(overview, &obstacle, whence, &oldest, &next);
+    let choice = Choice { cluster: overview.cluster, shard, whence, seen: &seen, kept: &kept, oldest };
+    let next = choice.behind(&obstacle, overview.statuses(shard))?;
+    let told = tell(overview, &obstacle, whence, oldest, &next);
     let behind = Milestone { barrier: oldest.barrier, epoch: next.epoch, frontier: next.frontier };
     Ok(Some(Plan { shard, seen, behind, told }))
+}
+
+/// What an operator has chosen, and what is known of a shard.
+struct Choice<'a> {
+    cluster: ClusterId,
+    shard: ShardId,
+    whence: Whence,
+    seen: &'a Standing,
+    /// From where on each replica that answers keeps everything, and the oldest of these barriers.
+    kept: &'a [Milestone],
+    oldest: &'a Milestone,
+}
+
+impl Choice<'_> {
+    /// The cursor that says so, but for the place in the topic.
+    fn behind<'s>(
+        &self,
+        obstacle: &Obstacle,
+        statuses: impl Iterator<Item = &'s ShardStatus>,
+    ) -> Result<Cursor, Refusal> {
+        let Choice { cluster, shard, whence, seen, kept, oldest } = *self;
+        let own = seen.cursor.filter(|cursor| cursor.cluster == cluster);
+        // What is published stays published, unless the operator wants it again.
+        let is_again = whence == Whence::Kept && !matches!(obstacle, Obstacle::Lacking(_));
+        let nothing = || Cursor::nothing(cluster, shard, seen.topic);
+        let mut next = own.filter(|_| !is_again).unwrap_or_else(nothing);
+        match whence {
+            Whence::Cursor if own.is_none() => return Err(Refusal::NoOwnCursor(shard)),
+            Whence::Cursor => {}
+            Whence::Kept => next.pass(oldest),
+            // What any replica has executed is closed under dependencies, and so is all of it together.
+            Whence::Now => statuses.for_each(|status| {
+                let ShardStatus { barrier, epoch, frontier, .. } = *status;
+                next.pass(&Milestone { barrier, epoch, frontier });
+            }),
+        }
+        match lacking(shard, &next, kept) {
+            Some(lacking) => Err(Refusal::NotKept { shard, barrier: lacking.barrier }),
+            None => Ok(next),
+        }
+    }
 }
 
 /// Whether this command is the one for an obstacle.
@@ -156,4 +182,85 @@ fn tell(
         "shard {}: {obstacle}\n  goes on behind epoch {} {:?}\n  left out: {left_out}\n  comes twice: {twice}",
         next.shard.0, next.epoch.0, next.frontier
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isonomy_kafka::cursor::TopicId;
+    use isonomy_kafka::outbox::Lacking;
+    use isonomy_wire::deps::Frontier;
+    use isonomy_wire::id::Epoch;
+
+    const CLUSTER: ClusterId = ClusterId(1);
+    const SHARD: ShardId = ShardId(0);
+
+    fn at(barrier: u64, epoch: u32, rows: [u64; 2]) -> Milestone {
+        let frontier = Frontier::from([rows[0], rows[1], 0, 0, 0, 0, 0, 0, 0]);
+        Milestone { barrier, epoch: Epoch(epoch), frontier }
+    }
+
+    /// Where a choice goes on, where this was published by a cluster, and two replicas have kept and executed so much.
+    fn behind(
+        whence: Whence,
+        obstacle: &Obstacle,
+        published: Option<(ClusterId, Milestone)>,
+    ) -> Result<Milestone, Refusal> {
+        let cursor = |(cluster, start): (ClusterId, Milestone)| {
+            let mut cursor = Cursor::nothing(cluster, SHARD, TopicId::default());
+            cursor.pass(&start);
+            cursor
+        };
+        let seen =
+            Standing { topic: TopicId::default(), end: 9, cursor: published.map(cursor), has_records: true };
+        let kept = [at(5, 2, [50, 52]), at(4, 2, [40, 41])];
+        let oldest = &kept[1];
+        let executed = [at(6, 2, [61, 60]), at(5, 2, [59, 66])];
+        let status =
+            |it: &Milestone| ShardStatus { epoch: it.epoch, frontier: it.frontier, ..ShardStatus::default() };
+        let statuses: Vec<ShardStatus> = executed.iter().map(status).collect();
+        let choice = Choice { cluster: CLUSTER, shard: SHARD, whence, seen: &seen, kept: &kept, oldest };
+        let next = choice.behind(obstacle, statuses.iter())?;
+        Ok(Milestone { barrier: 0, epoch: next.epoch, frontier: next.frontier })
+    }
+
+    fn own(start: Milestone) -> Option<(ClusterId, Milestone)> {
+        Some((CLUSTER, start))
+    }
+
+    #[test]
+    fn what_is_kept_begins_with_the_oldest_and_what_is_published_comes_again_only_if_something_was_lost() {
+        let lacking = Obstacle::Lacking(Lacking { shard: SHARD, barrier: 4 });
+        let none = Obstacle::Kafka(Error::NoCursor { topic: "t".into(), partition: 0 });
+        let kept = |obstacle, published| behind(Whence::Kept, obstacle, published).unwrap();
+        assert_eq!(kept(&none, None), at(0, 2, [40, 41]));
+        assert_eq!(kept(&none, own(at(0, 2, [70, 70]))), at(0, 2, [40, 41]));
+        assert_eq!(kept(&lacking, own(at(0, 2, [70, 30]))), at(0, 2, [70, 41]), "it does not come twice");
+        let other = Some((ClusterId(2), at(0, 3, [99, 99])));
+        assert_eq!(
+            kept(&none, other),
+            at(0, 2, [40, 41]),
+            "what another cluster has published is nothing here"
+        );
+    }
+
+    #[test]
+    fn now_is_all_that_any_replica_has_executed_and_what_is_published() {
+        let none = Obstacle::Kafka(Error::NoCursor { topic: "t".into(), partition: 0 });
+        let now = |published| behind(Whence::Now, &none, published).unwrap();
+        assert_eq!(now(None), at(0, 2, [61, 66]));
+        assert_eq!(now(own(at(0, 1, [90, 90]))), at(0, 2, [61, 66]), "an epoch ends those before it");
+        assert_eq!(now(own(at(0, 2, [90, 1]))), at(0, 2, [90, 66]));
+    }
+
+    #[test]
+    fn a_cursor_is_gone_on_behind_only_if_a_replica_keeps_what_follows() {
+        let none = Obstacle::Kafka(Error::NoCursor { topic: "t".into(), partition: 0 });
+        let cursor = |published| behind(Whence::Cursor, &none, published);
+        assert_eq!(cursor(own(at(0, 2, [45, 41]))).unwrap(), at(0, 2, [45, 41]));
+        assert!(matches!(cursor(own(at(0, 2, [45, 40]))), Err(Refusal::NotKept { barrier: 4, .. })));
+        assert!(matches!(cursor(None), Err(Refusal::NoOwnCursor(_))));
+        let other = Some((ClusterId(2), at(0, 2, [99, 99])));
+        assert!(matches!(cursor(other), Err(Refusal::NoOwnCursor(_))));
+    }
 }

@@ -70,16 +70,21 @@ fn stand(overview: &Overview, shard: ShardId, is_unfit: bool) -> ShardStanding {
     };
     let trouble = match overview.judge(shard, &standing) {
         Err(obstacle) => Some(obstacle.to_string()),
-        Ok(_) if publishers(overview, shard).is_empty() => trouble_at_replicas(overview, shard),
+        Ok(_) if publishers(overview, shard).is_empty() => why_nobody_publishes(overview, shard),
         Ok(_) => None,
     };
     ShardStanding { shard, standing: Some(standing), trouble }
 }
 
-/// Why a replica does not publish a shard.
-fn trouble_at_replicas(overview: &Overview, shard: ShardId) -> Option<String> {
+/// Why no replica publishes a shard; `None` if none answers.
+fn why_nobody_publishes(overview: &Overview, shard: ShardId) -> Option<String> {
+    overview.statuses(shard).next()?;
     let mut told = overview.statuses(shard).filter_map(|status| Some(&status.publishing.as_ref()?.trouble));
-    told.find(|trouble| !trouble.is_empty()).cloned()
+    let trouble = told.find(|trouble| !trouble.is_empty()).cloned();
+    Some(trouble.unwrap_or_else(|| {
+        "no replica publishes it now; look again in a minute, and check that all have the table [publish]"
+            .to_owned()
+    }))
 }
 
 /// The replicas that publish a shard.

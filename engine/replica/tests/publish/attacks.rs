@@ -40,7 +40,7 @@ const ATTACKS: [Attack; 20] = [
     Attack { step: "Cursor", signal: "stop" },
 ];
 /// How many come in a short run.
-const SHORT: usize = 6;
+const SHORT: usize = 5;
 
 #[derive(Clone, Copy, Debug)]
 struct Attack {

@@ -60,7 +60,11 @@ fn a_cluster_that_publishes_late_begins_where_its_operator_says() {
             told.contains("shard 0: ") && told.contains("shard 1: ") && told.contains("left out: "),
             "{told}"
         );
-        assert_eq!(world.publication().1["shards"], status["shards"], "nothing has changed");
+        let (_, later) = world.publication();
+        assert!(
+            (0..2).all(|shard| later["shards"][shard]["cursor"].is_null()),
+            "nothing has changed: {later}"
+        );
         // One shard after the other.
         assert!(
             world.publish_ok(&["reset", "--shard", "1", "--from", from, "--yes"]).contains("shard 1: done")
