@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 PROGRAMS = isonomy isonomy-bench
-.PHONY: help install demo test lint verify oldest deny fix bench bench-steps sim model soak fuzz chaos partitions
+.PHONY: help install demo test lint verify oldest deny fix bench bench-steps sim model soak fuzz chaos partitions publishers
 
 CARGO ?= cargo
 # Where `make install` puts the programs: PREFIX/bin; a package is built below DESTDIR
@@ -73,6 +73,11 @@ chaos: ## Real replicas are killed and paused for SECONDS under load; what the c
 partitions: ## Real replicas are cut off for 15, 65 and 110 s, as root; says when they decide again
 	for cut in 15 65 110; do ISONOMY_CUT_SECONDS=$$cut $(CARGO) test --release --locked -p isonomy --test partition \
 		-- --nocapture; done
+
+publishers: ## Publishers are killed and paused at each step of a transaction for SECONDS, twice; all that Kafka has is checked
+	ISONOMY_PUBLISH_SECONDS=$(SECONDS) $(CARGO) test --release --locked -p isonomy-kafka --features failpoints --test killed
+	ISONOMY_PUBLISH_SECONDS=$(SECONDS) $(CARGO) test --release --locked -p isonomy --features failpoints --test publish \
+		-- --nocapture at_any_step
 
 fix: ## Format, and apply what clippy can
 	$(CARGO) fmt --all

@@ -216,6 +216,17 @@ pub struct MessagesDropped {
     pub as_learner: u64,
 }
 
+/// A point in the order that is the same at every replica.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Milestone {
+    /// The number of the barrier since the shard began; 0 before the first.
+    pub barrier: u64,
+    /// The epoch of what executes next.
+    pub epoch: Epoch,
+    /// The instances of that epoch that the state covers.
+    pub frontier: Frontier,
+}
+
 /// How the publication of a shard's decisions stands at a replica.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct PublishStatus {
@@ -223,6 +234,8 @@ pub struct PublishStatus {
     pub is_publisher: bool,
     /// The bytes of decisions that this replica keeps for publication.
     pub backlog_bytes: u64,
+    /// The barrier from which on this replica keeps every decision; `None` before that is known.
+    pub kept_from: Option<Milestone>,
     /// The decisions that it has published since it began to.
     pub decisions: u64,
     /// The transactions in which it has.

@@ -4,6 +4,7 @@ use crate::client::{Asking, Memory, PATIENCE, Reader};
 use crate::cursor::TopicId;
 use crate::error::Error;
 use crate::settings::{Format, Settings};
+use crate::standing::TopicStanding;
 use crate::topic_id::topic_id;
 use futures_lite::future::block_on;
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -161,13 +162,35 @@ impl Settings {
 
 /// Looks at both topics and judges them. Returns the id of the topic of the decisions.
 pub(crate) fn check(asking: Asking<'_>, shards: usize, reader: &Reader) -> Result<TopicId, Error> {
-    let settings = asking.settings;
-    let admin = admin(asking)?;
-    let topic = facts(asking, &settings.topic, shards, reader, &admin)?;
-    settings.judge_topic(shards, &topic)?;
-    let cursors = facts(asking, &settings.cursor_topic, shards, reader, &admin)?;
-    settings.judge_cursor_topic(shards, &cursors)?;
-    Ok(topic.id)
+    let mut ids = Vec::new();
+    for TopicStanding { facts, unfit, .. } in judged(asking, shards, reader)? {
+        match unfit {
+            Some(unfit) => return Err(unfit.into()),
+            None => ids.extend(facts.map(|facts| facts.id)),
+        }
+    }
+    Ok(ids[0])
+}
+
+/// Looks at the topic of the decisions and at that of the cursors, and says of each whether it can be used.
+pub(crate) fn judged(
+    asking: Asking<'_>,
+    shards: usize,
+    reader: &Reader,
+) -> Result<[TopicStanding; 2], Error> {
+    let (settings, admin) = (asking.settings, admin(asking)?);
+    let look = |topic: &String, judge: &dyn Fn(&Facts) -> Result<(), Unfit>| {
+        let (facts, unfit) = match facts(asking, topic, shards, reader, &admin) {
+            Ok(facts) => (Some(facts.clone()), judge(&facts).err()),
+            Err(Error::Unfit(unfit)) => (None, Some(unfit)),
+            Err(error) => return Err(error),
+        };
+        Ok(TopicStanding { topic: topic.clone(), facts, unfit })
+    };
+    Ok([
+        look(&settings.topic, &|facts| settings.judge_topic(shards, facts))?,
+        look(&settings.cursor_topic, &|facts| settings.judge_cursor_topic(shards, facts))?,
+    ])
 }
 
 /// What a topic is like.

@@ -26,10 +26,21 @@ pub(crate) const CURSOR: usize = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     trouble: Mutex<Option<String>>,
+    first: AtomicI64,
     end: AtomicI64,
 }
 
 impl Memory {
+    /// A transaction begins.
+    pub(crate) fn begin(&self) {
+        self.first.store(i64::MAX, Ordering::Relaxed);
+    }
+
+    /// The lowest offset of a decision that Kafka took in this transaction; the largest number if it took none.
+    pub(crate) fn first(&self) -> u64 {
+        self.first.load(Ordering::Relaxed).unsigned_abs()
+    }
+
     /// The offset behind the last decision that Kafka took; 0 if it took none.
     pub(crate) fn end(&self) -> u64 {
         self.end.load(Ordering::Relaxed).unsigned_abs()
@@ -55,6 +66,7 @@ impl ProducerContext for Memory {
     fn delivery(&self, result: &DeliveryResult<'_>, kind: usize) {
         match result {
             Ok(message) if kind == DECISION => {
+                self.first.fetch_min(message.offset(), Ordering::Relaxed);
                 self.end.fetch_max(message.offset() + 1, Ordering::Relaxed);
             }
             Ok(_) => {}

@@ -105,6 +105,11 @@ impl Cursor {
         self.epoch > *epoch || (self.epoch == *epoch && self.frontier.covers(frontier))
     }
 
+    /// Whether who keeps everything from a barrier on lacks nothing that is not published.
+    pub fn goes_on_at(&self, start: &Milestone) -> bool {
+        start.barrier == 0 || self.has_passed(start)
+    }
+
     /// Everything before a barrier is published, or decides nothing.
     pub fn pass(&mut self, Milestone { epoch, frontier, .. }: &Milestone) {
         match epoch.cmp(&self.epoch) {

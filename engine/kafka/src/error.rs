@@ -51,7 +51,8 @@ pub enum Error {
     },
     /// The topic has the decisions of another cluster or shard.
     #[error("topic {topic} has the decisions of shard {} of cluster {}, not of shard {} of cluster {}; name another \
-             topic, or let this cluster adopt it", there.shard.0, there.cluster, shard.0, cluster)]
+             topic, or, if this cluster was restored from a backup of that one, let it go on there: isonomy publish adopt {} \
+             --shard {} --from kept", there.shard.0, there.cluster, shard.0, cluster, there.cluster, shard.0)]
     Owned {
         /// The topic.
         topic: String,
@@ -65,7 +66,8 @@ pub enum Error {
     /// The topic is not the one that was published to: it was deleted and created again.
     #[error(
         "topic {topic} was deleted and created again since this shard was published: the cursor names another \
-             topic id; reset the publication to begin with what is executed from now on, or name another topic"
+             topic id; let the publication go on with what was not published yet: isonomy publish reset --shard {} --from \
+             cursor, or name another topic", cursor.shard.0
     )]
     Replaced {
         /// The topic.
@@ -76,7 +78,7 @@ pub enum Error {
     /// The partition is shorter than it was.
     #[error(
         "partition {partition} of topic {topic} ends at {end}, but decisions were published up to {reached}: Kafka \
-             has lost some; find out why, then reset the publication"
+             has lost some; find out why, then go on without them: isonomy publish reset --shard {partition} --from cursor"
     )]
     Truncated {
         /// The topic.
@@ -91,7 +93,8 @@ pub enum Error {
     /// The partition has records, but there is no cursor.
     #[error(
         "partition {partition} of topic {topic} has records, but the cursor topic has no cursor for it; name an \
-             empty topic, or restore the cursor topic"
+             empty topic, restore the cursor topic, or go on with what the replicas keep, of which some may come twice: \
+             isonomy publish reset --shard {partition} --from kept"
     )]
     NoCursor {
         /// The topic.
@@ -99,6 +102,10 @@ pub enum Error {
         /// The partition.
         partition: i32,
     },
+    /// Somebody else has changed what a reset was to change.
+    #[error("Kafka has another cursor or topic of shard {} than a moment ago; nothing was changed; look with isonomy publish \
+             status, and try again", .0.0)]
+    Moved(ShardId),
     /// A batch cannot be published, since it is none.
     #[error("a batch of the outbox cannot be published: {0}")]
     BadBatch(#[from] BadBatch),

@@ -1,135 +1,205 @@
-//! Publishers are killed at each step of a transaction, as processes; then a consumer checks what it sees.
+//! Publishers are killed or paused at each step of a transaction, as processes of which each goes on where the one before was;
+//! then a consumer checks what it sees.
 //!
-//! This test starts itself as the publisher, which kills itself. So it has no harness, and says by itself what came of it.
+//! This test starts itself as the publishers. So it has no harness, and says by itself what came of it.
+//! `ISONOMY_PUBLISH_SECONDS` lets it go on for so long, with other histories.
 
 #[path = "support/mod.rs"]
 mod support;
 
-use isonomy_kafka::cursor::Cursor;
-use isonomy_kafka::publisher::{Publisher, Source};
+use isonomy_kafka::Error;
+use isonomy_kafka::publisher::Publisher;
 use isonomy_kafka::settings::{Format, Settings};
-use rustix::process::{Signal, getpid, kill_process};
-use std::error::Error;
-use std::process::Command;
-use std::time::Duration;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use support::history::History;
 use support::outbox::Outbox;
-use support::{PUBLICATION, await_that, broker, consumer, publish_all};
+use support::{PUBLICATION, await_that, broker, consumer};
 
-const SEED: u64 = 8;
-const UNITS: usize = 200;
-/// Where the publishers die, each counted from where it has begun: so many batches after the first one that is not
-/// published, or after so many commits.
-const DEATHS: [Death; 5] =
-    [Death::Batch(0), Death::Commit(1), Death::Batch(40), Death::Commit(3), Death::Batch(7)];
+/// The steps before a publisher has its cursor, which it passes once.
+const FIRST_STEPS: [&str; 3] = ["Init", "Read", "Opened"];
+/// The steps of each transaction.
+const STEPS: [&str; 7] = ["Begin", "Begun", "Produced", "Cursor", "Moved", "Commit", "Committed"];
+/// How often a step of a transaction is passed before, at most.
+const PASSES_MAX: u32 = 4;
+const UNITS: usize = 1500;
+/// In a long run.
+const MANY_UNITS: usize = 20_000;
+/// The exit code of a publisher that was fenced.
+const FENCED: i32 = 9;
 
-#[derive(Clone, Copy, Debug)]
-enum Death {
-    Batch(usize),
-    Commit(usize),
+/// A publisher that ends, or stops, at a step.
+struct Victim {
+    step: &'static str,
+    signal: Signal,
+    process: Child,
 }
 
-/// An outbox whose process dies at a step.
-struct Deadly {
-    outbox: Outbox,
+impl Victim {
+    fn state(&self) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Waits until the step is reached.
+    fn await_fate(&mut self) {
+        let Victim { step, signal, .. } = *self;
+        if signal == Signal::STOP {
+            await_that(&format!("the pause at {step}"), || self.state() == Some('T'));
+        } else {
+            await_that(&format!("the death at {step}"), || self.process.try_wait().unwrap().is_some());
+            assert_eq!(self.process.wait().unwrap().signal(), Some(9), "at {step}");
+        }
+    }
+}
+
+/// What is published, and how.
+struct Campaign {
     settings: Settings,
-    death: Death,
-    cursor: Option<Cursor>,
-    /// The records at Kafka before the first transaction.
-    produced: usize,
-    batches: usize,
-    commits: usize,
+    seed: u64,
+    units: usize,
+    random: SmallRng,
 }
 
-type Failure = Box<dyn Error + Send + Sync>;
+impl Campaign {
+    fn new(seed: u64, units: usize) -> Campaign {
+        let format = if seed.is_multiple_of(2) { Format::Record } else { Format::Batch };
+        Campaign {
+            settings: support::settings(broker::shared(), format),
+            seed,
+            units,
+            random: SmallRng::seed_from_u64(seed),
+        }
+    }
 
-/// Nobody survives this.
-fn die() -> ! {
-    kill_process(getpid(), Signal::KILL).unwrap();
-    unreachable!("nobody survives SIGKILL")
+    /// Another publisher, with another order of execution.
+    fn begin(&mut self, step: &'static str, signal: Signal) -> Victim {
+        let count = if FIRST_STEPS.contains(&step) { 1 } else { self.random.random_range(1..=PASSES_MAX) };
+        let name = if signal == Signal::STOP { "stop" } else { "kill" };
+        let Settings { brokers, topic, cursor_topic, format, .. } = &self.settings;
+        let order: u64 = self.random.random();
+        let process = Command::new(std::env::current_exe().unwrap())
+            .args(["--publish", brokers, topic, cursor_topic, &format.to_string()])
+            .args([self.seed.to_string(), self.units.to_string(), order.to_string()])
+            .env("ISONOMY_FAILPOINT", format!("{step}:{count}:{name}"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Victim { step, signal, process }
+    }
+
+    /// Each step once with each signal, in an order of chance. A publisher that stands still is woken when another one has
+    /// begun after it. Returns how many there were, and how many records were checked.
+    fn run(&mut self) -> (usize, u64) {
+        let steps = FIRST_STEPS.into_iter().chain(STEPS);
+        let mut rounds: Vec<_> =
+            steps.flat_map(|step| [(step, Signal::KILL), (step, Signal::STOP)]).collect();
+        rounds.shuffle(&mut self.random);
+        // Who wakes before it has fenced the others publishes all that is left, so it is the last.
+        rounds.sort_by_key(|round| *round == ("Init", Signal::STOP));
+        let (mut paused, mut woken): (Vec<Victim>, Vec<Victim>) = (Vec::new(), Vec::new());
+        for (step, signal) in &rounds {
+            let mut victim = self.begin(step, *signal);
+            victim.await_fate();
+            // Only who has begun has fenced those before it.
+            if *step != "Init" {
+                paused.iter().for_each(|zombie| zombie.signal(Signal::CONT));
+                woken.append(&mut paused);
+            }
+            if *signal == Signal::STOP {
+                paused.push(victim);
+            }
+        }
+        let history = History::new(self.seed, self.units);
+        let seen = || consumer::decisions(self.settings.format, &consumer::committed(&self.settings));
+        let before: u64 = seen().values().map(|all| all.len() as u64).sum();
+        assert!(
+            0 < before && before < history.len(),
+            "{before} of {}: the deaths came in between",
+            history.len()
+        );
+        paused.iter().for_each(|zombie| zombie.signal(Signal::CONT));
+        woken.append(&mut paused);
+        self.finish(&history);
+        for mut zombie in woken {
+            // Who was paused before it fenced the others is a publisher like any other.
+            if zombie.step == "Init" {
+                let _ = zombie.process.kill();
+                zombie.process.wait().unwrap();
+                continue;
+            }
+            await_that("the end of a zombie", || zombie.process.try_wait().unwrap().is_some());
+            assert_eq!(zombie.process.wait().unwrap().code(), Some(FENCED), "woken at {}", zombie.step);
+        }
+        assert!(seen() == history.decisions, "seed {}", self.seed);
+        (rounds.len(), history.len())
+    }
+
+    /// Publishes the rest, also if a publisher that was woken fences this one.
+    fn finish(&self, history: &History) {
+        let start = || {
+            let outbox = Outbox::open(history.batches());
+            Publisher::start(self.settings.clone(), PUBLICATION, outbox).unwrap()
+        };
+        let mut publisher = start();
+        await_that("the publication of everything", || {
+            if publisher.has_ended() {
+                let ended = std::mem::replace(&mut publisher, start()).join();
+                assert!(matches!(ended, Err(Error::Fenced(_))), "{ended:?}");
+            }
+            let all = consumer::decisions(self.settings.format, &consumer::committed(&self.settings));
+            all.values().map(|all| all.len() as u64).sum::<u64>() >= history.len()
+        });
+        publisher.stop();
+        let _ = publisher.join();
+    }
 }
 
-impl Source for Deadly {
-    fn rewind(&mut self, cursor: &Cursor) -> Result<(), Failure> {
-        self.cursor = Some(*cursor);
-        self.produced = consumer::produced(&self.settings).len();
-        self.outbox.rewind(cursor)
-    }
-
-    fn next(&mut self) -> Result<Option<&[u8]>, Failure> {
-        if matches!(self.death, Death::Batch(count) if self.batches > count) {
-            await_that("a record at Kafka", || consumer::produced(&self.settings).len() > self.produced);
-            die();
-        }
-        let batch = self.outbox.next()?;
-        if let Some(bytes) = batch {
-            let batch = isonomy_wire::published::PublishedBatch::parse(bytes)?;
-            self.batches += usize::from(!self.cursor.unwrap().covers(batch.origin()));
-        }
-        Ok(batch)
-    }
-
-    fn wait(&mut self, at_most: Duration) {
-        self.outbox.wait(at_most);
-    }
-
-    fn may_lack(&self) -> bool {
-        self.outbox.may_lack()
-    }
-
-    fn on_published(&mut self, _: &Cursor) {
-        self.commits += 1;
-        if matches!(self.death, Death::Commit(count) if self.commits == count) {
-            die();
-        }
-    }
-}
-
-/// The publisher of a process: the arguments are the broker, both topics, and which death it dies.
-fn publish_and_die(arguments: &[String]) {
+/// The publisher of a process.
+fn publish(arguments: &[String]) -> ! {
+    let [brokers, topic, cursor_topic, format, seed, units, order] = arguments else { unreachable!() };
     let settings = Settings {
-        brokers: arguments[0].clone(),
-        topic: arguments[1].clone(),
-        cursor_topic: arguments[2].clone(),
+        brokers: brokers.clone(),
+        topic: topic.clone(),
+        cursor_topic: cursor_topic.clone(),
+        format: format.parse().unwrap(),
         batch_bytes: 2000,
         replicas_min: 1,
         insync_min: 1,
         ..Settings::default()
     };
-    let which: usize = arguments[3].parse().unwrap();
-    let outbox = Outbox::open(History::new(SEED, UNITS).reordered(which as u64).batches());
-    let (death, cursor, settings_too) = (DEATHS[which], None, settings.clone());
-    let deadly =
-        Deadly { outbox, settings: settings_too, death, cursor, produced: 0, batches: 0, commits: 0 };
-    Publisher::start(settings, PUBLICATION, deadly).unwrap().join().unwrap();
+    let history = History::new(seed.parse().unwrap(), units.parse().unwrap());
+    let outbox = Outbox::open(history.reordered(order.parse().unwrap()).batches());
+    let ended = Publisher::start(settings, PUBLICATION, outbox).unwrap().join();
+    std::process::exit(if matches!(ended, Err(Error::Fenced(_))) { FENCED } else { 1 })
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|argument| argument == "--publish") {
-        return publish_and_die(&arguments[2..]);
+        publish(&arguments[2..]);
     }
-    let settings = support::settings(broker::shared(), Format::Record);
-    let history = History::new(SEED, UNITS);
-    for (which, death) in DEATHS.iter().enumerate() {
-        let mut publisher = Command::new(&arguments[0]);
-        publisher.args([
-            "--publish",
-            &settings.brokers,
-            &settings.topic,
-            &settings.cursor_topic,
-            &which.to_string(),
-        ]);
-        let status = publisher.status().unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{death:?}");
+    let seconds = std::env::var("ISONOMY_PUBLISH_SECONDS").ok().map(|text| text.parse().expect("a number"));
+    let (units, first) =
+        if seconds.is_some() { (MANY_UNITS, rand::random::<u32>().into()) } else { (UNITS, 8) };
+    let (began, mut rounds, mut records) = (Instant::now(), 0, 0);
+    for seed in first.. {
+        let (more_rounds, more_records) = Campaign::new(seed, units).run();
+        rounds += more_rounds;
+        records += more_records;
+        println!("seed {seed}: {rounds} publishers killed or paused, {records} decisions checked");
+        if began.elapsed() >= Duration::from_secs(seconds.unwrap_or(0)) {
+            break;
+        }
     }
-    let produced = consumer::produced(&settings).len();
-    let seen = consumer::decisions(Format::Record, &consumer::committed(&settings));
-    let seen = seen.values().map(|decisions| decisions.len() as u64).sum::<u64>();
-    assert!(seen > 0 && seen < history.len(), "{seen} of {}", history.len());
-    assert!(produced as u64 > seen, "none has died in the middle of a transaction");
-    let outbox = Outbox::open(history.batches());
-    publish_all(Publisher::start(settings.clone(), PUBLICATION, outbox).unwrap(), history.len() - seen);
-    assert!(consumer::decisions(Format::Record, &consumer::committed(&settings)) == history.decisions);
     println!("test result: ok. 1 passed; 0 failed");
 }

@@ -9,8 +9,9 @@ pub mod fatal;
 mod lane;
 mod sink;
 
+pub use isonomy_wire::message::Milestone;
 pub use lane::{Inbox, LANE_MAX, Outbox};
-pub use sink::{FeedEnd, ForSink, Milestone, SinkEnd, SinkStand, connect_sink};
+pub use sink::{FeedEnd, ForSink, SinkEnd, SinkStand, connect_sink};
 
 use isonomy_wire::id::{Epoch, RecordId, ReplicaId};
 use isonomy_wire::message::ShardStatus;

@@ -3,9 +3,8 @@
 use crate::lane::{self, Inbox, Outbox};
 use bytes::Bytes;
 use isonomy_wire::command::Batch;
-use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{Epoch, InstanceId};
-use isonomy_wire::message::PublishStatus;
+use isonomy_wire::message::{Milestone, PublishStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,22 +30,12 @@ pub enum ForSink {
     Barrier(Milestone),
 }
 
-/// A point in the order that is the same at every replica.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Milestone {
-    /// The number of the barrier since the shard began; 0 before the first.
-    pub barrier: u64,
-    /// The epoch of what executes next.
-    pub epoch: Epoch,
-    /// The instances of that epoch that the state covers.
-    pub frontier: Frontier,
-}
-
 /// How far the sink has come, which it shows to the shard.
 #[derive(Debug, Default)]
 pub struct SinkStand {
     kept: AtomicU64,
     backlog: AtomicU64,
+    kept_from: Mutex<Option<Milestone>>,
     publishing: Mutex<PublishStatus>,
 }
 
@@ -64,12 +53,18 @@ impl SinkStand {
     /// How the publication stands.
     pub fn publishing(&self) -> PublishStatus {
         let told = self.publishing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        PublishStatus { backlog_bytes: self.backlog(), ..told }
+        let kept_from = *self.kept_from.lock().unwrap_or_else(PoisonError::into_inner);
+        PublishStatus { backlog_bytes: self.backlog(), kept_from, ..told }
     }
 
-    /// The publication stands like this, but for its backlog.
+    /// The publication stands like this, but for what is kept.
     pub fn set_publishing(&self, status: PublishStatus) {
         *self.publishing.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// From this barrier on every decision is kept.
+    pub fn set_kept_from(&self, start: Option<Milestone>) {
+        *self.kept_from.lock().unwrap_or_else(PoisonError::into_inner) = start;
     }
 
     /// The bytes that are kept and not published yet.

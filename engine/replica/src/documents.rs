@@ -6,7 +6,11 @@ use crate::config::{CONNECTIONS_MAX, LOG_BUDGET_MIB, LOG_BUDGET_MIB_MIN};
 use crate::fatal::Reason;
 use crate::propose::{DEADLINE_SECONDS, LINES_BYTES_MAX, LINES_MAX};
 use crate::status::tuning_to_json;
+use clap::CommandFactory;
 use isonomy_control::tuning::Name;
+use isonomy_kafka::Error as KafkaError;
+use isonomy_kafka::cursor::{Cursor, TopicId};
+use isonomy_kafka::outbox::Lacking;
 use isonomy_kafka::settings::Settings as KafkaSettings;
 use isonomy_protocol::limits::{
     HUNG_AFTER_US, PENDING_BYTES_MAX, PENDING_REQUESTS_MAX, SESSION_RESULT_BYTES_MAX, SOURCES_MAX,
@@ -19,16 +23,21 @@ use isonomy_wire::client::connection::{CONNECT_TIMEOUT, STATUS_TIMEOUT};
 use isonomy_wire::client::{RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN};
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use isonomy_wire::conversation::Config;
-use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
+use isonomy_wire::id::{ClusterId, REPLICAS_MAX, SHARDS_MAX, ShardId};
 use isonomy_wire::source::SOURCE_NAME_BYTES_MAX;
 use isonomy_wire::tuning::Tuning;
 
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
+const KAFKA: &str = include_str!("../../../docs/KAFKA.md");
 const README: &str = include_str!("../../../README.md");
 
 /// The rows of the table below this heading, without its head.
 fn rows(heading: &str) -> Vec<&'static str> {
-    let text = OPERATIONS.split_once(&format!("\n{heading}\n")).expect(heading).1;
+    rows_of(OPERATIONS, heading)
+}
+
+fn rows_of(document: &'static str, heading: &str) -> Vec<&'static str> {
+    let text = document.split_once(&format!("\n{heading}\n")).expect(heading).1;
     let table =
         text.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     table.skip(2).collect()
@@ -79,6 +88,30 @@ fn the_keys_of_publish_have_the_documented_defaults() {
             ("`rdkafka`", String::new()),
         ],
     );
+}
+
+/// Each trouble with Kafka names the command of the table, with the arguments that it takes.
+#[test]
+fn the_commands_that_errors_name_are_documented_and_exist() {
+    let (shard, cluster, topic) = (ShardId(2), ClusterId(7), || "t".to_owned());
+    let there = Box::new(Cursor::nothing(ClusterId(8), shard, TopicId::default()));
+    let partition = 2;
+    let errors = [
+        KafkaError::Replaced { topic: topic(), cursor: there.clone() }.to_string(),
+        KafkaError::Truncated { topic: topic(), partition, end: 1, reached: 2 }.to_string(),
+        KafkaError::NoCursor { topic: topic(), partition }.to_string(),
+        Lacking { shard, barrier: 3 }.to_string(),
+        KafkaError::Owned { topic: topic(), cluster, shard, there }.to_string(),
+    ];
+    let rows = rows_of(KAFKA, "## When a shard cannot be published");
+    assert_eq!(rows.len(), errors.len());
+    for (error, row) in errors.iter().zip(rows) {
+        let words = error[error.rfind("isonomy publish").expect("a command")..].split([' ', ',']);
+        let words: Vec<&str> = words.take_while(|word| !["or", ""].contains(word)).collect();
+        crate::Cli::command().try_get_matches_from(&words).unwrap_or_else(|bad| panic!("{words:?}: {bad}"));
+        let documented = cells(row)[1].trim_matches('`').replace('N', "2");
+        assert_eq!(words.join(" "), documented.replace("CLUSTER", &ClusterId(8).to_string()));
+    }
 }
 
 #[test]

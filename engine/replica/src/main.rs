@@ -69,7 +69,7 @@ enum Command {
     Settings(settings::SettingsArgs),
     /// Take and verify snapshots, export them as a backup, and restore one as a new cluster
     Snapshot(backup::SnapshotArgs),
-    /// Create the topics of Kafka that a cluster publishes to
+    /// Create the topics of Kafka that a cluster publishes to, show how it stands there, and say where it goes on
     Publish(publish::PublishArgs),
     /// Print the decisions that a replica on this machine keeps for publication, in the order of their execution
     Tail(tail::TailArgs),

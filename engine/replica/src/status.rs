@@ -60,10 +60,10 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
 }
 
 /// The status of a replica, or the reason why there is none.
-type ReplicaStatus = Result<(Welcome, Vec<ShardStatus>), ConnectError>;
+pub(crate) type ReplicaStatus = Result<(Welcome, Vec<ShardStatus>), ConnectError>;
 
 /// Asks all replicas at once, so that those that answer do not wait for one that is silent.
-async fn ask_all(addresses: &[String], cluster: Option<ClusterId>) -> Vec<ReplicaStatus> {
+pub(crate) async fn ask_all(addresses: &[String], cluster: Option<ClusterId>) -> Vec<ReplicaStatus> {
     let asked = addresses.iter().cloned();
     let ask = |it: String| tokio::spawn(async move { replica_status(&it, cluster).await });
     let asked: Vec<_> = asked.map(ask).collect();
@@ -167,11 +167,13 @@ fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
     })
 }
 
-fn publishing_to_json(publishing: &PublishStatus) -> Value {
-    let PublishStatus { is_publisher, backlog_bytes, decisions, transactions, trouble } = publishing;
+pub(crate) fn publishing_to_json(publishing: &PublishStatus) -> Value {
+    let PublishStatus { is_publisher, backlog_bytes, kept_from, decisions, transactions, trouble } =
+        publishing;
     json!({
         "publisher": is_publisher,
         "backlog_bytes": backlog_bytes,
+        "kept_from_barrier": kept_from.map(|start| start.barrier),
         "decisions": decisions,
         "transactions": transactions,
         "trouble": (!trouble.is_empty()).then_some(trouble),

@@ -2,6 +2,7 @@
 
 use super::head::{read_head, segments};
 use super::writer::Published;
+use crate::cursor::Cursor;
 use crate::error::Error;
 use crate::read::published;
 use crate::settings::Settings;
@@ -9,13 +10,18 @@ use isonomy_wire::id::ShardId;
 use std::path::Path;
 
 /// Asks Kafka how far a shard is published, and shows it to the writer of this outbox. Only whole segments count, since
-/// the order between two barriers is another one at each replica.
+/// the order between two barriers is another one at each replica. Returns the cursor.
 ///
 /// # Errors
 ///
 /// [`Error`] if Kafka does not answer, or if the outbox cannot be read.
-pub fn follow(settings: &Settings, shard: ShardId, outbox: &Path, writer: &Published) -> Result<(), Error> {
-    let Some(cursor) = published(settings, shard)? else { return Ok(()) };
+pub fn follow(
+    settings: &Settings,
+    shard: ShardId,
+    outbox: &Path,
+    writer: &Published,
+) -> Result<Option<Cursor>, Error> {
+    let Some(cursor) = published(settings, shard)? else { return Ok(None) };
     let unread = |error: super::OutboxError| Error::Source(error.into());
     let there = segments(outbox).map_err(|error| Error::Source(error.into()))?;
     for barrier in there.into_iter().rev() {
@@ -24,5 +30,5 @@ pub fn follow(settings: &Settings, shard: ShardId, outbox: &Path, writer: &Publi
             break;
         }
     }
-    Ok(())
+    Ok(Some(cursor))
 }

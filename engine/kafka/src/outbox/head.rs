@@ -85,6 +85,19 @@ pub(crate) fn read_head(dir: &Path, barrier: u64) -> Result<SegmentHead, OutboxE
     head_of(&file, &path)?.ok_or(OutboxError::Head(path))
 }
 
+/// The head of the segment from which on the outbox lacks nothing: the newest one before which decisions are missing, or the
+/// oldest one if none are.
+pub(super) fn whole_from(dir: &Path) -> Result<Option<SegmentHead>, OutboxError> {
+    let mut first = None;
+    for barrier in segments(dir).map_err(OutboxError::io(dir))? {
+        let head = read_head(dir, barrier)?;
+        if first.is_none() || head.has_gap {
+            first = Some(head);
+        }
+    }
+    Ok(first)
+}
+
 /// The head with which a file begins; `None` if the file is shorter than a head.
 pub(super) fn head_of(file: &File, path: &Path) -> Result<Option<SegmentHead>, OutboxError> {
     let mut bytes = [0; HEAD_BYTES];

@@ -113,6 +113,7 @@ impl Shard {
         writer.flush()?;
         writer.prune()?;
         end.stand.set_backlog(writer.backlog());
+        end.stand.set_kept_from(writer.kept_from()?);
         if self.complained.take().is_some() {
             log::info!("the outbox is written again");
         }

@@ -1,12 +1,12 @@
 //! The outbox as what a publisher publishes.
 
-use super::error::OutboxError;
-use super::head::{SegmentHead, read_head, segments};
+use super::head::{SegmentHead, whole_from};
 use super::reader::{Next, OutboxReader};
 use super::writer::Published;
 use crate::cursor::Cursor;
 use crate::publisher::Source;
 use isonomy_mesh::Milestone;
+use isonomy_wire::id::ShardId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +20,21 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "the outbox lacks decisions before barrier {barrier} that are not published, because this replica took over a snapshot \
-     of another one; a replica that has executed them publishes them"
+     of another one, took its own before it published, or was restored; a replica that keeps them publishes them. If none \
+     does (isonomy publish status), give them up: isonomy publish reset --shard {} --from kept", .shard.0
 )]
 pub struct Lacking {
+    /// The shard.
+    pub shard: ShardId,
     /// The barrier behind which the outbox has everything.
     pub barrier: u64,
+}
+
+impl Lacking {
+    /// What a segment does not tell of the time before it.
+    pub fn before(head: &SegmentHead) -> Lacking {
+        Lacking { shard: head.shard, barrier: head.start.barrier }
+    }
 }
 
 /// The outbox of a shard, for its publisher.
@@ -46,28 +56,16 @@ impl OutboxSource {
         let reader = OutboxReader::new(dir);
         OutboxSource { dir: dir.into(), published, reader, passed: None, given: (0, 0), batch: Vec::new() }
     }
-
-    /// The newest segment before which decisions are missing; the oldest one if none are.
-    fn first(&self) -> Result<Option<SegmentHead>, OutboxError> {
-        let mut first = None;
-        for barrier in segments(&self.dir).map_err(OutboxError::io(&self.dir))? {
-            let head = read_head(&self.dir, barrier)?;
-            if first.is_none() || head.has_gap {
-                first = Some(head);
-            }
-        }
-        Ok(first)
-    }
 }
 
 impl Source for OutboxSource {
     fn rewind(&mut self, cursor: &Cursor) -> Result<(), Failure> {
-        let first = self.first()?;
-        let start = first.map_or(Milestone::default(), |head| head.start);
-        if start.barrier > 0 && !cursor.has_passed(&start) {
-            return Err(Lacking { barrier: start.barrier }.into());
+        let first = whole_from(&self.dir)?;
+        if let Some(head) = first.filter(|head| !cursor.goes_on_at(&head.start)) {
+            return Err(Lacking::before(&head).into());
         }
-        (self.reader, self.passed) = (OutboxReader::starting_at(&self.dir, start.barrier), None);
+        let barrier = first.map_or(0, |head| head.start.barrier);
+        (self.reader, self.passed) = (OutboxReader::starting_at(&self.dir, barrier), None);
         Ok(())
     }
 
@@ -76,8 +74,8 @@ impl Source for OutboxSource {
             let is_first = self.reader.position().is_none();
             match self.reader.read_next()? {
                 Next::End => return Ok(None),
-                Next::Segment(SegmentHead { start, has_gap, .. }) if has_gap && !is_first => {
-                    return Err(Lacking { barrier: start.barrier }.into());
+                Next::Segment(head) if head.has_gap && !is_first => {
+                    return Err(Lacking::before(&head).into());
                 }
                 Next::Segment(SegmentHead { start, .. }) => self.passed = Some(start),
                 Next::Batch(batch) => {
@@ -91,7 +89,8 @@ impl Source for OutboxSource {
     }
 
     fn may_lack(&self) -> bool {
-        self.first().ok().flatten().is_none_or(|head| head.has_gap)
+        // A reset may have set the cursor back behind what was published and is not kept any more.
+        whole_from(&self.dir).ok().flatten().is_none_or(|head| head.start.barrier > 0)
     }
 
     fn passed(&mut self) -> Option<Milestone> {

@@ -1,4 +1,6 @@
 use super::*;
+use crate::cursor::{Cursor, TopicId};
+use crate::publisher::Source;
 use isonomy_mesh::{ForSink, Milestone, connect_sink};
 use isonomy_wire::answer::ResponseBuilder;
 use isonomy_wire::command::{Batch, Numbering, RequestBuilder};
@@ -137,6 +139,67 @@ fn a_snapshot_of_another_replica_leaves_a_gap_that_stays_marked() {
     assert_eq!(read(&mut OutboxReader::new(dir.path())), all[..3]);
     written(dir.path(), ALL, milestone(9), &[]);
     assert_eq!(read(&mut OutboxReader::new(dir.path())), ["0", "#1", "gap 4", "gap 9"]);
+}
+
+/// What is kept begins at the newest gap, or with the oldest segment.
+#[test]
+fn an_outbox_tells_from_where_on_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let published = Arc::new(Published::default());
+    let mut writer = open(dir.path(), Retain::Unpublished(published.clone()));
+    assert_eq!(writer.kept_from().unwrap(), None, "the shard has said nothing");
+    writer.take(&ForSink::State(milestone(0))).unwrap();
+    writer.take(&ForSink::Barrier(milestone(1))).unwrap();
+    assert_eq!(writer.kept_from().unwrap(), Some(milestone(0)));
+    published.raise(1);
+    writer.prune().unwrap();
+    assert_eq!(writer.kept_from().unwrap(), Some(milestone(1)));
+    writer.take(&ForSink::State(milestone(4))).unwrap();
+    writer.take(&ForSink::Barrier(milestone(5))).unwrap();
+    assert_eq!(writer.kept_from().unwrap(), Some(milestone(4)), "a gap is before it");
+}
+
+#[test]
+fn an_outbox_tells_whether_it_has_what_a_cursor_does_not_cover() {
+    let dir = tempfile::tempdir().unwrap();
+    let published = Arc::new(Published::default());
+    assert!(!published.is_behind(None), "there is nothing");
+    let mut writer = written(
+        dir.path(),
+        Retain::Unpublished(published.clone()),
+        milestone(0),
+        &[decided(3), batch(5, None, false)],
+    );
+    let mut cursor = Cursor::nothing(CLUSTER, SHARD, TopicId::default());
+    assert!(published.is_behind(None) && published.is_behind(Some(&cursor)));
+    (cursor.epoch, cursor.frontier) = (EPOCH, Frontier::from([3, 0, 0, 0, 0, 0, 0, 0, 0]));
+    assert!(!published.is_behind(Some(&cursor)), "what decides nothing is not published");
+    writer.take(&decided(7)).unwrap();
+    writer.flush().unwrap();
+    assert!(published.is_behind(Some(&cursor)));
+}
+
+/// A cursor that was set back lies before what others have published and this replica has given up.
+#[test]
+fn p4_who_lacks_what_a_cursor_does_not_cover_may_fence_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let published = Arc::new(Published::default());
+    let items = [decided(1), ForSink::Barrier(milestone(1)), decided(20)];
+    let mut writer = written(dir.path(), Retain::Unpublished(published.clone()), milestone(0), &items);
+    let mut source = OutboxSource::new(dir.path(), published.clone());
+    let mut cursor = Cursor::nothing(CLUSTER, SHARD, TopicId::default());
+    assert!(source.rewind(&cursor).is_ok() && !source.may_lack(), "all is there");
+    published.raise(1);
+    writer.prune().unwrap();
+    assert!(source.may_lack());
+    let lacking = *source.rewind(&cursor).unwrap_err().downcast::<Lacking>().unwrap();
+    assert_eq!(lacking, Lacking { shard: SHARD, barrier: 1 });
+    let command = "isonomy publish reset --shard 2 --from kept";
+    assert!(lacking.to_string().contains(command), "{lacking}");
+    cursor.pass(&milestone(1));
+    source.rewind(&cursor).unwrap();
+    let batch = source.next().unwrap().unwrap();
+    assert_eq!(isonomy_wire::published::PublishedBatch::parse(batch).unwrap().origin().instance.seq, 20);
 }
 
 #[test]

@@ -1,18 +1,20 @@
 //! Writes an outbox. Every step can be tried again after an error: nothing is forgotten before it is in its file.
 
 use super::error::OutboxError;
-use super::head::{HEAD_BYTES, SegmentHead, read_head, segment_path, segments};
+use super::head::{HEAD_BYTES, SegmentHead, read_head, segment_path, segments, whole_from};
+use crate::cursor::Cursor;
 use isonomy_mesh::{ForSink, Milestone};
 use isonomy_wire::command::Batch;
-use isonomy_wire::id::{ClusterId, ShardId};
+use isonomy_wire::deps::Frontier;
+use isonomy_wire::id::{ClusterId, Epoch, ShardId};
 use isonomy_wire::published::{Origin, PublishedBuilder};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// The bytes that are gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -22,6 +24,8 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub struct Published {
     segment: AtomicU64,
     offset: AtomicU64,
+    /// The newest batches that the outbox has, as a cursor would name them.
+    newest: Mutex<(Epoch, Frontier)>,
 }
 
 impl Published {
@@ -38,6 +42,13 @@ impl Published {
         if segment > self.get().0 {
             self.set(segment, 0);
         }
+    }
+
+    /// Whether the outbox has batches that a cursor does not cover; those that came before the process started are not counted.
+    pub fn is_behind(&self, cursor: Option<&Cursor>) -> bool {
+        let (epoch, frontier) = *self.newest.lock().expect("nobody panics with this lock");
+        let newest = Milestone { barrier: 0, epoch, frontier };
+        !cursor.map_or(epoch == Epoch(0), |cursor| cursor.has_passed(&newest))
     }
 
     fn get(&self) -> (u64, u64) {
@@ -81,6 +92,10 @@ pub struct Writer {
     growing: Option<Growing>,
     /// The finished segments and their sizes.
     finished: VecDeque<(u64, u64)>,
+    /// From where on everything is kept, and the oldest segment when that was read.
+    whole: Option<(u64, Milestone)>,
+    /// The newest batches, as a cursor would name them.
+    newest: (Epoch, Frontier),
     /// What is to be appended to the segment.
     buffer: Vec<u8>,
     waiting: Waiting,
@@ -108,6 +123,8 @@ impl Writer {
             retain,
             growing: None,
             finished: VecDeque::new(),
+            whole: None,
+            newest: (Epoch(0), Frontier::NONE),
             buffer: Vec::new(),
             waiting: Waiting::default(),
             spare: PublishedBuilder::default(),
@@ -154,6 +171,11 @@ impl Writer {
     /// Moves the batch that waits to the buffer.
     fn release(&mut self, has_more: bool) {
         let Some(origin) = self.waiting.origin.take() else { return };
+        let (epoch, frontier) = &mut self.newest;
+        if origin.epoch > *epoch {
+            (*epoch, *frontier) = (origin.epoch, Frontier::NONE);
+        }
+        frontier.add(origin.instance);
         let bytes = self.waiting.builder.finish(&Origin { has_more, ..origin });
         self.buffer.extend_from_slice(bytes.expect("a batch that waits is not empty"));
         self.waiting.builder.clear();
@@ -173,6 +195,9 @@ impl Writer {
         growing.file.write_all_at(&self.buffer, growing.bytes).map_err(OutboxError::io(&growing.path))?;
         growing.bytes += self.buffer.len() as u64;
         self.buffer.clear();
+        if let Retain::Unpublished(published) = &self.retain {
+            *published.newest.lock().expect("nobody panics with this lock") = self.newest;
+        }
         Ok(())
     }
 
@@ -195,6 +220,7 @@ impl Writer {
             let size = std::fs::metadata(&path).map_err(OutboxError::io(&path))?.len();
             Ok((*barrier, size))
         };
+        self.whole = None;
         let before = there.iter().filter(|barrier| **barrier < start.barrier);
         self.finished = before.map(size).collect::<Result<_, OutboxError>>()?;
         Ok(())
@@ -251,6 +277,20 @@ impl Writer {
             };
         }
         Ok(())
+    }
+
+    /// The barrier from which on everything is kept; `None` before the shard has said from where it goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`OutboxError`] if the head of a segment cannot be read.
+    pub fn kept_from(&mut self) -> Result<Option<Milestone>, OutboxError> {
+        let Some(growing) = &self.growing else { return Ok(None) };
+        let oldest = self.finished.front().map_or(growing.barrier, |(barrier, _)| *barrier);
+        if self.whole.is_none_or(|(known, _)| known != oldest) {
+            self.whole = whole_from(&self.dir)?.map(|head| (oldest, head.start));
+        }
+        Ok(self.whole.map(|(_, start)| start))
     }
 
     /// The bytes of all segments.

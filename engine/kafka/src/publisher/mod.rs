@@ -1,15 +1,14 @@
 //! The thread that publishes a shard.
 
-mod record;
 mod session;
 mod status;
-mod stop;
 
 pub use status::Status;
 
 use crate::cursor::Cursor;
 use crate::error::Error;
 use crate::settings::Settings;
+use crate::stop::Stop;
 use isonomy_mesh::Milestone;
 use isonomy_wire::id::{ClusterId, ShardId};
 use session::Session;
@@ -18,7 +17,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use stop::Stop;
 
 /// How long a publisher waits before it tries again, first and at most. The time doubles with each try.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -1,32 +1,23 @@
 //! One session of a publisher: it fences the one before, reads the cursor, and publishes until something fails.
 
-use super::record::{self, Record};
 use super::status::{Meters, Taken};
-use super::stop::Stop;
 use super::{Publication, Source};
 use crate::check::check;
-use crate::client::{Asking, Producer, Reader};
-use crate::cursor::{Cursor, TopicId};
+use crate::client::Asking;
+use crate::cursor::Cursor;
 use crate::error::Error;
-use crate::read::{bounds, has_records, newest_cursor};
+use crate::failpoint::{Step, pass};
+use crate::record;
 use crate::settings::Settings;
+use crate::standing::Standing;
+use crate::stop::Stop;
+use crate::transaction::Transactions;
 use isonomy_wire::published::PublishedBatch;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::Producer as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a call waits for Kafka before the publisher looks whether it is to stop, and calls again.
-const STEP: Duration = Duration::from_secs(1);
 /// How long a publisher waits for batches before it looks whether it is to stop.
 const IDLE_STEP: Duration = Duration::from_millis(100);
-/// How long delivery reports are awaited at once.
-const REPORT_STEP: Duration = Duration::from_millis(1);
-/// How often Kafka may leave a call unanswered before the session begins anew.
-const STEPS_MAX: u32 = 60;
-/// How long the publisher tries to give up what is open, and how often.
-const ABORT_STEP: Duration = Duration::from_millis(100);
-const ABORTS_MAX: u32 = 20;
 
 /// A publisher that Kafka knows as the newest of its shard.
 pub(super) struct Session<'a, S> {
@@ -35,7 +26,7 @@ pub(super) struct Session<'a, S> {
     source: &'a mut S,
     stop: Arc<Stop>,
     meters: Arc<Meters>,
-    producer: Producer,
+    transactions: Transactions<'a>,
     cursor: Cursor,
 }
 
@@ -55,29 +46,26 @@ impl<'a, S: Source> Session<'a, S> {
         // before the first open transaction: that of a publisher that has died stays open until it is fenced.
         if source.may_lack() {
             let glance = asking.reader("read_committed")?;
-            source.rewind(&adopted(asking, publication, topic, &glance)?).map_err(Error::Source)?;
+            let cursor = Standing::ask(asking, topic, &glance)?.judge(settings, publication)?;
+            source.rewind(&cursor).map_err(Error::Source)?;
         }
         let id = publication.transactional_id(&settings.topic);
-        let producer = asking.producer(&id, settings.record_bytes_max())?;
-        again(asking, &stop, "begun transactions", &producer, || producer.init_transactions(STEP))?;
-        let cursor = adopted(asking, publication, topic, &reader)?;
+        let transactions = Transactions::fence(asking, &id, Arc::clone(&stop))?;
+        let cursor = Standing::ask(asking, topic, &reader)?.judge(settings, publication)?;
         source.rewind(&cursor).map_err(Error::Source)?;
         meters.opened(cursor);
-        Ok(Session { asking, publication, source, stop, meters, producer, cursor })
+        pass(Step::Opened);
+        Ok(Session { asking, publication, source, stop, meters, transactions, cursor })
     }
 
     /// Publishes what there is in one transaction. Waits until there is something.
     pub(super) fn transaction(&mut self) -> Result<(), Error> {
         let mut next = self.cursor;
         let taken = self.fill(&mut next)?;
-        next.end = next.end.max(self.producer.context().end());
-        let (key, value) = (Cursor::key(&self.asking.settings.topic, i32::from(next.shard.0)), next.encode());
-        let record = record::of_cursor(self.asking.settings, &next, &key, &value);
-        send(self.asking, &self.stop, &self.producer, record)?;
-        self.drain()?;
-        again(self.asking, &self.stop, "committed a transaction", &self.producer, || {
-            self.producer.commit_transaction(STEP)
-        })?;
+        next.end = next.end.max(self.transactions.memory().end());
+        self.transactions.send_cursor(&next)?;
+        self.check_place()?;
+        self.transactions.commit()?;
         self.cursor = next;
         self.source.on_published(&next);
         self.meters.committed(&taken, next);
@@ -119,12 +107,12 @@ impl<'a, S: Source> Session<'a, S> {
             }
             next.add(&origin)?;
             if until.is_none() {
-                let failed = self.asking.failed("begun a transaction", Some(self.producer.context()));
-                self.producer.begin_transaction().map_err(failed)?;
+                self.transactions.begin()?;
                 until = Some(Instant::now() + settings.batch_time);
             }
-            record::each(settings, &batch, |record| send(self.asking, &self.stop, &self.producer, record))?;
-            self.producer.poll(Duration::ZERO);
+            record::each(settings, &batch, |record| self.transactions.send(record))?;
+            self.transactions.poll();
+            pass(Step::Produced);
             is_whole = !origin.has_more;
             taken.decisions += batch.len() as u64;
             taken.batches += 1;
@@ -132,95 +120,19 @@ impl<'a, S: Source> Session<'a, S> {
         }
     }
 
-    /// Waits until Kafka has answered for every record. librdkafka's own way to do so waits in steps of 100 ms.
-    fn drain(&self) -> Result<(), Error> {
-        while self.producer.in_flight_count() > 0 {
-            if self.stop.is_set() {
-                return Err(Error::Stopped);
-            }
-            self.producer.poll(REPORT_STEP);
+    /// Records below an offset that the partition had reached are in another partition than those before: the topic was
+    /// deleted and created again since this session has begun, or Kafka has lost some.
+    fn check_place(&self) -> Result<(), Error> {
+        let (end, reached) = (self.transactions.memory().first(), self.cursor.end);
+        if end >= reached {
+            return Ok(());
         }
-        Ok(())
+        let (topic, partition) = (self.asking.settings.topic.clone(), i32::from(self.cursor.shard.0));
+        Err(Error::Truncated { topic, partition, end, reached })
     }
 
-    /// Gives up what is open, so that readers need not wait until the next publisher does so. Nothing depends on it.
+    /// Gives up what is open.
     pub(super) fn abort(&self) {
-        for _ in 0..ABORTS_MAX {
-            // Reports of records that were given up must be fetched before Kafka is told.
-            match self.producer.abort_transaction(ABORT_STEP) {
-                Err(KafkaError::Transaction(error)) if error.is_retriable() => {
-                    self.producer.poll(REPORT_STEP)
-                }
-                _ => return,
-            }
-        }
+        self.transactions.abort();
     }
-}
-
-/// Hands a record to librdkafka, which sends it. Waits while there is no room.
-fn send(asking: Asking<'_>, stop: &Stop, producer: &Producer, mut record: Record<'_>) -> Result<(), Error> {
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !stop.is_set() => {
-                producer.poll(REPORT_STEP);
-                record = back;
-            }
-            Err(_) if stop.is_set() => return Err(Error::Stopped),
-            Err((error, _)) => return Err(asking.failed("taken a record", Some(producer.context()))(error)),
-        }
-    }
-}
-
-/// Calls librdkafka until it has an answer from Kafka: after a time-out the same call goes on where it was.
-fn again(
-    asking: Asking<'_>,
-    stop: &Stop,
-    asked: &'static str,
-    producer: &Producer,
-    call: impl Fn() -> Result<(), KafkaError>,
-) -> Result<(), Error> {
-    let mut steps = 0;
-    loop {
-        let error = match call() {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        steps += 1;
-        let is_open = match &error {
-            KafkaError::Transaction(error) => error.is_retriable(),
-            KafkaError::Flush(_) => true,
-            _ => false,
-        };
-        if stop.is_set() {
-            return Err(Error::Stopped);
-        }
-        if !is_open || steps == STEPS_MAX {
-            return Err(asking.failed(asked, Some(producer.context()))(error));
-        }
-        producer.poll(REPORT_STEP);
-    }
-}
-
-/// The cursor to go on from, if the topic is this publication's.
-fn adopted(asking: Asking<'_>, publication: Publication, id: TopicId, all: &Reader) -> Result<Cursor, Error> {
-    let Publication { cluster, shard, .. } = publication;
-    let (topic, partition) = (&asking.settings.topic, i32::from(shard.0));
-    let Some(cursor) = newest_cursor(asking, all)? else {
-        return match has_records(asking, topic, partition, all)? {
-            true => Err(Error::NoCursor { topic: topic.clone(), partition }),
-            false => Ok(Cursor::nothing(cluster, shard, id)),
-        };
-    };
-    if (cursor.cluster, cursor.shard) != (cluster, shard) {
-        return Err(Error::Owned { topic: topic.clone(), cluster, shard, there: Box::new(cursor) });
-    }
-    if cursor.topic != id {
-        return Err(Error::Replaced { topic: topic.clone(), cursor: Box::new(cursor) });
-    }
-    let end = bounds(asking, topic, partition, all)?.1.unsigned_abs();
-    if end < cursor.end {
-        return Err(Error::Truncated { topic: topic.clone(), partition, end, reached: cursor.end });
-    }
-    Ok(cursor)
 }

@@ -6,3 +6,4 @@ mod support;
 mod faults;
 mod publishing;
 mod refusals;
+mod resets;

@@ -18,7 +18,7 @@ pub(crate) fn shared() -> &'static str {
     })
 }
 
-fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     tempfile::Builder::new().prefix("kafka-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
@@ -39,7 +39,7 @@ fn start(dir: &Path, options: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A broker of the test's own, which may be killed.
+/// Brokers of the test's own, which may be killed.
 pub(crate) struct Broker {
     dir: TempDir,
     pub(crate) address: String,
@@ -47,20 +47,55 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start() -> Broker {
-        let dir = directory();
-        let address = start(dir.path(), &SHORT_SESSION);
+        Broker::start_in(directory(), &[])
+    }
+
+    /// Three nodes, of which two must have a record before it counts.
+    pub(crate) fn three() -> Broker {
+        Broker::start_in(directory(), &["--nodes", "3"])
+    }
+
+    /// The same in this directory, with more options.
+    pub(crate) fn start_in(dir: TempDir, options: &[&str]) -> Broker {
+        let address = start(dir.path(), &[&SHORT_SESSION, options].concat());
         Broker { dir, address }
+    }
+
+    fn pid(&self, node: usize) -> Option<Pid> {
+        let text = std::fs::read_to_string(self.dir.path().join(format!("node-{node}.pid"))).ok()?;
+        Pid::from_raw(text.trim().parse().ok()?)
     }
 
     /// Ends the broker without any notice.
     pub(crate) fn kill(&self) {
-        let pid = std::fs::read_to_string(self.dir.path().join("node-1.pid")).unwrap();
-        kill_process(Pid::from_raw(pid.trim().parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+        self.kill_node(1);
     }
 
-    /// Starts it again with its data.
+    /// The same with one of several, counted from 1.
+    pub(crate) fn kill_node(&self, node: usize) {
+        kill_process(self.pid(node).unwrap(), Signal::KILL).unwrap();
+    }
+
+    /// Whether a node has ended by itself.
+    pub(crate) fn has_ended(&self, node: usize) -> bool {
+        // Whoever has ended has no command line, even if nobody has asked what came of it.
+        let line = self.pid(node).map(|pid| std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())));
+        line.is_none_or(|line| line.unwrap_or_default().is_empty())
+    }
+
+    /// Starts again what has ended, with its data.
     pub(crate) fn restart(&self) {
         assert_eq!(start(self.dir.path(), &[]), self.address);
+    }
+
+    /// What a tool of Kafka says of these brokers.
+    pub(crate) fn ask(&self, tool: &str, arguments: &[&str]) -> String {
+        let output = Command::new(SCRIPT)
+            .args(["run", tool, "--bootstrap-server", &self.address])
+            .args(arguments)
+            .output()
+            .expect("deploy/kafka/kafka can be run");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

@@ -1,23 +1,10 @@
-//! `isonomy publish`: the topics that a cluster publishes to.
+//! `isonomy publish init`: creates the topics.
 
-use crate::config::{Config, Publish, PublishTo, ServeArgs};
-use crate::fatal::{Fatal, Reason, failed};
+use super::args::kafka_of;
+use crate::config::{Config, ServeArgs};
+use crate::fatal::{Fatal, failed};
 use crate::out;
-use clap::{Args, Subcommand};
-
-/// `isonomy publish`
-#[derive(Args, Debug)]
-pub(crate) struct PublishArgs {
-    #[command(subcommand)]
-    command: PublishCommand,
-}
-
-/// What is done with the topics.
-#[derive(Subcommand, Debug)]
-enum PublishCommand {
-    /// Create the topics of the configuration, where they do not exist yet
-    Init(Box<TopicsArgs>),
-}
+use clap::Args;
 
 /// `isonomy publish init`
 #[derive(Args, Debug)]
@@ -26,7 +13,7 @@ Example: isonomy publish init --config /etc/isonomy.toml --copies 3
 
 Creates the topic of the decisions, with a partition for each shard, and the compacted topic of the cursors. The members of a
 cluster in etcd have as many shards as its record says, so set --shards there.")]
-struct TopicsArgs {
+pub(super) struct TopicsArgs {
     #[command(flatten)]
     serve: ServeArgs,
     /// How many brokers keep each partition
@@ -34,14 +21,9 @@ struct TopicsArgs {
     copies: u8,
 }
 
-/// Runs a command of `isonomy publish`.
-pub(crate) fn run(args: PublishArgs) -> Result<(), Fatal> {
-    let PublishCommand::Init(args) = args.command;
+pub(super) fn run(args: TopicsArgs) -> Result<(), Fatal> {
     let config = Config::load(args.serve)?;
-    let Some(Publish { to: PublishTo::Kafka(settings), .. }) = &config.publish else {
-        let text = "the configuration does not publish to Kafka; set `publish.to` to \"kafka\"";
-        return Err(Fatal::new(Reason::Config, text));
-    };
+    let settings = kafka_of(&config)?;
     isonomy_kafka::create_topics(settings, config.shards.into(), args.copies.into()).map_err(failed)?;
     out::print(format_args!(
         "topics {} and {} exist at {}, with {} partition(s)",

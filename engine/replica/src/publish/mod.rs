@@ -1,9 +1,14 @@
 //! The outboxes of a replica, in which it keeps the decisions of its shards for those who read them from outside.
 
+mod args;
 mod init;
+mod overview;
+mod plan;
 mod publishers;
+mod reset;
+mod standing;
 
-pub(crate) use init::{PublishArgs, run};
+pub(crate) use args::{PublishArgs, run};
 pub(crate) use publishers::Publishers;
 
 use crate::config::{Config, PublishTo};

@@ -1,10 +1,12 @@
 //! Which shards this replica publishes.
 //!
 //! Of the members that reach each other the first one publishes a shard; each shard begins to count at another member. Two
-//! may both believe to be the first for a while: the one that comes later fences the other (law, P4).
+//! may both believe to be the first for a while: the one that comes later fences the other (law, P4). The first may be unable
+//! to publish, since it lacks decisions or does not reach Kafka. Then the others see that nothing is published, and try.
 
 use crate::fatal::{Fatal, Reason};
 use isonomy_kafka::Error;
+use isonomy_kafka::cursor::Cursor;
 use isonomy_kafka::outbox::{OutboxSource, Published, follow};
 use isonomy_kafka::publisher::{Publication, Publisher, Status};
 use isonomy_kafka::settings::Settings;
@@ -13,6 +15,7 @@ use isonomy_wire::id::{ReplicaId, ShardId};
 use isonomy_wire::message::{PublishStatus, ShardStatus};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a replica must have been the first before it publishes, so that a link that is lost for a moment moves nothing.
@@ -27,6 +30,9 @@ const STOP_LOOK: Duration = Duration::from_millis(10);
 
 /// How often it is asked what other replicas have published.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
+/// How much longer than a transaction takes nothing may have been published, although decisions wait, before a replica tries that
+/// is not the first.
+const STALLED_FOR: Duration = Duration::from_secs(20);
 
 /// A shard that may be published from here.
 struct Slot {
@@ -35,7 +41,9 @@ struct Slot {
     published: Arc<Published>,
     stand: Arc<SinkStand>,
     publisher: Option<Publisher>,
-    /// Since when this replica is the first.
+    /// Whether nobody publishes.
+    is_stalled: Arc<AtomicBool>,
+    /// Since when this replica is the first, or nobody publishes.
     first_since: Option<Instant>,
     not_before: Option<Instant>,
     pause: Duration,
@@ -55,19 +63,62 @@ struct Followed {
     outbox: PathBuf,
     published: Arc<Published>,
     stand: Arc<SinkStand>,
+    is_stalled: Arc<AtomicBool>,
+}
+
+/// What is published of a shard, and since when not more although decisions wait.
+struct Watch {
+    cursor: Option<Cursor>,
+    since: Instant,
+}
+
+impl Watch {
+    fn new() -> Watch {
+        Watch { cursor: None, since: Instant::now() }
+    }
+
+    /// Whether nobody has published for so long.
+    fn is_stalled(
+        &mut self,
+        cursor: Option<Cursor>,
+        is_behind: bool,
+        now: Instant,
+        at_most: Duration,
+    ) -> bool {
+        if !is_behind || cursor != self.cursor {
+            *self = Watch { cursor, since: now };
+        }
+        now.duration_since(self.since) >= at_most
+    }
 }
 
 /// Follows for ever: what others have published is not kept any longer. Trouble with Kafka is the publishers' to tell.
 fn follow_all(settings: &Settings, all: &[Followed]) {
+    let mut watches: Vec<Watch> = all.iter().map(|_| Watch::new()).collect();
     loop {
-        for Followed { shard, outbox, published, stand } in all {
-            if !stand.publishing().is_publisher
-                && let Err(error) = follow(settings, *shard, outbox, published)
-            {
-                log::debug!("shard {}: not known how far it is published: {error}", shard.0);
-            }
+        for (it, watch) in all.iter().zip(&mut watches) {
+            let is_stalled = !it.stand.publishing().is_publisher && it.look(settings, watch);
+            it.is_stalled.store(is_stalled, Ordering::Relaxed);
         }
         std::thread::sleep(FOLLOW_EVERY);
+    }
+}
+
+impl Followed {
+    /// Asks how far the shard is published. Returns whether it is stalled.
+    fn look(&self, settings: &Settings, watch: &mut Watch) -> bool {
+        let Followed { shard, outbox, published, .. } = self;
+        match follow(settings, *shard, outbox, published) {
+            Ok(cursor) => {
+                let is_behind = published.is_behind(cursor.as_ref());
+                watch.is_stalled(cursor, is_behind, Instant::now(), settings.batch_time + STALLED_FOR)
+            }
+            Err(error) => {
+                log::debug!("shard {}: not known how far it is published: {error}", shard.0);
+                *watch = Watch::new();
+                false
+            }
+        }
     }
 }
 
@@ -85,13 +136,14 @@ impl Publishers {
         stand: Arc<SinkStand>,
     ) {
         let (publisher, first_since, not_before, trouble) = (None, None, None, String::new());
-        let pause = PAUSE_MIN;
+        let (pause, is_stalled) = (PAUSE_MIN, Arc::default());
         self.slots.push(Slot {
             publication,
             outbox,
             published,
             stand,
             publisher,
+            is_stalled,
             first_since,
             not_before,
             pause,
@@ -107,6 +159,7 @@ impl Publishers {
             outbox: slot.outbox.clone(),
             published: slot.published.clone(),
             stand: slot.stand.clone(),
+            is_stalled: slot.is_stalled.clone(),
         };
         let all: Vec<Followed> = self.slots.iter().map(followed).collect();
         let thread =
@@ -158,7 +211,8 @@ fn first_of(shard: u16, own: ReplicaId, members: u8, status: &ShardStatus) -> Op
 impl Slot {
     fn tend(&mut self, settings: &Settings, is_first: bool) -> Result<(), Fatal> {
         self.heed_end();
-        self.first_since = is_first.then(|| self.first_since.unwrap_or_else(Instant::now));
+        let is_called = is_first || self.is_stalled.load(Ordering::Relaxed);
+        self.first_since = is_called.then(|| self.first_since.unwrap_or_else(Instant::now));
         let is_due = self.first_since.is_some_and(|since| since.elapsed() >= FIRST_FOR)
             && self.not_before.is_none_or(|at| Instant::now() >= at);
         if self.publisher.is_none() && is_due {
@@ -206,6 +260,23 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isonomy_kafka::cursor::TopicId;
+    use isonomy_wire::id::ClusterId;
+
+    #[test]
+    fn a_shard_is_stalled_when_its_cursor_stands_still_while_decisions_wait() {
+        let (began, most) = (Instant::now(), Duration::from_secs(20));
+        let cursor =
+            |end| Some(Cursor { end, ..Cursor::nothing(ClusterId(1), ShardId(0), TopicId::default()) });
+        let mut watch = Watch { cursor: cursor(1), since: began };
+        let mut stalls = |seconds, end, is_behind| {
+            watch.is_stalled(cursor(end), is_behind, began + Duration::from_secs(seconds), most)
+        };
+        assert!(!stalls(5, 1, true) && !stalls(19, 1, true) && stalls(20, 1, true));
+        assert!(!stalls(25, 2, true), "something was published");
+        assert!(!stalls(40, 2, true) && !stalls(45, 2, false), "nothing waits");
+        assert!(!stalls(64, 2, true) && stalls(65, 2, true));
+    }
 
     #[test]
     fn the_first_member_that_is_reached_publishes_and_each_shard_counts_from_another_one() {

@@ -49,6 +49,14 @@ pub fn ends(child: &mut Child) {
     }
 }
 
+/// What has become of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    Runs,
+    Stopped,
+    Ended,
+}
+
 pub struct Cluster {
     pub dir: tempfile::TempDir,
     /// Where each replica is reached.
@@ -203,6 +211,17 @@ impl Cluster {
     pub fn signal(&self, index: usize, signal: rustix::process::Signal) {
         let process = self.processes[index].as_ref().expect("it runs");
         rustix::process::kill_process(rustix::process::Pid::from_child(process), signal).unwrap();
+    }
+
+    /// What has become of a replica, which the test did not end.
+    pub fn fate(&mut self, index: usize) -> Fate {
+        let process = self.processes[index].as_mut().expect("it was started");
+        if process.try_wait().unwrap().is_some() {
+            return Fate::Ended;
+        }
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+        let is_stopped = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+        if is_stopped { Fate::Stopped } else { Fate::Runs }
     }
 
     pub fn running(&self) -> Vec<usize> {

@@ -8,10 +8,10 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 /// A record without its kind.
-pub(super) type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
+pub(crate) type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
 
 /// Gives the records of a batch, in the order of execution.
-pub(super) fn each<E>(
+pub(crate) fn each<E>(
     settings: &Settings,
     batch: &PublishedBatch<'_>,
     mut send: impl FnMut(Record<'_>) -> Result<(), E>,
@@ -40,7 +40,7 @@ fn headers(origin: &Origin, decision: &Decision<'_>) -> OwnedHeaders {
 }
 
 /// The record of a cursor: key and value are given, since it borrows them.
-pub(super) fn of_cursor<'a>(
+pub(crate) fn of_cursor<'a>(
     settings: &'a Settings,
     cursor: &Cursor,
     key: &'a str,
