@@ -136,28 +136,17 @@ impl Error {
         error: &KafkaError,
         why: String,
     ) -> Error {
-        match error {
-            KafkaError::ClientConfig(_, why, name, value) => {
-                let value = if is_secret(name) { "***" } else { value }.to_owned();
-                Error::Settings(BadSettings::Property { name: name.clone(), value, why: why.clone() })
-            }
-            KafkaError::ClientCreation(why) => Error::Settings(BadSettings::Client(why.clone())),
-            _ => match error.rdkafka_error_code() {
-                Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => {
-                    Error::Fenced(shard)
-                }
-                Some(
-                    Code::TopicAuthorizationFailed
-                    | Code::ClusterAuthorizationFailed
-                    | Code::TransactionalIdAuthorizationFailed,
-                ) => Error::Forbidden { asked, why },
-                _ => Error::Unanswered { brokers: brokers.to_owned(), asked, why },
-            },
+        if let Some(bad) = BadSettings::of_kafka(error) {
+            return Error::Settings(bad);
+        }
+        match error.rdkafka_error_code() {
+            Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => Error::Fenced(shard),
+            Some(
+                Code::TopicAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::TransactionalIdAuthorizationFailed,
+            ) => Error::Forbidden { asked, why },
+            _ => Error::Unanswered { brokers: brokers.to_owned(), asked, why },
         }
     }
-}
-
-/// Whether the value of a property may be a secret.
-fn is_secret(name: &str) -> bool {
-    ["password", "secret", "pem", "jaas", "oauthbearer"].iter().any(|word| name.contains(word))
 }

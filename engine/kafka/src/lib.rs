@@ -18,3 +18,4 @@ mod topic_id;
 pub use check::{Facts, Unfit, create_topics};
 pub use error::Error;
 pub use read::published;
+pub use topic_id::topic_id;

@@ -2,6 +2,7 @@
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -151,6 +152,25 @@ pub enum BadSettings {
     Client(String),
 }
 
+impl BadSettings {
+    /// The settings that librdkafka has refused, if that is what the error says.
+    pub fn of_kafka(error: &KafkaError) -> Option<BadSettings> {
+        match error {
+            KafkaError::ClientConfig(_, why, name, value) => {
+                let value = if is_secret(name) { "***" } else { value }.to_owned();
+                Some(BadSettings::Property { name: name.clone(), value, why: why.clone() })
+            }
+            KafkaError::ClientCreation(why) => Some(BadSettings::Client(why.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the value of a property may be a secret.
+fn is_secret(name: &str) -> bool {
+    ["password", "secret", "pem", "jaas", "oauthbearer"].iter().any(|word| name.contains(word))
+}
+
 impl Settings {
     /// Whether the settings can be used, as far as this can be told without Kafka.
     ///
@@ -183,8 +203,8 @@ impl Settings {
         }
     }
 
-    /// What all clients have in common.
-    pub(crate) fn client(&self) -> ClientConfig {
+    /// What all clients have in common: the brokers, and the properties of the user.
+    pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "isonomy").set("bootstrap.servers", &self.brokers);
         // A broker that comes back is noticed soon; librdkafka's own 10 s would delay what was decided long ago.

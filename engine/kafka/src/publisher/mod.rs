@@ -6,6 +6,7 @@ mod status;
 mod stop;
 
 pub use status::Status;
+pub use stop::Stop;
 
 use crate::cursor::Cursor;
 use crate::error::Error;
@@ -18,7 +19,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use stop::Stop;
 
 /// How long a publisher waits before it tries again, first and at most. The time doubles with each try.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
