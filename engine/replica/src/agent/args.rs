@@ -45,7 +45,7 @@ pub(crate) struct AgentArgs {
     #[arg(long, env = "ISONOMY_AGENT_EXPECT", default_value = "every", value_name = "WHICH")]
     expect: Expect,
     /// A property of librdkafka, such as `security.protocol=ssl`; may be given again. The variable has one per line
-    #[arg(long, env = "ISONOMY_AGENT_RDKAFKA", value_delimiter = '\n', value_parser = property, value_name = "NAME=VALUE")]
+    #[arg(long, env = "ISONOMY_AGENT_RDKAFKA", hide_env_values = true, value_delimiter = '\n', value_parser = property, value_name = "NAME=VALUE")]
     rdkafka: Vec<(String, String)>,
     /// A file with a property of librdkafka on each line, such as a password that no command line shows
     #[arg(long, env = "ISONOMY_AGENT_RDKAFKA_FILE", value_name = "FILE")]
@@ -76,7 +76,7 @@ struct HookArgs {
     #[arg(long, env = "ISONOMY_AGENT_HOOK_REFUSED", default_value = "stop", value_name = "WHAT")]
     hook_refused: Refused,
     /// A header of each request, such as `Authorization: Bearer ...`; may be given again. The variable has one per line
-    #[arg(long, env = "ISONOMY_AGENT_HOOK_HEADERS", value_delimiter = '\n', value_parser = header, value_name = "NAME: VALUE")]
+    #[arg(long, env = "ISONOMY_AGENT_HOOK_HEADERS", hide_env_values = true, value_delimiter = '\n', value_parser = header, value_name = "NAME: VALUE")]
     hook_header: Vec<(String, String)>,
 }
 
