@@ -193,6 +193,12 @@ fn a_hook_that_hangs_holds_up_no_table_and_ends_in_good_order() {
     assert!(topic.rows() == topic.expected());
     assert!(status.trouble().unwrap().contains("has not taken decision") && status.posted() == 0);
     assert!(hook.status().known_at.is_none());
+    let db = rusqlite::Connection::open(topic.file()).unwrap();
+    let of = |reader: &str| {
+        let sum = "SELECT sum(next_offset) FROM positions WHERE reader = ?1";
+        db.query_row(sum, [reader], |row| row.get::<_, Option<i64>>(0)).unwrap()
+    };
+    assert!(of("hook") == Some(0) && of("table") > Some(0));
     stop(hook);
     stop(table);
 }
