@@ -29,17 +29,22 @@ def text(raw):
         return raw.hex()
 
 
+def shown(decision):
+    """A decision as it is printed."""
+    value = decision["value"]
+    return {**decision, "key": text(decision["key"]), "value": None if value is None else text(value)}
+
+
 def of_record(record):
-    """The decision of a record of format "record"."""
+    """The decision of a record of format "record". Keys and values are bytes; a delete has no value."""
     headers = {name: value.decode() for name, value in record.headers() or []}
     if "id" not in headers:
         raise ValueError("a record has no header id; is the topic one of format batch?")
-    value = record.value()
     yield {
         "id": headers["id"],
-        "key": text(record.key() or b""),
+        "key": record.key() or b"",
         "key_seq": int(headers["key_seq"]),
-        "value": None if value is None else text(value),
+        "value": record.value(),
     }
 
 
@@ -56,9 +61,9 @@ def of_batch(raw):
         at = value_at + value_length
         yield {
             "id": f"{epoch}.{shard}.{row}.{seq}.{index}",
-            "key": text(raw[key_at:value_at]),
+            "key": raw[key_at:value_at],
             "key_seq": word & (1 << 56) - 1,
-            "value": text(raw[value_at:at]) if word >> 56 == DECIDED else None,
+            "value": raw[value_at:at] if word >> 56 == DECIDED else None,
         }
 
 
@@ -101,7 +106,7 @@ def main():
     for record in records(options.brokers, options.topic, options.follow):
         decisions = of_record(record) if options.format == "record" else of_batch(record.value())
         for decision in decisions:
-            print(json.dumps({"partition": record.partition(), **decision}))
+            print(json.dumps({"partition": record.partition(), **shown(decision)}))
 
 
 if __name__ == "__main__":

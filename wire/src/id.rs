@@ -189,6 +189,37 @@ impl fmt::Display for CommandId {
     }
 }
 
+/// A text is no id of a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoCommandId;
+
+impl fmt::Display for NoCommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an id has five numbers, epoch.shard.row.seq.index")
+    }
+}
+
+impl core::error::Error for NoCommandId {}
+
+impl FromStr for CommandId {
+    type Err = NoCommandId;
+
+    fn from_str(text: &str) -> Result<CommandId, NoCommandId> {
+        fn number<T: FromStr>(part: Option<&str>) -> Result<T, NoCommandId> {
+            let digits = part.filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+            digits.and_then(|digits| digits.parse().ok()).ok_or(NoCommandId)
+        }
+        let mut parts = text.split('.');
+        let id = CommandId {
+            epoch: Epoch(number(parts.next())?),
+            shard: ShardId(number(parts.next())?),
+            instance: InstanceId::new(ReplicaId(number(parts.next())?), number(parts.next())?),
+            index: number(parts.next())?,
+        };
+        if parts.next().is_some() { Err(NoCommandId) } else { Ok(id) }
+    }
+}
+
 /// The id of a session of numbered requests (law, section 6b), which a command has opened or a source has named.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[rkyv(derive(Clone, Copy))]
@@ -297,5 +328,15 @@ mod tests {
         assert!(named.is_named() && !named.is_opened());
         assert_ne!(named, SessionId::named("orders2.jsonl"));
         assert_eq!(id.to_string(), "3.2.1.77.5");
+    }
+
+    #[test]
+    fn an_id_of_a_command_is_read_as_it_prints() {
+        let instance = InstanceId::new(ReplicaId(1), u64::MAX);
+        let id = CommandId { epoch: Epoch(3), shard: ShardId(2), instance, index: 5 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "1.2.3.4", "1.2.3.4.5.6", "1.2.3.4.+5", "1.2.300.4.5", "a.2.3.4.5"] {
+            assert_eq!(text.parse::<CommandId>(), Err(NoCommandId), "{text}");
+        }
     }
 }

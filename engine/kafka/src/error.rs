@@ -143,22 +143,17 @@ impl Error {
         error: &KafkaError,
         why: String,
     ) -> Error {
-        match error {
-            KafkaError::ClientConfig(_, why, name, value) => {
-                Error::Settings(BadSettings::of_property(name, value, why))
-            }
-            KafkaError::ClientCreation(why) => Error::Settings(BadSettings::Client(why.clone())),
-            _ => match error.rdkafka_error_code() {
-                Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => {
-                    Error::Fenced(shard)
-                }
-                Some(
-                    Code::TopicAuthorizationFailed
-                    | Code::ClusterAuthorizationFailed
-                    | Code::TransactionalIdAuthorizationFailed,
-                ) => Error::Forbidden { asked, why },
-                _ => Error::Unanswered { brokers: brokers.to_owned(), asked, why },
-            },
+        if let Some(bad) = BadSettings::of_kafka(error) {
+            return Error::Settings(bad);
+        }
+        match error.rdkafka_error_code() {
+            Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => Error::Fenced(shard),
+            Some(
+                Code::TopicAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::TransactionalIdAuthorizationFailed,
+            ) => Error::Forbidden { asked, why },
+            _ => Error::Unanswered { brokers: brokers.to_owned(), asked, why },
         }
     }
 }

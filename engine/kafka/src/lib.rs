@@ -27,3 +27,5 @@ pub use error::Error;
 pub use read::published;
 pub use reset::reset;
 pub use standing::{Standing, TopicStanding, standing, topics};
+pub use stop::Stop;
+pub use topic_id::topic_id;

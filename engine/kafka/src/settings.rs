@@ -2,6 +2,7 @@
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -158,13 +159,22 @@ pub enum BadSettings {
 }
 
 impl BadSettings {
-    /// librdkafka does not take a property; its value is shown unless it may be a secret.
-    pub(crate) fn of_property(name: &str, value: &str, why: &str) -> BadSettings {
-        let is_secret =
-            ["password", "secret", "pem", "jaas", "oauthbearer"].iter().any(|word| name.contains(word));
-        let value = if is_secret { "***" } else { value };
-        BadSettings::Property { name: name.into(), value: value.into(), why: why.into() }
+    /// The settings that librdkafka has refused, if that is what the error says.
+    pub fn of_kafka(error: &KafkaError) -> Option<BadSettings> {
+        match error {
+            KafkaError::ClientConfig(_, why, name, value) => {
+                let value = if is_secret(name) { "***" } else { value }.to_owned();
+                Some(BadSettings::Property { name: name.clone(), value, why: why.clone() })
+            }
+            KafkaError::ClientCreation(why) => Some(BadSettings::Client(why.clone())),
+            _ => None,
+        }
     }
+}
+
+/// Whether the value of a property may be a secret.
+fn is_secret(name: &str) -> bool {
+    ["password", "secret", "pem", "jaas", "oauthbearer"].iter().any(|word| name.contains(word))
 }
 
 impl Settings {
@@ -181,8 +191,8 @@ impl Settings {
         check_properties(&self.properties)
     }
 
-    /// What all clients have in common.
-    pub(crate) fn client(&self) -> ClientConfig {
+    /// What all clients have in common: the brokers, and the properties of the user.
+    pub fn client(&self) -> ClientConfig {
         client(&self.brokers, &self.properties)
     }
 }

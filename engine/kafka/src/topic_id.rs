@@ -26,12 +26,12 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// The id of a topic.
+/// The id of a topic, all zero from brokers that are too old to tell it. Asks Kafka, and waits so long for the answer.
 ///
 /// # Errors
 ///
 /// The code of librdkafka, which is `UnknownTopicOrPartition` if there is no such topic.
-pub(crate) fn topic_id<C: ClientContext>(
+pub fn topic_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
     patience: Duration,

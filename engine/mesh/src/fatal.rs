@@ -32,8 +32,10 @@ pub enum Reason {
     Fenced = 9,
     /// The key has no decision, or there is no such source.
     Missing = 10,
-    /// The key is not as a conditional decision expects it; it is unchanged.
+    /// The key is not as a conditional decision expects it; or the agent's hook has refused a decision.
     Rejected = 11,
+    /// The topic is not what the agent's file was made of, or lacks or repeats decisions.
+    Unfollowed = 12,
 }
 
 /// An error that ends the process.

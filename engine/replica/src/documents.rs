@@ -1,5 +1,6 @@
 //! What the documents say of limits, deadlines and exit codes is what the code has.
 
+use crate::agent::{HOOK_CONCURRENCY, HOOK_TIMEOUT_SECONDS, STALENESS_SECONDS_MAX};
 use crate::backup::TAKE_SECONDS;
 use crate::config::publish::{BACKLOG_MIB, RETAIN_MIB};
 use crate::config::{CONNECTIONS_MAX, LOG_BUDGET_MIB, LOG_BUDGET_MIB_MIN};
@@ -30,12 +31,14 @@ use isonomy_wire::tuning::Tuning;
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
 const KAFKA: &str = include_str!("../../../docs/KAFKA.md");
 const README: &str = include_str!("../../../README.md");
+const AGENT: &str = include_str!("../../../docs/AGENT.md");
 
-/// The rows of the table below this heading, without its head.
+/// The rows of the table below this heading of docs/OPERATIONS.md, without its head.
 fn rows(heading: &str) -> Vec<&'static str> {
     rows_of(OPERATIONS, heading)
 }
 
+/// The rows of the table below this heading of a document, without its head.
 fn rows_of(document: &'static str, heading: &str) -> Vec<&'static str> {
     let text = document.split_once(&format!("\n{heading}\n")).expect(heading).1;
     let table =
@@ -207,6 +210,23 @@ fn the_settings_are_those_of_the_code() {
 }
 
 #[test]
+fn the_options_of_the_agent_have_the_documented_defaults() {
+    let default = |option: &str| {
+        let row = rows_of(AGENT, "## Options").into_iter().find(|row| cells(row)[0] == format!("`{option}`"));
+        cells(row.expect(option))[1].to_owned()
+    };
+    let expected = [
+        ("--topic", isonomy_agent::Settings::default().topic),
+        ("--staleness-max", STALENESS_SECONDS_MAX.to_string()),
+        ("--hook-timeout", HOOK_TIMEOUT_SECONDS.to_string()),
+        ("--hook-concurrency", HOOK_CONCURRENCY.to_string()),
+    ];
+    for (option, expected) in expected {
+        assert_eq!(default(option), expected, "{option} of docs/AGENT.md");
+    }
+}
+
+#[test]
 fn the_exit_codes_are_those_of_the_code() {
     use Reason::*;
     let all = [
@@ -221,12 +241,13 @@ fn the_exit_codes_are_those_of_the_code() {
         Fenced,
         Missing,
         Rejected,
+        Unfollowed,
     ];
     for reason in all {
         // A new code must be added above and to the table.
         match reason {
             Failed | CommandLine | Config | Machine | DataDir | Damaged | Disk | OtherCommand | Fenced
-            | Missing | Rejected => {}
+            | Missing | Rejected | Unfollowed => {}
         }
     }
     let codes = all.iter().map(|reason| u32::from(*reason as u8));

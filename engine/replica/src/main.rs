@@ -1,5 +1,6 @@
 //! The replica process of Isonomy, and the commands that talk to it.
 
+mod agent;
 mod backup;
 mod bytes;
 mod checks;
@@ -73,6 +74,8 @@ enum Command {
     Publish(publish::PublishArgs),
     /// Print the decisions that a replica on this machine keeps for publication, in the order of their execution
     Tail(tail::TailArgs),
+    /// Keep the latest decision of each key, as published to Kafka, in an SQLite file, and call an HTTP service for each
+    Agent(Box<agent::AgentArgs>),
 }
 
 /// Parses the command line; an exit code if it is wrong or asks for help.
@@ -114,6 +117,7 @@ fn main() -> ExitCode {
         Command::Snapshot(args) => backup::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(&args),
+        Command::Agent(args) => agent::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

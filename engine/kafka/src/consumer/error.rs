@@ -56,19 +56,15 @@ impl ConsumeError {
         trouble: &str,
     ) -> ConsumeError {
         let why = if trouble.is_empty() { error.to_string() } else { format!("{error} ({trouble})") };
-        match (error, error.rdkafka_error_code()) {
-            (KafkaError::ClientConfig(_, why, name, value), _) => {
-                ConsumeError::Settings(BadSettings::of_property(name, value, why))
-            }
-            (KafkaError::ClientCreation(why), _) => ConsumeError::Settings(BadSettings::Client(why.clone())),
-            (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => ConsumeError::PlaceGone,
-            (
-                _,
-                Some(
-                    Code::TopicAuthorizationFailed
-                    | Code::ClusterAuthorizationFailed
-                    | Code::GroupAuthorizationFailed,
-                ),
+        if let Some(bad) = BadSettings::of_kafka(error) {
+            return ConsumeError::Settings(bad);
+        }
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => ConsumeError::PlaceGone,
+            Some(
+                Code::TopicAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::GroupAuthorizationFailed,
             ) => ConsumeError::Forbidden { asked, why },
             _ => ConsumeError::Unanswered { brokers: brokers.to_owned(), asked, why },
         }

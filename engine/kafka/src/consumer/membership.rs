@@ -56,7 +56,7 @@ type GroupMember = StreamConsumer<Group>;
 /// A record and its partition.
 type Received = Result<(i32, Incoming), KafkaError>;
 
-/// What a session waits for.
+/// What a membership waits for.
 enum Event {
     Ended(i32, LaneError),
     Received(Received),
