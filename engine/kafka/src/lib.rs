@@ -21,6 +21,7 @@ mod standing;
 mod stop;
 mod topic_id;
 mod transaction;
+pub mod trial;
 
 pub use check::{Facts, Unfit, create_topics};
 pub use error::Error;

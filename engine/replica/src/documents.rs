@@ -10,6 +10,7 @@ use crate::status::tuning_to_json;
 use clap::CommandFactory;
 use isonomy_control::tuning::Name;
 use isonomy_kafka::Error as KafkaError;
+use isonomy_kafka::consumer::{ConsumerSettings, Poison};
 use isonomy_kafka::cursor::{Cursor, TopicId};
 use isonomy_kafka::outbox::Lacking;
 use isonomy_kafka::settings::Settings as KafkaSettings;
@@ -70,6 +71,31 @@ fn mib(bytes: usize) -> String {
 
 fn seconds(micros: u64) -> String {
     format!("{} s", micros as f64 / 1e6)
+}
+
+#[test]
+fn the_keys_of_consume_have_the_documented_defaults() {
+    let ConsumerSettings { topic, dead_letter_topic, .. } = ConsumerSettings::of(ClusterId(0), String::new());
+    assert_eq!(dead_letter_topic, format!("{topic}-dlq"));
+    assert_table(
+        "## Consuming proposals",
+        &[
+            ("`brokers`", String::new()),
+            ("`topic`", format!("`{topic}`")),
+            ("`dead_letter_topic`", "`TOPIC-dlq`".into()),
+            ("`group`", "`isonomy-CLUSTER-ID`".into()),
+            ("`rdkafka`", String::new()),
+        ],
+    );
+}
+
+#[test]
+fn each_kind_of_dead_letter_is_documented() {
+    let kinds = [Poison::NoKey, Poison::KeyTooLong(0), Poison::ValueTooLong(0)];
+    let table = rows_of(KAFKA, "## Proposals from a topic");
+    let documented = |name: &str| table.iter().any(|row| row.contains(&format!("dead letter, `{name}`")));
+    assert_eq!(table.iter().filter(|row| row.contains("dead letter,")).count(), kinds.len());
+    assert!(kinds.iter().all(|kind| documented(kind.name())));
 }
 
 #[test]

@@ -9,6 +9,9 @@ use std::fmt;
 /// How many records librdkafka fetches ahead of the consumer. Those of a partition that is paused are fetched again.
 const AHEAD_RECORDS: &str = "10000";
 const AHEAD_KIB: &str = "16384";
+/// How long a member of the group that is silent keeps its partitions; librdkafka's own 45 s would delay what waits there.
+const SESSION_TIMEOUT: &str = "session.timeout.ms";
+const SESSION_TIMEOUT_MS: &str = "10000";
 /// How often librdkafka tells where the partitions end.
 const STATISTICS_MS: &str = "1000";
 
@@ -56,6 +59,9 @@ impl ConsumerSettings {
     /// The member of the group.
     pub(super) fn consumer(&self) -> ClientConfig {
         let mut config = client(&self.brokers, &self.properties);
+        if !self.properties.contains_key(SESSION_TIMEOUT) {
+            config.set(SESSION_TIMEOUT, SESSION_TIMEOUT_MS);
+        }
         config
             .set("group.id", &self.group)
             .set("partition.assignment.strategy", "cooperative-sticky")

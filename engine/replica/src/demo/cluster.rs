@@ -1,6 +1,7 @@
 //! Real replica processes on this machine, on free ports, in a directory of their own.
 
 use super::etcd::Etcd;
+use super::kafka::{ConsumeTable, Kafka, PublishTable};
 use super::processes::spawn;
 use anyhow::{Context, Result, bail};
 use isonomy_tuning::cores;
@@ -33,6 +34,10 @@ struct Configuration<'a> {
     membership: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     etcd: Option<EtcdTable<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publish: Option<PublishTable<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consume: Option<ConsumeTable<'a>>,
 }
 
 #[derive(Serialize)]
@@ -56,14 +61,22 @@ pub(crate) struct Cluster {
     name: String,
     /// Where the members are named, if not in each replica's configuration.
     etcd: Option<Etcd>,
+    /// Where proposals come from and decisions go to, if the demo has a Kafka.
+    pub(crate) kafka: Option<Kafka>,
     /// The cores of this machine that may be used.
     cores: Vec<usize>,
     processes: Vec<Option<Child>>,
 }
 
 impl Cluster {
-    /// Starts all replicas, whose members are named in `etcd`, if there is one.
-    pub(crate) fn start(dir: &Path, replicas: u8, shards: u16, etcd: Option<Etcd>) -> Result<Cluster> {
+    /// Starts all replicas, whose members are named in `etcd`, if there is one, and which use `kafka`, if there is one.
+    pub(crate) fn start(
+        dir: &Path,
+        replicas: u8,
+        shards: u16,
+        etcd: Option<Etcd>,
+        kafka: Option<Kafka>,
+    ) -> Result<Cluster> {
         let mut peer_bases = free_ranges(2 * usize::from(replicas), shards)?;
         let client_bases = peer_bases.split_off(usize::from(replicas));
         let mut cluster = Cluster {
@@ -73,6 +86,7 @@ impl Cluster {
             shards,
             name: format!("demo-{}", std::process::id()),
             etcd,
+            kafka,
             cores: cores::usable(),
             processes: Vec::new(),
         };
@@ -102,6 +116,8 @@ impl Cluster {
             members: if etcd.is_some() { Vec::new() } else { self.members().collect() },
             membership: if etcd.is_some() { "etcd" } else { "static" },
             etcd,
+            publish: self.kafka.as_ref().map(Kafka::publish),
+            consume: self.kafka.as_ref().map(Kafka::consume),
         })?;
         let path = self.config_path(index);
         fs::write(&path, text).with_context(|| {
@@ -235,6 +251,7 @@ mod tests {
             shards,
             name: String::new(),
             etcd: None,
+            kafka: None,
             cores: cores.into(),
             processes: Vec::new(),
         };

@@ -4,6 +4,7 @@
 mod cluster;
 mod etcd;
 mod guide;
+mod kafka;
 mod load;
 mod prober;
 mod processes;
@@ -20,10 +21,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use cluster::Cluster;
 use etcd::Etcd;
+use isonomy_kafka::settings::Format;
 use isonomy_shard::data_dir::in_memory;
 use isonomy_wire::deps::Frontier;
 use isonomy_wire::id::{REPLICAS_MAX, SHARDS_MAX};
 use isonomy_wire::message::ShardStatus;
+use kafka::Kafka;
 use load::{Load, Running};
 use prober::Probers;
 use processes::Interrupt;
@@ -50,7 +53,7 @@ const WARMUP_SECONDS: u64 = 2;
 /// `isonomy demo`
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  isonomy demo --seconds 30 --shards 2\n  isonomy demo --seconds 1 --keep\n  isonomy demo --etcd"
+    after_help = "Examples:\n  isonomy demo --seconds 30 --shards 2\n  isonomy demo --seconds 1 --keep\n  isonomy demo --etcd\n  isonomy demo --kafka"
 )]
 pub(crate) struct DemoArgs {
     /// The number of replicas
@@ -71,6 +74,18 @@ pub(crate) struct DemoArgs {
     /// The etcd to start
     #[arg(long, default_value = "etcd", requires = "etcd", value_name = "PROGRAM")]
     etcd_program: PathBuf,
+    /// Let events come from a Kafka of the demo's own, and read the decisions there, instead of the other loads
+    #[arg(long, conflicts_with_all = ["rate", "seconds"])]
+    kafka: bool,
+    /// The program that starts a Kafka
+    #[arg(long, default_value = "deploy/kafka/kafka", requires = "kafka", value_name = "PROGRAM")]
+    kafka_program: PathBuf,
+    /// What a record of the topic of decisions holds: "record" or "batch"
+    #[arg(long, default_value_t, requires = "kafka", value_name = "FORMAT")]
+    kafka_format: Format,
+    /// How many events go through Kafka
+    #[arg(long, default_value_t = 300_000, requires = "kafka", value_parser = clap::value_parser!(u64).range(1..))]
+    events: u64,
     /// Leave the cluster running until Ctrl-C, keep its data and configurations, and print commands to try next
     #[arg(long)]
     keep: bool,
@@ -115,7 +130,9 @@ async fn show(args: &DemoArgs) -> Result<bool> {
         say(&format!("warning: {warning}, by --dir"));
     }
     let etcd = args.etcd.then(|| Etcd::start(&args.etcd_program, dir.path())).transpose()?;
-    let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards, etcd)?;
+    let start = || Kafka::start(&args.kafka_program, dir.path(), args.shards, args.kafka_format);
+    let kafka = args.kafka.then(start).transpose()?;
+    let mut cluster = Cluster::start(dir.path(), args.replicas, args.shards, etcd, kafka)?;
     let report = tokio::select! {
         report = check_all(args, &mut cluster) => report?,
         () = interrupt.wanted() => bail!("the demo was interrupted, and the replicas were stopped"),
@@ -135,6 +152,11 @@ async fn show(args: &DemoArgs) -> Result<bool> {
 async fn check_all(args: &DemoArgs, cluster: &mut Cluster) -> Result<Report> {
     let mut report = Report { replicas: args.replicas, shards: args.shards, ..Report::default() };
     wait_ready(cluster, args.replicas).await?;
+    if args.kafka {
+        kafka::run_pipeline(args, cluster, &mut report).await?;
+        wait_agreed(cluster, args.replicas, &mut report, "after the events").await?;
+        return Ok(report);
+    }
     let rate = measure(args, cluster, &mut report).await?;
     wait_agreed(cluster, args.replicas, &mut report, "after the load").await?;
     if args.replicas >= 3 {

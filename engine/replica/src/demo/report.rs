@@ -1,5 +1,6 @@
 //! The results of a demo: the checks and the figures, as a table or as JSON.
 
+use isonomy_kafka::settings::Format;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -34,6 +35,19 @@ pub(crate) struct Replaced {
     pub(crate) whole_after: Option<Duration>,
 }
 
+/// The figures of the events that went through Kafka.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pipeline {
+    /// What a record of the topic of decisions held.
+    pub(crate) format: Format,
+    /// How many events there were.
+    pub(crate) events: u64,
+    /// The events per second from the first that was sent to the last decision that was read.
+    pub(crate) through: f64,
+    /// The same for events that went through one topic only.
+    pub(crate) alone: f64,
+}
+
 /// All results of a demo.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -45,6 +59,7 @@ pub(crate) struct Report {
     pub(crate) agree: bool,
     pub(crate) kill: Option<Kill>,
     pub(crate) replaced: Option<Replaced>,
+    pub(crate) pipeline: Option<Pipeline>,
     pub(crate) checks: Vec<Check>,
 }
 
@@ -94,6 +109,14 @@ impl Report {
             "agree": self.agree,
             "kill": kill,
             "replaced": replaced,
+            "pipeline": self.pipeline.map(|it| {
+                json!({
+                    "format": it.format.to_string(),
+                    "events": it.events,
+                    "events_per_second": it.through.round(),
+                    "kafka_alone_events_per_second": it.alone.round(),
+                })
+            }),
             "checks": checks.collect::<Vec<_>>(),
             "ok": self.ok(),
         })
@@ -122,6 +145,18 @@ impl Report {
             text += &format!("  {:<34} {pause}\n", "replace: longest pause of others");
             if let Some(whole) = replaced.whole_after {
                 text += &format!("  {:<34} {:.1} s\n", "replace: whole again after", whole.as_secs_f64());
+            }
+        }
+        if let Some(Pipeline { format, events, through, alone }) = self.pipeline {
+            let share = through / alone;
+            for (name, value) in [
+                ("events, each a decision", events.to_string()),
+                ("format of the decisions", format.to_string()),
+                ("events per second, whole pipeline", format!("{through:.0}")),
+                ("events per second, Kafka alone", format!("{alone:.0}")),
+                ("share", format!("{share:.2}")),
+            ] {
+                text += &format!("  {name:<34} {value}\n");
             }
         }
         text.push('\n');
