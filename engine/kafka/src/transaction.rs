@@ -48,8 +48,7 @@ impl<'a> Transactions<'a> {
     pub(crate) fn begin(&self) -> Result<(), Error> {
         pass(Step::Begin);
         self.memory().begin();
-        let failed = self.asking.failed("begun a transaction", Some(self.memory()));
-        self.producer.begin_transaction().map_err(failed)?;
+        self.producer.begin_transaction().map_err(|error| self.failed("begun a transaction", error))?;
         pass(Step::Begun);
         Ok(())
     }
@@ -67,7 +66,7 @@ impl<'a> Transactions<'a> {
                 }
                 Err(_) if self.stop.is_set() => return Err(Error::Stopped),
                 Err((error, _)) => {
-                    return Err(self.asking.failed("taken a record", Some(self.memory()))(error));
+                    return Err(self.failed("taken a record", error));
                 }
             }
         }
@@ -116,6 +115,12 @@ impl<'a> Transactions<'a> {
         }
     }
 
+    /// What an error means. Once librdkafka has given up, each call says only that, and the cause is to be asked for.
+    fn failed(&self, asked: &'static str, error: KafkaError) -> Error {
+        let cause = self.producer.client().fatal_error().map(|(code, _)| KafkaError::Global(code));
+        self.asking.failed(asked, Some(self.memory()))(cause.unwrap_or(error))
+    }
+
     /// Calls librdkafka until it has an answer from Kafka: after a time-out the same call goes on where it was.
     fn again(&self, asked: &'static str, call: impl Fn() -> Result<(), KafkaError>) -> Result<(), Error> {
         let mut steps = 0;
@@ -131,7 +136,7 @@ impl<'a> Transactions<'a> {
                 return Err(Error::Stopped);
             }
             if !is_open || steps == STEPS_MAX {
-                return Err(self.asking.failed(asked, Some(self.memory()))(error));
+                return Err(self.failed(asked, error));
             }
             self.producer.poll(REPORT_STEP);
         }

@@ -10,6 +10,7 @@ mod support;
 use isonomy_kafka::Error;
 use isonomy_kafka::publisher::Publisher;
 use isonomy_kafka::settings::{Format, Settings};
+use isonomy_wire::published::PublishedBatch;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -30,6 +31,8 @@ const PASSES_MAX: u32 = 4;
 const UNITS: usize = 1500;
 /// In a long run.
 const MANY_UNITS: usize = 20_000;
+/// The size of the last transactions, which nobody disturbs.
+const LAST_BYTES: usize = 100_000;
 /// The exit code of a publisher that was fenced.
 const FENCED: i32 = 9;
 
@@ -146,18 +149,20 @@ impl Campaign {
 
     /// Publishes the rest, also if a publisher that was woken fences this one.
     fn finish(&self, history: &History) {
-        let start = || {
-            let outbox = Outbox::open(history.batches());
-            Publisher::start(self.settings.clone(), PUBLICATION, outbox).unwrap()
-        };
+        let batches = history.batches();
+        let origins: Vec<_> =
+            batches.iter().map(|batch| *PublishedBatch::parse(batch).unwrap().origin()).collect();
+        let settings = Settings { batch_bytes: LAST_BYTES, ..self.settings.clone() };
+        let start =
+            || Publisher::start(settings.clone(), PUBLICATION, Outbox::open(batches.clone())).unwrap();
         let mut publisher = start();
         await_that("the publication of everything", || {
             if publisher.has_ended() {
                 let ended = std::mem::replace(&mut publisher, start()).join();
                 assert!(matches!(ended, Err(Error::Fenced(_))), "{ended:?}");
             }
-            let all = consumer::decisions(self.settings.format, &consumer::committed(&self.settings));
-            all.values().map(|all| all.len() as u64).sum::<u64>() >= history.len()
+            let cursor = isonomy_kafka::published(&settings, PUBLICATION.shard).unwrap();
+            cursor.is_some_and(|cursor| origins.iter().all(|origin| cursor.covers(origin)))
         });
         publisher.stop();
         let _ = publisher.join();

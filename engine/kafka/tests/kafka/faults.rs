@@ -36,6 +36,31 @@ fn a_publisher_that_wakes_after_its_successor_has_begun_is_fenced() {
     assert!(decisions(Format::Record, &committed(&settings)) == history.decisions);
 }
 
+/// It hears of it between two records, from a request that librdkafka made by itself.
+#[test]
+fn a_publisher_that_is_fenced_between_two_records_ends_and_fences_nobody() {
+    let settings = settings(broker::shared(), Format::Record);
+    let history = History::new(10, 400);
+    let gate = Gate::default();
+    let long =
+        Settings { batch_bytes: usize::MAX, batch_time: Duration::from_secs(3600), ..settings.clone() };
+    let zombie = start(&long, Outbox::new(history.batches(), &gate));
+    await_that("its start", || zombie.status().cursor.is_some());
+    let successor = start(&settings, Outbox::open(history.batches()));
+    await_that("the publication of everything", || successor.status().decisions == history.len());
+    let mut given = 0;
+    await_that("its end", || {
+        given += 1;
+        gate.open(given);
+        zombie.has_ended()
+    });
+    let end = end_of(zombie);
+    assert!(matches!(end, Error::Fenced(_)), "{end}");
+    assert!(!successor.has_ended());
+    successor.stop();
+    successor.join().unwrap();
+}
+
 /// The publisher before has sent its last cursor, and has died before it could commit.
 #[test]
 fn a_cursor_that_was_not_committed_does_not_count() {

@@ -3,14 +3,17 @@ use crate::support::history::{Decisions, History};
 use crate::support::outbox::{Gate, Outbox};
 use crate::support::{PUBLICATION, SHARDS, await_that, broker, end_of, publish_all, settings};
 use isonomy_kafka::cursor::Cursor;
+use isonomy_kafka::outbox::{Published, Retain, Writer, follow, segments};
 use isonomy_kafka::publisher::{Publication, Publisher};
 use isonomy_kafka::settings::{Format, Settings};
 use isonomy_kafka::{Error, Standing, create_topics, reset, standing};
+use isonomy_mesh::ForSink;
 use isonomy_wire::id::{ClusterId, Epoch};
 use isonomy_wire::message::Milestone;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use std::sync::Arc;
 
 const OTHER: Publication = Publication { cluster: ClusterId(78), ..PUBLICATION };
 
@@ -131,4 +134,26 @@ fn a_reset_that_somebody_was_faster_than_changes_nothing() {
     let refused = reset(&settings, PUBLICATION, &seen, &Milestone::default()).unwrap_err();
     assert!(matches!(refused, Error::Moved(shard) if shard == PUBLICATION.shard), "{refused}");
     assert_eq!(now(&settings).cursor, cursor);
+}
+
+/// A restored cluster waits until it adopts the topic, and may not lose what it decides until then.
+#[test]
+fn the_cursor_of_another_cluster_gives_nothing_up() {
+    let settings = settings(broker::shared(), Format::Record);
+    let history = History::new(26, 30);
+    publish_all(start(&settings, Outbox::open(history.batches())), history.len());
+    let dir = tempfile::tempdir().unwrap();
+    let published = Arc::new(Published::default());
+    let retain = Retain::Unpublished(published.clone());
+    let mut writer = Writer::open(dir.path(), OTHER.cluster, OTHER.shard, retain).unwrap();
+    let start = Milestone { epoch: Epoch(1), ..Milestone::default() };
+    writer.take(&ForSink::State(start)).unwrap();
+    writer.take(&ForSink::Barrier(Milestone { barrier: 1, ..start })).unwrap();
+    let mut left = |publication: Publication| {
+        let cursor = follow(&settings, publication, dir.path(), &published).unwrap();
+        writer.prune().unwrap();
+        (cursor.map(|cursor| cursor.cluster), segments(dir.path()).unwrap())
+    };
+    assert_eq!(left(OTHER), (None, vec![0, 1]));
+    assert_eq!(left(PUBLICATION), (Some(PUBLICATION.cluster), vec![1]));
 }

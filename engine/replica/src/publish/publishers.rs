@@ -11,7 +11,7 @@ use isonomy_kafka::outbox::{OutboxSource, Published, follow};
 use isonomy_kafka::publisher::{Publication, Publisher, Status};
 use isonomy_kafka::settings::Settings;
 use isonomy_mesh::SinkStand;
-use isonomy_wire::id::{ReplicaId, ShardId};
+use isonomy_wire::id::ReplicaId;
 use isonomy_wire::message::{PublishStatus, ShardStatus};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub(crate) struct Publishers {
 
 /// A shard, as the follower knows it.
 struct Followed {
-    shard: ShardId,
+    publication: Publication,
     outbox: PathBuf,
     published: Arc<Published>,
     stand: Arc<SinkStand>,
@@ -107,14 +107,14 @@ fn follow_all(settings: &Settings, all: &[Followed]) {
 impl Followed {
     /// Asks how far the shard is published. Returns whether it is stalled.
     fn look(&self, settings: &Settings, watch: &mut Watch) -> bool {
-        let Followed { shard, outbox, published, .. } = self;
-        match follow(settings, *shard, outbox, published) {
+        let Followed { publication, outbox, published, .. } = self;
+        match follow(settings, *publication, outbox, published) {
             Ok(cursor) => {
                 let is_behind = published.is_behind(cursor.as_ref());
                 watch.is_stalled(cursor, is_behind, Instant::now(), settings.batch_time + STALLED_FOR)
             }
             Err(error) => {
-                log::debug!("shard {}: not known how far it is published: {error}", shard.0);
+                log::debug!("shard {}: not known how far it is published: {error}", publication.shard.0);
                 *watch = Watch::new();
                 false
             }
@@ -155,7 +155,7 @@ impl Publishers {
     pub(crate) fn start(&self) -> Result<(), Fatal> {
         let settings = self.settings.clone();
         let followed = |slot: &Slot| Followed {
-            shard: slot.publication.shard,
+            publication: slot.publication,
             outbox: slot.outbox.clone(),
             published: slot.published.clone(),
             stand: slot.stand.clone(),
@@ -261,7 +261,7 @@ impl Slot {
 mod tests {
     use super::*;
     use isonomy_kafka::cursor::TopicId;
-    use isonomy_wire::id::ClusterId;
+    use isonomy_wire::id::{ClusterId, ShardId};
 
     #[test]
     fn a_shard_is_stalled_when_its_cursor_stands_still_while_decisions_wait() {

@@ -3,10 +3,11 @@
 //! `ISONOMY_PUBLISH_SECONDS` lets the replicas be attacked for so long.
 
 use crate::broker;
-use crate::support::{Fate, eventually, program};
+use crate::support::{Fate, eventually, program, stdout};
 use crate::world::{World, check_all, ended};
 use rand::seq::SliceRandom;
 use rustix::process::Signal;
+use serde_json::Value;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,14 @@ impl Attacked {
         found.unwrap()
     }
 
+    /// Whether a replica publishes, which may stop while it is asked.
+    fn publishes(&self, index: usize) -> bool {
+        let address = &self.world.cluster.addresses()[index];
+        let output = program().args(["status", "--output", "json", "--connect", address]).output().unwrap();
+        let status: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        status["shards"][0]["publishing"]["publisher"] == true
+    }
+
     /// Wakes a replica that stands still, when another one publishes or has come to its end at that.
     fn wake(&mut self, index: usize) {
         let fenced = |world: &World| world.cluster.log(index).matches("has taken over").count();
@@ -112,14 +121,13 @@ impl Attacked {
         eventually("another publisher", || {
             self.tend();
             is_attacked = others.iter().any(|other| self.world.cluster.fate(*other) != Fate::Runs);
-            is_attacked || self.world.has_other(index)
+            is_attacked || others.iter().any(|other| self.publishes(*other))
         });
         self.world.cluster.signal(index, Signal::CONT);
         let has_fenced_nobody = self.armed[index].is_some_and(|attack| attack.step == "Init");
         eventually("its end as a publisher", || {
             self.tend();
-            let is_publisher = self.world.is_publisher(index, 0);
-            is_attacked || fenced(&self.world) > before || (has_fenced_nobody && is_publisher)
+            is_attacked || fenced(&self.world) > before || (has_fenced_nobody && self.publishes(index))
         });
     }
 

@@ -113,6 +113,8 @@ fn a_restored_cluster_goes_on_in_the_topic_when_it_adopts_it() {
     let id = status["cluster"].as_str().unwrap();
     assert!(!is_well && id != id_of_name().to_string(), "{status}");
     assert_eq!(status["shards"][0]["cursor"]["cluster"], id_of_name().to_string());
+    // What it decides until then waits.
+    ended(new.propose("after", 400));
     let mine = ["--cluster-id", id, "--from", "kept", "--yes"];
     let refused = new.publish_refused(&[&["reset"], &mine[..]].concat());
     assert!(refused.contains("isonomy publish adopt"), "{refused}");
@@ -124,7 +126,6 @@ fn a_restored_cluster_goes_on_in_the_topic_when_it_adopts_it() {
     let done = new.publish_ok(&[&["adopt", &id_of_name().to_string()], &mine[..]].concat());
     assert!(done.contains("shard 0: done") && done.contains("shard 1: done"), "{done}");
 
-    ended(new.propose("after", 400));
     let all = new.published(700);
     let later: Vec<Vec<Record>> = all
         .iter()
