@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use isonomy_kafka::cursor::TopicId;
 use isonomy_kafka::topic_id;
 use rdkafka::client::ClientContext;
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::BorrowedMessage;
@@ -27,6 +27,11 @@ impl ClientContext for Trouble {
     fn error(&self, error: KafkaError, reason: &str) {
         log::debug!("Kafka: {error}: {reason}");
         *self.0.lock().expect("nobody panics with this lock") = Some(reason.to_owned());
+    }
+
+    /// librdkafka's own lines repeat themselves while Kafka is down. What the agent says of a trouble has the reason.
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
+        log::debug!("librdkafka: {facility}: {text}");
     }
 }
 
