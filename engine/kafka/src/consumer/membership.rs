@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// How often it is asked whether the topic is still the same.
 const TOPIC_EVERY: Duration = Duration::from_secs(5);
+/// How long a partition may have no room before it is paused. Until then no records are taken at all, since Kafka has to
+/// deliver once more what was fetched of a partition that is paused.
+const FULL_PATIENCE: Duration = Duration::from_secs(1);
 /// How many records are taken before the proposals get a turn.
 const RECORDS_AT_ONCE: usize = 256;
 /// The pause before a partition that has failed is consumed again.
@@ -68,8 +71,10 @@ enum Stand {
     /// It has been given, and no record has come.
     Given(TopicId),
     Consumed(TopicId, Lane),
-    /// There is no room for its records, so it is paused.
-    Full(TopicId, Lane),
+    /// There is no room for its records since then.
+    Full(TopicId, Lane, Instant),
+    /// There was no room for so long that it is paused.
+    Paused(TopicId, Lane),
     /// It has failed, and is paused until then.
     Failed(TopicId, Instant),
     Barred,
@@ -136,7 +141,7 @@ impl<'a> Membership<'a> {
                 _ = stop.wait_for(|is_set| *is_set) => return Ok(()),
                 Some((partition, error)) = self.ended.recv() => Event::Ended(partition, error),
                 _ = look.tick() => Event::Look,
-                received = next_record(&self.consumer) => Event::Received(received),
+                received = next_record(&self.consumer), if !self.is_full() => Event::Received(received),
             };
             match event {
                 Event::Ended(partition, error) => self.on_end(partition, &error)?,
@@ -158,10 +163,18 @@ impl<'a> Membership<'a> {
         }
     }
 
+    /// Whether no records are taken until there is room again.
+    fn is_full(&self) -> bool {
+        self.stands.values().any(|stand| matches!(stand, Stand::Full(..)))
+    }
+
     /// Takes a record, and others that are there.
     fn take_records(&mut self, first: Received) -> Result<(), ConsumeError> {
         self.on_record(first)?;
         for _ in 1..RECORDS_AT_ONCE {
+            if self.is_full() {
+                break;
+            }
             match at_once(next_record(&self.consumer)) {
                 Some(record) => self.on_record(record)?,
                 None => break,
@@ -188,11 +201,10 @@ impl<'a> Membership<'a> {
             }
         };
         meter.on_taken(record.offset);
-        let has_room = lane.take(record);
-        if !has_room {
-            self.pause(partition)?;
-        }
-        let stand = if has_room { Stand::Consumed(topic, lane) } else { Stand::Full(topic, lane) };
+        let stand = match lane.take(record) {
+            true => Stand::Consumed(topic, lane),
+            false => Stand::Full(topic, lane, Instant::now()),
+        };
         self.stands.insert(partition, stand);
         Ok(())
     }
@@ -223,8 +235,10 @@ impl<'a> Membership<'a> {
 
     /// A lane has ended by itself: its partition is consumed again from what is done, after a pause.
     fn on_end(&mut self, partition: i32, error: &LaneError) -> Result<(), ConsumeError> {
-        let (Some(Stand::Consumed(topic, lane) | Stand::Full(topic, lane)), Some(meter)) =
-            (self.stands.remove(&partition), self.plan.board.meter(partition))
+        let (
+            Some(Stand::Consumed(topic, lane) | Stand::Full(topic, lane, _) | Stand::Paused(topic, lane)),
+            Some(meter),
+        ) = (self.stands.remove(&partition), self.plan.board.meter(partition))
         else {
             return Ok(());
         };
@@ -236,31 +250,42 @@ impl<'a> Membership<'a> {
         Ok(())
     }
 
-    /// Lets partitions go on that have room again, or whose pause is over.
+    /// Lets partitions go on that have room again, or whose pause is over, and pauses those that have none for long.
     fn wake(&mut self) -> Result<(), ConsumeError> {
-        let mut awake = Vec::new();
-        for (partition, stand) in &mut self.stands {
-            if let Stand::Full(_, lane) = stand
-                && lane.has_room_again()
-            {
-                awake.push((*partition, false));
-            }
-            if let Stand::Failed(_, until) = stand
-                && Instant::now() >= *until
-            {
-                awake.push((*partition, true));
-            }
-        }
-        for (partition, is_anew) in awake {
-            let stand = match self.stands.remove(&partition) {
-                Some(Stand::Full(topic, lane)) => Stand::Consumed(topic, lane),
-                Some(Stand::Failed(topic, _)) => Stand::Given(topic),
-                _ => continue,
-            };
-            self.resume(partition, is_anew)?;
+        for partition in self.stands.keys().copied().collect::<Vec<_>>() {
+            let Some(stand) = self.stands.remove(&partition) else { continue };
+            let stand = self.woken(partition, stand)?;
             self.stands.insert(partition, stand);
         }
         Ok(())
+    }
+
+    fn woken(&self, partition: i32, stand: Stand) -> Result<Stand, ConsumeError> {
+        Ok(match stand {
+            Stand::Full(topic, mut lane, since) => {
+                if lane.has_room_again() {
+                    Stand::Consumed(topic, lane)
+                } else if since.elapsed() < FULL_PATIENCE {
+                    Stand::Full(topic, lane, since)
+                } else {
+                    self.pause(partition)?;
+                    Stand::Paused(topic, lane)
+                }
+            }
+            Stand::Paused(topic, mut lane) => {
+                if lane.has_room_again() {
+                    self.resume(partition, false)?;
+                    Stand::Consumed(topic, lane)
+                } else {
+                    Stand::Paused(topic, lane)
+                }
+            }
+            Stand::Failed(topic, until) if Instant::now() >= until => {
+                self.resume(partition, true)?;
+                Stand::Given(topic)
+            }
+            other => other,
+        })
     }
 
     fn pause(&self, partition: i32) -> Result<(), ConsumeError> {
@@ -299,9 +324,11 @@ impl<'a> Membership<'a> {
         // Kafka does not answer while brokers restart, and then nothing is consumed either.
         let Ok(now) = topic_id(self.consumer.client(), topic, PATIENCE) else { return Ok(()) };
         let is_other = self.stands.values().any(|stand| match stand {
-            Stand::Given(id) | Stand::Consumed(id, _) | Stand::Full(id, _) | Stand::Failed(id, _) => {
-                *id != now
-            }
+            Stand::Given(id)
+            | Stand::Consumed(id, _)
+            | Stand::Full(id, ..)
+            | Stand::Paused(id, _)
+            | Stand::Failed(id, _) => *id != now,
             Stand::Barred => false,
         });
         if is_other { Err(ConsumeError::Replaced(topic.clone())) } else { Ok(()) }
