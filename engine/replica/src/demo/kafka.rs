@@ -6,7 +6,7 @@ use super::{DemoArgs, say};
 use anyhow::{Context, Result, bail};
 use isonomy_kafka::create_topics;
 use isonomy_kafka::settings::{Format, Settings};
-use isonomy_kafka::trial::Trial;
+use isonomy_kafka::trial::{Trial, TrialReader};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,6 +17,8 @@ const PARTITIONS: usize = 4;
 /// The topic that shows what Kafka does alone.
 const PLAIN: &str = "plain";
 const PROPOSALS: &str = "proposal";
+/// The events before the measurement: until they are through, consumers and publishers have begun.
+const WARMUP_EVENTS: u64 = 10_000;
 /// How long a replica is down while events flow.
 const DOWN: Duration = Duration::from_secs(2);
 
@@ -97,29 +99,19 @@ pub(super) async fn run_pipeline(args: &DemoArgs, cluster: &mut Cluster, report:
     let (trial, format, events) = (kafka.trial(), kafka.format, args.events);
     let shards = usize::from(args.shards);
     say(&format!("{events} events through Kafka alone"));
-    let mut plain = trial.reader(PLAIN, PARTITIONS, None)?;
-    let began = Instant::now();
-    let producing = produce(&trial, PLAIN, 0..events);
-    let reading = tokio::task::spawn_blocking(move || plain.read_to(events));
-    producing.await??;
-    reading.await??;
-    let alone = events as f64 / began.elapsed().as_secs_f64();
+    let plain = trial.reader(PLAIN, PARTITIONS, None)?;
+    let (alone, _) = send_through(&trial, PLAIN, plain, events).await?;
     say(&format!("{events} events through the pipeline"));
-    let mut reader = trial.reader(&Settings::default().topic, shards, Some(format))?;
-    let began = Instant::now();
-    let producing = produce(&trial, PROPOSALS, 0..events);
-    let reading = tokio::task::spawn_blocking(move || reader.read_to(events).map(|()| reader));
-    producing.await??;
-    let mut reader = reading.await??;
-    let through = events as f64 / began.elapsed().as_secs_f64();
-    let mut total = events;
+    let reader = trial.reader(&Settings::default().topic, shards, Some(format))?;
+    let (through, mut reader) = send_through(&trial, PROPOSALS, reader, events).await?;
+    let mut total = WARMUP_EVENTS + events;
     if args.replicas >= 3 {
         say("kill -9 of replica 0 while as many events follow");
-        let producing = produce(&trial, PROPOSALS, events..2 * events);
+        let producing = produce(&trial, PROPOSALS, total..total + events);
         cluster.kill(0)?;
         tokio::time::sleep(DOWN).await;
         cluster.spawn(0)?;
-        total *= 2;
+        total += events;
         let reading = tokio::task::spawn_blocking(move || reader.read_to(total));
         producing.await??;
         reading.await??;
@@ -130,6 +122,25 @@ pub(super) async fn run_pipeline(args: &DemoArgs, cluster: &mut Cluster, report:
     );
     report.check("the consumer of the decisions found them as they must be", true, detail);
     Ok(())
+}
+
+/// Sends a few events and then so many to a topic while a reader reads. Returns how many of the latter came in a second.
+async fn send_through(
+    trial: &Trial,
+    topic: &'static str,
+    reader: TrialReader,
+    events: u64,
+) -> Result<(f64, TrialReader)> {
+    let (mut reader, mut rate) = (reader, 0.0);
+    for range in [0..WARMUP_EVENTS, WARMUP_EVENTS..WARMUP_EVENTS + events] {
+        let (began, end, count) = (Instant::now(), range.end, range.end - range.start);
+        let producing = produce(trial, topic, range);
+        let reading = tokio::task::spawn_blocking(move || reader.read_to(end).map(|()| reader));
+        producing.await??;
+        reader = reading.await??;
+        rate = count as f64 / began.elapsed().as_secs_f64();
+    }
+    Ok((rate, reader))
 }
 
 fn produce(
