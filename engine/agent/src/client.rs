@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::projection::Positions;
 use crate::settings::Settings;
 use isonomy_kafka::cursor::TopicId;
-use isonomy_kafka::topic_id;
+use isonomy_kafka::{is_lost_connection, topic_id};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -158,14 +158,4 @@ impl<'a> Reader<'a> {
             _ => Ok(Polled::Nothing),
         }
     }
-}
-
-/// Whether a broker or the leader of a partition is gone. librdkafka looks for another one by itself.
-fn is_lost_connection(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::BrokerTransportFailure | Code::AllBrokersDown | Code::NotLeaderForPartition | Code::Resolve
-        )
-    )
 }

@@ -1,9 +1,9 @@
 //! Why an agent does not go on.
 
-use crate::decision::BadRecord;
 use crate::projection::Failure;
 use crate::settings::BadSettings;
 use isonomy_kafka::cursor::TopicId;
+use isonomy_kafka::decision::BadRecord;
 use isonomy_kafka::settings::BadSettings as BadKafka;
 use isonomy_wire::id::CommandId;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};

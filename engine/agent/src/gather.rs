@@ -1,9 +1,9 @@
 //! Decisions on their way into one batch.
 
-use crate::decision::Decision;
 use crate::error::{Error, OutOfSequence};
 use crate::projection::Projection;
 use crate::settings::{Expect, Settings};
+use isonomy_kafka::decision::Decision;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

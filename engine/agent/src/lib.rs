@@ -22,7 +22,6 @@
 
 mod agent;
 mod client;
-mod decision;
 mod error;
 mod file;
 mod fresh;
@@ -35,12 +34,12 @@ mod status;
 mod table;
 
 pub use agent::{Agent, Watch};
-pub use decision::{BadRecord, Decision};
 pub use error::{Error, OutOfSequence};
 pub use file::FileError;
 pub use hook::{BadHook, CONCURRENCY_MAX, Hook, HookError, HookSettings, HookStatus, Refused};
 pub use isonomy_kafka::Stop;
 pub use isonomy_kafka::cursor::TopicId;
+pub use isonomy_kafka::decision::{BadRecord, Decision};
 pub use projection::{Batch, Failure, Look, Positions, Projection, Standing, Start};
 pub use settings::{BadSettings, Expect, Settings};
 pub use status::Status;

@@ -1,8 +1,8 @@
 //! What is made of the decisions: the part that a service may write by itself.
 
-use crate::decision::Decision;
 use isonomy_kafka::Stop;
 use isonomy_kafka::cursor::TopicId;
+use isonomy_kafka::decision::Decision;
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -2,7 +2,6 @@
 //! fails.
 
 use crate::client::{Polled, Reader};
-use crate::decision::decode;
 use crate::error::Error;
 use crate::fresh::Freshness;
 use crate::gather::Gathered;
@@ -11,6 +10,7 @@ use crate::settings::{Expect, Settings};
 use crate::status::Meters;
 use isonomy_kafka::Stop;
 use isonomy_kafka::cursor::TopicId;
+use isonomy_kafka::decision::decode;
 use rdkafka::message::Message;
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,8 +1,8 @@
 //! The latest decision of each key, in an SQLite file.
 
-use crate::decision::Decision;
 use crate::file::{File, FileError, Plain};
 use crate::projection::{Batch, Failure, Look, Projection, Start};
+use isonomy_kafka::decision::Decision;
 use rusqlite::{OptionalExtension, Transaction, params};
 use std::path::Path;
 

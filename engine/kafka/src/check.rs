@@ -10,9 +10,10 @@ use futures_lite::future::block_on;
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use isonomy_wire::published::PUBLISHED_BYTES_MAX;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 /// What Kafka adds to a record at most: the frame, the topic's key of a cursor, and the three headers.
 const OVERHEAD_BYTES_MAX: usize = 2048;
@@ -257,13 +258,19 @@ pub fn create_topics(settings: &Settings, shards: usize, replicas: usize) -> Res
         // Small segments, since only what lies in a closed one is compacted.
         topic(&settings.cursor_topic).set("cleanup.policy", "compact").set("segment.bytes", "16777216"),
     ];
+    make_topics(&admin(asking)?, &topics).map_err(asking.failed(asked, None))
+}
+
+/// Makes topics, but for those that are there.
+pub(crate) fn make_topics<C: ClientContext>(
+    admin: &AdminClient<C>,
+    topics: &[NewTopic<'_>],
+) -> KafkaResult<()> {
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
-    let results =
-        block_on(admin(asking)?.create_topics(&topics, &options)).map_err(asking.failed(asked, None))?;
-    for result in results {
+    for result in block_on(admin.create_topics(topics, &options))? {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(asking.failed(asked, None)(KafkaError::AdminOp(code))),
+            Err((_, code)) => return Err(KafkaError::AdminOp(code)),
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ mod check;
 mod client;
 pub mod consumer;
 pub mod cursor;
+pub mod decision;
 mod error;
 mod failpoint;
 pub mod outbox;
@@ -25,7 +26,7 @@ pub mod trial;
 
 pub use check::{Facts, Unfit, create_topics};
 pub use error::Error;
-pub use read::published;
+pub use read::{is_lost_connection, published};
 pub use reset::reset;
 pub use standing::{Standing, TopicStanding, standing, topics};
 pub use stop::Stop;

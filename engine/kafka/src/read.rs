@@ -129,7 +129,7 @@ fn read_committed(
 }
 
 /// Whether a broker or the leader of a partition is gone. librdkafka looks for another one by itself.
-fn is_lost_connection(error: &KafkaError) -> bool {
+pub fn is_lost_connection(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(

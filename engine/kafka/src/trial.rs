@@ -1,13 +1,12 @@
 //! The pipeline on trial: events go to the topic of the proposals, and a plain consumer reads the decisions and checks each.
 
-use crate::settings::Format;
-use futures_lite::future::block_on;
-use isonomy_wire::published::{Effect, PublishedBatch};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use crate::check::make_topics;
+use crate::decision::{Decision, decode};
+use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::ops::Range;
@@ -92,13 +91,7 @@ impl Trial {
         let admin: AdminClient<DefaultClientContext> =
             self.client().create().map_err(|error| self.failed(error))?;
         let new = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1));
-        let made = block_on(admin.create_topics([&new], &AdminOptions::new()));
-        match made.map_err(|error| self.failed(error))?.into_iter().next() {
-            Some(Err((_, code))) if code != Code::TopicAlreadyExists => {
-                Err(self.failed(KafkaError::AdminOp(code)))
-            }
-            _ => Ok(()),
-        }
+        make_topics(&admin, &[new]).map_err(|error| self.failed(error))
     }
 
     /// Sends the events of these numbers to a topic. All of an event's key go to one partition, in their order.
@@ -125,17 +118,12 @@ impl Trial {
         producer.flush(PATIENCE).map_err(|error| self.failed(error))
     }
 
-    /// A plain consumer of all partitions of a topic, from the beginning. Without a format it only counts records.
+    /// A plain consumer of all partitions of a topic, from the beginning.
     ///
     /// # Errors
     ///
     /// [`TrialError::Kafka`].
-    pub fn reader(
-        &self,
-        topic: &str,
-        partitions: usize,
-        format: Option<Format>,
-    ) -> Result<TrialReader, TrialError> {
+    pub fn reader(&self, topic: &str, partitions: usize) -> Result<TrialReader, TrialError> {
         let mut config = self.client();
         config.set("group.id", "isonomy-trial").set("enable.auto.commit", "false");
         let consumer: BaseConsumer = config.create().map_err(|error| self.failed(error))?;
@@ -144,7 +132,7 @@ impl Trial {
             .try_for_each(|partition| list.add_partition_offset(topic, partition, Offset::Beginning));
         added.and_then(|()| consumer.assign(&list)).map_err(|error| self.failed(error))?;
         let decided = vec![0; KEYS as usize];
-        Ok(TrialReader { trial: self.clone(), topic: topic.into(), consumer, format, read: 0, decided })
+        Ok(TrialReader { trial: self.clone(), topic: topic.into(), consumer, read: 0, decided })
     }
 }
 
@@ -153,7 +141,6 @@ pub struct TrialReader {
     trial: Trial,
     topic: String,
     consumer: BaseConsumer,
-    format: Option<Format>,
     read: u64,
     /// How many decisions of each key have come.
     decided: Vec<u64>,
@@ -167,6 +154,36 @@ impl TrialReader {
     ///
     /// [`TrialError`].
     pub fn read_to(&mut self, wanted: u64) -> Result<(), TrialError> {
+        let mut decisions = Vec::new();
+        self.poll_to(wanted, |message, read, decided| {
+            decode(message, &mut decisions).ok()?;
+            for Decision { key, key_seq, value, .. } in decisions.drain(..) {
+                if let Err(wrong) = note(read, decided, &key, value.as_deref()?, key_seq)? {
+                    return Some(Err(wrong));
+                }
+            }
+            Some(Ok(()))
+        })
+    }
+
+    /// Reads until so many records have come in all, whatever they are.
+    ///
+    /// # Errors
+    ///
+    /// [`TrialError`].
+    pub fn count_to(&mut self, wanted: u64) -> Result<(), TrialError> {
+        self.poll_to(wanted, |_, read, _| {
+            *read += 1;
+            Some(Ok(()))
+        })
+    }
+
+    /// Takes records in until so many events have come. `take_in` gives `None` for a record that is none of an event.
+    fn poll_to(
+        &mut self,
+        wanted: u64,
+        mut take_in: impl FnMut(&BorrowedMessage<'_>, &mut u64, &mut [u64]) -> Option<Result<(), TrialError>>,
+    ) -> Result<(), TrialError> {
         let mut newest = Instant::now();
         while self.read < wanted {
             let Some(polled) = self.consumer.poll(STEP) else {
@@ -177,33 +194,11 @@ impl TrialReader {
             };
             newest = Instant::now();
             let message = polled.map_err(|error| self.trial.failed(error))?;
-            let stray = || TrialError::Stray(self.topic.clone());
-            let (read, decided) = (&mut self.read, &mut self.decided);
-            match self.format {
-                None => *read += 1,
-                Some(Format::Record) => {
-                    let key_seq = key_seq_of(&message).ok_or_else(stray)?;
-                    let (key, value) =
-                        (message.key().ok_or_else(stray)?, message.payload().ok_or_else(stray)?);
-                    note(read, decided, key, value, key_seq).ok_or_else(stray)??;
-                }
-                Some(Format::Batch) => {
-                    let bytes = message.payload().ok_or_else(stray)?;
-                    let batch = PublishedBatch::parse(bytes).map_err(|_| stray())?;
-                    for decision in batch.decisions() {
-                        let Effect::Decided { key_seq } = decision.effect else { return Err(stray()) };
-                        note(read, decided, decision.key, decision.value, key_seq).ok_or_else(stray)??;
-                    }
-                }
-            }
+            take_in(&message, &mut self.read, &mut self.decided)
+                .ok_or_else(|| TrialError::Stray(self.topic.clone()))??;
         }
         Ok(())
     }
-}
-
-fn key_seq_of(message: &BorrowedMessage<'_>) -> Option<u64> {
-    let header = message.headers()?.iter().find(|header| header.key == "key_seq")?;
-    std::str::from_utf8(header.value?).ok()?.parse().ok()
 }
 
 /// Checks a decision against the one before of its key; `None` if it is no event.

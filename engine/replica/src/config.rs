@@ -6,7 +6,6 @@ pub(crate) mod publish;
 
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
-pub(crate) use consume::Consume;
 use consume::ConsumeFile;
 use etcd::EtcdFile;
 pub(crate) use etcd::{EtcdArgs, MembershipSource};
@@ -14,9 +13,10 @@ use isonomy_control::places::places;
 use isonomy_control::record::{Address, Record};
 use isonomy_control::settings::Settings as EtcdSettings;
 use isonomy_control::tuning::Chosen;
+use isonomy_kafka::consumer::ConsumerSettings;
 use isonomy_mesh::{MemberAddress, Roster};
 use isonomy_shard::data_dir::Expected;
-use isonomy_wire::address::{bare_host, is_host};
+use isonomy_wire::address::{bare_host, is_host, with_port};
 use isonomy_wire::id::{Epoch, REPLICAS_MAX, ReplicaId, SHARDS_MAX};
 use publish::PublishFile;
 pub(crate) use publish::{Publish, PublishTo, Target as PublishTarget};
@@ -69,6 +69,13 @@ pub(crate) struct MemberConfig {
     pub(crate) peer_base: u16,
     /// Shard `s` listens for clients on this port plus `s`.
     pub(crate) client_base: u16,
+}
+
+impl MemberConfig {
+    /// Where clients find its shard 0.
+    pub(crate) fn client_address(&self) -> String {
+        with_port(&self.host, self.client_base)
+    }
 }
 
 impl FromStr for MemberConfig {
@@ -207,7 +214,7 @@ pub(crate) struct Config {
     /// How the decisions are published, if they are.
     pub(crate) publish: Option<Publish>,
     /// Where proposals are consumed from, if they are.
-    pub(crate) consume: Option<Consume>,
+    pub(crate) consume: Option<ConsumerSettings>,
     /// Where etcd is, if the members are named there.
     pub(crate) etcd: Option<EtcdSettings>,
     /// Where the others find this replica, if not where the record in etcd says.

@@ -1,19 +1,13 @@
 //! The proposals that come from a topic of Kafka.
 
-use crate::config::Config;
-use crate::fatal::{Fatal, Reason};
+use crate::config::{Config, MemberConfig};
+use crate::fatal::Fatal;
+use crate::threads::{await_end, no_thread};
 use isonomy_kafka::consumer::{Consumer, ConsumerSettings};
 use isonomy_shard::data_dir::DataDir;
-use isonomy_wire::address::with_port;
 use isonomy_wire::id::ClusterId;
 use isonomy_wire::message::ConsumeStatus;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long a consumer that is told to stop may take. What Kafka was not told then is found to be done by the next one.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether it has stopped.
-const STOP_LOOK: Duration = Duration::from_millis(10);
 
 /// The consumer of this replica, which begins when the replica serves.
 pub(crate) struct Consumption {
@@ -28,12 +22,11 @@ pub(crate) struct Consumption {
 impl Consumption {
     /// The consumer of the configuration, if proposals are consumed.
     pub(crate) fn new(config: &Config, data_dir: &DataDir) -> Option<Consumption> {
-        let settings = config.consume.as_ref()?.settings(data_dir.cluster_id());
-        let at = |member: &crate::config::MemberConfig| with_port(&member.host, member.client_base);
         // Itself first: it is the nearest, and it knows the members when they change.
-        let addresses = std::iter::once(config.own()).chain(&config.members).map(at).collect();
+        let all = std::iter::once(config.own()).chain(&config.members);
+        let addresses = all.map(MemberConfig::client_address).collect();
         Some(Consumption {
-            settings,
+            settings: config.consume.clone()?,
             cluster: data_dir.cluster_id(),
             addresses,
             consumer: None,
@@ -48,9 +41,7 @@ impl Consumption {
 
     pub(crate) fn start(&mut self) -> Result<(), Fatal> {
         let started = Consumer::start(self.settings.clone(), self.cluster, self.addresses.clone());
-        self.consumer = Some(started.map_err(|error| {
-            Fatal::new(Reason::Machine, format!("no thread to consume ({error}); raise the limit on threads"))
-        })?);
+        self.consumer = Some(started.map_err(no_thread("to consume"))?);
         Ok(())
     }
 
@@ -65,9 +56,7 @@ impl Consumption {
     pub(crate) fn stop(self) {
         let Some(consumer) = self.consumer else { return };
         consumer.stop();
-        let began = Instant::now();
-        while began.elapsed() < STOP_PATIENCE && !consumer.has_ended() {
-            std::thread::sleep(STOP_LOOK);
-        }
+        // What Kafka was not told then is found to be done by the next one.
+        await_end(|| consumer.has_ended());
     }
 }

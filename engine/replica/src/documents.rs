@@ -75,7 +75,7 @@ fn seconds(micros: u64) -> String {
 
 #[test]
 fn the_keys_of_consume_have_the_documented_defaults() {
-    let ConsumerSettings { topic, dead_letter_topic, .. } = ConsumerSettings::of(ClusterId(0), String::new());
+    let ConsumerSettings { topic, dead_letter_topic, .. } = ConsumerSettings::default();
     assert_eq!(dead_letter_topic, format!("{topic}-dlq"));
     assert_table(
         "## Consuming proposals",

@@ -27,6 +27,7 @@ mod shards;
 mod source;
 mod status;
 mod tail;
+mod threads;
 
 use crate::fatal::{Reason, report};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};

@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::fatal::{Fatal, Reason};
+use crate::threads::no_thread;
 use isonomy_control::driver::Report;
 use isonomy_control::id::{Incarnation, MemberId};
 use isonomy_control::join::{JoinError, first_record, take_place};
@@ -118,12 +119,7 @@ impl Membership {
             }
         };
         let thread = std::thread::Builder::new().name("members".into()).spawn(wake);
-        thread.map_err(|error| {
-            Fatal::new(
-                Reason::Machine,
-                format!("no thread for the members ({error}); raise the limit on threads"),
-            )
-        })?;
+        thread.map_err(no_thread("for the members"))?;
         self.service = Some(service);
         Ok(())
     }

@@ -6,10 +6,10 @@ use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::membership::Membership;
 use crate::shards::Shards;
+use crate::threads::no_thread;
 use isonomy_shard::Ports;
 use isonomy_shard::data_dir::DataDir;
 use isonomy_shard::waiting::{look_up, patiently};
-use isonomy_wire::address::with_port;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::net::TcpListener;
@@ -24,9 +24,7 @@ const HEAP_BLOCK_BYTES_MAX: i32 = 32 << 20;
 
 /// Runs a replica. Returns when it was told to stop and has.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Fatal> {
-    logging::speak_apart().map_err(|error| {
-        Fatal::new(Reason::Machine, format!("no thread for the log ({error}); raise the limit on threads"))
-    })?;
+    logging::speak_apart().map_err(no_thread("for the log"))?;
     let mut config = Config::load(args)?;
     keep_freed_memory();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -130,7 +128,7 @@ fn announce(config: &Config) {
         config.members.len(),
         config.cluster,
         config.shards,
-        with_port(&own.host, own.client_base),
+        own.client_address(),
         config.data_dir.display(),
         config.durability.name()
     ));

@@ -1,8 +1,8 @@
 //! What a request to a hook says.
 
-use crate::decision::Decision;
 use data_encoding::BASE64;
 use isonomy_kafka::cursor::TopicId;
+use isonomy_kafka::decision::Decision;
 use serde_json::{Map, Value, json};
 
 /// The body of a request.

@@ -2,9 +2,9 @@
 
 use super::post::{Posted, Poster};
 use super::{HookError, Skipped};
-use crate::decision::Decision;
 use crate::projection::Batch;
 use isonomy_kafka::Stop;
+use isonomy_kafka::decision::Decision;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

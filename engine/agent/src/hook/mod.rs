@@ -7,9 +7,9 @@ mod status;
 
 pub use status::HookStatus;
 
-use crate::decision::Decision;
 use crate::file::{File, FileError, Plain, now_ms};
 use crate::projection::{Batch, Failure, Look, Projection, Start};
+use isonomy_kafka::decision::Decision;
 use post::Poster;
 use rusqlite::{Transaction, params};
 use std::collections::BTreeMap;

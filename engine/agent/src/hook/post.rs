@@ -2,8 +2,8 @@
 
 use super::lanes::Over;
 use super::{BadHook, CONCURRENCY_MAX, HookError, HookSettings, HookStatus, Refused, body};
-use crate::decision::Decision;
 use isonomy_kafka::cursor::TopicId;
+use isonomy_kafka::decision::Decision;
 use rand::Rng;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

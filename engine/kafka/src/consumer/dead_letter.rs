@@ -2,10 +2,9 @@
 
 use super::record::Poison;
 use super::settings::ConsumerSettings;
-use crate::client::PATIENCE;
+use crate::check::make_topics;
 use crate::cursor::TopicId;
-use futures_lite::future::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, NewTopic, TopicReplication};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
@@ -22,13 +21,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub(super) fn create_topic(settings: &ConsumerSettings, copies: usize) -> KafkaResult<()> {
     let admin = AdminClient::from_config_and_context(&settings.producer(), Answers)?;
     let topic = NewTopic::new(&settings.dead_letter_topic, 1, TopicReplication::Fixed(copies as i32));
-    let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
-    let results = block_on(admin.create_topics(&[topic], &options))?;
-    match results.into_iter().next() {
-        // Another replica makes it at the same time.
-        None | Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => Ok(()),
-        Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
-    }
+    // Another replica may make it at the same time.
+    make_topics(&admin, &[topic])
 }
 
 /// What Kafka says of a letter.

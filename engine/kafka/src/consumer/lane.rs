@@ -56,14 +56,14 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Begins with a record of this offset. Why it has ended comes over `ends`.
-    pub(super) fn begin(way: Way, first: i64, ends: mpsc::UnboundedSender<(i32, LaneError)>) -> Lane {
+    pub(super) fn begin(way: Way, first: i64, ends: mpsc::Sender<(i32, LaneError)>) -> Lane {
         let (records, queue) = mpsc::channel(WAITING_MAX);
         let (is_needed, gone) = oneshot::channel();
         tokio::spawn(async move {
             let partition = way.partition;
             if let Some(error) = run(way, first, queue, gone).await {
                 // Nobody hears it if the consumer itself has ended.
-                let _ = ends.send((partition, error));
+                let _ = ends.send((partition, error)).await;
             }
         });
         Lane { records, held: None, _is_needed: is_needed }

@@ -36,6 +36,8 @@ const TOPIC_EVERY: Duration = Duration::from_secs(5);
 const FULL_PATIENCE: Duration = Duration::from_secs(1);
 /// How many records are taken before the proposals get a turn.
 const RECORDS_AT_ONCE: usize = 256;
+/// How many ends of lanes may wait to be heard; a lane that ends when there are more waits, too.
+const ENDS_MAX: usize = 64;
 /// The pause before a partition that has failed is consumed again.
 const LANE_PAUSE: Duration = Duration::from_secs(10);
 
@@ -87,8 +89,8 @@ pub(super) struct Membership<'a> {
     welcome: Welcome,
     letters: Arc<DeadLetters>,
     stands: BTreeMap<i32, Stand>,
-    ends: mpsc::UnboundedSender<(i32, LaneError)>,
-    ended: mpsc::UnboundedReceiver<(i32, LaneError)>,
+    ends: mpsc::Sender<(i32, LaneError)>,
+    ended: mpsc::Receiver<(i32, LaneError)>,
 }
 
 impl<'a> Membership<'a> {
@@ -97,9 +99,9 @@ impl<'a> Membership<'a> {
         let failed = |asked| move |error| plan.failed(asked, "", &error);
         let letters = DeadLetters::new(&plan.settings).map_err(failed("made a producer"))?;
         let group = Group::new(&plan.settings, plan.board.clone());
-        let consumer = GroupMember::from_config_and_context(&plan.settings.consumer(), group)
+        let consumer = GroupMember::from_config_and_context(&plan.settings.consumer(plan.cluster), group)
             .map_err(failed("made a consumer"))?;
-        let (ends, ended) = mpsc::unbounded_channel();
+        let (ends, ended) = mpsc::channel(ENDS_MAX);
         let stands = BTreeMap::new();
         let membership =
             Membership { plan, consumer, welcome, letters: Arc::new(letters), stands, ends, ended };

@@ -24,25 +24,26 @@ pub struct ConsumerSettings {
     pub topic: String,
     /// The topic that takes the records which cannot be proposed.
     pub dead_letter_topic: String,
-    /// The consumer group, in which the replicas share the partitions.
-    pub group: String,
+    /// The consumer group, in which the replicas share the partitions. Otherwise its name has the cluster's id, since a
+    /// cluster that was restored from a backup has other decisions, and so consumes from the beginning.
+    pub group: Option<String>,
     /// Other properties of librdkafka by name, for TLS, passwords and all else. They are passed through.
     pub properties: BTreeMap<String, String>,
 }
 
-impl ConsumerSettings {
-    /// The usual settings of a cluster. Its group has the cluster's id, since a cluster that was restored from a backup has
-    /// other decisions, and so consumes from the beginning.
-    pub fn of(cluster: ClusterId, brokers: String) -> ConsumerSettings {
+impl Default for ConsumerSettings {
+    fn default() -> ConsumerSettings {
         ConsumerSettings {
-            brokers,
+            brokers: String::new(),
             topic: "proposal".into(),
             dead_letter_topic: "proposal-dlq".into(),
-            group: format!("isonomy-{cluster}"),
+            group: None,
             properties: BTreeMap::new(),
         }
     }
+}
 
+impl ConsumerSettings {
     /// Whether the settings can be used, as far as this can be told without Kafka.
     ///
     /// # Errors
@@ -50,20 +51,21 @@ impl ConsumerSettings {
     /// [`BadSettings`] with what is wrong.
     pub fn check(&self) -> Result<(), BadSettings> {
         check_names(&self.brokers, [&self.topic, &self.dead_letter_topic])?;
-        if self.group.trim().is_empty() {
+        if self.group.as_ref().is_some_and(|group| group.trim().is_empty()) {
             return Err(BadSettings::NoGroup);
         }
         check_properties(&self.properties)
     }
 
-    /// The member of the group.
-    pub(super) fn consumer(&self) -> ClientConfig {
+    /// The member of the group, for this cluster.
+    pub(super) fn consumer(&self, cluster: ClusterId) -> ClientConfig {
+        let group = self.group.clone().unwrap_or_else(|| format!("isonomy-{cluster}"));
         let mut config = client(&self.brokers, &self.properties);
         if !self.properties.contains_key(SESSION_TIMEOUT) {
             config.set(SESSION_TIMEOUT, SESSION_TIMEOUT_MS);
         }
         config
-            .set("group.id", &self.group)
+            .set("group.id", group)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")

@@ -9,6 +9,7 @@ pub(crate) use args::{HOOK_CONCURRENCY, HOOK_TIMEOUT_SECONDS, STALENESS_SECONDS_
 
 use crate::fatal::{Fatal, Reason, failed};
 use crate::logging;
+use crate::threads::no_thread;
 use args::ahead_of_hook;
 use isonomy_agent::{Agent, Error, FileError, Hook, HookError, HookStatus, Table, Watch};
 use isonomy_tuning::signals;
@@ -29,9 +30,7 @@ struct Readers {
 
 /// Runs until the process is told to stop, or a reader fails for good.
 pub(crate) fn run(args: &AgentArgs) -> Result<(), Fatal> {
-    logging::speak_apart().map_err(|error| {
-        Fatal::new(Reason::Machine, format!("no thread for the log ({error}); raise the limit on threads"))
-    })?;
+    logging::speak_apart().map_err(no_thread("for the log"))?;
     let stopping = signals::watch_end()
         .map_err(|error| Fatal::new(Reason::Machine, format!("signals cannot be handled: {error}")))?;
     let readers = Readers::start(args)?;

@@ -131,7 +131,7 @@ impl KafkaFile {
             batch_time: self.batch_ms.map_or(usual.batch_time, Duration::from_millis),
             replicas_min: self.replicas_min.unwrap_or(usual.replicas_min),
             insync_min: self.insync_min.unwrap_or(usual.insync_min),
-            properties: self.rdkafka.into_iter().map(|(name, value)| (name, text_of(value))).collect(),
+            properties: properties_of(self.rdkafka),
         };
         settings.check().map_err(wrong)?;
         Ok(settings)
@@ -139,9 +139,10 @@ impl KafkaFile {
 }
 
 /// librdkafka takes all properties as text.
-pub(super) fn text_of(value: toml::Value) -> String {
-    match value {
+pub(super) fn properties_of(table: BTreeMap<String, toml::Value>) -> BTreeMap<String, String> {
+    let text = |value| match value {
         toml::Value::String(text) => text,
         other => other.to_string(),
-    }
+    };
+    table.into_iter().map(|(name, value)| (name, text(value))).collect()
 }

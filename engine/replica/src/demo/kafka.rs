@@ -6,7 +6,7 @@ use super::{DemoArgs, say};
 use anyhow::{Context, Result, bail};
 use isonomy_kafka::create_topics;
 use isonomy_kafka::settings::{Format, Settings};
-use isonomy_kafka::trial::{Trial, TrialReader};
+use isonomy_kafka::trial::{Trial, TrialError, TrialReader};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -99,11 +99,11 @@ pub(super) async fn run_pipeline(args: &DemoArgs, cluster: &mut Cluster, report:
     let (trial, format, events) = (kafka.trial(), kafka.format, args.events);
     let shards = usize::from(args.shards);
     say(&format!("{events} events through Kafka alone"));
-    let plain = trial.reader(PLAIN, PARTITIONS, None)?;
-    let (alone, _) = send_through(&trial, PLAIN, plain, events).await?;
+    let plain = trial.reader(PLAIN, PARTITIONS)?;
+    let (alone, _) = send_through(&trial, PLAIN, plain, TrialReader::count_to, events).await?;
     say(&format!("{events} events through the pipeline"));
-    let reader = trial.reader(&Settings::default().topic, shards, Some(format))?;
-    let (through, mut reader) = send_through(&trial, PROPOSALS, reader, events).await?;
+    let reader = trial.reader(&Settings::default().topic, shards)?;
+    let (through, mut reader) = send_through(&trial, PROPOSALS, reader, TrialReader::read_to, events).await?;
     let mut total = WARMUP_EVENTS + events;
     if args.replicas >= 3 {
         say("kill -9 of replica 0 while as many events follow");
@@ -129,13 +129,14 @@ async fn send_through(
     trial: &Trial,
     topic: &'static str,
     reader: TrialReader,
+    read: fn(&mut TrialReader, u64) -> Result<(), TrialError>,
     events: u64,
 ) -> Result<(f64, TrialReader)> {
     let (mut reader, mut rate) = (reader, 0.0);
     for range in [0..WARMUP_EVENTS, WARMUP_EVENTS..WARMUP_EVENTS + events] {
         let (began, end, count) = (Instant::now(), range.end, range.end - range.start);
         let producing = produce(trial, topic, range);
-        let reading = tokio::task::spawn_blocking(move || reader.read_to(end).map(|()| reader));
+        let reading = tokio::task::spawn_blocking(move || read(&mut reader, end).map(|()| reader));
         producing.await??;
         reader = reading.await??;
         rate = count as f64 / began.elapsed().as_secs_f64();
@@ -147,7 +148,7 @@ fn produce(
     trial: &Trial,
     topic: &'static str,
     events: std::ops::Range<u64>,
-) -> tokio::task::JoinHandle<Result<(), isonomy_kafka::trial::TrialError>> {
+) -> tokio::task::JoinHandle<Result<(), TrialError>> {
     let trial = trial.clone();
     tokio::task::spawn_blocking(move || trial.produce(topic, events))
 }

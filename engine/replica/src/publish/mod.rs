@@ -13,6 +13,7 @@ pub(crate) use publishers::Publishers;
 
 use crate::config::{Config, PublishTo};
 use crate::fatal::{Fatal, Reason};
+use crate::threads::no_thread;
 use isonomy_kafka::outbox::{Keeper, Kept, OutboxError, Published, Retain, Writer};
 use isonomy_kafka::publisher::Publication;
 use isonomy_mesh::{FeedEnd, connect_sink};
@@ -70,11 +71,6 @@ impl Outboxes {
             publishers.start()?;
         }
         let started = Keeper::start(self.kept);
-        started.map(|keeper| (Some(keeper), self.publishers)).map_err(|error| {
-            Fatal::new(
-                Reason::Machine,
-                format!("no thread for the outbox ({error}); raise the limit on threads"),
-            )
-        })
+        started.map(|keeper| (Some(keeper), self.publishers)).map_err(no_thread("for the outbox"))
     }
 }

@@ -64,11 +64,7 @@ impl Overview {
         let config = Config::load(serve)?;
         let settings = kafka_of(&config)?.clone();
         if connect.is_empty() {
-            let address = |member: &MemberConfig| match member.host.contains(':') {
-                true => format!("[{}]:{}", member.host, member.client_base),
-                false => format!("{}:{}", member.host, member.client_base),
-            };
-            connect.extend(config.members.iter().map(address));
+            connect.extend(config.members.iter().map(MemberConfig::client_address));
         }
         if connect.is_empty() {
             let text = "name the replicas by --connect, since the configuration does not";

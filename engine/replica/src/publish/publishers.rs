@@ -5,6 +5,7 @@
 //! to publish, since it lacks decisions or does not reach Kafka. Then the others see that nothing is published, and try.
 
 use crate::fatal::{Fatal, Reason};
+use crate::threads::{await_end, no_thread};
 use isonomy_kafka::Error;
 use isonomy_kafka::cursor::Cursor;
 use isonomy_kafka::outbox::{OutboxSource, Published, follow};
@@ -23,10 +24,6 @@ const FIRST_FOR: Duration = Duration::from_secs(2);
 /// How long a replica that was fenced, or that cannot publish, waits before it tries again; doubled each time.
 const PAUSE_MIN: Duration = Duration::from_secs(4);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How long a publisher that is told to stop may take. A transaction that is left open is given up by the next publisher.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether one has stopped.
-const STOP_LOOK: Duration = Duration::from_millis(10);
 
 /// How often it is asked what other replicas have published.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
@@ -164,10 +161,7 @@ impl Publishers {
         let all: Vec<Followed> = self.slots.iter().map(followed).collect();
         let thread =
             std::thread::Builder::new().name("follow".into()).spawn(move || follow_all(&settings, &all));
-        let no_thread = |error| {
-            Fatal::new(Reason::Machine, format!("no thread to follow ({error}); raise the limit on threads"))
-        };
-        thread.map(drop).map_err(no_thread)
+        thread.map(drop).map_err(no_thread("to follow"))
     }
 
     /// Looks at what the shards have measured last, in their order, and begins to publish where this replica is the first.
@@ -188,10 +182,8 @@ impl Publishers {
     pub(crate) fn stop(self) {
         let publishers: Vec<Publisher> = self.slots.into_iter().filter_map(|slot| slot.publisher).collect();
         publishers.iter().for_each(Publisher::stop);
-        let began = Instant::now();
-        while began.elapsed() < STOP_PATIENCE && !publishers.iter().all(Publisher::has_ended) {
-            std::thread::sleep(STOP_LOOK);
-        }
+        // A transaction that is left open is given up by the next publisher.
+        await_end(|| publishers.iter().all(Publisher::has_ended));
     }
 }
 

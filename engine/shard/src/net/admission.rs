@@ -76,7 +76,7 @@ impl Node {
         here: Start,
         position: Option<u64>,
     ) -> Result<(), Refusal> {
-        // A learner admits nobody, so a member does not ask it, and always names it the position of its own start.
+        // A member always tells a learner the position at its own start, since no learner's word admits it.
         let is_learner = self.seat.is_learner();
         let heard = if is_learner { 0 } else { self.pump.look(|core| core.heard(id)) };
         let met = Met { start: self.data_dir.met(id), heard };

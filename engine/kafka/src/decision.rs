@@ -45,7 +45,11 @@ pub enum BadRecord {
 }
 
 /// Adds the decisions of a record, in their order. The record itself tells which format it has.
-pub(crate) fn decode<M: Message>(message: &M, into: &mut Vec<Decision>) -> Result<(), BadRecord> {
+///
+/// # Errors
+///
+/// [`BadRecord`] if the record is none of a cluster; nothing is added.
+pub fn decode<M: Message>(message: &M, into: &mut Vec<Decision>) -> Result<(), BadRecord> {
     match header(message, "id") {
         Some(id) => into.push(of_record(message, id)?),
         None => of_batch(message, into)?,
