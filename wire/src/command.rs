@@ -34,6 +34,8 @@ pub const BATCH_COMMANDS_MAX: usize = 1 << 16;
 pub const REQUEST_NUMBERS_MAX: u64 = 1 << 16;
 /// The highest request number. No sum of a number and the length of a request overflows.
 pub const NUMBER_MAX: u64 = 1 << 56;
+/// The largest number of a command with an idempotency key (law, S6).
+pub const KEYED_NUMBER_MAX: u64 = 1 << 55;
 
 /// The size of the value of an idle End: the session's next number and its owner.
 pub const IDLE_END_BYTES: usize = 16;
@@ -669,7 +671,8 @@ fn check_lengths(request: &ArchivedRequest) -> Result<(), Invalid> {
     if total == request.blob.len() { Ok(()) } else { Err(Invalid::Truncated) }
 }
 
-/// Checks that the commands fit the kind of the request: numbered commands have a session, reads and Opens have none.
+/// Checks that the commands fit the kind of the request: numbered commands have a session, reads and Opens have none, and an
+/// idempotency key stands for one command (S6).
 /// Returns how many numbers the commands take.
 fn check_commands(
     payload: &Bytes,
@@ -680,6 +683,7 @@ fn check_commands(
         return Err(Invalid::Numbers);
     }
     let has_session = part.session.is_opened() || part.session.is_named();
+    let is_keyed = part.session.is_keyed();
     let headers = part.headers as usize;
     let commands = Commands {
         headers: payload[headers..headers + 8 * part.commands as usize].chunks_exact(8),
@@ -691,9 +695,15 @@ fn check_commands(
         let fits = match command.op {
             Op::Read => part.session == SessionId::NONE && part.first == 0,
             Op::Open | Op::Barrier | Op::Seal => part.session == SessionId::NONE && part.first == 0 && alone,
-            Op::End if part.first == 0 => has_session && alone && command.value.len() == IDLE_END_BYTES,
+            Op::End if part.first == 0 => {
+                (has_session || is_keyed) && alone && command.value.len() == IDLE_END_BYTES
+            }
             Op::Attach => part.session.is_named() && part.first == 0 && alone,
             Op::End => part.session.is_opened() && alone && command.value.is_empty(),
+            Op::Decide | Op::DecideIf | Op::Delete if is_keyed => {
+                let is_number = (1..=KEYED_NUMBER_MAX).contains(&part.first);
+                alone && is_number && part.answered_below == 0 && part.owner == Owner::NOBODY
+            }
             Op::Decide | Op::DecideIf | Op::Delete | Op::Skip => has_session && part.first > 0,
         };
         if !fits {

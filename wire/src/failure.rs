@@ -117,6 +117,17 @@ pub enum Reason {
         /// The limit.
         max: u32,
     },
+    /// No more idempotency keys may be kept.
+    #[error(
+        "the shard keeps the answers of {keys} idempotency keys with {bytes} bytes, which is the limit; the oldest go an \
+         hour after their last use"
+    )]
+    IdempotencyKeysFull {
+        /// The number of keys.
+        keys: u32,
+        /// The bytes of their answers.
+        bytes: u32,
+    },
     /// The replica is a learner (law, section 9).
     #[error(
         "this replica is not a member yet; it copies the state, and takes requests once the change has ended"

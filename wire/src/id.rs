@@ -236,6 +236,7 @@ impl SessionId {
 
     const OPENED: u64 = 1 << 63;
     const NAMED: u64 = 1 << 62;
+    const KEYED: u64 = 1 << 61;
 
     /// The session that the Open command `id` makes. No two commands share an id, so no session
     /// can be opened twice (S1).
@@ -257,6 +258,12 @@ impl SessionId {
         SessionId { high: Self::NAMED | (hash >> 66) as u64, low: hash as u64 }
     }
 
+    /// The session of the one command that has this idempotency key (S6).
+    pub fn keyed(idempotency_key: &[u8]) -> SessionId {
+        let hash = xxhash_rust::xxh3::xxh3_128(idempotency_key);
+        SessionId { high: Self::KEYED | (hash >> 67) as u64, low: hash as u64 }
+    }
+
     /// Whether the session was opened by a command.
     pub fn is_opened(self) -> bool {
         self.high & Self::OPENED != 0
@@ -265,6 +272,11 @@ impl SessionId {
     /// Whether the session is named by its source.
     pub fn is_named(self) -> bool {
         self.high & Self::NAMED != 0
+    }
+
+    /// Whether the session is that of an idempotency key.
+    pub fn is_keyed(self) -> bool {
+        self.high & !(Self::KEYED - 1) == Self::KEYED
     }
 
     /// The epoch and the instance of the Open, for an opened session.
@@ -312,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn session_ids_keep_opened_and_named_apart() {
+    fn session_ids_keep_their_kinds_apart() {
         let id = CommandId {
             epoch: Epoch(3),
             shard: ShardId(2),
@@ -327,6 +339,10 @@ mod tests {
         let named = SessionId::named("orders.jsonl");
         assert!(named.is_named() && !named.is_opened());
         assert_ne!(named, SessionId::named("orders2.jsonl"));
+        let keyed = SessionId::keyed(b"orders.jsonl");
+        assert!(keyed.is_keyed() && !keyed.is_named() && !keyed.is_opened());
+        let others = (0..64).map(|n| SessionId::named(&n.to_string())).chain([opened, SessionId::NONE]);
+        assert_eq!(others.filter(|id| id.is_keyed()).count(), 0);
         assert_eq!(id.to_string(), "3.2.1.77.5");
     }
 

@@ -17,7 +17,7 @@ use crate::tuning::{PathStatus, Tuning};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The version of frames and messages, which must be equal at both ends.
-pub const WIRE_VERSION: u8 = 3;
+pub const WIRE_VERSION: u8 = 4;
 
 /// The most conflicts that one ValidateOk reports. Further conflicts would change nothing, since any one of them
 /// keeps the recovery from going on (R5).

@@ -82,6 +82,8 @@ pub struct Timing {
     pub session_idle_us: u64,
     /// How long a named session may be idle before its end is proposed (S5).
     pub source_idle_us: u64,
+    /// How long an idempotency key may be unused before its end is proposed (S6).
+    pub keyed_idle_us: u64,
 }
 
 impl Default for Timing {
@@ -95,6 +97,7 @@ impl Default for Timing {
             gossip_us: 50_000,
             session_idle_us: 600_000_000,
             source_idle_us: 30 * 24 * 3_600_000_000,
+            keyed_idle_us: 3_600_000_000,
         }
     }
 }

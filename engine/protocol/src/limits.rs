@@ -48,6 +48,15 @@ pub const SESSIONS_MAX: usize = 64 << 10;
 /// that are never used again take no place from other sessions. Each takes at most about 2 KiB besides its answers.
 pub const SOURCES_MAX: usize = 16 << 10;
 
+/// The most idempotency keys per shard whose answers are kept; the coordinator refuses more (S6). Each takes about 400 bytes
+/// besides its answer.
+pub const KEYED_MAX: usize = 256 << 10;
+/// The most bytes of the answers of idempotency keys per shard; the coordinator refuses more keys beyond them (S6).
+pub const KEYED_BYTES_MAX: usize = 64 << 20;
+
+/// The most idle sessions whose end is proposed at once.
+pub const IDLE_ENDS_MAX: usize = 4096;
+
 /// The most bytes of stored answers of one session. The oldest answers are dropped first, and a retry of their
 /// commands is answered `Duplicate` (S2).
 pub const SESSION_RESULT_BYTES_MAX: usize = 4 << 20;

@@ -7,7 +7,7 @@ use crate::sessions::{Fate, Sessions};
 use crate::state::{Place, Spot, State};
 use bytes::Bytes;
 use isonomy_wire::answer::{Answer, ResponseBuilder};
-use isonomy_wire::command::{Command, Op, Part};
+use isonomy_wire::command::{Command, KEYED_NUMBER_MAX, Op, Part};
 use isonomy_wire::id::{CommandId, Epoch, InstanceId, SessionId, ShardId};
 use isonomy_wire::source::Owner;
 
@@ -135,6 +135,9 @@ impl<'a> PartWork<'_, 'a> {
         }
         if session_id.is_named() && owner == Owner::NOBODY {
             self.machine.sessions.begin(session_id);
+        }
+        if session_id.is_keyed() {
+            self.machine.sessions.begin_keyed(session_id, first);
         }
         let status = self.machine.sessions.with(session_id, |session| {
             if owner != session.owner() && !mutant::is(Mutant::FencedWrites) {
@@ -265,8 +268,10 @@ impl<'a> PartWork<'_, 'a> {
         let response = self.machine.answers.encode();
         let uneven = numbers != u64::from(self.part.commands);
         let starts = uneven.then(|| self.commands().map(|(_, command)| command.number).collect());
+        // S6: an idempotency key stands for one command, so no number is left.
+        let low = if session.is_keyed() { KEYED_NUMBER_MAX + 1 } else { first + numbers };
         self.machine.sessions.with(session, |session| {
-            session.advance(first + numbers);
+            session.advance(low);
             session.store(first..first + numbers, starts, response.clone());
         });
         response
@@ -501,6 +506,25 @@ mod tests {
         // A session that was opened has no numbers but those of its one client.
         let opened = bench.open();
         assert_eq!(bench.run(opened, far, far, fill), [Answer::Early]);
+    }
+
+    #[test]
+    fn s6_an_idempotency_key_stands_for_one_command() {
+        let mut bench = Bench::new();
+        let key = SessionId::keyed(b"payment 17");
+        let decide = |request: &mut RequestBuilder| request.decide(b"k", b"v").unwrap();
+        assert_eq!(committed(&bench.run(key, 900, 0, decide)), [1]);
+        bench.run(SessionId::keyed(b"payment 18"), 5, 0, |request| request.decide(b"k", b"w").unwrap());
+        let hash = bench.machine.hash();
+        assert_eq!(committed(&bench.run(key, 900, 0, decide)), [1], "its first answer");
+        assert_eq!(bench.run(key, 899, 0, decide), [Answer::Duplicate]);
+        assert_eq!(bench.run(key, 901, 0, decide), [Answer::Duplicate]);
+        assert_eq!((bench.machine.hash(), bench.machine.sessions.keyed().0), (hash, 2), "no effect");
+        bench.machine.sessions.check();
+        let idle = |request: &mut RequestBuilder| request.end_idle(KEYED_NUMBER_MAX + 1, Owner::NOBODY);
+        assert_eq!(bench.run(key, 0, 0, idle), [Answer::Ended { low: KEYED_NUMBER_MAX + 1 }]);
+        assert_eq!(committed(&bench.run(key, 900, 0, decide)), [3], "the key is forgotten");
+        bench.machine.sessions.check();
     }
 
     fn attach(bench: &mut Bench, name: &SourceName, expected: u64, owner: u64) -> Standing {

@@ -183,6 +183,10 @@ pub struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
     /// The number of named sessions.
     sources: usize,
+    /// The number of the sessions of idempotency keys.
+    keyed: usize,
+    /// The bytes of their answers.
+    keyed_bytes: usize,
     hash: u64,
 }
 
@@ -198,6 +202,10 @@ impl Sessions {
     fn insert(&mut self, id: SessionId, session: Session) -> bool {
         self.hash = self.hash.wrapping_add(session.digest(id));
         self.sources += usize::from(id.is_named());
+        if id.is_keyed() {
+            self.keyed += 1;
+            self.keyed_bytes += session.stored_bytes;
+        }
         self.sessions.insert(id, session).is_none()
     }
 
@@ -206,6 +214,10 @@ impl Sessions {
         let Some(session) = self.sessions.remove(&id) else { return false };
         self.hash = self.hash.wrapping_sub(session.digest(id));
         self.sources -= usize::from(id.is_named());
+        if id.is_keyed() {
+            self.keyed -= 1;
+            self.keyed_bytes -= session.stored_bytes;
+        }
         true
     }
 
@@ -216,11 +228,21 @@ impl Sessions {
         }
     }
 
+    /// S6: begins the session of an idempotency key, whose only number is that of the first command that executes.
+    pub fn begin_keyed(&mut self, id: SessionId, number: u64) {
+        if !self.sessions.contains_key(&id) {
+            self.insert(id, Session { low: number, ..Session::default() });
+        }
+    }
+
     /// Lets `change` work on a session, if it is there.
     pub fn with<R>(&mut self, id: SessionId, change: impl FnOnce(&mut Session) -> R) -> Option<R> {
         let session = self.sessions.get_mut(&id)?;
-        let before = session.digest(id);
+        let (before, bytes) = (session.digest(id), session.stored_bytes);
         let result = change(session);
+        if id.is_keyed() {
+            self.keyed_bytes = self.keyed_bytes + session.stored_bytes - bytes;
+        }
         self.hash = self.hash.wrapping_sub(before).wrapping_add(session.digest(id));
         Some(result)
     }
@@ -247,12 +269,17 @@ impl Sessions {
 
     /// The number of opened sessions.
     pub fn opened(&self) -> usize {
-        self.sessions.len() - self.sources
+        self.sessions.len() - self.sources - self.keyed
     }
 
     /// The number of named sessions.
     pub fn sources(&self) -> usize {
         self.sources
+    }
+
+    /// The number of idempotency keys whose answers are kept, and the bytes of these answers.
+    pub fn keyed(&self) -> (usize, usize) {
+        (self.keyed, self.keyed_bytes)
     }
 
     /// The named sessions behind `after`, in the order of their ids.
@@ -272,6 +299,9 @@ impl Sessions {
         assert_eq!(self.hash, hash, "the hash of the sessions");
         let named = self.sessions.keys().filter(|id| id.is_named()).count();
         assert_eq!(self.sources, named, "the number of sources");
+        let keyed = self.sessions.iter().filter(|(id, _)| id.is_keyed()).map(|(_, it)| it.stored_bytes);
+        let keyed = keyed.fold((0, 0), |(keys, bytes), stored| (keys + 1, bytes + stored));
+        assert_eq!(self.keyed(), keyed, "the idempotency keys and the bytes of their answers");
         for (id, session) in &self.sessions {
             let bytes = session.stored.iter().map(|stored| stored.response.len()).sum::<usize>();
             assert_eq!(session.stored_bytes, bytes, "the bytes of the answers of {id:?}");

@@ -1,6 +1,7 @@
 //! A client: the production conversation, and the commands that it asks.
 
 use crate::history::{Asked, Op, Told};
+use crate::keyed::Keyed;
 use crate::plan::Plan;
 use crate::source::{Predecessor, Source};
 use isonomy_wire::answer::Answer;
@@ -76,6 +77,8 @@ pub struct Client {
     pub predecessor: Option<Predecessor>,
     /// The commands whose outcome nobody could tell the client, by reason.
     pub untold: Untold,
+    /// The commands with idempotency keys.
+    pub keyed: Keyed,
     /// Commands without an outcome.
     open: usize,
     /// The number of commands that are left to ask.
@@ -99,6 +102,7 @@ impl Client {
             source,
             predecessor: None,
             untold: Untold::default(),
+            keyed: Keyed::new(plan, index),
             open: 0,
             left: commands,
             is_leaving: false,
@@ -141,10 +145,14 @@ impl Client {
     pub fn ask(&mut self, plan: &Plan, now: u64, ops: &mut Vec<Op>, key: usize, what: Asked) {
         let token = ops.len() as u64;
         let padding = if plan.value_bytes > 0 { self.random.random_range(0..plan.value_bytes) } else { 0 };
-        let op = Op { token, client: self.index, key, what, asked: now, told: None, padding };
+        let is_keyed = self.source.is_none() && what != Asked::Read && self.keyed.takes(token);
+        let op = Op { token, client: self.index, key, what, asked: now, told: None, padding, is_keyed };
         ops.push(op);
         self.open += 1;
         match &mut self.source {
+            None if is_keyed => {
+                self.keyed.submit(&mut self.conversation, now, &op, token);
+            }
             None => with_action(&op, |action| {
                 self.conversation.submit(now, action, token).expect("it is not full")
             }),
@@ -232,6 +240,11 @@ impl Client {
                 if self.source.as_mut().is_some_and(|source| source.collect_impostor(&answer)) {
                     continue;
                 }
+                let Some((token, answer)) =
+                    self.keyed.collect(&mut self.conversation, &mut self.open, now, token, answer, ops)
+                else {
+                    continue;
+                };
                 let is_done = answer == Ok(Answer::Duplicate);
                 // A source that was started again hears in this way of numbers that are done.
                 if !is_done || self.source.is_none() {

@@ -64,6 +64,10 @@ pub struct Coverage {
     pub misread: bool,
     /// A client ended its sessions and came back with another conversation.
     pub left: bool,
+    /// A command with an idempotency key was repeated, and had its first answer.
+    pub echoed: bool,
+    /// A command with an idempotency key that had timed out was settled by its repetition.
+    pub settled: bool,
     /// A process of a source that lived on was fenced by its successor.
     pub fenced: bool,
     /// An epoch followed another one.
@@ -127,6 +131,8 @@ impl Coverage {
         self.given_up |= other.given_up;
         self.misread |= other.misread;
         self.left |= other.left;
+        self.echoed |= other.echoed;
+        self.settled |= other.settled;
         self.fenced |= other.fenced;
         self.changed |= other.changed;
         self.replaced |= other.replaced;
@@ -161,7 +167,7 @@ impl Coverage {
         marks.chain(of(self.duplicated, "duplicated")).chain(late).chain(named).collect()
     }
 
-    fn flags(&self) -> [(bool, &'static str); 30] {
+    fn flags(&self) -> [(bool, &'static str); 32] {
         [
             (self.torn, "torn group"),
             (self.damaged, "damaged disk"),
@@ -178,6 +184,8 @@ impl Coverage {
             (self.given_up, "transfer whose source is gone"),
             (self.misread, "snapshot that came damaged"),
             (self.left, "end of a conversation by choice"),
+            (self.echoed, "repeated idempotency key"),
+            (self.settled, "timeout settled by its idempotency key"),
             (self.fenced, "process that its successor fenced"),
             (self.changed, "change of epoch"),
             (self.replaced, "replaced member"),

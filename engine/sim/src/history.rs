@@ -52,6 +52,8 @@ pub struct Op {
     pub told: Option<(u64, Told)>,
     /// How much longer the value is than it must be.
     pub padding: usize,
+    /// Whether the command has an idempotency key, and so no place in the order of its client (S6).
+    pub is_keyed: bool,
 }
 
 impl Op {
@@ -119,7 +121,7 @@ fn judge_key(ops: &[&Op], key: usize, last: u64) {
 /// S2: of two decisions of one client the one that was asked first is the earlier one.
 fn judge_order(ops: &[&Op], key: usize) {
     let mut before: BTreeMap<usize, (u64, &Op)> = BTreeMap::new();
-    for op in ops {
+    for op in ops.iter().filter(|op| !op.is_keyed) {
         let Some((_, Told::Wrote(seq))) = op.told else { continue };
         if let Some((earlier, first)) = before.insert(op.client, (seq, op)) {
             assert!(earlier < seq, "S2: key {key}: {op:?} has overtaken {first:?}");
@@ -205,7 +207,7 @@ mod tests {
     use super::*;
 
     fn op(token: u64, asked: u64, told: Option<(u64, Told)>) -> Op {
-        Op { token, client: 0, key: 0, what: Asked::Decide, asked, told, padding: 0 }
+        Op { token, client: 0, key: 0, what: Asked::Decide, asked, told, padding: 0, is_keyed: false }
     }
 
     fn is_fine(ops: &[Op], last: u64) -> bool {

@@ -14,6 +14,7 @@ pub mod coverage;
 pub mod disk;
 pub mod ghost;
 pub mod history;
+pub mod keyed;
 pub mod network;
 pub mod node;
 pub mod outbox;

@@ -159,6 +159,8 @@ pub struct Plan {
     pub conditional: f64,
     /// If not 0, half of the commands go to keys that are deleted, and this share of those deletes them.
     pub deletes: f64,
+    /// The share of writes that have an idempotency key.
+    pub keyed: f64,
     /// The replica to which commands go first.
     pub routing: Routing,
     /// How long a client waits before it asks another replica.
@@ -237,6 +239,7 @@ impl Plan {
             jump_every_us: every(r, 0.2, 50_000..1_000_000),
             wrong_every_us: every(r, 0.25, 5_000..200_000),
             value_bytes: if r.random_bool(0.2) { r.random_range(8..600) } else { 0 },
+            keyed: sometimes(&mut SmallRng::seed_from_u64(seed ^ 0x6b65_7965), 0.3, 0.1..0.9),
         };
         // A source that stays away for longer than sessions live may not come back (S4).
         let plan = Plan { source: plan.source && plan.timing.session_idle_us > plan.faults_us, ..plan };
@@ -398,6 +401,7 @@ impl Plan {
             stops: 0.0,
             jump_every_us: 0,
             wrong_every_us: 0,
+            keyed: 0.0,
             tune_every_us: 0,
             change_every_us: 0,
             sync_tail: 0.0,
@@ -454,6 +458,7 @@ impl Plan {
             reads: 0.0,
             conditional: 0.0,
             deletes: 0.0,
+            keyed: 0.0,
             routing: Routing::Any,
             retry_us: 1_000_000,
             deadline_us: 10_000_000,
@@ -543,6 +548,7 @@ fn timing(random: &mut SmallRng) -> Timing {
         suspect_us: random.random_range(10_000..100_000),
         gossip_us: random.random_range(5_000..50_000),
         source_idle_us: Timing::default().source_idle_us,
+        keyed_idle_us: Timing::default().keyed_idle_us,
         session_idle_us: if random.random_bool(0.15) { 80_000 } else { 600_000_000 },
     }
 }

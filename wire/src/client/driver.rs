@@ -37,12 +37,22 @@ impl OwnedCommand {
     }
 }
 
+/// What makes a command that is sent again take effect once.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    /// The session and the number that the conversation chooses.
+    Plain,
+    /// The number that a named source gives.
+    Numbered(u64),
+    /// The idempotency key that the caller gives.
+    Keyed(Bytes),
+}
+
 /// A command and the sender for its answer.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) command: OwnedCommand,
-    /// The number of the command, if a named source submits it.
-    pub(super) number: Option<u64>,
+    pub(super) way: Way,
     pub(super) reply: oneshot::Sender<Result<Answer, CallError>>,
 }
 
@@ -178,9 +188,12 @@ impl Driver {
         let now = self.clock.now();
         let token = self.waiters.add(call.reply);
         let action = call.command.action();
-        let submitted = match call.number {
-            None => self.conversation.submit(now, &action, token),
-            Some(number) => self.conversation.submit_numbered(now, number, &action, token),
+        let submitted = match &call.way {
+            Way::Plain => self.conversation.submit(now, &action, token),
+            Way::Numbered(number) => self.conversation.submit_numbered(now, *number, &action, token),
+            Way::Keyed(idempotency_key) => {
+                self.conversation.submit_keyed(now, idempotency_key, &action, token)
+            }
         };
         let Err(error) = submitted else { return };
         let reply = self.waiters.take(token);

@@ -24,6 +24,7 @@ pub mod connection;
 mod discovery;
 mod driver;
 mod links;
+mod once;
 #[cfg(test)]
 mod rig;
 mod scout;
@@ -37,6 +38,7 @@ pub use clock::{Patience, sleep_running};
 pub use connection::{ConnectError, Connection, parse_address, status};
 pub use discovery::{ClusterAt, Contact, contact, discover};
 pub use links::{RECONNECT_PAUSE_MAX, RECONNECT_PAUSE_MIN};
+pub use once::Once;
 pub use source::{Proposal, Proposed, Source, Uncompared};
 pub use sources::{EndError, end_source, sources};
 
@@ -45,7 +47,7 @@ use crate::conversation::{Config, Conversation, Error, SubmitError};
 use crate::id::{ClusterId, CommandId};
 use crate::message::{Role, Welcome};
 use bytes::Bytes;
-use driver::{CALLS_MAX, Call, Driver, OwnedCommand};
+use driver::{CALLS_MAX, Call, Driver, OwnedCommand, Way};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -217,10 +219,7 @@ impl Client {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<Committed, CallError> {
-        match self.call(OwnedCommand::Decide { key: key.into(), value: value.into() }).await? {
-            Answer::Committed { id, key_seq } => Ok(Committed { id, key_seq }),
-            other => Err(CallError::of(&other)),
-        }
+        committed(self.call(Way::Plain, decide(key, value)).await?)
     }
 
     /// Queues a decision as [`Client::decide`] makes it, and returns before it is decided, so that many decisions
@@ -235,8 +234,8 @@ impl Client {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<Proposal, CallError> {
-        let command = OwnedCommand::Decide { key: key.into(), value: value.into() };
-        Proposal::send(&self.calls, None, command).await
+        let command = decide(key, value);
+        Proposal::send(&self.calls, Way::Plain, command).await
     }
 
     /// Makes the value the key's latest decision if the key's key_seq is `expected`. With 0 the key must have no
@@ -252,13 +251,7 @@ impl Client {
         value: impl Into<Bytes>,
         expected: u64,
     ) -> Result<Decided, CallError> {
-        match self.call(OwnedCommand::DecideIf { key: key.into(), value: value.into(), expected }).await? {
-            Answer::Committed { id, key_seq } => Ok(Decided::Committed(Committed { id, key_seq })),
-            Answer::Rejected { key_seq, value } => {
-                Ok(Decided::Rejected { key_seq, value: value.as_ref().map(own) })
-            }
-            other => Err(CallError::of(&other)),
-        }
+        decided(self.call(Way::Plain, decide_if(key, value, expected)).await?)
     }
 
     /// Reads the key's latest decision, linearizable; `None` if the key has no decision.
@@ -267,7 +260,7 @@ impl Client {
     ///
     /// The errors of [`Client::decide`]. A read never changes the key.
     pub async fn read(&self, key: impl Into<Bytes>) -> Result<Option<Found>, CallError> {
-        match self.call(OwnedCommand::Read { key: key.into() }).await? {
+        match self.call(Way::Plain, OwnedCommand::Read { key: key.into() }).await? {
             Answer::Found { key_seq, value, id } => Ok(Some(Found { key_seq, value: own(&value), id })),
             Answer::Missing => Ok(None),
             other => Err(CallError::of(&other)),
@@ -280,16 +273,18 @@ impl Client {
     ///
     /// The errors of [`Client::decide`].
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Option<Deleted>, CallError> {
-        match self.call(OwnedCommand::Delete { key: key.into() }).await? {
-            Answer::Deleted { id, key_seq } => Ok(Some(Deleted { id, key_seq })),
-            Answer::Missing => Ok(None),
-            other => Err(CallError::of(&other)),
-        }
+        deleted(self.call(Way::Plain, OwnedCommand::Delete { key: key.into() }).await?)
     }
 
-    async fn call(&self, command: OwnedCommand) -> Result<Answer, CallError> {
+    /// The commands that follow take effect once, however often, by whomever and through whichever client they are called
+    /// with this idempotency key, as long as the cluster keeps the key's answer (an hour after the last use).
+    pub fn once(&self, idempotency_key: impl Into<Bytes>) -> Once<'_> {
+        Once { client: self, idempotency_key: idempotency_key.into() }
+    }
+
+    async fn call(&self, way: Way, command: OwnedCommand) -> Result<Answer, CallError> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { command, number: None, reply };
+        let call = Call { command, way, reply };
         self.calls.send(call).await.map_err(|_| CallError::Closed)?;
         answer.await.map_err(|_| CallError::Closed)?
     }
@@ -303,6 +298,39 @@ impl Client {
             // The task only fails by a panic, which was reported where it happened.
             let _ = task.await;
         }
+    }
+}
+
+fn decide(key: impl Into<Bytes>, value: impl Into<Bytes>) -> OwnedCommand {
+    OwnedCommand::Decide { key: key.into(), value: value.into() }
+}
+
+fn decide_if(key: impl Into<Bytes>, value: impl Into<Bytes>, expected: u64) -> OwnedCommand {
+    OwnedCommand::DecideIf { key: key.into(), value: value.into(), expected }
+}
+
+fn committed(answer: Answer) -> Result<Committed, CallError> {
+    match answer {
+        Answer::Committed { id, key_seq } => Ok(Committed { id, key_seq }),
+        other => Err(CallError::of(&other)),
+    }
+}
+
+fn decided(answer: Answer) -> Result<Decided, CallError> {
+    match answer {
+        Answer::Committed { id, key_seq } => Ok(Decided::Committed(Committed { id, key_seq })),
+        Answer::Rejected { key_seq, value } => {
+            Ok(Decided::Rejected { key_seq, value: value.as_ref().map(own) })
+        }
+        other => Err(CallError::of(&other)),
+    }
+}
+
+fn deleted(answer: Answer) -> Result<Option<Deleted>, CallError> {
+    match answer {
+        Answer::Deleted { id, key_seq } => Ok(Some(Deleted { id, key_seq })),
+        Answer::Missing => Ok(None),
+        other => Err(CallError::of(&other)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::connection::ConnectError;
 use super::discovery::discover;
-use super::driver::{CALLS_MAX, Call, Driver, OwnedCommand};
+use super::driver::{CALLS_MAX, Call, Driver, OwnedCommand, Way};
 use super::troubles::Troubles;
 use super::{CallError, Committed, Deleted};
 use crate::answer::Answer;
@@ -110,7 +110,7 @@ impl Source {
         value: impl Into<Bytes>,
     ) -> Result<Proposal, CallError> {
         let command = OwnedCommand::Decide { key: key.into(), value: value.into() };
-        Proposal::send(&self.calls, Some(number), command).await
+        Proposal::send(&self.calls, Way::Numbered(number), command).await
     }
 
     /// Queues the end of a key's life with this number, as [`Source::propose`] queues a decision.
@@ -119,7 +119,7 @@ impl Source {
     ///
     /// The errors of [`Source::propose`].
     pub async fn delete(&self, number: u64, key: impl Into<Bytes>) -> Result<Proposal, CallError> {
-        Proposal::send(&self.calls, Some(number), OwnedCommand::Delete { key: key.into() }).await
+        Proposal::send(&self.calls, Way::Numbered(number), OwnedCommand::Delete { key: key.into() }).await
     }
 
     /// Ends at once, with commands under way or not. Whoever submits their numbers again finds out what has become of
@@ -149,14 +149,14 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    /// Queues the command, with its number if a named source submits it.
+    /// Queues the command.
     pub(super) async fn send(
         calls: &mpsc::Sender<Call>,
-        number: Option<u64>,
+        way: Way,
         command: OwnedCommand,
     ) -> Result<Proposal, CallError> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { command, number, reply };
+        let call = Call { command, way, reply };
         calls.send(call).await.map_err(|_| CallError::Closed)?;
         Ok(Proposal { answer })
     }

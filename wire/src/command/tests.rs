@@ -95,6 +95,22 @@ fn kinds_do_not_mix() {
     assert_eq!(parse(builder.encode(SessionId::NONE, Numbering::NONE)), Err(Invalid::WrongKind(Op::Decide)));
     builder.decide(b"k", b"v").unwrap();
     assert_eq!(parse(builder.encode(session(), Numbering::NONE)), Err(Invalid::WrongKind(Op::Decide)));
+    let (keyed, at) = (SessionId::keyed(b"17"), Numbering::at(1 << 40));
+    builder.decide(b"k", b"v").unwrap();
+    assert!(parse(builder.encode(keyed, at)).is_ok());
+    for _ in 0..2 {
+        builder.decide(b"k", b"v").unwrap();
+    }
+    assert_eq!(
+        parse(builder.encode(keyed, at)),
+        Err(Invalid::WrongKind(Op::Decide)),
+        "a key has one command"
+    );
+    builder.decide(b"k", b"v").unwrap();
+    let below = Numbering { answered_below: 7, ..at };
+    assert_eq!(parse(builder.encode(keyed, below)), Err(Invalid::WrongKind(Op::Decide)));
+    builder.skip(3).unwrap();
+    assert_eq!(parse(builder.encode(keyed, at)), Err(Invalid::WrongKind(Op::Skip)));
     builder.open();
     builder.open();
     assert_eq!(parse(builder.encode(SessionId::NONE, Numbering::NONE)), Err(Invalid::WrongKind(Op::Open)));

@@ -8,6 +8,8 @@ use crate::message::Welcome;
 pub const FRAME_COMMANDS_MAX: usize = 1 << 14;
 /// A deadline that never comes, for a conversation in which every retry is safe.
 pub const NO_DEADLINE_US: u64 = u64::MAX;
+/// The most requests with idempotency keys of a lane that are under way at once.
+pub(super) const KEYED_IN_FLIGHT_MAX: usize = 256;
 /// The most numbers of a lane without an answer.
 pub const UNANSWERED_MAX: u64 = 1 << 15;
 /// How often a conversation checks its timeouts, in microseconds.

@@ -1,7 +1,7 @@
 //! One lane: the commands of a shard that go to one home, on a session of their own.
 
 use super::Process;
-use super::config::{Config, EARLY_SENDS_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX};
+use super::config::{Config, EARLY_SENDS_MAX, KEYED_IN_FLIGHT_MAX, SPARE_BUILDERS_MAX, UNANSWERED_MAX};
 use super::links::{Class, Targets};
 use super::outcome::{Charge, NO_TOKEN};
 use crate::answer::{Answer, Answers};
@@ -23,6 +23,8 @@ pub(super) struct Pending {
     pub(super) serial: u64,
     /// The number of the first command, if a named source left out many numbers before it.
     pub(super) begins_at: Option<u64>,
+    /// The session and the number of a command with an idempotency key (S6).
+    pub(super) keyed: Option<(SessionId, u64)>,
 }
 
 impl Pending {
@@ -33,7 +35,7 @@ impl Pending {
             add_again(&mut builder, &command).expect("it fitted before");
         }
         let Flight { tokens, charge, since, serial, .. } = flight;
-        Pending { builder, tokens, charge, since, serial, begins_at: None }
+        Pending { builder, tokens, charge, since, serial, ..Pending::default() }
     }
 }
 
@@ -62,7 +64,7 @@ impl Flight {
             charge.add(Charge::of(command.key.len()));
         }
         self.charge.take(charge);
-        Pending { builder, tokens, charge, since: self.since, serial: self.serial, begins_at: None }
+        Pending { builder, tokens, charge, since: self.since, serial: self.serial, ..Pending::default() }
     }
 }
 
@@ -91,8 +93,8 @@ impl Queue {
 
     /// The request that may be sent now. Commands are sent when their frame is full or nothing of the lane is under
     /// way, so an idle lane answers at once and a busy lane gathers.
-    fn next(&self, config: &Config) -> Option<&Pending> {
-        if self.in_flight >= config.frames_in_flight {
+    fn next(&self, in_flight_max: usize) -> Option<&Pending> {
+        if self.in_flight >= in_flight_max {
             return None;
         }
         if let Some(pending) = self.again.front().or(self.full.front()) {
@@ -148,13 +150,15 @@ pub(super) enum RequestKind {
     Attach,
     Writes,
     Reads,
+    Keyed,
     End,
 }
 
 impl RequestKind {
     pub(super) fn class(self) -> Class {
         match self {
-            RequestKind::Open | RequestKind::Attach => Class::Opens,
+            // Each makes a session, whose number is limited.
+            RequestKind::Open | RequestKind::Attach | RequestKind::Keyed => Class::Opens,
             RequestKind::Writes | RequestKind::End => Class::Writes,
             RequestKind::Reads => Class::Reads,
         }
@@ -223,6 +227,8 @@ pub(super) struct Lane {
     pub(super) tail: u64,
     pub(super) writes: Queue,
     pub(super) reads: Queue,
+    /// Commands with idempotency keys, each a request of its own.
+    pub(super) keyed: Queue,
     /// The requests under way, in the order of their first sending.
     pub(super) flights: VecDeque<Flight>,
     /// When a closing conversation gives up to end the session.
@@ -247,6 +253,7 @@ impl Lane {
             tail: next,
             writes: Queue::default(),
             reads: Queue::default(),
+            keyed: Queue::default(),
             flights: VecDeque::new(),
             until: u64::MAX,
             ready: false,
@@ -262,12 +269,16 @@ impl Lane {
     }
 
     pub(super) fn queue(&mut self, kind: RequestKind) -> &mut Queue {
-        if kind == RequestKind::Reads { &mut self.reads } else { &mut self.writes }
+        match kind {
+            RequestKind::Reads => &mut self.reads,
+            RequestKind::Keyed => &mut self.keyed,
+            _ => &mut self.writes,
+        }
     }
 
     /// Whether a request of the lane waits to be sent or answered.
     pub(super) fn is_busy(&self) -> bool {
-        let queued = !self.writes.is_empty() || !self.reads.is_empty();
+        let queued = [&self.writes, &self.reads, &self.keyed].iter().any(|queue| !queue.is_empty());
         queued || !self.flights.is_empty() || matches!(self.session, LaneSession::Ending(_))
     }
 
@@ -432,7 +443,8 @@ impl Lane {
             None => self.launch_open(config, scratch, now),
             Some(process) => self.launch_attach(config, process, scratch, now),
         });
-        let wrote = opened.or_else(|| self.launch_writes(config, source, targets.of(Class::Writes)?, gate));
+        let keyed = opened.or_else(|| if takes(Class::Opens) { self.launch_keyed() } else { None });
+        let wrote = keyed.or_else(|| self.launch_writes(config, source, targets.of(Class::Writes)?, gate));
         wrote.or_else(|| if takes(Class::Reads) { self.launch_reads(config) } else { None })
     }
 
@@ -451,7 +463,7 @@ impl Lane {
         if self.session != LaneSession::Closed {
             return None;
         }
-        self.writes.next(config)?;
+        self.writes.next(config.frames_in_flight)?;
         self.session = LaneSession::Opening;
         scratch.open();
         let payload = scratch.encode(SessionId::NONE, Numbering::NONE);
@@ -467,11 +479,22 @@ impl Lane {
         now: u64,
     ) -> Option<Flight> {
         let LaneSession::Detached(session) = self.session else { return None };
-        self.writes.next(config)?;
+        self.writes.next(config.frames_in_flight)?;
         self.session = LaneSession::Attaching(session);
         scratch.attach(self.owner, process.owner, &process.name);
         let payload = scratch.encode(session, Numbering::NONE);
         Some(Flight::without_tokens(RequestKind::Attach, session, 0, payload, now))
+    }
+
+    /// S6: sends a command on the session of its idempotency key.
+    fn launch_keyed(&mut self) -> Option<Flight> {
+        self.keyed.next(KEYED_IN_FLIGHT_MAX)?;
+        let mut pending = self.keyed.take()?;
+        let (session, first) = pending.keyed.expect("only commands with a key are queued there");
+        let payload = pending.builder.encode(session, Numbering { first, answered_below: 0 });
+        self.keyed.in_flight += 1;
+        self.keyed.recycle(std::mem::take(&mut pending.builder));
+        Some(Flight::new(RequestKind::Keyed, session, first, payload, pending, 1))
     }
 
     fn launch_writes(
@@ -486,7 +509,7 @@ impl Lane {
         if self.stopped.is_some() || waits || !self.may_write_to(target) {
             return None;
         }
-        let pending = self.writes.next(config).filter(|pending| pending.serial <= gate)?;
+        let pending = self.writes.next(config.frames_in_flight).filter(|pending| pending.serial <= gate)?;
         let (numbers, begins_at) = (pending.builder.numbers(), pending.begins_at);
         // Numbers that a source leaves out need no Skip once all numbers before them are done.
         if begins_at.is_some() && self.writes.in_flight > 0 {
@@ -508,7 +531,7 @@ impl Lane {
     }
 
     fn launch_reads(&mut self, config: &Config) -> Option<Flight> {
-        self.reads.next(config)?;
+        self.reads.next(config.frames_in_flight)?;
         let mut pending = self.reads.take()?;
         let commands = pending.builder.commands();
         let payload = pending.builder.encode(SessionId::NONE, Numbering::NONE);
@@ -526,7 +549,7 @@ impl Lane {
     /// Takes out a request that was answered or given up.
     pub(super) fn land(&mut self, place: usize) -> Flight {
         let flight = self.flights.remove(place).expect("the caller found it there");
-        if matches!(flight.kind, RequestKind::Writes | RequestKind::Reads) {
+        if matches!(flight.kind, RequestKind::Writes | RequestKind::Reads | RequestKind::Keyed) {
             self.queue(flight.kind).in_flight -= 1;
         }
         flight

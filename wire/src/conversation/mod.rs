@@ -17,6 +17,8 @@ mod change;
 mod change_tests;
 mod compare;
 mod config;
+#[cfg(test)]
+mod keyed_tests;
 mod lane;
 mod link;
 mod links;
@@ -39,9 +41,9 @@ pub use config::{Config, FRAME_COMMANDS_MAX, NO_DEADLINE_US, Routing, UNANSWERED
 pub use link::{Link, LinkError, Received};
 pub use outcome::{Error, NO_TOKEN, NotTaken, Outcome, SubmitError};
 
-use crate::command::{Invalid, NUMBER_MAX, RequestBuilder};
+use crate::command::{Invalid, KEYED_NUMBER_MAX, NUMBER_MAX, RequestBuilder};
 use crate::failure::Failure;
-use crate::id::{ReplicaId, ShardId};
+use crate::id::{ReplicaId, SessionId, ShardId};
 use crate::route::{hash_key, hash_session, home_of, shard_of};
 use crate::source::{Owner, SourceName};
 use bytes::Bytes;
@@ -50,6 +52,7 @@ use lane::{Lane, LaneSession, Pending, Place, RequestKind};
 use links::LinkTable;
 use outcome::Charge;
 use std::collections::VecDeque;
+use xxhash_rust::xxh3::Xxh3;
 
 /// A command to submit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +104,23 @@ impl Action<'_> {
             }
             Action::Read { key } | Action::Delete { key } => key.len(),
         }
+    }
+
+    /// The number of the action under an idempotency key (S6): its digest, which tells it from another action.
+    fn keyed_number(&self) -> u64 {
+        let (op, value, expected) = match self {
+            Action::Decide { value, .. } => (0, *value, 0),
+            Action::DecideIf { value, expected, .. } => (1, *value, *expected),
+            Action::Delete { .. } => (2, &[][..], 0),
+            Action::Read { .. } => unreachable!("a read changes nothing, so it has no idempotency key"),
+        };
+        let mut digest = Xxh3::new();
+        for part in
+            [&[op][..], &expected.to_le_bytes(), &(self.key().len() as u64).to_le_bytes(), self.key(), value]
+        {
+            digest.update(part);
+        }
+        1 + digest.digest() % KEYED_NUMBER_MAX
     }
 
     fn kind(&self) -> RequestKind {
@@ -257,6 +277,51 @@ impl Conversation {
         };
         let lane = home.index() * usize::from(self.config.shards) + usize::from(shard.0);
         Ok(self.push(now, lane, action, token)?)
+    }
+
+    /// Submits a command that takes effect once, however often, by whomever and to whichever replica it is submitted with
+    /// this idempotency key (S6), as long as the cluster keeps the key's answer. Each submission has the first one's
+    /// answer, or [`Error::KeyReused`] if the key stands for another command. The command keeps no order with others.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`Conversation::submit`].
+    ///
+    /// # Panics
+    ///
+    /// When the conversation is one of a named source, when `action` is a read, or when `token` is [`NO_TOKEN`].
+    pub fn submit_keyed(
+        &mut self,
+        now: u64,
+        idempotency_key: &[u8],
+        action: &Action<'_>,
+        token: u64,
+    ) -> Result<(), SubmitError> {
+        assert!(
+            self.source.is_none() && token != NO_TOKEN,
+            "a named source numbers its commands, and tokens differ"
+        );
+        self.admit(action)?;
+        let hash = hash_key(action.key());
+        let shard = shard_of(hash, self.config.shards);
+        let index = home_of(hash, self.config.replicas).index() * usize::from(self.config.shards)
+            + usize::from(shard.0);
+        let keyed = Some((SessionId::keyed(idempotency_key), action.keyed_number()));
+        let queue = &mut self.lanes[index].keyed;
+        let mut builder = queue.builder();
+        action.push_to(&mut builder)?;
+        let charge = Charge::of(action.bytes());
+        queue.full.push_back(Pending {
+            builder,
+            tokens: vec![token],
+            charge,
+            since: now,
+            keyed,
+            ..Pending::default()
+        });
+        self.outstanding.add(charge);
+        self.mark_ready(index);
+        Ok(())
     }
 
     /// Submits the command with this number of a named source at time `now`. Numbers must ascend; numbers that are

@@ -2,7 +2,7 @@
 //! number by number, and remembers how often each value was decided.
 
 use crate::answer::{Answer, ResponseBuilder};
-use crate::command::{Batch, Command, Op, Part};
+use crate::command::{Batch, Command, KEYED_NUMBER_MAX, Op, Part};
 use crate::id::{CommandId, Epoch, InstanceId, ReplicaId, SessionId, ShardId};
 use crate::message::SourceStatus;
 use crate::source::{Owner, Said};
@@ -98,6 +98,9 @@ impl Model {
         if part.session.is_named() {
             self.sessions.entry(part.session).or_default();
         }
+        if part.session.is_keyed() {
+            self.sessions.entry(part.session).or_insert(Session { low: part.first, ..Session::default() });
+        }
         let Some(session) = self.sessions.get_mut(&part.session) else { return Answer::Expired };
         if let Some(attach) = command.attach().filter(|_| command.op == Op::Attach) {
             if session.owner == attach.expected {
@@ -133,7 +136,8 @@ impl Model {
         let answer = self.apply(command, id);
         let session = self.sessions.get_mut(&part.session).expect("it is open");
         session.answers.insert(command.number, answer.clone());
-        session.low = command.number + command.run;
+        session.low =
+            if part.session.is_keyed() { KEYED_NUMBER_MAX + 1 } else { command.number + command.run };
         if command.op != Op::Skip {
             session.said.on_command(command);
         }

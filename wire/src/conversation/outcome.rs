@@ -132,6 +132,12 @@ pub enum Error {
         /// The highest such number.
         to: u64,
     },
+    /// The idempotency key stands for another command, which was executed before. This command has no effect.
+    #[error(
+        "the idempotency key was used for another command before, and this command was not decided; use another \
+         idempotency key for another command"
+    )]
+    KeyReused,
     /// Another process has attached to the source. The command may have an effect.
     #[error(
         "another process has taken the source over, and commands under way may have been decided; let one \
@@ -156,6 +162,7 @@ impl Error {
             Error::Expired => "expired",
             Error::Invalid(_) => "invalid",
             Error::OtherCommand { .. } => "other_command",
+            Error::KeyReused => "key_reused",
             Error::Fenced => "fenced",
         }
     }

@@ -95,7 +95,7 @@ impl Conversation {
             (RequestKind::End, Some(Answer::Ended { .. } | Answer::Expired)) => {}
             (RequestKind::Attach, Some(Answer::Standing(_))) => {}
             (RequestKind::Open | RequestKind::End | RequestKind::Attach, _) => return Err(BadResponse),
-            (RequestKind::Writes | RequestKind::Reads, _) => {}
+            (RequestKind::Writes | RequestKind::Reads | RequestKind::Keyed, _) => {}
         }
         if answers.len() != flight.commands {
             return Err(BadResponse);
@@ -129,6 +129,9 @@ impl Conversation {
             (RequestKind::End, _) => self.on_ended(index, flight.session, None),
             (RequestKind::Writes, _) => self.on_written(index, flight, answers),
             (RequestKind::Reads, _) => self.on_read(index, flight, answers),
+            // The key stands for another command: the number is the digest of the command.
+            (RequestKind::Keyed, Some(Answer::Duplicate)) => self.settle(flight, Err(Error::KeyReused)),
+            (RequestKind::Keyed, _) => self.settle(flight, Ok(answers)),
             (RequestKind::Attach, Some(Answer::Standing(standing))) => {
                 self.on_standing(index, flight.session, *standing)
             }
@@ -261,7 +264,7 @@ impl Conversation {
                 lane.maybe_begin_afresh();
             }
             RequestKind::End => self.on_ended(index, flight.session, None),
-            RequestKind::Reads => {}
+            RequestKind::Reads | RequestKind::Keyed => {}
         }
         self.settle(flight, Err(error));
     }
@@ -354,7 +357,7 @@ impl Conversation {
     /// Gives up commands that waited in the conversation past their deadline, and all commands behind a number of a named
     /// source that failed.
     fn give_up_pending(&mut self, now: u64, index: usize) {
-        for kind in [RequestKind::Writes, RequestKind::Reads] {
+        for kind in [RequestKind::Writes, RequestKind::Reads, RequestKind::Keyed] {
             loop {
                 let stopped = self.lanes[index].stopped.map(|_| u64::MAX);
                 let Some(limit) = stopped.or(now.checked_sub(self.config.deadline_us)) else { break };

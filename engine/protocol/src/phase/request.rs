@@ -2,7 +2,8 @@
 
 use crate::contract::{Busy, ClientRef, Room, Time};
 use crate::limits::{
-    BEHIND_MAX, ROOM_RETRY_MS, SESSIONS_MAX, SESSIONS_RETRY_MS, SOURCES_MAX, UNAVAILABLE_AFTER_US,
+    BEHIND_MAX, KEYED_BYTES_MAX, KEYED_MAX, ROOM_RETRY_MS, SESSIONS_MAX, SESSIONS_RETRY_MS, SOURCES_MAX,
+    UNAVAILABLE_AFTER_US,
 };
 use crate::mutant::{self, Mutant};
 use crate::payload::Payload;
@@ -77,7 +78,7 @@ impl Replica {
     }
 
     /// The limit that a request meets, and the milliseconds after which to try again. The limits are the log's budget
-    /// and the numbers of sessions and sources (S4, S5).
+    /// and the numbers of sessions, sources and idempotency keys (S4, S5, S6).
     fn why_overloaded(&self, payload: &Payload, part: &Part) -> Option<(u32, Reason)> {
         let has = |is: fn(Op) -> bool| payload.batch().commands_of(part).any(|command| is(command.op));
         if let Room::Short(reason) = self.requests.room()
@@ -92,6 +93,14 @@ impl Replica {
         let is_fresh = part.session.is_named() && sessions.get(part.session).is_none();
         if is_fresh && sessions.sources() >= SOURCES_MAX {
             return Some((SESSIONS_RETRY_MS, Reason::SourcesFull { max: SOURCES_MAX as u32 }));
+        }
+        let (keys, bytes) = sessions.keyed();
+        if part.session.is_keyed()
+            && sessions.get(part.session).is_none()
+            && (keys >= KEYED_MAX || bytes >= KEYED_BYTES_MAX)
+        {
+            let reason = Reason::IdempotencyKeysFull { keys: keys as u32, bytes: bytes as u32 };
+            return Some((SESSIONS_RETRY_MS, reason));
         }
         None
     }

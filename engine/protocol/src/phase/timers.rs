@@ -155,15 +155,19 @@ impl Replica {
         overdue.take(room).map(|(id, _)| id.seq).collect()
     }
 
-    /// S4, S5: proposes the end of sessions that nobody has used for long. The session's opener does
-    /// it, or the home of a session that is named or of an earlier epoch, or whoever lives next to it.
+    /// S4, S5, S6: proposes the end of sessions that nobody has used for long. The session's opener does
+    /// it, or the home of a session that is named, keyed or of an earlier epoch, or whoever lives next to it.
     fn end_idle_sessions(&mut self, now: Time) {
-        let Timing { session_idle_us, source_idle_us, .. } = self.config.timing;
+        let Timing { session_idle_us, source_idle_us, keyed_idle_us, .. } = self.config.timing;
         if self.requests.is_stopping() {
             return;
         }
-        let patience = |id: SessionId| if id.is_named() { source_idle_us } else { session_idle_us };
-        let shortest = session_idle_us.min(source_idle_us);
+        let patience = |id: SessionId| match id {
+            _ if id.is_named() => source_idle_us,
+            _ if id.is_keyed() => keyed_idle_us,
+            _ => session_idle_us,
+        };
+        let shortest = session_idle_us.min(source_idle_us).min(keyed_idle_us);
         for id in self.idle.poll(now, &self.machine.sessions, shortest, patience) {
             if mutant::is(Mutant::ClockEndsSessions) {
                 self.machine.sessions.end(id);

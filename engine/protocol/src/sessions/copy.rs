@@ -30,7 +30,7 @@ impl Sessions {
         while !bytes.is_empty() {
             let id = SessionId { high: number(&mut bytes)?, low: number(&mut bytes)? };
             let session = Session::decode(id, &mut bytes)?;
-            if (!id.is_opened() && !id.is_named()) || self.sessions.contains_key(&id) {
+            if !(id.is_opened() || id.is_named() || id.is_keyed()) || self.sessions.contains_key(&id) {
                 return Err(BadSession);
             }
             self.insert(id, session);

@@ -2,6 +2,7 @@
 
 use super::Sessions;
 use crate::contract::Time;
+use crate::limits::IDLE_ENDS_MAX;
 use isonomy_wire::id::SessionId;
 use std::collections::BTreeMap;
 
@@ -32,7 +33,7 @@ impl Idle {
         self.used.get(&id).map_or(0, |used| now.since(*used))
     }
 
-    /// The sessions that were not used for as long as `patience_us` says of each. A session is named again only after
+    /// Some of the sessions that were not used for as long as `patience_us` says of each. A session is named again only after
     /// that time has passed once more. `idle_us_min` is the shortest patience.
     pub(crate) fn poll(
         &mut self,
@@ -52,7 +53,7 @@ impl Idle {
         }
         let is_old = |(id, used): (&SessionId, &Time)| now.since(*used) >= patience_us(*id);
         let old: Vec<SessionId> =
-            self.used.iter().filter(|entry| is_old(*entry)).map(|(id, _)| *id).collect();
+            self.used.iter().filter(|entry| is_old(*entry)).map(|(id, _)| *id).take(IDLE_ENDS_MAX).collect();
         old.iter().for_each(|id| self.on_use(now, *id));
         old
     }

@@ -3,7 +3,7 @@
 use crate::support::solo::Solo;
 use crate::support::*;
 use isonomy_protocol::contract::{Busy, ClientRef, Room};
-use isonomy_protocol::limits::{BEHIND_MAX, PENDING_REQUESTS_MAX, ROOM_RETRY_MS, SOURCES_MAX};
+use isonomy_protocol::limits::{BEHIND_MAX, KEYED_MAX, PENDING_REQUESTS_MAX, ROOM_RETRY_MS, SOURCES_MAX};
 use isonomy_protocol::log::record::Record;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::{Numbering, RequestBuilder};
@@ -165,6 +165,37 @@ fn sources_have_a_bound_of_their_own() {
     let mut builder = RequestBuilder::default();
     builder.open();
     assert!(ask(&parse(builder.encode(SessionId::NONE, Numbering::NONE))).is_ok(), "and so do all others");
+}
+
+/// S6: idempotency keys take nobody's place, and those that are known go on.
+#[test]
+fn idempotency_keys_have_a_bound_of_their_own() {
+    let mut solo = Solo::new(1, 0);
+    let keyed = |id: usize| {
+        let mut builder = RequestBuilder::default();
+        builder.decide(b"a", b"v").unwrap();
+        parse(builder.encode(SessionId::keyed(&id.to_le_bytes()), Numbering::at(9)))
+    };
+    for ids in (0..KEYED_MAX).collect::<Vec<_>>().chunks(PENDING_REQUESTS_MAX / 2) {
+        for id in ids {
+            let client = ClientRef { connection: 1, tag: 1 };
+            solo.core.on_request(solo.now, client, keyed(*id)).expect("room");
+        }
+        solo.sync();
+    }
+    solo.replies.clear();
+    let mut ask = |payload: &Payload| {
+        solo.ask(payload);
+        solo.sync();
+        solo.replies.pop().expect("it is answered").outcome
+    };
+    let refused = ask(&keyed(KEYED_MAX));
+    assert!(
+        matches!(&refused, Err(Failure::Overloaded { reason: Reason::IdempotencyKeysFull { .. }, .. })),
+        "{refused:?}"
+    );
+    assert!(ask(&keyed(0)).is_ok(), "those that are known go on");
+    assert!(ask(&decide("a source", 1, 0, "a")).is_ok(), "and so do all others");
 }
 
 #[test]

@@ -223,6 +223,50 @@ pub(crate) fn s5_whoever_attaches_fences_who_was_there() {
     world.assert_converged();
 }
 
+fn paid(number: u64, value: &[u8]) -> Payload {
+    request(SessionId::keyed(b"payment 17"), number, |builder| builder.decide(b"k", value).expect("it fits"))
+}
+
+/// S6: copies at all replicas, one of which is cut off with its own.
+#[test]
+fn s6_a_command_with_an_idempotency_key_takes_effect_once_wherever_it_is_repeated() {
+    let mut world = World::new(3);
+    world.settle();
+    world.isolate(0);
+    world.request(0, ClientRef { connection: 1, tag: 1 }, paid(40, b"v"));
+    let first = asked(&mut world, 1, paid(40, b"v"));
+    assert!(matches!(first[..], [Answer::Committed { key_seq: 1, .. }]), "{first:?}");
+    assert_eq!(asked(&mut world, 2, paid(40, b"v")), first);
+    world.rejoin();
+    world.run(5_000_000);
+    let late: Vec<Answer> = world.answers(0).into_iter().map(|(_, answer)| answer).collect();
+    assert_eq!(late, first, "the copy that was cut off has the first answer");
+    assert_eq!(asked(&mut world, 0, paid(39, b"w")), [Answer::Duplicate]);
+    assert_eq!(asked(&mut world, 0, paid(41, b"x")), [Answer::Duplicate]);
+    world.assert_converged();
+}
+
+#[test]
+fn s6_an_idempotency_key_is_forgotten_an_hour_after_its_last_use() {
+    let mut world = World::new(3);
+    let quarters = |world: &mut World, count: u32| {
+        for _ in 0..count {
+            world.pass(900_000_000);
+            world.settle();
+        }
+    };
+    let first = asked(&mut world, 0, paid(40, b"v"));
+    quarters(&mut world, 3);
+    assert_eq!(asked(&mut world, 1, paid(40, b"v")), first);
+    quarters(&mut world, 3);
+    assert_eq!(asked(&mut world, 2, paid(40, b"v")), first, "its hour begins with each use");
+    quarters(&mut world, 6);
+    let anew = asked(&mut world, 0, paid(40, b"v"));
+    // The home's own End has its answer, too.
+    assert!(matches!(anew[..], [.., Answer::Committed { key_seq: 2, .. }]), "{anew:?}");
+    world.assert_converged();
+}
+
 #[test]
 fn s5_a_source_is_ended_when_it_was_idle_for_long() {
     let mut world = World::new(3);

@@ -135,6 +135,8 @@ impl World {
         check::assert_all_executed(live());
         check::rows_have_no_gaps(&self.ghost);
         self.summary.coverage.deleted = self.ops.iter().any(Op::is_deleted);
+        self.summary.coverage.echoed = self.clients.iter().any(|client| client.keyed.is_echoed);
+        self.summary.coverage.settled = self.clients.iter().any(|client| client.keyed.is_settled);
         self.summary.coverage.repeated = self.clients.iter().any(Client::is_repeated);
         let is_fenced = |client: &Client| client.predecessor.as_ref().is_some_and(|old| old.is_fenced);
         self.summary.coverage.fenced = self.clients.iter().any(is_fenced);
