@@ -300,7 +300,7 @@ fn place(welcome: &Welcome, shards: &[ShardStatus]) -> String {
 
 /// The line for the links with a peer, with a newline before it.
 fn peer_line(peer: &PeerStatus) -> String {
-    let PeerStatus { replica, opened, ended, heard, silenced, lost, resent, retry_ms } = peer;
+    let PeerStatus { replica, opened, ended, heard, silenced, lost, resent, retry_ms, .. } = peer;
     let retry = if *retry_ms > 0 { format!("  retries after {retry_ms} ms") } else { String::new() };
     format!(
         "\n            peer {replica}  links opened/ended {opened}/{ended}  heard/silenced {heard}/{silenced}  lost {lost}  \
