@@ -11,6 +11,7 @@ mod delete;
 mod demo;
 #[cfg(test)]
 mod documents;
+mod doors;
 mod fatal;
 mod file_size;
 mod files;
