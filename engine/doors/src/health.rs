@@ -88,7 +88,7 @@ mod tests {
         let (cluster, epoch, replica) = (ClusterId(1), Epoch(1), ReplicaId(0));
         let welcome = Welcome { cluster, epoch, replica, shards: 1, members, durable: true };
         let shard = ShardView { is_serving: true, status: Some(Arc::new(status)), told: Some(now) };
-        ReplicaView { address: "db:7400".into(), welcome, shards: vec![shard] }
+        ReplicaView { address: "db:7400".into(), welcome, shards: vec![shard], is_etcd_reached: None }
     }
 
     fn troubles(view: &ReplicaView, now: Instant) -> Vec<String> {

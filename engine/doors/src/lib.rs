@@ -5,6 +5,8 @@
 
 mod health;
 mod limits;
+mod metrics;
+mod page;
 mod problem;
 mod router;
 mod server;

@@ -4,6 +4,7 @@ use crate::limits::{
     ACCEPT_PAUSE, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_PATIENCE, HEADER_FIELDS_MAX, READER_PATIENCE,
     STOP_PATIENCE,
 };
+use crate::metrics::Metrics;
 use crate::router::{House, router};
 use crate::view::Shown;
 use axum::Router;
@@ -14,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use std::io;
 use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +34,8 @@ pub struct Settings {
     pub listener: StdListener,
     /// What the process shows of itself.
     pub shown: Shown,
+    /// The directory whose file system the metrics measure.
+    pub data_dir: PathBuf,
 }
 
 /// The doors, which are open until [`Doors::stop`].
@@ -48,14 +52,15 @@ impl Doors {
     ///
     /// The system's, if it gives no thread or takes the listener no more.
     pub fn start(settings: Settings) -> io::Result<Doors> {
-        let Settings { listener, shown } = settings;
+        let Settings { listener, shown, data_dir } = settings;
+        let metrics = Metrics::registry(shown.clone(), data_dir);
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
         let serve = move || {
             runtime.block_on(async {
                 match TcpListener::from_std(listener) {
-                    Ok(listener) => serve(&listener, &router(House { shown }), stopped).await,
+                    Ok(listener) => serve(&listener, &router(House { shown, metrics }), stopped).await,
                     Err(error) => {
                         log::error!("the HTTP listener cannot be used: {error}; start the replica again")
                     }

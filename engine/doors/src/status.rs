@@ -1,10 +1,14 @@
 //! The status of a replica as JSON, as `isonomy status --output json` and `GET /v1/status` have it.
 
+use crate::view::ReplicaView;
+use isonomy_wire::latency::Latency;
 use isonomy_wire::message::{
-    ConsumeStatus, PartitionStatus, PeerStatus, PublishStatus, ShardStatus, Welcome,
+    ConsumeStatus, MessagesDropped, PartitionStatus, PeerStatus, PublishStatus, RequestsFailed, ShardStatus,
+    Welcome,
 };
 use isonomy_wire::tuning::{Loss, PathMode, PathReason, PathStatus, Tuning};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use std::time::Instant;
 
 /// A frontier with one entry per member.
 pub fn rows(vector: &[u64], welcome: &Welcome) -> Vec<u64> {
@@ -25,7 +29,7 @@ pub fn fetched(status: &ShardStatus) -> Option<(u64, u64)> {
 pub fn to_json<'a>(address: &str, welcome: &Welcome, shards: impl Iterator<Item = &'a ShardStatus>) -> Value {
     let members = welcome.members.iter().map(|it| json!({"host": it.host, "client_base": it.client_base}));
     let shards = shards.map(|status| {
-        json!({
+        let shard = json!({
             "shard": status.shard.0,
             "frontier": rows(&status.frontier.0, welcome),
             "committed": rows(&status.committed.0, welcome),
@@ -35,17 +39,11 @@ pub fn to_json<'a>(address: &str, welcome: &Welcome, shards: impl Iterator<Item 
             "floor": rows(&status.floor.0, welcome),
             "barrier": status.barrier,
             "barrier_hash": hash_text(status.barrier_hash),
-            "snapshot": status.snapshot,
-            "fetched": fetched(status).map(|(bytes, of)| json!({"bytes": bytes, "of": of})),
-            "snapshot_trouble": (!status.snapshot_trouble.is_empty()).then_some(&status.snapshot_trouble),
-            "snapshots_damaged": status.snapshots_damaged,
-            "log_bytes": status.log_bytes,
-            "log_held_bytes": status.log_held_bytes,
-            "log_budget_bytes": status.log_budget_bytes,
             "waiting_on": status.waiting_on.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>(),
             "keys": status.keys,
             "sessions": status.sessions,
             "sources": status.sources,
+            "requests": requests_to_json(status),
             "decisions": status.decisions,
             "fast": status.fast,
             "slow": status.slow,
@@ -56,14 +54,7 @@ pub fn to_json<'a>(address: &str, welcome: &Welcome, shards: impl Iterator<Item 
             "recoveries": status.recoveries,
             "publishing": status.publishing.as_ref().map(publishing_to_json),
             "consuming": status.consuming.as_ref().map(consuming_to_json),
-            "messages_dropped": json!({
-                "not_admitted": status.messages_dropped.not_admitted,
-                "impossible": status.messages_dropped.impossible,
-                "forgotten": status.messages_dropped.forgotten,
-                "late": status.messages_dropped.late,
-                "as_learner": status.messages_dropped.as_learner,
-            }),
-            "disk_hung_ms": (status.disk_hung_ms > 0).then_some(status.disk_hung_ms),
+            "messages_dropped": dropped_to_json(&status.messages_dropped),
             "log_lines_dropped": status.log_lines_dropped,
             "clients": status.clients.0,
             "clients_max": status.clients.1,
@@ -72,7 +63,8 @@ pub fn to_json<'a>(address: &str, welcome: &Welcome, shards: impl Iterator<Item 
             "connections_yielded": status.connections_yielded,
             "peers_connected": status.peers_connected.iter().map(|id| id.0).collect::<Vec<_>>(),
             "peers": status.peers.iter().map(peer_to_json).collect::<Vec<_>>(),
-        })
+        });
+        joined([shard, disk_to_json(status)])
     });
     json!({
         "address": address,
@@ -83,6 +75,87 @@ pub fn to_json<'a>(address: &str, welcome: &Welcome, shards: impl Iterator<Item 
         "members": members.collect::<Vec<_>>(),
         "durability": if welcome.durable { "fsync" } else { "os" },
         "shards": shards.collect::<Vec<_>>(),
+    })
+}
+
+/// The status of this replica, and besides how old it is, how many shards serve, and whether etcd answers.
+pub(crate) fn of_view(view: &ReplicaView, now: Instant) -> Value {
+    let mut status = to_json(&view.address, &view.welcome, view.statuses());
+    let told = view.shards.iter().filter(|shard| shard.status.is_some());
+    let ages =
+        told.map(|shard| shard.told.map(|told| now.saturating_duration_since(told).as_millis() as u64));
+    let shards = status["shards"].as_array_mut().into_iter().flatten();
+    shards.zip(ages).for_each(|(shard, age)| shard["shard_age_ms"] = json!(age));
+    status["shards_all"] = json!(view.shards.len());
+    status["shards_serving"] = json!(view.shards.iter().filter(|shard| shard.is_serving).count());
+    status["etcd_reached"] = json!(view.is_etcd_reached);
+    status
+}
+
+/// One object with the fields of both.
+fn joined(parts: [Value; 2]) -> Value {
+    let fields = |part| if let Value::Object(fields) = part { fields } else { Map::new() };
+    Value::Object(parts.into_iter().flat_map(fields).collect())
+}
+
+/// What a shard has on the disk.
+fn disk_to_json(status: &ShardStatus) -> Value {
+    json!({
+        "snapshot": status.snapshot,
+        "fetched": fetched(status).map(|(bytes, of)| json!({"bytes": bytes, "of": of})),
+        "snapshot_trouble": (!status.snapshot_trouble.is_empty()).then_some(&status.snapshot_trouble),
+        "snapshots_damaged": status.snapshots_damaged,
+        "log_bytes": status.log_bytes,
+        "log_held_bytes": status.log_held_bytes,
+        "log_budget_bytes": status.log_budget_bytes,
+        "log_latency_us": latency_to_json(&status.log_latency),
+        "log_queued_bytes": status.log_queued_bytes,
+        "disk_hung_ms": (status.disk_hung_ms > 0).then_some(status.disk_hung_ms),
+    })
+}
+
+/// What clients have asked, and how it was answered.
+fn requests_to_json(status: &ShardStatus) -> Value {
+    let RequestsFailed { overloaded, unavailable, unknown, invalid } = status.requests_failed;
+    let (queued, queued_bytes) = status.queued;
+    json!({
+        "commands": status.proposals,
+        "failed": {
+            "overloaded": overloaded,
+            "unavailable": unavailable,
+            "unknown": unknown,
+            "invalid": invalid,
+        },
+        "queued": queued,
+        "queued_bytes": queued_bytes,
+        "latency_us": latency_to_json(&status.latency),
+    })
+}
+
+/// Durations, with their buckets: the longest duration that falls into each, and the number of those that have.
+fn latency_to_json(latency: &Latency) -> Value {
+    let buckets: Vec<[u64; 2]> =
+        latency.buckets.iter().map(|bucket| [bucket.upto_us, bucket.count]).collect();
+    json!({
+        "count": latency.count(),
+        "sum": latency.sum_us,
+        "p50": latency.quantile_us(0.5),
+        "p99": latency.quantile_us(0.99),
+        "p999": latency.quantile_us(0.999),
+        "max": latency.quantile_us(1.0),
+        "buckets": buckets,
+    })
+}
+
+fn dropped_to_json(dropped: &MessagesDropped) -> Value {
+    let MessagesDropped { not_admitted, impossible, forgotten, late, sealed, as_learner } = dropped;
+    json!({
+        "not_admitted": not_admitted,
+        "impossible": impossible,
+        "forgotten": forgotten,
+        "late": late,
+        "sealed": sealed,
+        "as_learner": as_learner,
     })
 }
 
@@ -164,5 +237,7 @@ fn peer_to_json(peer: &PeerStatus) -> Value {
         "lost": peer.lost,
         "resent": peer.resent,
         "retry_ms": (peer.retry_ms > 0).then_some(peer.retry_ms),
+        "behind": peer.behind,
+        "queued_bytes": peer.queued_bytes,
     })
 }

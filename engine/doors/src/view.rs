@@ -24,6 +24,8 @@ pub struct ReplicaView {
     pub welcome: Welcome,
     /// The shards, by their numbers.
     pub shards: Vec<ShardView>,
+    /// Whether etcd answers, if the members are named there.
+    pub is_etcd_reached: Option<bool>,
 }
 
 impl ReplicaView {

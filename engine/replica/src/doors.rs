@@ -33,18 +33,26 @@ impl OpenDoors {
             durable: config.durability == Durability::Fsync,
         };
         let shards = vec![ShardView::default(); config.shards.into()];
-        let shown = Shown::new(ReplicaView { address: config.own().client_address(), welcome, shards });
-        let settings = Settings { listener, shown: shown.clone() };
+        let address = config.own().client_address();
+        let shown = Shown::new(ReplicaView { address, welcome, shards, is_etcd_reached: None });
+        let data_dir = config.data_dir.clone();
+        let settings = Settings { listener, shown: shown.clone(), data_dir };
         let doors = Doors::start(settings).map_err(no_thread("for HTTP"))?;
         Ok(OpenDoors { doors, shown })
     }
 
-    /// Shows who takes part, and how the shards stand.
-    pub(crate) fn show(&self, roster: &Roster, shards: impl Iterator<Item = ShardView>) {
+    /// Shows who takes part, how the shards stand, and whether etcd answers, if the members are named there.
+    pub(crate) fn show(
+        &self,
+        roster: &Roster,
+        shards: impl Iterator<Item = ShardView>,
+        is_etcd_reached: Option<bool>,
+    ) {
         self.shown.change(|view| {
             (view.welcome.epoch, view.welcome.replica) = (roster.epoch, place(roster));
             view.welcome.members = members(roster);
             view.shards = shards.collect();
+            view.is_etcd_reached = is_etcd_reached;
         });
     }
 

@@ -216,7 +216,8 @@ impl Shards {
     /// Shows the doors how the shards stand.
     fn show_doors(&self) {
         let (Some(doors), Some(first)) = (&self.doors, self.shards.first()) else { return };
-        doors.show(&first.roster, self.shards.iter().map(Shard::view));
+        let is_etcd_reached = self.membership.as_ref().map(Membership::is_etcd_reached);
+        doors.show(&first.roster, self.shards.iter().map(Shard::view), is_etcd_reached);
     }
 
     /// Lets the publishers know who is there.
