@@ -19,7 +19,7 @@ use isonomy_kafka::consumer::ConsumerSettings;
 use isonomy_mesh::{MemberAddress, Roster};
 use isonomy_shard::data_dir::Expected;
 use isonomy_wire::address::{bare_host, is_host, with_port};
-use isonomy_wire::id::{Epoch, REPLICAS_MAX, ReplicaId, SHARDS_MAX};
+use isonomy_wire::id::{ClusterId, Epoch, REPLICAS_MAX, ReplicaId, SHARDS_MAX};
 use publish::PublishFile;
 pub(crate) use publish::{Publish, PublishTo, Target as PublishTarget};
 use serde::{Deserialize, Deserializer};
@@ -204,6 +204,8 @@ pub(crate) struct ServeArgs {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Config {
     pub(crate) cluster: String,
+    /// The cluster of the record in etcd, if this replica comes to it as a new member.
+    pub(crate) joins: Option<ClusterId>,
     pub(crate) replica: ReplicaId,
     pub(crate) shards: u16,
     pub(crate) data_dir: PathBuf,
@@ -252,6 +254,7 @@ impl Config {
         };
         let mut config = Config {
             cluster,
+            joins: None,
             replica: ReplicaId(replica),
             shards: args.shards.or(file.shards).unwrap_or(1),
             data_dir: data_dir.ok_or_else(|| missing("data_dir"))?,
@@ -329,6 +332,8 @@ impl Config {
     pub(crate) fn adopt(&mut self, record: &Record, place: usize) {
         self.place = place;
         self.shards = record.shards;
+        // A member of the first record of a restored cluster has to be restored itself.
+        self.joins = (place >= record.membership.members.len()).then_some(record.cluster_id);
         self.members = places(record).map(|member| MemberConfig::from(&member.address)).collect();
         if let Some(advertise) = &self.advertise {
             self.members[place] = advertise.clone();
@@ -369,6 +374,7 @@ impl Config {
         Expected {
             path: self.data_dir.clone(),
             cluster: self.cluster.clone(),
+            cluster_id: self.joins,
             member: self.replica.0,
             shards: self.shards,
             outlives_power: self.durability == Durability::Fsync,

@@ -8,7 +8,9 @@ use named::{World, said};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
-use support::eventually;
+use std::path::Path;
+use std::process::Output;
+use support::{eventually, program};
 
 #[test]
 fn three_become_five_and_three_others_again_under_load() {
@@ -148,4 +150,58 @@ fn a_change_is_cancelled_and_another_one_promoted() {
     assert_eq!((epoch(&world), ids(&world)), (2, vec![0, 1, 2, 3]));
     decide(&world, 3, "after");
     world.cluster.wait_agreed();
+}
+
+/// Members 1, 2 and 3 have a backup in epoch 3. Their restored cluster goes on in that epoch, under an id of its own, with
+/// the members of its own record, and changes its members again.
+#[test]
+fn a_backup_of_a_later_epoch_becomes_a_cluster_that_changes_again() {
+    let mut old = World::growing(3, 4);
+    decide(&old, 0, "before");
+    eventually("all live", || old.living() == [true; 3]);
+    let change = Change::begin(&old, &["add", &old.address(3)]);
+    old.cluster.spawn(3);
+    change.end();
+    eventually("all live", || old.living() == [true; 4]);
+    Change::begin(&old, &["remove", "0"]).end();
+    decide(&old, 3, "later");
+    let backup = old.cluster.dir.path().join("backup");
+    done(&snapshot(&["take", "--connect", &old.cluster.addresses()[3]]));
+    done(&snapshot(&["export", "--dir", &text(&old.cluster.data_dir(3)), "--to", &text(&backup)]));
+    (1..4).for_each(|index| old.cluster.kill(index));
+
+    let mut new = World::new(4);
+    let told = (0..3).map(|index| restored(&new, index, &backup)).collect::<Vec<_>>();
+    let init = told[0].split("isonomy member init").nth(1).expect(&told[0]);
+    let words: Vec<_> = init.split_whitespace().take_while(|word| *word != "--members").collect();
+    assert!(words.ends_with(&["--epoch", "3", "--shards", "1"]), "{}", told[0]);
+    let members = (0..3).map(|index| new.address(index)).collect::<Vec<_>>().join(",");
+    done(&new.member(&[&["init", "--members", &members], &words[..]].concat()));
+    (0..3).for_each(|index| new.cluster.spawn(index));
+    new.cluster.wait_linked();
+    eventually("all live", || new.living() == [true; 3]);
+    assert_eq!(read(&new, 1, "before")["key_seq"], json!(1));
+    assert_eq!(read(&new, 2, "later")["key_seq"], json!(1));
+    let change = Change::begin(&new, &["add", &new.address(3)]);
+    new.cluster.spawn(3);
+    change.end();
+    assert_eq!((epoch(&new), ids(&new)), (4, vec![0, 1, 2, 3]));
+    assert_eq!(read(&new, 3, "later")["key_seq"], json!(1));
+    new.cluster.wait_agreed();
+}
+
+fn snapshot(arguments: &[&str]) -> Output {
+    program().arg("snapshot").args(arguments).output().unwrap()
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Restores the backup for a replica; what the command says.
+fn restored(world: &World, replica: usize, backup: &Path) -> String {
+    let config = world.cluster.config_path(replica);
+    let output = snapshot(&["restore", "--from", &text(backup), "--config", &text(&config)]);
+    done(&output);
+    String::from_utf8(output.stdout).unwrap()
 }

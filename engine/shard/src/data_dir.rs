@@ -50,6 +50,9 @@ pub struct Expected {
     pub path: PathBuf,
     /// The name of the cluster.
     pub cluster: String,
+    /// The id of the cluster, for a new member of a cluster that runs. A restored cluster has another id than its name
+    /// gives, and whoever learns the state from its members belongs to it.
+    pub cluster_id: Option<ClusterId>,
     /// The number of the member that owns the directory.
     pub member: u8,
     /// The number of shards.

@@ -30,6 +30,9 @@ pub struct Identity {
     /// The backup that its cluster began with, if it was restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
+    /// The id of the cluster that its replica has joined, in hexadecimal digits, if the name gives another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    joined: Option<String>,
     /// The number of the member that owns the directory.
     pub member: u8,
     /// The number of shards.
@@ -112,10 +115,13 @@ pub(super) enum Misfit {
 impl Identity {
     /// The identity of a fresh directory.
     pub(super) fn new(expected: &super::Expected, origin: Option<String>) -> Identity {
+        let named = ClusterId::of_name(&expected.cluster);
+        let joined = expected.cluster_id.filter(|id| *id != named && origin.is_none());
         Identity {
             format: FORMAT,
             cluster: expected.cluster.clone(),
             origin,
+            joined: joined.map(|id| id.to_string()),
             member: expected.member,
             shards: expected.shards,
             incarnation: format!("{:032x}", rand::random::<u128>()),
@@ -130,10 +136,11 @@ impl Identity {
     /// A cluster that was restored is another one whatever its name. Its members would not agree
     /// with one that began empty or from another backup, so none of these takes part.
     pub fn cluster_id(&self) -> ClusterId {
-        match &self.origin {
+        let joined = self.joined.as_deref().and_then(parse).map(ClusterId);
+        joined.unwrap_or_else(|| match &self.origin {
             Some(origin) => ClusterId::of_name(&format!("{} restored from {origin}", self.cluster)),
             None => ClusterId::of_name(&self.cluster),
-        }
+        })
     }
 
     /// The newest epoch that the replica has entered, and its part there. None before the first start.

@@ -7,7 +7,14 @@ use isonomy_wire::id::RecordId;
 const BEGAN: Began = Began { epoch: FIRST, replicas: 3 };
 
 fn expected(path: &Path) -> Expected {
-    Expected { path: path.join("data"), cluster: "test".into(), member: 0, shards: 2, outlives_power: true }
+    Expected {
+        path: path.join("data"),
+        cluster: "test".into(),
+        cluster_id: None,
+        member: 0,
+        shards: 2,
+        outlives_power: true,
+    }
 }
 
 /// Replica 0 of three, in the first epoch.
@@ -288,6 +295,11 @@ fn a_restored_cluster_is_another_one_whatever_its_name() {
     assert_eq!(fresh, ClusterId::of_name("test"));
     assert_eq!(ids[0], ids[1], "members of one cluster come from one backup");
     assert!(ids[0] != ids[2] && !ids.contains(&fresh));
+    // A new member of the restored cluster has its id, also after a restart that no longer names it.
+    let other = expected(&dir.path().join("joined"));
+    let joining = Expected { cluster_id: Some(ids[0]), ..other.clone() };
+    assert_eq!(open(&joining).cluster_id(), ids[0]);
+    assert_eq!(open(&other).cluster_id(), ids[0]);
 }
 
 /// The roster of an epoch with this record, in which the directory has this place.

@@ -47,7 +47,7 @@ impl Setup {
     pub(crate) fn new(path: PathBuf, members: Vec<MemberAddress>) -> Setup {
         let (cluster, outlives_power) = ("test".into(), true);
         Setup {
-            expected: Expected { path, cluster, member: 0, shards: 1, outlives_power },
+            expected: Expected { path, cluster, cluster_id: None, member: 0, shards: 1, outlives_power },
             roster: Roster::of_first_epoch(ReplicaId(0), members),
             settings: Settings {
                 shard: ShardId(0),
