@@ -70,8 +70,26 @@ impl fmt::Display for FileSystem {
 /// # Errors
 /// The directory does not exist, or may not be looked at.
 pub fn free_bytes(dir: &Path) -> Result<u64> {
+    Ok(room(dir)?.free_bytes)
+}
+
+/// The room in a file system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileSystemRoom {
+    /// The bytes that this user may still write.
+    pub free_bytes: u64,
+    /// The bytes that the file system has.
+    pub size_bytes: u64,
+}
+
+/// The room in the file system of a directory.
+///
+/// # Errors
+/// The directory does not exist, or may not be looked at.
+pub fn room(dir: &Path) -> Result<FileSystemRoom> {
     let room = statvfs(dir)?;
-    Ok(room.f_bavail * room.f_frsize)
+    let (free_bytes, size_bytes) = (room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize);
+    Ok(FileSystemRoom { free_bytes, size_bytes })
 }
 
 #[cfg(test)]
@@ -89,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_free_is_a_part_of_the_file_system() {
         assert_eq!(free_bytes(Path::new("/proc")).unwrap(), 0);
-        let whole = statvfs("/").unwrap();
-        assert!((1..whole.f_blocks * whole.f_frsize).contains(&free_bytes(Path::new("/")).unwrap()));
+        let whole = room(Path::new("/")).unwrap();
+        assert!((1..whole.size_bytes).contains(&free_bytes(Path::new("/")).unwrap()));
     }
 }

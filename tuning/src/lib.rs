@@ -17,5 +17,6 @@ pub mod limits;
 pub mod pages;
 pub mod ports;
 pub mod probe;
+pub mod process;
 pub mod signals;
 pub mod uring;

@@ -13,6 +13,7 @@ pub mod epoch;
 pub mod failure;
 pub mod frame;
 pub mod id;
+pub mod latency;
 pub mod message;
 pub mod published;
 pub mod route;

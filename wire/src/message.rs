@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::id::{
     Ballot, ClusterId, Epoch, InstanceId, REPLICAS_MAX, RecordId, ReplicaId, SessionId, ShardId,
 };
+use crate::latency::Latency;
 use crate::source::Owner;
 use crate::tuning::{PathStatus, Tuning};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -216,6 +217,19 @@ pub struct MessagesDropped {
     pub as_learner: u64,
 }
 
+/// Requests of clients that a shard has answered with a [`Failure`], by its kind.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RequestsFailed {
+    /// A limit was reached, and nothing was proposed.
+    pub overloaded: u64,
+    /// The replica took no requests, and nothing was proposed.
+    pub unavailable: u64,
+    /// The outcome was not told.
+    pub unknown: u64,
+    /// The request was wrong.
+    pub invalid: u64,
+}
+
 /// A point in the order that is the same at every replica.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Milestone {
@@ -368,6 +382,19 @@ pub struct ShardStatus {
     pub connections_refused: u64,
     /// Idle connections that made room for others since the process started.
     pub connections_yielded: u64,
+    /// Commands that clients have sent since the shard entered its epoch, those of failed requests included.
+    pub proposals: u64,
+    /// Requests that have failed since then.
+    pub requests_failed: RequestsFailed,
+    /// How long commands took since then, from the arrival of their requests here to the answers. Commands of failed
+    /// requests are not counted.
+    pub latency: Latency,
+    /// How long the writes of the log took since then, with the syncs that the durability asks for.
+    pub log_latency: Latency,
+    /// The requests that wait for an instance, and their bytes.
+    pub queued: (u64, u64),
+    /// The bytes of the log that wait for the disk.
+    pub log_queued_bytes: u64,
 }
 
 /// The status of the links of a shard with one peer. All counts begin with the process.
@@ -389,6 +416,11 @@ pub struct PeerStatus {
     pub resent: u64,
     /// The wait before the next try to open a link, in milliseconds; 0 while there is a link.
     pub retry_ms: u64,
+    /// How many instances this replica has executed and the peer has not, as far as the peer has told since it was
+    /// linked; `None` if it has told nothing, and for a learner.
+    pub behind: Option<u64>,
+    /// The bytes that wait for the peer.
+    pub queued_bytes: u64,
 }
 
 /// The first message on each connection, in both directions.

@@ -240,6 +240,12 @@ impl Peers {
         self.all[..self.n].iter().for_each(|peer| into.merge(&peer.unindexed));
     }
 
+    /// The instances that a replica has executed, if it is a member that has told its progress since it was linked.
+    pub(crate) fn told_executed(&self, id: ReplicaId) -> Option<&Frontier> {
+        let peer = self.get(id);
+        (id.index() < self.n && peer.is_linked && peer.has_told).then_some(&peer.executed)
+    }
+
     /// The instances that every member and this replica have executed, durably.
     pub(crate) fn executed_everywhere(&self) -> Frontier {
         let members = self.rows().map(|id| self.get(id).executed);

@@ -98,6 +98,11 @@ impl Requests {
         self.pending.is_empty()
     }
 
+    /// The number of requests that wait for an instance, and their bytes.
+    pub(crate) fn queued(&self) -> (u64, u64) {
+        (self.pending.len() as u64, self.bytes as u64)
+    }
+
     /// Takes all requests that wait for an instance back, and names their clients.
     pub(crate) fn give_back(&mut self) -> impl Iterator<Item = ClientRef> + use<> {
         self.bytes = 0;

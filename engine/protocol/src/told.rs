@@ -66,6 +66,7 @@ impl Replica {
             path: self.path_status(),
             tuning: self.tuning,
             recoveries: self.counters.recoveries,
+            queued: self.requests.queued(),
             snapshots_damaged: self.counters.snapshots_damaged,
             peers: self
                 .peers
@@ -83,7 +84,15 @@ impl Replica {
     }
 
     fn peer_status(&self, replica: ReplicaId) -> PeerStatus {
-        PeerStatus { replica, resent: self.counters.resent[replica.index()], ..PeerStatus::default() }
+        let (resent, behind) = (self.counters.resent[replica.index()], self.behind(replica));
+        PeerStatus { replica, resent, behind, ..PeerStatus::default() }
+    }
+
+    /// How many instances this replica has executed and a peer has not, as far as the peer has told.
+    fn behind(&self, replica: ReplicaId) -> Option<u64> {
+        let theirs = self.peers.told_executed(replica)?;
+        let missing = |row| self.executed().of(row).saturating_sub(theirs.of(row));
+        Some(self.peers.rows().map(missing).sum())
     }
 
     /// The known sources behind this session, in the order of their sessions, as many as one answer takes.

@@ -32,6 +32,8 @@ mod resend;
 mod seal;
 #[path = "law/sessions.rs"]
 mod sessions;
+#[path = "law/told.rs"]
+mod told;
 #[path = "law/transfer.rs"]
 mod transfer;
 #[path = "law/tuning.rs"]

@@ -11,7 +11,7 @@ use isonomy_shard::waiting::{Trouble, list, look_up};
 use isonomy_tuning::limits::{self, EXECUTOR_MEMLOCK_BYTES, Resource};
 use isonomy_tuning::{cores, ports, uring};
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -73,20 +73,27 @@ fn check_cores(wanted: &[usize]) -> Result<(), Fatal> {
     }
 }
 
+/// The ports of this replica.
+pub(crate) struct Taken {
+    pub(crate) ports: Vec<Ports>,
+    /// The port for HTTP, if there is one.
+    pub(crate) http: Option<TcpListener>,
+}
+
 /// Takes all ports at the addresses that `listen` stands for, before anything else happens: a replica that cannot have
 /// all of them does not start.
 pub(crate) fn take_ports(
     stopping: &AtomicBool,
     config: &Config,
     addresses: &[SocketAddr],
-) -> Result<Vec<Ports>, Fatal> {
+) -> Result<Taken, Fatal> {
     let own = config.own();
     let shards = (0..config.shards).map(|shard| {
         let peers = take_port(stopping, config, addresses, "peer_base", own.peer_base, shard)?;
         let clients = take_port(stopping, config, addresses, "client_base", own.client_base, shard)?;
         Ok(Ports { peers, clients })
     });
-    shards.collect()
+    Ok(Taken { ports: shards.collect::<Result<_, Fatal>>()?, http: take_http(config)? })
 }
 
 /// Takes a port. A process that was killed keeps its sockets for a moment: its rings are taken down after its
@@ -130,6 +137,19 @@ fn take_port(
             }
         }
     }
+}
+
+/// Takes the port for HTTP, if there is one.
+fn take_http(config: &Config) -> Result<Option<TcpListener>, Fatal> {
+    let Some(address) = &config.http else { return Ok(None) };
+    let refused = |error| {
+        Fatal::machine(format!(
+            "HTTP cannot be answered at {address} (`http.listen`): {error}; stop the process that has the port, or change \
+             `http.listen`"
+        ))
+    };
+    let places = address.to_socket_addrs().map_err(refused)?;
+    listen(&places.collect::<Vec<_>>()).map(Some).map_err(refused)
 }
 
 fn listen(places: &[SocketAddr]) -> std::io::Result<TcpListener> {

@@ -2,6 +2,7 @@
 
 mod consume;
 mod etcd;
+mod http;
 pub(crate) mod publish;
 
 use crate::fatal::{Fatal, Reason};
@@ -9,6 +10,7 @@ use clap::{Args, ValueEnum};
 use consume::ConsumeFile;
 use etcd::EtcdFile;
 pub(crate) use etcd::{EtcdArgs, MembershipSource};
+use http::HttpFile;
 use isonomy_control::places::places;
 use isonomy_control::record::{Address, Record};
 use isonomy_control::settings::Settings as EtcdSettings;
@@ -136,6 +138,8 @@ struct File {
     #[serde(default)]
     publish: PublishFile,
     consume: Option<ConsumeFile>,
+    #[serde(default)]
+    http: HttpFile,
     settings: Option<Chosen>,
 }
 
@@ -189,6 +193,9 @@ pub(crate) struct ServeArgs {
     /// Where the decisions are published, for those who read them from outside [default: nowhere]
     #[arg(long, env = "ISONOMY_PUBLISH", value_enum, value_name = "TARGET")]
     publish: Option<PublishTarget>,
+    /// Where HTTP is answered (docs/HTTP.md) [default: nowhere]
+    #[arg(long, env = "ISONOMY_HTTP", value_name = "HOST:PORT")]
+    http: Option<String>,
     #[command(flatten)]
     etcd: EtcdArgs,
 }
@@ -217,6 +224,8 @@ pub(crate) struct Config {
     pub(crate) publish: Option<Publish>,
     /// Where proposals are consumed from, if they are.
     pub(crate) consume: Option<ConsumerSettings>,
+    /// Where HTTP is answered, if it is.
+    pub(crate) http: Option<String>,
     /// Where etcd is, if the members are named there.
     pub(crate) etcd: Option<EtcdSettings>,
     /// Where the others find this replica, if not where the record in etcd says.
@@ -259,6 +268,7 @@ impl Config {
             settings: settings(file.settings, etcd.is_some())?,
             publish: publish::join(args.publish, file.publish)?,
             consume: consume::check(file.consume)?,
+            http: http::join(args.http, file.http)?,
             etcd,
             advertise: args.advertise.or(file.advertise),
             members,
@@ -380,6 +390,12 @@ impl Config {
         };
         let first = Roster::of_first_epoch(self.replica, self.members.iter().map(address));
         Roster { epoch: epoch.unwrap_or(first.epoch), ..first }
+    }
+
+    /// Where clients find the members. Itself first: it is the nearest, and it knows the members when they change.
+    pub(crate) fn client_addresses(&self) -> Vec<String> {
+        let all = std::iter::once(self.own()).chain(&self.members);
+        all.map(MemberConfig::client_address).collect()
     }
 
     /// The entry of this replica in the list of members.

@@ -1,6 +1,6 @@
 //! The proposals that come from a topic of Kafka.
 
-use crate::config::{Config, MemberConfig};
+use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::threads::{await_end, no_thread};
 use isonomy_kafka::consumer::{Consumer, ConsumerSettings};
@@ -22,13 +22,10 @@ pub(crate) struct Consumption {
 impl Consumption {
     /// The consumer of the configuration, if proposals are consumed.
     pub(crate) fn new(config: &Config, data_dir: &DataDir) -> Option<Consumption> {
-        // Itself first: it is the nearest, and it knows the members when they change.
-        let all = std::iter::once(config.own()).chain(&config.members);
-        let addresses = all.map(MemberConfig::client_address).collect();
         Some(Consumption {
             settings: config.consume.clone()?,
             cluster: data_dir.cluster_id(),
-            addresses,
+            addresses: config.client_addresses(),
             consumer: None,
             shown: Arc::default(),
         })

@@ -11,6 +11,7 @@ mod delete;
 mod demo;
 #[cfg(test)]
 mod documents;
+mod doors;
 mod fatal;
 mod file_size;
 mod files;
@@ -28,6 +29,7 @@ mod source;
 mod status;
 mod tail;
 mod threads;
+mod top;
 
 use crate::fatal::{Reason, report};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -57,6 +59,8 @@ enum Command {
     Serve(Box<config::ServeArgs>),
     /// Show the status of replicas
     Status(status::StatusArgs),
+    /// Show how replicas stand, again and again
+    Top(top::TopArgs),
     /// Decide a key, or every line of a file
     Propose(propose::ProposeArgs),
     /// Print the latest decision of a key
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(*args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Propose(args) => propose::run(&args),
         Command::Read(args) => read::run(&args),
         Command::Delete(args) => delete::run(&args),

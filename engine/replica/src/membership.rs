@@ -184,6 +184,11 @@ impl Membership {
         }
     }
 
+    /// Whether etcd answers.
+    pub(crate) fn is_etcd_reached(&self) -> bool {
+        self.service.as_ref().is_some_and(|service| matches!(service.view().etcd, Etcd::Reached))
+    }
+
     /// Says what the shards of this replica have come to, which a change of the members waits for.
     pub(crate) fn report(&self, report: Report) {
         if let Some(service) = &self.service {

@@ -1,6 +1,6 @@
 //! `isonomy serve`: one replica, until it is told to stop.
 
-use crate::checks::{check_loopback, check_machine, take_ports};
+use crate::checks::{Taken, check_loopback, check_machine, take_ports};
 use crate::config::{Config, ServeArgs};
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
@@ -61,10 +61,10 @@ fn serve(config: &mut Config, stopping: &Arc<AtomicBool>) -> Result<Option<u64>,
         let addresses = look_up(stopping, &config.listen)?;
         Ok((take_ports(stopping, config, &addresses)?, addresses))
     };
-    let Some((ports, addresses)) = patiently(stopping, listen)? else { return Ok(None) };
+    let Some((taken, addresses)) = patiently(stopping, listen)? else { return Ok(None) };
     let unreachable = check_loopback(stopping, config, &addresses);
-    say_addresses(config, &ports, unreachable.as_deref());
-    let mut shards = Shards::start(config, &data_dir, &roster, ports, unreachable, membership)?;
+    say_addresses(config, &taken, unreachable.as_deref());
+    let mut shards = Shards::start(config, &data_dir, &roster, taken, unreachable, membership)?;
     if shards.wait_ready(stopping)? {
         announce(config);
     }
@@ -85,9 +85,9 @@ fn heed_signals(stopping: &Arc<AtomicBool>) -> std::io::Result<()> {
 }
 
 /// Where it is reached, before it waits for anything else.
-fn say_addresses(config: &Config, ports: &[Ports], unreachable: Option<&str>) {
+fn say_addresses(config: &Config, taken: &Taken, unreachable: Option<&str>) {
     let range = |listener: fn(&Ports) -> &TcpListener| {
-        let ends = [ports.first(), ports.last()];
+        let ends = [taken.ports.first(), taken.ports.last()];
         let ends = ends.map(|ports| ports.and_then(|ports| listener(ports).local_addr().ok()));
         match ends {
             [Some(first), Some(last)] if first != last => format!("{first} to {}", last.port()),
@@ -95,11 +95,13 @@ fn say_addresses(config: &Config, ports: &[Ports], unreachable: Option<&str>) {
             _ => "an unknown address".into(),
         }
     };
+    let http = taken.http.as_ref().and_then(|listener| listener.local_addr().ok());
     logging::say(&format!(
-        "isonomy: replica {} listens for peers on {}, for clients on {}",
+        "isonomy: replica {} listens for peers on {}, for clients on {}{}",
         config.replica,
         range(|ports| &ports.peers),
-        range(|ports| &ports.clients)
+        range(|ports| &ports.clients),
+        http.map(|address| format!(", for HTTP on {address}")).unwrap_or_default()
     ));
     if let Some(unreachable) = unreachable {
         logging::say(&format!("isonomy: warning: {unreachable}"));

@@ -5,11 +5,11 @@ use crate::config::etcd_of;
 use crate::fatal::Fatal;
 use crate::member::ClusterArgs;
 use crate::out;
-use crate::status::tuning_to_json;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use isonomy_control::store::{Store, Swapped, Tuned};
 use isonomy_control::tuning::{Chosen, Name, Why, Word};
+use isonomy_doors::status::tuning_to_json;
 use serde_json::{Value, json};
 use std::sync::Arc;
 

@@ -1,24 +1,28 @@
 //! The shards of a replica, as the process's main thread sees them: their threads, and what crosses the mesh.
 
+use crate::checks::Taken;
 use crate::config::{Config, Durability};
 use crate::consume::Consumption;
+use crate::doors::OpenDoors;
 use crate::fatal::{Fatal, Reason};
 use crate::logging;
 use crate::membership::{Known, Membership};
 use crate::publish::{Outboxes, Publishers};
 use isonomy_control::driver::{Held, Report};
 use isonomy_control::id::ChangeId;
+use isonomy_doors::view::ShardView;
 use isonomy_kafka::outbox::Keeper;
 use isonomy_mesh::bell::own_waker;
 use isonomy_mesh::{EpochEnd, FromShard, ProcessEnd, Progress, Roster, ShardSettings, ToShard, connect};
 use isonomy_shard::data_dir::DataDir;
-use isonomy_shard::{Ports, Resolver, Settings, spawn};
+use isonomy_shard::{Resolver, Settings, spawn};
 use isonomy_tuning::cores;
 use isonomy_wire::id::{Epoch, RecordId, ShardId};
 use isonomy_wire::message::ShardStatus;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// How often it is tried to put the order to stop into a lane that is full.
@@ -31,7 +35,9 @@ struct Shard {
     end: ProcessEnd,
     is_ready: bool,
     /// What the shard measured last.
-    metrics: Option<Box<ShardStatus>>,
+    metrics: Option<Arc<ShardStatus>>,
+    /// When that came.
+    told: Option<Instant>,
     /// What the shard has come to.
     progress: Option<Progress>,
     /// Who takes part, as the shard was told last.
@@ -53,6 +59,8 @@ pub(crate) struct Shards {
     publishers: Option<Publishers>,
     /// Who consumes proposals, if they are consumed.
     consumption: Option<Consumption>,
+    /// The doors for HTTP, if they are open.
+    doors: Option<OpenDoors>,
     data_dir: DataDir,
     /// The members, if they are named in etcd.
     membership: Option<Membership>,
@@ -69,7 +77,7 @@ impl Shards {
         config: &Config,
         data_dir: &DataDir,
         roster: &Roster,
-        ports: Vec<Ports>,
+        Taken { ports, http }: Taken,
         unreachable: Option<String>,
         membership: Option<Membership>,
     ) -> Result<Shards, Fatal> {
@@ -99,13 +107,14 @@ impl Shards {
             shard_end.feed = outboxes.open(config, data_dir, shard)?;
             end.news.listen(&waker);
             let thread = Some(spawn(settings, roster.clone(), data_dir.clone(), ports, shard_end)?);
-            let (metrics, progress, roster, sealing) = (None, None, roster.clone(), None);
+            let (metrics, told, progress, roster, sealing) = (None, None, None, roster.clone(), None);
             let (settings, settings_trouble) = (ShardSettings::default(), String::new());
             Ok(Shard {
                 thread,
                 end,
                 is_ready: false,
                 metrics,
+                told,
                 progress,
                 roster,
                 sealing,
@@ -116,11 +125,14 @@ impl Shards {
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
         let settings = ShardSettings { tuning: config.settings.tuning(), is_slow_agreed: false };
         let (keeper, publishers) = outboxes.start()?;
+        let open = |listener| OpenDoors::open(config, data_dir, roster, listener);
+        let doors = http.map(open).transpose()?;
         Ok(Shards {
             shards,
             keeper,
             publishers,
             consumption,
+            doors,
             data_dir: data_dir.clone(),
             membership,
             entered: roster.epoch,
@@ -151,6 +163,7 @@ impl Shards {
             std::thread::park();
         }
         // While the shards serve, so that what is under way is answered.
+        self.doors.take().into_iter().for_each(OpenDoors::close);
         self.consumption.take().into_iter().for_each(Consumption::stop);
         let mut untold: Vec<&Shard> = self.shards.iter().collect();
         loop {
@@ -172,6 +185,7 @@ impl Shards {
         self.shards.iter_mut().for_each(Shard::hear);
         self.tend_publishers()?;
         self.consumption.iter().for_each(Consumption::show);
+        self.show_doors();
         let Some(membership) = &self.membership else {
             self.shards.iter_mut().for_each(|shard| shard.tune(self.settings));
             return Ok(());
@@ -197,6 +211,13 @@ impl Shards {
         self.shards.iter_mut().for_each(|shard| shard.follow(&roster, sealing));
         membership.report(self.report());
         Ok(())
+    }
+
+    /// Shows the doors how the shards stand.
+    fn show_doors(&self) {
+        let (Some(doors), Some(first)) = (&self.doors, self.shards.first()) else { return };
+        let is_etcd_reached = self.membership.as_ref().map(Membership::is_etcd_reached);
+        doors.show(&first.roster, self.shards.iter().map(Shard::view), is_etcd_reached);
     }
 
     /// Lets the publishers know who is there.
@@ -238,6 +259,11 @@ impl Shard {
         Ok(self.metrics.map_or(0, |metrics| metrics.decisions))
     }
 
+    /// The shard as the doors know it.
+    fn view(&self) -> ShardView {
+        ShardView { is_serving: self.is_ready, status: self.metrics.clone(), told: self.told }
+    }
+
     /// Tells the shard who takes part and whether the epoch is to end, unless it knows. A shard that does not take its
     /// orders for so long that the lane is full is told when it has said something again.
     fn follow(&mut self, roster: &Roster, sealing: Option<RecordId>) {
@@ -271,7 +297,9 @@ impl Shard {
             match news {
                 FromShard::Ready => self.is_ready = true,
                 FromShard::Progress(progress) => self.progress = Some(progress),
-                FromShard::Metrics(metrics) => self.metrics = Some(metrics),
+                FromShard::Metrics(metrics) => {
+                    (self.metrics, self.told) = (Some(metrics.into()), Some(Instant::now()));
+                }
             }
         }
     }

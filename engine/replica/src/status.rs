@@ -5,12 +5,13 @@ use crate::fatal::Fatal;
 use crate::out;
 use anyhow::ensure;
 use clap::Args;
+use isonomy_doors::status::{fetched, hash_text, rows, to_json, tuning_to_json};
 use isonomy_wire::client::{ConnectError, Connection, parse_address};
 use isonomy_wire::id::{ClusterId, ShardId};
 use isonomy_wire::message::{
     ConsumeStatus, PartitionStatus, PeerStatus, PublishStatus, Role, ShardStatus, Welcome,
 };
-use isonomy_wire::tuning::{Loss, PathMode, PathReason, PathStatus, Tuning};
+use isonomy_wire::tuning::{Loss, PathReason, PathStatus};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -39,7 +40,9 @@ pub(crate) fn run(args: &StatusArgs) -> Result<(), Fatal> {
             clusters.extend(answer.iter().map(|(welcome, _)| welcome.cluster.to_string()));
             match (answer, args.output) {
                 (Ok((welcome, shards)), Output::Table) => out::print(to_table(&welcome, &shards))?,
-                (Ok((welcome, shards)), Output::Json) => out::print(to_json(address, &welcome, &shards))?,
+                (Ok((welcome, shards)), Output::Json) => {
+                    out::print(to_json(address, &welcome, shards.iter()))?
+                }
                 (Err(error), output) => {
                     silent += 1;
                     match output {
@@ -88,117 +91,6 @@ pub(crate) async fn replica_status(address: &str, cluster: Option<ClusterId>) ->
     Ok((welcome, shards))
 }
 
-/// A frontier with one entry per member.
-fn rows(vector: &[u64], welcome: &Welcome) -> Vec<u64> {
-    vector[..welcome.members.len()].to_vec()
-}
-
-/// A state hash as text, which no reader of JSON rounds; hashes are only compared.
-pub(crate) fn hash_text(hash: u64) -> String {
-    format!("{hash:016x}")
-}
-
-/// The bytes that have come of a peer's snapshot and the bytes of the whole, while a snapshot is fetched.
-fn fetched(status: &ShardStatus) -> Option<(u64, u64)> {
-    (status.fetched != (0, 0)).then_some(status.fetched)
-}
-
-fn to_json(address: &str, welcome: &Welcome, shards: &[ShardStatus]) -> Value {
-    let members = welcome.members.iter().map(|it| json!({"host": it.host, "client_base": it.client_base}));
-    let shards = shards.iter().map(|status| {
-        json!({
-            "shard": status.shard.0,
-            "frontier": rows(&status.frontier.0, welcome),
-            "committed": rows(&status.committed.0, welcome),
-            "is_learner": status.is_learner,
-            "unexecuted": status.unexecuted,
-            "state_hash": hash_text(status.state_hash),
-            "floor": rows(&status.floor.0, welcome),
-            "barrier": status.barrier,
-            "barrier_hash": hash_text(status.barrier_hash),
-            "snapshot": status.snapshot,
-            "fetched": fetched(status).map(|(bytes, of)| json!({"bytes": bytes, "of": of})),
-            "snapshot_trouble": (!status.snapshot_trouble.is_empty()).then_some(&status.snapshot_trouble),
-            "snapshots_damaged": status.snapshots_damaged,
-            "log_bytes": status.log_bytes,
-            "log_held_bytes": status.log_held_bytes,
-            "log_budget_bytes": status.log_budget_bytes,
-            "waiting_on": status.waiting_on.iter().map(|id| format!("{id:?}")).collect::<Vec<_>>(),
-            "keys": status.keys,
-            "sessions": status.sessions,
-            "sources": status.sources,
-            "decisions": status.decisions,
-            "fast": status.fast,
-            "slow": status.slow,
-            "waited_in_vain": status.waited_in_vain,
-            "path": path_to_json(&status.path),
-            "settings": tuning_to_json(&status.tuning),
-            "settings_trouble": (!status.tuning_trouble.is_empty()).then_some(&status.tuning_trouble),
-            "recoveries": status.recoveries,
-            "publishing": status.publishing.as_ref().map(publishing_to_json),
-            "consuming": status.consuming.as_ref().map(consuming_to_json),
-            "messages_dropped": json!({
-                "not_admitted": status.messages_dropped.not_admitted,
-                "impossible": status.messages_dropped.impossible,
-                "forgotten": status.messages_dropped.forgotten,
-                "late": status.messages_dropped.late,
-                "as_learner": status.messages_dropped.as_learner,
-            }),
-            "disk_hung_ms": (status.disk_hung_ms > 0).then_some(status.disk_hung_ms),
-            "log_lines_dropped": status.log_lines_dropped,
-            "clients": status.clients.0,
-            "clients_max": status.clients.1,
-            "operators": status.operators,
-            "connections_refused": status.connections_refused,
-            "connections_yielded": status.connections_yielded,
-            "peers_connected": status.peers_connected.iter().map(|id| id.0).collect::<Vec<_>>(),
-            "peers": status.peers.iter().map(peer_to_json).collect::<Vec<_>>(),
-        })
-    });
-    json!({
-        "address": address,
-        "replica": welcome.replica.0,
-        "member": welcome.is_member(),
-        "epoch": welcome.epoch.0,
-        "cluster": welcome.cluster.to_string(),
-        "members": members.collect::<Vec<_>>(),
-        "durability": if welcome.durable { "fsync" } else { "os" },
-        "shards": shards.collect::<Vec<_>>(),
-    })
-}
-
-pub(crate) fn publishing_to_json(publishing: &PublishStatus) -> Value {
-    let PublishStatus { is_publisher, backlog_bytes, kept_from, decisions, transactions, trouble } =
-        publishing;
-    json!({
-        "publisher": is_publisher,
-        "backlog_bytes": backlog_bytes,
-        "kept_from_barrier": kept_from.map(|start| start.barrier),
-        "decisions": decisions,
-        "transactions": transactions,
-        "trouble": (!trouble.is_empty()).then_some(trouble),
-    })
-}
-
-fn consuming_to_json(consuming: &ConsumeStatus) -> Value {
-    let text = |trouble: &String| (!trouble.is_empty()).then(|| trouble.clone());
-    let partition = |it: &PartitionStatus| {
-        let PartitionStatus { partition, position, lag, decided, before, dead_letters, lost, trouble } = it;
-        json!({
-            "partition": partition,
-            "position": position,
-            "lag": lag,
-            "decided": decided,
-            "decided_before": before,
-            "dead_letters": dead_letters,
-            "lost": lost,
-            "trouble": text(trouble),
-        })
-    };
-    let partitions: Vec<Value> = consuming.partitions.iter().map(partition).collect();
-    json!({"partitions": partitions, "trouble": text(&consuming.trouble)})
-}
-
 /// A line for each partition that is consumed, with a newline before it.
 fn consuming_lines(status: &ShardStatus) -> String {
     let Some(consuming) = &status.consuming else { return String::new() };
@@ -222,54 +114,6 @@ fn publishing_line(status: &ShardStatus) -> String {
         false => "kept here".to_owned(),
     };
     format!("\n            {here}  backlog {backlog_bytes} bytes")
-}
-
-fn path_to_json(path: &PathStatus) -> Value {
-    json!({
-        "mode": if path.is_slow { "slow" } else { "fast" },
-        "reason": match path.reason {
-            PathReason::Usual => "usual",
-            PathReason::Set => "set",
-            PathReason::Judged(_) => "judged",
-            PathReason::Agreed => "agreed",
-        },
-        "for_ms": path.for_ms,
-        "loss": path.loss.map(|loss| match loss {
-            Loss::Unreached => "unreached",
-            Loss::InVain => "in_vain",
-        }),
-    })
-}
-
-/// The settings in force, under the names that `isonomy settings` has.
-pub(crate) fn tuning_to_json(tuning: &Tuning) -> Value {
-    json!({
-        "fast_path_ms": tuning.fast_path_us / 1000,
-        "resend_ms": tuning.resend_us / 1000,
-        "recover_ms": tuning.recover_us / 1000,
-        "suspect_ms": tuning.suspect_us / 1000,
-        "path": match tuning.path {
-            PathMode::Auto => "auto",
-            PathMode::Fast => "fast",
-            PathMode::Slow => "slow",
-        },
-        "guardrail_ms": tuning.guardrail_us / 1000,
-        "rescue": tuning.rescue,
-        "window": tuning.window,
-    })
-}
-
-fn peer_to_json(peer: &PeerStatus) -> Value {
-    json!({
-        "replica": peer.replica.0,
-        "opened": peer.opened,
-        "ended": peer.ended,
-        "heard": peer.heard,
-        "silenced": peer.silenced,
-        "lost": peer.lost,
-        "resent": peer.resent,
-        "retry_ms": (peer.retry_ms > 0).then_some(peer.retry_ms),
-    })
 }
 
 fn to_table(welcome: &Welcome, shards: &[ShardStatus]) -> String {
@@ -300,7 +144,7 @@ fn place(welcome: &Welcome, shards: &[ShardStatus]) -> String {
 
 /// The line for the links with a peer, with a newline before it.
 fn peer_line(peer: &PeerStatus) -> String {
-    let PeerStatus { replica, opened, ended, heard, silenced, lost, resent, retry_ms } = peer;
+    let PeerStatus { replica, opened, ended, heard, silenced, lost, resent, retry_ms, .. } = peer;
     let retry = if *retry_ms > 0 { format!("  retries after {retry_ms} ms") } else { String::new() };
     format!(
         "\n            peer {replica}  links opened/ended {opened}/{ended}  heard/silenced {heard}/{silenced}  lost {lost}  \
@@ -465,7 +309,7 @@ mod tests {
         assert!(
             to_table(&of(3), &[learns]).starts_with("a learner, which copies the state of the 3 members, ")
         );
-        let is_member = |replica| to_json("db1:7400", &of(replica), &[])["member"].clone();
+        let is_member = |replica| to_json("db1:7400", &of(replica), [].iter())["member"].clone();
         assert_eq!((is_member(2), is_member(u8::MAX)), (true.into(), false.into()));
     }
 }

@@ -21,6 +21,7 @@ mod shard;
 mod signal;
 pub mod snapshot;
 mod start;
+mod tally;
 mod tasks;
 #[cfg(test)]
 mod testing;

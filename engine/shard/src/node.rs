@@ -97,7 +97,7 @@ impl Node {
         self.pump.end_turn(|now, output| match output {
             Output::Append(append) => log.append(now, &append),
             Output::Send(send) => outgoing.send(&send),
-            Output::Reply(reply) => outgoing.reply(reply),
+            Output::Reply(reply) => outgoing.reply(now, reply),
             Output::Executed(executed) => self.shard.publish(self.seat.epoch, executed),
             Output::Cut(position) => self.writer.disk.cut(position),
             Output::Sealed(Sealed { record, hash, .. }) => self.ended.set(Some(EpochEnd { record, hash })),
@@ -135,7 +135,7 @@ impl Node {
         let (links, guests) = (self.net.links.borrow(), self.net.guests.borrow());
         let (clients, operators) = guests.taken();
         let (log_bytes, log_groups) = self.writer.counts();
-        let disk = &self.writer.disk;
+        let (disk, answers) = (&self.writer.disk, self.net.answers.borrow());
         ShardStatus {
             log_bytes,
             log_groups,
@@ -160,6 +160,11 @@ impl Node {
             operators,
             connections_refused: guests.refused,
             connections_yielded: guests.yielded,
+            proposals: answers.proposals,
+            requests_failed: answers.failed,
+            latency: answers.tally.latency(),
+            log_latency: disk.latency(),
+            log_queued_bytes: self.writer.waiting_bytes(),
             ..core
         }
     }

@@ -81,6 +81,11 @@ impl Pump {
         Time(self.origin.elapsed().as_micros() as u64)
     }
 
+    /// A moment as the core's time; 0 for one before the core.
+    pub(crate) fn time_of(&self, moment: Instant) -> Time {
+        Time(moment.saturating_duration_since(self.origin).as_micros() as u64)
+    }
+
     /// Gives the core an input, after which a turn is due. Returns false for a request that must be offered again, for
     /// a fetch of a snapshot that is not the newest, and for a snapshot that is not needed any more.
     pub(crate) fn take(&self, input: Input) -> bool {

@@ -2,7 +2,7 @@
 
 use super::source::io;
 use crate::fatal::{Fatal, Reason};
-use crate::status::hash_text;
+use isonomy_doors::status::hash_text;
 use isonomy_protocol::snapshot::{Snapshot, SnapshotHead, SnapshotId};
 use isonomy_shard::snapshot::store::{SnapshotError, read_with};
 use isonomy_wire::id::{ClusterId, Epoch, ShardId};

@@ -70,6 +70,6 @@ pub(super) fn describe(head: &SnapshotHead, bytes: u64) -> String {
     format!(
         "barrier {barrier}, epoch {}, {bytes} bytes, {keys} keys, {sessions} sessions, state {}",
         epoch.0,
-        crate::status::hash_text(*hash)
+        isonomy_doors::status::hash_text(*hash)
     )
 }

@@ -16,6 +16,7 @@ use isonomy_protocol::contract::Position;
 use isonomy_protocol::limits::HUNG_AFTER_US;
 use isonomy_protocol::log::{LogId, SegmentHead};
 use isonomy_tuning::{file_size, files};
+use isonomy_wire::latency::Latency;
 use lack::Lack;
 pub(crate) use prepare::SEGMENTS_AHEAD;
 use rustix::fs::FlockOperation;
@@ -34,6 +35,7 @@ use crate::log::groups::Write;
 use crate::log::recover::{Recovered, SEGMENT_BYTES, segment_path};
 use crate::settings::Settings;
 use crate::signal::Signal;
+use crate::tally::Tally;
 
 /// The time from which on a write is logged as slow.
 const SLOW_WRITE: Duration = Duration::from_millis(100);
@@ -78,6 +80,8 @@ pub(crate) struct Disk {
     /// Since when a write has been under way, with the wait for its segment, and the time after which it counts as
     /// hanging.
     writing: Cell<Option<(Instant, Duration)>>,
+    /// How long the writes took.
+    tally: RefCell<Tally>,
     told: Rc<Told>,
 }
 
@@ -115,6 +119,7 @@ impl Disk {
             reached: Cell::new(Position(recovered.tail.next.0 - 1)),
             is_noted: Cell::new(is_noted),
             writing: Cell::default(),
+            tally: RefCell::default(),
             told,
         };
         if recovered.in_use {
@@ -134,8 +139,10 @@ impl Disk {
         let (began, expected) = (Instant::now(), write.buffer.len());
         let written = file.write_at(write.buffer, write.offset as u64).await;
         self.writing.set(None);
-        if began.elapsed() >= SLOW_WRITE {
-            self.tell_slow(began.elapsed(), expected);
+        let took = began.elapsed();
+        self.tally.borrow_mut().record(took.as_micros() as u64, 1);
+        if took >= SLOW_WRITE {
+            self.tell_slow(took, expected);
         }
         match written {
             Ok(written) if written == expected => {}
@@ -254,6 +261,11 @@ impl Disk {
     pub(crate) fn cut(&self, position: Position) {
         self.cut.set(position);
         self.is_wanted.notify();
+    }
+
+    /// How long the writes took.
+    pub(crate) fn latency(&self) -> Latency {
+        self.tally.borrow().latency()
     }
 
     /// The size of the log on the disk, in bytes.

@@ -136,6 +136,11 @@ impl Log {
         }
     }
 
+    /// The bytes of the groups that wait for the disk.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.waiting as u64
+    }
+
     /// Whether so much waits for the disk that peers must wait as well.
     pub(crate) fn is_behind(&self) -> bool {
         self.waiting > LOG_BACKLOG_BYTES_MAX

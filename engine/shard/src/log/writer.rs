@@ -87,6 +87,11 @@ impl Writer {
         self.log.borrow().is_behind()
     }
 
+    /// The bytes that wait for the disk.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.log.borrow().waiting_bytes()
+    }
+
     /// The bytes that all groups so far take, with those of earlier processes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes_before + self.log.borrow().bytes

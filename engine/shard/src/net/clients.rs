@@ -20,6 +20,7 @@ use crate::net::strangers::{Place, Strangers};
 use crate::node::Node;
 use crate::pump::Input;
 use crate::shard::client_addresses;
+use crate::tally::Asked;
 use crate::time::ticker::CLIENT_PATIENCE;
 use crate::told::Kind;
 
@@ -224,7 +225,9 @@ impl Node {
         payload: Payload,
         connection: &Connection,
     ) -> Result<(), LinkError> {
-        self.net.guests.borrow().on_request(client.connection);
+        let (commands, at) = (payload.batch().commands(), self.pump.time_of(connection.sink.heard()));
+        self.net.answers.borrow_mut().proposals += u64::from(commands);
+        self.net.guests.borrow().on_request(client.connection, Asked { tag: client.tag, commands, at });
         loop {
             if self.pump.take(Input::Request { client, payload: payload.clone() }) {
                 return Ok(());

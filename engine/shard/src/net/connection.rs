@@ -157,6 +157,11 @@ impl Sink {
         now.saturating_duration_since(self.heard.get())
     }
 
+    /// When bytes were received last.
+    pub(crate) fn heard(&self) -> Instant {
+        self.heard.get()
+    }
+
     /// Notes that bytes were received.
     pub(crate) fn on_heard(&self, now: Instant) {
         self.heard.set(now);

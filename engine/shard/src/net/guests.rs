@@ -2,14 +2,16 @@
 //! idle for longest makes room for a newcomer; a guest with a request under way stays. Operators have places of their
 //! own.
 
+use isonomy_protocol::contract::ClientRef;
 use isonomy_wire::message::Refusal;
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::net::connection::Sink;
 use crate::net::limits::OPERATORS_MAX;
+use crate::tally::Asked;
 
 /// A client is idle when nothing was under way on its connection for this long. A client that sends requests more
 /// often keeps its place.
@@ -52,14 +54,14 @@ struct Seats {
 
 struct Guest {
     sink: Rc<Sink>,
-    /// The number of requests without an answer.
-    under_way: Cell<u32>,
+    /// The requests without an answer, the oldest first.
+    under_way: RefCell<VecDeque<Asked>>,
     is_leaving: bool,
 }
 
 impl Guest {
     fn idle_since(&self) -> Option<Instant> {
-        if self.is_leaving || self.under_way.get() > 0 { None } else { self.sink.idle_since() }
+        if self.is_leaving || !self.under_way.borrow().is_empty() { None } else { self.sink.idle_since() }
     }
 }
 
@@ -158,7 +160,7 @@ impl Guests {
             return Err(Refusal::TooManyConnections { limit: self.clients.max });
         };
         self.last += 1;
-        let guest = Guest { sink: sink.clone(), under_way: Cell::new(0), is_leaving: false };
+        let guest = Guest { sink: sink.clone(), under_way: RefCell::default(), is_leaving: false };
         seats.guests.insert(self.last, guest);
         self.yielded += u64::from(yielding.is_some());
         Ok(Admitted { id: self.last, yielding })
@@ -174,18 +176,20 @@ impl Guests {
     }
 
     /// A guest has sent a request that is not answered at once.
-    pub(crate) fn on_request(&self, id: u64) {
+    pub(crate) fn on_request(&self, id: u64, asked: Asked) {
         if let Some(guest) = self.get(id) {
-            guest.under_way.set(guest.under_way.get() + 1);
+            guest.under_way.borrow_mut().push_back(asked);
         }
     }
 
-    /// A request is answered. Returns the guest that sent it, if that is still here.
-    pub(crate) fn on_answer(&self, id: u64) -> Option<&Rc<Sink>> {
-        let guest = self.get(id)?;
-        let under_way = guest.under_way.get().checked_sub(1);
-        guest.under_way.set(under_way.expect("each request is answered once"));
-        Some(&guest.sink)
+    /// A request is answered. Returns the guest that sent it, if that is still here, and what it had asked.
+    pub(crate) fn on_answer(&self, client: ClientRef) -> Option<(&Rc<Sink>, Asked)> {
+        let guest = self.get(client.connection)?;
+        let mut under_way = guest.under_way.borrow_mut();
+        // Answers leave mostly in the order of the requests.
+        let place = under_way.iter().position(|asked| asked.tag == client.tag);
+        let asked = place.and_then(|place| under_way.remove(place)).expect("each request is answered once");
+        Some((&guest.sink, asked))
     }
 
     /// The number of guests, with those that are leaving.
@@ -207,6 +211,7 @@ impl Guests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isonomy_protocol::contract::Time;
 
     /// So many that none of two places is free.
     fn full() -> (Guests, Vec<u64>) {
@@ -217,6 +222,10 @@ mod tests {
 
     fn admit(guests: &mut Guests, now: Instant, is_operator: bool) -> Result<Admitted, Refusal> {
         guests.admit(now, is_operator, &Rc::new(Sink::new()))
+    }
+
+    fn asked(tag: u64) -> Asked {
+        Asked { tag, commands: tag as u32, at: Time(tag) }
     }
 
     fn sink_of(guests: &Guests, id: u64) -> Rc<Sink> {
@@ -247,10 +256,11 @@ mod tests {
     #[test]
     fn whoever_waits_for_an_answer_stays() {
         let (mut guests, ids) = full();
-        ids.iter().for_each(|id| guests.on_request(*id));
-        guests.on_request(ids[0]);
-        guests.on_answer(ids[0]);
-        guests.on_answer(ids[1]);
+        ids.iter().for_each(|id| guests.on_request(*id, asked(5)));
+        guests.on_request(ids[0], asked(6));
+        // The answers need not come in the order of the requests.
+        assert_eq!(guests.on_answer(ClientRef { connection: ids[0], tag: 6 }).unwrap().1, asked(6));
+        assert_eq!(guests.on_answer(ClientRef { connection: ids[1], tag: 5 }).unwrap().1, asked(5));
         let second = sink_of(&guests, ids[1]);
         let (sink, _) = admit(&mut guests, later(), false).unwrap().yielding.unwrap();
         assert!(Rc::ptr_eq(&sink, &second), "the first waits for another answer");
@@ -277,7 +287,7 @@ mod tests {
     #[test]
     fn operators_have_places_that_clients_do_not_get() {
         let (mut guests, ids) = full();
-        ids.iter().for_each(|id| guests.on_request(*id));
+        ids.iter().for_each(|id| guests.on_request(*id, asked(5)));
         for _ in 0..OPERATORS_MAX {
             let now = Instant::now();
             assert!(admit(&mut guests, now, true).unwrap().yielding.is_none());

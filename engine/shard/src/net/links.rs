@@ -231,10 +231,11 @@ impl Links {
 
     /// Adds the facts about the links with a peer that the core does not know.
     pub(crate) fn tell(&self, status: PeerStatus) -> PeerStatus {
-        let Link { counted, retry, .. } = &self.peers[status.replica.index()];
+        let Link { counted, retry, outgoing, .. } = &self.peers[status.replica.index()];
         let Counted { opened, ended, heard, silenced, lost } = *counted;
         let retry_ms = retry.wait.as_millis() as u64;
-        PeerStatus { opened, ended, heard, silenced, lost, retry_ms, ..status }
+        let queued_bytes = outgoing.as_ref().map_or(0, |sink| sink.backlog() as u64);
+        PeerStatus { opened, ended, heard, silenced, lost, retry_ms, queued_bytes, ..status }
     }
 }
 

@@ -15,10 +15,11 @@ mod strangers;
 
 use crate::settings::{Seat, Settings};
 use crate::signal::Signal;
+use crate::tally::Answers;
 use admission::Judged;
 use connection::Sink;
 use guests::Guests;
-use isonomy_protocol::contract::{Reply, Send};
+use isonomy_protocol::contract::{Reply, Send, Time};
 use isonomy_wire::frame::{Encode, Encoder, Kind, Scope};
 use isonomy_wire::id::{Epoch, ReplicaId};
 use isonomy_wire::message::{ClientMessage, PeerMessage};
@@ -34,6 +35,7 @@ pub(crate) struct Net {
     encoder: RefCell<Encoder>,
     /// The clients that get an answer in this turn.
     answered: RefCell<Vec<Rc<Sink>>>,
+    pub(crate) answers: RefCell<Answers>,
     /// Notified when replies have left, so that a refused request may be offered again.
     room: Signal,
     judged: Judged,
@@ -52,6 +54,7 @@ impl Net {
             guests: RefCell::new(Guests::new(settings.connections_max)),
             encoder: RefCell::default(),
             answered: RefCell::default(),
+            answers: RefCell::default(),
             room: Signal::default(),
             judged: Judged::new(seat, began, is_proven),
             missing: Missing::default(),
@@ -68,6 +71,7 @@ impl Net {
             guests: self.guests.borrow(),
             encoder: self.encoder.borrow_mut(),
             answered: self.answered.borrow_mut(),
+            answers: self.answers.borrow_mut(),
             has_replies: false,
         }
     }
@@ -100,6 +104,7 @@ pub(crate) struct Outgoing<'a> {
     guests: Ref<'a, Guests>,
     encoder: RefMut<'a, Encoder>,
     answered: RefMut<'a, Vec<Rc<Sink>>>,
+    answers: RefMut<'a, Answers>,
     has_replies: bool,
 }
 
@@ -110,9 +115,10 @@ impl Outgoing<'_> {
     }
 
     /// Queues the answer to a request.
-    pub(crate) fn reply(&mut self, reply: Reply) {
+    pub(crate) fn reply(&mut self, now: Time, reply: Reply) {
         self.has_replies = true;
-        let Some(sink) = self.guests.on_answer(reply.client.connection) else { return };
+        let Some((sink, asked)) = self.guests.on_answer(reply.client) else { return };
+        self.answers.on_reply(now, asked, &reply);
         push_reply(&mut self.encoder, self.net.client_scope, sink, reply);
         self.answered.push(sink.clone());
     }

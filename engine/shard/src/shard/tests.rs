@@ -185,6 +185,10 @@ fn the_next_epoch_begins_with_the_state_in_this_process_and_in_the_next() {
         house.decide(1).await;
         house.seal().await;
         let ended = house.status().await;
+        let (answered, refused) = (ended.latency.count(), ended.requests_failed.unavailable);
+        assert_eq!((answered, ended.proposals), (1, 1 + refused));
+        let writes = 1..=ended.log_groups;
+        assert!(writes.contains(&ended.log_latency.count()), "{:?} of {writes:?}", ended.log_latency);
         house.enter(second(&house.roster)).await;
         let begun = house.status().await;
         assert_eq!((begun.epoch, begun.keys, begun.state_hash), (SECOND, 1, ended.state_hash));

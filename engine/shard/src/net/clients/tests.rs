@@ -73,6 +73,9 @@ fn each_answer_goes_to_the_connection_that_asked() {
                 assert_eq!(tag, 10 * index as u64 + round);
             }
         }
+        let status = rig.node.status();
+        assert_eq!((status.proposals, status.requests_failed.unavailable), (9, 9));
+        assert_eq!(status.latency.count(), 0, "a refusal says nothing about how long decisions take");
     });
 }
 

@@ -1,0 +1,76 @@
+//! The doors for HTTP, and what the main thread shows them.
+
+use crate::config::{Config, Durability};
+use crate::fatal::Fatal;
+use crate::threads::{await_end, no_thread};
+use isonomy_doors::view::{ReplicaView, ShardView, Shown};
+use isonomy_doors::{Doors, Settings};
+use isonomy_mesh::Roster;
+use isonomy_shard::data_dir::DataDir;
+use isonomy_wire::id::ReplicaId;
+use isonomy_wire::message::{Member, Welcome};
+use std::net::TcpListener;
+
+/// The doors of this replica, which are open before its shards serve.
+pub(crate) struct OpenDoors {
+    doors: Doors,
+    shown: Shown,
+}
+
+impl OpenDoors {
+    pub(crate) fn open(
+        config: &Config,
+        data_dir: &DataDir,
+        roster: &Roster,
+        listener: TcpListener,
+    ) -> Result<OpenDoors, Fatal> {
+        let welcome = Welcome {
+            cluster: data_dir.cluster_id(),
+            epoch: roster.epoch,
+            replica: place(roster),
+            shards: config.shards,
+            members: members(roster),
+            durable: config.durability == Durability::Fsync,
+        };
+        let shards = vec![ShardView::default(); config.shards.into()];
+        let address = config.own().client_address();
+        let shown = Shown::new(ReplicaView { address, welcome, shards, is_etcd_reached: None });
+        let data_dir = config.data_dir.clone();
+        let settings = Settings { listener, shown: shown.clone(), data_dir };
+        let doors = Doors::start(settings).map_err(no_thread("for HTTP"))?;
+        Ok(OpenDoors { doors, shown })
+    }
+
+    /// Shows who takes part, how the shards stand, and whether etcd answers, if the members are named there.
+    pub(crate) fn show(
+        &self,
+        roster: &Roster,
+        shards: impl Iterator<Item = ShardView>,
+        is_etcd_reached: Option<bool>,
+    ) {
+        self.shown.change(|view| {
+            (view.welcome.epoch, view.welcome.replica) = (roster.epoch, place(roster));
+            view.welcome.members = members(roster);
+            view.shards = shards.collect();
+            view.is_etcd_reached = is_etcd_reached;
+        });
+    }
+
+    /// Closes the doors, but does not wait for long.
+    pub(crate) fn close(self) {
+        self.doors.stop();
+        await_end(|| self.doors.has_ended());
+    }
+}
+
+/// The place of this replica; one that is none of a member if it is none.
+fn place(roster: &Roster) -> ReplicaId {
+    roster.own.unwrap_or(ReplicaId(u8::MAX))
+}
+
+fn members(roster: &Roster) -> Vec<Member> {
+    let members = roster.places.iter().take(roster.members.into());
+    members
+        .map(|place| Member { host: place.address.host.clone(), client_base: place.address.client_base })
+        .collect()
+}
