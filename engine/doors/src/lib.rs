@@ -1,16 +1,28 @@
-//! The doors of a replica for those who speak HTTP: its state for supervisors and people.
+//! The doors of a replica for those who speak HTTP: decisions, and the state of the replica for supervisors and people.
 //!
 //! The doors run on one thread of their own, beside the cores of the shards. They know what the main thread of the
-//! process [shows](view::Shown) them.
+//! process [shows](view::Shown) them, and reach the shards as every client does. docs/HTTP.md is their contract.
 
+mod batch;
+mod body;
+mod cluster;
+mod decisions;
+pub mod feed;
+mod headers;
 mod health;
+mod identity;
+mod json;
 mod limits;
 mod metrics;
 mod page;
 mod problem;
+mod proposal;
+mod propose;
 mod router;
 mod server;
 pub mod status;
+mod stream;
 pub mod view;
 
+pub use limits::FILES_MAX;
 pub use server::{Doors, Settings};

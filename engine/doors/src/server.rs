@@ -1,8 +1,10 @@
 //! The thread of the doors, its listener and its connections.
 
+use crate::cluster::Cluster;
+use crate::feed::Feeds;
 use crate::limits::{
     ACCEPT_PAUSE, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_PATIENCE, HEADER_FIELDS_MAX, READER_PATIENCE,
-    STOP_PATIENCE,
+    STOP_PATIENCE, STREAM_THREADS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::router::{House, router};
@@ -18,6 +20,7 @@ use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -36,7 +39,20 @@ pub struct Settings {
     pub shown: Shown,
     /// The directory whose file system the metrics measure.
     pub data_dir: PathBuf,
+    /// Where clients find the members ("host:port", of shard 0), this replica first.
+    pub members: Vec<String>,
+    /// Where executed decisions are read from, if this replica keeps them for those who read them from outside.
+    pub feeds: Option<Feeds>,
 }
+
+/// The bounds of connections.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    connections: usize,
+    head_patience: Duration,
+}
+
+const BOUNDS: Bounds = Bounds { connections: CONNECTIONS_MAX, head_patience: HEAD_PATIENCE };
 
 /// The doors, which are open until [`Doors::stop`].
 #[derive(Debug)]
@@ -52,15 +68,20 @@ impl Doors {
     ///
     /// The system's, if it gives no thread or takes the listener no more.
     pub fn start(settings: Settings) -> io::Result<Doors> {
-        let Settings { listener, shown, data_dir } = settings;
+        let Settings { listener, shown, data_dir, members, feeds } = settings;
         let metrics = Metrics::registry(shown.clone(), data_dir);
         listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(STREAM_THREADS_MAX)
+            .build()?;
+        let cluster = Cluster::new(shown.look().welcome.cluster, members);
         let (stop, stopped) = watch::channel(false);
+        let router = router(House::new(shown, metrics, cluster, feeds, stopped.clone()));
         let serve = move || {
             runtime.block_on(async {
                 match TcpListener::from_std(listener) {
-                    Ok(listener) => serve(&listener, &router(House { shown, metrics }), stopped).await,
+                    Ok(listener) => serve(&listener, &router, BOUNDS, stopped).await,
                     Err(error) => {
                         log::error!("the HTTP listener cannot be used: {error}; start the replica again")
                     }
@@ -84,8 +105,8 @@ impl Doors {
     }
 }
 
-async fn serve(listener: &TcpListener, router: &Router, mut stopped: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn serve(listener: &TcpListener, router: &Router, bounds: Bounds, mut stopped: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
     let connections = GracefulShutdown::new();
     let mut is_troubled = false;
     loop {
@@ -112,7 +133,7 @@ async fn serve(listener: &TcpListener, router: &Router, mut stopped: watch::Rece
         prepare(&stream);
         let service = TowerToHyperService::new(router.clone());
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+        http.timer(TokioTimer::new()).header_read_timeout(bounds.head_patience);
         http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADER_FIELDS_MAX);
         let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
@@ -133,12 +154,128 @@ fn prepare(stream: &TcpStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Room;
+    use crate::limits::BODY_BYTES_MAX;
+    use crate::view::ReplicaView;
+    use isonomy_wire::id::{ClusterId, Epoch, ReplicaId};
+    use isonomy_wire::message::Welcome;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    #[test]
-    fn the_answer_without_a_place_has_the_length_that_it_names() {
-        let text = std::str::from_utf8(NO_PLACE).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    const PATIENT: Bounds = Bounds { connections: 4, head_patience: Duration::from_secs(60) };
+
+    /// Doors that wait no longer than `body_patience` for a body. No cluster is behind them.
+    async fn open(
+        bounds: Bounds,
+        body_patience: Duration,
+    ) -> (String, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+        let (epoch, replica) = (Epoch(1), ReplicaId(0));
+        let welcome =
+            Welcome { cluster: ClusterId(1), epoch, replica, shards: 1, members: Vec::new(), durable: true };
+        let (address, shards, is_etcd_reached) = ("db:7400".into(), Vec::new(), None);
+        let shown = Shown::new(ReplicaView { address, welcome, shards, is_etcd_reached });
+        let metrics = Metrics::registry(shown.clone(), "/".into());
+        let (stop, stopped) = watch::channel(false);
+        let cluster = Cluster::new(ClusterId(1), vec!["127.0.0.1:9".into()]);
+        let mut house = House::new(shown, metrics, cluster, None, stopped.clone());
+        house.room = Room::new(body_patience);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let router = router(house);
+        let served = tokio::spawn(async move { serve(&listener, &router, bounds, stopped).await });
+        (address, stop, served)
+    }
+
+    /// Sends bytes; what comes back until the doors close.
+    async fn say(address: &str, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The doors may close before they have read everything.
+        let _ = stream.write_all(bytes).await;
+        heard(&mut stream).await
+    }
+
+    async fn heard(stream: &mut TcpStream) -> String {
+        let mut text = Vec::new();
+        let _ = stream.read_to_end(&mut text).await;
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_no_request_are_refused() {
+        let (address, _stop, _served) = open(PATIENT, Duration::from_secs(60)).await;
+        let head = format!("GET /livez HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(HEAD_BYTES_MAX));
+        let fields = format!("GET /livez HTTP/1.1\r\n{}\r\n", "x: 1\r\n".repeat(HEADER_FIELDS_MAX + 1));
+        let long = format!(
+            "POST /v1/propose HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            BODY_BYTES_MAX + 1
+        );
+        for (bytes, expected) in [
+            ("\x16\x03\x01 this is TLS\r\n\r\n", "HTTP/1.1 400 "),
+            ("GET /livez HTTP/9.9\r\n\r\n", "HTTP/1.1 400 "),
+            ("POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", "HTTP/1.1 400 "),
+            (&head, "HTTP/1.1 431 "),
+            (&fields, "HTTP/1.1 431 "),
+            (&long, "HTTP/1.1 413 "),
+        ] {
+            let heard = say(&address, bytes.as_bytes()).await;
+            assert!(heard.starts_with(expected), "{}: {heard}", &bytes[..20]);
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_at_once_are_answered_in_their_order() {
+        let (address, _stop, _served) = open(PATIENT, Duration::from_secs(60)).await;
+        let bytes = "GET /livez HTTP/1.1\r\n\r\nGET /no HTTP/1.1\r\n\r\nGET /livez HTTP/1.1\r\nconnection: close\r\n\r\n";
+        let heard = say(&address, bytes.as_bytes()).await;
+        let answers: Vec<&str> = heard.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+        assert_eq!(answers, ["200", "404", "200"]);
+    }
+
+    #[tokio::test]
+    async fn slow_senders_are_cut_off() {
+        let patience = Duration::from_millis(50);
+        let (address, _stop, _served) = open(Bounds { head_patience: patience, ..PATIENT }, patience).await;
+        assert_eq!(say(&address, b"GET /livez HT").await, "", "a head that does not come");
+        assert_eq!(say(&address, b"").await, "", "a connection on which nothing comes");
+        let begun =
+            "POST /v1/propose HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+        let heard = say(&address, begun.as_bytes()).await;
+        assert!(heard.starts_with("HTTP/1.1 408 ") && heard.contains("/problems/slow-sender"), "{heard}");
+        let begun = "POST /v1/propose:batch HTTP/1.1\r\ncontent-type: application/jsonl\r\ncontent-length: 99\r\n\r\n{\n";
+        let heard = say(&address, begun.as_bytes()).await;
+        assert!(heard.contains("/problems/bad-json") && heard.contains("/problems/slow-sender"), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_place_is_told_so_and_a_place_is_given_back() {
+        let (address, _stop, _served) = open(PATIENT, Duration::from_secs(60)).await;
+        let mut all = Vec::new();
+        for _ in 0..PATIENT.connections {
+            let mut stream = TcpStream::connect(&address).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\n\r\n").await.unwrap();
+            stream.read_exact(&mut [0; 15]).await.unwrap();
+            all.push(stream);
+        }
+        let heard = say(&address, b"").await;
+        let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: 1"), "{head}");
         assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
         assert!(serde_json::from_str::<serde_json::Value>(body).is_ok(), "{body}");
+        all.pop();
+        let one = b"GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n";
+        while !say(&address, one).await.starts_with("HTTP/1.1 200 ") {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn doors_that_close_take_no_connections_and_end_those_that_are_idle() {
+        let (address, stop, served) = open(PATIENT, Duration::from_secs(60)).await;
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\n\r\n").await.unwrap();
+        stream.read_exact(&mut [0; 15]).await.unwrap();
+        stop.send_replace(true);
+        served.await.unwrap();
+        assert!(heard(&mut stream).await.ends_with("alive\n"));
+        assert!(TcpStream::connect(&address).await.is_err());
     }
 }

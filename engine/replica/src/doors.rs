@@ -2,9 +2,12 @@
 
 use crate::config::{Config, Durability};
 use crate::fatal::Fatal;
+use crate::publish::outbox_dir;
 use crate::threads::{await_end, no_thread};
+use isonomy_doors::feed::{Begin, Fed, Feed, Feeds};
 use isonomy_doors::view::{ReplicaView, ShardView, Shown};
 use isonomy_doors::{Doors, Settings};
+use isonomy_kafka::outbox::{Next, OutboxReader, segments};
 use isonomy_mesh::Roster;
 use isonomy_shard::data_dir::DataDir;
 use isonomy_wire::id::ReplicaId;
@@ -35,8 +38,13 @@ impl OpenDoors {
         let shards = vec![ShardView::default(); config.shards.into()];
         let address = config.own().client_address();
         let shown = Shown::new(ReplicaView { address, welcome, shards, is_etcd_reached: None });
-        let data_dir = config.data_dir.clone();
-        let settings = Settings { listener, shown: shown.clone(), data_dir };
+        let settings = Settings {
+            listener,
+            shown: shown.clone(),
+            data_dir: config.data_dir.clone(),
+            members: config.client_addresses(),
+            feeds: feeds(config),
+        };
         let doors = Doors::start(settings).map_err(no_thread("for HTTP"))?;
         Ok(OpenDoors { doors, shown })
     }
@@ -61,6 +69,36 @@ impl OpenDoors {
         self.doors.stop();
         await_end(|| self.doors.has_ended());
     }
+}
+
+/// The outboxes as feeds, if the decisions are published.
+fn feeds(config: &Config) -> Option<Feeds> {
+    config.publish.as_ref()?;
+    let data_dir = config.data_dir.clone();
+    let open = move |shard, begin| -> Feed {
+        let dir = outbox_dir(&data_dir, shard);
+        let barrier = match begin {
+            Begin::Barrier(barrier) => barrier,
+            // Without one yet, the first that comes is the newest.
+            Begin::Newest => segments(&dir).unwrap_or_default().last().copied().unwrap_or_default(),
+        };
+        let mut reader = OutboxReader::starting_at(&dir, barrier);
+        Box::new(move || {
+            let position = reader.position();
+            let next = reader.read_next().map_err(|error| error.to_string())?;
+            Ok(match next {
+                Next::Segment(head) => {
+                    Some(Fed::Segment { barrier: head.start.barrier, has_gap: head.has_gap })
+                }
+                Next::Batch(batch) => {
+                    let (_, offset) = position.expect("a batch lies in a segment");
+                    Some(Fed::Batch { offset, bytes: batch.bytes().to_vec() })
+                }
+                Next::End => None,
+            })
+        })
+    };
+    Some(Feeds { open: Box::new(open) })
 }
 
 /// The place of this replica; one that is none of a member if it is none.
