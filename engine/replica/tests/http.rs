@@ -317,13 +317,13 @@ fn the_description_is_true(doors: &Doors) {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", python).current_dir(doors.cluster.dir.path());
     command.args(["-m", "schemathesis.cli", "run", &format!("http://127.0.0.1:{port}/openapi.json")]);
-    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "1"]);
+    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "1"]);
     command.args(["--request-timeout", "20", "--warnings", "off", "--continue-on-failure"]);
-    // The stream ends only with its connection, and the generator makes no JSON lines. Both are tested above.
+    // It leaves out the path of the description itself. The stream ends only with its connection, and the generator makes no JSON lines. Both are tested above.
     command.args(["--exclude-operation-id", "stream", "--exclude-operation-id", "proposeBatch"]);
     let output = command.output().expect("python3 runs");
     let text = support::stdout(&output) + &support::stderr(&output);
-    assert!(output.status.success() && text.contains("Tested: 9"), "{text}");
+    assert!(output.status.success() && text.contains("Tested: 8"), "{text}");
 }
 
 /// Sends a request until its outcome is known, as the doors advise.
@@ -379,7 +379,14 @@ fn without_a_majority_nothing_is_proposed(doors: &mut Doors) {
     let text = get(port, "/readyz").text();
     assert!(text.contains("it reaches 1 replicas, itself included, and 2 are needed"), "{text}");
     assert_eq!(get(port, "/livez").status, 200);
-    let refused = post(port, "/propose", r#"{"key":"lonely","payload":1}"#);
+    // What a shard has taken before it gave the others up may still be decided.
+    let mut refused = post(port, "/propose", r#"{"key":"lonely","payload":1}"#);
+    eventually("a refusal", || {
+        if refused.problem() == "unknown-outcome" {
+            refused = post(port, "/propose", r#"{"key":"lonely","payload":1}"#);
+        }
+        refused.problem() != "unknown-outcome"
+    });
     assert_eq!((refused.status, &*refused.problem()), (503, "no-quorum"), "{refused:?}");
     assert!(refused.head.contains("\r\nretry-after: "), "{}", refused.head);
     let fields = [("content-type", "application/json"), ("request-timeout", "0.2")];
