@@ -140,12 +140,15 @@ fn a_name_makes_a_request_happen_once(doors: &Doors) {
     );
 }
 
+/// Method, path, header fields, body, and what is answered.
+type Wrong<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 fn wrong_requests_are_refused(doors: &Doors) {
     let port = doors.ports[0];
     let json = ("content-type", "application/json");
     let large = format!(r#"{{"payload":"{}"}}"#, "x".repeat(1 << 20));
     let larger = "x".repeat(2 << 20);
-    let cases: [(&str, &str, &[(&str, &str)], &str, u16, &str); 12] = [
+    let cases: [Wrong<'_>; 12] = [
         ("POST", "/v1/propose", &[json], "{", 400, "bad-json"),
         ("POST", "/v1/propose", &[json], "{}", 400, "bad-field"),
         ("POST", "/v1/propose", &[json, ("request-timeout", "soon")], r#"{"payload":1}"#, 400, "bad-header"),
