@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 const JSON_LINES: [&str; 2] = ["application/jsonl", "application/x-ndjson"];
 
 /// The outcome of a line, when it comes.
-type Outcome = oneshot::Receiver<Vec<u8>>;
+type Coming = oneshot::Receiver<Vec<u8>>;
 
 pub(crate) async fn propose(
     State(house): Rooms,
@@ -45,12 +45,7 @@ pub(crate) async fn propose(
 }
 
 /// Proposes each line as it comes. Ends when the body has ended, or when nobody waits for outcomes any more.
-async fn read_lines(
-    house: &Arc<House>,
-    mut body: Body,
-    deadline: Duration,
-    outcomes: &mpsc::Sender<Outcome>,
-) {
+async fn read_lines(house: &Arc<House>, mut body: Body, deadline: Duration, outcomes: &mpsc::Sender<Coming>) {
     let mut lines = Lines::default();
     loop {
         let data = house.room.read_more(&mut body).await;
@@ -80,7 +75,7 @@ async fn propose_line(
     house: &Arc<House>,
     line: Result<Vec<u8>, Refusal>,
     deadline: Duration,
-    outcomes: &mpsc::Sender<Outcome>,
+    outcomes: &mpsc::Sender<Coming>,
 ) -> bool {
     let line = match line {
         Ok(line) if line.iter().all(u8::is_ascii_whitespace) => return true,
@@ -111,7 +106,7 @@ async fn propose_line(
     true
 }
 
-async fn refuse(refusal: &Refusal, outcomes: &mpsc::Sender<Outcome>) -> bool {
+async fn refuse(refusal: &Refusal, outcomes: &mpsc::Sender<Coming>) -> bool {
     let (sender, outcome) = oneshot::channel();
     // The receiver is in hand.
     let _ = sender.send(json::line(&refusal.to_json()));
@@ -119,8 +114,8 @@ async fn refuse(refusal: &Refusal, outcomes: &mpsc::Sender<Outcome>) -> bool {
 }
 
 /// The outcomes in the order of the lines. Those that are there are written together.
-fn written(answers: mpsc::Receiver<Outcome>) -> impl futures_lite::Stream<Item = Result<Bytes, Infallible>> {
-    unfold((answers, None::<Outcome>), |(mut answers, mut first)| async move {
+fn written(answers: mpsc::Receiver<Coming>) -> impl futures_lite::Stream<Item = Result<Bytes, Infallible>> {
+    unfold((answers, None::<Coming>), |(mut answers, mut first)| async move {
         let mut chunk = Vec::new();
         loop {
             let mut outcome = match first.take() {

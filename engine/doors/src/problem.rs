@@ -47,127 +47,132 @@ const fn facts(name: &'static str, status: u16, title: &'static str, advice: &'s
     Facts { name, status, title, advice }
 }
 
-impl Problem {
-    pub(crate) const ALL: [Problem; 19] = [
-        Problem::BadJson,
-        Problem::BadField,
-        Problem::BadHeader,
-        Problem::BadQuery,
+/// All kinds, in the order of the enum.
+static TABLE: [(Problem, Facts); 19] = [
+    (Problem::BadJson, facts("bad-json", 400, "The body is not JSON", "correct the body")),
+    (Problem::BadField, facts("bad-field", 400, "A field is wrong", "correct that field")),
+    (Problem::BadHeader, facts("bad-header", 400, "A header field is wrong", "correct that header field")),
+    (Problem::BadQuery, facts("bad-query", 400, "The query is wrong", "correct that parameter")),
+    (
         Problem::BadBody,
+        facts("bad-body", 400, "The body does not come whole", "send the request again with its whole body"),
+    ),
+    (
         Problem::NoSuchPath,
+        facts("no-such-path", 404, "There is no such path", "GET /openapi.json lists what there is"),
+    ),
+    (
         Problem::NoDecision,
+        facts("no-decision", 404, "The key has no decision", "decide the key first, or correct the key"),
+    ),
+    (
         Problem::NotPublished,
+        facts(
+            "not-published",
+            404,
+            "Decisions are not published here",
+            "set `publish.to` in the configuration of this replica and start it again",
+        ),
+    ),
+    (
         Problem::WrongMethod,
+        facts(
+            "wrong-method",
+            405,
+            "The path does not take this method",
+            "use a method that the header field Allow names",
+        ),
+    ),
+    (
         Problem::SlowSender,
+        facts("slow-sender", 408, "The body came too slowly", "send the request again, without pauses"),
+    ),
+    (
         Problem::OtherContents,
-        Problem::TooLarge,
+        facts(
+            "other-contents",
+            409,
+            "The request's name stands for other contents",
+            "use a new idempotency key, or a new request_id, for a new request",
+        ),
+    ),
+    (Problem::TooLarge, facts("too-large", 413, "The request is too large", "send less, or split it")),
+    (
         Problem::WrongType,
+        facts(
+            "wrong-type",
+            415,
+            "The body has another type",
+            "name that type in the header field content-type",
+        ),
+    ),
+    (
         Problem::Overloaded,
+        facts(
+            "overloaded",
+            429,
+            "Too much is under way",
+            "nothing was proposed; send the request again after the time that Retry-After names",
+        ),
+    ),
+    (
         Problem::WrongRelease,
+        facts(
+            "wrong-release",
+            500,
+            "A replica answers in another way than this one expects",
+            "run the same release at all replicas",
+        ),
+    ),
+    (
         Problem::Unavailable,
-        Problem::NoQuorum,
-        Problem::UnknownOutcome,
-        Problem::NoAnswer,
-    ];
-
-    pub(crate) const fn facts(self) -> Facts {
-        match self {
-            Problem::BadJson => facts("bad-json", 400, "The body is not JSON", "correct the body"),
-            Problem::BadField => facts("bad-field", 400, "A field is wrong", "correct that field"),
-            Problem::BadHeader => {
-                facts("bad-header", 400, "A header field is wrong", "correct that header field")
-            }
-            Problem::BadQuery => facts("bad-query", 400, "The query is wrong", "correct that parameter"),
-            Problem::BadBody => facts(
-                "bad-body",
-                400,
-                "The body does not come whole",
-                "send the request again with its whole body",
-            ),
-            Problem::NoSuchPath => {
-                facts("no-such-path", 404, "There is no such path", "GET /openapi.json lists what there is")
-            }
-            Problem::NoDecision => facts(
-                "no-decision",
-                404,
-                "The key has no decision",
-                "decide the key first, or correct the key",
-            ),
-            Problem::NotPublished => facts(
-                "not-published",
-                404,
-                "Decisions are not published here",
-                "set `publish.to` in the configuration of this replica and start it again",
-            ),
-            Problem::WrongMethod => facts(
-                "wrong-method",
-                405,
-                "The path does not take this method",
-                "use a method that the header field Allow names",
-            ),
-            Problem::SlowSender => facts(
-                "slow-sender",
-                408,
-                "The body came too slowly",
-                "send the request again, without pauses",
-            ),
-            Problem::OtherContents => facts(
-                "other-contents",
-                409,
-                "The request's name stands for other contents",
-                "use a new idempotency key, or a new request_id, for a new request",
-            ),
-            Problem::TooLarge => {
-                facts("too-large", 413, "The request is too large", "send less, or split it")
-            }
-            Problem::WrongType => facts(
-                "wrong-type",
-                415,
-                "The body has another type",
-                "name that type in the header field content-type",
-            ),
-            Problem::Overloaded => facts(
-                "overloaded",
-                429,
-                "Too much is under way",
-                "nothing was proposed; send the request again after the time that Retry-After names",
-            ),
-            Problem::WrongRelease => facts(
-                "wrong-release",
-                500,
-                "A replica answers in another way than this one expects",
-                "run the same release at all replicas",
-            ),
-            Problem::Unavailable => facts(
-                "unavailable",
-                503,
-                "No replica takes the request now",
-                "nothing was proposed; send the request again after the time that Retry-After names, here or at another \
+        facts(
+            "unavailable",
+            503,
+            "No replica takes the request now",
+            "nothing was proposed; send the request again after the time that Retry-After names, here or at another \
                  replica",
-            ),
-            Problem::NoQuorum => facts(
-                "no-quorum",
-                503,
-                "No majority of the replicas answers",
-                "nothing was proposed; see /readyz?verbose of the replicas, and send the request again after the time that \
+        ),
+    ),
+    (
+        Problem::NoQuorum,
+        facts(
+            "no-quorum",
+            503,
+            "No majority of the replicas answers",
+            "nothing was proposed; see /readyz?verbose of the replicas, and send the request again after the time that \
                  Retry-After names",
-            ),
-            Problem::UnknownOutcome => facts(
-                "unknown-outcome",
-                504,
-                "The outcome is not known",
-                "the request may have been decided, or may still be; send it again with its idempotency key, or read the key \
+        ),
+    ),
+    (
+        Problem::UnknownOutcome,
+        facts(
+            "unknown-outcome",
+            504,
+            "The outcome is not known",
+            "the request may have been decided, or may still be; send it again with its idempotency key, or read the key \
                  to find out",
-            ),
-            Problem::NoAnswer => {
-                facts("no-answer", 504, "No answer came in time", "a read has no effect; send it again")
-            }
-        }
+        ),
+    ),
+    (
+        Problem::NoAnswer,
+        facts("no-answer", 504, "No answer came in time", "a read has no effect; send it again"),
+    ),
+];
+
+impl Problem {
+    pub(crate) fn facts(self) -> &'static Facts {
+        &TABLE[self as usize].1
+    }
+
+    /// All kinds.
+    pub(crate) fn all() -> impl Iterator<Item = Problem> {
+        TABLE.iter().map(|(problem, _)| *problem)
     }
 
     /// The kind that `/problems/NAME` stands for.
     pub(crate) fn of_name(name: &str) -> Option<Problem> {
-        Problem::ALL.into_iter().find(|problem| problem.facts().name == name)
+        Problem::all().find(|problem| problem.facts().name == name)
     }
 
     /// A refusal of this kind, for this reason.
@@ -229,10 +234,11 @@ mod tests {
 
     #[test]
     fn each_kind_has_a_name_of_its_own_that_leads_back_to_it() {
-        let names: BTreeSet<&str> = Problem::ALL.iter().map(|problem| problem.facts().name).collect();
-        assert_eq!(names.len(), Problem::ALL.len());
-        for problem in Problem::ALL {
-            assert_eq!(Problem::of_name(problem.facts().name), Some(problem));
+        let names: BTreeSet<&str> = Problem::all().map(|problem| problem.facts().name).collect();
+        assert_eq!(names.len(), TABLE.len());
+        for (place, (problem, _)) in TABLE.iter().enumerate() {
+            assert_eq!(*problem as usize, place);
+            assert_eq!(Problem::of_name(problem.facts().name), Some(*problem));
             assert!((400..600).contains(&problem.facts().status));
         }
         assert_eq!(Problem::of_name("no-such-name"), None);

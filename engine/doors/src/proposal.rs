@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use data_encoding::BASE64;
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use serde::Deserialize;
-use serde_json::error::Category;
+use serde_json::error::{Category, Error};
 use serde_json::value::RawValue;
 
 /// A proposal as it is written. A field that is null counts as left out.
@@ -55,10 +55,16 @@ impl Order {
 
     /// Reads a proposal.
     pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Order, Refusal> {
-        let written: Written<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        let refused = |error: Error| match error.classify() {
             Category::Data => Problem::BadField.because(error.to_string()),
             _ => Problem::BadJson.because(error.to_string()),
-        })?;
+        };
+        // The reader of fields takes them from an array, too.
+        let whole: &RawValue = serde_json::from_slice(body).map_err(refused)?;
+        if !whole.get().starts_with('{') {
+            return Err(Problem::BadField.because("a proposal is an object with the field payload"));
+        }
+        let written: Written<'_> = serde_json::from_str(whole.get()).map_err(refused)?;
         let Written { key, key_base64, payload, client_id, request_id, expected_seq } = written;
         let name = identity(headers, client_id, request_id)?;
         let value = payload.get().as_bytes();
@@ -169,7 +175,8 @@ mod tests {
             ("{\"payload\":0", Problem::BadJson, "EOF"),
             ("{\"payload\":0} x", Problem::BadJson, "trailing"),
             ("{\"payload\":01}", Problem::BadJson, "number"),
-            ("[]", Problem::BadField, "payload"),
+            ("[]", Problem::BadField, "an object"),
+            ("[null,null,1,null,null,null]", Problem::BadField, "an object"),
             ("{}", Problem::BadField, "missing field `payload`"),
             (r#"{"payload":0,"paylod":1}"#, Problem::BadField, "unknown field `paylod`"),
             (r#"{"payload":0,"payload":1}"#, Problem::BadField, "duplicate field"),

@@ -139,7 +139,7 @@ mod tests {
         let document: Value = serde_json::from_str(OPEN_API).unwrap();
         let schemas = &document["components"]["schemas"];
         let types: Vec<String> =
-            Problem::ALL.iter().map(|problem| format!("/problems/{}", problem.facts().name)).collect();
+            Problem::all().map(|problem| format!("/problems/{}", problem.facts().name)).collect();
         assert_eq!(schemas["Problem"]["properties"]["type"]["enum"], Value::from(types));
         let proposal = &schemas["Proposal"]["properties"];
         assert_eq!(proposal["key"]["maxLength"], KEY_BYTES_MAX);
@@ -150,7 +150,7 @@ mod tests {
         let timeout = &document["paths"]["/v1/propose"]["post"]["parameters"][1]["description"];
         assert!(timeout.as_str().unwrap().ends_with(&format!("; {} without it", DEADLINE_MAX.as_secs())));
         // Every status of a problem is told of some path.
-        for problem in Problem::ALL {
+        for problem in Problem::all() {
             let status = problem.facts().status.to_string();
             let paths = document["paths"].as_object().unwrap();
             let mut operations = paths.values().flat_map(|path| path.as_object().unwrap().values());

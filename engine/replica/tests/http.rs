@@ -157,12 +157,15 @@ fn a_name_makes_a_request_happen_once(doors: &Doors) {
     );
 }
 
+/// Method, path, header fields, body, and what is answered.
+type Wrong<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 fn wrong_requests_are_refused(doors: &Doors) {
     let port = doors.ports[0];
     let json = ("content-type", "application/json");
     let large = format!(r#"{{"payload":"{}"}}"#, "x".repeat(1 << 20));
     let larger = "x".repeat(2 << 20);
-    let cases: [(&str, &str, &[(&str, &str)], &str, u16, &str); 11] = [
+    let cases: [Wrong<'_>; 11] = [
         ("POST", "/v1/propose", &[json], "{", 400, "bad-json"),
         ("POST", "/v1/propose", &[json], "{}", 400, "bad-field"),
         ("POST", "/v1/propose", &[json, ("request-timeout", "soon")], r#"{"payload":1}"#, 400, "bad-header"),
@@ -287,7 +290,9 @@ fn the_state_is_told(doors: &Doors) {
     let by_command: Value = serde_json::from_slice(&output.stdout).unwrap();
     let by_http = get(port, "/v1/status").json();
     let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&by_http), names(&by_command));
+    // The doors tell besides what the page needs: shards that do not serve, and etcd.
+    let more = |name: &String| !["etcd_reached", "shards_all", "shards_serving"].contains(&name.as_str());
+    assert_eq!(names(&by_http).into_iter().filter(more).collect::<Vec<_>>(), names(&by_command));
     assert_eq!(names(&by_http["shards"][1]), names(&by_command["shards"][1]));
     for name in ["address", "cluster", "epoch", "members", "replica", "durability"] {
         assert_eq!(by_http[name], by_command[name], "{name}");
@@ -330,13 +335,13 @@ fn the_description_is_true(doors: &Doors) {
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", python).current_dir(doors.cluster.dir.path());
     command.args(["-m", "schemathesis.cli", "run", &format!("http://127.0.0.1:{port}/openapi.json")]);
-    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "1"]);
+    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--seed", "1"]);
     command.args(["--request-timeout", "20", "--warnings", "off", "--continue-on-failure"]);
-    // The stream ends only with its connection, and the generator makes no JSON lines. Both are tested above.
+    // It leaves out the path of the description itself. The stream ends only with its connection, and the generator makes no JSON lines. Both are tested above.
     command.args(["--exclude-operation-id", "stream", "--exclude-operation-id", "proposeBatch"]);
     let output = command.output().expect("python3 runs");
     let text = support::stdout(&output) + &support::stderr(&output);
-    assert!(output.status.success() && text.contains("Tested: 9"), "{text}");
+    assert!(output.status.success() && text.contains("Tested: 8"), "{text}");
 }
 
 /// Sends a request until its outcome is known, as the doors advise.
@@ -392,7 +397,14 @@ fn without_a_majority_nothing_is_proposed(doors: &mut Doors) {
     let text = get(port, "/readyz").text();
     assert!(text.contains("it reaches 1 replicas, itself included, and 2 are needed"), "{text}");
     assert_eq!(get(port, "/livez").status, 200);
-    let refused = post(port, "/propose", r#"{"key":"lonely","payload":1}"#);
+    // What a shard has taken before it gave the others up may still be decided.
+    let mut refused = post(port, "/propose", r#"{"key":"lonely","payload":1}"#);
+    eventually("a refusal", || {
+        if refused.problem() == "unknown-outcome" {
+            refused = post(port, "/propose", r#"{"key":"lonely","payload":1}"#);
+        }
+        refused.problem() != "unknown-outcome"
+    });
     assert_eq!((refused.status, &*refused.problem()), (503, "no-quorum"), "{refused:?}");
     assert!(refused.head.contains("\r\nretry-after: "), "{}", refused.head);
     let fields = [("content-type", "application/json"), ("request-timeout", "0.2")];
