@@ -226,6 +226,9 @@ pub(crate) fn client(brokers: &str, properties: &BTreeMap<String, String>) -> Cl
     config.set("client.id", "isonomy").set("bootstrap.servers", brokers);
     // A broker that comes back is noticed soon; librdkafka's own 10 s would delay what was decided long ago.
     config.set("reconnect.backoff.max.ms", "1000");
+    // When enough of a partition was fetched ahead, the next look is so much later; within librdkafka's own 1 s all of it is
+    // read, and nothing comes.
+    config.set("fetch.queue.backoff.ms", "10");
     for (name, value) in properties {
         config.set(name, value);
     }

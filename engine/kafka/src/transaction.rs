@@ -9,12 +9,13 @@ use crate::stop::Stop;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use std::sync::Arc;
+use std::thread::sleep;
 use std::time::Duration;
 
 /// How long a call waits for Kafka before it is looked whether all is to stop, and called again.
 const STEP: Duration = Duration::from_secs(1);
-/// How long delivery reports are awaited at once.
-const REPORT_STEP: Duration = Duration::from_millis(1);
+/// The pause between two looks for delivery reports. rdkafka's own wait for so short a time would keep a core busy.
+const REPORT_PAUSE: Duration = Duration::from_millis(1);
 /// How often Kafka may leave a call unanswered.
 const STEPS_MAX: u32 = 60;
 /// How long it is tried to give up what is open, and how often.
@@ -61,7 +62,7 @@ impl<'a> Transactions<'a> {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
                     if !self.stop.is_set() =>
                 {
-                    self.producer.poll(REPORT_STEP);
+                    self.wait();
                     record = back;
                 }
                 Err(_) if self.stop.is_set() => return Err(Error::Stopped),
@@ -77,6 +78,12 @@ impl<'a> Transactions<'a> {
         self.producer.poll(Duration::ZERO);
     }
 
+    /// Waits a little, and then hears what has become of the records.
+    fn wait(&self) {
+        sleep(REPORT_PAUSE);
+        self.poll();
+    }
+
     /// Hands over the cursor, and waits until Kafka has answered for every record.
     pub(crate) fn send_cursor(&self, cursor: &Cursor) -> Result<(), Error> {
         pass(Step::Cursor);
@@ -89,7 +96,7 @@ impl<'a> Transactions<'a> {
             if self.stop.is_set() {
                 return Err(Error::Stopped);
             }
-            self.producer.poll(REPORT_STEP);
+            self.wait();
         }
         Ok(())
     }
@@ -107,9 +114,7 @@ impl<'a> Transactions<'a> {
         for _ in 0..ABORTS_MAX {
             // Reports of records that were given up must be fetched before Kafka is told.
             match self.producer.abort_transaction(ABORT_STEP) {
-                Err(KafkaError::Transaction(error)) if error.is_retriable() => {
-                    self.producer.poll(REPORT_STEP)
-                }
+                Err(KafkaError::Transaction(error)) if error.is_retriable() => self.wait(),
                 _ => return,
             }
         }
@@ -138,7 +143,7 @@ impl<'a> Transactions<'a> {
             if !is_open || steps == STEPS_MAX {
                 return Err(self.failed(asked, error));
             }
-            self.producer.poll(REPORT_STEP);
+            self.wait();
         }
     }
 }
