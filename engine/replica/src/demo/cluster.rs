@@ -32,6 +32,7 @@ struct Configuration<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     members: Vec<Member>,
     membership: &'static str,
+    http: HttpTable,
     #[serde(skip_serializing_if = "Option::is_none")]
     etcd: Option<EtcdTable<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,6 +47,11 @@ struct EtcdTable<'a> {
 }
 
 #[derive(Serialize)]
+struct HttpTable {
+    listen: String,
+}
+
+#[derive(Serialize)]
 struct Member {
     host: &'static str,
     peer_base: u16,
@@ -57,6 +63,7 @@ pub(crate) struct Cluster {
     pub(crate) dir: PathBuf,
     pub(crate) peer_bases: Vec<u16>,
     pub(crate) client_bases: Vec<u16>,
+    http_ports: Vec<u16>,
     shards: u16,
     name: String,
     /// Where the members are named, if not in each replica's configuration.
@@ -77,12 +84,14 @@ impl Cluster {
         etcd: Option<Etcd>,
         kafka: Option<Kafka>,
     ) -> Result<Cluster> {
-        let mut peer_bases = free_ranges(2 * usize::from(replicas), shards)?;
-        let client_bases = peer_bases.split_off(usize::from(replicas));
+        let mut peer_bases = free_ranges(3 * usize::from(replicas), shards)?;
+        let mut client_bases = peer_bases.split_off(usize::from(replicas));
+        let http_ports = client_bases.split_off(usize::from(replicas));
         let mut cluster = Cluster {
             dir: dir.into(),
             peer_bases,
             client_bases,
+            http_ports,
             shards,
             name: format!("demo-{}", std::process::id()),
             etcd,
@@ -115,6 +124,7 @@ impl Cluster {
             cores: (0..usize::from(self.shards)).map(|shard| self.core(index + shard)).collect(),
             members: if etcd.is_some() { Vec::new() } else { self.members().collect() },
             membership: if etcd.is_some() { "etcd" } else { "static" },
+            http: HttpTable { listen: self.http(index) },
             etcd,
             publish: self.kafka.as_ref().map(Kafka::publish),
             consume: self.kafka.as_ref().map(Kafka::consume),
@@ -184,6 +194,11 @@ impl Cluster {
         replicas.into_iter().map(|index| format!("{HOST}:{}", self.client_bases[index])).collect()
     }
 
+    /// Where a replica answers HTTP.
+    pub(crate) fn http(&self, index: usize) -> String {
+        format!("{HOST}:{}", self.http_ports[index])
+    }
+
     /// An error with the end of its log if a replica that should run has ended.
     pub(crate) fn check_running(&mut self) -> Result<()> {
         for index in 0..self.processes.len() {
@@ -248,6 +263,7 @@ mod tests {
             dir: PathBuf::new(),
             peer_bases: Vec::new(),
             client_bases: vec![1, 2, 3],
+            http_ports: Vec::new(),
             shards,
             name: String::new(),
             etcd: None,

@@ -17,6 +17,12 @@ pub(super) fn text(cluster: &Cluster) -> Result<String> {
     {
         let _ = write!(text, "\n  {isonomy} {command} --connect {connect}{rest}");
     }
+    let http = cluster.http(0);
+    let _ = write!(
+        text,
+        "\n  curl http://{http}/v1/propose --json '{{\"key\":\"order-18\",\"payload\":{{\"state\":\"paid\"}}}}'"
+    );
+    let _ = write!(text, "\n  curl http://{http}/v1/decisions/order-18");
     if let Ok(bench) = load::program() {
         let _ = write!(text, "\n  {} load --seconds 5 --connect {connect}", word(&bench)?);
     }
@@ -24,8 +30,8 @@ pub(super) fn text(cluster: &Cluster) -> Result<String> {
     for index in replicas.clone() {
         let (peers, clients) = (cluster.peer_bases[index], cluster.client_bases[index]);
         let (config, log) = (cluster.config_path(index), cluster.log_path(index));
-        let (config, log) = (config.display(), log.display());
-        let _ = write!(text, "\n    {config}: peers {peers}, clients {clients}; {log}");
+        let (config, log, http) = (config.display(), log.display(), cluster.http(index));
+        let _ = write!(text, "\n    {config}: peers {peers}, clients {clients}, http://{http}/; {log}");
     }
     let _ = write!(text, "\ndemo: after Ctrl-C, these commands start the same cluster again, with its data:");
     for index in replicas {

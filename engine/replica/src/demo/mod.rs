@@ -153,6 +153,7 @@ async fn show(args: &DemoArgs) -> Result<bool> {
 async fn check_all(args: &DemoArgs, cluster: &mut Cluster) -> Result<Report> {
     let mut report = Report { replicas: args.replicas, shards: args.shards, ..Report::default() };
     wait_ready(cluster, args.replicas).await?;
+    say(&format!("each replica shows itself in a browser; the first one at http://{}/", cluster.http(0)));
     if args.kafka {
         kafka::run_pipeline(args, cluster, &mut report).await?;
         wait_agreed(cluster, args.replicas, &mut report, "after the events").await?;
