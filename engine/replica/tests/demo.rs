@@ -178,7 +178,7 @@ fn what_a_kept_demo_says_can_be_typed_and_its_cluster_starts_again() {
         told().contains("rm -r")
     });
     let first = commands(&told(), "Try these commands in another terminal");
-    assert_eq!(first.len(), 5, "{}", told());
+    assert_eq!(first.len(), 7, "{}", told());
     for command in &first {
         let output = shell(command).output().unwrap();
         assert!(output.status.success(), "{command}: {}", stderr(&output));
