@@ -125,7 +125,7 @@ fn a_replica_that_was_set_back_takes_no_part() {
 fn tuned(seed: u64) -> Plan {
     let plan = Plan::of(seed);
     let n = plan.n.max(3);
-    Plan { n, pool: n, quiet: false, tune_every_us: 20_000, change_every_us: 0, ..plan }
+    Plan { n, pool: n, quiet: false, tune_every_us: 20_000, change_every_us: 0, keyed: 0.0, ..plan }
 }
 
 #[test]
