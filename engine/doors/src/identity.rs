@@ -11,7 +11,7 @@ pub(crate) const REQUEST_KEYS: &str = "isonomy/request/";
 /// The field of a request's name (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// The name that a sender gives to a request. The same name stands for the same request for ever.
+/// The name that a sender gives to a request. docs/HTTP.md says for how long the name stands for that request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum IdempotencyKey {
     /// From the header field `Idempotency-Key`.

@@ -4,11 +4,11 @@ use super::driver::{OwnedCommand, Way};
 use super::{CallError, Client, Committed, Decided, Deleted, committed, decide, decide_if, decided, deleted};
 use bytes::Bytes;
 
-/// A handle to commands that take effect once per idempotency key and key, see [`Client::once`].
+/// A handle to commands that take effect once, see [`Client::once`].
 ///
-/// A key of at most 1024 bytes is enough for any purpose; the cluster keeps its hash. The idempotency key belongs to the key of the
-/// command: the same idempotency key on another key may be another command. Commands with idempotency keys keep no order among
-/// each other or with other commands of the client.
+/// The cluster keeps only a hash of the idempotency key, so the key may have any length. Use an idempotency key for one command
+/// only: another command under the same idempotency key is refused where both are in one shard, and executed where they are in
+/// two. Commands with idempotency keys keep no order, neither among each other nor with other commands of the client.
 #[derive(Debug)]
 pub struct Once<'a> {
     pub(super) client: &'a Client,
