@@ -1,6 +1,6 @@
 //! Bodies of requests, within their bounds.
 
-use crate::limits::{BODIES_BYTES_MAX, BODY_BYTES_MAX};
+use crate::limits::{BODIES_BYTES_MAX, BODY_BYTES_MAX, RETRY_AFTER};
 use crate::problem::{Problem, Refusal};
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
@@ -10,15 +10,12 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// How long a sender is asked to wait when there is no room.
-const ROOM_RETRY_AFTER: Duration = Duration::from_secs(1);
-
 /// The room for bodies.
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
     bytes: Arc<Semaphore>,
     /// How long a body may take to come, and a batch to send its next bytes.
-    patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// A body that has come, and its room until it is dropped.
@@ -33,17 +30,22 @@ impl Room {
         Room { bytes: Arc::new(Semaphore::new(BODIES_BYTES_MAX)), patience }
     }
 
+    /// Room for nothing, to which more is added.
+    pub(crate) fn none(&self) -> OwnedSemaphorePermit {
+        self.bytes.clone().try_acquire_many_owned(0).expect("nothing always has room")
+    }
+
     /// Takes room for so many bytes, if it is there.
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    pub(crate) fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let taken = self.bytes.clone().try_acquire_many_owned(bytes as u32);
         taken.map_err(|_| {
             let why =
                 format!("bodies of {BODIES_BYTES_MAX} bytes wait for their decisions, which is the limit");
-            Problem::Overloaded.for_now(ROOM_RETRY_AFTER, why)
+            Problem::Overloaded.for_now(RETRY_AFTER, why)
         })
     }
 
-    /// Takes room for a line of a batch, and waits for it.
+    /// Takes room for a part of many requests, such as a line of a batch, and waits for it.
     pub(crate) async fn wait(&self, bytes: usize) -> OwnedSemaphorePermit {
         let taken = self.bytes.clone().acquire_many_owned(bytes as u32).await;
         taken.expect("the room is never closed")
@@ -62,12 +64,12 @@ impl Room {
         timeout(self.patience, next(body)).await.unwrap_or_else(|_| Err(self.slow()))
     }
 
-    fn slow(&self) -> Refusal {
+    pub(crate) fn slow(&self) -> Refusal {
         Problem::SlowSender.because(format!("no whole body came in {} ms", self.patience.as_millis()))
     }
 
     async fn gather(&self, mut body: Body) -> Result<Held, Refusal> {
-        let mut held = Held { bytes: Vec::new(), _room: self.take(0)? };
+        let mut held = Held { bytes: Vec::new(), _room: self.none() };
         while let Some(data) = next(&mut body).await? {
             if held.bytes.len() + data.len() > BODY_BYTES_MAX {
                 return Err(too_large());
@@ -92,7 +94,16 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
 }
 
 pub(crate) fn too_large() -> Refusal {
-    Problem::TooLarge.because(format!("a body, or a line of a batch, has at most {BODY_BYTES_MAX} bytes"))
+    let why = format!("a body, a message, or a line of a batch, has at most {BODY_BYTES_MAX} bytes");
+    Problem::TooLarge.because(why)
+}
+
+#[cfg(test)]
+impl Room {
+    /// How many bytes there is room for.
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.available_permits()
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The way to the shards, which is every client's: over their ports for clients, to whichever member answers.
 
 use crate::identity::IdempotencyKey;
-use crate::limits::{DEADLINE_GRACE, DEADLINE_MAX};
+use crate::limits::{DEADLINE_GRACE, DEADLINE_MAX, RETRY_AFTER};
 use crate::problem::{Problem, Refusal};
 use crate::proposal::Order;
 use isonomy_wire::client::{CallError, Client, Committed, Decided, Deleted, Found, contact};
@@ -13,9 +13,6 @@ use isonomy_wire::route::{hash_key, shard_of};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
-
-/// How long a sender is asked to wait when no replica has named a time.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The outcome of a proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]

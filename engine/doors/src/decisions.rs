@@ -46,7 +46,7 @@ pub(crate) async fn delete(State(house): Rooms, headers: HeaderMap, uri: Uri) ->
     Ok(json::answer(json::line(&told)))
 }
 
-fn missing() -> Refusal {
+pub(crate) fn missing() -> Refusal {
     Problem::NoDecision.because("this key has no decision")
 }
 

@@ -17,7 +17,7 @@ pub(crate) async fn alive() -> &'static str {
 /// The replica takes requests: every shard serves and reaches a majority. Neither etcd nor Kafka is needed for that.
 pub(crate) async fn ready(State(house): Rooms, RawQuery(query): RawQuery) -> impl IntoResponse {
     let checks = checks(&house.shown.look(), Instant::now());
-    let is_ready = checks.iter().all(|check| check.trouble.is_none());
+    let is_ready = are_passed(&checks);
     let wants_all = query.is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose")));
     let mut text = String::new();
     for Check { name, trouble } in checks {
@@ -30,6 +30,15 @@ pub(crate) async fn ready(State(house): Rooms, RawQuery(query): RawQuery) -> imp
     }
     text += if is_ready { "ready\n" } else { "not ready\n" };
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+}
+
+/// The same as one word.
+pub(crate) fn is_ready(view: &ReplicaView, now: Instant) -> bool {
+    are_passed(&checks(view, now))
+}
+
+fn are_passed(checks: &[Check]) -> bool {
+    checks.iter().all(|check| check.trouble.is_none())
 }
 
 /// Something that must be so for the replica to be ready.

@@ -14,17 +14,30 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The name that a sender gives to a request. docs/HTTP.md says for how long the name stands for that request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum IdempotencyKey {
-    /// From the header field `Idempotency-Key`.
-    Header(String),
+    /// One text, such as the header field `Idempotency-Key`.
+    Single(String),
     /// From `client_id` and `request_id`.
     Pair { client_id: String, request_id: String },
 }
 
 impl IdempotencyKey {
+    /// A name of one text, which senders give by a field of this name.
+    pub(crate) fn single(what: &str, text: String) -> Result<IdempotencyKey, String> {
+        check(what, &text)?;
+        Ok(IdempotencyKey::Single(text))
+    }
+
+    /// A name in two parts.
+    pub(crate) fn pair(client_id: String, request_id: String) -> Result<IdempotencyKey, String> {
+        check("client_id", &client_id)?;
+        check("request_id", &request_id)?;
+        Ok(IdempotencyKey::Pair { client_id, request_id })
+    }
+
     /// The key of the decision of a request that names no key.
     pub(crate) fn to_key(&self) -> String {
         match self {
-            IdempotencyKey::Header(key) => format!("{REQUEST_KEYS}key/{key}"),
+            IdempotencyKey::Single(key) => format!("{REQUEST_KEYS}key/{key}"),
             IdempotencyKey::Pair { client_id, request_id } => {
                 let client_id = client_id.replace('%', "%25").replace('/', "%2F");
                 format!("{REQUEST_KEYS}client/{client_id}/{request_id}")
@@ -48,10 +61,8 @@ pub(crate) fn identity(
     let pair = match (client_id, request_id) {
         (None, None) => None,
         (Some(client_id), Some(request_id)) => {
-            check("client_id", &client_id)
-                .and(check("request_id", &request_id))
-                .map_err(|why| Problem::BadField.because(why))?;
-            Some(IdempotencyKey::Pair { client_id, request_id })
+            let pair = IdempotencyKey::pair(client_id, request_id);
+            Some(pair.map_err(|why| Problem::BadField.because(why))?)
         }
         _ => {
             return Err(Problem::BadField
@@ -76,8 +87,7 @@ fn unquoted(text: &str) -> Result<IdempotencyKey, Refusal> {
             .filter(|inner| !inner.contains(['"', '\\']))
             .ok_or_else(|| wrong("Idempotency-Key has quotes or backslashes inside".into()))?,
     };
-    check("Idempotency-Key", bare).map_err(wrong)?;
-    Ok(IdempotencyKey::Header(bare.into()))
+    IdempotencyKey::single("Idempotency-Key", bare.into()).map_err(wrong)
 }
 
 fn check(what: &str, id: &str) -> Result<(), String> {
@@ -104,7 +114,7 @@ mod tests {
     #[test]
     fn a_request_has_one_name_or_none() {
         assert_eq!(of(None, (None, None)), Ok(None));
-        let named = Ok(Some(IdempotencyKey::Header("8e03978e".into())));
+        let named = Ok(Some(IdempotencyKey::Single("8e03978e".into())));
         assert_eq!(
             (of(Some("\"8e03978e\""), (None, None)), of(Some("8e03978e"), (None, None))),
             (named.clone(), named)

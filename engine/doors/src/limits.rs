@@ -1,4 +1,4 @@
-//! Every bound of the doors. docs/HTTP.md and openapi.json name those that users meet.
+//! Every bound of the doors. docs/HTTP.md, docs/GRPC.md and openapi.json name those that users meet.
 
 use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use std::time::Duration;
@@ -22,8 +22,10 @@ pub(crate) const BODY_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// The most decisions and reads that are under way, without those of batches. The other connections still get answers.
 pub(crate) const REQUESTS_MAX: usize = 512;
-/// The most open files of the doors: connections, and what streams read. The connections to the shards are few.
-pub const FILES_MAX: u64 = (CONNECTIONS_MAX + STREAMS_MAX + 32) as u64;
+/// The most open files of HTTP: connections, and what streams read. The connections to the shards are few.
+pub const HTTP_FILES_MAX: u64 = (CONNECTIONS_MAX + STREAMS_MAX + 32) as u64;
+/// The same of gRPC.
+pub const GRPC_FILES_MAX: u64 = (GRPC_CONNECTIONS_MAX + STREAMS_MAX + 32) as u64;
 /// The most batches that are under way.
 pub(crate) const BATCHES_MAX: usize = 32;
 /// The most lines of a batch whose answers were not written.
@@ -47,6 +49,34 @@ pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(5);
 pub(crate) const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 /// The longest `client_id`, `request_id` and `Idempotency-Key`, in bytes.
 pub(crate) const ID_BYTES_MAX: usize = 200;
+/// The most connections of gRPC, each with many calls. A further connection is told so and closed.
+pub(crate) const GRPC_CONNECTIONS_MAX: usize = 512;
+/// The most calls that are under way on a connection of gRPC. A sender of more waits.
+pub(crate) const CALLS_MAX: u32 = 128;
+/// The most bytes that a call sends before they are read.
+pub(crate) const CALL_WINDOW_BYTES: u32 = 64 << 10;
+/// The same of a connection. The HTTP/2 library closes a connection whose unread small frames cost more than half of this, and
+/// a stream of proposals that is not read on has frames of a few bytes: so it is far more than the windows of some calls.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The most bytes of a message: a value, a key and names. It is also the most of a body of HTTP, so that both say the same.
+pub(crate) const MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX;
+/// The most bytes of a message that is answered: a decision.
+pub(crate) const ANSWER_BYTES_MAX: usize = BODY_BYTES_MAX;
+/// The most streams of proposals that are under way.
+pub(crate) const PROPOSAL_STREAMS_MAX: usize = 128;
+/// The most proposals of a stream whose answers were not taken. No more are read.
+pub(crate) const PROPOSALS_PER_STREAM_MAX: usize = 1024;
+/// How often gRPC looks whether the replica is ready.
+pub(crate) const HEALTH_LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often a connection of gRPC is looked at for calls that are stuck.
+pub(crate) const CONNECTION_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a connection of gRPC is kept that has had calls and has none. A client opens another one for its next call.
+pub(crate) const IDLE_PATIENCE: Duration = Duration::from_secs(300);
+/// How often the other end of a connection of gRPC must show that it is there, and how long it may take.
+pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);
+pub(crate) const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a sender is asked to wait when no time is known.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long the answers that are under way may take when the process is told to stop.
 pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// The pause after an error of the listener, such as too many open files.
@@ -61,4 +91,6 @@ const _: () = {
     assert!(BODY_BYTES_MAX >= VALUE_BYTES_MAX + 6 * (KEY_BYTES_MAX + 2 * ID_BYTES_MAX) + 1024);
     // A request's name makes a key, in which one of the ids may be percent-encoded.
     assert!(3 * ID_BYTES_MAX + ID_BYTES_MAX + 64 <= KEY_BYTES_MAX);
+    // A decision has a value, a key, an id and numbers.
+    assert!(ANSWER_BYTES_MAX >= VALUE_BYTES_MAX + KEY_BYTES_MAX + 256);
 };

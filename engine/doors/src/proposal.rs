@@ -68,13 +68,18 @@ impl Order {
         let Written { key, key_base64, payload, client_id, request_id, expected_seq } = written;
         let name = identity(headers, client_id, request_id)?;
         let value = payload.get().as_bytes();
-        if value.len() > VALUE_BYTES_MAX {
-            let length = value.len();
-            return Err(Problem::TooLarge
-                .because(format!("payload has {length} bytes, and at most {VALUE_BYTES_MAX} are allowed")));
-        }
-        let value = value.to_vec();
-        Ok(match (key_of(key, key_base64)?, expected_seq, name) {
+        check_value("payload", value)?;
+        Order::of(key_of(key, key_base64)?, value.to_vec(), expected_seq, name)
+    }
+
+    /// What is asked for, with a checked key and a checked value.
+    pub(crate) fn of(
+        key: Option<Vec<u8>>,
+        value: Vec<u8>,
+        expected_seq: Option<u64>,
+        name: Option<IdempotencyKey>,
+    ) -> Result<Order, Refusal> {
+        Ok(match (key, expected_seq, name) {
             (Some(key), None, name) => Order::Decide { key, value, name },
             (Some(key), Some(expected), name) => Order::DecideIf { key, value, expected, name },
             (None, Some(_), _) => {
@@ -101,11 +106,31 @@ fn key_of(key: Option<String>, key_base64: Option<String>) -> Result<Option<Vec<
             Err(error) => return wrong(format!("key_base64 is no base64 with its padding: {error}")),
         },
     };
-    check_key(&key)?;
-    if key.starts_with(REQUEST_KEYS.as_bytes()) {
-        return wrong(format!("keys that begin with {REQUEST_KEYS} belong to requests that name no key"));
-    }
+    check_own_key(&key)?;
     Ok(Some(key))
+}
+
+/// Checks a key that a proposal names.
+pub(crate) fn check_own_key(key: &[u8]) -> Result<(), Refusal> {
+    check_key(key)?;
+    match key.starts_with(REQUEST_KEYS.as_bytes()) {
+        false => Ok(()),
+        true => {
+            let why = format!("keys that begin with {REQUEST_KEYS} belong to requests that name no key");
+            Err(Problem::BadField.because(why))
+        }
+    }
+}
+
+/// Checks the length of a value, which senders know by this name.
+pub(crate) fn check_value(what: &str, value: &[u8]) -> Result<(), Refusal> {
+    match value.len() {
+        0..=VALUE_BYTES_MAX => Ok(()),
+        length => {
+            let why = format!("{what} has {length} bytes, and at most {VALUE_BYTES_MAX} are allowed");
+            Err(Problem::TooLarge.because(why))
+        }
+    }
 }
 
 /// Checks the length of a key.

@@ -4,7 +4,9 @@ use crate::body::Room;
 use crate::cluster::Cluster;
 use crate::feed::Feeds;
 use crate::json::{self, JSON};
-use crate::limits::{BATCHES_MAX, BODY_PATIENCE, REQUESTS_MAX, STREAMS_MAX};
+use crate::limits::{
+    BATCHES_MAX, BODY_PATIENCE, PROPOSAL_STREAMS_MAX, REQUESTS_MAX, RETRY_AFTER, STREAMS_MAX,
+};
 use crate::problem::{Facts, Problem, Refusal};
 use crate::view::Shown;
 use crate::{batch, decisions, health, metrics, page, propose, status, stream};
@@ -16,13 +18,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The description of the paths, OpenAPI 3.1.
 const OPEN_API: &str = include_str!("openapi.json");
-/// How long a sender is asked to wait when too much is under way.
-const PLACE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the requests share.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(crate) struct House {
     pub(crate) stopped: watch::Receiver<bool>,
     requests: Arc<Semaphore>,
     batches: Arc<Semaphore>,
+    proposals: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
@@ -60,6 +61,7 @@ impl House {
             stopped,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             batches: Arc::new(Semaphore::new(BATCHES_MAX)),
+            proposals: Arc::new(Semaphore::new(PROPOSAL_STREAMS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         }
     }
@@ -74,6 +76,12 @@ impl House {
         enter(&self.batches, format!("{BATCHES_MAX} batches are under way, which is the limit"))
     }
 
+    /// Takes a place among the streams of proposals.
+    pub(crate) fn enter_proposals(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let why = format!("{PROPOSAL_STREAMS_MAX} streams of proposals are under way, which is the limit");
+        enter(&self.proposals, why)
+    }
+
     /// Takes a place among the streams that are read.
     pub(crate) fn enter_stream(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         enter(&self.streams, format!("{STREAMS_MAX} streams are read, which is the limit"))
@@ -81,13 +89,13 @@ impl House {
 }
 
 fn enter(places: &Arc<Semaphore>, why: String) -> Result<OwnedSemaphorePermit, Refusal> {
-    places.clone().try_acquire_owned().map_err(|_| Problem::Overloaded.for_now(PLACE_RETRY_AFTER, why))
+    places.clone().try_acquire_owned().map_err(|_| Problem::Overloaded.for_now(RETRY_AFTER, why))
 }
 
 /// The state of the routes.
 pub(crate) type Rooms = State<Arc<House>>;
 
-pub(crate) fn router(house: House) -> Router {
+pub(crate) fn router(house: Arc<House>) -> Router {
     Router::new()
         .route("/", get(page::show))
         .route("/livez", get(health::alive))
@@ -103,7 +111,7 @@ pub(crate) fn router(house: House) -> Router {
         .route("/v1/status", get(show_status))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(Arc::new(house))
+        .with_state(house)
 }
 
 async fn show_status(State(house): Rooms) -> Response {
@@ -128,11 +136,30 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::limits::{DEADLINE_MAX, ID_BYTES_MAX};
+    use crate::view::ReplicaView;
     use isonomy_wire::command::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+    use isonomy_wire::id::{ClusterId, Epoch, ReplicaId};
+    use isonomy_wire::message::Welcome;
     use serde_json::Value;
+    use std::time::Duration;
+
+    /// A house that waits no longer than `body_patience` for a body, and what closes its doors. No cluster is behind it.
+    pub(crate) fn house(body_patience: Duration) -> (House, watch::Sender<bool>) {
+        let (epoch, replica) = (Epoch(1), ReplicaId(0));
+        let welcome =
+            Welcome { cluster: ClusterId(1), epoch, replica, shards: 1, members: Vec::new(), durable: true };
+        let (address, shards, is_etcd_reached) = ("db:7400".into(), Vec::new(), None);
+        let shown = Shown::new(ReplicaView { address, welcome, shards, is_etcd_reached });
+        let metrics = metrics::Metrics::registry(shown.clone(), "/".into());
+        let (stop, stopped) = watch::channel(false);
+        let cluster = Cluster::new(ClusterId(1), vec!["127.0.0.1:9".into()]);
+        let mut house = House::new(shown, metrics, cluster, None, stopped);
+        house.room = Room::new(body_patience);
+        (house, stop)
+    }
 
     #[test]
     fn the_description_has_the_problems_and_the_limits_of_the_code() {

@@ -1,10 +1,11 @@
-//! The thread of the doors, its listener and its connections.
+//! The thread of the doors, and the connections of HTTP.
 
+use crate::accept::{accept, prepare};
 use crate::cluster::Cluster;
 use crate::feed::Feeds;
+use crate::grpc;
 use crate::limits::{
-    ACCEPT_PAUSE, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_PATIENCE, HEADER_FIELDS_MAX, READER_PATIENCE,
-    STOP_PATIENCE, STREAM_THREADS_MAX,
+    CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_PATIENCE, HEADER_FIELDS_MAX, STOP_PATIENCE, STREAM_THREADS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::router::{House, router};
@@ -14,14 +15,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use socket2::SockRef;
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 /// The answer to a connection for which there is no place.
@@ -33,8 +33,10 @@ const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: appl
 /// What the doors are opened with.
 #[derive(Debug)]
 pub struct Settings {
-    /// The listener, which the caller has bound, so that a port that is taken refuses the start.
-    pub listener: StdListener,
+    /// The listener for HTTP, if it is answered. The caller has bound it, so that a port that is taken refuses the start.
+    pub http: Option<StdListener>,
+    /// The same for gRPC.
+    pub grpc: Option<StdListener>,
     /// What the process shows of itself.
     pub shown: Shown,
     /// The directory whose file system the metrics measure.
@@ -66,26 +68,33 @@ impl Doors {
     ///
     /// # Errors
     ///
-    /// The system's, if it gives no thread or takes the listener no more.
+    /// The system's, if it gives no thread or takes a listener no more.
     pub fn start(settings: Settings) -> io::Result<Doors> {
-        let Settings { listener, shown, data_dir, members, feeds } = settings;
+        let Settings { http, grpc, shown, data_dir, members, feeds } = settings;
         let metrics = Metrics::registry(shown.clone(), data_dir);
-        listener.set_nonblocking(true)?;
+        for listener in http.iter().chain(&grpc) {
+            listener.set_nonblocking(true)?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(STREAM_THREADS_MAX)
             .build()?;
         let cluster = Cluster::new(shown.look().welcome.cluster, members);
         let (stop, stopped) = watch::channel(false);
-        let router = router(House::new(shown, metrics, cluster, feeds, stopped.clone()));
+        let house = Arc::new(House::new(shown, metrics, cluster, feeds, stopped.clone()));
         let serve = move || {
             runtime.block_on(async {
-                match TcpListener::from_std(listener) {
-                    Ok(listener) => serve(&listener, &router, BOUNDS, stopped).await,
-                    Err(error) => {
-                        log::error!("the HTTP listener cannot be used: {error}; start the replica again")
+                let http = async {
+                    if let Some(listener) = usable(http, "HTTP") {
+                        serve(&listener, &router(house.clone()), BOUNDS, stopped).await;
                     }
-                }
+                };
+                let grpc = async {
+                    if let Some(listener) = usable(grpc, "gRPC") {
+                        grpc::serve(&listener, &house).await;
+                    }
+                };
+                tokio::join!(http, grpc);
             });
             // A name that is still looked up, on a thread of its own, holds nobody up.
             runtime.shutdown_background();
@@ -105,31 +114,21 @@ impl Doors {
     }
 }
 
-async fn serve(listener: &TcpListener, router: &Router, bounds: Bounds, mut stopped: watch::Receiver<bool>) {
+/// A listener as the runtime takes it.
+fn usable(listener: Option<StdListener>, name: &str) -> Option<TcpListener> {
+    let taken = TcpListener::from_std(listener?);
+    taken
+        .inspect_err(|error| {
+            log::error!("the {name} listener cannot be used: {error}; start the replica again")
+        })
+        .ok()
+}
+
+/// Serves HTTP until the doors close.
+async fn serve(listener: &TcpListener, router: &Router, bounds: Bounds, stopped: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(bounds.connections));
     let connections = GracefulShutdown::new();
-    let mut is_troubled = false;
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopped.wait_for(|stopped| *stopped) => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                if !std::mem::replace(&mut is_troubled, true) {
-                    log::warn!("no HTTP connections can be taken for now: {error}");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        is_troubled = false;
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            // The answer fits the empty buffer of a new connection, or nobody is told.
-            let _ = stream.try_write(NO_PLACE);
-            continue;
-        };
+    let take = |stream, place| {
         prepare(&stream);
         let service = TowerToHyperService::new(router.clone());
         let mut http = http1::Builder::new();
@@ -141,25 +140,18 @@ async fn serve(listener: &TcpListener, router: &Router, bounds: Bounds, mut stop
             let _ = connection.await;
             drop(place);
         });
-    }
+    };
+    accept(listener, "HTTP", &places, NO_PLACE, stopped, take).await;
     let _ = tokio::time::timeout(STOP_PATIENCE, connections.shutdown()).await;
-}
-
-/// Sets how a connection behaves. A connection without these settings works, too.
-fn prepare(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(READER_PATIENCE));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::Room;
     use crate::limits::BODY_BYTES_MAX;
-    use crate::view::ReplicaView;
-    use isonomy_wire::id::{ClusterId, Epoch, ReplicaId};
-    use isonomy_wire::message::Welcome;
+    use crate::router::tests::house;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     const PATIENT: Bounds = Bounds { connections: 4, head_patience: Duration::from_secs(60) };
 
@@ -168,19 +160,11 @@ mod tests {
         bounds: Bounds,
         body_patience: Duration,
     ) -> (String, watch::Sender<bool>, tokio::task::JoinHandle<()>) {
-        let (epoch, replica) = (Epoch(1), ReplicaId(0));
-        let welcome =
-            Welcome { cluster: ClusterId(1), epoch, replica, shards: 1, members: Vec::new(), durable: true };
-        let (address, shards, is_etcd_reached) = ("db:7400".into(), Vec::new(), None);
-        let shown = Shown::new(ReplicaView { address, welcome, shards, is_etcd_reached });
-        let metrics = Metrics::registry(shown.clone(), "/".into());
-        let (stop, stopped) = watch::channel(false);
-        let cluster = Cluster::new(ClusterId(1), vec!["127.0.0.1:9".into()]);
-        let mut house = House::new(shown, metrics, cluster, None, stopped.clone());
-        house.room = Room::new(body_patience);
+        let (house, stop) = house(body_patience);
+        let stopped = house.stopped.clone();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let router = router(house);
+        let router = router(Arc::new(house));
         let served = tokio::spawn(async move { serve(&listener, &router, bounds, stopped).await });
         (address, stop, served)
     }

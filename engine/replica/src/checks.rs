@@ -78,6 +78,8 @@ pub(crate) struct Taken {
     pub(crate) ports: Vec<Ports>,
     /// The port for HTTP, if there is one.
     pub(crate) http: Option<TcpListener>,
+    /// The port for gRPC, if there is one.
+    pub(crate) grpc: Option<TcpListener>,
 }
 
 /// Takes all ports at the addresses that `listen` stands for, before anything else happens: a replica that cannot have
@@ -93,7 +95,11 @@ pub(crate) fn take_ports(
         let clients = take_port(stopping, config, addresses, "client_base", own.client_base, shard)?;
         Ok(Ports { peers, clients })
     });
-    Ok(Taken { ports: shards.collect::<Result<_, Fatal>>()?, http: take_http(config)? })
+    Ok(Taken {
+        ports: shards.collect::<Result<_, Fatal>>()?,
+        http: take_door("HTTP", "http.listen", config.http.as_deref())?,
+        grpc: take_door("gRPC", "grpc.listen", config.grpc.as_deref())?,
+    })
 }
 
 /// Takes a port. A process that was killed keeps its sockets for a moment: its rings are taken down after its
@@ -139,13 +145,13 @@ fn take_port(
     }
 }
 
-/// Takes the port for HTTP, if there is one.
-fn take_http(config: &Config) -> Result<Option<TcpListener>, Fatal> {
-    let Some(address) = &config.http else { return Ok(None) };
+/// Takes the port of a door, if there is one.
+fn take_door(what: &str, setting: &str, address: Option<&str>) -> Result<Option<TcpListener>, Fatal> {
+    let Some(address) = address else { return Ok(None) };
     let refused = |error| {
         Fatal::machine(format!(
-            "HTTP cannot be answered at {address} (`http.listen`): {error}; stop the process that has the port, or change \
-             `http.listen`"
+            "{what} cannot be answered at {address} (`{setting}`): {error}; stop the process that has the port, or change \
+             `{setting}`"
         ))
     };
     let places = address.to_socket_addrs().map_err(refused)?;

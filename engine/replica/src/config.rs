@@ -1,16 +1,16 @@
 //! The configuration of a replica: flags over environment over file over defaults.
 
 mod consume;
+mod doors;
 mod etcd;
-mod http;
 pub(crate) mod publish;
 
 use crate::fatal::{Fatal, Reason};
 use clap::{Args, ValueEnum};
 use consume::ConsumeFile;
+use doors::DoorFile;
 use etcd::EtcdFile;
 pub(crate) use etcd::{EtcdArgs, MembershipSource};
-use http::HttpFile;
 use isonomy_control::places::places;
 use isonomy_control::record::{Address, Record};
 use isonomy_control::settings::Settings as EtcdSettings;
@@ -139,7 +139,9 @@ struct File {
     publish: PublishFile,
     consume: Option<ConsumeFile>,
     #[serde(default)]
-    http: HttpFile,
+    http: DoorFile,
+    #[serde(default)]
+    grpc: DoorFile,
     settings: Option<Chosen>,
 }
 
@@ -196,6 +198,10 @@ pub(crate) struct ServeArgs {
     /// Where HTTP is answered (docs/HTTP.md) [default: nowhere]
     #[arg(long, env = "ISONOMY_HTTP", value_name = "HOST:PORT")]
     http: Option<String>,
+
+    /// Where gRPC is answered (docs/GRPC.md) [default: nowhere]
+    #[arg(long, env = "ISONOMY_GRPC", value_name = "HOST:PORT")]
+    grpc: Option<String>,
     #[command(flatten)]
     etcd: EtcdArgs,
 }
@@ -226,6 +232,8 @@ pub(crate) struct Config {
     pub(crate) consume: Option<ConsumerSettings>,
     /// Where HTTP is answered, if it is.
     pub(crate) http: Option<String>,
+    /// Where gRPC is answered, if it is.
+    pub(crate) grpc: Option<String>,
     /// Where etcd is, if the members are named there.
     pub(crate) etcd: Option<EtcdSettings>,
     /// Where the others find this replica, if not where the record in etcd says.
@@ -268,7 +276,8 @@ impl Config {
             settings: settings(file.settings, etcd.is_some())?,
             publish: publish::join(args.publish, file.publish)?,
             consume: consume::check(file.consume)?,
-            http: http::join(args.http, file.http)?,
+            http: doors::join("http", "127.0.0.1:8080", args.http, file.http)?,
+            grpc: doors::join("grpc", "127.0.0.1:9090", args.grpc, file.grpc)?,
             etcd,
             advertise: args.advertise.or(file.advertise),
             members,

@@ -1,4 +1,4 @@
-//! The doors for HTTP, and what the main thread shows them.
+//! The doors for HTTP and gRPC, and what the main thread shows them.
 
 use crate::config::{Config, Durability};
 use crate::fatal::Fatal;
@@ -21,12 +21,17 @@ pub(crate) struct OpenDoors {
 }
 
 impl OpenDoors {
+    /// Opens the doors that have a listener, if there is one.
     pub(crate) fn open(
         config: &Config,
         data_dir: &DataDir,
         roster: &Roster,
-        listener: TcpListener,
-    ) -> Result<OpenDoors, Fatal> {
+        http: Option<TcpListener>,
+        grpc: Option<TcpListener>,
+    ) -> Result<Option<OpenDoors>, Fatal> {
+        if http.is_none() && grpc.is_none() {
+            return Ok(None);
+        }
         let welcome = Welcome {
             cluster: data_dir.cluster_id(),
             epoch: roster.epoch,
@@ -39,14 +44,15 @@ impl OpenDoors {
         let address = config.own().client_address();
         let shown = Shown::new(ReplicaView { address, welcome, shards, is_etcd_reached: None });
         let settings = Settings {
-            listener,
+            http,
+            grpc,
             shown: shown.clone(),
             data_dir: config.data_dir.clone(),
             members: config.client_addresses(),
             feeds: feeds(config),
         };
-        let doors = Doors::start(settings).map_err(no_thread("for HTTP"))?;
-        Ok(OpenDoors { doors, shown })
+        let doors = Doors::start(settings).map_err(no_thread("for HTTP and gRPC"))?;
+        Ok(Some(OpenDoors { doors, shown }))
     }
 
     /// Shows who takes part, how the shards stand, and whether etcd answers, if the members are named there.

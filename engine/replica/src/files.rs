@@ -4,6 +4,7 @@
 use crate::checks::raise;
 use crate::config::Config;
 use crate::fatal::Fatal;
+use isonomy_doors::{GRPC_FILES_MAX, HTTP_FILES_MAX};
 use isonomy_shard::limits::{ARRIVING_MAX, OPERATORS_MAX, STRANGERS_MAX};
 use isonomy_tuning::limits::{Resource, UNLIMITED};
 use isonomy_wire::id::PLACES_MAX;
@@ -29,7 +30,7 @@ struct Demand {
     peers: u64,
     /// Per shard.
     clients: u64,
-    http: u64,
+    doors: u64,
 }
 
 /// Raises the limit of open files as far as it goes, and says how many clients each shard may have.
@@ -40,7 +41,8 @@ pub(crate) fn share_out(config: &Config) -> Result<u32, Fatal> {
         // Members in etcd can become more while the process runs.
         peers: if config.etcd.is_some() { PLACES_MAX } else { config.members.len() } as u64 - 1,
         clients: config.connections_max.into(),
-        http: if config.http.is_some() { isonomy_doors::FILES_MAX } else { 0 },
+        doors: config.http.iter().len() as u64 * HTTP_FILES_MAX
+            + config.grpc.iter().len() as u64 * GRPC_FILES_MAX,
     };
     let clients = demand.clients_within(limit)?;
     if clients < demand.clients {
@@ -59,7 +61,7 @@ impl Demand {
     fn files(self) -> u64 {
         let others = u64::from(STRANGERS_MAX + ARRIVING_MAX + OPERATORS_MAX + CLOSING_MAX);
         let per_shard = FILES_PER_SHARD + FILES_PER_PEER * self.peers + others + self.clients;
-        FILES_PER_PROCESS + self.shards * per_shard + self.http
+        FILES_PER_PROCESS + self.shards * per_shard + self.doors
     }
 
     /// The clients that each shard may have with so many open files.
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     fn demand(shards: u64, clients: u64) -> Demand {
-        Demand { shards, peers: 2, clients, http: 0 }
+        Demand { shards, peers: 2, clients, doors: 0 }
     }
 
     #[test]

@@ -95,13 +95,17 @@ fn say_addresses(config: &Config, taken: &Taken, unreachable: Option<&str>) {
             _ => "an unknown address".into(),
         }
     };
-    let http = taken.http.as_ref().and_then(|listener| listener.local_addr().ok());
+    let door = |what: &str, listener: &Option<TcpListener>| {
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        address.map(|address| format!(", for {what} on {address}")).unwrap_or_default()
+    };
     logging::say(&format!(
-        "isonomy: replica {} listens for peers on {}, for clients on {}{}",
+        "isonomy: replica {} listens for peers on {}, for clients on {}{}{}",
         config.replica,
         range(|ports| &ports.peers),
         range(|ports| &ports.clients),
-        http.map(|address| format!(", for HTTP on {address}")).unwrap_or_default()
+        door("HTTP", &taken.http),
+        door("gRPC", &taken.grpc)
     ));
     if let Some(unreachable) = unreachable {
         logging::say(&format!("isonomy: warning: {unreachable}"));

@@ -59,7 +59,7 @@ pub(crate) struct Shards {
     publishers: Option<Publishers>,
     /// Who consumes proposals, if they are consumed.
     consumption: Option<Consumption>,
-    /// The doors for HTTP, if they are open.
+    /// The doors for HTTP and gRPC, if one is open.
     doors: Option<OpenDoors>,
     data_dir: DataDir,
     /// The members, if they are named in etcd.
@@ -77,7 +77,7 @@ impl Shards {
         config: &Config,
         data_dir: &DataDir,
         roster: &Roster,
-        Taken { ports, http }: Taken,
+        Taken { ports, http, grpc }: Taken,
         unreachable: Option<String>,
         membership: Option<Membership>,
     ) -> Result<Shards, Fatal> {
@@ -125,8 +125,7 @@ impl Shards {
         let shards = ports.into_iter().enumerate().map(start).collect::<Result<_, Fatal>>()?;
         let settings = ShardSettings { tuning: config.settings.tuning(), is_slow_agreed: false };
         let (keeper, publishers) = outboxes.start()?;
-        let open = |listener| OpenDoors::open(config, data_dir, roster, listener);
-        let doors = http.map(open).transpose()?;
+        let doors = OpenDoors::open(config, data_dir, roster, http, grpc)?;
         Ok(Shards {
             shards,
             keeper,

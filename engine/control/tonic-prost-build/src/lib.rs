@@ -3,29 +3,45 @@
 //! The build script of etcd-client gives its .proto files to `tonic-prost-build`, which runs the program `protoc`.
 //! `[patch.crates-io]` in the workspace's Cargo.toml puts this package in that crate's place. It reads the files with
 //! protox, a compiler in Rust; prost-build and tonic-build generate the code as they always do. The package has the
-//! calls that etcd-client makes and no others, so a build script that makes another one does not compile.
+//! calls that the build scripts of etcd-client and of the doors make and no others, so a build script that makes another
+//! one does not compile.
 
 use proc_macro2::TokenStream;
-use std::io;
-use std::path::Path;
+use prost::Message;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// What the crate calls by this name.
 #[must_use]
 pub fn configure() -> Builder {
-    Builder { build_server: true }
+    Builder { build_client: true, build_server: true, descriptors: None }
 }
 
 /// How code is generated.
 #[derive(Debug)]
 pub struct Builder {
+    build_client: bool,
     build_server: bool,
+    descriptors: Option<PathBuf>,
 }
 
 impl Builder {
     /// Whether code for servers is generated as well.
     #[must_use]
     pub fn build_server(self, build_server: bool) -> Builder {
-        Builder { build_server }
+        Builder { build_server, ..self }
+    }
+
+    /// Whether code for clients is generated as well.
+    #[must_use]
+    pub fn build_client(self, build_client: bool) -> Builder {
+        Builder { build_client, ..self }
+    }
+
+    /// Where the files are written as a set of descriptors, as reflection needs them.
+    #[must_use]
+    pub fn file_descriptor_set_path(self, path: impl AsRef<Path>) -> Builder {
+        Builder { descriptors: Some(path.as_ref().into()), ..self }
     }
 
     /// Generates code for `files`, whose imports are below `includes`, into the build's output directory.
@@ -35,6 +51,9 @@ impl Builder {
     /// A file that cannot be read or is no protobuf, with the place in the file; code that cannot be written.
     pub fn compile_protos(self, files: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> io::Result<()> {
         let files = protox::compile(files, includes).map_err(io::Error::other)?;
+        if let Some(path) = &self.descriptors {
+            fs::write(path, files.encode_to_vec())?;
+        }
         prost_build::Config::new().service_generator(Box::new(self)).compile_fds(files)
     }
 }
@@ -44,7 +63,9 @@ impl prost_build::ServiceGenerator for Builder {
         let methods = std::mem::take(&mut service.methods).into_iter().map(Method).collect();
         let service = Service { service, methods };
         let generator = tonic_build::CodeGenBuilder::new();
-        *code += &generator.generate_client(&service, "super").to_string();
+        if self.build_client {
+            *code += &generator.generate_client(&service, "super").to_string();
+        }
         if self.build_server {
             *code += &generator.generate_server(&service, "super").to_string();
         }
@@ -116,7 +137,7 @@ impl tonic_build::Method for Method {
         self.0.options.deprecated()
     }
 
-    /// The types lie in the module around the service. etcd's calls take and return none of Google's own.
+    /// The types lie in the module around the service. The calls take and return none of Google's own.
     fn request_response_name(&self, module: &str, _google_types: bool) -> (TokenStream, TokenStream) {
         let path = |name: &str| format!("{module}::{name}").parse().expect("prost-build names types of Rust");
         (path(&self.0.input_type), path(&self.0.output_type))

@@ -32,7 +32,8 @@ struct Configuration<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     members: Vec<Member>,
     membership: &'static str,
-    http: HttpTable,
+    http: DoorTable,
+    grpc: DoorTable,
     #[serde(skip_serializing_if = "Option::is_none")]
     etcd: Option<EtcdTable<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +48,7 @@ struct EtcdTable<'a> {
 }
 
 #[derive(Serialize)]
-struct HttpTable {
+struct DoorTable {
     listen: String,
 }
 
@@ -64,6 +65,7 @@ pub(crate) struct Cluster {
     pub(crate) peer_bases: Vec<u16>,
     pub(crate) client_bases: Vec<u16>,
     http_ports: Vec<u16>,
+    grpc_ports: Vec<u16>,
     shards: u16,
     name: String,
     /// Where the members are named, if not in each replica's configuration.
@@ -84,14 +86,16 @@ impl Cluster {
         etcd: Option<Etcd>,
         kafka: Option<Kafka>,
     ) -> Result<Cluster> {
-        let mut peer_bases = free_ranges(3 * usize::from(replicas), shards)?;
+        let mut peer_bases = free_ranges(4 * usize::from(replicas), shards)?;
         let mut client_bases = peer_bases.split_off(usize::from(replicas));
-        let http_ports = client_bases.split_off(usize::from(replicas));
+        let mut http_ports = client_bases.split_off(usize::from(replicas));
+        let grpc_ports = http_ports.split_off(usize::from(replicas));
         let mut cluster = Cluster {
             dir: dir.into(),
             peer_bases,
             client_bases,
             http_ports,
+            grpc_ports,
             shards,
             name: format!("demo-{}", std::process::id()),
             etcd,
@@ -124,7 +128,8 @@ impl Cluster {
             cores: (0..usize::from(self.shards)).map(|shard| self.core(index + shard)).collect(),
             members: if etcd.is_some() { Vec::new() } else { self.members().collect() },
             membership: if etcd.is_some() { "etcd" } else { "static" },
-            http: HttpTable { listen: self.http(index) },
+            http: DoorTable { listen: self.http(index) },
+            grpc: DoorTable { listen: self.grpc(index) },
             etcd,
             publish: self.kafka.as_ref().map(Kafka::publish),
             consume: self.kafka.as_ref().map(Kafka::consume),
@@ -199,6 +204,11 @@ impl Cluster {
         format!("{HOST}:{}", self.http_ports[index])
     }
 
+    /// Where a replica answers gRPC.
+    pub(crate) fn grpc(&self, index: usize) -> String {
+        format!("{HOST}:{}", self.grpc_ports[index])
+    }
+
     /// An error with the end of its log if a replica that should run has ended.
     pub(crate) fn check_running(&mut self) -> Result<()> {
         for index in 0..self.processes.len() {
@@ -264,6 +274,7 @@ mod tests {
             peer_bases: Vec::new(),
             client_bases: vec![1, 2, 3],
             http_ports: Vec::new(),
+            grpc_ports: Vec::new(),
             shards,
             name: String::new(),
             etcd: None,

@@ -30,8 +30,12 @@ pub(super) fn text(cluster: &Cluster) -> Result<String> {
     for index in replicas.clone() {
         let (peers, clients) = (cluster.peer_bases[index], cluster.client_bases[index]);
         let (config, log) = (cluster.config_path(index), cluster.log_path(index));
-        let (config, log, http) = (config.display(), log.display(), cluster.http(index));
-        let _ = write!(text, "\n    {config}: peers {peers}, clients {clients}, http://{http}/; {log}");
+        let (config, log) = (config.display(), log.display());
+        let (http, grpc) = (cluster.http(index), cluster.grpc(index));
+        let _ = write!(
+            text,
+            "\n    {config}: peers {peers}, clients {clients}, http://{http}/, gRPC {grpc}; {log}"
+        );
     }
     let _ = write!(text, "\ndemo: after Ctrl-C, these commands start the same cluster again, with its data:");
     for index in replicas {

@@ -154,6 +154,7 @@ async fn check_all(args: &DemoArgs, cluster: &mut Cluster) -> Result<Report> {
     let mut report = Report { replicas: args.replicas, shards: args.shards, ..Report::default() };
     wait_ready(cluster, args.replicas).await?;
     say(&format!("each replica shows itself in a browser; the first one at http://{}/", cluster.http(0)));
+    say(&format!("each replica answers gRPC; the first one at {}", cluster.grpc(0)));
     if args.kafka {
         kafka::run_pipeline(args, cluster, &mut report).await?;
         wait_agreed(cluster, args.replicas, &mut report, "after the events").await?;

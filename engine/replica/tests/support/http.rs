@@ -1,5 +1,5 @@
 //! A client of HTTP that hides nothing: one connection for each request.
-#![allow(unreachable_pub)] // Each test file uses its own part.
+#![allow(dead_code, unreachable_pub)] // Each test file uses its own part.
 
 use super::PATIENCE;
 use serde_json::Value;
