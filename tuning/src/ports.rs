@@ -2,12 +2,18 @@
 
 use std::net::TcpListener;
 use std::ops::Range;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Mutex;
 
 /// The range in which ports are looked for. It lies below the range from which the system gives ports to outgoing
 /// connections.
 const PORTS: Range<u16> = 12_000..32_000;
 /// How often a range of ports is tried before the search is given up.
 const TRIES_MAX: usize = 1000;
+/// The ports that this process has given out, each held by a name of its own among the system's abstract sockets, which
+/// vanish with the process. A server that is stopped for a moment must find its port free when it is started again.
+static GIVEN: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
 /// The limit to which the system cuts a longer backlog without a word.
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
@@ -24,8 +30,9 @@ pub struct NoFreePorts {
     length: u16,
 }
 
-/// The first ports of `count` ranges, each of `length` ports that are free on 127.0.0.1; no two ranges overlap.
-/// Another process can take a port before the caller does. A server that is started on such a port ends at once.
+/// The first ports of `count` ranges, each of `length` ports that are free on 127.0.0.1. For as long as this process lives,
+/// none of them is given again, here or by another process that asks this function. A process that asks nobody can take
+/// one before the caller does; a server that is started on such a port ends at once.
 ///
 /// # Errors
 /// There is none if 1000 random places did not give so many ranges.
@@ -36,8 +43,8 @@ pub fn free_ranges(count: usize, length: u16) -> Result<Vec<u16>, NoFreePorts> {
             break;
         }
         let base = rand::random_range(PORTS.start..PORTS.end - length);
-        let is_apart = bases.iter().all(|other| other.abs_diff(base) >= length);
-        if is_apart && (base..base + length).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+        if let Some(held) = (base..base + length).map(hold).collect::<Option<Vec<_>>>() {
+            GIVEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend(held);
             bases.push(base);
         }
     }
@@ -45,6 +52,13 @@ pub fn free_ranges(count: usize, length: u16) -> Result<Vec<u16>, NoFreePorts> {
         return Err(NoFreePorts { count, length });
     }
     Ok(bases)
+}
+
+/// Holds a port that is free and that nobody else holds.
+fn hold(port: u16) -> Option<UnixDatagram> {
+    let name = SocketAddr::from_abstract_name(format!("isonomy-port-{port}")).ok()?;
+    let held = UnixDatagram::bind_addr(&name).ok()?;
+    TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(held)
 }
 
 /// How many connections the system lets wait at a port until they are taken, if it tells.
@@ -57,12 +71,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn free_ranges_do_not_overlap() {
+    fn a_port_is_given_once() {
         // There are so many ranges that some of them would overlap if nothing kept them apart.
-        let mut bases = free_ranges(40, 100).unwrap();
+        let mut bases: Vec<u16> = (0..20).flat_map(|_| free_ranges(4, 10).unwrap()).collect();
         bases.sort_unstable();
-        assert_eq!(bases.len(), 40);
-        assert!(bases.windows(2).all(|pair| pair[1] - pair[0] >= 100), "{bases:?}");
+        assert_eq!(bases.len(), 80);
+        assert!(bases.windows(2).all(|pair| pair[1] - pair[0] >= 10), "{bases:?}");
+        assert!(hold(bases[0]).is_none(), "another process is not given it, either");
     }
 
     #[test]

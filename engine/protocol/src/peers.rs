@@ -173,11 +173,12 @@ impl Peers {
             return;
         }
         peer.committed.merge(&gossip.committed);
-        if gossip.executed.covers(&peer.executed) {
-            (peer.executed, peer.state_hash) = (gossip.executed, gossip.state_hash);
-        }
+        // Gossip may be overtaken, and a peer that had no state yet said the hash of none at the same frontier.
         if gossip.barrier >= peer.barrier.barrier {
             peer.barrier = StateAt { barrier: gossip.barrier, hash: gossip.barrier_hash };
+            if gossip.executed.covers(&peer.executed) {
+                (peer.executed, peer.state_hash) = (gossip.executed, gossip.state_hash);
+            }
         }
         peer.floor.merge(&gossip.floor);
         peer.floor_barrier = peer.floor_barrier.max(gossip.floor_barrier).max(gossip.snapshot);

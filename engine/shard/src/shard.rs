@@ -1,7 +1,6 @@
 //! A shard through its epochs (law, section 9). A node is the shard's part in one epoch: when the next one begins, the
 //! node ends with all its tasks and connections, and another one begins with the state.
 
-use glommio::net::TcpListener;
 use isonomy_mesh::fatal::stop_with;
 use isonomy_mesh::{MemberAddress, Roster};
 use isonomy_protocol::contract::Executed;
@@ -16,6 +15,7 @@ use crate::data_dir::DataDir;
 use crate::feed::Feed;
 use crate::mail::Mail;
 use crate::net::left_out::LeftOut;
+use crate::net::listener::Listener;
 use crate::node::{Node, STOP_PATIENCE};
 use crate::open::{Found, core_config, open};
 use crate::pump::Input;
@@ -42,8 +42,8 @@ pub(crate) struct Shard {
 
 /// The ports of a shard, as its executor serves them.
 pub(crate) struct Listeners {
-    pub(crate) peers: Rc<TcpListener>,
-    pub(crate) clients: Rc<TcpListener>,
+    pub(crate) peers: Rc<Listener>,
+    pub(crate) clients: Rc<Listener>,
 }
 
 /// Why a node has ended.

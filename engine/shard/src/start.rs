@@ -13,7 +13,7 @@ use crate::feed::Feed;
 use crate::log::groups::GROUP_BYTES_MAX;
 use crate::log::probe;
 use crate::mail::Mail;
-use crate::net::peers::listener_of;
+use crate::net::listener::Listener;
 use crate::rings::PREEMPT;
 use crate::settings::{Ports, Settings};
 use crate::shard::{Listeners, Shard};
@@ -86,7 +86,7 @@ async fn run_shard(settings: Settings, roster: Roster, data_dir: DataDir, ports:
     // Sockets, disk and timers matter equally: a wake-up that waited behind other work would delay every decision.
     let latency = Latency::Matters(PREEMPT);
     let queue = glommio::executor().create_task_queue(Shares::default(), latency, "shard");
-    let listener = |port| Rc::new(listener_of(port));
+    let listener = |port| Rc::new(Listener::new(port));
     let listeners = Listeners { peers: listener(ports.peers), clients: listener(ports.clients) };
     let main = glommio::spawn_local_into(shard.run(listeners), queue);
     main.expect("the queue was just made").await;

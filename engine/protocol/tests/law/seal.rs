@@ -2,7 +2,7 @@
 
 use crate::support::solo::{Solo, accept, ballot, commit, pre_accept, recover, upto, validate};
 use crate::support::{World, answers_of, config, decide, id, key_seq, parse, read, seal};
-use isonomy_protocol::contract::{ClientRef, Config};
+use isonomy_protocol::contract::{ClientRef, Config, Send};
 use isonomy_protocol::epoch::{Entered, RecordFound, WentBack, judge};
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::replica::Replica;
@@ -269,6 +269,21 @@ fn section_9_a_member_without_the_state_votes_and_neither_executes_nor_answers()
     next.ends_well();
     assert!((0..3).all(|id| !next.core(id).lacks_state()));
     assert_eq!(next.core(1).status().keys, 2);
+}
+
+#[test]
+fn section_9_what_a_member_said_before_it_had_the_state_is_not_held_against_it() {
+    let mut old = ended();
+    let mut next = old.succeed(&[Some(0), None, None]);
+    next.take_snapshot(0);
+    next.ends_well();
+    assert!((0..3).all(|id| !next.core(id).lacks_state() && next.core(id).executed() == &Frontier::NONE));
+    // It comes late, and names the frontier that they all have still (V13).
+    for peer in [1, 2] {
+        let gossip = PeerMessage::Gossip(Box::default());
+        next.deliver(peer, Send { to: ReplicaId(0), message: gossip, payload: None, lazy: false });
+    }
+    next.ends_well();
 }
 
 #[test]

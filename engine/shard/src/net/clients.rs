@@ -1,7 +1,6 @@
 //! Connections of clients, on which requests come in and answers go out.
 
 use futures_lite::FutureExt;
-use glommio::net::TcpListener;
 use isonomy_protocol::contract::ClientRef;
 use isonomy_protocol::payload::Payload;
 use isonomy_wire::command::Op;
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::net::connection::{Connection, LinkError, Sink};
 use crate::net::guests::Admitted;
 use crate::net::limits::{ARRIVING_MAX, OPERATORS_MAX};
-use crate::net::peers::accept;
+use crate::net::listener::Listener;
 use crate::net::strangers::{Place, Strangers};
 use crate::node::Node;
 use crate::pump::Input;
@@ -40,13 +39,13 @@ struct Welcomed {
 
 impl Node {
     /// Serves the clients that connect, for ever.
-    pub(crate) async fn accept_clients(self: Rc<Node>, listener: Rc<TcpListener>) {
+    pub(crate) async fn accept_clients(self: Rc<Node>, listener: Rc<Listener>) {
         let arrivals = Rc::new(Strangers::default());
         let all_max = self.settings().connections_max as usize + (OPERATORS_MAX + ARRIVING_MAX) as usize;
         let mut burst = 0;
         loop {
             arrivals.room(|arriving| arriving + self.net.guests.borrow().len() < all_max).await;
-            let stream = accept(&self.shard, &listener, "a client").await;
+            let stream = listener.next(&self.shard, "a client").await;
             let from = stream.peer_addr().ok().map(|address| address.ip());
             let connection = Connection::new(stream, CLIENT_PATIENCE);
             let place = arrivals.admit(from, &connection.sink);

@@ -1,13 +1,12 @@
 //! Section 9, step 5: a replica that a later epoch has left out tells whoever knows it still where the members are.
 
-use glommio::net::TcpListener;
 use isonomy_mesh::Roster;
 use isonomy_wire::frame::Encoder;
 use isonomy_wire::message::Refusal;
 use std::rc::Rc;
 
 use crate::net::connection::Connection;
-use crate::net::peers::accept_strangers;
+use crate::net::listener::Listener;
 use crate::shard::{Listeners, Shard, client_addresses};
 use crate::tasks::Tasks;
 use crate::time::ticker::CLIENT_PATIENCE;
@@ -38,7 +37,7 @@ impl LeftOut {
         tasks.cancel().await;
     }
 
-    async fn accept(self: Rc<LeftOut>, listener: Rc<TcpListener>) {
+    async fn accept(self: Rc<LeftOut>, listener: Rc<Listener>) {
         let refuse = |connection, place| {
             let left_out = self.clone();
             let refuse = async move {
@@ -47,7 +46,7 @@ impl LeftOut {
             };
             glommio::spawn_local(refuse).detach();
         };
-        accept_strangers(&self.shard, &listener, "a stranger", CLIENT_PATIENCE, refuse).await;
+        listener.serve_strangers(&self.shard, "a stranger", CLIENT_PATIENCE, refuse).await;
     }
 
     async fn refuse(&self, mut connection: Connection) {

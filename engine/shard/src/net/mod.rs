@@ -7,6 +7,7 @@ pub(crate) mod guests;
 pub(crate) mod left_out;
 pub mod limits;
 pub(crate) mod links;
+pub(crate) mod listener;
 pub(crate) mod missing;
 pub(crate) mod peers;
 pub(crate) mod resolver;

@@ -1,37 +1,29 @@
 //! Connections with the other replicas, one in each direction, each with one writer.
 
 use futures_lite::FutureExt;
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::TcpStream;
 use isonomy_mesh::MemberAddress;
 use isonomy_protocol::payload::Payload;
 use isonomy_protocol::transfer::Fetch;
-use isonomy_tuning::files;
 use isonomy_wire::frame::{Encoder, Frame};
 use isonomy_wire::id::{PLACES_MAX, ReplicaId};
 use isonomy_wire::message::{Handshake, Hello, PeerMessage, Refusal, Role, Start};
 use isonomy_wire::route::RULE_VERSION;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, IntoRawFd};
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::data_dir::Claim;
-use crate::io::error_of;
 use crate::net::connection::{Connection, LinkError, Sink};
-use crate::net::limits::STRANGERS_MAX;
 use crate::net::links::Links;
+use crate::net::listener::Listener;
 use crate::net::socket::connect;
-use crate::net::strangers::{Place, Strangers};
+use crate::net::strangers::Place;
 use crate::node::Node;
 use crate::pump::Input;
-use crate::shard::Shard;
 use crate::snapshot::fetch::{Piece, PiecePlace};
 use crate::time::ticker::PEER_PATIENCE;
 use crate::told::Kind;
 use isonomy_mesh::fatal::stop_with;
-
-/// The pause after a failed accept, such as for lack of open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Node {
     /// Changes a link and tells the core which peers it can reach.
@@ -165,11 +157,11 @@ impl Node {
     }
 
     /// Serves the peers that connect, for ever.
-    pub(crate) async fn accept_peers(self: Rc<Node>, listener: Rc<TcpListener>) {
+    pub(crate) async fn accept_peers(self: Rc<Node>, listener: Rc<Listener>) {
         let serve = |connection, place| {
             glommio::spawn_local(self.clone().serve_peer(connection, place)).detach();
         };
-        accept_strangers(&self.shard, &listener, "a peer", PEER_PATIENCE, serve).await;
+        listener.serve_strangers(&self.shard, "a peer", PEER_PATIENCE, serve).await;
     }
 
     /// Serves a connection to the port for peers, and gives up `place` once the peer has said who it is.
@@ -348,57 +340,6 @@ impl Node {
         };
         self.pump.take(Input::Message { from: peer, message, payload });
         Ok(())
-    }
-}
-
-/// The next connection to a port. After a failure, such as for lack of open files, it pauses, since the next accept may
-/// fail, too.
-pub(crate) async fn accept(shard: &Shard, listener: &TcpListener, whose: &str) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok(stream) => return stream,
-            Err(error) if shard.told.may(Kind::Accept) => {
-                let error = error_of(error);
-                let remedy =
-                    if files::are_lacking(&error) { files::REMEDY } else { "it will be tried again" };
-                log::warn!(
-                    "shard {}: {whose} could not be accepted: {error}; {remedy}",
-                    shard.settings.shard.0
-                );
-            }
-            Err(_) => {}
-        }
-        glommio::timer::sleep(ACCEPT_PAUSE).await;
-    }
-}
-
-/// Hands each connection to a port to `serve`, with a place among the strangers there, for ever.
-pub(crate) async fn accept_strangers(
-    shard: &Shard,
-    listener: &TcpListener,
-    whose: &str,
-    patience: Duration,
-    serve: impl Fn(Connection, Place),
-) {
-    let strangers = Rc::new(Strangers::default());
-    loop {
-        strangers.room(|count| count < STRANGERS_MAX as usize).await;
-        let stream = accept(shard, listener, whose).await;
-        // A machine that connects as fast as it can must not keep the shard from its work.
-        futures_lite::future::yield_now().await;
-        let from = stream.peer_addr().ok().map(|address| address.ip());
-        let connection = Connection::new(stream, patience);
-        let place = strangers.admit(from, &connection.sink);
-        serve(connection, place);
-    }
-}
-
-/// Hands a bound listener to this executor.
-pub(crate) fn listener_of(listener: std::net::TcpListener) -> TcpListener {
-    // SAFETY: the descriptor is that of a listening socket, and is given up by its owner here.
-    #[allow(unsafe_code)]
-    unsafe {
-        TcpListener::from_raw_fd(listener.into_raw_fd())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::net::connection::Connection;
-use crate::net::peers::listener_of;
+use crate::net::listener::Listener;
 use crate::start::make;
 use crate::testing::fixture::Setup;
 use crate::testing::rig::{PATIENCE, SHARD, connect, in_executor, shake, within_patience};
@@ -46,7 +46,7 @@ fn run<T>(path: &Path, test: impl AsyncFnOnce(&House) -> T) {
         data_dir.enter(&roster).unwrap();
         let (process, end) = isonomy_mesh::connect();
         let shard = make(setup.settings.clone(), data_dir, Mail::new(end, roster.clone()), ticks).unwrap();
-        let listener = |port: &Port| Rc::new(listener_of(port.try_clone().unwrap()));
+        let listener = |port: &Port| Rc::new(Listener::new(port.try_clone().unwrap()));
         let listeners = Listeners { peers: listener(&peers), clients: listener(&clients) };
         let running = glommio::spawn_local(shard.clone().run(listeners));
         let house = House { shard, process, clients, roster, progress: RefCell::default() };

@@ -1,6 +1,6 @@
 use super::*;
 use crate::net::connection::Connection;
-use crate::net::peers::listener_of;
+use crate::net::listener::Listener;
 use crate::testing::fixture::{barrier, commit, hear, until};
 use crate::testing::rig::{self, PATIENCE, Rig, within_patience};
 use futures_lite::future::zip;
@@ -165,7 +165,7 @@ async fn linked(rig: &Rig, peer: ReplicaId) -> (Connection, Connection) {
     let session = TcpStream::connect(port.local_addr().unwrap()).await.unwrap();
     let link = Connection::new(session, PATIENCE);
     rig.node.net.links.borrow_mut().on_opened(peer, link.sink.clone());
-    let heard = listener_of(port.try_clone().unwrap()).accept().await.unwrap();
+    let heard = Listener::new(port.try_clone().unwrap()).accept().await.unwrap();
     (link, Connection::new(heard, PATIENCE))
 }
 

@@ -4,7 +4,7 @@
 use crate::data_dir::DataDir;
 use crate::mail::Mail;
 use crate::net::connection::{Connection, LinkError};
-use crate::net::peers::listener_of;
+use crate::net::listener::Listener;
 use crate::node::Node;
 use crate::open::{Found, open};
 use crate::pump::Input;
@@ -104,14 +104,14 @@ fn run_with(
 
 impl Rig {
     /// The own port for peers, as its executor serves it.
-    pub(crate) fn peers(&self) -> Rc<glommio::net::TcpListener> {
+    pub(crate) fn peers(&self) -> Rc<Listener> {
         let own = &self.peers[self.node.seat.replica.index()];
-        Rc::new(listener_of(own.try_clone().unwrap()))
+        Rc::new(Listener::new(own.try_clone().unwrap()))
     }
 
     /// The port for clients of replica 0.
-    pub(crate) fn clients(&self) -> Rc<glommio::net::TcpListener> {
-        Rc::new(listener_of(self.clients.try_clone().unwrap()))
+    pub(crate) fn clients(&self) -> Rc<Listener> {
+        Rc::new(Listener::new(self.clients.try_clone().unwrap()))
     }
 
     /// A task of the node's.

@@ -2,11 +2,11 @@
 
 use crate::data_dir::Claim;
 use crate::net::connection::{Connection, LinkError};
+use crate::net::listener::Listener;
 use crate::node::Node;
 use crate::pump::Input;
 use crate::settings::Seat;
 use crate::testing::rig::{self, PATIENCE, Rig, SHARD, connect, shake};
-use glommio::net::TcpListener;
 use isonomy_mesh::ToShard;
 use isonomy_protocol::epoch::FIRST as FIRST_EPOCH;
 use isonomy_wire::frame::Encoder;
@@ -224,7 +224,7 @@ fn g6_a_directory_that_is_not_formed_takes_no_part() {
 fn g6_an_acceptance_counts_once_it_is_written_down() {
     rig::run(2, async |rig| {
         rig.listen_aside();
-        let listener = super::listener_of(rig.peers[1].try_clone().unwrap());
+        let listener = Listener::new(rig.peers[1].try_clone().unwrap());
         let held = rig.hold_aside();
         let opened = Cell::new(false);
         let opening = async {
@@ -244,7 +244,7 @@ fn g6_an_acceptance_counts_once_it_is_written_down() {
 }
 
 /// What a peer answers whose port it is.
-async fn welcome(rig: &Rig, listener: &TcpListener) -> Connection {
+async fn welcome(rig: &Rig, listener: &Listener) -> Connection {
     let mut connection = Connection::new(listener.accept().await.unwrap(), PATIENCE);
     let mut encoder = Encoder::default();
     let word = connection.hear(&mut encoder, SHARD).await.unwrap();
@@ -259,7 +259,7 @@ fn a_link_that_has_ended_is_opened_again_soon_and_what_was_under_way_is_counted(
     rig::run(2, async |rig| {
         rig.listen_aside();
         rig.spawn(rig.node.clone().run_link(PEER));
-        let listener = super::listener_of(rig.peers[1].try_clone().unwrap());
+        let listener = Listener::new(rig.peers[1].try_clone().unwrap());
         for times in 1..=3 {
             let connection = welcome(&rig, &listener).await;
             rig.until("a link", || told(&rig.node).opened == times).await;
@@ -276,7 +276,7 @@ fn a_peer_that_has_moved_is_reached_at_its_new_address() {
     rig::run(3, async |rig| {
         rig.listen_aside();
         rig.spawn(rig.node.clone().run_link(PEER));
-        let there = super::listener_of(rig.peers[1].try_clone().unwrap());
+        let there = Listener::new(rig.peers[1].try_clone().unwrap());
         let before = welcome(&rig, &there).await;
         rig.until("a link", || told(&rig.node).opened == 1).await;
         let mut roster = rig.setup.roster.clone();
@@ -285,7 +285,7 @@ fn a_peer_that_has_moved_is_reached_at_its_new_address() {
         rig.ticks(TICKS).await;
         assert_eq!(told(&rig.node).ended, 0, "a link that stands is kept");
         drop(before);
-        let elsewhere = super::listener_of(rig.peers[2].try_clone().unwrap());
+        let elsewhere = Listener::new(rig.peers[2].try_clone().unwrap());
         let _after = welcome(&rig, &elsewhere).await;
         rig.until("a link", || told(&rig.node).opened == 2).await;
     });
@@ -295,7 +295,7 @@ fn a_peer_that_has_moved_is_reached_at_its_new_address() {
 fn whoever_speaks_where_it_only_listens_is_given_up() {
     rig::run(2, async |rig| {
         rig.listen_aside();
-        let listener = super::listener_of(rig.peers[1].try_clone().unwrap());
+        let listener = Listener::new(rig.peers[1].try_clone().unwrap());
         let node = rig.node.clone();
         let opening = async { node.open_link(PEER).await };
         let (peer, link) = futures_lite::future::zip(welcome(&rig, &listener), opening).await;
@@ -311,7 +311,7 @@ fn whoever_speaks_where_it_only_listens_is_given_up() {
 fn another_replica_at_a_peers_port_is_no_link() {
     rig::run(3, async |rig| {
         rig.listen_aside();
-        let listener = super::listener_of(rig.peers[2].try_clone().unwrap());
+        let listener = Listener::new(rig.peers[2].try_clone().unwrap());
         let opening = rig.node.open_link(ReplicaId(2));
         let (_peer, link) = futures_lite::future::zip(welcome(&rig, &listener), opening).await;
         assert!(matches!(link, Err(LinkError::Closed(why)) if why.contains("another replica answers there")));
