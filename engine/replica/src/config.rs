@@ -568,6 +568,19 @@ mod tests {
     }
 
     #[test]
+    fn doors_listen_where_the_flag_or_else_the_table_says() {
+        let file = format!("{FILE}\n[http]\nlisten = \"db:8080\"\n[grpc]\nlisten = \"db:9090\"\n");
+        let config = load(&file, |_| ()).unwrap();
+        assert_eq!((config.http.as_deref(), config.grpc.as_deref()), (Some("db:8080"), Some("db:9090")));
+        let config = load(&file, |args| args.grpc = Some("[::1]:9091".into())).unwrap();
+        assert_eq!(config.grpc.as_deref(), Some("[::1]:9091"));
+        for table in ["http", "grpc"] {
+            let text = error(&format!("{FILE}\n[{table}]\nlisten = \"8080\"\n"));
+            assert!(text.contains(&format!("{table}: `listen` is '8080'; give HOST:PORT")), "{text}");
+        }
+    }
+
+    #[test]
     fn a_relative_data_dir_begins_at_the_file_and_a_typed_one_where_it_was_typed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("isonomy.toml");

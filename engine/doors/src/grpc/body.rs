@@ -19,7 +19,7 @@ const PREFIX_BYTES: usize = 5;
 
 /// How a call sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum Sending {
     /// One message, which must come whole in time. Its room is held until the call ends.
     Unary,
     /// Messages whose handler takes over their room, and for which no more is read while there is none.
@@ -30,10 +30,10 @@ pub(super) enum Kind {
 
 /// The room of what a call has sent and its handler has not taken over.
 #[derive(Debug)]
-pub(super) struct Meter(Mutex<Held>);
+pub(super) struct Meter(Mutex<Portions>);
 
 #[derive(Debug)]
-struct Held {
+struct Portions {
     /// The room of a message that has not come whole.
     begun: OwnedSemaphorePermit,
     /// The room of each message that has.
@@ -42,7 +42,7 @@ struct Held {
 
 impl Meter {
     pub(super) fn new(room: &Room) -> Meter {
-        Meter(Mutex::new(Held { begun: room.none(), whole: VecDeque::new() }))
+        Meter(Mutex::new(Portions { begun: room.none(), whole: VecDeque::new() }))
     }
 
     /// Takes over the room of the message that was read. Messages are read in their order.
@@ -52,14 +52,14 @@ impl Meter {
     }
 
     /// Adds the room of bytes that have come, in which messages of these sizes end.
-    fn add(&self, room: OwnedSemaphorePermit, ends: &[usize], kind: Kind) {
+    fn add(&self, room: OwnedSemaphorePermit, ends: &[usize], sending: Sending) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.begun.merge(room);
         for bytes in ends {
             let whole = held.begun.split(*bytes).expect("what has come has room");
-            match kind {
-                Kind::Other => drop(whole),
-                Kind::Unary | Kind::Proposals => held.whole.push_back(whole),
+            match sending {
+                Sending::Other => drop(whole),
+                Sending::Unary | Sending::Proposals => held.whole.push_back(whole),
             }
         }
     }
@@ -113,7 +113,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, Elapsed>
 /// The body of a call.
 pub(super) struct Metered<B> {
     body: B,
-    kind: Kind,
+    sending: Sending,
     room: Room,
     meter: Arc<Meter>,
     cut: Cut,
@@ -123,15 +123,15 @@ pub(super) struct Metered<B> {
 }
 
 impl<B> Metered<B> {
-    pub(super) fn new(body: B, kind: Kind, room: Room, meter: Arc<Meter>) -> Metered<B> {
-        Metered { body, kind, room, meter, cut: Cut::default(), waiting: None, late: None }
+    pub(super) fn new(body: B, sending: Sending, room: Room, meter: Arc<Meter>) -> Metered<B> {
+        Metered { body, sending, room, meter, cut: Cut::default(), waiting: None, late: None }
     }
 
     /// Hands on bytes that have room.
     fn admit(&mut self, data: Bytes, room: OwnedSemaphorePermit) -> Result<Frame<Bytes>, Status> {
         let ends = self.cut.ends(&data)?;
-        self.meter.add(room, &ends, self.kind);
-        if self.kind != Kind::Unary && !ends.is_empty() {
+        self.meter.add(room, &ends, self.sending);
+        if self.sending != Sending::Unary && !ends.is_empty() {
             self.late = None;
         }
         Ok(Frame::data(data))
@@ -139,7 +139,7 @@ impl<B> Metered<B> {
 
     /// Whether the sender is too slow, while nothing comes.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if self.kind != Kind::Unary && !self.cut.is_inside() {
+        if self.sending != Sending::Unary && !self.cut.is_inside() {
             self.late = None;
             return Poll::Pending;
         }
@@ -177,7 +177,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Body for Metered<B> {
         };
         match this.room.take(data.len()) {
             Ok(room) => Poll::Ready(Some(this.admit(data, room))),
-            Err(refusal) if this.kind == Kind::Unary => Poll::Ready(Some(Err(refusal.into()))),
+            Err(refusal) if this.sending == Sending::Unary => Poll::Ready(Some(Err(refusal.into()))),
             Err(_) => {
                 let (room, bytes) = (this.room.clone(), data.len());
                 let patiently = async move { timeout(room.patience, room.wait(bytes)).await };
@@ -229,7 +229,7 @@ mod tests {
 
     /// A body of these pieces, after which nothing comes.
     fn silent(
-        kind: Kind,
+        sending: Sending,
         room: &Room,
         pieces: Vec<Vec<u8>>,
     ) -> (impl Body<Data = Bytes, Error = Status> + Unpin, Arc<Meter>) {
@@ -237,26 +237,26 @@ mod tests {
         let pieces = stream::iter(pieces).map(|piece| Ok(Frame::data(Bytes::from(piece))));
         let meter = Arc::new(Meter::new(room));
         let body = StreamBody::new(pieces.chain(stream::pending::<Result<Frame<Bytes>, hyper::Error>>()));
-        (Metered::new(body, kind, room.clone(), meter.clone()), meter)
+        (Metered::new(body, sending, room.clone(), meter.clone()), meter)
     }
 
     #[tokio::test]
     async fn a_message_has_its_time_and_a_pause_between_messages_has_none() {
         let room = Room::new(Duration::from_millis(1));
         let begun = vec![message(3), message(9)[..6].to_vec()];
-        for (kind, pieces) in
-            [(Kind::Proposals, begun), (Kind::Unary, vec![message(3)]), (Kind::Unary, vec![])]
+        for (sending, pieces) in
+            [(Sending::Proposals, begun), (Sending::Unary, vec![message(3)]), (Sending::Unary, vec![])]
         {
             let count = pieces.len();
-            let (mut body, _meter) = silent(kind, &room, pieces);
+            let (mut body, _meter) = silent(sending, &room, pieces);
             for _ in 0..count {
                 body.frame().await.unwrap().unwrap();
             }
             let status = body.frame().await.unwrap().unwrap_err();
             assert!(status.message().contains("1 ms"), "{}", status.message());
         }
-        for kind in [Kind::Proposals, Kind::Other] {
-            let (mut body, _meter) = silent(kind, &room, vec![message(3)]);
+        for sending in [Sending::Proposals, Sending::Other] {
+            let (mut body, _meter) = silent(sending, &room, vec![message(3)]);
             body.frame().await.unwrap().unwrap();
             tokio::time::timeout(50 * room.patience, body.frame()).await.unwrap_err();
         }
@@ -266,7 +266,7 @@ mod tests {
     async fn what_has_come_takes_room_until_it_is_taken_over() {
         let room = Room::new(Duration::from_secs(60));
         let (mut body, meter) =
-            silent(Kind::Proposals, &room, vec![[message(3), message(4)].concat(), message(1)]);
+            silent(Sending::Proposals, &room, vec![[message(3), message(4)].concat(), message(1)]);
         body.frame().await.unwrap().unwrap();
         assert_eq!(room.left(), BODIES_BYTES_MAX - 17);
         drop(meter.take());
@@ -280,20 +280,20 @@ mod tests {
         let rest = room.take(room.left()).unwrap();
         let mut hasty = room.clone();
         hasty.patience = Duration::from_millis(1);
-        let (mut hasty, _meter) = silent(Kind::Proposals, &hasty, vec![message(3)]);
+        let (mut hasty, _meter) = silent(Sending::Proposals, &hasty, vec![message(3)]);
         let status = hasty.frame().await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         drop(rest);
-        let (mut other, _meter) = silent(Kind::Other, &room, vec![message(3)]);
+        let (mut other, _meter) = silent(Sending::Other, &room, vec![message(3)]);
         other.frame().await.unwrap().unwrap();
         assert_eq!(room.left(), BODIES_BYTES_MAX);
         let rest = room.take(room.left()).unwrap();
-        let (mut unary, _meter) = silent(Kind::Unary, &room, vec![message(3)]);
+        let (mut unary, _meter) = silent(Sending::Unary, &room, vec![message(3)]);
         let status = unary.frame().await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         drop(rest);
         let empty = Empty::new().map_err(|never| match never {});
-        let mut empty = Metered::new(empty, Kind::Unary, room.clone(), Arc::new(Meter::new(&room)));
+        let mut empty = Metered::new(empty, Sending::Unary, room.clone(), Arc::new(Meter::new(&room)));
         assert!(empty.frame().await.is_none());
     }
 }

@@ -83,6 +83,8 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn new(body: Body, call: Call) -> Answer {
+        // It is not asked for anything before the reader takes bytes at all.
+        call.waits_since(Some(Instant::now()));
         Answer { body, call }
     }
 }
@@ -137,7 +139,7 @@ mod tests {
         let stuck = || calls.is_stuck(Instant::now() + SECOND, SECOND);
         let pieces = futures_lite::stream::iter(["a", "b"].map(Ok::<_, std::io::Error>));
         let mut answer = Answer::new(Body::from_stream(pieces), calls.begin());
-        assert!(!stuck(), "nothing to take");
+        assert!(stuck(), "nothing was asked for yet");
         answer.frame().await.unwrap().unwrap();
         assert!(stuck() && !calls.is_stuck(Instant::now(), SECOND));
         answer.frame().await.unwrap().unwrap();

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Status, Streaming};
 
 /// An answer, and until it is taken the place of its proposal among those of the stream and the room of its value.
-type Answer = (Result<ProposeStreamResponse, Status>, Vec<OwnedSemaphorePermit>);
+type HeldAnswer = (Result<ProposeStreamResponse, Status>, Vec<OwnedSemaphorePermit>);
 
 /// The answers to proposals, as they come. No more is read while answers are not taken.
 pub(super) fn answers(
@@ -25,7 +25,7 @@ pub(super) fn answers(
     place: OwnedSemaphorePermit,
 ) -> Boxed<Result<ProposeStreamResponse, Status>> {
     // The places bound what is in the channel, and the end has one of its own.
-    let (sender, receiver) = mpsc::channel::<Answer>(PROPOSALS_PER_STREAM_MAX + 1);
+    let (sender, receiver) = mpsc::channel::<HeldAnswer>(PROPOSALS_PER_STREAM_MAX + 1);
     tokio::spawn(async move {
         if let Err(status) = read(house, messages, meter, patience, &sender).await {
             let _ = sender.send((Err(status), Vec::new())).await;
@@ -44,7 +44,7 @@ async fn read(
     mut messages: Streaming<ProposeStreamRequest>,
     meter: Arc<Meter>,
     patience: Option<Duration>,
-    sender: &mpsc::Sender<Answer>,
+    sender: &mpsc::Sender<HeldAnswer>,
 ) -> Result<(), Status> {
     let places = Arc::new(Semaphore::new(PROPOSALS_PER_STREAM_MAX));
     let mut stopped = house.stopped.clone();
@@ -85,7 +85,7 @@ fn start(
     message: ProposeStreamRequest,
     room: OwnedSemaphorePermit,
     place: OwnedSemaphorePermit,
-    sender: mpsc::Sender<Answer>,
+    sender: mpsc::Sender<HeldAnswer>,
 ) {
     let house = house.clone();
     tokio::spawn(async move {

@@ -6,13 +6,14 @@ The scenario `whole` is for a cluster of which every replica runs, `alive` for a
 that still runs.
 """
 
+import ast
 import queue
 import sys
 import threading
 import time
 
 import grpc
-from google.protobuf import descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -163,7 +164,10 @@ def flow(stubs):
         beside += 1
         assert time.monotonic() - began < PATIENCE_S, len(sent)
     assert len(sent) < READ_AHEAD + IN_WINDOWS, len(sent)
-    ids = [answer.id for answer in answers if answer.outcome.rejected.value == large]
+    ids = []
+    for answer in answers:
+        assert answer.outcome.rejected.value == large, str(answer)[:300]
+        ids.append(answer.id)
     assert sorted(ids) == list(range(UNREAD))
     channel.close()
 
@@ -282,6 +286,19 @@ def alone(stubs, channels):
     assert refusal.code == CODE.DEADLINE_EXCEEDED.value[0], refusal
 
 
+def stubs_of_go():
+    """The stubs that are checked in describe the contract; otherwise deploy/go/generate was forgotten."""
+    with open(f"{PROTOS}/../../deploy/go/isonomyv1/decisions.pb.go") as file:
+        literal = file.read().split('_proto_rawDesc = "" +\n')[1].split("\n\n")[0]
+    described = b"".join(ast.literal_eval("b" + line.strip().removesuffix(" +")) for line in literal.splitlines())
+    file, expected = descriptor_pb2.FileDescriptorProto.FromString(described), descriptor_pb2.FileDescriptorProto()
+    pb.DESCRIPTOR.CopyToProto(expected)
+    # Go is told besides how fields are called in JSON.
+    for field in (field for message in file.message_type for field in message.field):
+        field.ClearField("json_name")
+    assert file == expected, "run deploy/go/generate"
+
+
 channels = [grpc.insecure_channel(address) for address in ADDRESSES]
 stubs = [DecisionServiceStub(channel) for channel in channels]
 if SCENARIO == "whole":
@@ -290,6 +307,7 @@ if SCENARIO == "whole":
         print(step.__name__, flush=True)
     health(channels, "SERVING")
     reflection(channels[0])
+    stubs_of_go()
 elif SCENARIO == "alive":
     assert propose(stubs[0], b"alive").committed.key_seq == 1
 else:
