@@ -94,22 +94,26 @@ async fn connection(
         tokio::select! {
             // Whoever is cut off knows, and what strangers send is no news for the operator.
             _ = &mut connection => return,
-            _ = stopped.wait_for(|stopped| *stopped), if !is_closing => {
-                is_closing = true;
-                connection.as_mut().graceful_shutdown();
-            }
+            _ = stopped.wait_for(|stopped| *stopped), if !is_closing => {}
             _ = looks.tick() => {
                 let now = Instant::now();
-                let is_idle = calls.is_idle(now, bounds.head_patience, bounds.idle_patience);
+                let patience = match is_closing {
+                    // The client has been told, and has no call under way.
+                    true => (Duration::ZERO, Duration::ZERO),
+                    false => (bounds.head_patience, bounds.idle_patience),
+                };
+                let is_idle = calls.is_idle(now, patience.0, patience.1);
                 if calls.is_stuck(now, bounds.reader_patience) || is_idle && is_closing {
                     return;
                 }
-                if is_idle {
-                    is_closing = true;
-                    connection.as_mut().graceful_shutdown();
+                if !is_idle {
+                    continue;
                 }
             }
         }
+        is_closing = true;
+        connection.as_mut().graceful_shutdown();
+        looks.reset();
     }
 }
 
