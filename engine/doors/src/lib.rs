@@ -18,6 +18,7 @@ mod health;
 mod identity;
 mod json;
 mod limits;
+mod lingering;
 mod metrics;
 mod page;
 mod problem;

@@ -20,6 +20,10 @@ pub(crate) const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// How long bytes that were sent may stay unacknowledged, by a reader that is slow or gone, before the system ends the
 /// connection.
 pub(crate) const READER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long, and for how many bytes, a connection that is closed still takes what its sender has under way, so that the
+/// last answer is not lost.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_BYTES_MAX: usize = 4 << 20;
 /// The most decisions and reads that are under way, without those of batches. The other connections still get answers.
 pub(crate) const REQUESTS_MAX: usize = 512;
 /// The most open files of HTTP: connections, and what streams read. The connections to the shards are few.

@@ -7,6 +7,7 @@ use crate::grpc;
 use crate::limits::{
     CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_PATIENCE, HEADER_FIELDS_MAX, STOP_PATIENCE, STREAM_THREADS_MAX,
 };
+use crate::lingering::Lingering;
 use crate::metrics::Metrics;
 use crate::router::{House, router};
 use crate::view::Shown;
@@ -134,7 +135,8 @@ async fn serve(listener: &TcpListener, router: &Router, bounds: Bounds, stopped:
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(bounds.head_patience);
         http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADER_FIELDS_MAX);
-        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection =
+            connections.watch(http.serve_connection(TokioIo::new(Lingering::new(stream)), service));
         tokio::spawn(async move {
             // Whoever is cut off knows, and what strangers send is no news for the operator.
             let _ = connection.await;
@@ -203,6 +205,26 @@ mod tests {
             let heard = say(&address, bytes.as_bytes()).await;
             assert!(heard.starts_with(expected), "{}: {heard}", &bytes[..20]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_arrives_although_the_body_is_still_on_its_way() {
+        let (address, _stop, _served) = open(PATIENT, Duration::from_secs(60)).await;
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let body = vec![b' '; 2 * BODY_BYTES_MAX];
+        let head = format!(
+            "POST /v1/propose HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 13];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 413 ");
+        stream.write_all(&body).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.expect("no reset");
+        assert!(String::from_utf8_lossy(&rest).contains("/problems/too-large"));
     }
 
     #[tokio::test]
