@@ -173,7 +173,8 @@ impl Peers {
             return;
         }
         peer.committed.merge(&gossip.committed);
-        // Gossip may be overtaken, and a peer that had no state yet said the hash of none at the same frontier.
+        // V13, section 9: gossip may be overtaken, and a peer that had no state yet has told the hash of no state at the
+        // same frontier.
         if gossip.barrier >= peer.barrier.barrier {
             peer.barrier = StateAt { barrier: gossip.barrier, hash: gossip.barrier_hash };
             if gossip.executed.covers(&peer.executed) {

@@ -103,7 +103,6 @@ mod tests {
     use crate::testing::rig::within_patience;
     use futures_lite::future::poll_once;
     use std::net::TcpStream as Client;
-    use std::time::Duration;
 
     #[test]
     fn a_connection_that_comes_while_an_accept_is_cancelled_is_not_lost() {
